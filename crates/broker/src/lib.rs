@@ -1,0 +1,1 @@
+//! Vhosts, publish, consume and settle, over router, queues and store.

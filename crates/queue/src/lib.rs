@@ -1,0 +1,1 @@
+//! One queue: order, consumers, credit, limits.

@@ -1,0 +1,1 @@
+//! One connection's protocol state and what others may write to it.

@@ -1,0 +1,3 @@
+//! The Leveret broker.
+
+fn main() {}
