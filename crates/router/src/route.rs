@@ -65,7 +65,6 @@ impl Routes {
         self.found.hops.clear();
         self.found.runs = 0;
         self.cacheable = true;
-        self.visited.clear();
     }
 }
 
@@ -83,12 +82,15 @@ impl Router {
         out.clear();
         let start = self.exchange_id(exchange).ok_or(NoExchange)?;
         let source = self.exchanges.get(start.0).ok_or(NoExchange)?;
-        out.visited.insert(self.seed, start.0);
         let message = Message { keys, headers };
         if start == DEFAULT {
             out.cacheable = self.route_default(keys, &mut out.found);
         } else {
             self.visit(source, message, out);
+        }
+        if !out.found.hops.is_empty() {
+            out.visited.clear();
+            out.visited.insert(self.seed, start.0);
         }
         while let Some(next) = out.found.hops.pop() {
             if !out.visited.insert(self.seed, next.0) {
