@@ -1,0 +1,3 @@
+//! The Leveret broker's edge: configuration, logs, the process and its sockets.
+
+pub mod config;
