@@ -184,13 +184,13 @@ pub struct Runtime {
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
     /// When a confirmed message is on disk.
-    pub sync: Sync,
+    pub sync: SyncMode,
 }
 
 /// When a confirmed message is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Sync {
+pub enum SyncMode {
     /// One sync for all messages that wait, and a confirm only after it.
     Group,
     /// Whenever the operating system writes; a power failure loses confirmed messages.
@@ -323,7 +323,9 @@ impl Default for Runtime {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { sync: Sync::Group }
+        Self {
+            sync: SyncMode::Group,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Everything that is wrong with a configuration; at least one problem.
 #[derive(Debug)]
 pub struct ConfigError {
-    /// The problems in the order of the sources.
+    /// The problems: the file's by line, then the environment's, then the command line's.
     pub problems: Vec<Problem>,
 }
 
@@ -41,6 +41,16 @@ pub enum Origin {
     },
     /// No single place: two settings contradict each other.
     Together,
+}
+
+impl Origin {
+    /// Returns the line of a file, or a number above all lines elsewhere.
+    pub(super) const fn line(&self) -> usize {
+        match self {
+            Self::File { line, .. } => *line,
+            _ => usize::MAX,
+        }
+    }
 }
 
 impl From<Problem> for ConfigError {

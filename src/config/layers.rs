@@ -76,7 +76,7 @@ pub(super) fn merge(sources: &Sources) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
     let mut settings = Vec::new();
     if let Some((path, text)) = &sources.file {
-        settings.extend(file_settings(path, text)?);
+        settings.extend(file_settings(path, text, &mut problems)?);
     }
     settings.extend(environment_settings(&sources.environment));
     for (option, pair) in &sources.command_line {
@@ -93,6 +93,7 @@ pub(super) fn merge(sources: &Sources) -> Result<Config, ConfigError> {
         }
     }
     let config = build(merged, &origins, &mut problems);
+    problems.sort_by_key(|problem| problem.origin.line());
     match config {
         Some(mut config) if problems.is_empty() => {
             config.file = sources.file.as_ref().map(|(path, _)| path.clone());
@@ -211,7 +212,11 @@ fn first_present(paths: &[&str]) -> Result<Option<(PathBuf, String)>, ConfigErro
 }
 
 /// Flattens a file into settings, each with its line.
-fn file_settings(path: &Path, text: &str) -> Result<Vec<Setting>, ConfigError> {
+fn file_settings(
+    path: &Path,
+    text: &str,
+    problems: &mut Vec<Problem>,
+) -> Result<Vec<Setting>, Problem> {
     let origin_at = |span: Range<usize>| {
         let before = text.get(..span.start).unwrap_or(text);
         Origin::File {
@@ -227,7 +232,6 @@ fn file_settings(path: &Path, text: &str) -> Result<Vec<Setting>, ConfigError> {
     let spans = DeTable::parse(text).map_err(syntax)?;
     let mut values: Table = toml::from_str(text).map_err(syntax)?;
     let mut settings = Vec::new();
-    let mut problems = Vec::new();
     for (key, spanned) in spans.get_ref() {
         let name = key.get_ref().as_ref();
         let origin = origin_at(key.span());
@@ -251,11 +255,7 @@ fn file_settings(path: &Path, text: &str) -> Result<Vec<Setting>, ConfigError> {
             }
         }
     }
-    if problems.is_empty() {
-        Ok(settings)
-    } else {
-        Err(ConfigError { problems })
-    }
+    Ok(settings)
 }
 
 fn section_settings(
