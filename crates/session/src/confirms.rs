@@ -55,14 +55,19 @@ impl Confirms {
         self.published += count;
         match self.outcomes.back_mut() {
             Some(Outcome::Ack { up_to, mark: last }) if *last == mark => *up_to = self.published,
-            _ => self.outcomes.push_back(Outcome::Ack { up_to: self.published, mark }),
+            _ => self.outcomes.push_back(Outcome::Ack {
+                up_to: self.published,
+                mark,
+            }),
         }
     }
 
     /// Counts a publish that was refused.
     pub fn refused(&mut self) {
         self.published += 1;
-        self.outcomes.push_back(Outcome::Nack { tag: self.published });
+        self.outcomes.push_back(Outcome::Nack {
+            tag: self.published,
+        });
     }
 
     /// The mark the oldest outstanding publish waits for.
@@ -95,7 +100,10 @@ impl Confirms {
 
     fn ack_up_to(&mut self, tag: u64, confirm: &mut impl FnMut(Confirm)) {
         if tag > self.settled {
-            confirm(Confirm::Ack { tag, multiple: tag > self.settled + 1 });
+            confirm(Confirm::Ack {
+                tag,
+                multiple: tag > self.settled + 1,
+            });
             self.settled = tag;
         }
     }
@@ -122,11 +130,20 @@ mod tests {
         assert_eq!(
             emit(&mut confirms, 0),
             [
-                Confirm::Ack { tag: 3, multiple: true },
+                Confirm::Ack {
+                    tag: 3,
+                    multiple: true
+                },
                 Confirm::Nack { tag: 4 },
-                Confirm::Ack { tag: 5, multiple: false },
+                Confirm::Ack {
+                    tag: 5,
+                    multiple: false
+                },
                 Confirm::Nack { tag: 6 },
-                Confirm::Ack { tag: 8, multiple: true },
+                Confirm::Ack {
+                    tag: 8,
+                    multiple: true
+                },
             ]
         );
         assert_eq!(emit(&mut confirms, 0), []);
@@ -140,14 +157,26 @@ mod tests {
         confirms.accepted(2, 7);
         confirms.refused();
         confirms.accepted(1, 0);
-        assert_eq!(emit(&mut confirms, 6), [Confirm::Ack { tag: 2, multiple: true }]);
+        assert_eq!(
+            emit(&mut confirms, 6),
+            [Confirm::Ack {
+                tag: 2,
+                multiple: true
+            }]
+        );
         assert_eq!((confirms.waits_for(), confirms.outstanding()), (Some(7), 4));
         assert_eq!(
             emit(&mut confirms, 7),
             [
-                Confirm::Ack { tag: 4, multiple: true },
+                Confirm::Ack {
+                    tag: 4,
+                    multiple: true
+                },
                 Confirm::Nack { tag: 5 },
-                Confirm::Ack { tag: 6, multiple: false },
+                Confirm::Ack {
+                    tag: 6,
+                    multiple: false
+                },
             ]
         );
     }

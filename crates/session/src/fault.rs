@@ -41,7 +41,11 @@ impl Fault {
     /// A hard error.
     #[must_use]
     pub fn connection(code: HardCode, text: impl Into<String>, method: (u16, u16)) -> Self {
-        Self::Connection { code, text: text.into(), method }
+        Self::Connection {
+            code,
+            text: text.into(),
+            method,
+        }
     }
 
     /// A soft error.
@@ -52,7 +56,12 @@ impl Fault {
         text: impl Into<String>,
         method: (u16, u16),
     ) -> Self {
-        Self::Channel { channel, code, text: text.into(), method }
+        Self::Channel {
+            channel,
+            code,
+            text: text.into(),
+            method,
+        }
     }
 
     /// The text as clients see it: `NOT_FOUND - no queue 'q' in vhost '/'`.
@@ -64,7 +73,11 @@ impl Fault {
             Self::Authentication { text } => (SoftCode::AccessRefused.name(), text),
         };
         let mut reply = format!("{name} - {text}");
-        reply.truncate(reply.floor_char_boundary(TEXT_BYTES_MAX));
+        let mut end = reply.len().min(TEXT_BYTES_MAX);
+        while !reply.is_char_boundary(end) {
+            end -= 1;
+        }
+        reply.truncate(end);
         reply
     }
 
@@ -73,7 +86,12 @@ impl Fault {
         let text = self.reply_text();
         let text = text.as_bytes();
         let (code, (class_id, method_id)) = match self {
-            Self::Channel { channel, code, method: (class_id, method_id), .. } => {
+            Self::Channel {
+                channel,
+                code,
+                method: (class_id, method_id),
+                ..
+            } => {
                 let close = ChannelClose {
                     reply_code: code.code(),
                     reply_text: text,
@@ -85,7 +103,12 @@ impl Fault {
             Self::Connection { code, method, .. } => (code.code(), *method),
             Self::Authentication { .. } => (LOGIN_REFUSED, (0, 0)),
         };
-        let close = ConnectionClose { reply_code: code, reply_text: text, class_id, method_id };
+        let close = ConnectionClose {
+            reply_code: code,
+            reply_text: text,
+            class_id,
+            method_id,
+        };
         Method::ConnectionClose(close).encode(0, out);
     }
 }

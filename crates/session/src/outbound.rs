@@ -25,7 +25,12 @@ struct Segments {
 
 impl Segments {
     fn len(&self) -> usize {
-        self.bytes.len() + self.splices.iter().map(|splice| splice.range.len()).sum::<usize>()
+        self.bytes.len()
+            + self
+                .splices
+                .iter()
+                .map(|splice| splice.range.len())
+                .sum::<usize>()
     }
 
     fn clear(&mut self) {
@@ -55,7 +60,9 @@ impl Pending {
             });
             if !part.is_empty() {
                 skip = 0;
-                let Some(place) = out.get_mut(filled) else { return false };
+                let Some(place) = out.get_mut(filled) else {
+                    return false;
+                };
                 *place = part;
                 filled += 1;
             }
@@ -97,6 +104,7 @@ pub struct Outbound {
     in_flight: usize,
     /// Somebody has promised to flush.
     dirty: bool,
+    written: u64,
 }
 
 impl Outbound {
@@ -105,6 +113,12 @@ impl Outbound {
     #[inline]
     pub const fn queued(&self) -> usize {
         self.filling_len + self.in_flight
+    }
+
+    /// Bytes written in all.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
     }
 
     /// Runs `encode` on the buffer.
@@ -119,7 +133,11 @@ impl Outbound {
     pub fn splice(&mut self, blob: &Arc<Blob>, range: Range<usize>) {
         self.filling_len += range.len();
         let at = self.filling.bytes.len();
-        self.filling.splices.push(Splice { at, blob: Arc::clone(blob), range });
+        self.filling.splices.push(Splice {
+            at,
+            blob: Arc::clone(blob),
+            range,
+        });
     }
 
     /// Marks that bytes wait; `true` when nobody has promised to flush them yet.
@@ -159,7 +177,9 @@ impl Outbound {
     /// Gives back what a flush took. `true` when there is more to write.
     pub fn end_flush(&mut self, mut pending: Pending) -> bool {
         self.writing = false;
-        self.in_flight = pending.len - pending.written;
+        let left = pending.len - pending.written;
+        self.written += (self.in_flight - left) as u64;
+        self.in_flight = left;
         if pending.is_done() {
             pending.segments.clear();
             pending.len = 0;

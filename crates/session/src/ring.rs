@@ -59,7 +59,10 @@ impl Ring {
         }
         let next = self.base + self.slots.len() as u64;
         for _ in next..tag {
-            self.slots.push_back(Slot { source: SETTLED, unacked: Unacked::default() });
+            self.slots.push_back(Slot {
+                source: SETTLED,
+                unacked: Unacked::default(),
+            });
         }
         self.slots.push_back(slot);
         self.live += 1;
@@ -70,7 +73,9 @@ impl Ring {
 
     fn move_stragglers(&mut self) {
         while self.slots.len() > 2 * self.live.max(1) {
-            let Some(slot) = self.slots.pop_front() else { return };
+            let Some(slot) = self.slots.pop_front() else {
+                return;
+            };
             if slot.source != SETTLED {
                 self.stragglers.insert(self.base, slot);
                 self.live -= 1;
@@ -98,7 +103,10 @@ impl Ring {
         let slot = match tag.checked_sub(self.base) {
             Some(index) => {
                 let index = usize::try_from(index).map_err(|_| UnknownTag)?;
-                let slot = self.slots.get_mut(index).filter(|slot| slot.source != SETTLED);
+                let slot = self
+                    .slots
+                    .get_mut(index)
+                    .filter(|slot| slot.source != SETTLED);
                 let slot = slot.ok_or(UnknownTag)?;
                 let taken = *slot;
                 slot.source = SETTLED;
@@ -124,7 +132,9 @@ impl Ring {
             settled(entry.remove());
         }
         while self.base <= tag {
-            let Some(slot) = self.slots.pop_front() else { break };
+            let Some(slot) = self.slots.pop_front() else {
+                break;
+            };
             self.base += 1;
             if slot.source != SETTLED {
                 self.live -= 1;
@@ -147,7 +157,11 @@ impl Ring {
 
     #[inline]
     fn skip_holes(&mut self) {
-        while self.slots.front().is_some_and(|slot| slot.source == SETTLED) {
+        while self
+            .slots
+            .front()
+            .is_some_and(|slot| slot.source == SETTLED)
+        {
             self.slots.pop_front();
             self.base += 1;
         }
@@ -171,7 +185,16 @@ mod tests {
     fn ring(tags: impl Iterator<Item = u64>) -> Ring {
         let mut ring = Ring::default();
         for tag in tags {
-            ring.push(tag, Slot { source: 1, unacked: Unacked { seq: tag, ..Unacked::default() } });
+            ring.push(
+                tag,
+                Slot {
+                    source: 1,
+                    unacked: Unacked {
+                        seq: tag,
+                        ..Unacked::default()
+                    },
+                },
+            );
         }
         ring
     }
@@ -212,7 +235,16 @@ mod tests {
     fn a_straggler_does_not_pin_the_slots_behind_it() {
         let mut ring = ring(1..=1);
         for tag in 2..100_000 {
-            ring.push(tag, Slot { source: 1, unacked: Unacked { seq: tag, ..Unacked::default() } });
+            ring.push(
+                tag,
+                Slot {
+                    source: 1,
+                    unacked: Unacked {
+                        seq: tag,
+                        ..Unacked::default()
+                    },
+                },
+            );
             assert_eq!(settle(&mut ring, tag, false), Ok(vec![tag]));
         }
         assert!(ring.slots.capacity() <= 4 * SPARSE_SLOTS_MIN);
