@@ -54,18 +54,14 @@ impl Pending {
         let mut filled = 0;
         let mut skip = self.written;
         let mut push = |part: &'a [u8]| {
-            let part = part.get(skip..).unwrap_or_else(|| {
+            let Some(part) = part.get(skip..).filter(|part| !part.is_empty()) else {
                 skip -= part.len();
-                &[]
-            });
-            if !part.is_empty() {
-                skip = 0;
-                let Some(place) = out.get_mut(filled) else {
-                    return false;
-                };
-                *place = part;
-                filled += 1;
-            }
+                return true;
+            };
+            skip = 0;
+            let Some(place) = out.get_mut(filled) else { return false };
+            *place = part;
+            filled += 1;
             true
         };
         let mut from = 0;
