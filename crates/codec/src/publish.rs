@@ -1,0 +1,147 @@
+//! The four methods clients send once per message, decoded by hand: publish, ack, nack, reject.
+//!
+//! All take the whole payload of a method frame, its class and method id included.
+
+use crate::frame::{FrameError, method_id};
+use crate::write::shortstr;
+
+/// `basic.publish` without its unused ticket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Publish<'a> {
+    /// Exchange and routing key as two short strings with their length octets, just as received.
+    /// `basic.deliver` ends with the same bytes, so they are never taken apart on the way.
+    pub route: &'a [u8],
+    /// Return the message if no queue takes it.
+    pub mandatory: bool,
+    /// Asks for delivery before queueing, which RabbitMQ does not implement.
+    pub immediate: bool,
+}
+
+/// `basic.ack`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ack {
+    /// The delivery on this channel, or 0 for all.
+    pub delivery_tag: u64,
+    /// Everything up to and including the tag.
+    pub multiple: bool,
+}
+
+/// `basic.nack`, RabbitMQ's extension.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Nack {
+    /// The delivery on this channel, or 0 for all.
+    pub delivery_tag: u64,
+    /// Everything up to and including the tag.
+    pub multiple: bool,
+    /// Back into the queue instead of dropped or dead-lettered.
+    pub requeue: bool,
+}
+
+/// `basic.reject`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reject {
+    /// The delivery on this channel.
+    pub delivery_tag: u64,
+    /// Back into the queue instead of dropped or dead-lettered.
+    pub requeue: bool,
+}
+
+pub(crate) const PUBLISH: (u16, u16) = (60, 40);
+pub(crate) const ACK: (u16, u16) = (60, 80);
+pub(crate) const REJECT: (u16, u16) = (60, 90);
+pub(crate) const NACK: (u16, u16) = (60, 120);
+
+/// Decodes the payload of a `basic.publish` frame.
+#[inline]
+pub fn decode_publish(payload: &[u8]) -> Result<Publish<'_>, FrameError> {
+    expect_method(payload, PUBLISH)?;
+    publish_arguments(payload).ok_or(FrameError::Malformed("basic.publish ends early"))
+}
+
+#[inline]
+fn publish_arguments(payload: &[u8]) -> Option<Publish<'_>> {
+    // Class, method and the unused ticket take two bytes each.
+    let (_, arguments) = payload.split_first_chunk::<6>()?;
+    let (route, rest) = arguments.split_at_checked(route_len(arguments)?)?;
+    let bits = *rest.first()?;
+    Some(Publish {
+        route,
+        mandatory: bits & 1 != 0,
+        immediate: bits & 2 != 0,
+    })
+}
+
+/// Decodes the payload of a `basic.ack` frame.
+#[inline]
+pub fn decode_ack(payload: &[u8]) -> Result<Ack, FrameError> {
+    let (delivery_tag, bits) = tag_and_bits(payload, ACK)?;
+    Ok(Ack {
+        delivery_tag,
+        multiple: bits & 1 != 0,
+    })
+}
+
+/// Decodes the payload of a `basic.nack` frame.
+#[inline]
+pub fn decode_nack(payload: &[u8]) -> Result<Nack, FrameError> {
+    let (delivery_tag, bits) = tag_and_bits(payload, NACK)?;
+    Ok(Nack {
+        delivery_tag,
+        multiple: bits & 1 != 0,
+        requeue: bits & 2 != 0,
+    })
+}
+
+/// Decodes the payload of a `basic.reject` frame.
+#[inline]
+pub fn decode_reject(payload: &[u8]) -> Result<Reject, FrameError> {
+    let (delivery_tag, bits) = tag_and_bits(payload, REJECT)?;
+    Ok(Reject {
+        delivery_tag,
+        requeue: bits & 1 != 0,
+    })
+}
+
+#[inline]
+fn tag_and_bits(payload: &[u8], method: (u16, u16)) -> Result<(u64, u8), FrameError> {
+    expect_method(payload, method)?;
+    let Some(&[_, _, _, _, t0, t1, t2, t3, t4, t5, t6, t7, bits]) = payload.first_chunk::<13>()
+    else {
+        return Err(FrameError::Malformed("settlement ends early"));
+    };
+    Ok((u64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7]), bits))
+}
+
+#[inline]
+fn expect_method(payload: &[u8], expected: (u16, u16)) -> Result<(), FrameError> {
+    let (class, method) = method_id(payload)?;
+    if (class, method) == expected {
+        Ok(())
+    } else {
+        Err(FrameError::UnknownMethod { class, method })
+    }
+}
+
+/// How many bytes of `bytes` its first two short strings take, if the second one's length is there.
+#[inline]
+fn route_len(bytes: &[u8]) -> Option<usize> {
+    let exchange = usize::from(*bytes.first()?);
+    let key = usize::from(*bytes.get(exchange.saturating_add(1))?);
+    Some(exchange.saturating_add(key).saturating_add(2))
+}
+
+/// Takes a route apart into exchange name and routing key; `None` if it is not two short strings.
+#[inline]
+#[must_use]
+pub fn split_route(route: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&len, rest) = route.split_first()?;
+    let (exchange, rest) = rest.split_at_checked(usize::from(len))?;
+    let (&len, key) = rest.split_first()?;
+    (key.len() == usize::from(len)).then_some((exchange, key))
+}
+
+/// Appends a route made of an exchange name and a routing key, each cut to 255 bytes.
+pub fn push_route(out: &mut Vec<u8>, exchange: &[u8], routing_key: &[u8]) {
+    shortstr(out, exchange);
+    shortstr(out, routing_key);
+}
