@@ -286,7 +286,7 @@ impl Default for Limits {
             connections_max: 100_000,
             connections_per_user_max: 0,
             connections_per_vhost_max: 0,
-            consumers_per_channel_max: 65_535,
+            consumers_per_channel_max: 10_000,
             queues_max: 1_000_000,
             exchanges_max: 100_000,
             bindings_max: 2_000_000,
