@@ -1,4 +1,4 @@
-//! Every method, field tables and content headers agree with amq-protocol, byte for byte, both ways.
+//! Every method, field tables and content headers agree with amq-protocol byte for byte, both ways.
 
 use crate::fields::{Both, Field, their_bytes, their_table};
 use crate::fields::{
