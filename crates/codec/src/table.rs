@@ -315,8 +315,23 @@ impl Nesting {
     }
 }
 
-/// Walks a table without recursion, so that depth costs a peer nothing but its connection.
+/// Checks a table. Most have nothing nested in them and need no memory of where they are.
 fn validate(bytes: &[u8]) -> Result<(), FrameError> {
+    let mut reader = Reader::new(bytes);
+    while reader.len() > 0 {
+        reader.shortstr()?;
+        let (tag, len) = value_head(&mut reader)?;
+        if is_container(tag) {
+            return validate_nested(bytes);
+        }
+        reader.take(len)?;
+    }
+    Ok(())
+}
+
+/// Walks a table without recursion, so that depth costs a peer nothing but its connection.
+#[cold]
+fn validate_nested(bytes: &[u8]) -> Result<(), FrameError> {
     let mut reader = Reader::new(bytes);
     let mut nesting = Nesting {
         outer_ends: [0; TABLE_DEPTH_MAX],
@@ -333,29 +348,41 @@ fn validate(bytes: &[u8]) -> Result<(), FrameError> {
         if !nesting.in_array() {
             reader.shortstr()?;
         }
-        let tag = reader.octet()?;
-        let len = match tag {
-            b'V' => 0,
-            b't' | b'b' | b'B' => 1,
-            b's' | b'U' | b'u' => 2,
-            b'I' | b'i' | b'f' => 4,
-            b'D' => 5,
-            b'l' | b'L' | b'd' | b'T' => 8,
-            b'S' | b'x' | b'A' | b'F' => reader.long()? as usize,
-            _ => return Err(UNKNOWN_TYPE),
-        };
+        let (tag, len) = value_head(&mut reader)?;
         // The container's end is never behind the reader unless a key or a length crossed it.
         let left = reader
             .len()
             .checked_sub(len)
             .filter(|&left| left >= nesting.end);
         let left = left.ok_or(OVERLAP)?;
-        if matches!(tag, b'A' | b'F') {
+        if is_container(tag) {
             nesting.enter(left, tag == b'A')?;
         } else {
             reader.take(len)?;
         }
     }
+}
+
+/// The letter of a value and how many bytes it has behind the letter and, if any, the length.
+#[inline]
+fn value_head(reader: &mut Reader<'_>) -> Result<(u8, usize), FrameError> {
+    let tag = reader.octet()?;
+    let len = match tag {
+        b'V' => 0,
+        b't' | b'b' | b'B' => 1,
+        b's' | b'U' | b'u' => 2,
+        b'I' | b'i' | b'f' => 4,
+        b'D' => 5,
+        b'l' | b'L' | b'd' | b'T' => 8,
+        b'S' | b'x' | b'A' | b'F' => reader.long()? as usize,
+        _ => return Err(UNKNOWN_TYPE),
+    };
+    Ok((tag, len))
+}
+
+#[inline]
+fn is_container(tag: u8) -> bool {
+    matches!(tag, b'A' | b'F')
 }
 
 #[cfg(test)]
