@@ -26,7 +26,10 @@ impl Access {
     /// Nobody may log in yet. Users in `loopback_only` may do so from the broker's machine only.
     #[must_use]
     pub const fn new(loopback_only: Vec<String>) -> Self {
-        Self { passwords: BTreeMap::new(), loopback_only }
+        Self {
+            passwords: BTreeMap::new(),
+            loopback_only,
+        }
     }
 
     /// Adds a user.
@@ -68,9 +71,15 @@ mod tests {
         access.add("guest", "guest");
         access.add("app", "s3cret");
         assert_eq!(access.login("guest", b"guest", true), Ok(()));
-        assert_eq!(access.login("guest", b"guest", false), Err(Denied::NotLoopback));
+        assert_eq!(
+            access.login("guest", b"guest", false),
+            Err(Denied::NotLoopback)
+        );
         assert_eq!(access.login("app", b"s3cret", false), Ok(()));
-        assert_eq!(access.login("app", b"s3cre", true), Err(Denied::Credentials));
+        assert_eq!(
+            access.login("app", b"s3cre", true),
+            Err(Denied::Credentials)
+        );
         assert_eq!(access.login("app", b"", true), Err(Denied::Credentials));
         assert_eq!(access.login("nobody", b"", true), Err(Denied::Credentials));
     }

@@ -25,7 +25,10 @@ const KNOWN: [(&str, Rule); 13] = [
     ("x-message-ttl", Rule::AtLeast(0)),
     ("x-max-length", Rule::AtLeast(0)),
     ("x-max-length-bytes", Rule::AtLeast(0)),
-    ("x-overflow", Rule::OneOf(&["drop-head", "reject-publish"], "invalid_overflow")),
+    (
+        "x-overflow",
+        Rule::OneOf(&["drop-head", "reject-publish"], "invalid_overflow"),
+    ),
     ("x-dead-letter-exchange", Rule::Text),
     ("x-dead-letter-routing-key", Rule::Text),
     ("x-max-priority", Rule::Within(0, 255)),
@@ -41,7 +44,9 @@ const QUEUE_TYPES: [&str; 2] = ["classic", "quorum"];
 /// Checks the arguments of a new queue.
 pub(crate) fn validate(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
     for (key, value) in spec.arguments.iter() {
-        let Ok(key) = std::str::from_utf8(key) else { continue };
+        let Ok(key) = std::str::from_utf8(key) else {
+            continue;
+        };
         if let Some((_, rule)) = KNOWN.iter().find(|(known, _)| *known == key)
             && let Err(reason) = check(*rule, value)
         {
@@ -59,7 +64,9 @@ pub(crate) fn validate(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
 }
 
 fn validate_type(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
-    let Some(kind) = text(&spec.arguments, "x-queue-type") else { return Ok(()) };
+    let Some(kind) = text(&spec.arguments, "x-queue-type") else {
+        return Ok(());
+    };
     if !QUEUE_TYPES.contains(&kind) {
         let reason = format!("\"unsupported queue type '{kind}'\"");
         return Err(invalid("x-queue-type", name, reason));
@@ -78,7 +85,12 @@ fn validate_type(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
 }
 
 fn invalid(argument: &str, name: &str, reason: String) -> Refusal {
-    Refusal::InvalidArgument { argument: argument.into(), kind: "queue", name: name.into(), reason }
+    Refusal::InvalidArgument {
+        argument: argument.into(),
+        kind: "queue",
+        name: name.into(),
+        reason,
+    }
 }
 
 fn check(rule: Rule, value: &Value) -> Result<(), String> {
@@ -107,7 +119,9 @@ fn check(rule: Rule, value: &Value) -> Result<(), String> {
             None => Err(format!("{{unacceptable_type,{}}}", value.type_name())),
         },
         Rule::OneOf(allowed, reason) => {
-            let text = value.as_str_bytes().and_then(|bytes| std::str::from_utf8(bytes).ok());
+            let text = value
+                .as_str_bytes()
+                .and_then(|bytes| std::str::from_utf8(bytes).ok());
             match text {
                 Some(text) if allowed.contains(&text) => Ok(()),
                 Some(_) => Err(reason.into()),
@@ -138,9 +152,15 @@ pub(crate) fn meaning(arguments: &Table, defaults: QueueDefaults) -> (Limits, bo
         ready_bytes_max: bytes.unwrap_or(u64::MAX),
         total_max: default(length, defaults.length_max),
         total_bytes_max: default(bytes, defaults.bytes_max),
-        overflow: if refuses { Overflow::RejectPublish } else { Overflow::DropHead },
+        overflow: if refuses {
+            Overflow::RejectPublish
+        } else {
+            Overflow::DropHead
+        },
     };
-    let single_active = arguments.get(b"x-single-active-consumer").and_then(Value::as_bool);
+    let single_active = arguments
+        .get(b"x-single-active-consumer")
+        .and_then(Value::as_bool);
     (limits, single_active.unwrap_or(false))
 }
 
@@ -206,7 +226,13 @@ fn difference(received: Option<&Value>, current: Option<&Value>) -> String {
 fn typed(value: Option<&Value>) -> String {
     value.map_or_else(
         || "none".into(),
-        |value| format!("the value '{}' of type '{}'", shown(value), value.type_name()),
+        |value| {
+            format!(
+                "the value '{}' of type '{}'",
+                shown(value),
+                value.type_name()
+            )
+        },
     )
 }
 
@@ -227,14 +253,20 @@ fn shown(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    const DEFAULTS: QueueDefaults = QueueDefaults { length_max: 10, bytes_max: 20 };
+    const DEFAULTS: QueueDefaults = QueueDefaults {
+        length_max: 10,
+        bytes_max: 20,
+    };
 
     fn spec(arguments: &[(&str, Value)]) -> QueueSpec {
         let mut table = Table::new();
         for (key, value) in arguments {
             table.insert(key, value.clone());
         }
-        QueueSpec { arguments: table, ..QueueSpec::default() }
+        QueueSpec {
+            arguments: table,
+            ..QueueSpec::default()
+        }
     }
 
     fn text(value: &str) -> Value {
@@ -250,14 +282,23 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused_in_rabbitmqs_words() {
-        assert_eq!(reason(&[("x-message-ttl", Value::I32(-1))]), "{value_negative,-1}");
+        assert_eq!(
+            reason(&[("x-message-ttl", Value::I32(-1))]),
+            "{value_negative,-1}"
+        );
         assert_eq!(reason(&[("x-expires", Value::I32(0))]), "{value_zero,0}");
         assert_eq!(
             reason(&[("x-max-length", text("many"))]),
             "\"expected integer, got longstr\""
         );
-        assert_eq!(reason(&[("x-max-priority", Value::I32(256))]), "{max_value_exceeded,256}");
-        assert_eq!(reason(&[("x-overflow", text("explode"))]), "invalid_overflow");
+        assert_eq!(
+            reason(&[("x-max-priority", Value::I32(256))]),
+            "{max_value_exceeded,256}"
+        );
+        assert_eq!(
+            reason(&[("x-overflow", text("explode"))]),
+            "invalid_overflow"
+        );
         assert_eq!(
             reason(&[("x-queue-type", text("nope"))]),
             "\"unsupported queue type 'nope'\""
@@ -291,8 +332,10 @@ mod tests {
     fn a_default_limit_gives_way_to_an_explicit_one() {
         let (limits, _) = meaning(&spec(&[]).arguments, DEFAULTS);
         assert_eq!((limits.total_max, limits.total_bytes_max), (10, 20));
-        let (limits, _) =
-            meaning(&spec(&[("x-max-length", Value::I32(99))]).arguments, DEFAULTS);
+        let (limits, _) = meaning(
+            &spec(&[("x-max-length", Value::I32(99))]).arguments,
+            DEFAULTS,
+        );
         assert_eq!((limits.ready_max, limits.total_max), (99, u64::MAX));
         assert_eq!(limits.total_bytes_max, 20);
     }

@@ -80,7 +80,10 @@ impl Default for BrokerConfig {
             connections_max: 100_000,
             queues_max: 1_000_000,
             exchanges_max: 100_000,
-            queue: QueueDefaults { length_max: 10_000_000, bytes_max: 8 << 30 },
+            queue: QueueDefaults {
+                length_max: 10_000_000,
+                bytes_max: 8 << 30,
+            },
             seed: 0,
             cluster_name: "leveret@localhost".into(),
         }
@@ -116,6 +119,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Whether nothing was heard of the client for two heartbeat intervals.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
     /// Asks the connection's reader to close it with a fault.
     pub fn close(&self, fault: Fault) {
         *self.close.lock() = Some(fault);
@@ -173,7 +182,11 @@ impl Broker {
     /// Adds a virtual host, if it does not exist yet.
     pub fn add_vhost(&self, name: &str) -> Arc<Vhost> {
         let mut vhosts = self.vhosts.write();
-        Arc::clone(vhosts.entry(name.into()).or_insert_with(|| Arc::new(Vhost::new(name))))
+        Arc::clone(
+            vhosts
+                .entry(name.into())
+                .or_insert_with(|| Arc::new(Vhost::new(name))),
+        )
     }
 
     /// A virtual host.

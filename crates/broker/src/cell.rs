@@ -61,8 +61,19 @@ impl QueueCell {
         (limits, single_active): (Limits, bool),
     ) -> Self {
         let queue = Queue::new(limits, single_active);
-        let state = Mutex::new(QueueState { queue, consumed: false, warm: false });
-        Self { name, id, spec, lane, deleted: AtomicBool::new(false), state }
+        let state = Mutex::new(QueueState {
+            queue,
+            consumed: false,
+            warm: false,
+        });
+        Self {
+            name,
+            id,
+            spec,
+            lane,
+            deleted: AtomicBool::new(false),
+            state,
+        }
     }
 
     /// Whether the queue is gone; messages and consumers of one that is are ignored.

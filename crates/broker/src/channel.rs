@@ -31,7 +31,11 @@ pub(crate) struct Channel {
 impl Channel {
     /// Gives a number to a new source; `in_use` lists the sources that deliveries in waiting name.
     pub(crate) fn add_source(&mut self, source: Source, in_use: impl FnOnce() -> Vec<u32>) -> u32 {
-        let cancelled = self.sources.iter().filter(|source| source.cancelled).count();
+        let cancelled = self
+            .sources
+            .iter()
+            .filter(|source| source.cancelled)
+            .count();
         if cancelled >= CANCELLED_MIN && cancelled * 2 > self.sources.len() {
             let in_use = in_use();
             let free = self.sources.iter().enumerate().position(|(index, source)| {

@@ -7,7 +7,10 @@ impl Core {
     /// Ends a channel. Its consumers leave their queues before its deliveries go back, so that it
     /// gets none of them again.
     pub(crate) fn close_channel(&mut self, channel: u16) {
-        let taken = self.channels.get_mut(usize::from(channel)).and_then(Option::take);
+        let taken = self
+            .channels
+            .get_mut(usize::from(channel))
+            .and_then(Option::take);
         let Some(state) = taken else { return };
         let state = *state;
         let slots = self.peer.outlet.lock().close_channel(channel);
@@ -32,7 +35,9 @@ impl Core {
             self.close_channel(u16::try_from(channel).unwrap_or(u16::MAX));
         }
         self.channels = Vec::new();
-        let Some(vhost) = self.vhost.clone() else { return };
+        let Some(vhost) = self.vhost.clone() else {
+            return;
+        };
         for cell in std::mem::take(&mut self.exclusive) {
             // Without a condition it cannot be refused.
             let _ = vhost.delete_queue(&cell, Condition::default(), &mut self.work);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use leveret_codec::{Method, Table};
 use leveret_queue::Unacked;
 use leveret_session::{Event, Fault, Flush, Outlet, OutletLimits, Session, Verdict};
-use leveret_store::{Store, Ticket, Waiter};
+use leveret_store::{Ticket, Waiter};
 use parking_lot::Mutex;
 
 use crate::broker::{Broker, Peer, stopping};
@@ -78,12 +78,7 @@ pub struct Origin {
 impl Connection {
     /// A connection that waits for the protocol header.
     #[must_use]
-    pub fn new(
-        broker: Arc<Broker>,
-        origin: Origin,
-        now_ms: u64,
-        flusher: Arc<dyn Flush>,
-    ) -> Self {
+    pub fn new(broker: Arc<Broker>, origin: Origin, now_ms: u64, flusher: Arc<dyn Flush>) -> Self {
         let limits = OutletLimits {
             outbound_bytes_max: broker.config.outbound_bytes_max,
             channel_unacked_max: broker.config.channel_unacked_max,
@@ -120,7 +115,10 @@ impl Connection {
             tell_login_failure: false,
             live_prefetch: false,
             login_refused: false,
-            waiter: Arc::new(Woken { flusher, waiting: AtomicBool::new(false) }),
+            waiter: Arc::new(Woken {
+                flusher,
+                waiting: AtomicBool::new(false),
+            }),
         };
         Self { session, core }
     }
@@ -185,14 +183,20 @@ impl Connection {
                 core.close_channel(channel);
                 session.channel_close_ok(channel);
             }
-            Event::Login { client_properties, mechanism, response } => {
+            Event::Login {
+                client_properties,
+                mechanism,
+                response,
+            } => {
                 core.login(client_properties, mechanism, response)?;
                 session.tune();
             }
             Event::Open { vhost } => {
                 core.open_vhost(vhost)?;
                 core.peer.outlet.lock().set_frame_max(session.frame_max());
-                core.peer.heartbeat_s.store(session.heartbeat_s(), Ordering::Relaxed);
+                core.peer
+                    .heartbeat_s
+                    .store(session.heartbeat_s(), Ordering::Relaxed);
                 session.open_ok();
                 self.refuse_if_stopping()?;
             }
@@ -208,7 +212,11 @@ impl Connection {
     }
 
     fn refuse_if_stopping(&self) -> Result<(), Fault> {
-        if self.core.broker.is_stopping() { Err(stopping()) } else { Ok(()) }
+        if self.core.broker.is_stopping() {
+            Err(stopping())
+        } else {
+            Ok(())
+        }
     }
 
     fn close_if_asked(&mut self) {
@@ -246,7 +254,9 @@ impl Connection {
         let replies = self.session.replies();
         if !replies.is_empty() {
             let mut outlet = self.core.peer.outlet.lock();
-            self.core.work.reply(&mut outlet, |out| out.extend_from_slice(replies));
+            self.core
+                .work
+                .reply(&mut outlet, |out| out.extend_from_slice(replies));
             replies.clear();
         }
     }
@@ -304,7 +314,8 @@ impl Core {
     pub(crate) fn reply<'a>(&mut self, channel: u16, method: impl Into<Method<'a>>) {
         let method = method.into();
         let mut outlet = self.peer.outlet.lock();
-        self.work.reply(&mut outlet, |out| method.encode(channel, out));
+        self.work
+            .reply(&mut outlet, |out| method.encode(channel, out));
     }
 
     /// Hands the turn's records to the store, confirms what needs no waiting, flushes.
@@ -318,7 +329,10 @@ impl Core {
         if !self.work.warm.is_empty() {
             self.broker.warm.lock().append(&mut self.work.warm);
         }
-        self.work.flush();
+        // The answer to a refused login waits for the caller.
+        if !self.login_refused {
+            self.work.flush();
+        }
     }
 
     fn submit(&mut self) {
@@ -326,7 +340,9 @@ impl Core {
         let ticket = self.broker.store.submit(&mut self.work.journal);
         let mark = ticket.map_or(UNSUBMITTED - 1, |ticket| ticket.0);
         for index in 0..self.confirming.len() {
-            let Some(&channel) = self.confirming.get(index) else { return };
+            let Some(&channel) = self.confirming.get(index) else {
+                return;
+            };
             if let Some(confirms) = self.channel(channel).and_then(|ch| ch.confirms.as_mut()) {
                 confirms.submitted(UNSUBMITTED, mark);
             }
@@ -341,9 +357,13 @@ impl Core {
         let mut waits_for = None;
         let channels = &mut self.channels;
         self.confirming.retain(|&number| {
-            let state = channels.get_mut(usize::from(number)).and_then(Option::as_deref_mut);
+            let state = channels
+                .get_mut(usize::from(number))
+                .and_then(Option::as_deref_mut);
             let Some(state) = state else { return false };
-            let Some(confirms) = &mut state.confirms else { return false };
+            let Some(confirms) = &mut state.confirms else {
+                return false;
+            };
             confirms.emit(durable, |confirm| {
                 first |= outlet.reply(|out| crate::publish::encode_confirm(out, number, confirm));
             });
@@ -410,7 +430,9 @@ impl Core {
 
     /// The virtual host; every command comes after `connection.open`.
     pub(crate) fn vhost(&self) -> Result<Arc<Vhost>, Refusal> {
-        self.vhost.clone().ok_or_else(|| Refusal::NotImplemented("no virtual host".into()))
+        self.vhost
+            .clone()
+            .ok_or_else(|| Refusal::NotImplemented("no virtual host".into()))
     }
 
     fn flow(&mut self, channel: u16, active: bool) -> Result<(), Refusal> {

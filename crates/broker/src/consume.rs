@@ -66,7 +66,11 @@ impl Core {
             Some(value) => value
                 .as_integer()
                 .map(|priority| {
-                    i32::try_from(priority).unwrap_or(if priority < 0 { i32::MIN } else { i32::MAX })
+                    i32::try_from(priority).unwrap_or(if priority < 0 {
+                        i32::MIN
+                    } else {
+                        i32::MAX
+                    })
                 })
                 .ok_or_else(|| Refusal::InvalidArgument {
                     argument: "x-priority".into(),
@@ -76,8 +80,9 @@ impl Core {
                 })?,
         };
         let max = self.broker.config.consumers_per_channel_max;
-        let (prefetch, consumers) =
-            self.channel(channel).map_or((0, 0), |ch| (ch.prefetch, ch.consumers.len()));
+        let (prefetch, consumers) = self
+            .channel(channel)
+            .map_or((0, 0), |ch| (ch.prefetch, ch.consumers.len()));
         if consumers >= max {
             return Err(Refusal::Limit(format!(
                 "consumer limit ({max}) per channel is reached"
@@ -96,10 +101,15 @@ impl Core {
         if tag.is_empty() {
             return Ok(self.broker.names.next("amq.ctag-").into_bytes().into());
         }
-        let Some(state) = self.channel(channel) else { return Ok(tag.into()) };
+        let Some(state) = self.channel(channel) else {
+            return Ok(tag.into());
+        };
         if let Some(&source) = state.consumers.get(tag) {
             // The consumer of a deleted queue is gone without the client having to say so.
-            if !state.source(source).is_some_and(|source| source.cell.is_deleted()) {
+            if !state
+                .source(source)
+                .is_some_and(|source| source.cell.is_deleted())
+            {
                 let tag = String::from_utf8_lossy(tag).into_owned();
                 return Err(Refusal::ConsumerTagInUse(tag));
             }
@@ -111,28 +121,40 @@ impl Core {
     /// A source stays marked as cancelled until its consumer is registered.
     fn add_source(&mut self, channel: u16, cell: &Arc<QueueCell>) -> u32 {
         let outlet = Arc::clone(&self.peer.outlet);
-        let source = Source { cell: Arc::clone(cell), consumer: None, cancelled: true };
+        let source = Source {
+            cell: Arc::clone(cell),
+            consumer: None,
+            cancelled: true,
+        };
         let in_use = || outlet.lock().sources_in_use(channel).collect();
-        self.channel(channel).map_or(0, |state| state.add_source(source, in_use))
+        self.channel(channel)
+            .map_or(0, |state| state.add_source(source, in_use))
     }
 
-    pub(crate) fn cancel(
-        &mut self,
-        channel: u16,
-        cancel: &BasicCancel<'_>,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn cancel(&mut self, channel: u16, cancel: &BasicCancel<'_>) -> Result<(), Refusal> {
         self.end_consumer(channel, cancel.consumer_tag)?;
         if !cancel.nowait {
-            self.reply(channel, BasicCancelOk { consumer_tag: cancel.consumer_tag });
+            self.reply(
+                channel,
+                BasicCancelOk {
+                    consumer_tag: cancel.consumer_tag,
+                },
+            );
         }
         Ok(())
     }
 
     /// Takes a consumer off its queue; an unknown tag is no error.
     fn end_consumer(&mut self, channel: u16, tag: &[u8]) -> Result<(), Refusal> {
-        let Some(state) = self.channel(channel) else { return Ok(()) };
-        let Some(index) = state.forget_consumer(tag) else { return Ok(()) };
-        let Some(source) = state.sources.get_mut(index as usize) else { return Ok(()) };
+        let Some(state) = self.channel(channel) else {
+            return Ok(());
+        };
+        let Some(index) = state.forget_consumer(tag) else {
+            return Ok(());
+        };
+        let Some(source) = state.sources.get_mut(index as usize) else {
+            return Ok(());
+        };
         let cell = Arc::clone(&source.cell);
         if let Some(key) = source.consumer.take() {
             self.leave_queue(&cell, key);
@@ -141,11 +163,7 @@ impl Core {
     }
 
     /// Takes a consumer off its queue, which may be the end of the queue.
-    pub(crate) fn leave_queue(
-        &mut self,
-        cell: &Arc<QueueCell>,
-        key: leveret_queue::ConsumerKey,
-    ) {
+    pub(crate) fn leave_queue(&mut self, cell: &Arc<QueueCell>, key: leveret_queue::ConsumerKey) {
         let gone = cell.lock().queue.cancel(key).is_some();
         if gone {
             self.after_leaving(cell);
@@ -154,9 +172,14 @@ impl Core {
 
     /// A consumer has left: the queue may end with it, or another one may be active now.
     pub(crate) fn after_leaving(&mut self, cell: &Arc<QueueCell>) {
-        let Some(vhost) = self.vhost.clone() else { return };
+        let Some(vhost) = self.vhost.clone() else {
+            return;
+        };
         if cell.spec.auto_delete {
-            let abandoned = Condition { abandoned: true, ..Condition::default() };
+            let abandoned = Condition {
+                abandoned: true,
+                ..Condition::default()
+            };
             // Its only condition is looked at there; that it fails means somebody else consumes.
             let _ = vhost.delete_queue(cell, abandoned, &mut self.work);
         }
@@ -169,7 +192,10 @@ impl Core {
             return Err(Refusal::NotImplemented(text));
         }
         if qos.global {
-            self.peer.outlet.lock().set_prefetch(channel, u32::from(qos.prefetch_count));
+            self.peer
+                .outlet
+                .lock()
+                .set_prefetch(channel, u32::from(qos.prefetch_count));
             self.resume_channel();
         } else {
             self.set_prefetch(channel, qos.prefetch_count);
@@ -180,7 +206,9 @@ impl Core {
 
     fn set_prefetch(&mut self, channel: u16, prefetch: u16) {
         let live = self.live_prefetch;
-        let Some(state) = self.channel(channel) else { return };
+        let Some(state) = self.channel(channel) else {
+            return;
+        };
         state.prefetch = prefetch;
         if !live {
             return;
@@ -226,7 +254,16 @@ impl Core {
             let redelivered = delivery.record.deliveries > 0;
             let route = delivery.record.route;
             first = outlet.lock().give(channel, &parcel, |out, delivery_tag| {
-                get_ok(out, channel, GetOk { delivery_tag, redelivered, route, message_count });
+                get_ok(
+                    out,
+                    channel,
+                    GetOk {
+                        delivery_tag,
+                        redelivered,
+                        route,
+                        message_count,
+                    },
+                );
             });
         });
         drop(state);
@@ -241,9 +278,10 @@ impl Core {
     /// All `basic.get` of a channel on one queue are one source.
     fn get_source(&mut self, channel: u16, cell: &Arc<QueueCell>) -> u32 {
         let known = self.channel(channel).and_then(|state| {
-            state.sources.iter().position(|source| {
-                source.consumer.is_none() && Arc::ptr_eq(&source.cell, cell)
-            })
+            state
+                .sources
+                .iter()
+                .position(|source| source.consumer.is_none() && Arc::ptr_eq(&source.cell, cell))
         });
         match known {
             Some(index) => u32::try_from(index).unwrap_or(u32::MAX),
@@ -252,17 +290,12 @@ impl Core {
     }
 }
 
-fn check_consumable(
-    cell: &QueueCell,
-    state: &QueueState,
-    asked: Consuming,
-) -> Result<(), Refusal> {
+fn check_consumable(cell: &QueueCell, state: &QueueState, asked: Consuming) -> Result<(), Refusal> {
     let name = || cell.name.to_string();
     if cell.is_deleted() {
         return Err(Refusal::NoQueue(name()));
     }
-    if state.queue.has_exclusive_consumer()
-        || (asked.exclusive && state.queue.consumer_count() > 0)
+    if state.queue.has_exclusive_consumer() || (asked.exclusive && state.queue.consumer_count() > 0)
     {
         return Err(Refusal::ExclusiveUse(name()));
     }

@@ -25,7 +25,10 @@ impl Core {
         let name = name_of(declare.exchange, "exchange name")?;
         if declare.passive {
             let directory = vhost.directory.read();
-            directory.router.exchange(&name).ok_or(Refusal::NoExchange(name))?;
+            directory
+                .router
+                .exchange(&name)
+                .ok_or(Refusal::NoExchange(name))?;
         } else {
             let kind = name_of(declare.kind, "exchange type")?;
             let spec = ExchangeSpec {
@@ -60,7 +63,11 @@ impl Core {
     ) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
         let name = name_of(delete.exchange, "exchange name")?;
-        let deleted = vhost.directory.write().router.delete(&name, delete.if_unused);
+        let deleted = vhost
+            .directory
+            .write()
+            .router
+            .delete(&name, delete.if_unused);
         deleted.map_err(|refused| from_router(refused, &name))?;
         if !delete.nowait {
             self.reply(channel, ExchangeDeleteOk {});

@@ -40,7 +40,11 @@ impl Core {
             }
         };
         let (user, password) = credentials.map_err(|_| refused())?;
-        let allowed = self.broker.access.read().login(user, password, self.peer.loopback);
+        let allowed = self
+            .broker
+            .access
+            .read()
+            .login(user, password, self.peer.loopback);
         allowed.map_err(|_| refused())?;
         *self.peer.user.lock() = user.into();
         Ok(())
@@ -49,13 +53,20 @@ impl Core {
     fn note_client(&mut self, properties: RawTable<'_>) {
         let capable = |name: &str| match properties.get(b"capabilities") {
             Some(ValueRef::Table(capabilities)) => {
-                capabilities.get(name.as_bytes()).and_then(|value| value.as_bool()) == Some(true)
+                capabilities
+                    .get(name.as_bytes())
+                    .and_then(|value| value.as_bool())
+                    == Some(true)
             }
             _ => false,
         };
         self.tell_login_failure = capable("authentication_failure_close");
-        self.peer.cancel_notify.store(capable("consumer_cancel_notify"), Ordering::Relaxed);
-        let product = properties.get(b"product").and_then(|value| value.as_str_bytes());
+        self.peer
+            .cancel_notify
+            .store(capable("consumer_cancel_notify"), Ordering::Relaxed);
+        let product = properties
+            .get(b"product")
+            .and_then(|value| value.as_str_bytes());
         self.live_prefetch = product == Some(LIVE_PREFETCH_PRODUCT);
         *self.peer.client_properties.lock() = properties.to_table();
     }
@@ -89,7 +100,10 @@ fn plain(response: &[u8]) -> Result<(&str, &[u8]), Denied> {
     let (Some(user), Some(password)) = (parts.next(), parts.next()) else {
         return Err(Denied::Malformed);
     };
-    Ok((std::str::from_utf8(user).map_err(|_| Denied::Malformed)?, password))
+    Ok((
+        std::str::from_utf8(user).map_err(|_| Denied::Malformed)?,
+        password,
+    ))
 }
 
 /// A table without its length prefix, with `LOGIN` and `PASSWORD`.

@@ -15,12 +15,17 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) const fn new(seed: u64) -> Self {
-        Self { state: AtomicU64::new(seed), seed }
+        Self {
+            state: AtomicU64::new(seed),
+            seed,
+        }
     }
 
     /// A name nobody can expect to exist.
     pub(crate) fn next(&self, prefix: &str) -> String {
-        let count = self.state.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        let count = self
+            .state
+            .fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
         let mut words = [mix(count), mix(count ^ mix(self.seed))];
         let mut name = String::with_capacity(prefix.len() + LENGTH);
         name.push_str(prefix);
@@ -50,6 +55,9 @@ mod tests {
         let made: std::collections::HashSet<_> =
             (0..1000).map(|_| names.next("amq.gen-")).collect();
         assert_eq!(made.len(), 1000);
-        assert!(made.iter().all(|name| name.len() == 30 && name.starts_with("amq.gen-")));
+        assert!(
+            made.iter()
+                .all(|name| name.len() == 30 && name.starts_with("amq.gen-"))
+        );
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use leveret_codec::{
-    ConfirmSelect, ConfirmSelectOk, Properties, SoftCode, ack, basic_return, content, nack,
-    property, has_property, delivery_mode,
+    ConfirmSelect, ConfirmSelectOk, Properties, SoftCode, ack, basic_return, content,
+    delivery_mode, flag, has_property, nack,
 };
 use leveret_queue::{Message, MessageBody};
 use leveret_record::Blob;
@@ -27,7 +27,7 @@ const PAUSE_BYTES: u64 = 512 * 1024;
 const PERSISTENT: u8 = 2;
 const PUBLISH: (u16, u16) = (60, 40);
 /// Properties that make the broker look closer at a message.
-const INSPECTED: u16 = property::HEADERS | property::EXPIRATION | property::USER_ID;
+const INSPECTED: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
 /// The longest time to live, ten years, milliseconds.
 const EXPIRATION_MAX: u64 = 315_360_000_000;
 
@@ -61,10 +61,24 @@ impl Core {
         channel: u16,
         message: Assembled,
     ) -> Result<(), Fault> {
-        let Assembled { route, mandatory, header, body } = message;
-        let blob = (body.len() >= SHARED_BYTES_MIN).then(|| Arc::new(Blob::new(body)));
-        // A shared body is only ever reached through its blob.
-        let publish = Publish { header: &header, body: blob.as_deref().map_or(&[], |b| b), mandatory };
+        let Assembled {
+            route,
+            mandatory,
+            header,
+            body,
+        } = message;
+        let (inline, blob) = if body.len() < SHARED_BYTES_MIN {
+            (body, None)
+        } else {
+            (Vec::new(), Some(Arc::new(Blob::new(body))))
+        };
+        let shared = blob.clone();
+        let body = shared.as_deref().map_or(inline.as_slice(), |blob| blob);
+        let publish = Publish {
+            header: &header,
+            body,
+            mandatory,
+        };
         let one = Publishes::one(channel, &route, publish);
         self.publish_inspected(&one, publish, blob)
     }
@@ -75,7 +89,9 @@ impl Core {
         publish: Publish<'_>,
         blob: Option<Arc<Blob>>,
     ) -> Result<(), Fault> {
-        let inspected = self.inspect(one, publish).map_err(|refusal| self.fault(one, refusal))?;
+        let inspected = self
+            .inspect(one, publish)
+            .map_err(|refusal| self.fault(one, refusal))?;
         match inspected {
             Some(route) => self.publish_to(&route, one, blob),
             None => {
@@ -100,13 +116,17 @@ impl Core {
         if let Some(expiration) = properties.expiration {
             check_expiration(expiration)?;
         }
-        let Some(headers) = properties.headers else { return Ok(None) };
+        let Some(headers) = properties.headers else {
+            return Ok(None);
+        };
         let keys = sender_selected(headers)?;
         let vhost = self.vhost()?;
         if keys.is_empty() && !self.routes.get(&vhost, one.route)?.depends_on_headers() {
             return Ok(None);
         }
-        self.routes.resolve(&vhost, one.route, &keys, Some(headers)).map(Some)
+        self.routes
+            .resolve(&vhost, one.route, &keys, Some(headers))
+            .map(Some)
     }
 
     fn route(&mut self, batch: &Publishes<'_>) -> Result<Arc<Route>, Fault> {
@@ -129,8 +149,12 @@ impl Core {
         }
         let durable = self.broker.store.admits_messages();
         let refused = enqueue(route, batch, blob, durable, &mut self.work);
-        let Some(state) = self.channel(batch.channel) else { return };
-        let Some(confirms) = &mut state.confirms else { return };
+        let Some(state) = self.channel(batch.channel) else {
+            return;
+        };
+        let Some(confirms) = &mut state.confirms else {
+            return;
+        };
         count(confirms, batch.len(), refused, self_mark(route));
         if !std::mem::replace(&mut state.confirming, true) {
             self.confirming.push(batch.channel);
@@ -167,7 +191,11 @@ impl Core {
 
 /// Whether the store has a say in when these publishes may be confirmed.
 fn self_mark(route: &Route) -> u64 {
-    if route.cells.iter().any(|cell| cell.lane.is_some()) { UNSUBMITTED } else { 0 }
+    if route.cells.iter().any(|cell| cell.lane.is_some()) {
+        UNSUBMITTED
+    } else {
+        0
+    }
 }
 
 fn count(confirms: &mut Confirms, messages: usize, refused: u128, mark: u64) {
@@ -195,7 +223,10 @@ fn enqueue(
         Some(blob) => vec![Some(blob)],
         None => shared_bodies(batch, route.cells.len()),
     };
-    let load = Load { batch, blobs: &blobs };
+    let load = Load {
+        batch,
+        blobs: &blobs,
+    };
     let mut refused = 0;
     for cell in &route.cells {
         refused |= load.enqueue(cell, store_admits, work);
@@ -208,7 +239,11 @@ fn enqueue(
 
 /// Bodies that are large, or go to several queues, are kept once. Most batches have none.
 fn shared_bodies(batch: &Publishes<'_>, queues: usize) -> Vec<Option<Arc<Blob>>> {
-    let min = if queues > 1 { SHARED_BY_MANY_BYTES_MIN } else { SHARED_BYTES_MIN };
+    let min = if queues > 1 {
+        SHARED_BY_MANY_BYTES_MIN
+    } else {
+        SHARED_BYTES_MIN
+    };
     if queues == 0 || batch.iter().all(|publish| publish.body.len() < min) {
         return Vec::new();
     }
@@ -266,11 +301,17 @@ impl Load<'_> {
     /// Writes each message once into the turn's records, with all its durable targets.
     fn record(&self, work: &mut Work) {
         work.targets.sort_unstable();
-        let Work { targets, journal, .. } = work;
+        let Work {
+            targets, journal, ..
+        } = work;
         let mut lanes = Vec::with_capacity(1);
         for of_one in targets.chunk_by(|a, b| a.0 == b.0) {
-            let Some(&(index, ..)) = of_one.first() else { continue };
-            let Some(publish) = self.batch.iter().nth(index as usize) else { continue };
+            let Some(&(index, ..)) = of_one.first() else {
+                continue;
+            };
+            let Some(publish) = self.batch.iter().nth(index as usize) else {
+                continue;
+            };
             lanes.clear();
             lanes.extend(of_one.iter().map(|(_, lane, seq)| (*lane, *seq)));
             let parts = MessageParts {
@@ -313,5 +354,7 @@ fn check_expiration(expiration: &[u8]) -> Result<(), Refusal> {
         Ok(_) => return Ok(()),
         Err(_) => "no_integer".into(),
     };
-    Err(Refusal::Precondition(format!("invalid expiration '{text}': {reason}")))
+    Err(Refusal::Precondition(format!(
+        "invalid expiration '{text}': {reason}"
+    )))
 }

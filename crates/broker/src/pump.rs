@@ -110,14 +110,17 @@ pub(crate) struct Pump<'a> {
 
 impl<'a> Pump<'a> {
     pub(crate) const fn new(cell: &QueueCell, work: &'a mut Work) -> Self {
-        Self { work, lane: cell.lane, held: None }
+        Self {
+            work,
+            lane: cell.lane,
+            held: None,
+        }
     }
 
     #[inline]
     fn outlet(&mut self, handle: &Handle) -> &mut Outlet<Arc<Handle>> {
-        let same = |guard: &ArcMutexGuard<_, _>| {
-            Arc::ptr_eq(ArcMutexGuard::mutex(guard), &handle.outlet)
-        };
+        let same =
+            |guard: &ArcMutexGuard<_, _>| Arc::ptr_eq(ArcMutexGuard::mutex(guard), &handle.outlet);
         if !self.held.as_ref().is_some_and(same) {
             // Two outlets are never held at once.
             self.held = None;

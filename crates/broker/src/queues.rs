@@ -30,7 +30,9 @@ impl Core {
             name = self.last_queue(channel)?;
         }
         let cell = if declare.passive {
-            vhost.queue(&name).ok_or_else(|| Refusal::NoQueue(name.clone()))?
+            vhost
+                .queue(&name)
+                .ok_or_else(|| Refusal::NoQueue(name.clone()))?
         } else {
             let spec = QueueSpec {
                 durable: declare.durable,
@@ -50,7 +52,14 @@ impl Core {
             let consumer_count = u32::try_from(state.queue.consumer_count()).unwrap_or(u32::MAX);
             drop(state);
             let queue = cell.name.as_bytes();
-            self.reply(channel, QueueDeclareOk { queue, message_count, consumer_count });
+            self.reply(
+                channel,
+                QueueDeclareOk {
+                    queue,
+                    message_count,
+                    consumer_count,
+                },
+            );
         }
         Ok(())
     }
@@ -113,7 +122,9 @@ impl Core {
     }
 
     fn last_queue(&mut self, channel: u16) -> Result<String, Refusal> {
-        let last = self.channel(channel).and_then(|channel| channel.last_queue.as_deref());
+        let last = self
+            .channel(channel)
+            .and_then(|channel| channel.last_queue.as_deref());
         last.map(String::from).ok_or(Refusal::NoPreviousQueue)
     }
 
@@ -134,14 +145,14 @@ impl Core {
         Ok(cell)
     }
 
-    pub(crate) fn queue_bind(
-        &mut self,
-        channel: u16,
-        bind: &QueueBind<'_>,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn queue_bind(&mut self, channel: u16, bind: &QueueBind<'_>) -> Result<(), Refusal> {
         let cell = self.named_queue(channel, bind.queue)?;
         let named_by_channel = bind.queue.is_empty() && bind.routing_key.is_empty();
-        let key = if named_by_channel { cell.name.as_bytes() } else { bind.routing_key };
+        let key = if named_by_channel {
+            cell.name.as_bytes()
+        } else {
+            bind.routing_key
+        };
         let source = name_of(bind.exchange, "exchange name")?;
         let binding = binding(&source, &cell, key, bind.arguments.to_table());
         let bound = self.vhost()?.directory.write().router.bind(&binding);
@@ -216,7 +227,12 @@ impl Core {
 
 fn binding(source: &str, cell: &QueueCell, key: &[u8], arguments: Table) -> BindingSpec {
     let destination = Destination::Queue(cell.id);
-    BindingSpec { source: source.into(), destination, key: key.into(), arguments }
+    BindingSpec {
+        source: source.into(),
+        destination,
+        key: key.into(),
+        arguments,
+    }
 }
 
 fn create(
@@ -292,9 +308,14 @@ impl Vhost {
         drop(state);
         for handle in handles {
             if handle.peer.cancel_notify.load(Ordering::Relaxed) {
-                let cancel = BasicCancel { consumer_tag: &handle.tag, nowait: true };
+                let cancel = BasicCancel {
+                    consumer_tag: &handle.tag,
+                    nowait: true,
+                };
                 let mut outlet = handle.outlet.lock();
-                work.reply(&mut outlet, |out| Method::from(cancel).encode(handle.channel, out));
+                work.reply(&mut outlet, |out| {
+                    Method::from(cancel).encode(handle.channel, out)
+                });
             }
         }
         Ok(ready)

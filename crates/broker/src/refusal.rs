@@ -79,15 +79,19 @@ impl Refusal {
     pub fn fault(self, channel: u16, vhost: &str, id: (u16, u16)) -> Fault {
         use SoftCode::{AccessRefused, NotFound, PreconditionFailed, ResourceLocked};
         let (code, text) = match self {
-            Self::NoExchange(name) => (NotFound, format!("no exchange '{name}' in vhost '{vhost}'")),
+            Self::NoExchange(name) => {
+                (NotFound, format!("no exchange '{name}' in vhost '{vhost}'"))
+            }
             Self::NoQueue(name) => (NotFound, format!("no queue '{name}' in vhost '{vhost}'")),
             Self::NoPreviousQueue => (NotFound, "no previously declared queue".into()),
-            Self::ReservedName(kind, name) => {
-                (AccessRefused, format!("{kind} name '{name}' contains reserved prefix 'amq.*'"))
-            }
-            Self::DefaultExchange => {
-                (AccessRefused, "operation not permitted on the default exchange".into())
-            }
+            Self::ReservedName(kind, name) => (
+                AccessRefused,
+                format!("{kind} name '{name}' contains reserved prefix 'amq.*'"),
+            ),
+            Self::DefaultExchange => (
+                AccessRefused,
+                "operation not permitted on the default exchange".into(),
+            ),
             Self::SystemExchange(name) => (
                 AccessRefused,
                 format!("deletion of system exchange '{name}' in vhost '{vhost}' not allowed"),
@@ -96,54 +100,77 @@ impl Refusal {
                 AccessRefused,
                 format!("cannot publish to internal exchange '{name}' in vhost '{vhost}'"),
             ),
-            Self::ExclusiveUse(name) => {
-                (AccessRefused, format!("queue '{name}' in vhost '{vhost}' in exclusive use"))
-            }
+            Self::ExclusiveUse(name) => (
+                AccessRefused,
+                format!("queue '{name}' in vhost '{vhost}' in exclusive use"),
+            ),
             Self::Denied(text) => (AccessRefused, text),
             Self::Locked(name) => (ResourceLocked, locked(&name, vhost)),
             Self::UnknownDeliveryTag(tag) => {
                 (PreconditionFailed, format!("unknown delivery tag {tag}"))
             }
-            Self::UnknownExchangeType(kind) => {
-                (PreconditionFailed, format!("unknown exchange type '{kind}'"))
-            }
-            Self::Inequivalent { argument, kind, name, difference } => (
+            Self::UnknownExchangeType(kind) => (
+                PreconditionFailed,
+                format!("unknown exchange type '{kind}'"),
+            ),
+            Self::Inequivalent {
+                argument,
+                kind,
+                name,
+                difference,
+            } => (
                 PreconditionFailed,
                 format!(
                     "inequivalent arg '{argument}' for {kind} '{name}' in vhost '{vhost}': \
                      {difference}"
                 ),
             ),
-            Self::InvalidArgument { argument, kind, name, reason } => (
+            Self::InvalidArgument {
+                argument,
+                kind,
+                name,
+                reason,
+            } => (
                 PreconditionFailed,
-                format!("invalid arg '{argument}' for {kind} '{name}' in vhost '{vhost}': {reason}"),
+                format!(
+                    "invalid arg '{argument}' for {kind} '{name}' in vhost '{vhost}': {reason}"
+                ),
             ),
             Self::InvalidProperty(property, name) => (
                 PreconditionFailed,
                 format!("invalid property '{property}' for queue '{name}' in vhost '{vhost}'"),
             ),
-            Self::InUse(kind, name) => {
-                (PreconditionFailed, format!("{kind} '{name}' in vhost '{vhost}' in use"))
-            }
-            Self::NotEmpty(name) => {
-                (PreconditionFailed, format!("queue '{name}' in vhost '{vhost}' not empty"))
-            }
+            Self::InUse(kind, name) => (
+                PreconditionFailed,
+                format!("{kind} '{name}' in vhost '{vhost}' in use"),
+            ),
+            Self::NotEmpty(name) => (
+                PreconditionFailed,
+                format!("queue '{name}' in vhost '{vhost}' not empty"),
+            ),
             Self::Limit(text) | Self::Precondition(text) => (PreconditionFailed, text),
             hard => return hard.hard_fault(id),
         };
-        Fault::Channel { channel, code, text, method: id }
+        Fault::Channel {
+            channel,
+            code,
+            text,
+            method: id,
+        }
     }
 
     /// Refusals that close the connection.
     fn hard_fault(self, id: (u16, u16)) -> Fault {
         let (code, text) = match self {
-            Self::ConsumerTagInUse(tag) => {
-                (HardCode::NotAllowed, format!("attempt to reuse consumer tag '{tag}'"))
-            }
+            Self::ConsumerTagInUse(tag) => (
+                HardCode::NotAllowed,
+                format!("attempt to reuse consumer tag '{tag}'"),
+            ),
             Self::NotImplemented(text) => (HardCode::NotImplemented, text),
-            Self::Unexpected(method) => {
-                (HardCode::CommandInvalid, format!("unexpected method {method} from a client"))
-            }
+            Self::Unexpected(method) => (
+                HardCode::CommandInvalid,
+                format!("unexpected method {method} from a client"),
+            ),
             Self::NotText(what) => (HardCode::SyntaxError, format!("{what} is not valid UTF-8")),
             soft => (HardCode::InternalError, format!("{soft:?}")),
         };
@@ -164,7 +191,11 @@ pub(crate) fn from_router(refused: Refused, name: &str) -> Refusal {
     match refused {
         Refused::NoExchange(name) => Refusal::NoExchange(name),
         Refused::NoQueue(id) => Refusal::NoQueue(id.0.to_string()),
-        Refused::Inequivalent { argument, received, current } => Refusal::Inequivalent {
+        Refused::Inequivalent {
+            argument,
+            received,
+            current,
+        } => Refusal::Inequivalent {
             argument: argument.into(),
             kind: "exchange",
             name: name.into(),

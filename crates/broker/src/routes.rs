@@ -67,7 +67,11 @@ impl RouteCache {
     }
 
     fn look_up(&mut self, vhost: &Vhost, route: &[u8]) -> Result<Arc<Route>, Refusal> {
-        let known = self.routes.get(route).filter(|found| found.stands()).cloned();
+        let known = self
+            .routes
+            .get(route)
+            .filter(|found| found.stands())
+            .cloned();
         let found = match known {
             Some(found) => found,
             None => {
@@ -81,7 +85,10 @@ impl RouteCache {
                 found
             }
         };
-        let (mut key, _) = self.last.take().unwrap_or_else(|| (Vec::new(), Arc::clone(&found)));
+        let (mut key, _) = self
+            .last
+            .take()
+            .unwrap_or_else(|| (Vec::new(), Arc::clone(&found)));
         key.clear();
         key.extend_from_slice(route);
         self.last = Some((key, Arc::clone(&found)));
@@ -112,11 +119,15 @@ impl RouteCache {
         let seen = generation.load(Ordering::Acquire);
         directory
             .router
-            .route(exchange, &keys, headers, &mut self.found)
+            .route(exchange.as_bytes(), &keys, headers, &mut self.found)
             .map_err(|_| missing())?;
-        let cells: Box<[_]> =
-            self.found.queues.iter().filter_map(|id| directory.cell(*id).cloned()).collect();
-        let validity = if !self.found.cacheable || !more_keys.is_empty() {
+        let cells: Box<[_]> = self
+            .found
+            .queues()
+            .iter()
+            .filter_map(|id| directory.cell(*id).cloned())
+            .collect();
+        let validity = if !self.found.cacheable() || !more_keys.is_empty() {
             Validity::Once
         } else if !exchange.is_empty() {
             Validity::Generation(generation, seen)
@@ -136,12 +147,16 @@ impl RouteCache {
 pub(crate) fn sender_selected<'a>(headers: RawTable<'a>) -> Result<Vec<&'a [u8]>, Refusal> {
     let mut keys = Vec::new();
     for name in ["CC", "BCC"] {
-        let Some(value) = headers.get(name.as_bytes()) else { continue };
+        let Some(value) = headers.get(name.as_bytes()) else {
+            continue;
+        };
         let ValueRef::Array(list) = value else {
             return Err(unacceptable(name, value));
         };
         for item in list.iter() {
-            let ValueRef::LongString(key) = item else { return Err(unacceptable(name, item)) };
+            let ValueRef::LongString(key) = item else {
+                return Err(unacceptable(name, item));
+            };
             keys.push(key);
         }
     }

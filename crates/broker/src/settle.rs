@@ -13,16 +13,17 @@ use crate::refusal::Refusal;
 
 impl Core {
     /// Settles deliveries of one channel; an unknown tag closes it after those before it.
-    pub(crate) fn settle(
-        &mut self,
-        channel: u16,
-        settlements: &[Settlement],
-    ) -> Result<(), Fault> {
+    pub(crate) fn settle(&mut self, channel: u16, settlements: &[Settlement]) -> Result<(), Fault> {
         let mut failed = None;
         let mut outlet = self.peer.outlet.lock();
         let settled = &mut self.settled;
         for settlement in settlements {
-            let Settlement { tag, multiple, verdict, method } = *settlement;
+            let Settlement {
+                tag,
+                multiple,
+                verdict,
+                method,
+            } = *settlement;
             let taken = outlet.settle(channel, tag, multiple, |slot| {
                 settled.push((slot.source, slot.unacked, verdict));
             });
@@ -31,7 +32,9 @@ impl Core {
                 break;
             }
         }
-        let starved = outlet.has_starved().then(|| self.work.resume_starved(&mut outlet));
+        let starved = outlet
+            .has_starved()
+            .then(|| self.work.resume_starved(&mut outlet));
         drop(outlet);
         self.release(channel);
         if let Some(starved) = starved {
@@ -48,8 +51,15 @@ impl Core {
 
     /// Gives settled deliveries back to their queues, one lock for each run of one source.
     fn release(&mut self, channel: u16) {
-        let Self { settled, channels, work, .. } = self;
-        let state = channels.get(usize::from(channel)).and_then(Option::as_deref);
+        let Self {
+            settled,
+            channels,
+            work,
+            ..
+        } = self;
+        let state = channels
+            .get(usize::from(channel))
+            .and_then(Option::as_deref);
         if let Some(state) = state {
             for run in settled.chunk_by(|a, b| a.0 == b.0) {
                 let source = run.first().and_then(|(source, ..)| state.source(*source));
@@ -70,7 +80,9 @@ impl Core {
         // By source, so that each queue is pumped only when all it gets back is there.
         settled.sort_by_key(|(source, unacked, _)| (*source, unacked.seq));
         for run in settled.chunk_by(|a, b| a.0 == b.0) {
-            let source = run.first().and_then(|(source, ..)| sources.get(*source as usize));
+            let source = run
+                .first()
+                .and_then(|(source, ..)| sources.get(*source as usize));
             if let Some(source) = source {
                 release(source, run, &mut self.work);
             }

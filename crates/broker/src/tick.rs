@@ -51,7 +51,8 @@ impl Ticker {
             return;
         }
         if quiet_ms >= interval_ms / 2 {
-            self.work.reply(&mut outlet, |out| out.extend_from_slice(&HEARTBEAT));
+            self.work
+                .reply(&mut outlet, |out| out.extend_from_slice(&HEARTBEAT));
         }
         let silent_ms = now_ms.saturating_sub(peer.received_ms.load(Ordering::Relaxed));
         if silent_ms > SILENT_INTERVALS * interval_ms {

@@ -19,7 +19,10 @@ pub struct Vhost {
 
 impl Vhost {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.into(), directory: RwLock::new(Directory::new()) }
+        Self {
+            name: name.into(),
+            directory: RwLock::new(Directory::new()),
+        }
     }
 
     /// A queue by name.
@@ -40,7 +43,12 @@ pub struct Directory {
 
 impl Directory {
     fn new() -> Self {
-        Self { router: Router::new(), queues: HashMap::new(), cells: Vec::new(), free: Vec::new() }
+        Self {
+            router: Router::new(),
+            queues: HashMap::new(),
+            cells: Vec::new(),
+            free: Vec::new(),
+        }
     }
 
     /// A queue by name.
@@ -77,8 +85,13 @@ impl Directory {
 
     /// Takes a queue out; `false` when it is gone already.
     pub(crate) fn remove(&mut self, cell: &QueueCell) -> bool {
-        let Some(slot) = self.cells.get_mut(cell.id.0 as usize) else { return false };
-        if !slot.as_ref().is_some_and(|found| std::ptr::eq(Arc::as_ptr(found), cell)) {
+        let Some(slot) = self.cells.get_mut(cell.id.0 as usize) else {
+            return false;
+        };
+        if !slot
+            .as_ref()
+            .is_some_and(|found| std::ptr::eq(Arc::as_ptr(found), cell))
+        {
             return false;
         }
         *slot = None;
