@@ -176,6 +176,7 @@ impl Connection {
             Event::Publishes(batch) => core.publish(&batch)?,
             Event::Settlements(channel, settlements) => core.settle(channel, settlements)?,
             Event::Pending => return Ok(Step::Pending),
+            Event::Progress => {}
             Event::Assembled(channel, message) => core.publish_assembled(channel, message)?,
             Event::Method(channel, method) => core.method(channel, &method)?,
             Event::ChannelOpened(channel) => core.open_channel(channel),
