@@ -117,7 +117,7 @@ pub struct Limits {
     pub channel_unacked_max: u64,
     /// Message bytes of all queues kept in memory; 0 takes a quarter of the memory limit.
     pub resident_bytes: u64,
-    /// Body bytes of messages one connection has announced and not yet completed.
+    /// Body bytes received of messages that one connection has not completed yet.
     pub assembly_bytes_max: u64,
     /// Unsent replies, confirms and returns of one connection, bytes; then it is not read.
     pub reply_bytes_max: u64,
@@ -286,7 +286,7 @@ impl Default for Limits {
             connections_max: 100_000,
             connections_per_user_max: 0,
             connections_per_vhost_max: 0,
-            consumers_per_channel_max: 65_535,
+            consumers_per_channel_max: 10_000,
             queues_max: 1_000_000,
             exchanges_max: 100_000,
             bindings_max: 2_000_000,

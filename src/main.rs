@@ -4,15 +4,30 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use leveret::config::{Arguments, Config};
+use leveret::{logging, server};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match Config::load(&arguments) {
         Ok(config) if arguments.check_config => check(&config),
-        Ok(_config) => ExitCode::SUCCESS,
+        Ok(config) => start(&config),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(CONFIGURATION_REFUSED)
+        }
+    }
+}
+
+fn start(config: &Config) -> ExitCode {
+    if let Err(error) = logging::start(&config.log) {
+        eprintln!("cannot start logging: {error}");
+        return ExitCode::FAILURE;
+    }
+    match server::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            ExitCode::FAILURE
         }
     }
 }

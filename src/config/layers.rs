@@ -203,7 +203,10 @@ fn read_file(path: &Path) -> Result<(PathBuf, String), ConfigError> {
 }
 
 fn first_present(paths: &[&str]) -> Result<Option<(PathBuf, String)>, ConfigError> {
-    let is_present = |path: &&&str| !matches!(std::fs::metadata(path), Err(error) if error.kind() == ErrorKind::NotFound);
+    let is_present = |path: &&&str| {
+        let found = std::fs::metadata(path);
+        !found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    };
     paths
         .iter()
         .find(is_present)

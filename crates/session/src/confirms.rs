@@ -70,6 +70,21 @@ impl Confirms {
         });
     }
 
+    /// Gives publishes that were counted under the placeholder `unsubmitted` their mark.
+    pub fn submitted(&mut self, unsubmitted: Mark, mark: Mark) {
+        for outcome in self.outcomes.iter_mut().rev() {
+            if let Outcome::Ack {
+                mark: waits_for, ..
+            } = outcome
+            {
+                if *waits_for != unsubmitted {
+                    return;
+                }
+                *waits_for = mark;
+            }
+        }
+    }
+
     /// The mark the oldest outstanding publish waits for.
     #[must_use]
     pub fn waits_for(&self) -> Option<Mark> {

@@ -59,7 +59,9 @@ impl Pending {
                 return true;
             };
             skip = 0;
-            let Some(place) = out.get_mut(filled) else { return false };
+            let Some(place) = out.get_mut(filled) else {
+                return false;
+            };
             *place = part;
             filled += 1;
             true

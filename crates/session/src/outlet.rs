@@ -20,6 +20,8 @@ pub trait Flush: Send + Sync {
     fn flush(&self);
     /// Has the connection's own writer flush soon.
     fn wake(&self);
+    /// Has the connection's own reader take a turn, although no bytes came in.
+    fn interrupt(&self);
 }
 
 /// Bounds of one connection's outlet.

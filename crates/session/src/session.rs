@@ -54,6 +54,8 @@ pub struct SessionConfig {
 pub enum Event<'a> {
     /// Nothing more without further bytes.
     Pending,
+    /// A step of the handshake was taken; there may be more.
+    Progress,
     /// Credentials: answer with [`Session::tune`] or a fault.
     Login {
         /// What the client says of itself.
@@ -209,7 +211,7 @@ impl Session {
         };
         Method::from(start).encode(0, &mut self.replies);
         self.stage = Stage::StartOk;
-        Ok(Event::Pending)
+        Ok(Event::Progress)
     }
 
     fn handshake<'a>(&'a mut self, input: &'a [u8], at: &mut usize) -> Result<Event<'a>, Fault> {
@@ -219,7 +221,7 @@ impl Session {
         };
         *at += len;
         if frame.kind == FrameKind::Heartbeat {
-            return Ok(Event::Pending);
+            return Ok(Event::Progress);
         }
         if frame.kind != FrameKind::Method || frame.channel != 0 {
             return Err(unexpected("expected a connection method on channel 0"));
@@ -232,7 +234,7 @@ impl Session {
             }),
             (Stage::TuneOk, Method::ConnectionTuneOk(ok)) => {
                 self.tuned(ok)?;
-                Ok(Event::Pending)
+                Ok(Event::Progress)
             }
             (Stage::Open, Method::ConnectionOpen(open)) => Ok(Event::Open {
                 vhost: open.virtual_host,
