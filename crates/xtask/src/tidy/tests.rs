@@ -273,7 +273,8 @@ fn dependencies_are_declared_once_and_with_a_reason() {
 #[test]
 fn config_source_and_shown_config_agree() {
     let source = "//! Keys.\n#[derive(Deserialize)]\n\
-                  pub struct Config { pub limits: Limits, secret: u8,\n #[serde(skip)] pub file: u8 }\n\
+                  pub struct Config { pub limits: Limits, secret: u8,\
+                  #[serde(skip)] pub file: u8 }\n\
                   #[derive(Debug, Deserialize)]\npub struct Limits { pub queue_length_max: u64 }\n\
                   pub struct Layer { pub origin: u8 }\n";
     let with = |shown: &str| {
