@@ -1,1 +1,19 @@
-//! A load generator that speaks AMQP to any broker.
+//! A load generator that speaks AMQP to any broker, and the floors it is compared with.
+//!
+//! It knows brokers only over the wire and by their process id.
+
+pub mod brokers;
+pub mod commit;
+pub mod compare;
+pub mod connection;
+pub mod consumer;
+pub mod floor;
+pub mod message;
+pub mod process;
+pub mod progress;
+pub mod publisher;
+pub mod report;
+pub mod resources;
+pub mod scenario;
+pub mod traffic;
+pub mod wire;

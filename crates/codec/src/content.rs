@@ -216,7 +216,7 @@ impl<'a> Properties<'a> {
         })
     }
 
-    /// Appends the payload of a header frame of class `basic`. A short string over 255 bytes is cut.
+    /// Appends the payload of a header frame of class `basic`; short strings are cut to 255 bytes.
     pub fn encode(&self, body_size: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(&CLASS_BASIC.to_be_bytes());
         out.extend_from_slice(&[0, 0]);
@@ -282,5 +282,146 @@ impl<'a> Properties<'a> {
             .fold(0, |bits: u16, &bit| bits.wrapping_shl(1) | u16::from(bit));
         // Fourteen properties fill the word from the top; two bits stay.
         bits.wrapping_shl(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Class 60, weight 0, five bytes of body, then flags and properties.
+    fn raw(flags: &[u16], properties: &[u8]) -> Vec<u8> {
+        let mut raw = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+        flags
+            .iter()
+            .for_each(|word| raw.extend_from_slice(&word.to_be_bytes()));
+        raw.extend_from_slice(properties);
+        raw
+    }
+
+    #[test]
+    fn absent_is_not_empty() {
+        let empty = Properties {
+            correlation_id: Some(b""),
+            ..Properties::default()
+        };
+        let mut with = Vec::new();
+        empty.encode(0, &mut with);
+        let mut without = Vec::new();
+        Properties::default().encode(0, &mut without);
+        assert_ne!(with, without);
+        assert_eq!(Properties::decode(&with), Ok(empty));
+        assert_eq!(Properties::decode(&without), Ok(Properties::default()));
+        assert_eq!(delivery_mode(&without), 0);
+        assert_eq!(priority(&without), None);
+    }
+
+    #[test]
+    fn every_flag_stands_for_its_own_property() {
+        // Values that tell their property, each well-formed for its type.
+        let all = Properties {
+            content_type: Some(b"0"),
+            content_encoding: Some(b"1"),
+            headers: Some(RawTable::parse(b"\x01kV").unwrap()),
+            delivery_mode: Some(2),
+            priority: Some(9),
+            correlation_id: Some(b"5"),
+            reply_to: Some(b"6"),
+            expiration: Some(b"7"),
+            message_id: Some(b"8"),
+            timestamp: Some(9),
+            kind: Some(b"10"),
+            user_id: Some(b"11"),
+            app_id: Some(b"12"),
+            cluster_id: Some(b"13"),
+        };
+        assert_eq!(all.flags(), flag::PROPERTIES);
+        let one = |flags: u16| {
+            let pick = |flag: u16| flags & flag != 0;
+            Properties {
+                content_type: all.content_type.filter(|_| pick(flag::CONTENT_TYPE)),
+                content_encoding: all
+                    .content_encoding
+                    .filter(|_| pick(flag::CONTENT_ENCODING)),
+                headers: all.headers.filter(|_| pick(flag::HEADERS)),
+                delivery_mode: all.delivery_mode.filter(|_| pick(flag::DELIVERY_MODE)),
+                priority: all.priority.filter(|_| pick(flag::PRIORITY)),
+                correlation_id: all.correlation_id.filter(|_| pick(flag::CORRELATION_ID)),
+                reply_to: all.reply_to.filter(|_| pick(flag::REPLY_TO)),
+                expiration: all.expiration.filter(|_| pick(flag::EXPIRATION)),
+                message_id: all.message_id.filter(|_| pick(flag::MESSAGE_ID)),
+                timestamp: all.timestamp.filter(|_| pick(flag::TIMESTAMP)),
+                kind: all.kind.filter(|_| pick(flag::KIND)),
+                user_id: all.user_id.filter(|_| pick(flag::USER_ID)),
+                app_id: all.app_id.filter(|_| pick(flag::APP_ID)),
+                cluster_id: all.cluster_id.filter(|_| pick(flag::CLUSTER_ID)),
+            }
+        };
+        for flags in (0..=flag::PROPERTIES).step_by(4) {
+            let properties = one(flags);
+            assert_eq!(properties.flags(), flags);
+            let mut raw = Vec::new();
+            properties.encode(1, &mut raw);
+            assert_eq!(Properties::decode(&raw), Ok(properties));
+            assert!(decode_header(&raw).is_ok());
+            assert_eq!(delivery_mode(&raw), properties.delivery_mode.unwrap_or(0));
+            assert_eq!(priority(&raw), properties.priority);
+            assert_eq!(headers(&raw), properties.headers);
+            assert_eq!(
+                has_property(&raw, flag::EXPIRATION),
+                properties.expiration.is_some()
+            );
+        }
+    }
+
+    #[test]
+    fn further_words_of_flags_are_stepped_over() {
+        let words = [
+            flag::DELIVERY_MODE | flag::CONTINUATION,
+            flag::CONTINUATION,
+            0,
+        ];
+        let header = raw(&words, &[2]);
+        assert_eq!(decode_header(&header).unwrap().body_size, 5);
+        assert_eq!(delivery_mode(&header), 2);
+        let endless = raw(&[flag::CONTINUATION; 40], &[]);
+        assert!(decode_header(&endless).is_err());
+    }
+
+    #[test]
+    fn every_truncation_is_malformed_and_trailing_bytes_are_not() {
+        let flags = flag::CONTENT_TYPE | flag::HEADERS | flag::DELIVERY_MODE | flag::TIMESTAMP;
+        let mut raw = raw(&[flags], b"\x02ct\0\0\0\x03\x01kV\x02\0\0\0\0\0\0\0\x01");
+        for len in 0..raw.len() {
+            let refused = decode_header(&raw[..len]);
+            assert!(matches!(refused, Err(FrameError::Malformed(_))), "{len}");
+            let _ = (delivery_mode(&raw[..len]), headers(&raw[..len]));
+        }
+        raw.push(0);
+        assert_eq!(decode_header(&raw).unwrap().raw, raw);
+    }
+
+    #[test]
+    fn one_property_can_be_changed_and_the_header_table_stays_verbatim() {
+        // Unsorted, with a duplicate and both spellings of a 64-bit integer: nothing is normalised.
+        let table = b"\x01zl\0\0\0\0\0\0\0\x01\x01aL\0\0\0\0\0\0\0\x02\x01zV";
+        let before = Properties {
+            headers: Some(RawTable::parse(table).unwrap()),
+            expiration: Some(b"60000"),
+            app_id: Some(b"\xFF"),
+            ..Properties::default()
+        };
+        let mut raw = Vec::new();
+        before.encode(5, &mut raw);
+        let mut spliced = Vec::new();
+        let after = Properties {
+            expiration: None,
+            ..Properties::decode(&raw).unwrap()
+        };
+        after.encode(5, &mut spliced);
+        let read = Properties::decode(&spliced).unwrap();
+        assert_eq!(read.headers.unwrap().as_bytes(), table);
+        assert_eq!((read.expiration, read.app_id), (None, Some(&b"\xFF"[..])));
+        assert!(!has_property(&spliced, flag::EXPIRATION));
     }
 }

@@ -217,3 +217,172 @@ fn settlement(out: &mut Vec<u8>, channel: u16, id: (u16, u16), delivery_tag: u64
         FRAME_END,
     ]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BasicDeliver, BasicGetOk, BasicNack, BasicReturn, Method, frame, push_route};
+
+    const EXCHANGE: &[u8] = b"exchange";
+    const KEY: &[u8] = b"routing.key\xFF";
+
+    fn route() -> Vec<u8> {
+        let mut route = Vec::new();
+        push_route(&mut route, EXCHANGE, KEY);
+        route
+    }
+
+    fn encoded<'a>(channel: u16, method: impl Into<Method<'a>>) -> Vec<u8> {
+        let mut out = Vec::new();
+        method.into().encode(channel, &mut out);
+        out
+    }
+
+    #[test]
+    fn frames_by_hand_are_those_of_the_method_table() {
+        for consumer_tag in [&b""[..], b"ctag", &[b'x'; 255]] {
+            let template = DeliverTemplate::new(0x0102, consumer_tag);
+            for redelivered in [false, true] {
+                let mut out = Vec::new();
+                template.deliver(&mut out, 1 << 40, redelivered, &route());
+                let deliver = BasicDeliver {
+                    consumer_tag,
+                    delivery_tag: 1 << 40,
+                    redelivered,
+                    exchange: EXCHANGE,
+                    routing_key: KEY,
+                };
+                assert_eq!(out, encoded(0x0102, deliver));
+            }
+        }
+        let get = GetOk {
+            delivery_tag: 3,
+            redelivered: true,
+            route: &route(),
+            message_count: 7,
+        };
+        let mut out = Vec::new();
+        get_ok(&mut out, 2, get);
+        let by_table = BasicGetOk {
+            delivery_tag: 3,
+            redelivered: true,
+            exchange: EXCHANGE,
+            routing_key: KEY,
+            message_count: 7,
+        };
+        assert_eq!(out, encoded(2, by_table));
+    }
+
+    #[test]
+    fn returns_and_settlements_are_those_of_the_method_table() {
+        let mut out = Vec::new();
+        basic_return(&mut out, 9, 312, b"NO_ROUTE", &route());
+        let by_table = BasicReturn {
+            reply_code: 312,
+            reply_text: b"NO_ROUTE",
+            exchange: EXCHANGE,
+            routing_key: KEY,
+        };
+        assert_eq!(out, encoded(9, by_table));
+        for (multiple, requeue) in [(false, false), (false, true), (true, false), (true, true)] {
+            let delivery_tag = u64::MAX - 1;
+            let mut out = Vec::new();
+            nack(&mut out, 5, delivery_tag, multiple, requeue);
+            assert_eq!(
+                out,
+                encoded(
+                    5,
+                    BasicNack {
+                        delivery_tag,
+                        multiple,
+                        requeue
+                    }
+                )
+            );
+            let mut out = Vec::new();
+            ack(&mut out, 5, delivery_tag, multiple);
+            assert_eq!(
+                out,
+                encoded(
+                    5,
+                    crate::BasicAck {
+                        delivery_tag,
+                        multiple
+                    }
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_consumer_tag_too_long_is_cut() {
+        let mut out = Vec::new();
+        DeliverTemplate::new(1, &[b't'; 300]).deliver(&mut out, 1, false, &route());
+        let (frame, _) = frame(&out, 4096).unwrap().unwrap();
+        let Ok(Method::BasicDeliver(deliver)) = Method::decode(frame.payload) else {
+            panic!()
+        };
+        assert_eq!(
+            (deliver.consumer_tag.len(), deliver.routing_key),
+            (255, KEY)
+        );
+    }
+
+    #[test]
+    fn bodies_are_split_to_the_frame_size_and_lengths_are_foretold() {
+        let template = DeliverTemplate::new(1, b"tag");
+        let (header, route) = ([7; 30], route());
+        // Zero and anything below the minimum count as the minimum.
+        for frame_max in [0, 1, 8, 4096, 5000, 131_072] {
+            let chunk = frame_max.max(4096) as usize - FRAME_OVERHEAD;
+            for body in [0, 1, chunk - 1, chunk, chunk + 1, 3 * chunk, 3 * chunk + 1] {
+                let body = vec![b'b'; body];
+                let mut out = Vec::new();
+                template.deliver(&mut out, 1, false, &route);
+                let method_len = out.len();
+                content(&mut out, 1, &header, &body, frame_max);
+                let foretold = template.deliver_len(route.len(), 30, body.len(), frame_max);
+                assert_eq!(out.len(), foretold);
+                assert_eq!(
+                    content_len(30, body.len(), frame_max),
+                    out.len() - method_len
+                );
+                assert_eq!(
+                    body_lengths(&out[method_len..]),
+                    chunk_lengths(body.len(), chunk)
+                );
+            }
+        }
+    }
+
+    /// The payload lengths of the body frames behind a header frame.
+    fn body_lengths(mut bytes: &[u8]) -> Vec<usize> {
+        let mut lengths = Vec::new();
+        while let Some((frame, len)) = frame(bytes, u32::MAX).unwrap() {
+            if frame.kind == crate::FrameKind::Body {
+                lengths.push(frame.payload.len());
+            }
+            bytes = &bytes[len..];
+        }
+        assert!(bytes.is_empty());
+        lengths
+    }
+
+    fn chunk_lengths(body: usize, chunk: usize) -> Vec<usize> {
+        (0..body)
+            .step_by(chunk)
+            .map(|at| chunk.min(body - at))
+            .collect()
+    }
+
+    #[test]
+    fn a_body_from_elsewhere_fits_between_head_and_end() {
+        let mut parts = Vec::new();
+        body_frame_head(&mut parts, 3, 4);
+        parts.extend_from_slice(b"body");
+        parts.push(FRAME_END);
+        let mut whole = Vec::new();
+        whole_frame(&mut whole, FRAME_BODY, 3, b"body");
+        assert_eq!(parts, whole);
+    }
+}

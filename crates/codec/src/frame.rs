@@ -151,3 +151,91 @@ pub fn method_id(payload: &[u8]) -> Result<(u16, u16), FrameError> {
     };
     Ok((u16::from_be_bytes([c0, c1]), u16::from_be_bytes([m0, m1])))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![kind];
+        bytes.extend_from_slice(&channel.to_be_bytes());
+        bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(payload);
+        bytes.push(FRAME_END);
+        bytes
+    }
+
+    #[test]
+    fn a_frame_is_taken_off_and_the_next_one_left() {
+        let mut input = bytes(1, 0x0102, b"abc");
+        input.extend_from_slice(&bytes(3, 7, b""));
+        let (first, len) = frame(&input, FRAME_MIN_SIZE).unwrap().unwrap();
+        assert_eq!(
+            first,
+            Frame {
+                kind: FrameKind::Method,
+                channel: 0x0102,
+                payload: b"abc"
+            }
+        );
+        let (second, rest) = frame(&input[len..], FRAME_MIN_SIZE).unwrap().unwrap();
+        assert_eq!(
+            second,
+            Frame {
+                kind: FrameKind::Body,
+                channel: 7,
+                payload: b""
+            }
+        );
+        assert_eq!(len + rest, input.len());
+    }
+
+    #[test]
+    fn every_part_of_a_frame_asks_for_more() {
+        let whole = bytes(2, 1, b"payload");
+        for len in 0..whole.len() {
+            assert_eq!(frame(&whole[..len], FRAME_MIN_SIZE), Ok(None), "{len}");
+            assert_eq!(frame_len(&whole[..len]), (len >= 7).then_some(whole.len()));
+        }
+    }
+
+    #[test]
+    fn payload_may_exceed_the_limit_by_the_overhead_and_no_more() {
+        let tolerated = bytes(3, 1, &[0; 4096]);
+        assert!(frame(&tolerated, 4096).unwrap().is_some());
+        // The head alone is enough to refuse, whatever the frame's type.
+        for kind in [3, 99] {
+            let head = [kind, 0, 1, 0, 0, 0x10, 0x01];
+            let refused = FrameError::Oversize {
+                size: 4097,
+                max: 4088,
+            };
+            assert_eq!(frame(&head, 4096), Err(refused));
+        }
+    }
+
+    #[test]
+    fn a_frame_must_end_and_have_a_known_type() {
+        let mut wrong = bytes(1, 1, b"abc");
+        *wrong.last_mut().unwrap() = 0xCD;
+        assert_eq!(frame(&wrong, FRAME_MIN_SIZE), Err(FrameError::BadEnd));
+        for kind in (0..=u8::MAX).filter(|kind| ![1, 2, 3, 8].contains(kind)) {
+            let unknown = bytes(kind, 1, b"");
+            assert_eq!(
+                frame(&unknown, FRAME_MIN_SIZE),
+                Err(FrameError::UnknownType(kind))
+            );
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_has_no_payload() {
+        let (beat, len) = frame(&crate::HEARTBEAT, FRAME_MIN_SIZE).unwrap().unwrap();
+        assert_eq!((beat.kind, beat.channel, len), (FrameKind::Heartbeat, 0, 8));
+        let loaded = bytes(8, 0, b"x");
+        assert!(matches!(
+            frame(&loaded, FRAME_MIN_SIZE),
+            Err(FrameError::Malformed(_))
+        ));
+    }
+}

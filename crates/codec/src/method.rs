@@ -233,3 +233,133 @@ impl Method<'_> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded<'a>(method: impl Into<Method<'a>>) -> Vec<u8> {
+        let mut out = Vec::new();
+        method.into().encode(0, &mut out);
+        out
+    }
+
+    /// Between the frame's head and its end.
+    fn payload<'a>(method: impl Into<Method<'a>>) -> Vec<u8> {
+        let frame = encoded(method);
+        frame[7..frame.len() - 1].to_vec()
+    }
+
+    #[test]
+    fn replies_that_strict_decoders_catch_have_their_reserved_fields() {
+        assert_eq!(payload(ChannelOpenOk {}), [0, 20, 0, 11, 0, 0, 0, 0]);
+        assert_eq!(payload(ConnectionOpenOk {}), [0, 10, 0, 41, 0]);
+        assert_eq!(payload(BasicGetEmpty {}), [0, 60, 0, 72, 0]);
+        assert_eq!(payload(ExchangeUnbindOk {}), [0, 40, 0, 51]);
+        assert_eq!(payload(QueueUnbindOk {}), [0, 50, 0, 51]);
+        assert_eq!(payload(AccessRequestOk { ticket: 1 }), [0, 30, 0, 11, 0, 1]);
+        assert_eq!(payload(BasicRecoverOk {}), [0, 60, 0, 111]);
+    }
+
+    #[test]
+    fn a_whole_frame_is_written_behind_what_is_there() {
+        let mut out = b"before".to_vec();
+        let tune = ConnectionTune {
+            channel_max: 2047,
+            frame_max: 131_072,
+            heartbeat: 60,
+        };
+        Method::from(tune).encode(0x0102, &mut out);
+        assert_eq!(
+            out,
+            b"before\x01\x01\x02\0\0\0\x0C\0\x0A\0\x1E\x07\xFF\0\x02\0\0\0\x3C\xCE"
+        );
+    }
+
+    #[test]
+    fn bits_share_an_octet_and_the_next_field_begins_a_new_one() {
+        let declare = QueueDeclare {
+            queue: b"q",
+            passive: true,
+            durable: false,
+            exclusive: false,
+            auto_delete: true,
+            nowait: true,
+            arguments: RawTable::EMPTY,
+        };
+        let bytes = payload(declare);
+        assert_eq!(bytes, b"\0\x32\0\x0A\0\0\x01q\x19\0\0\0\0");
+        assert_eq!(Method::decode(&bytes), Ok(Method::QueueDeclare(declare)));
+    }
+
+    #[test]
+    fn names_and_flags_answer_for_the_method() {
+        let publish = Method::from(BasicGet {
+            queue: b"",
+            no_ack: true,
+        });
+        assert_eq!((publish.name(), publish.id()), ("basic.get", (60, 70)));
+        assert!(!publish.has_content());
+        let nothing = Method::decode(b"\0\x3C\0\x28\0\0\0\0\0").unwrap();
+        assert!(nothing.has_content());
+    }
+
+    #[test]
+    fn every_truncation_is_malformed_and_trailing_bytes_are_not() {
+        let mut bytes = payload(QueueBind {
+            queue: b"queue",
+            exchange: b"exchange",
+            routing_key: b"\xFFnot UTF-8",
+            nowait: true,
+            arguments: RawTable::parse(b"\x01kI\0\0\0\x01").unwrap(),
+        });
+        for len in 0..bytes.len() {
+            let refused = Method::decode(&bytes[..len]);
+            assert!(matches!(refused, Err(FrameError::Malformed(_))), "{len}");
+        }
+        bytes.push(0);
+        let Ok(Method::QueueBind(bind)) = Method::decode(&bytes) else {
+            panic!("{bytes:?}")
+        };
+        assert_eq!(bind.routing_key, b"\xFFnot UTF-8");
+    }
+
+    #[test]
+    fn unknown_methods_are_named() {
+        let unknown = [
+            (0_u16, 0_u16),
+            (10, 12),
+            (40, 41),
+            (60, 121),
+            (70, 10),
+            (u16::MAX, 1),
+        ];
+        for (class, method) in unknown {
+            let payload = [class.to_be_bytes(), method.to_be_bytes()].concat();
+            let unknown = FrameError::UnknownMethod { class, method };
+            assert_eq!(Method::decode(&payload), Err(unknown));
+        }
+    }
+
+    #[test]
+    fn a_long_reply_text_is_cut_and_the_rest_of_the_frame_stays_right() {
+        let text = "é".repeat(200);
+        let close = ChannelClose {
+            reply_code: 404,
+            reply_text: text.as_bytes(),
+            class_id: 50,
+            method_id: 10,
+        };
+        let bytes = payload(close);
+        let Ok(Method::ChannelClose(read)) = Method::decode(&bytes) else {
+            panic!("{bytes:?}")
+        };
+        assert_eq!(read.reply_text, "é".repeat(127).as_bytes());
+        assert_eq!((read.class_id, read.method_id), (50, 10));
+    }
+
+    #[test]
+    fn no_method_is_large() {
+        assert!(size_of::<Method<'_>>() <= 80, "{}", size_of::<Method<'_>>());
+    }
+}

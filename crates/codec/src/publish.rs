@@ -145,3 +145,90 @@ pub fn push_route(out: &mut Vec<u8>, exchange: &[u8], routing_key: &[u8]) {
     shortstr(out, exchange);
     shortstr(out, routing_key);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLISH_BYTES: &[u8] = b"\0\x3C\0\x28\0\0\x03ex!\x04k\xFFey\x03";
+
+    #[test]
+    fn publish_keeps_its_route_as_received() {
+        let publish = decode_publish(PUBLISH_BYTES).unwrap();
+        assert_eq!(publish.route, b"\x03ex!\x04k\xFFey");
+        assert_eq!(
+            split_route(publish.route),
+            Some((&b"ex!"[..], &b"k\xFFey"[..]))
+        );
+        assert!(publish.mandatory && publish.immediate);
+        let mut route = Vec::new();
+        push_route(&mut route, b"ex!", b"k\xFFey");
+        assert_eq!(route, publish.route);
+    }
+
+    #[test]
+    fn bits_are_told_apart() {
+        let mut payload = PUBLISH_BYTES.to_vec();
+        for (bits, expected) in [(0, (false, false)), (1, (true, false)), (2, (false, true))] {
+            *payload.last_mut().unwrap() = bits;
+            let publish = decode_publish(&payload).unwrap();
+            assert_eq!((publish.mandatory, publish.immediate), expected);
+        }
+        let nack = decode_nack(b"\0\x3C\0\x78\0\0\0\0\0\0\x01\0\x02").unwrap();
+        assert_eq!(
+            nack,
+            Nack {
+                delivery_tag: 256,
+                multiple: false,
+                requeue: true
+            }
+        );
+    }
+
+    #[test]
+    fn every_truncation_is_malformed_and_trailing_bytes_are_not() {
+        for len in 0..PUBLISH_BYTES.len() {
+            let refused = decode_publish(&PUBLISH_BYTES[..len]);
+            assert!(matches!(refused, Err(FrameError::Malformed(_))), "{len}");
+        }
+        assert!(decode_publish(&[PUBLISH_BYTES, b"more"].concat()).is_ok());
+        let ack = b"\0\x3C\0\x50\0\0\0\0\0\0\0\x09\x01";
+        for len in 0..ack.len() {
+            assert!(
+                matches!(decode_ack(&ack[..len]), Err(FrameError::Malformed(_))),
+                "{len}"
+            );
+        }
+        assert_eq!(
+            decode_ack(ack),
+            Ok(Ack {
+                delivery_tag: 9,
+                multiple: true
+            })
+        );
+    }
+
+    #[test]
+    fn another_method_is_not_mistaken() {
+        let other = FrameError::UnknownMethod {
+            class: 60,
+            method: 40,
+        };
+        assert_eq!(decode_ack(PUBLISH_BYTES), Err(other));
+        assert_eq!(decode_reject(PUBLISH_BYTES), Err(other));
+    }
+
+    #[test]
+    fn a_route_is_exactly_two_short_strings() {
+        assert_eq!(split_route(b"\0\0"), Some((&b""[..], &b""[..])));
+        for wrong in [&b""[..], b"\0", b"\x01", b"\0\x01", b"\0\0\0", b"\x05ab"] {
+            assert_eq!(split_route(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_decoded_publish_is_three_words() {
+        assert_eq!(size_of::<Publish<'_>>(), 24);
+        assert_eq!(size_of::<Ack>(), 16);
+    }
+}

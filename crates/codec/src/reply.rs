@@ -1,7 +1,9 @@
 //! Reply codes, one enum per thing they close, so that a code cannot end up in the wrong close.
 
 macro_rules! reply_codes {
-    ($(#[$doc:meta])* $Enum:ident { $($(#[$code_doc:meta])* $Code:ident = $code:literal $name:literal,)* }) => {
+    ($(#[$doc:meta])* $Enum:ident {
+        $($(#[$code_doc:meta])* $Code:ident = $code:literal $name:literal,)*
+    }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum $Enum {

@@ -315,8 +315,23 @@ impl Nesting {
     }
 }
 
-/// Walks a table without recursion, so that depth costs a peer nothing but its connection.
+/// Checks a table. Most have nothing nested in them and need no memory of where they are.
 fn validate(bytes: &[u8]) -> Result<(), FrameError> {
+    let mut reader = Reader::new(bytes);
+    while reader.len() > 0 {
+        reader.shortstr()?;
+        let (tag, len) = value_head(&mut reader)?;
+        if is_container(tag) {
+            return validate_nested(bytes);
+        }
+        reader.take(len)?;
+    }
+    Ok(())
+}
+
+/// Walks a table without recursion, so that depth costs a peer nothing but its connection.
+#[cold]
+fn validate_nested(bytes: &[u8]) -> Result<(), FrameError> {
     let mut reader = Reader::new(bytes);
     let mut nesting = Nesting {
         outer_ends: [0; TABLE_DEPTH_MAX],
@@ -333,27 +348,131 @@ fn validate(bytes: &[u8]) -> Result<(), FrameError> {
         if !nesting.in_array() {
             reader.shortstr()?;
         }
-        let tag = reader.octet()?;
-        let len = match tag {
-            b'V' => 0,
-            b't' | b'b' | b'B' => 1,
-            b's' | b'U' | b'u' => 2,
-            b'I' | b'i' | b'f' => 4,
-            b'D' => 5,
-            b'l' | b'L' | b'd' | b'T' => 8,
-            b'S' | b'x' | b'A' | b'F' => reader.long()? as usize,
-            _ => return Err(UNKNOWN_TYPE),
-        };
+        let (tag, len) = value_head(&mut reader)?;
         // The container's end is never behind the reader unless a key or a length crossed it.
         let left = reader
             .len()
             .checked_sub(len)
             .filter(|&left| left >= nesting.end);
         let left = left.ok_or(OVERLAP)?;
-        if matches!(tag, b'A' | b'F') {
+        if is_container(tag) {
             nesting.enter(left, tag == b'A')?;
         } else {
             reader.take(len)?;
         }
+    }
+}
+
+/// The letter of a value and how many bytes it has behind the letter and, if any, the length.
+#[inline]
+fn value_head(reader: &mut Reader<'_>) -> Result<(u8, usize), FrameError> {
+    let tag = reader.octet()?;
+    let len = match tag {
+        b'V' => 0,
+        b't' | b'b' | b'B' => 1,
+        b's' | b'U' | b'u' => 2,
+        b'I' | b'i' | b'f' => 4,
+        b'D' => 5,
+        b'l' | b'L' | b'd' | b'T' => 8,
+        b'S' | b'x' | b'A' | b'F' => reader.long()? as usize,
+        _ => return Err(UNKNOWN_TYPE),
+    };
+    Ok((tag, len))
+}
+
+#[inline]
+fn is_container(tag: u8) -> bool {
+    matches!(tag, b'A' | b'F')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One entry of every letter, in the order of the match above.
+    const ALL: &[u8] = b"\x01at\x01\x01bb\xFF\x01BB\xFF\x01ss\xFF\xFE\x01UU\xFF\xFE\x01uu\xFF\xFE\
+        \x01II\xFF\xFF\xFF\xFE\x01ii\xFF\xFF\xFF\xFE\x01ll\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFE\
+        \x01LL\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFE\x01ff\x3F\x80\0\0\x01dd\x3F\xF0\0\0\0\0\0\0\
+        \x01DD\x02\xFF\xFF\xFF\xFE\x01SS\0\0\0\x01s\x01xx\0\0\0\x01x\x01AA\0\0\0\x01V\
+        \x01TT\0\0\0\0\0\0\0\x01\x01FF\0\0\0\x02\0V\x01VV";
+
+    #[test]
+    fn every_type_is_read_named_and_owned() {
+        let table = RawTable::parse(ALL).unwrap();
+        let names: Vec<_> = table.iter().map(|(_, value)| value.type_name()).collect();
+        let expected = "bool byte unsignedbyte short short unsignedshort signedint unsignedint \
+            long long float double decimal longstr binary array timestamp table void";
+        assert_eq!(names.join(" "), expected);
+        let value = |key: &[u8]| table.get(key).unwrap();
+        assert_eq!(value(b"a").as_bool(), Some(true));
+        let integers = [b"b", b"B", b"s", b"U", b"u", b"I", b"i", b"l", b"L"];
+        let integers = integers.map(|key| value(key).as_integer().unwrap());
+        assert_eq!(
+            integers,
+            [-1, 255, -2, -2, 65_534, -2, 4_294_967_294, -2, -2]
+        );
+        assert_eq!(value(b"f"), ValueRef::F32(1.0));
+        assert_eq!(value(b"d"), ValueRef::F64(1.0));
+        assert_eq!(
+            value(b"D"),
+            ValueRef::Decimal {
+                scale: 2,
+                value: -2
+            }
+        );
+        assert_eq!(value(b"S").as_str_bytes(), Some(&b"s"[..]));
+        assert_eq!(
+            (value(b"x").as_str_bytes(), value(b"S").as_integer()),
+            (None, None)
+        );
+        let ValueRef::Array(array) = value(b"A") else {
+            panic!()
+        };
+        assert_eq!(array.iter().collect::<Vec<_>>(), [ValueRef::Void]);
+        let owned = table.to_table();
+        assert_eq!(owned.len(), 19);
+        let again = owned.encoded();
+        // `U` and `L` come back in the letters every client knows; nothing else changes.
+        let spelled: Vec<u8> = ALL.windows(2).map(|pair| spell(pair[0], pair[1])).collect();
+        assert_eq!(again[1..], spelled);
+    }
+
+    fn spell(key: u8, letter: u8) -> u8 {
+        match (key, letter) {
+            (b'U', b'U') => b's',
+            (b'L', b'L') => b'l',
+            _ => letter,
+        }
+    }
+
+    #[test]
+    fn letters_clients_must_not_use_are_refused() {
+        for letter in (0..=u8::MAX).filter(|letter| !b"tbBsUuIilLfdDSxATFV".contains(letter)) {
+            let bytes = [&[1, b'k', letter][..], &[0; 12]].concat();
+            assert_eq!(RawTable::parse(&bytes), Err(UNKNOWN_TYPE), "{letter}");
+        }
+    }
+
+    #[test]
+    fn of_duplicate_keys_the_last_counts() {
+        let table = RawTable::parse(b"\x01kB\x01\x01oV\x01kB\x02").unwrap();
+        assert_eq!(table.get(b"k"), Some(ValueRef::U8(2)));
+        let owned = table.to_table();
+        assert_eq!(owned.encoded(), b"\x01oV\x01kB\x02");
+    }
+
+    #[test]
+    fn any_octet_but_zero_is_true() {
+        let table = RawTable::parse(b"\x01at\x02\x01bt\0").unwrap();
+        let read = |key| table.get(key).and_then(|value| value.as_bool());
+        assert_eq!((read(b"a"), read(b"b")), (Some(true), Some(false)));
+    }
+
+    #[test]
+    fn an_empty_table_has_nothing() {
+        let table = RawTable::parse(b"").unwrap();
+        assert_eq!(table, RawTable::EMPTY);
+        assert!(table.is_empty() && table.iter().next().is_none() && table.get(b"").is_none());
+        assert_eq!(format!("{table:?}"), "{}");
     }
 }

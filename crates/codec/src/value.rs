@@ -288,3 +288,47 @@ impl From<Table> for Value {
         Self::Table(table)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_stay_unique_and_in_order() {
+        let mut table = Table::new();
+        table.insert("one", 1_i64);
+        table.insert(b"two", "2");
+        table.insert("one", true);
+        let keys: Vec<_> = table.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, [b"one", b"two"]);
+        assert_eq!(table.get(b"one").and_then(Value::as_bool), Some(true));
+        assert_eq!(table.remove(b"one"), Some(Value::Bool(true)));
+        assert_eq!(table.remove(b"one"), None);
+        assert_eq!((table.len(), table.is_empty()), (1, false));
+    }
+
+    #[test]
+    fn a_table_is_written_with_its_length() {
+        let mut inner = Table::new();
+        inner.insert("k", vec![Value::I32(1), Value::Void]);
+        let mut table = Table::new();
+        table.insert("t", inner);
+        let mut out = b"before".to_vec();
+        table.encode(&mut out);
+        assert_eq!(
+            out,
+            b"before\0\0\0\x14\x01tF\0\0\0\x0D\x01kA\0\0\0\x06I\0\0\0\x01V"
+        );
+        assert_eq!(table.encoded(), out[10..]);
+        assert_eq!(Table::from(RawTable::parse(&out[10..]).unwrap()), table);
+    }
+
+    #[test]
+    fn a_key_too_long_is_cut() {
+        let mut table = Table::new();
+        table.insert("k".repeat(300), Value::Void);
+        let encoded = table.encoded();
+        let (key, value) = RawTable::parse(&encoded).unwrap().iter().next().unwrap();
+        assert_eq!((key.len(), value.to_value()), (255, Value::Void));
+    }
+}

@@ -1,0 +1,293 @@
+//! The servers of a run: how each is started, where it listens, whose CPU counts.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::connection::text;
+use crate::process::{self, Server};
+use crate::traffic::{Dialect, Target};
+
+/// RabbitMQ needs seconds to start, tens of them on a loaded machine.
+const START_PATIENCE: Duration = Duration::from_secs(120);
+/// The Erlang schedulers' busy-wait would be counted as work.
+const NO_BUSY_WAIT: &str = "+sbwt none +sbwtdcpu none +sbwtdio none";
+
+/// How a server is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipe {
+    /// A `leveret` binary on an empty data directory.
+    Leveret(PathBuf),
+    /// Debian's `rabbitmq-server` as a node of its own.
+    RabbitMq,
+    /// A floor: this program again, with the hidden subcommand.
+    Floor(Floor),
+    /// Somebody else's server.
+    Running {
+        /// Where it listens.
+        address: SocketAddr,
+        /// Its process.
+        pid: u32,
+    },
+}
+
+/// A floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floor {
+    /// Receive and send.
+    Pipe,
+    /// Publish frames to deliver frames.
+    Relay,
+    /// The same to many connections.
+    Fanout,
+}
+
+impl Floor {
+    /// Its name in reports, and the hidden subcommand that serves it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pipe => "pipe",
+            Self::Relay => "floor",
+            Self::Fanout => "floor-fanout",
+        }
+    }
+}
+
+/// A server under test and how to get it.
+pub struct Broker {
+    /// Its name in reports.
+    pub name: String,
+    /// How it is started.
+    pub recipe: Recipe,
+    running: Option<Instance>,
+}
+
+struct Instance {
+    server: Server,
+    target: Target,
+    start: Duration,
+    epmd: Option<u16>,
+    _directory: Directory,
+}
+
+impl Broker {
+    /// Not started until its target is asked for.
+    pub fn new(name: impl Into<String>, recipe: Recipe) -> Self {
+        Self {
+            name: name.into(),
+            recipe,
+            running: None,
+        }
+    }
+
+    /// The floor `floor`.
+    pub fn floor(floor: Floor) -> Self {
+        Self::new(floor.name(), Recipe::Floor(floor))
+    }
+
+    /// Whether this run may stop and start it.
+    pub fn is_ours(&self) -> bool {
+        !matches!(self.recipe, Recipe::Running { .. })
+    }
+
+    /// The running server; starts it if needed.
+    pub fn target(&mut self) -> Result<Target, String> {
+        if let Recipe::Running { address, pid } = self.recipe {
+            return Ok(Target {
+                address,
+                pid,
+                dialect: Dialect::Amqp,
+            });
+        }
+        if self.running.is_none() {
+            self.running = Some(start(&self.recipe)?);
+        }
+        self.running
+            .as_ref()
+            .map(|one| one.target)
+            .ok_or_else(|| "not running".into())
+    }
+
+    /// A server that has done nothing yet, where this run may start one.
+    pub fn fresh(&mut self) -> Result<Target, String> {
+        self.stop();
+        self.target()
+    }
+
+    /// Stops it, if it is ours.
+    pub fn stop(&mut self) {
+        self.running = None;
+    }
+
+    /// From its start to the first accepted connection.
+    pub fn start_time(&self) -> Option<Duration> {
+        self.running.as_ref().map(|one| one.start)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if let Some(port) = self.epmd {
+            self.server.stop();
+            // The port mapper daemon of this node; it ends only after its node.
+            let _ = Command::new("epmd")
+                .args(["-port", &port.to_string(), "-kill"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+        }
+    }
+}
+
+fn start(recipe: &Recipe) -> Result<Instance, String> {
+    let directory = Directory::new()?;
+    let address = process::free_address()?;
+    let (mut command, epmd, dialect) = match recipe {
+        Recipe::Leveret(binary) => (leveret(binary, address, &directory.0), None, Dialect::Amqp),
+        Recipe::RabbitMq => {
+            let epmd = process::free_address()?.port();
+            (
+                rabbitmq(address, epmd, &directory.0)?,
+                Some(epmd),
+                Dialect::Amqp,
+            )
+        }
+        Recipe::Floor(floor) => {
+            let dialect = if *floor == Floor::Pipe {
+                Dialect::Pipe
+            } else {
+                Dialect::Amqp
+            };
+            (this_program(*floor, address)?, None, dialect)
+        }
+        Recipe::Running { .. } => return Err("already running".into()),
+    };
+    let log = fs::File::create(directory.0.join("log")).map_err(text)?;
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().map_err(text)?)
+        .stderr(log);
+    let begun = Instant::now();
+    let mut server = Server::start(&mut command)?;
+    if let Err(error) = server.wait_for(address, START_PATIENCE) {
+        let log = fs::read_to_string(directory.0.join("log")).unwrap_or_default();
+        return Err(format!("{error}\n{log}"));
+    }
+    let target = Target {
+        address,
+        pid: server.pid(),
+        dialect,
+    };
+    Ok(Instance {
+        server,
+        target,
+        start: begun.elapsed(),
+        epmd,
+        _directory: directory,
+    })
+}
+
+/// The command line of Leveret: one AMQP listener, everything else as it comes.
+fn leveret(binary: &Path, address: SocketAddr, directory: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command
+        .arg("--set")
+        .arg(format!("amqp.listen=[\"{address}\"]"));
+    command
+        .arg("--set")
+        .arg(format!("data_dir=\"{}\"", directory.join("data").display()));
+    command.current_dir(directory);
+    command
+}
+
+/// A node that shares nothing with an installed one; the script becomes the Erlang process, so
+/// that the child's process id is the broker's.
+fn rabbitmq(address: SocketAddr, epmd: u16, directory: &Path) -> Result<Command, String> {
+    let script = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
+    if !script.exists() {
+        install_rabbitmq()?;
+    }
+    let mut command = Command::new(script);
+    let dist_port = process::free_address()?.port();
+    command
+        .env("HOME", directory)
+        .env(
+            "RABBITMQ_NODENAME",
+            format!("bench{}@localhost", address.port()),
+        )
+        .env("RABBITMQ_NODE_IP_ADDRESS", address.ip().to_string())
+        .env("RABBITMQ_NODE_PORT", address.port().to_string())
+        .env("RABBITMQ_DIST_PORT", dist_port.to_string())
+        .env("ERL_EPMD_PORT", epmd.to_string())
+        .env("RABBITMQ_MNESIA_BASE", directory.join("mnesia"))
+        .env("RABBITMQ_LOG_BASE", directory.join("logs"))
+        .env("RABBITMQ_CONFIG_FILE", directory.join("none"))
+        .env("RABBITMQ_ENABLED_PLUGINS_FILE", directory.join("plugins"))
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", NO_BUSY_WAIT)
+        .env("RABBITMQ_ALLOW_INPUT", "true")
+        .env("RABBITMQ_SERVER_START_ARGS", "-noinput");
+    Ok(command)
+}
+
+fn install_rabbitmq() -> Result<(), String> {
+    let install = "apt-get install -y rabbitmq-server";
+    if !rustix::process::getuid().is_root() {
+        return Err(format!("rabbitmq-server is missing; run: sudo {install}"));
+    }
+    // Debian starts a service it installs unless this script forbids it.
+    let policy = Path::new("/usr/sbin/policy-rc.d");
+    let ours = !policy.exists();
+    let script = format!(
+        "set -e; {} apt-get update -q; DEBIAN_FRONTEND=noninteractive {install} >&2; {}",
+        if ours {
+            "printf '#!/bin/sh\\nexit 101\\n' > $0; chmod +x $0;"
+        } else {
+            ""
+        },
+        if ours { "rm $0" } else { "" },
+    );
+    let status = Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .arg(policy)
+        .status()
+        .map_err(text)?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{install}: {status}"))
+    }
+}
+
+fn this_program(floor: Floor, address: SocketAddr) -> Result<Command, String> {
+    let mut command = Command::new(std::env::current_exe().map_err(text)?);
+    command
+        .arg("serve")
+        .arg(floor.name())
+        .arg(address.to_string());
+    Ok(command)
+}
+
+/// A temporary directory, removed when dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Result<Self, String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("leveret-bench-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What is left over in the system's temporary directory does no harm.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

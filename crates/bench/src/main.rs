@@ -1,0 +1,191 @@
+//! The command line of the benchmark; `cargo xtask bench` builds what it needs and runs it.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use leveret_bench::brokers::{Broker, Floor, Recipe};
+use leveret_bench::compare::{self, Effort};
+use leveret_bench::floor::{pipe, relay};
+use leveret_bench::{commit, process, report, scenario};
+
+/// Measures brokers against each other and against the machine's floors.
+#[derive(Parser)]
+#[command(name = "leveret-bench", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    floor: Option<Hidden>,
+    /// Scenarios to run; all when none is named.
+    scenarios: Vec<String>,
+    /// Prints the names of all scenarios.
+    #[arg(long)]
+    list: bool,
+    /// Measures this `leveret` binary.
+    #[arg(long, value_name = "BINARY")]
+    leveret: Option<PathBuf>,
+    /// Measures a running broker, as amqp://HOST:PORT,PID; it must accept guest.
+    #[arg(long, value_name = "URL,PID")]
+    against: Vec<String>,
+    /// Measures Debian's rabbitmq-server, installed when missing and root.
+    #[arg(long)]
+    rabbitmq: bool,
+    /// Builds and measures another commit of this project.
+    #[arg(long, value_name = "REV")]
+    against_commit: Vec<String>,
+    /// Rounds of each broker in each scenario.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds measured in each round, after a warm-up.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Prints JSON lines on standard output, and the table on standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Hidden {
+    /// Serves as a floor; this program starts itself so.
+    #[command(hide = true)]
+    Serve {
+        /// pipe, floor or floor-fanout
+        floor: String,
+        /// Where to listen.
+        address: SocketAddr,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.floor {
+        Some(Hidden::Serve { floor, address }) => serve(floor, *address).map(|()| true),
+        None => run(&arguments),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("leveret-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs everything; false when a round failed.
+fn run(arguments: &Arguments) -> Result<bool, String> {
+    if arguments.list {
+        scenario::ALL
+            .iter()
+            .for_each(|scenario| println!("{}", scenario.name));
+        return Ok(true);
+    }
+    let scenarios = scenario::select(&arguments.scenarios)?;
+    let window = Duration::try_from_secs_f64(arguments.seconds).map_err(|e| e.to_string())?;
+    let effort = Effort {
+        rounds: arguments.rounds.max(1),
+        window,
+    };
+    process::raise_open_files();
+    let mut brokers = brokers(arguments)?;
+    let floors = [Floor::Pipe, Floor::Relay, Floor::Fanout];
+    let mut floors = floors.map(|floor| (floor, Broker::floor(floor)));
+    let mut rows = Vec::new();
+    for scenario in &scenarios {
+        let measured = compare::run(scenario, &mut brokers, &mut floors, effort);
+        if arguments.json {
+            measured.iter().for_each(|row| println!("{}", row.json()));
+        }
+        rows.extend(measured);
+    }
+    let table = report::table(&rows);
+    if arguments.json {
+        eprintln!("{table}")
+    } else {
+        println!("{table}")
+    }
+    Ok(rows.iter().all(|row| row.failure.is_none()))
+}
+
+fn brokers(arguments: &Arguments) -> Result<Vec<Broker>, String> {
+    let mut brokers = Vec::new();
+    if let Some(binary) = &arguments.leveret {
+        brokers.push(Broker::new("leveret", Recipe::Leveret(binary.clone())));
+    }
+    for revision in &arguments.against_commit {
+        let (hash, binary) = commit::build(revision)?;
+        brokers.push(Broker::new(
+            format!("leveret@{hash}"),
+            Recipe::Leveret(binary),
+        ));
+    }
+    if arguments.rabbitmq {
+        brokers.push(Broker::new("rabbitmq", Recipe::RabbitMq));
+    }
+    for text in &arguments.against {
+        brokers.push(Broker::new(text.clone(), running(text)?));
+    }
+    Ok(brokers)
+}
+
+/// Reads `amqp://HOST:PORT,PID`.
+fn running(text: &str) -> Result<Recipe, String> {
+    let wrong = || format!("--against {text}: expected amqp://HOST:PORT,PID");
+    let (url, pid) = text.rsplit_once(',').ok_or_else(wrong)?;
+    let authority = url
+        .strip_prefix("amqp://")
+        .unwrap_or(url)
+        .trim_end_matches('/');
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    let mut addresses = host
+        .to_socket_addrs()
+        .map_err(|e| format!("{}: {e}", wrong()))?;
+    let address = addresses.next().ok_or_else(wrong)?;
+    Ok(Recipe::Running {
+        address,
+        pid: pid.parse().map_err(|_| wrong())?,
+    })
+}
+
+fn serve(floor: &str, address: SocketAddr) -> Result<(), String> {
+    let mode = match floor {
+        "floor" => relay::Mode::Direct,
+        "floor-fanout" => relay::Mode::Fanout,
+        "pipe" => {
+            let listener = TcpListener::bind(address).map_err(|e| e.to_string())?;
+            return pipe::serve(&listener).map_err(|e| e.to_string());
+        }
+        _ => return Err(format!("no floor {floor}")),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime.map_err(|e| e.to_string())?.block_on(async {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .map_err(|e| e.to_string())?;
+        relay::serve(listener, mode)
+            .await
+            .map_err(|e| e.to_string())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_broker_is_named_by_url_and_process() {
+        let address = "127.0.0.1:5672".parse().unwrap();
+        let recipe = Recipe::Running { address, pid: 42 };
+        assert_eq!(
+            running("amqp://guest:guest@127.0.0.1:5672/,42"),
+            Ok(recipe.clone())
+        );
+        assert_eq!(running("127.0.0.1:5672,42"), Ok(recipe));
+        assert!(running("amqp://127.0.0.1:5672").is_err());
+    }
+}

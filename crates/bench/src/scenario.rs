@@ -1,0 +1,267 @@
+//! The scenarios by name, and what one round of each measures.
+
+use std::time::Duration;
+
+use crate::brokers::{Broker, Floor};
+use crate::resources;
+use crate::traffic::{self, Load, LoadPace, Measured};
+
+/// One benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// What the command line calls it.
+    pub name: &'static str,
+    /// What it does.
+    pub work: Work,
+    /// What its CPU is compared with.
+    pub floor: Option<Floor>,
+    /// Rounds at most: some measure memory, which does not vary, and take long.
+    pub rounds_max: usize,
+}
+
+/// What a round does.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// Publishers and consumers.
+    Traffic(Load),
+    /// The same beside queues that come and go.
+    TemporaryQueues(Load),
+    /// A publisher alone.
+    PublishOnly,
+    /// Connections that open and close.
+    ConnectionChurn,
+    /// Connections that do nothing.
+    IdleConnections,
+    /// Queues that do nothing.
+    IdleQueues,
+    /// One message to very many queues.
+    WideFanout,
+    /// A fresh start.
+    Start,
+}
+
+/// What one round measured; what does not apply is `None`.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// Messages (copies, or what the scenario counts) per second.
+    pub msgs_per_s: Option<f64>,
+    /// Server CPU per message, µs.
+    pub cpu_us: Option<f64>,
+    /// Generator CPU per message, µs.
+    pub generator_us: Option<f64>,
+    /// Delivery latencies, ms: p50, p99, p99.9.
+    pub latency_ms: Option<[f64; 3]>,
+    /// Peak resident memory of the server, MB.
+    pub rss_mb: Option<f64>,
+    /// Further figures by name.
+    pub also: Vec<(&'static str, f64)>,
+}
+
+impl From<&Measured> for Sample {
+    fn from(measured: &Measured) -> Self {
+        let messages = measured.messages as f64;
+        let percentile = |share: f64| {
+            let last = measured.latencies.len().saturating_sub(1);
+            let at = (last as f64 * share).round() as usize;
+            measured
+                .latencies
+                .get(at)
+                .map_or(0.0, |&us| f64::from(us) / 1e3)
+        };
+        let measures_latency = !measured.latencies.is_empty();
+        Self {
+            msgs_per_s: Some(messages / measured.seconds),
+            cpu_us: Some(measured.cpu_ns as f64 / 1e3 / messages),
+            generator_us: Some(measured.own_cpu_ns as f64 / 1e3 / messages),
+            latency_ms: measures_latency.then(|| [0.5, 0.99, 0.999].map(percentile)),
+            rss_mb: Some(megabytes(measured.peak_bytes)),
+            also: Vec::new(),
+        }
+    }
+}
+
+/// Bytes as megabytes.
+pub fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+impl Scenario {
+    /// Runs one round against `broker`.
+    pub fn round(&self, broker: &mut Broker, window: Duration) -> Result<Sample, String> {
+        match self.work {
+            Work::Traffic(load) => {
+                traffic::run(broker.target()?, &load, window).map(|measured| (&measured).into())
+            }
+            Work::TemporaryQueues(load) => {
+                resources::temporary_queues(broker.target()?, &load, window)
+            }
+            Work::PublishOnly => resources::publish_only(broker.fresh()?, window),
+            Work::ConnectionChurn => resources::connection_churn(broker.target()?, window),
+            Work::IdleConnections => resources::idle_connections(broker.fresh()?),
+            Work::IdleQueues => resources::idle_queues(broker.fresh()?),
+            Work::WideFanout => resources::wide_fanout(broker.fresh()?),
+            Work::Start => resources::start(broker),
+        }
+    }
+
+    /// The floors that can serve this scenario.
+    pub fn floors(&self) -> Vec<Floor> {
+        let pipe = match self.work {
+            Work::Traffic(load) => load.suits_pipe(),
+            _ => false,
+        };
+        let pipe = pipe.then_some(Floor::Pipe);
+        pipe.into_iter().chain(self.floor).collect()
+    }
+}
+
+/// Rounds are limited only by the command line.
+const MANY: usize = usize::MAX;
+const BASE: Load = Load::ONE_TO_ONE;
+/// One publisher, 50 connections with 20 queues each, without acknowledgement. Small writes,
+/// because each message becomes 1,000.
+const FANOUT: Load = Load {
+    queues: 1000,
+    connections: 50,
+    prefetch: 0,
+    write_bytes: 16 * 1024,
+    ..BASE
+};
+/// Every message waits for the disk.
+const DURABLE: Load = Load {
+    persistent: true,
+    ..BASE
+};
+/// 50 publishers, 50 consumers, each publishing again when its message has arrived.
+const PAIRS_50: Load = Load {
+    groups: 50,
+    pace: LoadPace::Deliveries(1),
+    ..BASE
+};
+
+/// All scenarios in the order they run.
+pub const ALL: &[Scenario] = &[
+    relayed("transient-16", BASE),
+    relayed(
+        "transient-1k",
+        Load {
+            body_bytes: 1024,
+            ..BASE
+        },
+    ),
+    relayed(
+        "confirm-16",
+        Load {
+            pace: LoadPace::Confirms(1000),
+            ..BASE
+        },
+    ),
+    relayed(
+        "prefetch-100",
+        Load {
+            prefetch: 100,
+            ack_every: 50,
+            ..BASE
+        },
+    ),
+    relayed(
+        "publishers-8",
+        Load {
+            publishers: 8,
+            ..BASE
+        },
+    ),
+    relayed("pairs-4", Load { groups: 4, ..BASE }),
+    relayed("pairs-50-w1", PAIRS_50),
+    relayed(
+        "pairs-50-w10",
+        Load {
+            pace: LoadPace::Deliveries(10),
+            ..PAIRS_50
+        },
+    ),
+    relayed(
+        "open-loop-5k",
+        Load {
+            pace: LoadPace::Rate(5000),
+            ..BASE
+        },
+    ),
+    fanned("fanout-1000", FANOUT),
+    fanned(
+        "fanout-1000-1k",
+        Load {
+            body_bytes: 1024,
+            ..FANOUT
+        },
+    ),
+    plain(
+        "persistent-16-w1000",
+        Work::Traffic(DURABLE.confirmed(1000)),
+        MANY,
+    ),
+    plain(
+        "persistent-1k-w100",
+        Work::Traffic(DURABLE.body(1024).confirmed(100)),
+        MANY,
+    ),
+    plain(
+        "persistent-1k-w1",
+        Work::Traffic(DURABLE.body(1024).confirmed(1)),
+        MANY,
+    ),
+    plain("temporary-queues", Work::TemporaryQueues(BASE), MANY),
+    plain("publish-only", Work::PublishOnly, MANY),
+    plain("connection-churn", Work::ConnectionChurn, MANY),
+    plain("start", Work::Start, MANY),
+    plain("fanout-100k", Work::WideFanout, 3),
+    plain("idle-connections", Work::IdleConnections, 1),
+    plain("idle-queues", Work::IdleQueues, 1),
+];
+
+const fn relayed(name: &'static str, load: Load) -> Scenario {
+    let work = Work::Traffic(load);
+    Scenario {
+        name,
+        work,
+        floor: Some(Floor::Relay),
+        rounds_max: MANY,
+    }
+}
+
+const fn fanned(name: &'static str, load: Load) -> Scenario {
+    let work = Work::Traffic(load);
+    Scenario {
+        name,
+        work,
+        floor: Some(Floor::Fanout),
+        rounds_max: MANY,
+    }
+}
+
+const fn plain(name: &'static str, work: Work, rounds_max: usize) -> Scenario {
+    Scenario {
+        name,
+        work,
+        floor: None,
+        rounds_max,
+    }
+}
+
+/// The scenarios named, or all for none.
+pub fn select(names: &[String]) -> Result<Vec<Scenario>, String> {
+    if names.is_empty() {
+        return Ok(ALL.to_vec());
+    }
+    let find = |name: &String| {
+        let found = ALL.iter().find(|scenario| scenario.name == name).copied();
+        let known = || {
+            ALL.iter()
+                .map(|scenario| scenario.name)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        found.ok_or_else(|| format!("no scenario {name}; there are: {}", known()))
+    };
+    names.iter().map(find).collect()
+}
