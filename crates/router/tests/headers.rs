@@ -96,7 +96,10 @@ proptest! {
             ]), fields(0..4), any::<bool>()),
             1..20,
         ),
-        messages in prop::collection::vec(prop_oneof![4 => fields(0..7), 1 => fields(20..60)], 1..6),
+        messages in prop::collection::vec(
+            prop_oneof![4 => fields(0..7), 1 => fields(20..60)],
+            1..6,
+        ),
     ) {
         // A name comes once in arguments: the last of the same name is the one declared.
         let bindings: Vec<_> = bindings
