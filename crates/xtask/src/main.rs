@@ -1,12 +1,26 @@
 //! `cargo xtask`: the project's own checks, tests and benchmarks.
 
+mod callgrind;
+mod clients;
+mod expected;
+mod fuzz;
+mod install;
+mod outcomes;
+mod pipeline;
+mod project;
+mod report;
+mod server;
+mod shell;
 mod tidy;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+
+use clients::{Broker, Extent};
+use project::Project;
+use report::Report;
 
 /// The project's own checks, tests and benchmarks.
 #[derive(Parser)]
@@ -18,12 +32,49 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Checks the house rules that no compiler knows.
+    /// Runs every check: format, lints, tidy, tests, docs, fuzz corpora, callgrind, clients
+    Test {
+        /// What daily work needs, under three minutes
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Checks the house rules that no compiler knows
     Tidy,
+    /// Runs the real-client suites, against a release build of Leveret unless told otherwise
+    Clients {
+        /// One client; all without it
+        client: Option<String>,
+        /// A broker that already runs, such as amqp://guest:guest@127.0.0.1:5672/%2f
+        #[arg(long, conflicts_with = "rabbitmq")]
+        url: Option<String>,
+        /// Debian's rabbitmq-server, the oracle
+        #[arg(long)]
+        rabbitmq: bool,
+    },
+    /// Counts instructions per message and compares with the committed baseline
+    Callgrind {
+        /// Write the count as the new baseline
+        #[arg(long)]
+        bless: bool,
+    },
+    /// Runs one fuzz target
+    Fuzz {
+        /// A file of crates/fuzz/fuzz_targets, without its ending
+        target: String,
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Builds the load generator and runs it with the arguments that follow
+    Bench {
+        /// For the load generator; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse().task) {
+    match run(&Project::here(), Arguments::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -32,14 +83,47 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: &Task) -> Result<()> {
+fn run(project: &Project, task: Task) -> Result<()> {
     match task {
-        Task::Tidy => run_tidy(),
+        Task::Test { quick } => pipeline::run(project, quick),
+        Task::Tidy => run_tidy(project),
+        Task::Clients {
+            client,
+            url,
+            rabbitmq,
+        } => {
+            let broker = match url {
+                Some(url) => Broker::Url(url),
+                None if rabbitmq => Broker::RabbitMq,
+                None => Broker::Leveret(build_leveret(project)?),
+            };
+            run_clients(project, client.as_deref(), &broker)
+        }
+        Task::Callgrind { bless: true } => callgrind::bless(project),
+        Task::Callgrind { bless: false } => {
+            let mut report = Report::default();
+            report.add(callgrind::suite(project)?);
+            conclude(&report)
+        }
+        Task::Fuzz { target, seconds } => fuzz::run(project, &target, seconds),
+        Task::Bench { arguments } => {
+            let build = [
+                "run",
+                "--release",
+                "--locked",
+                "--package",
+                "leveret-bench",
+                "--",
+            ];
+            let mut command = shell::cargo(&project.root, &build);
+            command.args(arguments);
+            shell::run(command)
+        }
     }
 }
 
-fn run_tidy() -> Result<()> {
-    let verdicts = tidy::check(&root())?;
+fn run_tidy(project: &Project) -> Result<()> {
+    let verdicts = tidy::check(&project.root)?;
     let findings: Vec<_> = verdicts
         .iter()
         .flat_map(|verdict| &verdict.findings)
@@ -54,8 +138,28 @@ fn run_tidy() -> Result<()> {
     Ok(())
 }
 
-/// The project's root.
-fn root() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.ancestors().nth(2).unwrap_or(own).to_path_buf()
+fn build_leveret(project: &Project) -> Result<std::path::PathBuf> {
+    let build = ["build", "--release", "--locked", "--package", "leveret"];
+    shell::run(shell::cargo(&project.root, &build))?;
+    Ok(project.target.join("release/leveret"))
+}
+
+fn run_clients(project: &Project, client: Option<&str>, broker: &Broker) -> Result<()> {
+    let mut report = Report::default();
+    clients::run(
+        project,
+        broker,
+        &clients::select(client)?,
+        Extent::Full,
+        &mut report,
+    );
+    conclude(&report)
+}
+
+fn conclude(report: &Report) -> Result<()> {
+    println!("\n{report}");
+    if !report.succeeded() {
+        bail!("not all tests passed");
+    }
+    Ok(())
 }

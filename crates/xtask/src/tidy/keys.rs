@@ -67,7 +67,7 @@ fn shown_keys(text: &str) -> Vec<(String, usize)> {
     keys
 }
 
-/// The public named fields of every structure outside tests.
+/// The public named fields of every structure that is read from a file, outside tests.
 #[derive(Default)]
 struct Fields {
     found: Vec<(String, usize)>,
@@ -80,12 +80,30 @@ impl<'ast> Visit<'ast> for Fields {
         }
     }
 
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        if has_word(&item.attrs, "derive", "Deserialize") {
+            visit::visit_item_struct(self, item);
+        }
+    }
+
     fn visit_field(&mut self, field: &'ast syn::Field) {
         if let Some(name) = &field.ident
             && !matches!(field.vis, syn::Visibility::Inherited)
+            && !has_word(&field.attrs, "serde", "skip")
         {
             self.found
                 .push((name.to_string(), name.span().start().line));
         }
     }
+}
+
+/// Whether an attribute called `list` names `word`: `#[derive(Debug, Deserialize)]`.
+fn has_word(attributes: &[syn::Attribute], list: &str, word: &str) -> bool {
+    attributes.iter().any(|attribute| {
+        let syn::Meta::List(found) = &attribute.meta else {
+            return false;
+        };
+        let words = found.tokens.to_string();
+        found.path.is_ident(list) && words.split([' ', ',']).any(|found| found == word)
+    })
 }

@@ -102,18 +102,16 @@ fn target_roots(tree: &Tree, package: &Package) -> Vec<PathBuf> {
 
 fn is_conventional_root(inside: &Path) -> bool {
     let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
-    match parts
-        .iter()
-        .map(AsRef::as_ref)
-        .collect::<Vec<&str>>()
-        .as_slice()
-    {
-        ["build.rs"] | ["src", "lib.rs" | "main.rs"] => true,
-        ["src", "bin", _] | ["src", "bin", _, "main.rs"] => true,
-        ["tests" | "examples" | "benches", _] => true,
-        ["tests" | "examples" | "benches", _, "main.rs"] => true,
-        _ => false,
-    }
+    let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+    matches!(
+        parts.as_slice(),
+        ["build.rs"]
+            | ["src", "lib.rs" | "main.rs"]
+            | ["src", "bin", _]
+            | ["src", "bin", _, "main.rs"]
+            | ["tests" | "examples" | "benches", _]
+            | ["tests" | "examples" | "benches", _, "main.rs"]
+    )
 }
 
 /// Marks `path` and every file that its `mod` items reach. `children` is the folder in which

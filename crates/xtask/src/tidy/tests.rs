@@ -272,8 +272,11 @@ fn dependencies_are_declared_once_and_with_a_reason() {
 
 #[test]
 fn config_source_and_shown_config_agree() {
-    let source = "//! Keys.\npub struct Config { pub limits: Limits, secret: u8 }\n\
-                  pub struct Limits { pub queue_length_max: u64 }\n";
+    let source = "//! Keys.\n#[derive(Deserialize)]\n\
+                  pub struct Config { pub limits: Limits, secret: u8,\
+                  #[serde(skip)] pub file: u8 }\n\
+                  #[derive(Debug, Deserialize)]\npub struct Limits { pub queue_length_max: u64 }\n\
+                  pub struct Layer { pub origin: u8 }\n";
     let with = |shown: &str| {
         Project::new()
             .file(
@@ -284,7 +287,7 @@ fn config_source_and_shown_config_agree() {
             .file("config/leveret.toml", shown)
     };
     with("# Limits x = y.\n[limits]\n# queue_length_max = 5 # why\n").keeps();
-    with("[limits]\n").breaks("config keys | src/config.rs:3: `queue_length_max` is not shown");
+    with("[limits]\n").breaks("config keys | src/config.rs:5: `queue_length_max` is not shown");
     with("[limits]\nqueue_length_max = 5\nother = 1\n")
         .breaks("config keys | config/leveret.toml:3: `other` is not a field");
 }

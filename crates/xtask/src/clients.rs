@@ -1,0 +1,292 @@
+//! The real-client suites in `tests/clients/`: how each is installed, started and read.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::expected::Expected;
+use crate::project::Project;
+use crate::report::{Ending, Outcome, Report, Suite};
+use crate::server::Server;
+use crate::{install, outcomes, shell};
+
+/// The broker that the suites talk to.
+pub(crate) enum Broker {
+    /// A Leveret of this path, started anew for each suite.
+    Leveret(PathBuf),
+    /// Debian's RabbitMQ, started anew for each suite.
+    RabbitMq,
+    /// One that already runs; what it is decides which tests are expected not to hold.
+    Url(String),
+}
+
+/// How much of a suite to run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of it.
+    Full,
+    /// The few tests marked `smoke`.
+    Smoke,
+}
+
+/// One client library and its tests.
+pub(crate) struct Client {
+    /// The library's name.
+    pub(crate) name: &'static str,
+    language: Language,
+}
+
+#[derive(Clone, Copy)]
+enum Language {
+    /// pytest over this folder of `tests/clients/python`.
+    Python(&'static str),
+    Rust,
+    JavaScript,
+    Go,
+    Java,
+}
+
+const CLIENTS: &[Client] = &[
+    Client {
+        name: "lapin",
+        language: Language::Rust,
+    },
+    Client {
+        name: "pika",
+        language: Language::Python("test_pika"),
+    },
+    Client {
+        name: "aio-pika",
+        language: Language::Python("test_aio_pika"),
+    },
+    Client {
+        name: "kombu",
+        language: Language::Python("test_kombu"),
+    },
+    Client {
+        name: "celery",
+        language: Language::Python("test_celery"),
+    },
+    Client {
+        name: "amqplib",
+        language: Language::JavaScript,
+    },
+    Client {
+        name: "amqp091-go",
+        language: Language::Go,
+    },
+    Client {
+        name: "java",
+        language: Language::Java,
+    },
+];
+
+/// Every client, or the one called `name`.
+///
+/// # Errors
+/// There is no such client.
+pub(crate) fn select(name: Option<&str>) -> Result<Vec<&'static Client>> {
+    let wanted = |client: &&Client| name.is_none_or(|name| client.name == name);
+    let selected: Vec<_> = CLIENTS.iter().filter(wanted).collect();
+    if selected.is_empty() {
+        let names: Vec<_> = CLIENTS.iter().map(|client| client.name).collect();
+        bail!("no such client; there are {}", names.join(", "));
+    }
+    Ok(selected)
+}
+
+/// Runs `clients` one after the other and adds a suite for each to `report`.
+pub(crate) fn run(
+    project: &Project,
+    broker: &Broker,
+    clients: &[&Client],
+    extent: Extent,
+    report: &mut Report,
+) {
+    for client in clients {
+        println!("== client {}", client.name);
+        let start = Instant::now();
+        let name = format!("client {}", client.name);
+        let suite = match client.run(project, broker, extent) {
+            Ok((outcomes, log)) => Suite::new(&name, outcomes, log, start),
+            Err(error) => Suite::single(&name, false, format!("{error:#}"), start),
+        };
+        report.add(suite);
+    }
+}
+
+impl Client {
+    fn run(
+        &self,
+        project: &Project,
+        broker: &Broker,
+        extent: Extent,
+    ) -> Result<(Vec<Outcome>, String)> {
+        let mut command = self.command(project, extent)?;
+        let mut server = match broker {
+            Broker::Leveret(binary) => {
+                Some(Server::leveret(binary, &self.work(project, "leveret"))?)
+            }
+            Broker::RabbitMq => Some(Server::rabbitmq(&self.work(project, "rabbitmq"))?),
+            Broker::Url(url) => {
+                command.env("AMQP_URL", url);
+                None
+            }
+        };
+        if let Some(server) = &server {
+            command.env("AMQP_URL", &server.url);
+            if let Some((raise, clear)) = &server.alarm {
+                command.env("ALARM_RAISE", raise).env("ALARM_CLEAR", clear);
+            }
+        }
+        if let Broker::Leveret(binary) = broker {
+            command.env("LEVERET_BIN", binary);
+        }
+        let output = shell::capture(command)?;
+        let mut outcomes = self.outcomes(project, &output.text)?;
+        if extent == Extent::Full {
+            outcomes = self.expected(project, broker)?.judge(outcomes);
+        }
+        let mut log = output.text;
+        if let Some(server) = &mut server {
+            if !server.is_running() {
+                outcomes.push(Outcome::new("the broker still runs", Ending::Failed));
+            }
+            log += &format!("\nthe broker's log:\n{}", server.log());
+        }
+        if outcomes.is_empty() {
+            outcomes.push(Outcome::new("no test ran", Ending::Failed));
+        }
+        Ok((outcomes, log))
+    }
+
+    fn expected(&self, project: &Project, broker: &Broker) -> Result<Expected> {
+        let table = match broker {
+            Broker::Leveret(_) => "leveret",
+            Broker::RabbitMq | Broker::Url(_) => "rabbitmq",
+        };
+        Expected::load(&self.folder(project).join("expected.toml"), table)
+    }
+
+    /// Where the suite's sources are.
+    fn folder(&self, project: &Project) -> PathBuf {
+        let clients = project.root.join("tests/clients");
+        match self.language {
+            Language::Python(folder) => clients.join("python").join(folder),
+            Language::Rust => clients.join("rust"),
+            Language::JavaScript => clients.join("javascript"),
+            Language::Go => clients.join("go"),
+            Language::Java => clients.join("java"),
+        }
+    }
+
+    /// A folder below `target/` for what the suite installs, builds or runs.
+    fn work(&self, project: &Project, purpose: &str) -> PathBuf {
+        project.target.join("clients").join(self.name).join(purpose)
+    }
+
+    /// Installs what the suite needs; returns the command that runs it.
+    fn command(&self, project: &Project, extent: Extent) -> Result<Command> {
+        match self.language {
+            Language::Python(_) => self.python(project, extent),
+            Language::Rust => Ok(rust(project)),
+            Language::JavaScript => self.javascript(project),
+            Language::Go => self.go(project),
+            Language::Java => self.java(project),
+        }
+    }
+
+    fn python(&self, project: &Project, extent: Extent) -> Result<Command> {
+        let folder = self.folder(project);
+        let requirements = folder.with_file_name("requirements.txt");
+        let python = install::python(&project.target.join("clients/python"), &requirements)?;
+        let mut command = Command::new(python);
+        command.args([
+            "-m",
+            "pytest",
+            "-v",
+            "--color=no",
+            "-p",
+            "no:cacheprovider",
+            ".",
+        ]);
+        if extent == Extent::Smoke {
+            command.args(["-m", "smoke"]);
+        }
+        command
+            .current_dir(folder)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        Ok(command)
+    }
+
+    fn javascript(&self, project: &Project) -> Result<Command> {
+        let folder = self.folder(project);
+        let modules = install::node(&self.work(project, "npm"), &folder)?;
+        let mut command = Command::new("node");
+        command
+            .args(["--test", "--test-reporter=tap"])
+            .current_dir(folder);
+        command.env("NODE_PATH", modules);
+        Ok(command)
+    }
+
+    fn go(&self, project: &Project) -> Result<Command> {
+        install::program("go", &["golang-go"])?;
+        let mut command = Command::new("go");
+        command
+            .args(["test", "-v", "-count=1", "./..."])
+            .current_dir(self.folder(project));
+        // Without -modcacherw the cache below `target/` could not be deleted.
+        command.env("GOFLAGS", "-modcacherw -mod=readonly");
+        command.env("GOPATH", self.work(project, "path"));
+        command.env("GOCACHE", self.work(project, "cache"));
+        Ok(command)
+    }
+
+    fn java(&self, project: &Project) -> Result<Command> {
+        install::program("javac", &["default-jdk-headless"])?;
+        install::program("mvn", &["maven"])?;
+        let build = self.work(project, "build");
+        let _ = fs::remove_dir_all(build.join("surefire-reports"));
+        let mut command = Command::new("mvn");
+        command.args(["--batch-mode", "--no-transfer-progress", "test"]);
+        command.arg(format!(
+            "-Dmaven.repo.local={}",
+            self.work(project, "repository").display()
+        ));
+        command.arg(format!("-Dleveret.build={}", build.display()));
+        command.current_dir(self.folder(project));
+        Ok(command)
+    }
+
+    fn outcomes(&self, project: &Project, text: &str) -> Result<Vec<Outcome>> {
+        match self.language {
+            Language::Python(_) => Ok(outcomes::pytest(text)),
+            Language::Rust => Ok(outcomes::libtest(text)),
+            Language::JavaScript => Ok(outcomes::tap(text)),
+            Language::Go => Ok(outcomes::go(text)),
+            Language::Java => junit_reports(&self.work(project, "build/surefire-reports")),
+        }
+    }
+}
+
+fn rust(project: &Project) -> Command {
+    shell::cargo(
+        &project.root,
+        &["test", "--locked", "--package", "client-lapin"],
+    )
+}
+
+fn junit_reports(folder: &Path) -> Result<Vec<Outcome>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).context("no test report was written")? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "xml") {
+            found.extend(outcomes::junit(&fs::read_to_string(path)?));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,119 @@
+//! Getting what the client suites need: runtimes from the system, libraries below `target/`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell;
+
+/// Makes sure that `program` can be run; as root it is installed with apt.
+///
+/// # Errors
+/// It is missing and cannot be installed; the text names the command to run.
+pub(crate) fn program(program: &str, packages: &[&str]) -> Result<()> {
+    if shell::exists(program) {
+        Ok(())
+    } else {
+        apt(program, packages)
+    }
+}
+
+/// A Python environment with `requirements`, below `folder`; returns its interpreter.
+///
+/// # Errors
+/// Python is missing, or a library cannot be installed.
+pub(crate) fn python(folder: &Path, requirements: &Path) -> Result<PathBuf> {
+    program("python3", &["python3", "python3-venv"])?;
+    if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+        apt("python3 -m venv", &["python3-venv"])?;
+    }
+    let environment = folder.join("venv");
+    let python = environment.join("bin/python");
+    once(folder, &[requirements], || {
+        let mut create = Command::new("python3");
+        shell::require({
+            create.args(["-m", "venv", "--clear"]).arg(&environment);
+            create
+        })?;
+        let mut install = Command::new(&python);
+        install.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-r",
+        ]);
+        install.arg(requirements);
+        shell::require(install)
+    })?;
+    Ok(python)
+}
+
+/// The packages that `project/package-lock.json` pins, below `folder`; returns `node_modules`.
+///
+/// # Errors
+/// Node is missing, or a package cannot be installed.
+pub(crate) fn node(folder: &Path, project: &Path) -> Result<PathBuf> {
+    program("node", &["nodejs"])?;
+    program("npm", &["npm"])?;
+    let files = ["package.json", "package-lock.json"].map(|name| project.join(name));
+    once(folder, &[&files[0], &files[1]], || {
+        for file in &files {
+            fs::copy(file, folder.join(file.file_name().unwrap_or_default()))?;
+        }
+        let mut install = Command::new("npm");
+        install
+            .args(["ci", "--no-audit", "--no-fund"])
+            .current_dir(folder);
+        shell::require(install)
+    })?;
+    Ok(folder.join("node_modules"))
+}
+
+/// Runs `install` unless it already succeeded in `folder` for the same content of `inputs`.
+fn once(folder: &Path, inputs: &[&Path], install: impl Fn() -> Result<String>) -> Result<()> {
+    let mut wanted = String::new();
+    for input in inputs {
+        let text = fs::read_to_string(input);
+        wanted += &text.with_context(|| format!("reading {}", input.display()))?;
+    }
+    let stamp = folder.join("installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    println!("installing into {}", folder.display());
+    install()?;
+    fs::write(&stamp, wanted)?;
+    Ok(())
+}
+
+fn apt(what: &str, packages: &[&str]) -> Result<()> {
+    let line = format!(
+        "apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    );
+    let root = fs::metadata("/proc/self").is_ok_and(|own| {
+        use std::os::unix::fs::MetadataExt as _;
+        own.uid() == 0
+    });
+    if !root || !shell::exists("apt-get") {
+        bail!("`{what}` is missing; run: sudo {line}");
+    }
+    println!("installing {} with apt", packages.join(" "));
+    let script = format!("apt-get update && {line}");
+    let mut install = Command::new("sh");
+    install
+        .args(["-c", &script])
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    shell::require(install).with_context(|| format!("`{what}` is missing; run: {line}"))?;
+    Ok(())
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

@@ -1,0 +1,219 @@
+//! `cargo xtask test`: every check in order, each a suite of the report.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::clients::{Broker, Extent};
+use crate::project::Project;
+use crate::report::{Ending, Outcome, Report, Suite};
+use crate::{callgrind, clients, fuzz, outcomes, shell, tidy};
+
+/// Long enough for each fuzz target to replay its corpus and find what is easily found.
+const FUZZ_SECONDS: u64 = 10;
+
+/// Runs everything, or with `quick` what daily work needs, and prints the report.
+///
+/// # Errors
+/// A test failed.
+pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
+    let mut report = Report::default();
+    cargo_check(project, &mut report, "fmt", &["fmt", "--all", "--check"]);
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    cargo_check(project, &mut report, "clippy", &clippy);
+    step(&mut report, "tidy", || tidy_suite(project));
+    workspace_tests(project, quick, &mut report);
+    if quick {
+        smoke(project, &mut report);
+    } else {
+        docs(project, &mut report);
+        fuzz::replay(project, FUZZ_SECONDS, &mut report);
+        step(&mut report, "callgrind", || callgrind::suite(project));
+        real_clients(project, &mut report);
+    }
+    println!("\n{report}");
+    if !report.succeeded() {
+        bail!("not all tests passed");
+    }
+    Ok(())
+}
+
+/// Runs one step; an error of the step itself is a failure of its suite.
+fn step(report: &mut Report, name: &str, body: impl FnOnce() -> Result<Suite>) {
+    println!("== {name}");
+    let start = Instant::now();
+    let failure = |error| Suite::single(name, false, format!("{error:#}"), start);
+    report.add(body().unwrap_or_else(failure));
+}
+
+fn cargo_check(project: &Project, report: &mut Report, name: &str, arguments: &[&str]) -> bool {
+    command_check(report, name, shell::cargo(&project.root, arguments))
+}
+
+fn command_check(report: &mut Report, name: &str, command: Command) -> bool {
+    let mut success = false;
+    step(report, name, || {
+        let start = Instant::now();
+        let output = shell::capture(command)?;
+        success = output.success;
+        Ok(Suite::single(name, success, output.text, start))
+    });
+    success
+}
+
+fn tidy_suite(project: &Project) -> Result<Suite> {
+    let start = Instant::now();
+    let mut outcomes = Vec::new();
+    let mut log = String::new();
+    for verdict in tidy::check(&project.root)? {
+        let held = verdict.findings.is_empty();
+        let ending = if held { Ending::Passed } else { Ending::Failed };
+        outcomes.push(Outcome::new(verdict.rule, ending));
+        verdict
+            .findings
+            .iter()
+            .for_each(|finding| log += &format!("{finding}\n"));
+    }
+    Ok(Suite::new("tidy", outcomes, log, start))
+}
+
+/// The tests of every package but the clients, a suite for each test program; those of the
+/// documentation as one more.
+fn workspace_tests(project: &Project, quick: bool, report: &mut Report) {
+    let mut programs = Vec::new();
+    step(report, "build tests", || {
+        let start = Instant::now();
+        programs = test_programs(project, quick)?;
+        Ok(Suite::single("build tests", true, String::new(), start))
+    });
+    for program in programs {
+        step(report, &program.name, || {
+            let start = Instant::now();
+            let mut command = Command::new(&program.executable);
+            command.current_dir(&program.package);
+            let output = shell::capture(command)?;
+            let mut outcomes = outcomes::libtest(&output.text);
+            let failed = outcomes
+                .iter()
+                .any(|outcome| outcome.ending == Ending::Failed);
+            if !output.success && !failed {
+                outcomes.push(Outcome::new("the test program ends well", Ending::Failed));
+            }
+            Ok(Suite::new(&program.name, outcomes, output.text, start))
+        });
+    }
+    if !quick {
+        step(report, "doc tests", || {
+            let start = Instant::now();
+            let arguments = ["test", "--doc", "--workspace", "--locked", "--no-fail-fast"];
+            let output = shell::capture(shell::cargo(&project.root, &arguments))?;
+            let mut outcomes = outcomes::libtest(&output.text);
+            outcomes.push(Outcome::new(
+                "cargo test --doc",
+                if output.success {
+                    Ending::Passed
+                } else {
+                    Ending::Failed
+                },
+            ));
+            Ok(Suite::new("doc tests", outcomes, output.text, start))
+        });
+    }
+}
+
+/// A compiled test program.
+struct TestProgram {
+    /// The package, and the target if it is not the package's own.
+    name: String,
+    /// The folder in which it runs.
+    package: PathBuf,
+    executable: PathBuf,
+}
+
+fn test_programs(project: &Project, quick: bool) -> Result<Vec<TestProgram>> {
+    let mut command = shell::cargo(&project.root, &["test", "--no-run", "--locked"]);
+    command.args(["--workspace", "--exclude", "client-lapin"]);
+    command.arg("--message-format=json-render-diagnostics");
+    if quick {
+        command.args(["--lib", "--bins"]);
+    }
+    let text = shell::require(command)?;
+    let mut programs = BTreeMap::new();
+    for line in text.lines().filter(|line| line.starts_with('{')) {
+        let message: Value = serde_json::from_str(line).context("reading cargo's messages")?;
+        if let Some(program) = test_program(&message) {
+            programs.insert(program.name.clone(), program);
+        }
+    }
+    Ok(programs.into_values().collect())
+}
+
+/// The test program that a message of cargo announces, if it announces one.
+fn test_program(message: &Value) -> Option<TestProgram> {
+    let executable = message["executable"].as_str()?;
+    if message["profile"]["test"] != true {
+        return None;
+    }
+    let manifest = PathBuf::from(message["manifest_path"].as_str()?);
+    let package = manifest.parent()?.to_path_buf();
+    let folder = package.file_name()?.to_string_lossy().into_owned();
+    let target = message["target"]["name"].as_str()?;
+    let name = match message["target"]["kind"][0].as_str()? {
+        "lib" => format!("unit {folder}"),
+        "bin" => format!("unit {folder} (bin {target})"),
+        kind => format!("{kind} {folder}/{target}"),
+    };
+    Some(TestProgram {
+        name,
+        package,
+        executable: executable.into(),
+    })
+}
+
+fn docs(project: &Project, report: &mut Report) {
+    let arguments = [
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--locked",
+        "--document-private-items",
+    ];
+    let mut command = shell::cargo(&project.root, &arguments);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    command_check(report, "docs", command);
+}
+
+fn real_clients(project: &Project, report: &mut Report) {
+    let arguments = ["build", "--release", "--locked", "--package", "leveret"];
+    if cargo_check(project, report, "release build", &arguments) {
+        let broker = Broker::Leveret(project.target.join("release/leveret"));
+        let all = clients::select(None).unwrap_or_default();
+        clients::run(project, &broker, &all, Extent::Full, report);
+    }
+}
+
+/// A few tests of one client against an unoptimised broker.
+fn smoke(project: &Project, report: &mut Report) {
+    if cargo_check(
+        project,
+        report,
+        "build",
+        &["build", "--locked", "--package", "leveret"],
+    ) {
+        let broker = Broker::Leveret(project.target.join("debug/leveret"));
+        let pika = clients::select(Some("pika")).unwrap_or_default();
+        clients::run(project, &broker, &pika, Extent::Smoke, report);
+    }
+}

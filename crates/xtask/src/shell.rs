@@ -1,0 +1,134 @@
+//! Running other programs: echoed, with their output kept, never longer than a limit.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+/// Longer than any single step takes on two cores, compiling from nothing included.
+pub(crate) const STEP_TIME_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// What a program said and whether it succeeded.
+pub(crate) struct Output {
+    /// Exit status 0, within the time limit.
+    pub(crate) success: bool,
+    /// Standard output and standard error in the order written.
+    pub(crate) text: String,
+}
+
+/// Cargo, as it was called, in the project's root.
+pub(crate) fn cargo(root: &Path, arguments: &[&str]) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.current_dir(root).args(arguments);
+    command
+}
+
+/// Runs `command` to its end and keeps its output.
+///
+/// # Errors
+/// The program cannot be started or read.
+pub(crate) fn capture(mut command: Command) -> Result<Output> {
+    let shown = show(&command);
+    let (reader, writer) = io::pipe()?;
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer);
+    let child = command
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("starting {shown}"))?;
+    // The command holds the pipe's writing end; reading ends only once it is closed.
+    drop(command);
+    let (finished, watch) = mpsc::channel();
+    let group = child.id();
+    let watchdog = thread::spawn(move || {
+        let late = watch.recv_timeout(STEP_TIME_MAX) == Err(mpsc::RecvTimeoutError::Timeout);
+        if late {
+            signal(group, "KILL");
+        }
+        late
+    });
+    let (text, status) = read_and_wait(reader, child)?;
+    let _ = finished.send(());
+    let late = watchdog.join().unwrap_or(true);
+    let mut output = Output {
+        success: status && !late,
+        text,
+    };
+    if late {
+        writeln!(
+            output.text,
+            "stopped after {} s: {shown}",
+            STEP_TIME_MAX.as_secs()
+        )?;
+    }
+    Ok(output)
+}
+
+/// Runs `command` to its end with its output shown.
+///
+/// # Errors
+/// The program cannot be started, or fails.
+pub(crate) fn run(mut command: Command) -> Result<()> {
+    let shown = show(&command);
+    let status = command
+        .status()
+        .with_context(|| format!("starting {shown}"))?;
+    if !status.success() {
+        bail!("{status}: {shown}");
+    }
+    Ok(())
+}
+
+/// Runs `command` quietly; its output becomes the error when it fails.
+///
+/// # Errors
+/// The program cannot be started, or fails.
+pub(crate) fn require(command: Command) -> Result<String> {
+    let shown = show(&command);
+    let output = capture(command)?;
+    if !output.success {
+        bail!("{shown} failed:\n{}", output.text);
+    }
+    Ok(output.text)
+}
+
+/// Sends a signal to every process of a group that this program started.
+pub(crate) fn signal(group: u32, name: &str) {
+    let target = format!("-{group}");
+    let _ = Command::new("kill")
+        .args(["-s", name, "--", &target])
+        .stderr(Stdio::null())
+        .status();
+}
+
+/// Whether a program of this name can be run.
+pub(crate) fn exists(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn read_and_wait(reader: io::PipeReader, mut child: Child) -> Result<(String, bool)> {
+    let mut text = String::new();
+    for line in BufReader::new(reader).split(b'\n') {
+        text.push_str(&String::from_utf8_lossy(&line?));
+        text.push('\n');
+    }
+    Ok((text, child.wait()?.success()))
+}
+
+fn show(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
