@@ -29,10 +29,12 @@ impl Names {
         let mut words = [mix(count), mix(count ^ mix(self.seed))];
         let mut name = String::with_capacity(prefix.len() + LENGTH);
         name.push_str(prefix);
-        for place in 0..LENGTH {
-            let word = &mut words[usize::from(place >= LENGTH / 2)];
-            name.push(char::from(ALPHABET[(*word % 64) as usize]));
-            *word /= 64;
+        for word in &mut words {
+            for _ in 0..LENGTH / 2 {
+                let letter = ALPHABET.get((*word % 64) as usize);
+                name.extend(letter.copied().map(char::from));
+                *word /= 64;
+            }
         }
         name
     }

@@ -259,43 +259,47 @@ impl Load<'_> {
             return 0;
         }
         let state = &mut *guard;
+        let mut pump = Pump::new(cell, work);
         for (index, publish) in self.batch.iter().enumerate() {
-            let persistent = cell.lane.is_some() && delivery_mode(publish.header) == PERSISTENT;
-            let body = match self.blobs.get(index) {
-                Some(Some(blob)) => MessageBody::Shared(blob),
-                _ => MessageBody::Inline(publish.body),
-            };
-            let message = Message {
-                route: self.batch.route,
-                header: publish.header,
-                body,
-                expiry_ms: None,
-                persistent,
-                deliveries: 0,
-            };
-            let pushed = if persistent && !store_admits {
+            let message = self.message(cell, index, publish);
+            let pushed = if message.persistent && !store_admits {
                 Err(leveret_queue::Refused)
             } else {
-                state.queue.push(&message, &mut Pump::new(cell, work))
+                state.queue.push(&message, &mut pump)
             };
             match (pushed, cell.lane) {
-                (Ok(seq), Some(lane)) if persistent => {
+                (Ok(seq), Some(lane)) if message.persistent => {
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
-                    work.targets.push((index, lane, seq));
+                    pump.work.targets.push((index, lane, seq));
                 }
                 (Ok(_), _) => {}
                 (Err(_), _) => refused |= 1 << index,
             }
         }
-        if !std::mem::replace(&mut state.warm, true) {
-            work.warm.push(Arc::clone(cell));
-        }
-        let mut pump = Pump::new(cell, work);
         state.queue.pump(&mut pump);
         state.queue.trim(&mut pump);
         drop(pump);
+        if !state.warm && state.queue.is_grown() {
+            state.warm = true;
+            work.warm.push(Arc::clone(cell));
+        }
         work.pause |= state.queue.ready_bytes() > PAUSE_BYTES && state.queue.has_credit();
         refused
+    }
+
+    fn message<'a>(&'a self, cell: &QueueCell, index: usize, publish: Publish<'a>) -> Message<'a> {
+        let body = match self.blobs.get(index) {
+            Some(Some(blob)) => MessageBody::Shared(blob),
+            _ => MessageBody::Inline(publish.body),
+        };
+        Message {
+            route: self.batch.route,
+            header: publish.header,
+            body,
+            expiry_ms: None,
+            persistent: cell.lane.is_some() && delivery_mode(publish.header) == PERSISTENT,
+            deliveries: 0,
+        }
     }
 
     /// Writes each message once into the turn's records, with all its durable targets.

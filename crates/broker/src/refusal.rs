@@ -77,7 +77,7 @@ impl Refusal {
     /// The fault it becomes on `channel`, for the method `id`.
     #[must_use]
     pub fn fault(self, channel: u16, vhost: &str, id: (u16, u16)) -> Fault {
-        use SoftCode::{AccessRefused, NotFound, PreconditionFailed, ResourceLocked};
+        use SoftCode::{AccessRefused, NotFound, ResourceLocked};
         let (code, text) = match self {
             Self::NoExchange(name) => {
                 (NotFound, format!("no exchange '{name}' in vhost '{vhost}'"))
@@ -106,50 +106,7 @@ impl Refusal {
             ),
             Self::Denied(text) => (AccessRefused, text),
             Self::Locked(name) => (ResourceLocked, locked(&name, vhost)),
-            Self::UnknownDeliveryTag(tag) => {
-                (PreconditionFailed, format!("unknown delivery tag {tag}"))
-            }
-            Self::UnknownExchangeType(kind) => (
-                PreconditionFailed,
-                format!("unknown exchange type '{kind}'"),
-            ),
-            Self::Inequivalent {
-                argument,
-                kind,
-                name,
-                difference,
-            } => (
-                PreconditionFailed,
-                format!(
-                    "inequivalent arg '{argument}' for {kind} '{name}' in vhost '{vhost}': \
-                     {difference}"
-                ),
-            ),
-            Self::InvalidArgument {
-                argument,
-                kind,
-                name,
-                reason,
-            } => (
-                PreconditionFailed,
-                format!(
-                    "invalid arg '{argument}' for {kind} '{name}' in vhost '{vhost}': {reason}"
-                ),
-            ),
-            Self::InvalidProperty(property, name) => (
-                PreconditionFailed,
-                format!("invalid property '{property}' for queue '{name}' in vhost '{vhost}'"),
-            ),
-            Self::InUse(kind, name) => (
-                PreconditionFailed,
-                format!("{kind} '{name}' in vhost '{vhost}' in use"),
-            ),
-            Self::NotEmpty(name) => (
-                PreconditionFailed,
-                format!("queue '{name}' in vhost '{vhost}' not empty"),
-            ),
-            Self::Limit(text) | Self::Precondition(text) => (PreconditionFailed, text),
-            hard => return hard.hard_fault(id),
+            other => return other.precondition(channel, vhost, id),
         };
         Fault::Channel {
             channel,
@@ -157,6 +114,39 @@ impl Refusal {
             text,
             method: id,
         }
+    }
+
+    /// Refusals that are failed preconditions; the rest is worse.
+    fn precondition(self, channel: u16, vhost: &str, id: (u16, u16)) -> Fault {
+        let text = match self {
+            Self::UnknownDeliveryTag(tag) => format!("unknown delivery tag {tag}"),
+            Self::UnknownExchangeType(kind) => format!("unknown exchange type '{kind}'"),
+            Self::Inequivalent {
+                argument,
+                kind,
+                name,
+                difference,
+            } => format!(
+                "inequivalent arg '{argument}' for {kind} '{name}' in vhost '{vhost}': \
+                     {difference}"
+            ),
+            Self::InvalidArgument {
+                argument,
+                kind,
+                name,
+                reason,
+            } => {
+                format!("invalid arg '{argument}' for {kind} '{name}' in vhost '{vhost}': {reason}")
+            }
+            Self::InvalidProperty(property, name) => {
+                format!("invalid property '{property}' for queue '{name}' in vhost '{vhost}'")
+            }
+            Self::InUse(kind, name) => format!("{kind} '{name}' in vhost '{vhost}' in use"),
+            Self::NotEmpty(name) => format!("queue '{name}' in vhost '{vhost}' not empty"),
+            Self::Limit(text) | Self::Precondition(text) => text,
+            hard => return hard.hard_fault(id),
+        };
+        Fault::channel(channel, SoftCode::PreconditionFailed, text, id)
     }
 
     /// Refusals that close the connection.

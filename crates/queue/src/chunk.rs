@@ -8,8 +8,8 @@ use leveret_record::{
 };
 use parking_lot::Mutex;
 
-/// A queue that holds one message pays for 256 bytes, a long one for 256 KiB at a time.
-const CHUNK_BYTES_MIN: usize = 256;
+/// A queue that holds one message pays for 192 bytes, a long one for 256 KiB at a time.
+const CHUNK_BYTES_MIN: usize = 192;
 const CHUNK_BYTES_MAX: usize = 256 * 1024;
 const CHUNK_GROWTH: usize = 4;
 /// Free chunks of the largest size kept for any queue: 16 MiB.
@@ -43,7 +43,28 @@ pub struct Message<'a> {
     pub deliveries: u8,
 }
 
-impl Message<'_> {
+impl<'a> Message<'a> {
+    /// The message as it will be stored, all but its place.
+    pub(crate) fn as_record(&self) -> (Record<'a>, Option<&'a Arc<Blob>>) {
+        let (body, blob) = match self.body {
+            MessageBody::Inline(bytes) => (Body::Inline(bytes), None),
+            MessageBody::Shared(blob) => {
+                let len = u32::try_from(blob.len()).unwrap_or(u32::MAX);
+                (Body::Blob { index: 0, len }, Some(blob))
+            }
+        };
+        let record = Record {
+            seq_low: 0,
+            deliveries: self.deliveries,
+            persistent: self.persistent,
+            expiry_ms: self.expiry_ms,
+            route: self.route,
+            header: self.header,
+            body,
+        };
+        (record, blob)
+    }
+
     /// Body size in bytes.
     #[must_use]
     pub fn body_len(&self) -> u64 {
@@ -165,12 +186,12 @@ impl Drop for Chunk {
 /// second allocation.
 #[derive(Debug, Default)]
 pub(crate) struct Chunks {
-    older: VecDeque<Chunk>,
     tail: Chunk,
     /// Identity of the oldest chunk; identities count up by one.
     first: u32,
     /// Before the first record never read.
     cursor: Position,
+    older: VecDeque<Chunk>,
 }
 
 impl Chunks {
@@ -199,22 +220,8 @@ impl Chunks {
 
     /// Appends a record at the end.
     pub(crate) fn append(&mut self, message: &Message<'_>, seq_low: u32) {
-        let (body, blob) = match message.body {
-            MessageBody::Inline(bytes) => (Body::Inline(bytes), None),
-            MessageBody::Shared(blob) => {
-                let len = u32::try_from(blob.len()).unwrap_or(u32::MAX);
-                (Body::Blob { index: 0, len }, Some(blob))
-            }
-        };
-        let mut record = Record {
-            seq_low,
-            deliveries: message.deliveries,
-            persistent: message.persistent,
-            expiry_ms: message.expiry_ms,
-            route: message.route,
-            header: message.header,
-            body,
-        };
+        let (mut record, blob) = message.as_record();
+        record.seq_low = seq_low;
         let len = record.stored_len();
         if !self.tail.has_room(len) {
             self.grow(len);
@@ -368,6 +375,10 @@ impl Chunks {
         }
         self.tail.free();
         true
+    }
+
+    pub(crate) fn is_grown(&self) -> bool {
+        self.tail.data.capacity() > CHUNK_BYTES_MIN
     }
 
     /// Bytes of chunk memory held.

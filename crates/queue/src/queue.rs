@@ -80,18 +80,22 @@ pub struct Counters {
 /// One queue.
 ///
 /// Invariant: `ready` counts the records at and after the cursor plus `requeued`.
+///
+/// Fields are laid out by how often a publish touches them: a message to 100,000 queues costs a
+/// cache miss for each line.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Queue<C> {
-    chunks: Chunks,
-    requeued: BTreeMap<u64, Position>,
-    consumers: Consumers<C>,
     limits: Limits,
-    counters: Counters,
     next_seq: u64,
     ready: u64,
     ready_bytes: u64,
     unacked: u64,
     unacked_bytes: u64,
+    chunks: Chunks,
+    consumers: Consumers<C>,
+    counters: Counters,
+    requeued: BTreeMap<u64, Position>,
 }
 
 impl<C> Queue<C> {
@@ -130,7 +134,48 @@ impl<C> Queue<C> {
             }
         }
         self.counters.published += 1;
+        if self.ready == 0 && self.consumers.any_ready() && self.pass_on(message, sink) {
+            return Ok(self.next_seq - 1);
+        }
         Ok(self.append(message, bytes))
+    }
+
+    /// Hands a message straight to a consumer that will not settle it: it is never stored.
+    fn pass_on(&mut self, message: &Message<'_>, sink: &mut impl Sink<C>) -> bool {
+        let mut turn = self.consumers.turn();
+        let Some((key, consumer)) = self.consumers.next(&mut turn) else {
+            return false;
+        };
+        if !consumer.asked.no_ack {
+            return false;
+        }
+        let (record, blob) = message.as_record();
+        let unacked = Unacked {
+            seq: self.next_seq,
+            body_len: record.body.len(),
+            deliveries: record.deliveries,
+            persistent: record.persistent,
+            ..Unacked::default()
+        };
+        if sink.offer(
+            consumer,
+            key,
+            &Delivery {
+                record,
+                blob,
+                unacked,
+            },
+        ) == Offer::Refused
+        {
+            return false;
+        }
+        self.consumers.took(turn, key);
+        self.next_seq += 1;
+        self.counters.delivered_no_ack += 1;
+        if unacked.persistent {
+            sink.gone(unacked.seq, Gone::Sent);
+        }
+        true
     }
 
     /// Appends a message whatever the limits: what recovery found.
@@ -482,6 +527,12 @@ impl<C> Queue<C> {
     /// Gives the memory of an empty queue back; `false` when it still holds messages.
     pub fn shrink(&mut self) -> bool {
         self.chunks.shrink()
+    }
+
+    /// Whether the queue holds more memory than a queue that was ever used may keep.
+    #[must_use]
+    pub fn is_grown(&self) -> bool {
+        self.chunks.is_grown()
     }
 
     /// Bytes of chunk memory held.

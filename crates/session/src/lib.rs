@@ -18,10 +18,12 @@ mod batch;
 mod confirms;
 mod content;
 mod fault;
+mod handshake;
 mod outbound;
 mod outlet;
 mod ring;
 mod session;
+mod whole;
 
 pub use batch::{BATCH_MAX, Publish, Publishes, Settlement, Verdict};
 pub use confirms::{Confirm, Confirms, Mark};

@@ -8,27 +8,19 @@
 use std::sync::Arc;
 
 use leveret_codec::{
-    ChannelCloseOk, ChannelOpenOk, ConnectionCloseOk, ConnectionOpenOk, ConnectionStart,
-    ConnectionTune, ConnectionTuneOk, FRAME_MIN_SIZE, Frame, FrameKind, HardCode, Method,
-    PROTOCOL_HEADER, RawTable, SoftCode, decode_ack, decode_header, decode_nack, decode_publish,
-    decode_reject, frame, method_id,
+    ChannelCloseOk, ChannelOpenOk, ConnectionCloseOk, Frame, FrameKind, HardCode, Method, RawTable,
+    SoftCode, decode_header, frame, method_id,
 };
 
-use crate::batch::{BATCH_MAX, Place, Publishes, Settlement, Verdict};
+use crate::batch::{BATCH_MAX, Place, Publishes, Settlement};
 use crate::content::{Assembled, Content, unexpected};
 use crate::fault::Fault;
+use crate::whole::{ACK, NACK, PUBLISH, REJECT, Run, completes_soon, settlement, whole_message};
 
 /// Largest frame before the client has agreed to one, as RabbitMQ 4.1 has it.
 const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
-/// A message that could still be completed by the next read stays in the read buffer up to here.
-const IN_PLACE_BYTES_MAX: usize = 16 * 1024;
 /// No AMQP 0-9-1 broker takes larger ones.
 const BODY_BYTES_CEILING: u64 = 512 * 1024 * 1024;
-
-const PUBLISH: (u16, u16) = (60, 40);
-const ACK: (u16, u16) = (60, 80);
-const REJECT: (u16, u16) = (60, 90);
-const NACK: (u16, u16) = (60, 120);
 
 /// What the server offers and bounds.
 #[derive(Clone, Debug)]
@@ -89,7 +81,7 @@ pub enum Event<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(crate) enum Stage {
     Header,
     StartOk,
     TuneOk,
@@ -109,16 +101,16 @@ struct Channel {
 /// The reader's half of a connection.
 #[derive(Debug)]
 pub struct Session {
-    config: Arc<SessionConfig>,
-    stage: Stage,
-    frame_max: u32,
-    channel_max: u16,
-    heartbeat_s: u16,
+    pub(crate) config: Arc<SessionConfig>,
+    pub(crate) stage: Stage,
+    pub(crate) frame_max: u32,
+    pub(crate) channel_max: u16,
+    pub(crate) heartbeat_s: u16,
     channels: Vec<Option<Box<Channel>>>,
     assembly_bytes: usize,
     places: Vec<Place>,
     settlements: Vec<Settlement>,
-    replies: Vec<u8>,
+    pub(crate) replies: Vec<u8>,
 }
 
 impl Session {
@@ -187,98 +179,6 @@ impl Session {
             Stage::Ended => Ok(Event::Ended),
             Stage::StartOk | Stage::TuneOk | Stage::Open => self.handshake(input, at),
         }
-    }
-
-    fn protocol_header<'a>(&mut self, input: &[u8], at: &mut usize) -> Result<Event<'a>, Fault> {
-        let Some(header) = input.get(*at..).and_then(|rest| rest.first_chunk::<8>()) else {
-            return Ok(Event::Pending);
-        };
-        *at += header.len();
-        if *header != PROTOCOL_HEADER && header != b"AMQP\x01\x01\x00\x09" {
-            if !speaks_http_or_tls(header) {
-                self.replies.extend_from_slice(&PROTOCOL_HEADER);
-            }
-            self.stage = Stage::Ended;
-            return Ok(Event::Ended);
-        }
-        let properties = RawTable::parse(&self.config.server_properties).map_err(Fault::from)?;
-        let start = ConnectionStart {
-            version_major: 0,
-            version_minor: 9,
-            server_properties: properties,
-            mechanisms: self.config.mechanisms.as_bytes(),
-            locales: b"en_US",
-        };
-        Method::from(start).encode(0, &mut self.replies);
-        self.stage = Stage::StartOk;
-        Ok(Event::Progress)
-    }
-
-    fn handshake<'a>(&'a mut self, input: &'a [u8], at: &mut usize) -> Result<Event<'a>, Fault> {
-        let Some((frame, len)) = frame(input.get(*at..).unwrap_or_default(), self.frame_max)?
-        else {
-            return Ok(Event::Pending);
-        };
-        *at += len;
-        if frame.kind == FrameKind::Heartbeat {
-            return Ok(Event::Progress);
-        }
-        if frame.kind != FrameKind::Method || frame.channel != 0 {
-            return Err(unexpected("expected a connection method on channel 0"));
-        }
-        match (self.stage, Method::decode(frame.payload)?) {
-            (Stage::StartOk, Method::ConnectionStartOk(ok)) => Ok(Event::Login {
-                client_properties: ok.client_properties,
-                mechanism: ok.mechanism,
-                response: ok.response,
-            }),
-            (Stage::TuneOk, Method::ConnectionTuneOk(ok)) => {
-                self.tuned(ok)?;
-                Ok(Event::Progress)
-            }
-            (Stage::Open, Method::ConnectionOpen(open)) => Ok(Event::Open {
-                vhost: open.virtual_host,
-            }),
-            (_, Method::ConnectionClose(_)) => Ok(Event::Closed),
-            (_, method) => Err(Fault::connection(
-                HardCode::CommandInvalid,
-                format!("unexpected method {} before connection.open", method.name()),
-                method.id(),
-            )),
-        }
-    }
-
-    /// The login was accepted: proposes limits.
-    pub fn tune(&mut self) {
-        let tune = ConnectionTune {
-            channel_max: self.config.channel_max,
-            frame_max: self.config.frame_max,
-            heartbeat: self.config.heartbeat_s,
-        };
-        Method::from(tune).encode(0, &mut self.replies);
-        self.stage = Stage::TuneOk;
-    }
-
-    fn tuned(&mut self, ok: ConnectionTuneOk) -> Result<(), Fault> {
-        negotiated(
-            "frame_max",
-            ok.frame_max,
-            FRAME_MIN_SIZE,
-            self.config.frame_max,
-        )?;
-        let channel_max = u32::from(self.config.channel_max);
-        negotiated("channel_max", u32::from(ok.channel_max), 1, channel_max)?;
-        self.frame_max = ok.frame_max;
-        self.channel_max = ok.channel_max;
-        self.heartbeat_s = ok.heartbeat;
-        self.stage = Stage::Open;
-        Ok(())
-    }
-
-    /// The virtual host was accepted.
-    pub fn open_ok(&mut self) {
-        Method::from(ConnectionOpenOk {}).encode(0, &mut self.replies);
-        self.stage = Stage::Running;
     }
 
     /// Discards everything until `connection.close-ok`.
@@ -597,149 +497,6 @@ impl Session {
     }
 }
 
-/// Messages that follow each other: where their route is and where they end.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    channel: u16,
-    route: (usize, usize),
-    end: usize,
-}
-
-/// One message whose frames follow each other without others between.
-struct Whole {
-    channel: u16,
-    run: Run,
-    header: (usize, usize),
-    body: (usize, usize),
-    mandatory: bool,
-}
-
-impl Whole {
-    fn place(&self) -> Option<Place> {
-        let range =
-            |(from, to): (usize, usize)| Some((u32::try_from(from).ok()?, u32::try_from(to).ok()?));
-        Some(Place {
-            header: range(self.header)?,
-            body: range(self.body)?,
-            mandatory: self.mandatory,
-        })
-    }
-}
-
-/// Reads publish, content header and body frame at `start`, if they are all there and lawful;
-/// anything else goes frame by frame, where errors are found.
-#[inline]
-fn whole_message(input: &[u8], start: usize, frame_max: u32) -> Option<Whole> {
-    let (method, len) = frame(input.get(start..)?, frame_max).ok()??;
-    if method.kind != FrameKind::Method || method_id(method.payload).ok()? != PUBLISH {
-        return None;
-    }
-    let publish = decode_publish(method.payload).ok()?;
-    if publish.immediate {
-        return None;
-    }
-    let header_at = start + len;
-    let (header, len) = frame(input.get(header_at..)?, frame_max).ok()??;
-    if header.kind != FrameKind::Header || header.channel != method.channel {
-        return None;
-    }
-    let content = decode_header(header.payload).ok()?;
-    if content.class_id != PUBLISH.0 || content.weight != 0 {
-        return None;
-    }
-    let body_at = header_at + len;
-    let (body, end) = if content.body_size == 0 {
-        ((body_at, body_at), body_at)
-    } else {
-        let (body, len) = frame(input.get(body_at..)?, frame_max).ok()??;
-        let whole = body.kind == FrameKind::Body
-            && body.channel == method.channel
-            && body.payload.len() as u64 == content.body_size;
-        if !whole {
-            return None;
-        }
-        (payload_range(body_at, body.payload.len()), body_at + len)
-    };
-    // Behind the frame head, class, method and ticket.
-    let route_at = start + FRAME_HEAD_BYTES + 6;
-    let route = (route_at, route_at + publish.route.len());
-    Some(Whole {
-        channel: method.channel,
-        run: Run {
-            channel: method.channel,
-            route,
-            end,
-        },
-        header: payload_range(header_at, header.payload.len()),
-        body,
-        mandatory: publish.mandatory,
-    })
-}
-
-const FRAME_HEAD_BYTES: usize = 7;
-
-const fn payload_range(frame_at: usize, len: usize) -> (usize, usize) {
-    (
-        frame_at + FRAME_HEAD_BYTES,
-        frame_at + FRAME_HEAD_BYTES + len,
-    )
-}
-
-/// Whether the message that begins here is merely cut off by the end of the read, and small.
-///
-/// Frames of other channels in between mean that it must be put together frame by frame: whoever
-/// sent them may wait for an answer before going on.
-fn completes_soon(rest: &[u8]) -> bool {
-    let channel = rest.get(1..3);
-    let mut at = 0;
-    for kind in 1..=3u8 {
-        let frame = rest.get(at..).unwrap_or_default();
-        let Some(len) = leveret_codec::frame_len(frame) else {
-            return at <= IN_PLACE_BYTES_MAX;
-        };
-        if frame.first() != Some(&kind) || frame.get(1..3) != channel {
-            return false;
-        }
-        at += len;
-        if at > rest.len() {
-            return at <= IN_PLACE_BYTES_MAX;
-        }
-    }
-    false
-}
-
-fn settlement(payload: &[u8]) -> Result<Option<Settlement>, Fault> {
-    let method = method_id(payload)?;
-    let requeue = |requeue| {
-        if requeue {
-            Verdict::Requeue
-        } else {
-            Verdict::Discard
-        }
-    };
-    let (tag, multiple, verdict) = match method {
-        ACK => {
-            let ack = decode_ack(payload)?;
-            (ack.delivery_tag, ack.multiple, Verdict::Ack)
-        }
-        NACK => {
-            let nack = decode_nack(payload)?;
-            (nack.delivery_tag, nack.multiple, requeue(nack.requeue))
-        }
-        REJECT => {
-            let reject = decode_reject(payload)?;
-            (reject.delivery_tag, false, requeue(reject.requeue))
-        }
-        _ => return Ok(None),
-    };
-    Ok(Some(Settlement {
-        tag,
-        multiple,
-        verdict,
-        method,
-    }))
-}
-
 fn check_body_size(channel: u16, size: u64, max: u64) -> Result<(), Fault> {
     if size > BODY_BYTES_CEILING {
         let text = format!("content of {size} bytes is announced, {BODY_BYTES_CEILING} at most");
@@ -755,30 +512,6 @@ fn check_body_size(channel: u16, size: u64, max: u64) -> Result<(), Fault> {
         ));
     }
     Ok(())
-}
-
-fn negotiated(name: &str, client: u32, min: u32, max: u32) -> Result<(), Fault> {
-    let text = if client != 0 && client < min {
-        format!("negotiated {name} = {client} is lower than the minimum allowed value ({min})")
-    } else if max != 0 && (client == 0 || client > max) {
-        format!("negotiated {name} = {client} is higher than the maximum allowed value ({max})")
-    } else {
-        return Ok(());
-    };
-    Err(Fault::connection(HardCode::NotAllowed, text, (10, 31)))
-}
-
-fn speaks_http_or_tls(header: &[u8; 8]) -> bool {
-    const HTTP: [&[u8]; 7] = [
-        b"GET ",
-        b"POST ",
-        b"PUT ",
-        b"HEAD ",
-        b"DELETE ",
-        b"OPTIONS ",
-        b"CONNECT ",
-    ];
-    header.starts_with(&[0x16, 0x03]) || HTTP.iter().any(|method| header.starts_with(method))
 }
 
 fn not_open(method: (u16, u16)) -> Fault {

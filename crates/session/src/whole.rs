@@ -1,0 +1,160 @@
+//! Messages and settlements found whole in one read, before anything is copied.
+
+use leveret_codec::{
+    FrameKind, decode_ack, decode_header, decode_nack, decode_publish, decode_reject, frame,
+    method_id,
+};
+
+use crate::batch::{Place, Settlement, Verdict};
+use crate::fault::Fault;
+
+/// A message that could still be completed by the next read stays in the read buffer up to here.
+const IN_PLACE_BYTES_MAX: usize = 16 * 1024;
+
+pub(crate) const PUBLISH: (u16, u16) = (60, 40);
+pub(crate) const ACK: (u16, u16) = (60, 80);
+pub(crate) const REJECT: (u16, u16) = (60, 90);
+pub(crate) const NACK: (u16, u16) = (60, 120);
+
+/// Messages that follow each other: where their route is and where they end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) channel: u16,
+    pub(crate) route: (usize, usize),
+    pub(crate) end: usize,
+}
+
+/// One message whose frames follow each other without others between.
+pub(crate) struct Whole {
+    pub(crate) channel: u16,
+    pub(crate) run: Run,
+    header: (usize, usize),
+    pub(crate) body: (usize, usize),
+    mandatory: bool,
+}
+
+impl Whole {
+    pub(crate) fn place(&self) -> Option<Place> {
+        let range =
+            |(from, to): (usize, usize)| Some((u32::try_from(from).ok()?, u32::try_from(to).ok()?));
+        Some(Place {
+            header: range(self.header)?,
+            body: range(self.body)?,
+            mandatory: self.mandatory,
+        })
+    }
+}
+
+/// Reads publish, content header and body frame at `start`, if they are all there and lawful;
+/// anything else goes frame by frame, where errors are found.
+#[inline]
+pub(crate) fn whole_message(input: &[u8], start: usize, frame_max: u32) -> Option<Whole> {
+    let (method, len) = frame(input.get(start..)?, frame_max).ok()??;
+    if method.kind != FrameKind::Method || method_id(method.payload).ok()? != PUBLISH {
+        return None;
+    }
+    let publish = decode_publish(method.payload).ok()?;
+    if publish.immediate {
+        return None;
+    }
+    let header_at = start + len;
+    let (header, len) = frame(input.get(header_at..)?, frame_max).ok()??;
+    if header.kind != FrameKind::Header || header.channel != method.channel {
+        return None;
+    }
+    let content = decode_header(header.payload).ok()?;
+    if content.class_id != PUBLISH.0 || content.weight != 0 {
+        return None;
+    }
+    let body_at = header_at + len;
+    let (body, end) = if content.body_size == 0 {
+        ((body_at, body_at), body_at)
+    } else {
+        let (body, len) = frame(input.get(body_at..)?, frame_max).ok()??;
+        let whole = body.kind == FrameKind::Body
+            && body.channel == method.channel
+            && body.payload.len() as u64 == content.body_size;
+        if !whole {
+            return None;
+        }
+        (payload_range(body_at, body.payload.len()), body_at + len)
+    };
+    // Behind the frame head, class, method and ticket.
+    let route_at = start + FRAME_HEAD_BYTES + 6;
+    let route = (route_at, route_at + publish.route.len());
+    Some(Whole {
+        channel: method.channel,
+        run: Run {
+            channel: method.channel,
+            route,
+            end,
+        },
+        header: payload_range(header_at, header.payload.len()),
+        body,
+        mandatory: publish.mandatory,
+    })
+}
+
+const FRAME_HEAD_BYTES: usize = 7;
+
+const fn payload_range(frame_at: usize, len: usize) -> (usize, usize) {
+    (
+        frame_at + FRAME_HEAD_BYTES,
+        frame_at + FRAME_HEAD_BYTES + len,
+    )
+}
+
+/// Whether the message that begins here is merely cut off by the end of the read, and small.
+///
+/// Frames of other channels in between mean that it must be put together frame by frame: whoever
+/// sent them may wait for an answer before going on.
+pub(crate) fn completes_soon(rest: &[u8]) -> bool {
+    let channel = rest.get(1..3);
+    let mut at = 0;
+    for kind in 1..=3u8 {
+        let frame = rest.get(at..).unwrap_or_default();
+        let Some(len) = leveret_codec::frame_len(frame) else {
+            return at <= IN_PLACE_BYTES_MAX;
+        };
+        if frame.first() != Some(&kind) || frame.get(1..3) != channel {
+            return false;
+        }
+        at += len;
+        if at > rest.len() {
+            return at <= IN_PLACE_BYTES_MAX;
+        }
+    }
+    false
+}
+
+pub(crate) fn settlement(payload: &[u8]) -> Result<Option<Settlement>, Fault> {
+    let method = method_id(payload)?;
+    let requeue = |requeue| {
+        if requeue {
+            Verdict::Requeue
+        } else {
+            Verdict::Discard
+        }
+    };
+    let (tag, multiple, verdict) = match method {
+        ACK => {
+            let ack = decode_ack(payload)?;
+            (ack.delivery_tag, ack.multiple, Verdict::Ack)
+        }
+        NACK => {
+            let nack = decode_nack(payload)?;
+            (nack.delivery_tag, nack.multiple, requeue(nack.requeue))
+        }
+        REJECT => {
+            let reject = decode_reject(payload)?;
+            (reject.delivery_tag, false, requeue(reject.requeue))
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(Settlement {
+        tag,
+        multiple,
+        verdict,
+        method,
+    }))
+}
