@@ -21,16 +21,20 @@ pub(crate) fn libtest(text: &str) -> Vec<Outcome> {
 /// pytest with `-v` and without colours: `FILE::NAME PASSED`.
 pub(crate) fn pytest(text: &str) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = Vec::new();
-    for line in text.lines().filter(|line| line.contains(".py::")) {
-        let Some((name, end)) = line.split_once(' ') else {
+    for line in text.lines() {
+        let words = [" PASSED", " FAILED", " ERROR", " SKIPPED"];
+        let Some(at) = words.iter().find_map(|word| line.find(word)) else {
             continue;
         };
+        let (name, end) = line.split_at(at);
         let ending = match end.split_whitespace().next() {
             Some("PASSED") => Ending::Passed,
             Some("SKIPPED") => Ending::Skipped(parenthesis(end)),
-            Some("FAILED" | "ERROR") => Ending::Failed,
-            _ => continue,
+            _ => Ending::Failed,
         };
+        if !name.contains(".py::") {
+            continue;
+        }
         // A test whose clean-up fails is reported twice; the failure counts.
         match outcomes.iter_mut().find(|outcome| outcome.name == name) {
             Some(outcome) if ending == Ending::Failed => outcome.ending = ending,
@@ -151,12 +155,12 @@ mod tests {
 
     #[test]
     fn pytest_lines() {
-        let text = "test_a.py::test_x PASSED\ntest_a.py::test_y[1] FAILED\n\
+        let text = "test_a.py::test_x PASSED\ntest_a.py::test_y[a b] FAILED\n\
                     test_a.py::test_z SKIPPED (no alarm (yet))\ntest_a.py::test_x ERROR\n\
                     ERROR test_a.py::test_x - boom\n";
         let expected = [
             failed("test_a.py::test_x"),
-            failed("test_a.py::test_y[1]"),
+            failed("test_a.py::test_y[a b]"),
             skipped("test_a.py::test_z", "no alarm (yet)"),
         ];
         assert_eq!(pytest(text), expected);

@@ -20,12 +20,8 @@ class Proxy:
     def cut(self):
         """Ends every connection now open."""
         pairs, self._pairs = self._pairs, []
-        for near, far in pairs:
-            for end in (near, far):
-                try:
-                    end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+        for pair in pairs:
+            self._end(*pair)
 
     def close(self):
         self._listener.close()
@@ -42,13 +38,19 @@ class Proxy:
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._relay, args=(source, sink), daemon=True).start()
 
-    @staticmethod
-    def _relay(source, sink):
+    def _relay(self, source, sink):
         try:
             while data := source.recv(65536):
                 sink.sendall(data)
         except OSError:
             pass
-        finally:
-            source.close()
-            sink.close()
+        self._end(source, sink)
+
+    @staticmethod
+    def _end(*sockets):
+        # A close alone would wait for the other thread's read; a shutdown ends that too.
+        for end in sockets:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass

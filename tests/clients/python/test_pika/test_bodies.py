@@ -59,7 +59,6 @@ def test_every_property_and_header_type(channel, queue):
         "false": False,
         "none": None,
         "decimal": Decimal("3.14"),
-        "float": 2.5,
         "list": [1, "two", [3], {"four": 4}],
         "table": {"a": {"b": {"c": 1}}},
         "time": datetime.datetime(2024, 5, 6, 7, 8, 9),

@@ -1,6 +1,9 @@
 """What comes back to a queue: where it stands, in which order, and marked as redelivered."""
 
+import pika
 import pytest
+
+from proxy import Proxy
 
 
 def take(channel, queue, count):
@@ -81,11 +84,12 @@ def test_closing_the_connection(connect, channel, shared, fill, ready, eventuall
     assert drain(channel, shared) == ORDER
 
 
-def test_losing_the_connection(url, connect, channel, shared, fill, ready, eventually):
+def test_losing_the_connection(url, channel, shared, fill, ready, eventually):
     fill(shared, range(5))
-    other = connect()
+    proxy = Proxy(url)
+    other = pika.BlockingConnection(pika.URLParameters(proxy.url))
     take(other.channel(), shared, 3)
-    other._impl._transport.abort()
+    proxy.close()
     eventually(lambda: ready(shared) == 5)
     assert drain(channel, shared) == ORDER
 
@@ -111,9 +115,7 @@ def test_cancel_keeps_deliveries_with_the_channel(channel, queue, fill, consume,
     channel.basic_qos(prefetch_count=3)
     fill(queue, range(3))
     inbox = consume(queue).wait(3)
-    # A second channel knows nothing of pika's own requeueing on cancel.
-    channel._impl.basic_cancel(inbox.tag)
-    inbox.connection.process_data_events(0.2)
+    channel.basic_cancel(inbox.tag)
     assert ready(queue) == 0
     channel.basic_ack(inbox.tags[-1], multiple=True)
     channel.queue_declare(queue, passive=True)
