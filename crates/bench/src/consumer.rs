@@ -166,7 +166,7 @@ impl Consumer {
 
     /// Acknowledges the rest and closes; anything delivered beyond what was published fails.
     pub fn close(mut self) -> Result<(), String> {
-        if self.ack_every > 0 && self.checker.delivery_tag() > 0 {
+        if self.ack_every > 0 && self.checker.delivery_tag() > self.acked {
             let last = *self.ack.up_to(self.checker.delivery_tag());
             self.stream.write_all(&last).map_err(text)?;
         }

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use leveret_bench::brokers::{Broker, Floor, Recipe};
 use leveret_bench::compare::{self, Effort};
 use leveret_bench::floor::{pipe, relay};
-use leveret_bench::{commit, process, report, scenario};
+use leveret_bench::{cleanup, commit, process, report, scenario};
 
 /// Measures brokers against each other and against the machine's floors.
 #[derive(Parser)]
@@ -88,6 +88,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         window,
     };
     process::raise_open_files();
+    cleanup::on_signals()?;
     let mut brokers = brokers(arguments)?;
     let floors = [Floor::Pipe, Floor::Relay, Floor::Fanout];
     let mut floors = floors.map(|floor| (floor, Broker::floor(floor)));
