@@ -1,3 +1,55 @@
-//! The Leveret broker.
+//! The `leveret` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use leveret::config::{Arguments, Config};
+use leveret::{logging, server};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match Config::load(&arguments) {
+        Ok(config) if arguments.check_config => check(&config),
+        Ok(config) => start(&config),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(CONFIGURATION_REFUSED)
+        }
+    }
+}
+
+fn start(config: &Config) -> ExitCode {
+    if let Err(error) = logging::start(&config.log) {
+        eprintln!("cannot start logging: {error}");
+        return ExitCode::FAILURE;
+    }
+    match server::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints the settings in force, in the form of a configuration file.
+fn check(config: &Config) -> ExitCode {
+    let file = config.file.as_ref().map(|path| path.display().to_string());
+    println!(
+        "# configuration is valid; file: {}",
+        file.as_deref().unwrap_or("none")
+    );
+    match toml::to_string(config) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Exit code for a configuration that is refused, as for a wrong command line.
+const CONFIGURATION_REFUSED: u8 = 2;

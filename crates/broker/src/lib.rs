@@ -1,1 +1,44 @@
-//! Vhosts, publish, consume and settle, over router, queues and store.
+//! Vhosts, publish, consume and settle: runs a session's batches against router, queues and store.
+//!
+//! Everything here is synchronous and driven from outside: bytes and the time come in through
+//! [`Connection::receive`], what must be written waits in outlets, and [`Work`] says whom to flush.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod access;
+mod arguments;
+mod broker;
+mod cell;
+mod channel;
+mod close;
+mod connection;
+mod consume;
+mod exchanges;
+mod login;
+mod names;
+mod publish;
+mod pump;
+mod queues;
+mod refusal;
+mod routes;
+mod settle;
+mod tick;
+mod vhost;
+
+pub use access::{Access, Denied};
+pub use broker::{Broker, BrokerConfig, ConnectionId, Identity, Peer, QueueDefaults};
+pub use cell::{Handle, QueueCell, QueueSpec, QueueState, SharedOutlet};
+pub use connection::{Connection, Origin, Turn};
+pub use pump::{Work, resume};
+pub use queues::Condition;
+pub use refusal::Refusal;
+pub use tick::Ticker;
+pub use vhost::{Directory, Vhost};

@@ -1,1 +1,48 @@
-//! Exchanges, bindings and routes.
+//! Exchanges, bindings and routes of one virtual host.
+//!
+//! Synchronous and deterministic. The router knows queues by name and id only, and nothing of
+//! bodies, permissions, policies or limits: the broker asks those before it calls.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        reason = "a test may fail loudly"
+    )
+)]
+
+mod bindings;
+mod equivalence;
+mod erlang;
+mod exact;
+mod exchange;
+mod hash;
+mod headers;
+mod index;
+mod listing;
+mod refused;
+mod route;
+mod router;
+mod seen;
+mod slab;
+mod targets;
+mod topology;
+mod trie;
+mod words;
+
+pub use exchange::{Exchange, ExchangeKind, ExchangeSpec};
+pub use listing::{BindingSpec, BindingView, Destination, DestinationView};
+pub use refused::{NoExchange, Refused};
+pub use route::Routes;
+pub use router::{Declared, Router};
+pub use targets::QueueId;
+pub use topology::Removal;

@@ -1,1 +1,33 @@
 //! One connection's protocol state and what others may write to it.
+//!
+//! [`Session`] belongs to the connection's reader alone: bytes in, batches out. [`Outlet`] is the
+//! shared half: outbound bytes, delivery tags and unacknowledged deliveries. Neither knows what a
+//! queue or an exchange is, and neither does I/O.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod batch;
+mod confirms;
+mod content;
+mod fault;
+mod outbound;
+mod outlet;
+mod ring;
+mod session;
+
+pub use batch::{BATCH_MAX, Publish, Publishes, Settlement, Verdict};
+pub use confirms::{Confirm, Confirms, Mark};
+pub use content::Assembled;
+pub use fault::Fault;
+pub use outbound::{Outbound, Pending};
+pub use outlet::{Delivered, Flush, Outlet, OutletLimits, Parcel};
+pub use ring::{Ring, Slot, UnknownTag};
+pub use session::{Event, Session, SessionConfig};

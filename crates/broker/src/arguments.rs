@@ -1,0 +1,342 @@
+//! `queue.declare` arguments: validation, equivalence, and what they mean for the queue.
+
+use leveret_codec::{Table, Value};
+use leveret_queue::{Limits, Overflow};
+
+use crate::broker::QueueDefaults;
+use crate::cell::QueueSpec;
+use crate::refusal::Refusal;
+
+/// What a known argument must be.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// An integer of at least this.
+    AtLeast(i64),
+    /// An integer within bounds.
+    Within(i64, i64),
+    Text,
+    Bool,
+    OneOf(&'static [&'static str], &'static str),
+}
+
+/// Arguments with a meaning; others are kept and never compared.
+const KNOWN: [(&str, Rule); 13] = [
+    ("x-expires", Rule::AtLeast(1)),
+    ("x-message-ttl", Rule::AtLeast(0)),
+    ("x-max-length", Rule::AtLeast(0)),
+    ("x-max-length-bytes", Rule::AtLeast(0)),
+    (
+        "x-overflow",
+        Rule::OneOf(&["drop-head", "reject-publish"], "invalid_overflow"),
+    ),
+    ("x-dead-letter-exchange", Rule::Text),
+    ("x-dead-letter-routing-key", Rule::Text),
+    ("x-max-priority", Rule::Within(0, 255)),
+    ("x-single-active-consumer", Rule::Bool),
+    ("x-queue-type", Rule::Text),
+    ("x-delivery-limit", Rule::AtLeast(-1)),
+    ("x-consumer-timeout", Rule::AtLeast(0)),
+    ("x-queue-mode", Rule::Text),
+];
+
+const QUEUE_TYPES: [&str; 2] = ["classic", "quorum"];
+
+/// Checks the arguments of a new queue.
+pub(crate) fn validate(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
+    for (key, value) in spec.arguments.iter() {
+        let Ok(key) = std::str::from_utf8(key) else {
+            continue;
+        };
+        if let Some((_, rule)) = KNOWN.iter().find(|(known, _)| *known == key)
+            && let Err(reason) = check(*rule, value)
+        {
+            return Err(invalid(key, name, reason));
+        }
+    }
+    let arguments = &spec.arguments;
+    if arguments.get(b"x-dead-letter-routing-key").is_some()
+        && arguments.get(b"x-dead-letter-exchange").is_none()
+    {
+        let reason = "routing_key_but_no_dlx_defined".into();
+        return Err(invalid("x-dead-letter-routing-key", name, reason));
+    }
+    validate_type(name, spec)
+}
+
+fn validate_type(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
+    let Some(kind) = text(&spec.arguments, "x-queue-type") else {
+        return Ok(());
+    };
+    if !QUEUE_TYPES.contains(&kind) {
+        let reason = format!("\"unsupported queue type '{kind}'\"");
+        return Err(invalid("x-queue-type", name, reason));
+    }
+    if kind == "quorum" {
+        let refused = [
+            (!spec.durable, "non-durable"),
+            (spec.owner.is_some(), "exclusive-owner"),
+            (spec.auto_delete, "auto-delete"),
+        ];
+        if let Some((_, property)) = refused.iter().find(|(refused, _)| *refused) {
+            return Err(Refusal::InvalidProperty(property, name.into()));
+        }
+    }
+    Ok(())
+}
+
+fn invalid(argument: &str, name: &str, reason: String) -> Refusal {
+    Refusal::InvalidArgument {
+        argument: argument.into(),
+        kind: "queue",
+        name: name.into(),
+        reason,
+    }
+}
+
+fn check(rule: Rule, value: &Value) -> Result<(), String> {
+    match rule {
+        Rule::AtLeast(_) | Rule::Within(..) => {
+            let Some(number) = value.as_integer() else {
+                return Err(format!("\"expected integer, got {}\"", value.type_name()));
+            };
+            match rule {
+                Rule::AtLeast(1) if number == 0 => Err("{value_zero,0}".into()),
+                Rule::AtLeast(min) | Rule::Within(min, _) if number < min => {
+                    Err(format!("{{value_negative,{number}}}"))
+                }
+                Rule::Within(_, max) if number > max => {
+                    Err(format!("{{max_value_exceeded,{number}}}"))
+                }
+                _ => Ok(()),
+            }
+        }
+        Rule::Bool => match value.as_bool() {
+            Some(_) => Ok(()),
+            None => Err(format!("\"expected boolean, got {}\"", value.type_name())),
+        },
+        Rule::Text => match value.as_str_bytes() {
+            Some(_) => Ok(()),
+            None => Err(format!("{{unacceptable_type,{}}}", value.type_name())),
+        },
+        Rule::OneOf(allowed, reason) => {
+            let text = value
+                .as_str_bytes()
+                .and_then(|bytes| std::str::from_utf8(bytes).ok());
+            match text {
+                Some(text) if allowed.contains(&text) => Ok(()),
+                Some(_) => Err(reason.into()),
+                None => Err(format!("{{unacceptable_type,{}}}", value.type_name())),
+            }
+        }
+    }
+}
+
+fn text<'a>(arguments: &'a Table, key: &str) -> Option<&'a str> {
+    let bytes = arguments.get(key.as_bytes())?.as_str_bytes()?;
+    std::str::from_utf8(bytes).ok()
+}
+
+/// What validated arguments mean for the queue: its limits, and whether it serves one consumer only.
+///
+/// A default applies only where no argument sets that limit.
+pub(crate) fn meaning(arguments: &Table, defaults: QueueDefaults) -> (Limits, bool) {
+    let number = |key: &str| {
+        let value = arguments.get(key.as_bytes())?.as_integer()?;
+        u64::try_from(value).ok()
+    };
+    let (length, bytes) = (number("x-max-length"), number("x-max-length-bytes"));
+    let refuses = text(arguments, "x-overflow") == Some("reject-publish");
+    let default = |explicit: Option<u64>, default| explicit.map_or(default, |_| u64::MAX);
+    let limits = Limits {
+        ready_max: length.unwrap_or(u64::MAX),
+        ready_bytes_max: bytes.unwrap_or(u64::MAX),
+        total_max: default(length, defaults.length_max),
+        total_bytes_max: default(bytes, defaults.bytes_max),
+        overflow: if refuses {
+            Overflow::RejectPublish
+        } else {
+            Overflow::DropHead
+        },
+    };
+    let single_active = arguments
+        .get(b"x-single-active-consumer")
+        .and_then(Value::as_bool);
+    (limits, single_active.unwrap_or(false))
+}
+
+/// Compares a repeated declaration with the queue that exists.
+pub(crate) fn equivalent(
+    name: &str,
+    current: &QueueSpec,
+    received: &QueueSpec,
+) -> Result<(), Refusal> {
+    let differs = |argument: &str, difference: String| Refusal::Inequivalent {
+        argument: argument.into(),
+        kind: "queue",
+        name: name.into(),
+        difference,
+    };
+    let flags = [
+        ("durable", received.durable, current.durable),
+        ("auto_delete", received.auto_delete, current.auto_delete),
+    ];
+    for (argument, received, current) in flags {
+        if received != current {
+            let text = format!("received '{received}' but current is '{current}'");
+            return Err(differs(argument, text));
+        }
+    }
+    for (key, _) in KNOWN {
+        let new = received.arguments.get(key.as_bytes());
+        let old = current.arguments.get(key.as_bytes());
+        let classic = |value: Option<&Value>| {
+            value.is_none_or(|value| value.as_str_bytes() == Some(b"classic"))
+        };
+        if key == "x-queue-type" && classic(new) && classic(old) {
+            continue;
+        }
+        if !same(new, old) {
+            return Err(differs(key, difference(new, old)));
+        }
+    }
+    Ok(())
+}
+
+/// Integers are compared by value, whatever their width.
+fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => match (a.as_integer(), b.as_integer()) {
+            (Some(a), Some(b)) => a == b,
+            _ => a == b,
+        },
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn difference(received: Option<&Value>, current: Option<&Value>) -> String {
+    match (received, current) {
+        (Some(new), Some(old)) => {
+            format!("received '{}' but current is '{}'", shown(new), shown(old))
+        }
+        (new, old) => format!("received {} but current is {}", typed(new), typed(old)),
+    }
+}
+
+fn typed(value: Option<&Value>) -> String {
+    value.map_or_else(
+        || "none".into(),
+        |value| {
+            format!(
+                "the value '{}' of type '{}'",
+                shown(value),
+                value.type_name()
+            )
+        },
+    )
+}
+
+fn shown(value: &Value) -> String {
+    if let Some(number) = value.as_integer() {
+        return number.to_string();
+    }
+    if let Some(flag) = value.as_bool() {
+        return flag.to_string();
+    }
+    value.as_str_bytes().map_or_else(
+        || format!("{value:?}"),
+        |bytes| String::from_utf8_lossy(bytes).into_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: QueueDefaults = QueueDefaults {
+        length_max: 10,
+        bytes_max: 20,
+    };
+
+    fn spec(arguments: &[(&str, Value)]) -> QueueSpec {
+        let mut table = Table::new();
+        for (key, value) in arguments {
+            table.insert(key, value.clone());
+        }
+        QueueSpec {
+            arguments: table,
+            ..QueueSpec::default()
+        }
+    }
+
+    fn text(value: &str) -> Value {
+        Value::LongString(value.as_bytes().to_vec())
+    }
+
+    fn reason(arguments: &[(&str, Value)]) -> String {
+        match validate("q", &spec(arguments)) {
+            Err(Refusal::InvalidArgument { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_refused_in_rabbitmqs_words() {
+        assert_eq!(
+            reason(&[("x-message-ttl", Value::I32(-1))]),
+            "{value_negative,-1}"
+        );
+        assert_eq!(reason(&[("x-expires", Value::I32(0))]), "{value_zero,0}");
+        assert_eq!(
+            reason(&[("x-max-length", text("many"))]),
+            "\"expected integer, got longstr\""
+        );
+        assert_eq!(
+            reason(&[("x-max-priority", Value::I32(256))]),
+            "{max_value_exceeded,256}"
+        );
+        assert_eq!(
+            reason(&[("x-overflow", text("explode"))]),
+            "invalid_overflow"
+        );
+        assert_eq!(
+            reason(&[("x-queue-type", text("nope"))]),
+            "\"unsupported queue type 'nope'\""
+        );
+        assert_eq!(
+            reason(&[("x-dead-letter-routing-key", text("k"))]),
+            "routing_key_but_no_dlx_defined"
+        );
+        assert_eq!(validate("q", &spec(&[("x-anything", Value::Void)])), Ok(()));
+    }
+
+    #[test]
+    fn integers_are_equal_by_value_and_absent_is_not_a_value() {
+        let narrow = spec(&[("x-message-ttl", Value::I8(5))]);
+        let wide = spec(&[("x-message-ttl", Value::I64(5))]);
+        assert_eq!(equivalent("q", &narrow, &wide), Ok(()));
+        let Err(Refusal::Inequivalent { difference, .. }) =
+            equivalent("q", &spec(&[]), &spec(&[("x-message-ttl", Value::I32(1))]))
+        else {
+            panic!("differs")
+        };
+        assert_eq!(
+            difference,
+            "received the value '1' of type 'signedint' but current is none"
+        );
+        let classic = spec(&[("x-queue-type", text("classic"))]);
+        assert_eq!(equivalent("q", &spec(&[]), &classic), Ok(()));
+    }
+
+    #[test]
+    fn a_default_limit_gives_way_to_an_explicit_one() {
+        let (limits, _) = meaning(&spec(&[]).arguments, DEFAULTS);
+        assert_eq!((limits.total_max, limits.total_bytes_max), (10, 20));
+        let (limits, _) = meaning(
+            &spec(&[("x-max-length", Value::I32(99))]).arguments,
+            DEFAULTS,
+        );
+        assert_eq!((limits.ready_max, limits.total_max), (99, u64::MAX));
+        assert_eq!(limits.total_bytes_max, 20);
+    }
+}

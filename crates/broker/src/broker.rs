@@ -1,0 +1,276 @@
+//! The broker: its vhosts, users, connections and settings.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+
+use leveret_codec::{Table, Value};
+use leveret_session::{Fault, SessionConfig};
+use leveret_store::Store;
+use parking_lot::{Mutex, RwLock};
+
+use crate::access::Access;
+use crate::cell::{QueueCell, SharedOutlet};
+use crate::names::Names;
+use crate::vhost::Vhost;
+
+/// The RabbitMQ version whose behaviour Leveret follows; clients gate features on it.
+const RABBITMQ_VERSION: &str = "4.2.0";
+const MECHANISMS: &str = "PLAIN AMQPLAIN";
+
+/// Numbers connections from 1; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// The product told to clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// Leveret.
+    #[default]
+    Leveret,
+    /// RabbitMQ, for clients that insist.
+    RabbitMq,
+}
+
+/// Bounds of a queue for which nothing else sets them; ready and unacknowledged messages count.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueDefaults {
+    /// Most messages.
+    pub length_max: u64,
+    /// Most body bytes.
+    pub bytes_max: u64,
+}
+
+/// Settings of the broker; see `config/leveret.toml` for what they mean.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the configuration file documents them")]
+pub struct BrokerConfig {
+    pub identity: Identity,
+    pub frame_max: u32,
+    pub channel_max: u16,
+    pub heartbeat_s: u16,
+    pub max_message_bytes: u64,
+    pub assembly_bytes_max: usize,
+    pub outbound_bytes_max: usize,
+    pub reply_bytes_max: usize,
+    pub channel_unacked_max: usize,
+    pub consumers_per_channel_max: usize,
+    pub connections_max: usize,
+    pub queues_max: usize,
+    pub exchanges_max: usize,
+    pub queue: QueueDefaults,
+    /// Seeds the names the server makes up.
+    pub seed: u64,
+    pub cluster_name: String,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            identity: Identity::Leveret,
+            frame_max: 131_072,
+            channel_max: 2047,
+            heartbeat_s: 60,
+            max_message_bytes: 128 << 20,
+            assembly_bytes_max: 256 << 20,
+            outbound_bytes_max: 128 << 10,
+            reply_bytes_max: 1 << 20,
+            channel_unacked_max: 1_000_000,
+            consumers_per_channel_max: 10_000,
+            connections_max: 100_000,
+            queues_max: 1_000_000,
+            exchanges_max: 100_000,
+            queue: QueueDefaults {
+                length_max: 10_000_000,
+                bytes_max: 8 << 30,
+            },
+            seed: 0,
+            cluster_name: "leveret@localhost".into(),
+        }
+    }
+}
+
+/// A connection as the rest of the broker sees it.
+pub struct Peer {
+    /// Its number.
+    pub id: ConnectionId,
+    /// `client:port -> server:port`.
+    pub name: String,
+    /// From the broker's own machine.
+    pub loopback: bool,
+    /// Its outlet.
+    pub outlet: SharedOutlet,
+    /// Set at login.
+    pub user: Mutex<String>,
+    /// Set when a virtual host is opened.
+    pub vhost: Mutex<String>,
+    /// What the client says of itself.
+    pub client_properties: Mutex<Table>,
+    /// Unix milliseconds.
+    pub connected_at_ms: u64,
+    pub(crate) cancel_notify: AtomicBool,
+    pub(crate) received_ms: AtomicU64,
+    pub(crate) heartbeat_s: AtomicU16,
+    pub(crate) wrote: AtomicU64,
+    pub(crate) wrote_ms: AtomicU64,
+    /// Somebody asks the reader to close the connection.
+    pub(crate) close: Mutex<Option<Fault>>,
+    pub(crate) dead: AtomicBool,
+}
+
+impl Peer {
+    /// Whether nothing was heard of the client for two heartbeat intervals.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Asks the connection's reader to close it with a fault.
+    pub fn close(&self, fault: Fault) {
+        *self.close.lock() = Some(fault);
+        let flusher = self.outlet.lock().flusher().cloned();
+        if let Some(flusher) = flusher {
+            flusher.interrupt();
+        }
+    }
+}
+
+/// The broker.
+pub struct Broker {
+    /// Its settings.
+    pub config: BrokerConfig,
+    /// Where durable things go.
+    pub store: Arc<dyn Store>,
+    pub(crate) session: Arc<SessionConfig>,
+    pub(crate) access: RwLock<Access>,
+    pub(crate) names: Names,
+    /// Queues whose chunk memory the timer looks after.
+    pub(crate) warm: Mutex<Vec<Arc<QueueCell>>>,
+    vhosts: RwLock<HashMap<String, Arc<Vhost>>>,
+    peers: Mutex<HashMap<ConnectionId, Arc<Peer>>>,
+    connections: AtomicU64,
+    stopping: AtomicBool,
+}
+
+impl Broker {
+    /// A broker without vhosts.
+    #[must_use]
+    pub fn new(config: BrokerConfig, access: Access, store: Arc<dyn Store>) -> Self {
+        let session = Arc::new(SessionConfig {
+            frame_max: config.frame_max,
+            channel_max: config.channel_max,
+            heartbeat_s: config.heartbeat_s,
+            max_message_bytes: config.max_message_bytes,
+            assembly_bytes_max: config.assembly_bytes_max,
+            server_properties: server_properties(&config).encoded(),
+            mechanisms: MECHANISMS.into(),
+        });
+        Self {
+            names: Names::new(config.seed),
+            config,
+            store,
+            session,
+            access: RwLock::new(access),
+            warm: Mutex::default(),
+            vhosts: RwLock::default(),
+            peers: Mutex::default(),
+            connections: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Adds a virtual host, if it does not exist yet.
+    pub fn add_vhost(&self, name: &str) -> Arc<Vhost> {
+        let mut vhosts = self.vhosts.write();
+        Arc::clone(
+            vhosts
+                .entry(name.into())
+                .or_insert_with(|| Arc::new(Vhost::new(name))),
+        )
+    }
+
+    /// A virtual host.
+    #[must_use]
+    pub fn vhost(&self, name: &str) -> Option<Arc<Vhost>> {
+        self.vhosts.read().get(name).cloned()
+    }
+
+    /// All virtual hosts.
+    #[must_use]
+    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        self.vhosts.read().values().cloned().collect()
+    }
+
+    /// All connections, in no order.
+    #[must_use]
+    pub fn peers(&self) -> Vec<Arc<Peer>> {
+        self.peers.lock().values().cloned().collect()
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn peer_count(&self) -> usize {
+        self.peers.lock().len()
+    }
+
+    pub(crate) fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(crate) fn register(&self, peer: &Arc<Peer>) {
+        self.peers.lock().insert(peer.id, Arc::clone(peer));
+    }
+
+    pub(crate) fn deregister(&self, id: ConnectionId) {
+        self.peers.lock().remove(&id);
+    }
+
+    /// Asks every connection to close with 320: the broker is stopping.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        for peer in self.peers() {
+            peer.close(stopping());
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+pub(crate) fn stopping() -> Fault {
+    let text = "broker forced connection closure with reason 'shutdown'";
+    Fault::connection(leveret_codec::HardCode::ConnectionForced, text, (0, 0))
+}
+
+fn server_properties(config: &BrokerConfig) -> Table {
+    const CAPABILITIES: [&str; 8] = [
+        "publisher_confirms",
+        "exchange_exchange_bindings",
+        "basic.nack",
+        "consumer_cancel_notify",
+        "connection.blocked",
+        "consumer_priorities",
+        "authentication_failure_close",
+        "per_consumer_qos",
+    ];
+    let text = |value: &str| Value::LongString(value.as_bytes().to_vec());
+    let mut capabilities = Table::new();
+    for capability in CAPABILITIES {
+        capabilities.insert(capability, Value::Bool(true));
+    }
+    let product = match config.identity {
+        Identity::Leveret => "Leveret",
+        Identity::RabbitMq => "RabbitMQ",
+    };
+    let mut properties = Table::new();
+    properties.insert("capabilities", Value::Table(capabilities));
+    properties.insert("cluster_name", text(&config.cluster_name));
+    properties.insert("copyright", text("Copyright (c) the Leveret authors"));
+    properties.insert("information", text("Licensed under the Apache License 2.0"));
+    properties.insert("platform", text("Rust"));
+    properties.insert("product", text(product));
+    properties.insert("version", text(RABBITMQ_VERSION));
+    properties.insert("leveret_version", text(env!("CARGO_PKG_VERSION")));
+    properties
+}

@@ -1,0 +1,124 @@
+//! A queue where everybody can reach it, and a consumer as its queue sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use leveret_codec::{DeliverTemplate, Table};
+use leveret_queue::{ConsumerKey, Limits, Queue};
+use leveret_router::QueueId;
+use leveret_session::Outlet;
+use leveret_store::LaneId;
+use parking_lot::Mutex;
+
+use crate::broker::{ConnectionId, Peer};
+
+/// A connection's outlet, shared by everyone who writes to it.
+pub type SharedOutlet = Arc<Mutex<Outlet<Arc<Handle>>>>;
+
+/// What a queue was declared with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueueSpec {
+    /// Survives a restart.
+    pub durable: bool,
+    /// Deleted when its last consumer is gone.
+    pub auto_delete: bool,
+    /// Belongs to one connection and is deleted with it.
+    pub owner: Option<ConnectionId>,
+    /// `queue.declare` arguments.
+    pub arguments: Table,
+}
+
+/// One queue: its fixed properties, and its messages and consumers behind a short mutex.
+pub struct QueueCell {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its identity in the router.
+    pub id: QueueId,
+    /// What it was declared with.
+    pub spec: QueueSpec,
+    /// Its lane in the store, if it is durable.
+    pub lane: Option<LaneId>,
+    deleted: AtomicBool,
+    state: Mutex<QueueState>,
+}
+
+/// The changing part of a queue.
+pub struct QueueState {
+    /// Messages and consumers.
+    pub queue: Queue<Arc<Handle>>,
+    /// It has had a consumer: `auto_delete` applies.
+    pub consumed: bool,
+    /// The timer looks after its memory.
+    pub warm: bool,
+}
+
+impl QueueCell {
+    pub(crate) fn new(
+        name: Arc<str>,
+        id: QueueId,
+        spec: QueueSpec,
+        lane: Option<LaneId>,
+        (limits, single_active): (Limits, bool),
+    ) -> Self {
+        let queue = Queue::new(limits, single_active);
+        let state = Mutex::new(QueueState {
+            queue,
+            consumed: false,
+            warm: false,
+        });
+        Self {
+            name,
+            id,
+            spec,
+            lane,
+            deleted: AtomicBool::new(false),
+            state,
+        }
+    }
+
+    /// Whether the queue is gone; messages and consumers of one that is are ignored.
+    #[must_use]
+    #[inline]
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+    }
+
+    /// Locks the queue. Taken after the directory and before any outlet; never two at once.
+    #[inline]
+    pub fn lock(&self) -> parking_lot::MutexGuard<'_, QueueState> {
+        self.state.lock()
+    }
+}
+
+/// A consumer as its queue holds it.
+pub struct Handle {
+    /// Its connection.
+    pub peer: Arc<Peer>,
+    /// Its connection's outlet.
+    pub outlet: SharedOutlet,
+    /// Its channel.
+    pub channel: u16,
+    /// Its number among the channel's sources of deliveries.
+    pub source: u32,
+    /// Its queue.
+    pub cell: Arc<QueueCell>,
+    /// Consumer tag.
+    pub tag: Box<[u8]>,
+    /// `basic.consume` arguments.
+    pub arguments: Table,
+    pub(crate) template: DeliverTemplate,
+    /// Stands in its outlet's list of those that wait for room.
+    pub(crate) waiting: AtomicBool,
+}
+
+/// Where deliveries of a channel come from: a consumer, or `basic.get` on a queue.
+pub(crate) struct Source {
+    pub(crate) cell: Arc<QueueCell>,
+    /// `None` for `basic.get` and for a cancelled consumer.
+    pub(crate) consumer: Option<ConsumerKey>,
+    pub(crate) cancelled: bool,
+}

@@ -1,0 +1,68 @@
+//! One channel as its connection's reader sees it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use leveret_session::Confirms;
+
+use crate::cell::Source;
+
+/// Cancelled sources kept before the numbers of unused ones are given out again.
+const CANCELLED_MIN: usize = 8;
+
+/// Marks publishes whose records have not been handed to the store yet.
+pub(crate) const UNSUBMITTED: u64 = u64::MAX;
+
+#[derive(Default)]
+pub(crate) struct Channel {
+    /// Present after `confirm.select`.
+    pub(crate) confirms: Option<Confirms>,
+    /// Stands in the connection's list of channels with something to confirm.
+    pub(crate) confirming: bool,
+    /// Consumer tag to source.
+    pub(crate) consumers: HashMap<Box<[u8]>, u32>,
+    pub(crate) sources: Vec<Source>,
+    /// What an empty queue name means.
+    pub(crate) last_queue: Option<Arc<str>>,
+    /// Prefetch of consumers started from now on; 0 means no limit.
+    pub(crate) prefetch: u16,
+}
+
+impl Channel {
+    /// Gives a number to a new source; `in_use` lists the sources that deliveries in waiting name.
+    pub(crate) fn add_source(&mut self, source: Source, in_use: impl FnOnce() -> Vec<u32>) -> u32 {
+        let cancelled = self
+            .sources
+            .iter()
+            .filter(|source| source.cancelled)
+            .count();
+        if cancelled >= CANCELLED_MIN && cancelled * 2 > self.sources.len() {
+            let in_use = in_use();
+            let free = self.sources.iter().enumerate().position(|(index, source)| {
+                let index = u32::try_from(index).unwrap_or(u32::MAX);
+                source.cancelled && !in_use.contains(&index)
+            });
+            if let Some(free) = free
+                && let Some(slot) = self.sources.get_mut(free)
+            {
+                *slot = source;
+                return u32::try_from(free).unwrap_or(u32::MAX);
+            }
+        }
+        self.sources.push(source);
+        u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn source(&self, index: u32) -> Option<&Source> {
+        self.sources.get(index as usize)
+    }
+
+    /// Ends a consumer: its tag is free again, its deliveries in waiting stay.
+    pub(crate) fn forget_consumer(&mut self, tag: &[u8]) -> Option<u32> {
+        let index = self.consumers.remove(tag)?;
+        if let Some(source) = self.sources.get_mut(index as usize) {
+            source.cancelled = true;
+        }
+        Some(index)
+    }
+}

@@ -1,0 +1,445 @@
+//! One connection's turn: bytes in, batches through the broker, replies and deliveries out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+
+use leveret_codec::{Method, Table};
+use leveret_queue::Unacked;
+use leveret_session::{Event, Fault, Flush, Outlet, OutletLimits, Session, Verdict};
+use leveret_store::{Ticket, Waiter};
+use parking_lot::Mutex;
+
+use crate::broker::{Broker, Peer, stopping};
+use crate::cell::QueueCell;
+use crate::channel::{Channel, UNSUBMITTED};
+use crate::pump::Work;
+use crate::refusal::Refusal;
+use crate::routes::RouteCache;
+use crate::vhost::Vhost;
+
+/// What the caller does after a turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Turn {
+    /// Bytes understood; the rest comes again in front of the next read.
+    pub consumed: usize,
+    /// A queue grows although its consumers have credit: read on a little later.
+    pub pause: bool,
+    /// The login was refused: write the answer a little later.
+    pub login_refused: bool,
+    /// Hang up once everything is written.
+    pub ended: bool,
+}
+
+/// A connection, owned by its reader.
+pub struct Connection {
+    session: Session,
+    core: Core,
+}
+
+/// What the batches of a connection work on.
+pub(crate) struct Core {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) vhost: Option<Arc<Vhost>>,
+    pub(crate) channels: Vec<Option<Box<Channel>>>,
+    pub(crate) confirming: Vec<u16>,
+    pub(crate) exclusive: Vec<Arc<QueueCell>>,
+    pub(crate) routes: RouteCache,
+    pub(crate) work: Work,
+    pub(crate) settled: Vec<(u32, Unacked, Verdict)>,
+    pub(crate) tell_login_failure: bool,
+    /// A client that expects `basic.qos` to change consumers that run already.
+    pub(crate) live_prefetch: bool,
+    login_refused: bool,
+    waiter: Arc<Woken>,
+}
+
+/// Has the reader send confirms once the store has caught up.
+struct Woken {
+    flusher: Arc<dyn Flush>,
+    waiting: AtomicBool,
+}
+
+impl Waiter for Woken {
+    fn durable(&self) {
+        self.waiting.store(false, Ordering::Release);
+        self.flusher.interrupt();
+    }
+}
+
+/// Where a connection comes from.
+pub struct Origin {
+    /// `client:port -> server:port`.
+    pub name: String,
+    /// From the broker's own machine.
+    pub loopback: bool,
+}
+
+impl Connection {
+    /// A connection that waits for the protocol header.
+    #[must_use]
+    pub fn new(broker: Arc<Broker>, origin: Origin, now_ms: u64, flusher: Arc<dyn Flush>) -> Self {
+        let limits = OutletLimits {
+            outbound_bytes_max: broker.config.outbound_bytes_max,
+            channel_unacked_max: broker.config.channel_unacked_max,
+        };
+        let peer = Arc::new(Peer {
+            id: broker.next_connection(),
+            name: origin.name,
+            loopback: origin.loopback,
+            outlet: Arc::new(Mutex::new(Outlet::new(Arc::clone(&flusher), limits))),
+            user: Mutex::default(),
+            vhost: Mutex::default(),
+            client_properties: Mutex::new(Table::new()),
+            connected_at_ms: now_ms,
+            cancel_notify: AtomicBool::new(false),
+            received_ms: AtomicU64::new(now_ms),
+            heartbeat_s: AtomicU16::new(0),
+            wrote: AtomicU64::new(0),
+            wrote_ms: AtomicU64::new(now_ms),
+            close: Mutex::default(),
+            dead: AtomicBool::new(false),
+        });
+        broker.register(&peer);
+        let session = Session::new(Arc::clone(&broker.session));
+        let core = Core {
+            broker,
+            peer,
+            vhost: None,
+            channels: Vec::new(),
+            confirming: Vec::new(),
+            exclusive: Vec::new(),
+            routes: RouteCache::default(),
+            work: Work::default(),
+            settled: Vec::new(),
+            tell_login_failure: false,
+            live_prefetch: false,
+            login_refused: false,
+            waiter: Arc::new(Woken {
+                flusher,
+                waiting: AtomicBool::new(false),
+            }),
+        };
+        Self { session, core }
+    }
+
+    /// This connection as others see it.
+    #[must_use]
+    pub const fn peer(&self) -> &Arc<Peer> {
+        &self.core.peer
+    }
+
+    /// Whether login and virtual host are settled.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.session.is_running()
+    }
+
+    /// The largest frame in force, bytes.
+    #[must_use]
+    pub const fn frame_max(&self) -> u32 {
+        self.session.frame_max()
+    }
+
+    /// Takes one read's bytes through the broker and flushes what that made dirty.
+    ///
+    /// Call it with no bytes after an interruption. `now_ms` is unix time and never goes back.
+    pub fn receive(&mut self, input: &[u8], now_ms: u64) -> Turn {
+        if !input.is_empty() {
+            self.core.peer.received_ms.store(now_ms, Ordering::Relaxed);
+        }
+        let mut turn = Turn::default();
+        self.close_if_asked();
+        loop {
+            match self.step(input, &mut turn.consumed) {
+                Ok(Step::More) => {}
+                Ok(Step::Pending) => break,
+                Ok(Step::Ended) => {
+                    turn.ended = true;
+                    break;
+                }
+                Err(fault) => self.fail(&fault),
+            }
+            self.forward_replies();
+        }
+        self.forward_replies();
+        self.core.end_turn();
+        turn.ended |= self.core.peer.dead.load(Ordering::Acquire);
+        turn.pause = std::mem::take(&mut self.core.work.pause);
+        turn.login_refused = std::mem::take(&mut self.core.login_refused);
+        turn
+    }
+
+    fn step(&mut self, input: &[u8], at: &mut usize) -> Result<Step, Fault> {
+        let Self { session, core } = self;
+        match session.next(input, at)? {
+            Event::Publishes(batch) => core.publish(&batch)?,
+            Event::Settlements(channel, settlements) => core.settle(channel, settlements)?,
+            Event::Pending => return Ok(Step::Pending),
+            Event::Assembled(channel, message) => core.publish_assembled(channel, message)?,
+            Event::Method(channel, method) => core.method(channel, &method)?,
+            Event::ChannelOpened(channel) => core.open_channel(channel),
+            Event::ChannelClosed(channel) => {
+                core.close_channel(channel);
+                session.channel_close_ok(channel);
+            }
+            Event::Login {
+                client_properties,
+                mechanism,
+                response,
+            } => {
+                core.login(client_properties, mechanism, response)?;
+                session.tune();
+            }
+            Event::Open { vhost } => {
+                core.open_vhost(vhost)?;
+                core.peer.outlet.lock().set_frame_max(session.frame_max());
+                core.peer
+                    .heartbeat_s
+                    .store(session.heartbeat_s(), Ordering::Relaxed);
+                session.open_ok();
+                self.refuse_if_stopping()?;
+            }
+            Event::Closed => {
+                core.leave();
+                session.close_ok();
+                self.forward_last();
+                return Ok(Step::Ended);
+            }
+            Event::Ended => return Ok(Step::Ended),
+        }
+        Ok(Step::More)
+    }
+
+    fn refuse_if_stopping(&self) -> Result<(), Fault> {
+        if self.core.broker.is_stopping() {
+            Err(stopping())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn close_if_asked(&mut self) {
+        let asked = self.core.peer.close.lock().take();
+        if let Some(fault) = asked
+            && !self.session.is_closing()
+        {
+            self.fail(&fault);
+        }
+    }
+
+    /// Cleans up what a fault ends, then tells the client.
+    fn fail(&mut self, fault: &Fault) {
+        match fault {
+            Fault::Channel { channel, .. } => {
+                self.core.close_channel(*channel);
+                self.session.fail(fault, true);
+                self.forward_replies();
+            }
+            Fault::Authentication { .. } => {
+                self.core.login_refused = true;
+                self.session.fail(fault, self.core.tell_login_failure);
+                self.forward_last();
+            }
+            Fault::Connection { .. } => {
+                self.core.leave();
+                self.session.fail(fault, true);
+                self.forward_last();
+            }
+        }
+    }
+
+    /// Moves the session's own frames to the outlet.
+    fn forward_replies(&mut self) {
+        let replies = self.session.replies();
+        if !replies.is_empty() {
+            let mut outlet = self.core.peer.outlet.lock();
+            self.core
+                .work
+                .reply(&mut outlet, |out| out.extend_from_slice(replies));
+            replies.clear();
+        }
+    }
+
+    /// The same for frames after which only `close-ok` may follow.
+    fn forward_last(&mut self) {
+        let replies = self.session.replies();
+        if !replies.is_empty() {
+            let mut outlet = self.core.peer.outlet.lock();
+            if outlet.close_ok(|out| out.extend_from_slice(replies)) {
+                self.core.work.dirtied(&outlet);
+            }
+            replies.clear();
+        }
+    }
+
+    /// Whether so many own replies wait unwritten that nothing more should be read.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.core.peer.outlet.lock().queued() > self.core.broker.config.reply_bytes_max
+    }
+
+    /// The socket is gone: everything the connection held goes back.
+    pub fn disconnect(&mut self) {
+        self.core.leave();
+        self.core.peer.outlet.lock().disconnect();
+        self.core.broker.deregister(self.core.peer.id);
+        self.core.end_turn();
+    }
+}
+
+enum Step {
+    More,
+    Pending,
+    Ended,
+}
+
+impl Core {
+    pub(crate) fn channel(&mut self, channel: u16) -> Option<&mut Channel> {
+        self.channels.get_mut(usize::from(channel))?.as_deref_mut()
+    }
+
+    fn open_channel(&mut self, channel: u16) {
+        let index = usize::from(channel);
+        if self.channels.len() <= index {
+            self.channels.resize_with(index + 1, || None);
+        }
+        if let Some(slot) = self.channels.get_mut(index) {
+            *slot = Some(Box::default());
+        }
+        self.peer.outlet.lock().open_channel(channel);
+    }
+
+    /// Sends a method on a channel.
+    pub(crate) fn reply<'a>(&mut self, channel: u16, method: impl Into<Method<'a>>) {
+        let method = method.into();
+        let mut outlet = self.peer.outlet.lock();
+        self.work
+            .reply(&mut outlet, |out| method.encode(channel, out));
+    }
+
+    /// Hands the turn's records to the store, confirms what needs no waiting, flushes.
+    fn end_turn(&mut self) {
+        if !self.work.journal.is_empty() {
+            self.submit();
+        }
+        if !self.confirming.is_empty() {
+            self.confirm();
+        }
+        if !self.work.warm.is_empty() {
+            self.broker.warm.lock().append(&mut self.work.warm);
+        }
+        // The answer to a refused login waits for the caller.
+        if !self.login_refused {
+            self.work.flush();
+        }
+    }
+
+    fn submit(&mut self) {
+        // A stopped store keeps its watermark: nothing it refused is ever confirmed.
+        let ticket = self.broker.store.submit(&mut self.work.journal);
+        let mark = ticket.map_or(UNSUBMITTED - 1, |ticket| ticket.0);
+        for index in 0..self.confirming.len() {
+            let Some(&channel) = self.confirming.get(index) else {
+                return;
+            };
+            if let Some(confirms) = self.channel(channel).and_then(|ch| ch.confirms.as_mut()) {
+                confirms.submitted(UNSUBMITTED, mark);
+            }
+        }
+    }
+
+    /// Sends the confirms that the store's watermark allows.
+    fn confirm(&mut self) {
+        let durable = self.broker.store.durable().0;
+        let mut outlet = self.peer.outlet.lock();
+        let mut first = false;
+        let mut waits_for = None;
+        let channels = &mut self.channels;
+        self.confirming.retain(|&number| {
+            let state = channels
+                .get_mut(usize::from(number))
+                .and_then(Option::as_deref_mut);
+            let Some(state) = state else { return false };
+            let Some(confirms) = &mut state.confirms else {
+                return false;
+            };
+            confirms.emit(durable, |confirm| {
+                first |= outlet.reply(|out| crate::publish::encode_confirm(out, number, confirm));
+            });
+            let waits = confirms.waits_for();
+            waits_for = waits_for.max(waits);
+            state.confirming = waits.is_some();
+            state.confirming
+        });
+        if first {
+            self.work.dirtied(&outlet);
+        }
+        drop(outlet);
+        if let Some(mark) = waits_for
+            && !self.waiter.waiting.swap(true, Ordering::AcqRel)
+        {
+            let waiter: Arc<dyn Waiter> = Arc::clone(&self.waiter) as Arc<dyn Waiter>;
+            self.broker.store.wake_at(Ticket(mark), waiter);
+        }
+    }
+
+    /// A method that is not part of a batch.
+    fn method(&mut self, channel: u16, method: &Method<'_>) -> Result<(), Fault> {
+        let id = method.id();
+        self.command(channel, method).map_err(|refusal| {
+            let vhost = self.vhost.as_ref().map_or("", |vhost| &*vhost.name);
+            refusal.fault(channel, vhost, id)
+        })
+    }
+
+    fn command(&mut self, channel: u16, method: &Method<'_>) -> Result<(), Refusal> {
+        match *method {
+            Method::ExchangeDeclare(declare) => self.exchange_declare(channel, &declare),
+            Method::ExchangeDelete(delete) => self.exchange_delete(channel, &delete),
+            Method::ExchangeBind(bind) => self.exchange_bind(channel, &bind),
+            Method::ExchangeUnbind(unbind) => self.exchange_unbind(channel, &unbind),
+            Method::QueueDeclare(declare) => self.queue_declare(channel, &declare),
+            Method::QueueBind(bind) => self.queue_bind(channel, &bind),
+            Method::QueueUnbind(unbind) => self.queue_unbind(channel, &unbind),
+            Method::QueuePurge(purge) => self.queue_purge(channel, &purge),
+            Method::QueueDelete(delete) => self.queue_delete(channel, &delete),
+            Method::BasicConsume(consume) => self.consume(channel, &consume),
+            Method::BasicCancel(cancel) => self.cancel(channel, &cancel),
+            Method::BasicGet(get) => self.get(channel, &get),
+            Method::BasicQos(qos) => self.qos(channel, qos),
+            Method::BasicRecover(recover) => self.recover(channel, recover.requeue, true),
+            Method::BasicRecoverAsync(recover) => self.recover(channel, recover.requeue, false),
+            Method::ConfirmSelect(select) => self.confirm_select(channel, select),
+            Method::ChannelFlow(flow) => self.flow(channel, flow.active),
+            Method::AccessRequest(_) => {
+                self.reply(channel, leveret_codec::AccessRequestOk { ticket: 1 });
+                Ok(())
+            }
+            Method::TxSelect(_) | Method::TxCommit(_) | Method::TxRollback(_) => {
+                Err(Refusal::NotImplemented("tx class".into()))
+            }
+            Method::ConnectionUpdateSecret(_) => {
+                self.reply(0, leveret_codec::ConnectionUpdateSecretOk {});
+                Ok(())
+            }
+            Method::BasicCancelOk(_) | Method::ChannelFlowOk(_) => Ok(()),
+            ref other => Err(Refusal::Unexpected(other.name())),
+        }
+    }
+
+    /// The virtual host; every command comes after `connection.open`.
+    pub(crate) fn vhost(&self) -> Result<Arc<Vhost>, Refusal> {
+        self.vhost
+            .clone()
+            .ok_or_else(|| Refusal::NotImplemented("no virtual host".into()))
+    }
+
+    fn flow(&mut self, channel: u16, active: bool) -> Result<(), Refusal> {
+        if !active {
+            return Err(Refusal::NotImplemented("active=false".into()));
+        }
+        self.reply(channel, leveret_codec::ChannelFlowOk { active });
+        Ok(())
+    }
+}

@@ -1,0 +1,303 @@
+//! Consumers: `basic.consume`, `cancel`, `qos` and `get`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use leveret_codec::{
+    BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicQos,
+    BasicQosOk, DeliverTemplate, GetOk, Method, get_ok,
+};
+use leveret_queue::Consuming;
+use leveret_session::Parcel;
+
+use crate::cell::{Handle, QueueCell, QueueState, Source};
+use crate::connection::Core;
+use crate::pump::Pump;
+use crate::queues::Condition;
+use crate::refusal::Refusal;
+
+impl Core {
+    pub(crate) fn consume(
+        &mut self,
+        channel: u16,
+        consume: &BasicConsume<'_>,
+    ) -> Result<(), Refusal> {
+        let cell = self.named_queue(channel, consume.queue)?;
+        let asked = self.asked(channel, &cell, consume)?;
+        let tag = self.consumer_tag(channel, consume.consumer_tag)?;
+        let source = self.add_source(channel, &cell);
+        let handle = Arc::new(Handle {
+            peer: Arc::clone(&self.peer),
+            outlet: Arc::clone(&self.peer.outlet),
+            channel,
+            source,
+            cell: Arc::clone(&cell),
+            template: DeliverTemplate::new(channel, &tag),
+            arguments: consume.arguments.to_table(),
+            tag: tag.clone(),
+            waiting: AtomicBool::new(false),
+        });
+        let mut state = cell.lock();
+        check_consumable(&cell, &state, asked)?;
+        if !consume.nowait {
+            // Before the consumer is registered: no delivery may overtake it.
+            self.reply(channel, BasicConsumeOk { consumer_tag: &tag });
+        }
+        let key = state.queue.consume(handle, asked);
+        state.consumed = true;
+        if let Some(state) = self.channel(channel) {
+            if let Some(source) = state.sources.get_mut(source as usize) {
+                (source.consumer, source.cancelled) = (Some(key), false);
+            }
+            state.consumers.insert(tag, source);
+        }
+        state.queue.pump(&mut Pump::new(&cell, &mut self.work));
+        Ok(())
+    }
+
+    fn asked(
+        &mut self,
+        channel: u16,
+        cell: &QueueCell,
+        consume: &BasicConsume<'_>,
+    ) -> Result<Consuming, Refusal> {
+        let priority = match consume.arguments.get(b"x-priority") {
+            None => 0,
+            Some(value) => value
+                .as_integer()
+                .map(|priority| {
+                    i32::try_from(priority).unwrap_or(if priority < 0 {
+                        i32::MIN
+                    } else {
+                        i32::MAX
+                    })
+                })
+                .ok_or_else(|| Refusal::InvalidArgument {
+                    argument: "x-priority".into(),
+                    kind: "queue",
+                    name: cell.name.to_string(),
+                    reason: format!("\"expected integer, got {}\"", value.type_name()),
+                })?,
+        };
+        let max = self.broker.config.consumers_per_channel_max;
+        let (prefetch, consumers) = self
+            .channel(channel)
+            .map_or((0, 0), |ch| (ch.prefetch, ch.consumers.len()));
+        if consumers >= max {
+            return Err(Refusal::Limit(format!(
+                "consumer limit ({max}) per channel is reached"
+            )));
+        }
+        Ok(Consuming {
+            prefetch: u32::from(prefetch),
+            no_ack: consume.no_ack,
+            exclusive: consume.exclusive,
+            priority,
+        })
+    }
+
+    /// The tag asked for, or one that is made up.
+    fn consumer_tag(&mut self, channel: u16, tag: &[u8]) -> Result<Box<[u8]>, Refusal> {
+        if tag.is_empty() {
+            return Ok(self.broker.names.next("amq.ctag-").into_bytes().into());
+        }
+        let Some(state) = self.channel(channel) else {
+            return Ok(tag.into());
+        };
+        if let Some(&source) = state.consumers.get(tag) {
+            // The consumer of a deleted queue is gone without the client having to say so.
+            if !state
+                .source(source)
+                .is_some_and(|source| source.cell.is_deleted())
+            {
+                let tag = String::from_utf8_lossy(tag).into_owned();
+                return Err(Refusal::ConsumerTagInUse(tag));
+            }
+            state.forget_consumer(tag);
+        }
+        Ok(tag.into())
+    }
+
+    /// A source stays marked as cancelled until its consumer is registered.
+    fn add_source(&mut self, channel: u16, cell: &Arc<QueueCell>) -> u32 {
+        let outlet = Arc::clone(&self.peer.outlet);
+        let source = Source {
+            cell: Arc::clone(cell),
+            consumer: None,
+            cancelled: true,
+        };
+        let in_use = || outlet.lock().sources_in_use(channel).collect();
+        self.channel(channel)
+            .map_or(0, |state| state.add_source(source, in_use))
+    }
+
+    pub(crate) fn cancel(&mut self, channel: u16, cancel: &BasicCancel<'_>) -> Result<(), Refusal> {
+        self.end_consumer(channel, cancel.consumer_tag)?;
+        if !cancel.nowait {
+            self.reply(
+                channel,
+                BasicCancelOk {
+                    consumer_tag: cancel.consumer_tag,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes a consumer off its queue; an unknown tag is no error.
+    fn end_consumer(&mut self, channel: u16, tag: &[u8]) -> Result<(), Refusal> {
+        let Some(state) = self.channel(channel) else {
+            return Ok(());
+        };
+        let Some(index) = state.forget_consumer(tag) else {
+            return Ok(());
+        };
+        let Some(source) = state.sources.get_mut(index as usize) else {
+            return Ok(());
+        };
+        let cell = Arc::clone(&source.cell);
+        if let Some(key) = source.consumer.take() {
+            self.leave_queue(&cell, key);
+        }
+        Ok(())
+    }
+
+    /// Takes a consumer off its queue, which may be the end of the queue.
+    pub(crate) fn leave_queue(&mut self, cell: &Arc<QueueCell>, key: leveret_queue::ConsumerKey) {
+        let gone = cell.lock().queue.cancel(key).is_some();
+        if gone {
+            self.after_leaving(cell);
+        }
+    }
+
+    /// A consumer has left: the queue may end with it, or another one may be active now.
+    pub(crate) fn after_leaving(&mut self, cell: &Arc<QueueCell>) {
+        let Some(vhost) = self.vhost.clone() else {
+            return;
+        };
+        if cell.spec.auto_delete {
+            let abandoned = Condition {
+                abandoned: true,
+                ..Condition::default()
+            };
+            // Its only condition is looked at there; that it fails means somebody else consumes.
+            let _ = vhost.delete_queue(cell, abandoned, &mut self.work);
+        }
+        cell.pump(&mut self.work);
+    }
+
+    pub(crate) fn qos(&mut self, channel: u16, qos: BasicQos) -> Result<(), Refusal> {
+        if qos.prefetch_size != 0 {
+            let text = format!("prefetch_size!=0 ({})", qos.prefetch_size);
+            return Err(Refusal::NotImplemented(text));
+        }
+        if qos.global {
+            self.peer
+                .outlet
+                .lock()
+                .set_prefetch(channel, u32::from(qos.prefetch_count));
+            self.resume_channel();
+        } else {
+            self.set_prefetch(channel, qos.prefetch_count);
+        }
+        self.reply(channel, BasicQosOk {});
+        Ok(())
+    }
+
+    fn set_prefetch(&mut self, channel: u16, prefetch: u16) {
+        let live = self.live_prefetch;
+        let Some(state) = self.channel(channel) else {
+            return;
+        };
+        state.prefetch = prefetch;
+        if !live {
+            return;
+        }
+        let running: Vec<_> = state
+            .sources
+            .iter()
+            .filter_map(|source| Some((Arc::clone(&source.cell), source.consumer?)))
+            .collect();
+        for (cell, key) in running {
+            cell.lock().queue.set_prefetch(key, u32::from(prefetch));
+            cell.pump(&mut self.work);
+        }
+    }
+
+    /// Pumps whoever waited for room in this connection's outlet.
+    pub(crate) fn resume_channel(&mut self) {
+        let starved = self.work.resume_starved(&mut self.peer.outlet.lock());
+        self.work.resume(starved);
+    }
+
+    pub(crate) fn get(&mut self, channel: u16, get: &BasicGet<'_>) -> Result<(), Refusal> {
+        let cell = self.named_queue(channel, get.queue)?;
+        let source = self.get_source(channel, &cell);
+        let template = DeliverTemplate::new(channel, b"");
+        let outlet = Arc::clone(&self.peer.outlet);
+        let mut state = cell.lock();
+        if cell.is_deleted() {
+            return Err(Refusal::NoQueue(cell.name.to_string()));
+        }
+        let mut first = false;
+        let mut pump = Pump::new(&cell, &mut self.work);
+        let found = state.queue.get(get.no_ack, &mut pump, |delivery, left| {
+            let parcel = Parcel {
+                template: &template,
+                source,
+                no_ack: get.no_ack,
+                record: delivery.record,
+                blob: delivery.blob,
+                unacked: delivery.unacked,
+            };
+            let message_count = u32::try_from(left).unwrap_or(u32::MAX);
+            let redelivered = delivery.record.deliveries > 0;
+            let route = delivery.record.route;
+            first = outlet.lock().give(channel, &parcel, |out, delivery_tag| {
+                get_ok(
+                    out,
+                    channel,
+                    GetOk {
+                        delivery_tag,
+                        redelivered,
+                        route,
+                        message_count,
+                    },
+                );
+            });
+        });
+        drop(state);
+        if !found {
+            self.reply(channel, Method::BasicGetEmpty(BasicGetEmpty {}));
+        } else if first {
+            self.work.dirtied(&outlet.lock());
+        }
+        Ok(())
+    }
+
+    /// All `basic.get` of a channel on one queue are one source.
+    fn get_source(&mut self, channel: u16, cell: &Arc<QueueCell>) -> u32 {
+        let known = self.channel(channel).and_then(|state| {
+            state
+                .sources
+                .iter()
+                .position(|source| source.consumer.is_none() && Arc::ptr_eq(&source.cell, cell))
+        });
+        match known {
+            Some(index) => u32::try_from(index).unwrap_or(u32::MAX),
+            None => self.add_source(channel, cell),
+        }
+    }
+}
+
+fn check_consumable(cell: &QueueCell, state: &QueueState, asked: Consuming) -> Result<(), Refusal> {
+    let name = || cell.name.to_string();
+    if cell.is_deleted() {
+        return Err(Refusal::NoQueue(name()));
+    }
+    if state.queue.has_exclusive_consumer() || (asked.exclusive && state.queue.consumer_count() > 0)
+    {
+        return Err(Refusal::ExclusiveUse(name()));
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! The exchange class.
+
+use leveret_codec::{
+    ExchangeBind, ExchangeBindOk, ExchangeDeclare, ExchangeDeclareOk, ExchangeDelete,
+    ExchangeDeleteOk, ExchangeUnbind, ExchangeUnbindOk,
+};
+use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec};
+
+use crate::connection::Core;
+use crate::refusal::{Refusal, from_router};
+
+/// A name as text; RabbitMQ strips line breaks from names.
+pub(crate) fn name_of(bytes: &[u8], what: &'static str) -> Result<String, Refusal> {
+    let name = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText(what))?;
+    Ok(name.replace(['\r', '\n'], ""))
+}
+
+impl Core {
+    pub(crate) fn exchange_declare(
+        &mut self,
+        channel: u16,
+        declare: &ExchangeDeclare<'_>,
+    ) -> Result<(), Refusal> {
+        let vhost = self.vhost()?;
+        let name = name_of(declare.exchange, "exchange name")?;
+        if declare.passive {
+            let directory = vhost.directory.read();
+            directory
+                .router
+                .exchange(&name)
+                .ok_or(Refusal::NoExchange(name))?;
+        } else {
+            let kind = name_of(declare.kind, "exchange type")?;
+            let spec = ExchangeSpec {
+                kind: ExchangeKind::from_name(&kind).ok_or(Refusal::UnknownExchangeType(kind))?,
+                durable: declare.durable,
+                auto_delete: declare.auto_delete,
+                internal: declare.internal,
+                arguments: declare.arguments.to_table(),
+            };
+            let mut directory = vhost.directory.write();
+            let max = self.broker.config.exchanges_max;
+            if directory.router.exchange(&name).is_none()
+                && directory.router.exchanges().count() >= max
+            {
+                return Err(Refusal::Limit(format!(
+                    "cannot declare exchange '{name}': exchange limit ({max}) is reached"
+                )));
+            }
+            let declared = directory.router.declare(&name, spec);
+            declared.map_err(|refused| from_router(refused, &name))?;
+        }
+        if !declare.nowait {
+            self.reply(channel, ExchangeDeclareOk {});
+        }
+        Ok(())
+    }
+
+    pub(crate) fn exchange_delete(
+        &mut self,
+        channel: u16,
+        delete: &ExchangeDelete<'_>,
+    ) -> Result<(), Refusal> {
+        let vhost = self.vhost()?;
+        let name = name_of(delete.exchange, "exchange name")?;
+        let deleted = vhost
+            .directory
+            .write()
+            .router
+            .delete(&name, delete.if_unused);
+        deleted.map_err(|refused| from_router(refused, &name))?;
+        if !delete.nowait {
+            self.reply(channel, ExchangeDeleteOk {});
+        }
+        Ok(())
+    }
+
+    pub(crate) fn exchange_bind(
+        &mut self,
+        channel: u16,
+        bind: &ExchangeBind<'_>,
+    ) -> Result<(), Refusal> {
+        let vhost = self.vhost()?;
+        let source = name_of(bind.source, "exchange name")?;
+        let destination = name_of(bind.destination, "exchange name")?;
+        let binding = BindingSpec {
+            source: source.clone(),
+            destination: Destination::Exchange(destination),
+            key: bind.routing_key.into(),
+            arguments: bind.arguments.to_table(),
+        };
+        let bound = vhost.directory.write().router.bind(&binding);
+        bound.map_err(|refused| from_router(refused, &source))?;
+        if !bind.nowait {
+            self.reply(channel, ExchangeBindOk {});
+        }
+        Ok(())
+    }
+
+    pub(crate) fn exchange_unbind(
+        &mut self,
+        channel: u16,
+        unbind: &ExchangeUnbind<'_>,
+    ) -> Result<(), Refusal> {
+        let vhost = self.vhost()?;
+        let source = name_of(unbind.source, "exchange name")?;
+        let destination = name_of(unbind.destination, "exchange name")?;
+        let binding = BindingSpec {
+            source: source.clone(),
+            destination: Destination::Exchange(destination),
+            key: unbind.routing_key.into(),
+            arguments: unbind.arguments.to_table(),
+        };
+        let unbound = vhost.directory.write().router.unbind(&binding);
+        unbound.map_err(|refused| from_router(refused, &source))?;
+        if !unbind.nowait {
+            self.reply(channel, ExchangeUnbindOk {});
+        }
+        Ok(())
+    }
+}

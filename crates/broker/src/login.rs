@@ -1,0 +1,118 @@
+//! Login and the choice of a virtual host.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use leveret_codec::{HardCode, RawTable, ValueRef};
+use leveret_session::Fault;
+
+use crate::access::Denied;
+use crate::connection::Core;
+
+/// Clients of this product change prefetch while they consume and expect it to take effect.
+const LIVE_PREFETCH_PRODUCT: &[u8] = b"py-amqp";
+
+impl Core {
+    /// Checks credentials.
+    pub(crate) fn login(
+        &mut self,
+        client_properties: RawTable<'_>,
+        mechanism: &[u8],
+        response: &[u8],
+    ) -> Result<(), Fault> {
+        self.note_client(client_properties);
+        let refused = || Fault::Authentication {
+            text: format!(
+                "Login was refused using authentication mechanism {}. For details see the broker \
+                 logfile.",
+                String::from_utf8_lossy(mechanism)
+            ),
+        };
+        let credentials = match mechanism {
+            b"PLAIN" => plain(response),
+            b"AMQPLAIN" => amqplain(response),
+            other => {
+                let text = format!(
+                    "unknown authentication mechanism '{}'",
+                    String::from_utf8_lossy(other)
+                );
+                return Err(Fault::connection(HardCode::CommandInvalid, text, (10, 11)));
+            }
+        };
+        let (user, password) = credentials.map_err(|_| refused())?;
+        let allowed = self
+            .broker
+            .access
+            .read()
+            .login(user, password, self.peer.loopback);
+        allowed.map_err(|_| refused())?;
+        *self.peer.user.lock() = user.into();
+        Ok(())
+    }
+
+    fn note_client(&mut self, properties: RawTable<'_>) {
+        let capable = |name: &str| match properties.get(b"capabilities") {
+            Some(ValueRef::Table(capabilities)) => {
+                capabilities
+                    .get(name.as_bytes())
+                    .and_then(|value| value.as_bool())
+                    == Some(true)
+            }
+            _ => false,
+        };
+        self.tell_login_failure = capable("authentication_failure_close");
+        self.peer
+            .cancel_notify
+            .store(capable("consumer_cancel_notify"), Ordering::Relaxed);
+        let product = properties
+            .get(b"product")
+            .and_then(|value| value.as_str_bytes());
+        self.live_prefetch = product == Some(LIVE_PREFETCH_PRODUCT);
+        *self.peer.client_properties.lock() = properties.to_table();
+    }
+
+    /// Enters a virtual host.
+    pub(crate) fn open_vhost(&mut self, name: &[u8]) -> Result<(), Fault> {
+        let name = String::from_utf8_lossy(name);
+        let not_allowed = |text: String| Fault::connection(HardCode::NotAllowed, text, (10, 40));
+        let vhost = self
+            .broker
+            .vhost(&name)
+            .ok_or_else(|| not_allowed(format!("vhost {name} not found")))?;
+        let max = self.broker.config.connections_max;
+        if self.broker.peer_count() > max {
+            let text = format!(
+                "access to vhost '{name}' refused for user '{}': connection limit ({max}) is \
+                 reached",
+                self.peer.user.lock()
+            );
+            return Err(not_allowed(text));
+        }
+        *self.peer.vhost.lock() = name.into_owned();
+        self.vhost = Some(Arc::clone(&vhost));
+        Ok(())
+    }
+}
+
+/// `authzid NUL user NUL password`.
+fn plain(response: &[u8]) -> Result<(&str, &[u8]), Denied> {
+    let mut parts = response.splitn(3, |byte| *byte == 0).skip(1);
+    let (Some(user), Some(password)) = (parts.next(), parts.next()) else {
+        return Err(Denied::Malformed);
+    };
+    Ok((
+        std::str::from_utf8(user).map_err(|_| Denied::Malformed)?,
+        password,
+    ))
+}
+
+/// A table without its length prefix, with `LOGIN` and `PASSWORD`.
+fn amqplain(response: &[u8]) -> Result<(&str, &[u8]), Denied> {
+    let table = RawTable::parse(response).map_err(|_| Denied::Malformed)?;
+    let text = |key: &[u8]| match table.get(key) {
+        Some(ValueRef::LongString(bytes)) => Ok(bytes),
+        _ => Err(Denied::Malformed),
+    };
+    let user = std::str::from_utf8(text(b"LOGIN")?).map_err(|_| Denied::Malformed)?;
+    Ok((user, text(b"PASSWORD")?))
+}

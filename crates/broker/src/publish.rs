@@ -1,0 +1,360 @@
+//! Publishing: from a batch into every queue its route leads to.
+
+use std::sync::Arc;
+
+use leveret_codec::{
+    ConfirmSelect, ConfirmSelectOk, Properties, SoftCode, ack, basic_return, content,
+    delivery_mode, flag, has_property, nack,
+};
+use leveret_queue::{Message, MessageBody};
+use leveret_record::Blob;
+use leveret_session::{Assembled, Confirm, Confirms, Fault, Publish, Publishes};
+use leveret_store::MessageParts;
+
+use crate::cell::QueueCell;
+use crate::channel::UNSUBMITTED;
+use crate::connection::Core;
+use crate::pump::{Pump, Work};
+use crate::refusal::Refusal;
+use crate::routes::{Route, sender_selected};
+
+/// Bodies from here on are shared, so that a chunk holds many messages and sending copies nothing.
+const SHARED_BYTES_MIN: usize = 16 * 1024;
+/// The same when several queues get the message.
+const SHARED_BY_MANY_BYTES_MIN: usize = 512;
+/// Ready bytes of one queue above which its publisher pauses while consumers have credit.
+const PAUSE_BYTES: u64 = 512 * 1024;
+const PERSISTENT: u8 = 2;
+const PUBLISH: (u16, u16) = (60, 40);
+/// Properties that make the broker look closer at a message.
+const INSPECTED: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
+/// The longest time to live, ten years, milliseconds.
+const EXPIRATION_MAX: u64 = 315_360_000_000;
+
+/// A batch and its bodies that are shared.
+struct Load<'a> {
+    batch: &'a Publishes<'a>,
+    blobs: &'a [Option<Arc<Blob>>],
+}
+
+impl Core {
+    /// Publishes a batch; a fault closes the channel after what came before it has been published.
+    pub(crate) fn publish(&mut self, batch: &Publishes<'_>) -> Result<(), Fault> {
+        let plain = |publish: Publish<'_>| !has_property(publish.header, INSPECTED);
+        if batch.iter().all(plain) {
+            let route = self.route(batch)?;
+            if !route.depends_on_headers() || batch.len() == 1 {
+                self.publish_to(&route, batch, None);
+                return Ok(());
+            }
+        }
+        for publish in batch.iter() {
+            let one = Publishes::one(batch.channel, batch.route, publish);
+            self.publish_inspected(&one, publish, None)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes a message that was put together from several reads.
+    pub(crate) fn publish_assembled(
+        &mut self,
+        channel: u16,
+        message: Assembled,
+    ) -> Result<(), Fault> {
+        let Assembled {
+            route,
+            mandatory,
+            header,
+            body,
+        } = message;
+        let (inline, blob) = if body.len() < SHARED_BYTES_MIN {
+            (body, None)
+        } else {
+            (Vec::new(), Some(Arc::new(Blob::new(body))))
+        };
+        let shared = blob.clone();
+        let body = shared.as_deref().map_or(inline.as_slice(), |blob| blob);
+        let publish = Publish {
+            header: &header,
+            body,
+            mandatory,
+        };
+        let one = Publishes::one(channel, &route, publish);
+        self.publish_inspected(&one, publish, blob)
+    }
+
+    fn publish_inspected(
+        &mut self,
+        one: &Publishes<'_>,
+        publish: Publish<'_>,
+        blob: Option<Arc<Blob>>,
+    ) -> Result<(), Fault> {
+        let inspected = self
+            .inspect(one, publish)
+            .map_err(|refusal| self.fault(one, refusal))?;
+        match inspected {
+            Some(route) => self.publish_to(&route, one, blob),
+            None => {
+                let route = self.route(one)?;
+                self.publish_to(&route, one, blob);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a message's properties; gives its own route when they have a say in it.
+    fn inspect(
+        &mut self,
+        one: &Publishes<'_>,
+        publish: Publish<'_>,
+    ) -> Result<Option<Route>, Refusal> {
+        let properties = Properties::decode(publish.header)
+            .map_err(|error| Refusal::Precondition(format!("invalid message: {error}")))?;
+        if let Some(user) = properties.user_id {
+            check_user(user, &self.peer.user.lock())?;
+        }
+        if let Some(expiration) = properties.expiration {
+            check_expiration(expiration)?;
+        }
+        let Some(headers) = properties.headers else {
+            return Ok(None);
+        };
+        let keys = sender_selected(headers)?;
+        let vhost = self.vhost()?;
+        if keys.is_empty() && !self.routes.get(&vhost, one.route)?.depends_on_headers() {
+            return Ok(None);
+        }
+        self.routes
+            .resolve(&vhost, one.route, &keys, Some(headers))
+            .map(Some)
+    }
+
+    fn route(&mut self, batch: &Publishes<'_>) -> Result<Arc<Route>, Fault> {
+        let found = match &self.vhost {
+            Some(vhost) => self.routes.get(vhost, batch.route),
+            None => Err(Refusal::NotImplemented("no virtual host".into())),
+        };
+        found.map_err(|refusal| self.fault(batch, refusal))
+    }
+
+    fn fault(&self, batch: &Publishes<'_>, refusal: Refusal) -> Fault {
+        let vhost = self.vhost.as_ref().map_or("", |vhost| &*vhost.name);
+        refusal.fault(batch.channel, vhost, PUBLISH)
+    }
+
+    /// Puts a batch into its queues, returns what goes nowhere, and counts it for confirms.
+    fn publish_to(&mut self, route: &Route, batch: &Publishes<'_>, blob: Option<Arc<Blob>>) {
+        if route.cells.is_empty() {
+            self.return_unroutable(batch);
+        }
+        let durable = self.broker.store.admits_messages();
+        let refused = enqueue(route, batch, blob, durable, &mut self.work);
+        let Some(state) = self.channel(batch.channel) else {
+            return;
+        };
+        let Some(confirms) = &mut state.confirms else {
+            return;
+        };
+        count(confirms, batch.len(), refused, self_mark(route));
+        if !std::mem::replace(&mut state.confirming, true) {
+            self.confirming.push(batch.channel);
+        }
+    }
+
+    fn return_unroutable(&mut self, batch: &Publishes<'_>) {
+        const NO_ROUTE: SoftCode = SoftCode::NoRoute;
+        let mut outlet = self.peer.outlet.lock();
+        let frame_max = outlet.frame_max();
+        for publish in batch.iter().filter(|publish| publish.mandatory) {
+            self.work.reply(&mut outlet, |out| {
+                let (code, text) = (NO_ROUTE.code(), NO_ROUTE.name().as_bytes());
+                basic_return(out, batch.channel, code, text, batch.route);
+                content(out, batch.channel, publish.header, publish.body, frame_max);
+            });
+        }
+    }
+
+    pub(crate) fn confirm_select(
+        &mut self,
+        channel: u16,
+        select: ConfirmSelect,
+    ) -> Result<(), Refusal> {
+        if let Some(state) = self.channel(channel) {
+            state.confirms.get_or_insert_default();
+        }
+        if !select.nowait {
+            self.reply(channel, ConfirmSelectOk {});
+        }
+        Ok(())
+    }
+}
+
+/// Whether the store has a say in when these publishes may be confirmed.
+fn self_mark(route: &Route) -> u64 {
+    if route.cells.iter().any(|cell| cell.lane.is_some()) {
+        UNSUBMITTED
+    } else {
+        0
+    }
+}
+
+fn count(confirms: &mut Confirms, messages: usize, refused: u128, mark: u64) {
+    if refused == 0 {
+        return confirms.accepted(messages as u64, mark);
+    }
+    for index in 0..messages {
+        if refused & (1 << index) == 0 {
+            confirms.accepted(1, mark);
+        } else {
+            confirms.refused();
+        }
+    }
+}
+
+/// Puts a batch into every queue of its route; gives a bit for each message that one of them refused.
+fn enqueue(
+    route: &Route,
+    batch: &Publishes<'_>,
+    blob: Option<Arc<Blob>>,
+    store_admits: bool,
+    work: &mut Work,
+) -> u128 {
+    let blobs: Vec<_> = match blob {
+        Some(blob) => vec![Some(blob)],
+        None => shared_bodies(batch, route.cells.len()),
+    };
+    let load = Load {
+        batch,
+        blobs: &blobs,
+    };
+    let mut refused = 0;
+    for cell in &route.cells {
+        refused |= load.enqueue(cell, store_admits, work);
+    }
+    if !work.targets.is_empty() {
+        load.record(work);
+    }
+    refused
+}
+
+/// Bodies that are large, or go to several queues, are kept once. Most batches have none.
+fn shared_bodies(batch: &Publishes<'_>, queues: usize) -> Vec<Option<Arc<Blob>>> {
+    let min = if queues > 1 {
+        SHARED_BY_MANY_BYTES_MIN
+    } else {
+        SHARED_BYTES_MIN
+    };
+    if queues == 0 || batch.iter().all(|publish| publish.body.len() < min) {
+        return Vec::new();
+    }
+    let share = |body: &[u8]| (body.len() >= min).then(|| Arc::new(Blob::new(body.to_vec())));
+    batch.iter().map(|publish| share(publish.body)).collect()
+}
+
+impl Load<'_> {
+    fn enqueue(&self, cell: &Arc<QueueCell>, store_admits: bool, work: &mut Work) -> u128 {
+        let mut refused = 0;
+        let mut guard = cell.lock();
+        if cell.is_deleted() {
+            return 0;
+        }
+        let state = &mut *guard;
+        for (index, publish) in self.batch.iter().enumerate() {
+            let persistent = cell.lane.is_some() && delivery_mode(publish.header) == PERSISTENT;
+            let body = match self.blobs.get(index) {
+                Some(Some(blob)) => MessageBody::Shared(blob),
+                _ => MessageBody::Inline(publish.body),
+            };
+            let message = Message {
+                route: self.batch.route,
+                header: publish.header,
+                body,
+                expiry_ms: None,
+                persistent,
+                deliveries: 0,
+            };
+            let pushed = if persistent && !store_admits {
+                Err(leveret_queue::Refused)
+            } else {
+                state.queue.push(&message, &mut Pump::new(cell, work))
+            };
+            match (pushed, cell.lane) {
+                (Ok(seq), Some(lane)) if persistent => {
+                    let index = u32::try_from(index).unwrap_or(u32::MAX);
+                    work.targets.push((index, lane, seq));
+                }
+                (Ok(_), _) => {}
+                (Err(_), _) => refused |= 1 << index,
+            }
+        }
+        if !std::mem::replace(&mut state.warm, true) {
+            work.warm.push(Arc::clone(cell));
+        }
+        let mut pump = Pump::new(cell, work);
+        state.queue.pump(&mut pump);
+        state.queue.trim(&mut pump);
+        drop(pump);
+        work.pause |= state.queue.ready_bytes() > PAUSE_BYTES && state.queue.has_credit();
+        refused
+    }
+
+    /// Writes each message once into the turn's records, with all its durable targets.
+    fn record(&self, work: &mut Work) {
+        work.targets.sort_unstable();
+        let Work {
+            targets, journal, ..
+        } = work;
+        let mut lanes = Vec::with_capacity(1);
+        for of_one in targets.chunk_by(|a, b| a.0 == b.0) {
+            let Some(&(index, ..)) = of_one.first() else {
+                continue;
+            };
+            let Some(publish) = self.batch.iter().nth(index as usize) else {
+                continue;
+            };
+            lanes.clear();
+            lanes.extend(of_one.iter().map(|(_, lane, seq)| (*lane, *seq)));
+            let parts = MessageParts {
+                expiry_ms: None,
+                route: self.batch.route,
+                header: publish.header,
+                body: &[publish.body],
+            };
+            journal.message(&lanes, &parts);
+        }
+        targets.clear();
+    }
+}
+
+/// Encodes one confirm.
+pub(crate) fn encode_confirm(out: &mut Vec<u8>, channel: u16, confirm: Confirm) {
+    match confirm {
+        Confirm::Ack { tag, multiple } => ack(out, channel, tag, multiple),
+        Confirm::Nack { tag } => nack(out, channel, tag, false, false),
+    }
+}
+
+fn check_user(user: &[u8], login: &str) -> Result<(), Refusal> {
+    if user == login.as_bytes() {
+        return Ok(());
+    }
+    Err(Refusal::Precondition(format!(
+        "user_id property set to '{}' but authenticated user was '{login}'",
+        String::from_utf8_lossy(user)
+    )))
+}
+
+fn check_expiration(expiration: &[u8]) -> Result<(), Refusal> {
+    let text = String::from_utf8_lossy(expiration);
+    let reason = match text.parse::<i64>() {
+        Ok(number) if number < 0 => format!("{{value_negative,{number}}}"),
+        Ok(number) if number.unsigned_abs() > EXPIRATION_MAX => {
+            format!("{{value_too_big,{number}}}")
+        }
+        Ok(_) => return Ok(()),
+        Err(_) => "no_integer".into(),
+    };
+    Err(Refusal::Precondition(format!(
+        "invalid expiration '{text}': {reason}"
+    )))
+}

@@ -1,0 +1,173 @@
+//! From queues into outlets: what a queue decides is encoded where the consumer's bytes wait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use leveret_queue::{Consumer, ConsumerKey, Delivery, Gone, Offer, Sink};
+use leveret_session::{Delivered, Flush, Outlet, Parcel};
+use leveret_store::{LaneId, Scratch};
+use parking_lot::{ArcMutexGuard, RawMutex};
+
+use crate::cell::{Handle, QueueCell};
+
+/// Up to so many connections are written to by the thread that made them dirty; more are woken,
+/// so that all cores take part and the publisher goes on.
+const INLINE_FLUSHES_MAX: usize = 4;
+
+/// What one turn leaves to be done at its end; kept between turns for its memory.
+#[derive(Default)]
+pub struct Work {
+    /// Connections with something to flush.
+    pub(crate) dirty: Vec<Arc<dyn Flush>>,
+    /// Records for the store.
+    pub(crate) journal: Scratch,
+    /// Queues whose memory the timer must look after.
+    pub(crate) warm: Vec<Arc<QueueCell>>,
+    /// A queue grows although its consumers have credit: its publisher should pause.
+    pub(crate) pause: bool,
+    pub(crate) targets: Vec<(u32, LaneId, u64)>,
+    starved: Vec<Arc<Handle>>,
+}
+
+impl Work {
+    /// Flushes what the turn made dirty.
+    pub fn flush(&mut self) {
+        let inline = self.dirty.len() <= INLINE_FLUSHES_MAX;
+        for connection in self.dirty.drain(..) {
+            if inline {
+                connection.flush();
+            } else {
+                connection.wake();
+            }
+        }
+    }
+
+    /// Wakes what the turn made dirty: for callers that are themselves a flush.
+    pub fn wake(&mut self) {
+        for connection in self.dirty.drain(..) {
+            connection.wake();
+        }
+    }
+
+    /// Notes that an outlet got its first bytes since its last flush.
+    pub(crate) fn dirtied(&mut self, outlet: &Outlet<Arc<Handle>>) {
+        self.dirty.extend(outlet.flusher().cloned());
+    }
+
+    /// Appends a reply to an outlet.
+    pub(crate) fn reply(
+        &mut self,
+        outlet: &mut Outlet<Arc<Handle>>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if outlet.reply(encode) {
+            self.dirtied(outlet);
+        }
+    }
+
+    /// Pumps everyone who waited for room in an outlet.
+    pub(crate) fn resume_starved(&mut self, outlet: &mut Outlet<Arc<Handle>>) -> Starved {
+        let mut starved = std::mem::take(&mut self.starved);
+        outlet.take_starved(&mut starved);
+        Starved(starved)
+    }
+
+    pub(crate) fn resume(&mut self, mut starved: Starved) {
+        resume(&mut starved.0, self);
+        self.starved = starved.0;
+    }
+}
+
+/// Consumers that waited for room; to be pumped once no lock is held.
+pub(crate) struct Starved(Vec<Arc<Handle>>);
+
+/// Pumps the queues of consumers that waited for room, and empties the list.
+pub fn resume(starved: &mut Vec<Arc<Handle>>, work: &mut Work) {
+    for handle in starved.drain(..) {
+        handle.waiting.store(false, Ordering::Release);
+        handle.cell.pump(work);
+    }
+}
+
+impl QueueCell {
+    /// Moves ready messages to consumers with credit.
+    pub fn pump(&self, work: &mut Work) {
+        let mut state = self.lock();
+        if !self.is_deleted() {
+            let mut pump = Pump::new(self, work);
+            state.queue.pump(&mut pump);
+        }
+    }
+}
+
+/// Encodes what one queue hands out. Keeps the last consumer's outlet locked, as the next message
+/// is often for the same connection.
+pub(crate) struct Pump<'a> {
+    pub(crate) work: &'a mut Work,
+    lane: Option<LaneId>,
+    held: Option<ArcMutexGuard<RawMutex, Outlet<Arc<Handle>>>>,
+}
+
+impl<'a> Pump<'a> {
+    pub(crate) const fn new(cell: &QueueCell, work: &'a mut Work) -> Self {
+        Self {
+            work,
+            lane: cell.lane,
+            held: None,
+        }
+    }
+
+    #[inline]
+    fn outlet(&mut self, handle: &Handle) -> &mut Outlet<Arc<Handle>> {
+        let same =
+            |guard: &ArcMutexGuard<_, _>| Arc::ptr_eq(ArcMutexGuard::mutex(guard), &handle.outlet);
+        if !self.held.as_ref().is_some_and(same) {
+            // Two outlets are never held at once.
+            self.held = None;
+        }
+        self.held.get_or_insert_with(|| handle.outlet.lock_arc())
+    }
+}
+
+impl Sink<Arc<Handle>> for Pump<'_> {
+    #[inline]
+    fn offer(
+        &mut self,
+        consumer: &Consumer<Arc<Handle>>,
+        _: ConsumerKey,
+        delivery: &Delivery<'_>,
+    ) -> Offer {
+        let handle = &consumer.handle;
+        let parcel = Parcel {
+            template: &handle.template,
+            source: handle.source,
+            no_ack: consumer.asked.no_ack,
+            record: delivery.record,
+            blob: delivery.blob,
+            unacked: delivery.unacked,
+        };
+        let outlet = self.outlet(handle);
+        match outlet.deliver(handle.channel, &parcel) {
+            Delivered::Sent { first: false } => Offer::Taken,
+            Delivered::Sent { first: true } => {
+                let flusher = outlet.flusher().cloned();
+                self.work.dirty.extend(flusher);
+                Offer::Taken
+            }
+            Delivered::Full => {
+                if !handle.waiting.swap(true, Ordering::AcqRel) {
+                    outlet.starve(Arc::clone(handle));
+                }
+                Offer::Refused
+            }
+            // The channel is being closed: its consumers are about to leave their queues.
+            Delivered::Gone => Offer::Refused,
+        }
+    }
+
+    fn gone(&mut self, seq: u64, _: Gone) {
+        if let Some(lane) = self.lane {
+            self.work.journal.settle(lane, seq);
+        }
+    }
+}

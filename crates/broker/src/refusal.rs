@@ -1,0 +1,225 @@
+//! Why the broker refuses a command, and the one table that makes faults of it.
+
+use leveret_codec::{HardCode, SoftCode};
+use leveret_router::Refused;
+use leveret_session::Fault;
+
+/// A refused command. Names are as clients gave them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such exchange.
+    NoExchange(String),
+    /// No such queue.
+    NoQueue(String),
+    /// An empty queue name, and no queue was declared on the channel.
+    NoPreviousQueue,
+    /// A name with the reserved prefix: what it is, and the name.
+    ReservedName(&'static str, String),
+    /// The default exchange cannot be changed.
+    DefaultExchange,
+    /// A predeclared exchange cannot be deleted.
+    SystemExchange(String),
+    /// Clients cannot publish to an internal exchange.
+    InternalExchange(String),
+    /// Unknown exchange type.
+    UnknownExchangeType(String),
+    /// Declared before with other properties: the argument, what it belongs to, and the difference.
+    Inequivalent {
+        /// The argument.
+        argument: String,
+        /// `queue` or `exchange`.
+        kind: &'static str,
+        /// The object's name.
+        name: String,
+        /// `received … but current is …`.
+        difference: String,
+    },
+    /// An argument that cannot be accepted: the argument, what it belongs to, and why.
+    InvalidArgument {
+        /// The argument.
+        argument: String,
+        /// `queue` or `exchange`.
+        kind: &'static str,
+        /// The object's name.
+        name: String,
+        /// Explanation in RabbitMQ's words.
+        reason: String,
+    },
+    /// A property that the queue type does not allow.
+    InvalidProperty(&'static str, String),
+    /// An exchange or queue is in use.
+    InUse(&'static str, String),
+    /// A queue holds messages.
+    NotEmpty(String),
+    /// An exclusive queue of another connection.
+    Locked(String),
+    /// A consumer wants the queue for itself.
+    ExclusiveUse(String),
+    /// The user lacks a permission: which access to what.
+    Denied(String),
+    /// The tag names no delivery in waiting.
+    UnknownDeliveryTag(u64),
+    /// A consumer tag is in use on the channel.
+    ConsumerTagInUse(String),
+    /// A limit of the broker is reached.
+    Limit(String),
+    /// Any other failed precondition, in RabbitMQ's words.
+    Precondition(String),
+    /// Not implemented, in RabbitMQ's words.
+    NotImplemented(String),
+    /// A method that only a server sends.
+    Unexpected(&'static str),
+    /// A name that is no UTF-8.
+    NotText(&'static str),
+}
+
+impl Refusal {
+    /// The fault it becomes on `channel`, for the method `id`.
+    #[must_use]
+    pub fn fault(self, channel: u16, vhost: &str, id: (u16, u16)) -> Fault {
+        use SoftCode::{AccessRefused, NotFound, PreconditionFailed, ResourceLocked};
+        let (code, text) = match self {
+            Self::NoExchange(name) => {
+                (NotFound, format!("no exchange '{name}' in vhost '{vhost}'"))
+            }
+            Self::NoQueue(name) => (NotFound, format!("no queue '{name}' in vhost '{vhost}'")),
+            Self::NoPreviousQueue => (NotFound, "no previously declared queue".into()),
+            Self::ReservedName(kind, name) => (
+                AccessRefused,
+                format!("{kind} name '{name}' contains reserved prefix 'amq.*'"),
+            ),
+            Self::DefaultExchange => (
+                AccessRefused,
+                "operation not permitted on the default exchange".into(),
+            ),
+            Self::SystemExchange(name) => (
+                AccessRefused,
+                format!("deletion of system exchange '{name}' in vhost '{vhost}' not allowed"),
+            ),
+            Self::InternalExchange(name) => (
+                AccessRefused,
+                format!("cannot publish to internal exchange '{name}' in vhost '{vhost}'"),
+            ),
+            Self::ExclusiveUse(name) => (
+                AccessRefused,
+                format!("queue '{name}' in vhost '{vhost}' in exclusive use"),
+            ),
+            Self::Denied(text) => (AccessRefused, text),
+            Self::Locked(name) => (ResourceLocked, locked(&name, vhost)),
+            Self::UnknownDeliveryTag(tag) => {
+                (PreconditionFailed, format!("unknown delivery tag {tag}"))
+            }
+            Self::UnknownExchangeType(kind) => (
+                PreconditionFailed,
+                format!("unknown exchange type '{kind}'"),
+            ),
+            Self::Inequivalent {
+                argument,
+                kind,
+                name,
+                difference,
+            } => (
+                PreconditionFailed,
+                format!(
+                    "inequivalent arg '{argument}' for {kind} '{name}' in vhost '{vhost}': \
+                     {difference}"
+                ),
+            ),
+            Self::InvalidArgument {
+                argument,
+                kind,
+                name,
+                reason,
+            } => (
+                PreconditionFailed,
+                format!(
+                    "invalid arg '{argument}' for {kind} '{name}' in vhost '{vhost}': {reason}"
+                ),
+            ),
+            Self::InvalidProperty(property, name) => (
+                PreconditionFailed,
+                format!("invalid property '{property}' for queue '{name}' in vhost '{vhost}'"),
+            ),
+            Self::InUse(kind, name) => (
+                PreconditionFailed,
+                format!("{kind} '{name}' in vhost '{vhost}' in use"),
+            ),
+            Self::NotEmpty(name) => (
+                PreconditionFailed,
+                format!("queue '{name}' in vhost '{vhost}' not empty"),
+            ),
+            Self::Limit(text) | Self::Precondition(text) => (PreconditionFailed, text),
+            hard => return hard.hard_fault(id),
+        };
+        Fault::Channel {
+            channel,
+            code,
+            text,
+            method: id,
+        }
+    }
+
+    /// Refusals that close the connection.
+    fn hard_fault(self, id: (u16, u16)) -> Fault {
+        let (code, text) = match self {
+            Self::ConsumerTagInUse(tag) => (
+                HardCode::NotAllowed,
+                format!("attempt to reuse consumer tag '{tag}'"),
+            ),
+            Self::NotImplemented(text) => (HardCode::NotImplemented, text),
+            Self::Unexpected(method) => (
+                HardCode::CommandInvalid,
+                format!("unexpected method {method} from a client"),
+            ),
+            Self::NotText(what) => (HardCode::SyntaxError, format!("{what} is not valid UTF-8")),
+            soft => (HardCode::InternalError, format!("{soft:?}")),
+        };
+        Fault::connection(code, text, id)
+    }
+}
+
+fn locked(name: &str, vhost: &str) -> String {
+    format!(
+        "cannot obtain exclusive access to locked queue '{name}' in vhost '{vhost}'. It could be \
+         originally declared on another connection or the exclusive property value does not match \
+         that of the original declaration."
+    )
+}
+
+/// Makes a refusal of the router's, about the exchange `name`.
+pub(crate) fn from_router(refused: Refused, name: &str) -> Refusal {
+    match refused {
+        Refused::NoExchange(name) => Refusal::NoExchange(name),
+        Refused::NoQueue(id) => Refusal::NoQueue(id.0.to_string()),
+        Refused::Inequivalent {
+            argument,
+            received,
+            current,
+        } => Refusal::Inequivalent {
+            argument: argument.into(),
+            kind: "exchange",
+            name: name.into(),
+            difference: format!("received {received} but current is {current}"),
+        },
+        Refused::DefaultExchange => Refusal::DefaultExchange,
+        Refused::Reserved(name) => Refusal::ReservedName("exchange", name),
+        Refused::SystemExchange(name) => Refusal::SystemExchange(name),
+        Refused::InUse(name) => Refusal::InUse("exchange", name),
+        Refused::UnknownKind(kind) => Refusal::UnknownExchangeType(kind),
+        Refused::ArgumentType { argument, kind } => Refusal::InvalidArgument {
+            argument: argument.into(),
+            kind: "exchange",
+            name: name.into(),
+            reason: format!("{{unacceptable_type,{kind}}}"),
+        },
+        Refused::InvalidXMatch(value) => Refusal::Precondition(format!(
+            "Invalid x-match field value {value}; expected all, any, all-with-x, or any-with-x"
+        )),
+        Refused::InvalidXMatchType { kind, value } => Refusal::Precondition(format!(
+            "Invalid x-match field type {kind} (value {value}); expected longstr"
+        )),
+        Refused::ArgumentsTooDeep => {
+            Refusal::Precondition("binding arguments are nested too deep".into())
+        }
+    }
+}

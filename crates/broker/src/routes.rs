@@ -1,0 +1,171 @@
+//! Where a message goes: found once per exchange and routing key, then remembered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use leveret_codec::{RawTable, ValueRef, split_route};
+use leveret_router::Routes;
+use rustc_hash::FxHashMap;
+
+use crate::cell::QueueCell;
+use crate::refusal::Refusal;
+use crate::vhost::Vhost;
+
+/// Remembered routes of one connection; emptied when full, as keys are the client's to invent.
+const ROUTES_MAX: usize = 4096;
+
+/// The queues one exchange and routing key lead to.
+pub(crate) struct Route {
+    pub(crate) cells: Box<[Arc<QueueCell>]>,
+    validity: Validity,
+}
+
+/// When a remembered route may be used again.
+enum Validity {
+    /// While the exchange's generation stands.
+    Generation(Arc<AtomicU64>, u64),
+    /// The default exchange: while its one queue exists.
+    Queue,
+    /// Never: it depends on more than the routing key.
+    Once,
+}
+
+impl Route {
+    #[inline]
+    fn stands(&self) -> bool {
+        match &self.validity {
+            Validity::Generation(now, seen) => now.load(Ordering::Acquire) == *seen,
+            Validity::Queue => self.cells.iter().all(|cell| !cell.is_deleted()),
+            Validity::Once => false,
+        }
+    }
+
+    pub(crate) const fn depends_on_headers(&self) -> bool {
+        matches!(self.validity, Validity::Once)
+    }
+}
+
+/// The routes one connection has used.
+#[derive(Default)]
+pub(crate) struct RouteCache {
+    last: Option<(Vec<u8>, Arc<Route>)>,
+    routes: FxHashMap<Box<[u8]>, Arc<Route>>,
+    found: Routes,
+}
+
+impl RouteCache {
+    /// The route of a raw exchange and routing key.
+    #[inline]
+    pub(crate) fn get(&mut self, vhost: &Vhost, route: &[u8]) -> Result<Arc<Route>, Refusal> {
+        if let Some((key, found)) = &self.last
+            && key == route
+            && found.stands()
+        {
+            return Ok(Arc::clone(found));
+        }
+        self.look_up(vhost, route)
+    }
+
+    fn look_up(&mut self, vhost: &Vhost, route: &[u8]) -> Result<Arc<Route>, Refusal> {
+        let known = self
+            .routes
+            .get(route)
+            .filter(|found| found.stands())
+            .cloned();
+        let found = match known {
+            Some(found) => found,
+            None => {
+                let found = Arc::new(self.resolve(vhost, route, &[], None)?);
+                if !found.depends_on_headers() {
+                    if self.routes.len() >= ROUTES_MAX {
+                        self.routes.clear();
+                    }
+                    self.routes.insert(route.into(), Arc::clone(&found));
+                }
+                found
+            }
+        };
+        let (mut key, _) = self
+            .last
+            .take()
+            .unwrap_or_else(|| (Vec::new(), Arc::clone(&found)));
+        key.clear();
+        key.extend_from_slice(route);
+        self.last = Some((key, Arc::clone(&found)));
+        Ok(found)
+    }
+
+    /// Asks the router, with further routing keys and the message's headers.
+    pub(crate) fn resolve(
+        &mut self,
+        vhost: &Vhost,
+        route: &[u8],
+        more_keys: &[&[u8]],
+        headers: Option<RawTable<'_>>,
+    ) -> Result<Route, Refusal> {
+        let (exchange, key) = split_route(route).unwrap_or_default();
+        let missing = || Refusal::NoExchange(String::from_utf8_lossy(exchange).into_owned());
+        let exchange = std::str::from_utf8(exchange).map_err(|_| missing())?;
+        let mut keys = Vec::with_capacity(1 + more_keys.len());
+        keys.push(key);
+        keys.extend_from_slice(more_keys);
+        let directory = vhost.directory.read();
+        let source = directory.router.exchange(exchange).ok_or_else(missing)?;
+        if source.spec().internal {
+            return Err(Refusal::InternalExchange(exchange.into()));
+        }
+        // Read before routing: a change in between makes the route stale, never wrong for good.
+        let generation = Arc::clone(source.generation());
+        let seen = generation.load(Ordering::Acquire);
+        directory
+            .router
+            .route(exchange.as_bytes(), &keys, headers, &mut self.found)
+            .map_err(|_| missing())?;
+        let cells: Box<[_]> = self
+            .found
+            .queues()
+            .iter()
+            .filter_map(|id| directory.cell(*id).cloned())
+            .collect();
+        let validity = if !self.found.cacheable() || !more_keys.is_empty() {
+            Validity::Once
+        } else if !exchange.is_empty() {
+            Validity::Generation(generation, seen)
+        } else if cells.is_empty() {
+            Validity::Once
+        } else {
+            Validity::Queue
+        };
+        Ok(Route { cells, validity })
+    }
+}
+
+/// The routing keys in a message's `CC` and `BCC` headers.
+///
+/// # Errors
+/// 406 when one of them is not an array of long strings.
+pub(crate) fn sender_selected<'a>(headers: RawTable<'a>) -> Result<Vec<&'a [u8]>, Refusal> {
+    let mut keys = Vec::new();
+    for name in ["CC", "BCC"] {
+        let Some(value) = headers.get(name.as_bytes()) else {
+            continue;
+        };
+        let ValueRef::Array(list) = value else {
+            return Err(unacceptable(name, value));
+        };
+        for item in list.iter() {
+            let ValueRef::LongString(key) = item else {
+                return Err(unacceptable(name, item));
+            };
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+fn unacceptable(name: &str, value: ValueRef<'_>) -> Refusal {
+    let kind = value.type_name();
+    Refusal::Precondition(format!(
+        "invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}"
+    ))
+}

@@ -1,0 +1,65 @@
+//! What happens by the clock: heartbeats, and memory that idle queues and connections give back.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use leveret_codec::HEARTBEAT;
+
+use crate::broker::{Broker, Peer};
+use crate::pump::Work;
+
+/// Intervals without a byte after which a peer counts as gone.
+const SILENT_INTERVALS: u64 = 2;
+/// A connection that wrote nothing for so long gives its buffers back.
+const IDLE_MS: u64 = 1000;
+
+/// The broker's timer; one for all connections, called about once a second.
+#[derive(Default)]
+pub struct Ticker {
+    work: Work,
+}
+
+impl Ticker {
+    /// Does what is due. `now_ms` is unix time and never goes back.
+    pub fn tick(&mut self, broker: &Broker, now_ms: u64) {
+        for peer in broker.peers() {
+            self.beat(&peer, now_ms);
+        }
+        let warm = std::mem::take(&mut *broker.warm.lock());
+        let still_warm = warm.into_iter().filter(|cell| {
+            let mut state = cell.lock();
+            state.warm = !cell.is_deleted() && !state.queue.shrink();
+            state.warm
+        });
+        let mut still_warm: Vec<_> = still_warm.collect();
+        broker.warm.lock().append(&mut still_warm);
+        self.work.wake();
+    }
+
+    fn beat(&mut self, peer: &Arc<Peer>, now_ms: u64) {
+        let interval_ms = u64::from(peer.heartbeat_s.load(Ordering::Relaxed)) * 1000;
+        let mut outlet = peer.outlet.lock();
+        let written = outlet.written();
+        if peer.wrote.swap(written, Ordering::Relaxed) != written {
+            peer.wrote_ms.store(now_ms, Ordering::Relaxed);
+        }
+        let quiet_ms = now_ms.saturating_sub(peer.wrote_ms.load(Ordering::Relaxed));
+        if quiet_ms >= IDLE_MS {
+            outlet.shrink();
+        }
+        if interval_ms == 0 {
+            return;
+        }
+        if quiet_ms >= interval_ms / 2 {
+            self.work
+                .reply(&mut outlet, |out| out.extend_from_slice(&HEARTBEAT));
+        }
+        let silent_ms = now_ms.saturating_sub(peer.received_ms.load(Ordering::Relaxed));
+        if silent_ms > SILENT_INTERVALS * interval_ms {
+            peer.dead.store(true, Ordering::Release);
+            if let Some(flusher) = outlet.flusher() {
+                flusher.interrupt();
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! One virtual host: its exchanges, bindings and queues by name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use leveret_router::{QueueId, Router};
+use parking_lot::RwLock;
+
+use crate::cell::QueueCell;
+
+/// A virtual host.
+pub struct Vhost {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Exchanges, bindings and queues. Read on a route-cache miss, written when one is declared or
+    /// deleted; taken before any queue.
+    pub directory: RwLock<Directory>,
+}
+
+impl Vhost {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            directory: RwLock::new(Directory::new()),
+        }
+    }
+
+    /// A queue by name.
+    #[must_use]
+    pub fn queue(&self, name: &str) -> Option<Arc<QueueCell>> {
+        self.directory.read().queue(name).cloned()
+    }
+}
+
+/// What a virtual host knows by name.
+pub struct Directory {
+    /// Exchanges and bindings.
+    pub router: Router,
+    queues: HashMap<Arc<str>, Arc<QueueCell>>,
+    cells: Vec<Option<Arc<QueueCell>>>,
+    free: Vec<QueueId>,
+}
+
+impl Directory {
+    fn new() -> Self {
+        Self {
+            router: Router::new(),
+            queues: HashMap::new(),
+            cells: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    /// A queue by name.
+    #[must_use]
+    pub fn queue(&self, name: &str) -> Option<&Arc<QueueCell>> {
+        self.queues.get(name)
+    }
+
+    /// A queue by its identity in the router.
+    #[must_use]
+    pub fn cell(&self, id: QueueId) -> Option<&Arc<QueueCell>> {
+        self.cells.get(id.0 as usize)?.as_ref()
+    }
+
+    /// All queues, in no order.
+    pub fn queues(&self) -> impl ExactSizeIterator<Item = &Arc<QueueCell>> {
+        self.queues.values()
+    }
+
+    pub(crate) fn next_id(&mut self) -> QueueId {
+        self.free.pop().unwrap_or_else(|| {
+            self.cells.push(None);
+            QueueId(u32::try_from(self.cells.len() - 1).unwrap_or(u32::MAX))
+        })
+    }
+
+    pub(crate) fn insert(&mut self, cell: &Arc<QueueCell>) {
+        self.router.add_queue(&cell.name, cell.id);
+        self.queues.insert(Arc::clone(&cell.name), Arc::clone(cell));
+        if let Some(slot) = self.cells.get_mut(cell.id.0 as usize) {
+            *slot = Some(Arc::clone(cell));
+        }
+    }
+
+    /// Takes a queue out; `false` when it is gone already.
+    pub(crate) fn remove(&mut self, cell: &QueueCell) -> bool {
+        let Some(slot) = self.cells.get_mut(cell.id.0 as usize) else {
+            return false;
+        };
+        if !slot
+            .as_ref()
+            .is_some_and(|found| std::ptr::eq(Arc::as_ptr(found), cell))
+        {
+            return false;
+        }
+        *slot = None;
+        self.queues.remove(&*cell.name);
+        self.router.remove_queue(cell.id);
+        self.free.push(cell.id);
+        true
+    }
+}

@@ -1,0 +1,388 @@
+//! What the broker writes once per message: deliver, get-ok, return, ack, nack, header and body.
+
+use crate::frame::{FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD};
+use crate::frame::{FRAME_MIN_SIZE, FRAME_OVERHEAD};
+use crate::publish::{ACK, NACK};
+use crate::write::{Writer, cut};
+
+/// A heartbeat frame.
+pub const HEARTBEAT: [u8; 8] = [FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END];
+
+/// Delivery tag and the redelivered bit, which stand between consumer tag and route.
+const TAG_LEN: usize = 9;
+
+/// The part of `basic.deliver` that is the same for every delivery to one consumer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeliverTemplate {
+    /// The frame up to and including the consumer tag; the size field is zero.
+    prefix: Box<[u8]>,
+}
+
+impl DeliverTemplate {
+    /// A template for one consumer; a tag over 255 bytes is cut.
+    #[must_use]
+    pub fn new(channel: u16, consumer_tag: &[u8]) -> Self {
+        let [c0, c1] = channel.to_be_bytes();
+        let tag = cut(consumer_tag);
+        // `cut` leaves at most 255 bytes, so the length is the octet.
+        let head = [
+            FRAME_METHOD,
+            c0,
+            c1,
+            0,
+            0,
+            0,
+            0,
+            0,
+            60,
+            0,
+            60,
+            tag.len() as u8,
+        ];
+        Self {
+            prefix: [&head, tag].concat().into(),
+        }
+    }
+
+    /// Appends the `basic.deliver` frame; `route` is exchange and routing key as raw short strings.
+    #[inline]
+    pub fn deliver(&self, out: &mut Vec<u8>, delivery_tag: u64, redelivered: bool, route: &[u8]) {
+        let frame_len = self.frame_len(route.len());
+        out.reserve(frame_len);
+        let size = (frame_len.saturating_sub(FRAME_OVERHEAD) as u32).to_be_bytes();
+        let [t0, t1, t2, t3, t4, t5, t6, t7] = delivery_tag.to_be_bytes();
+        let tag = [t0, t1, t2, t3, t4, t5, t6, t7, u8::from(redelivered)];
+        let (before, after) = self.prefix.split_at_checked(3).unwrap_or_default();
+        let after = after.get(4..).unwrap_or_default();
+        out.extend_from_slice(before);
+        out.extend_from_slice(&size);
+        out.extend_from_slice(after);
+        out.extend_from_slice(&tag);
+        out.extend_from_slice(route);
+        out.push(FRAME_END);
+    }
+
+    /// Bytes that a whole delivery takes on the wire: method, header and body frames.
+    #[inline]
+    #[must_use]
+    pub fn deliver_len(&self, route: usize, header: usize, body: usize, frame_max: u32) -> usize {
+        self.frame_len(route)
+            .saturating_add(content_len(header, body, frame_max))
+    }
+
+    #[inline]
+    fn frame_len(&self, route: usize) -> usize {
+        // The end octet is the one byte that neither prefix, tag nor route has.
+        self.prefix
+            .len()
+            .saturating_add(TAG_LEN + 1)
+            .saturating_add(route)
+    }
+}
+
+/// Bytes that a content takes on the wire: header frame and body frames.
+#[inline]
+#[must_use]
+pub fn content_len(header: usize, body: usize, frame_max: u32) -> usize {
+    let frames = body.div_ceil(chunk_len(frame_max)).saturating_add(1);
+    header
+        .saturating_add(body)
+        .saturating_add(frames.saturating_mul(FRAME_OVERHEAD))
+}
+
+/// The largest body payload of a frame. A smaller `frame_max` than the specification allows is
+/// taken as that minimum, zero included.
+#[inline]
+fn chunk_len(frame_max: u32) -> usize {
+    (frame_max.max(FRAME_MIN_SIZE) as usize).saturating_sub(FRAME_OVERHEAD)
+}
+
+/// Appends a content: its header frame, then body frames of at most `frame_max` bytes each, of
+/// which an empty body has none.
+#[inline]
+pub fn content(out: &mut Vec<u8>, channel: u16, header: &[u8], body: &[u8], frame_max: u32) {
+    out.reserve(content_len(header.len(), body.len(), frame_max));
+    header_frame(out, channel, header);
+    for chunk in body.chunks(chunk_len(frame_max)) {
+        whole_frame(out, FRAME_BODY, channel, chunk);
+    }
+}
+
+/// Appends a header frame. It cannot be split, whatever frame size was negotiated.
+#[inline]
+pub fn header_frame(out: &mut Vec<u8>, channel: u16, header: &[u8]) {
+    whole_frame(out, FRAME_HEADER, channel, header);
+}
+
+/// Appends the seven bytes before a body of `len` bytes that is sent from elsewhere; after it comes
+/// [`FRAME_END`].
+#[inline]
+pub fn body_frame_head(out: &mut Vec<u8>, channel: u16, len: u32) {
+    out.extend_from_slice(&frame_head(FRAME_BODY, channel, len));
+}
+
+#[inline]
+fn whole_frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
+    out.extend_from_slice(&frame_head(kind, channel, payload.len() as u32));
+    out.extend_from_slice(payload);
+    out.push(FRAME_END);
+}
+
+#[inline]
+fn frame_head(kind: u8, channel: u16, len: u32) -> [u8; 7] {
+    let ([c0, c1], [s0, s1, s2, s3]) = (channel.to_be_bytes(), len.to_be_bytes());
+    [kind, c0, c1, s0, s1, s2, s3]
+}
+
+/// What `basic.get-ok` says before its content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GetOk<'a> {
+    /// The delivery on this channel.
+    pub delivery_tag: u64,
+    /// Whether the message was delivered before.
+    pub redelivered: bool,
+    /// Exchange and routing key as raw short strings.
+    pub route: &'a [u8],
+    /// Messages left in the queue.
+    pub message_count: u32,
+}
+
+/// Appends a `basic.get-ok` frame.
+pub fn get_ok(out: &mut Vec<u8>, channel: u16, get: GetOk<'_>) {
+    let mut writer = Writer::method(out, channel, (60, 71));
+    writer.longlong(get.delivery_tag);
+    writer.octet(u8::from(get.redelivered));
+    writer.raw(get.route);
+    writer.long(get.message_count);
+    writer.end();
+}
+
+/// Appends a `basic.return` frame; `text` is cut to 255 bytes.
+pub fn basic_return(out: &mut Vec<u8>, channel: u16, code: u16, text: &[u8], route: &[u8]) {
+    let mut writer = Writer::method(out, channel, (60, 50));
+    writer.short(code);
+    writer.shortstr(text);
+    writer.raw(route);
+    writer.end();
+}
+
+/// Appends a `basic.ack` frame, which from the broker is a publisher confirm.
+#[inline]
+pub fn ack(out: &mut Vec<u8>, channel: u16, delivery_tag: u64, multiple: bool) {
+    settlement(out, channel, ACK, delivery_tag, u8::from(multiple));
+}
+
+/// Appends a `basic.nack` frame.
+#[inline]
+pub fn nack(out: &mut Vec<u8>, channel: u16, delivery_tag: u64, multiple: bool, requeue: bool) {
+    let requeue = if requeue { 2 } else { 0 };
+    settlement(
+        out,
+        channel,
+        NACK,
+        delivery_tag,
+        u8::from(multiple) | requeue,
+    );
+}
+
+#[inline]
+fn settlement(out: &mut Vec<u8>, channel: u16, id: (u16, u16), delivery_tag: u64, bits: u8) {
+    let ([c0, c1], [i0, i1], [m0, m1]) = (
+        channel.to_be_bytes(),
+        id.0.to_be_bytes(),
+        id.1.to_be_bytes(),
+    );
+    let [t0, t1, t2, t3, t4, t5, t6, t7] = delivery_tag.to_be_bytes();
+    out.extend_from_slice(&[
+        FRAME_METHOD,
+        c0,
+        c1,
+        0,
+        0,
+        0,
+        13,
+        i0,
+        i1,
+        m0,
+        m1,
+        t0,
+        t1,
+        t2,
+        t3,
+        t4,
+        t5,
+        t6,
+        t7,
+        bits,
+        FRAME_END,
+    ]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BasicDeliver, BasicGetOk, BasicNack, BasicReturn, Method, frame, push_route};
+
+    const EXCHANGE: &[u8] = b"exchange";
+    const KEY: &[u8] = b"routing.key\xFF";
+
+    fn route() -> Vec<u8> {
+        let mut route = Vec::new();
+        push_route(&mut route, EXCHANGE, KEY);
+        route
+    }
+
+    fn encoded<'a>(channel: u16, method: impl Into<Method<'a>>) -> Vec<u8> {
+        let mut out = Vec::new();
+        method.into().encode(channel, &mut out);
+        out
+    }
+
+    #[test]
+    fn frames_by_hand_are_those_of_the_method_table() {
+        for consumer_tag in [&b""[..], b"ctag", &[b'x'; 255]] {
+            let template = DeliverTemplate::new(0x0102, consumer_tag);
+            for redelivered in [false, true] {
+                let mut out = Vec::new();
+                template.deliver(&mut out, 1 << 40, redelivered, &route());
+                let deliver = BasicDeliver {
+                    consumer_tag,
+                    delivery_tag: 1 << 40,
+                    redelivered,
+                    exchange: EXCHANGE,
+                    routing_key: KEY,
+                };
+                assert_eq!(out, encoded(0x0102, deliver));
+            }
+        }
+        let get = GetOk {
+            delivery_tag: 3,
+            redelivered: true,
+            route: &route(),
+            message_count: 7,
+        };
+        let mut out = Vec::new();
+        get_ok(&mut out, 2, get);
+        let by_table = BasicGetOk {
+            delivery_tag: 3,
+            redelivered: true,
+            exchange: EXCHANGE,
+            routing_key: KEY,
+            message_count: 7,
+        };
+        assert_eq!(out, encoded(2, by_table));
+    }
+
+    #[test]
+    fn returns_and_settlements_are_those_of_the_method_table() {
+        let mut out = Vec::new();
+        basic_return(&mut out, 9, 312, b"NO_ROUTE", &route());
+        let by_table = BasicReturn {
+            reply_code: 312,
+            reply_text: b"NO_ROUTE",
+            exchange: EXCHANGE,
+            routing_key: KEY,
+        };
+        assert_eq!(out, encoded(9, by_table));
+        for (multiple, requeue) in [(false, false), (false, true), (true, false), (true, true)] {
+            let delivery_tag = u64::MAX - 1;
+            let mut out = Vec::new();
+            nack(&mut out, 5, delivery_tag, multiple, requeue);
+            assert_eq!(
+                out,
+                encoded(
+                    5,
+                    BasicNack {
+                        delivery_tag,
+                        multiple,
+                        requeue
+                    }
+                )
+            );
+            let mut out = Vec::new();
+            ack(&mut out, 5, delivery_tag, multiple);
+            assert_eq!(
+                out,
+                encoded(
+                    5,
+                    crate::BasicAck {
+                        delivery_tag,
+                        multiple
+                    }
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_consumer_tag_too_long_is_cut() {
+        let mut out = Vec::new();
+        DeliverTemplate::new(1, &[b't'; 300]).deliver(&mut out, 1, false, &route());
+        let (frame, _) = frame(&out, 4096).unwrap().unwrap();
+        let Ok(Method::BasicDeliver(deliver)) = Method::decode(frame.payload) else {
+            panic!()
+        };
+        assert_eq!(
+            (deliver.consumer_tag.len(), deliver.routing_key),
+            (255, KEY)
+        );
+    }
+
+    #[test]
+    fn bodies_are_split_to_the_frame_size_and_lengths_are_foretold() {
+        let template = DeliverTemplate::new(1, b"tag");
+        let (header, route) = ([7; 30], route());
+        // Zero and anything below the minimum count as the minimum.
+        for frame_max in [0, 1, 8, 4096, 5000, 131_072] {
+            let chunk = frame_max.max(4096) as usize - FRAME_OVERHEAD;
+            for body in [0, 1, chunk - 1, chunk, chunk + 1, 3 * chunk, 3 * chunk + 1] {
+                let body = vec![b'b'; body];
+                let mut out = Vec::new();
+                template.deliver(&mut out, 1, false, &route);
+                let method_len = out.len();
+                content(&mut out, 1, &header, &body, frame_max);
+                let foretold = template.deliver_len(route.len(), 30, body.len(), frame_max);
+                assert_eq!(out.len(), foretold);
+                assert_eq!(
+                    content_len(30, body.len(), frame_max),
+                    out.len() - method_len
+                );
+                assert_eq!(
+                    body_lengths(&out[method_len..]),
+                    chunk_lengths(body.len(), chunk)
+                );
+            }
+        }
+    }
+
+    /// The payload lengths of the body frames behind a header frame.
+    fn body_lengths(mut bytes: &[u8]) -> Vec<usize> {
+        let mut lengths = Vec::new();
+        while let Some((frame, len)) = frame(bytes, u32::MAX).unwrap() {
+            if frame.kind == crate::FrameKind::Body {
+                lengths.push(frame.payload.len());
+            }
+            bytes = &bytes[len..];
+        }
+        assert!(bytes.is_empty());
+        lengths
+    }
+
+    fn chunk_lengths(body: usize, chunk: usize) -> Vec<usize> {
+        (0..body)
+            .step_by(chunk)
+            .map(|at| chunk.min(body - at))
+            .collect()
+    }
+
+    #[test]
+    fn a_body_from_elsewhere_fits_between_head_and_end() {
+        let mut parts = Vec::new();
+        body_frame_head(&mut parts, 3, 4);
+        parts.extend_from_slice(b"body");
+        parts.push(FRAME_END);
+        let mut whole = Vec::new();
+        whole_frame(&mut whole, FRAME_BODY, 3, b"body");
+        assert_eq!(parts, whole);
+    }
+}

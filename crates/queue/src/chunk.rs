@@ -1,0 +1,381 @@
+//! Append-only chunks of records, and the recycling of their memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use leveret_record::{
+    Blob, Body, Position, Record, account_released, account_taken, read, set_deliveries,
+};
+use parking_lot::Mutex;
+
+/// A queue that holds one message pays for 256 bytes, a long one for 256 KiB at a time.
+const CHUNK_BYTES_MIN: usize = 256;
+const CHUNK_BYTES_MAX: usize = 256 * 1024;
+const CHUNK_GROWTH: usize = 4;
+/// Free chunks of the largest size kept for any queue: 16 MiB.
+const POOL_CHUNKS_MAX: usize = 64;
+
+static POOL: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// A body on its way into a queue.
+#[derive(Clone, Copy, Debug)]
+pub enum MessageBody<'a> {
+    /// Copied into the chunk.
+    Inline(&'a [u8]),
+    /// Shared by reference.
+    Shared(&'a Arc<Blob>),
+}
+
+/// A message on its way into a queue, borrowed from the reader's buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Exchange and routing key as two raw short strings.
+    pub route: &'a [u8],
+    /// Payload of the content header frame.
+    pub header: &'a [u8],
+    /// The body.
+    pub body: MessageBody<'a>,
+    /// Absolute expiry, unix milliseconds.
+    pub expiry_ms: Option<u64>,
+    /// Whether it survives a restart when the queue is durable.
+    pub persistent: bool,
+    /// How often it was delivered before it came here: above 0 after a restart only.
+    pub deliveries: u8,
+}
+
+impl Message<'_> {
+    /// Body size in bytes.
+    #[must_use]
+    pub fn body_len(&self) -> u64 {
+        match self.body {
+            MessageBody::Inline(bytes) => bytes.len() as u64,
+            MessageBody::Shared(blob) => blob.len() as u64,
+        }
+    }
+}
+
+/// Most chunks hold no blob and most others one; only the rest pay for a list.
+#[derive(Debug, Default)]
+enum Blobs {
+    #[default]
+    None,
+    One(Option<Arc<Blob>>),
+    Many(Vec<Option<Arc<Blob>>>),
+}
+
+impl Blobs {
+    fn push(&mut self, blob: Arc<Blob>) -> u32 {
+        match self {
+            Self::None => {
+                *self = Self::One(Some(blob));
+                0
+            }
+            Self::One(first) => {
+                *self = Self::Many(vec![first.take(), Some(blob)]);
+                1
+            }
+            Self::Many(list) => {
+                list.push(Some(blob));
+                u32::try_from(list.len() - 1).unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    fn slot(&mut self, index: u32) -> Option<&mut Option<Arc<Blob>>> {
+        match self {
+            Self::None => None,
+            Self::One(blob) => (index == 0).then_some(blob),
+            Self::Many(list) => list.get_mut(index as usize),
+        }
+    }
+
+    fn get(&self, index: u32) -> Option<&Arc<Blob>> {
+        match self {
+            Self::None => None,
+            Self::One(blob) => blob.as_ref(),
+            Self::Many(list) => list.get(index as usize)?.as_ref(),
+        }
+    }
+}
+
+/// A run of records in memory.
+///
+/// Invariant: `read <= count`, and records before the queue's cursor are the `read` ones.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    data: Vec<u8>,
+    blobs: Blobs,
+    count: u32,
+    /// Records not yet settled.
+    live: u32,
+    /// Records the cursor has passed.
+    read: u32,
+}
+
+impl Chunk {
+    fn with_room(previous: usize, record: usize) -> Self {
+        let size = (previous * CHUNK_GROWTH)
+            .clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
+            .max(record);
+        let data = if size == CHUNK_BYTES_MAX {
+            POOL.lock().pop()
+        } else {
+            None
+        };
+        let data = data.unwrap_or_else(|| Vec::with_capacity(size));
+        account_taken(data.capacity());
+        Self {
+            data,
+            blobs: Blobs::None,
+            count: 0,
+            live: 0,
+            read: 0,
+        }
+    }
+
+    fn has_room(&self, record: usize) -> bool {
+        self.data.capacity() - self.data.len() >= record
+    }
+
+    fn is_spent(&self) -> bool {
+        self.live == 0 && self.read == self.count
+    }
+
+    fn free(&mut self) {
+        account_released(self.data.capacity());
+        let mut data = std::mem::take(&mut self.data);
+        self.blobs = Blobs::None;
+        if data.capacity() == CHUNK_BYTES_MAX {
+            data.clear();
+            let mut pool = POOL.lock();
+            if pool.len() < POOL_CHUNKS_MAX {
+                pool.push(data);
+            }
+        }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.free();
+    }
+}
+
+/// All chunks of a queue, oldest first; the newest is kept apart so that a short queue needs no
+/// second allocation.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks {
+    older: VecDeque<Chunk>,
+    tail: Chunk,
+    /// Identity of the oldest chunk; identities count up by one.
+    first: u32,
+    /// Before the first record never read.
+    cursor: Position,
+}
+
+impl Chunks {
+    fn chunk(&self, id: u32) -> Option<&Chunk> {
+        let index = id.wrapping_sub(self.first) as usize;
+        if index == self.older.len() {
+            Some(&self.tail)
+        } else {
+            self.older.get(index)
+        }
+    }
+
+    fn chunk_mut(&mut self, id: u32) -> Option<&mut Chunk> {
+        let index = id.wrapping_sub(self.first) as usize;
+        if index == self.older.len() {
+            Some(&mut self.tail)
+        } else {
+            self.older.get_mut(index)
+        }
+    }
+
+    fn tail_id(&self) -> u32 {
+        self.first
+            .wrapping_add(u32::try_from(self.older.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Appends a record at the end.
+    pub(crate) fn append(&mut self, message: &Message<'_>, seq_low: u32) {
+        let (body, blob) = match message.body {
+            MessageBody::Inline(bytes) => (Body::Inline(bytes), None),
+            MessageBody::Shared(blob) => {
+                let len = u32::try_from(blob.len()).unwrap_or(u32::MAX);
+                (Body::Blob { index: 0, len }, Some(blob))
+            }
+        };
+        let mut record = Record {
+            seq_low,
+            deliveries: message.deliveries,
+            persistent: message.persistent,
+            expiry_ms: message.expiry_ms,
+            route: message.route,
+            header: message.header,
+            body,
+        };
+        let len = record.stored_len();
+        if !self.tail.has_room(len) {
+            self.grow(len);
+        }
+        if let (Body::Blob { index, .. }, Some(blob)) = (&mut record.body, blob) {
+            *index = self.tail.blobs.push(Arc::clone(blob));
+        }
+        record.append(&mut self.tail.data);
+        self.tail.count += 1;
+        self.tail.live += 1;
+    }
+
+    fn grow(&mut self, record: usize) {
+        let fresh = Chunk::with_room(self.tail.data.capacity(), record);
+        let full = std::mem::replace(&mut self.tail, fresh);
+        if full.count > 0 {
+            self.older.push_back(full);
+        }
+    }
+
+    /// The record at the cursor, if any was never read.
+    #[inline]
+    pub(crate) fn head(&mut self) -> Option<Position> {
+        loop {
+            let chunk = self.chunk(self.cursor.chunk)?;
+            if chunk.read < chunk.count {
+                return Some(self.cursor);
+            }
+            if self.cursor.chunk == self.tail_id() {
+                return None;
+            }
+            self.cursor = Position {
+                chunk: self.cursor.chunk.wrapping_add(1),
+                offset: 0,
+            };
+        }
+    }
+
+    /// The record at a position and where its body is.
+    #[inline]
+    pub(crate) fn record(&self, at: Position) -> Option<(Record<'_>, Option<&Arc<Blob>>, u32)> {
+        let chunk = self.chunk(at.chunk)?;
+        let (record, next) = read(&chunk.data, at.offset)?;
+        let blob = match record.body {
+            Body::Inline(_) => None,
+            Body::Blob { index, .. } => chunk.blobs.get(index),
+        };
+        Some((record, blob, next))
+    }
+
+    /// Moves the cursor past the record it stands before; `next` is where the following one is.
+    #[inline]
+    pub(crate) fn advance(&mut self, next: u32) {
+        let id = self.cursor.chunk;
+        self.cursor.offset = next;
+        if let Some(chunk) = self.chunk_mut(id) {
+            chunk.read += 1;
+        }
+    }
+
+    /// Settles a record: its memory is given back with the rest of its chunk.
+    #[inline]
+    pub(crate) fn release(&mut self, at: Position) {
+        let Some(chunk) = self.chunk_mut(at.chunk) else {
+            return;
+        };
+        if !matches!(chunk.blobs, Blobs::None)
+            && let Some((record, _)) = read(&chunk.data, at.offset)
+            && let Body::Blob { index, .. } = record.body
+            && let Some(slot) = chunk.blobs.slot(index)
+        {
+            *slot = None;
+        }
+        chunk.live = chunk.live.saturating_sub(1);
+        if chunk.is_spent() {
+            self.reclaim(at.chunk);
+        }
+    }
+
+    fn reclaim(&mut self, id: u32) {
+        let index = id.wrapping_sub(self.first) as usize;
+        if index == self.older.len() {
+            let tail = &mut self.tail;
+            tail.data.clear();
+            tail.blobs = Blobs::None;
+            (tail.count, tail.read) = (0, 0);
+            self.cursor = Position {
+                chunk: id,
+                offset: 0,
+            };
+        } else if index == 0 {
+            self.drop_spent_front();
+        } else if let Some(chunk) = self.older.get_mut(index) {
+            chunk.free();
+        }
+    }
+
+    fn drop_spent_front(&mut self) {
+        while self.older.front().is_some_and(Chunk::is_spent) {
+            self.older.pop_front();
+            if self.cursor.chunk == self.first {
+                self.cursor = Position {
+                    chunk: self.first.wrapping_add(1),
+                    offset: 0,
+                };
+            }
+            self.first = self.first.wrapping_add(1);
+        }
+    }
+
+    /// Settles every record the cursor has not reached.
+    pub(crate) fn release_unread(&mut self) {
+        let tail = self.tail_id();
+        let mut id = self.cursor.chunk;
+        loop {
+            if let Some(chunk) = self.chunk_mut(id) {
+                chunk.live = chunk.live.saturating_sub(chunk.count - chunk.read);
+                chunk.read = chunk.count;
+            }
+            if id == tail {
+                break;
+            }
+            id = id.wrapping_add(1);
+        }
+        let end = u32::try_from(self.tail.data.len()).unwrap_or(u32::MAX);
+        self.cursor = Position {
+            chunk: tail,
+            offset: end,
+        };
+        for index in 0..self.older.len() {
+            if let Some(chunk) = self.older.get_mut(index).filter(|chunk| chunk.is_spent()) {
+                chunk.free();
+            }
+        }
+        self.drop_spent_front();
+        if self.tail.is_spent() {
+            self.reclaim(tail);
+        }
+    }
+
+    pub(crate) fn set_deliveries(&mut self, at: Position, deliveries: u8) {
+        if let Some(chunk) = self.chunk_mut(at.chunk) {
+            set_deliveries(&mut chunk.data, at.offset, deliveries);
+        }
+    }
+
+    /// Gives the memory of an empty queue back; `false` when records are still held.
+    pub(crate) fn shrink(&mut self) -> bool {
+        if !self.older.is_empty() || self.tail.count > 0 {
+            return false;
+        }
+        self.tail.free();
+        true
+    }
+
+    /// Bytes of chunk memory held.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        self.older
+            .iter()
+            .map(|chunk| chunk.data.capacity())
+            .sum::<usize>()
+            + self.tail.data.capacity()
+    }
+}

@@ -1,0 +1,492 @@
+//! The queue itself: what is ready, what is out, who gets the next message.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use leveret_record::{Blob, Position, Record, Unacked};
+
+use crate::chunk::{Chunks, Message};
+use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming};
+use crate::limits::{Limits, Overflow};
+
+/// A message on its way to a consumer.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// The record; its body is in `blob` when it is a shared one.
+    pub record: Record<'a>,
+    /// The shared body, if the record names one.
+    pub blob: Option<&'a Arc<Blob>>,
+    /// What to give back when the delivery is settled.
+    pub unacked: Unacked,
+}
+
+/// A consumer's answer to an offered message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// The message is on its way.
+    Taken,
+    /// No room for it now; the rest of this pump goes on without this consumer.
+    Refused,
+}
+
+/// Why a message left the queue without a settlement from a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// Sent to a `no_ack` consumer.
+    Sent,
+    /// Dropped from the head to keep a length limit.
+    Overflow,
+    /// Purged.
+    Purged,
+}
+
+/// Where a queue's decisions go.
+pub trait Sink<C> {
+    /// A message for the consumer whose turn it is.
+    fn offer(&mut self, consumer: &Consumer<C>, key: ConsumerKey, delivery: &Delivery<'_>)
+    -> Offer;
+
+    /// A persistent message is no longer in the queue.
+    fn gone(&mut self, seq: u64, why: Gone);
+}
+
+/// The queue is full and its policy is to refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+/// Totals since the queue was declared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages accepted.
+    pub published: u64,
+    /// Publishes refused because the queue was full.
+    pub refused: u64,
+    /// Deliveries to consumers that acknowledge.
+    pub delivered: u64,
+    /// Deliveries to consumers that do not acknowledge.
+    pub delivered_no_ack: u64,
+    /// Messages fetched with `basic.get`, to be acknowledged.
+    pub got: u64,
+    /// Messages fetched with `basic.get`, not to be acknowledged.
+    pub got_no_ack: u64,
+    /// Deliveries of a message that was delivered before.
+    pub redelivered: u64,
+    /// Messages acknowledged or rejected for good.
+    pub settled: u64,
+    /// Messages dropped from the head.
+    pub dropped: u64,
+}
+
+/// One queue.
+///
+/// Invariant: `ready` counts the records at and after the cursor plus `requeued`.
+#[derive(Debug)]
+pub struct Queue<C> {
+    chunks: Chunks,
+    requeued: BTreeMap<u64, Position>,
+    consumers: Consumers<C>,
+    limits: Limits,
+    counters: Counters,
+    next_seq: u64,
+    ready: u64,
+    ready_bytes: u64,
+    unacked: u64,
+    unacked_bytes: u64,
+}
+
+impl<C> Queue<C> {
+    /// An empty queue. With `single_active` only one consumer is served at a time.
+    #[must_use]
+    pub fn new(limits: Limits, single_active: bool) -> Self {
+        Self {
+            chunks: Chunks::default(),
+            requeued: BTreeMap::new(),
+            consumers: Consumers::new(single_active),
+            limits,
+            counters: Counters::default(),
+            next_seq: 0,
+            ready: 0,
+            ready_bytes: 0,
+            unacked: 0,
+            unacked_bytes: 0,
+        }
+    }
+
+    /// Appends a message and gives its sequence number.
+    ///
+    /// The caller pumps afterwards, then calls [`Queue::trim`]: a message that a consumer can take
+    /// at once never counts against a length limit.
+    ///
+    /// # Errors
+    /// [`Refused`] when the queue is full and refuses; nothing is stored.
+    #[inline]
+    pub fn push(&mut self, message: &Message<'_>, sink: &mut impl Sink<C>) -> Result<u64, Refused> {
+        let bytes = message.body_len();
+        if !self.has_room(bytes) {
+            self.pump(sink);
+            if !self.has_room(bytes) {
+                self.counters.refused += 1;
+                return Err(Refused);
+            }
+        }
+        self.counters.published += 1;
+        Ok(self.append(message, bytes))
+    }
+
+    /// Appends a message whatever the limits: what recovery found.
+    pub fn restore(&mut self, message: &Message<'_>, seq: u64) {
+        self.next_seq = self.next_seq.max(seq);
+        self.append(message, message.body_len());
+    }
+
+    /// Begins after what recovery found, so that no sequence number is used twice.
+    pub const fn begin_at(&mut self, seq: u64) {
+        self.next_seq = seq;
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a record keeps the low half"
+    )]
+    fn append(&mut self, message: &Message<'_>, bytes: u64) -> u64 {
+        let seq = self.next_seq;
+        self.chunks.append(message, seq as u32);
+        self.next_seq += 1;
+        self.ready += 1;
+        self.ready_bytes += bytes;
+        seq
+    }
+
+    #[inline]
+    fn has_room(&self, bytes: u64) -> bool {
+        let limits = &self.limits;
+        let fits = self.ready + self.unacked < limits.total_max
+            && self.ready_bytes + self.unacked_bytes + bytes <= limits.total_bytes_max;
+        fits && (limits.overflow == Overflow::DropHead
+            || (self.ready < limits.ready_max
+                && self.ready_bytes + bytes <= limits.ready_bytes_max))
+    }
+
+    /// Drops messages from the head while a `drop-head` limit is exceeded.
+    #[inline]
+    pub fn trim(&mut self, sink: &mut impl Sink<C>) {
+        while self.ready > self.limits.ready_max || self.ready_bytes > self.limits.ready_bytes_max {
+            let Some(delivery) = self.take_head() else {
+                return;
+            };
+            let Unacked {
+                seq,
+                position,
+                persistent,
+                ..
+            } = delivery;
+            self.chunks.release(position);
+            self.counters.dropped += 1;
+            if persistent {
+                sink.gone(seq, Gone::Overflow);
+            }
+        }
+    }
+
+    /// Moves ready messages to consumers with credit, one a turn, until either runs out.
+    #[inline]
+    pub fn pump(&mut self, sink: &mut impl Sink<C>) {
+        if self.ready == 0 || !self.consumers.any_ready() {
+            return;
+        }
+        let mut turn = self.consumers.turn();
+        while let Some(position) = self.head() {
+            let Some((record, blob, next)) = self.chunks.record(position) else {
+                return;
+            };
+            let unacked = self.unacked_of(position, &record);
+            let (key, no_ack) = loop {
+                let Some((key, consumer)) = self.consumers.next(&mut turn) else {
+                    return;
+                };
+                match sink.offer(
+                    consumer,
+                    key,
+                    &Delivery {
+                        record,
+                        blob,
+                        unacked,
+                    },
+                ) {
+                    Offer::Taken => break (key, consumer.asked.no_ack),
+                    Offer::Refused => self.consumers.refused(&mut turn, key),
+                }
+            };
+            self.consumers.took(turn, key);
+            self.leave(&unacked, next);
+            if no_ack {
+                self.counters.delivered_no_ack += 1;
+                self.settle_sent(&unacked, sink);
+            } else {
+                self.counters.delivered += 1;
+                self.hold(&unacked);
+            }
+        }
+    }
+
+    /// Takes the head message for `basic.get`; `give` sees it and how many stay ready.
+    ///
+    /// Returns `false` when the queue is empty. With `no_ack` it is settled at once.
+    pub fn get(
+        &mut self,
+        no_ack: bool,
+        sink: &mut impl Sink<C>,
+        give: impl FnOnce(&Delivery<'_>, u64),
+    ) -> bool {
+        let left = self.ready.saturating_sub(1);
+        let Some(position) = self.head() else {
+            return false;
+        };
+        let Some((record, blob, next)) = self.chunks.record(position) else {
+            return false;
+        };
+        let unacked = self.unacked_of(position, &record);
+        give(
+            &Delivery {
+                record,
+                blob,
+                unacked,
+            },
+            left,
+        );
+        self.leave(&unacked, next);
+        if no_ack {
+            self.counters.got_no_ack += 1;
+            self.settle_sent(&unacked, sink);
+        } else {
+            self.counters.got += 1;
+            self.hold(&unacked);
+        }
+        true
+    }
+
+    /// The next message in order: requeued ones are older than any never read.
+    #[inline]
+    fn head(&mut self) -> Option<Position> {
+        if let Some((_, &position)) = self.requeued.first_key_value() {
+            return Some(position);
+        }
+        self.chunks.head()
+    }
+
+    #[inline]
+    fn unacked_of(&self, position: Position, record: &Record<'_>) -> Unacked {
+        let seq = match self.requeued.first_key_value() {
+            Some((&seq, _)) => seq,
+            None => self.whole_seq(record.seq_low),
+        };
+        Unacked {
+            seq,
+            position,
+            body_len: record.body.len(),
+            deliveries: record.deliveries,
+            persistent: record.persistent,
+        }
+    }
+
+    /// The sequence number with this low half that was given last: records the cursor has not
+    /// reached are within 2^32 of the end.
+    const fn whole_seq(&self, low: u32) -> u64 {
+        let behind = (self.next_seq as u32).wrapping_sub(low) as u64;
+        self.next_seq.wrapping_sub(behind)
+    }
+
+    /// Takes a message off the ready ones.
+    #[inline]
+    fn leave(&mut self, unacked: &Unacked, next: u32) {
+        if self.requeued.is_empty() {
+            self.chunks.advance(next);
+        } else {
+            self.requeued.pop_first();
+        }
+        self.ready -= 1;
+        self.ready_bytes -= u64::from(unacked.body_len);
+        self.counters.redelivered += u64::from(unacked.deliveries > 0);
+    }
+
+    fn take_head(&mut self) -> Option<Unacked> {
+        let position = self.head()?;
+        let (record, _, next) = self.chunks.record(position)?;
+        let unacked = self.unacked_of(position, &record);
+        self.leave(&unacked, next);
+        Some(unacked)
+    }
+
+    #[inline]
+    fn hold(&mut self, unacked: &Unacked) {
+        self.unacked += 1;
+        self.unacked_bytes += u64::from(unacked.body_len);
+    }
+
+    fn settle_sent(&mut self, unacked: &Unacked, sink: &mut impl Sink<C>) {
+        self.chunks.release(unacked.position);
+        if unacked.persistent {
+            sink.gone(unacked.seq, Gone::Sent);
+        }
+    }
+
+    /// A delivery is acknowledged, or rejected for good; `consumer` gets its credit back.
+    #[inline]
+    pub fn settle(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) {
+        self.returned(consumer, unacked);
+        self.counters.settled += 1;
+        self.chunks.release(unacked.position);
+    }
+
+    /// A delivery comes back to its place in the order, and counts as delivered once more.
+    ///
+    /// Returns the new delivery count.
+    pub fn requeue(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) -> u8 {
+        self.returned(consumer, unacked);
+        let deliveries = unacked.deliveries.saturating_add(1);
+        self.chunks.set_deliveries(unacked.position, deliveries);
+        self.requeued.insert(unacked.seq, unacked.position);
+        self.ready += 1;
+        self.ready_bytes += u64::from(unacked.body_len);
+        deliveries
+    }
+
+    #[inline]
+    fn returned(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) {
+        self.unacked -= 1;
+        self.unacked_bytes -= u64::from(unacked.body_len);
+        if let Some(key) = consumer {
+            self.consumers.returned(key);
+        }
+    }
+
+    /// Drops all ready messages and tells how many there were; unacknowledged ones stay.
+    ///
+    /// `settled` gets the ranges of sequence numbers that are gone, ends excluded.
+    pub fn purge(&mut self, mut settled: impl FnMut(u64, u64)) -> u64 {
+        let purged = self.ready;
+        for (seq, position) in std::mem::take(&mut self.requeued) {
+            settled(seq, seq + 1);
+            self.chunks.release(position);
+        }
+        if let Some(position) = self.chunks.head()
+            && let Some((record, _, _)) = self.chunks.record(position)
+        {
+            settled(self.whole_seq(record.seq_low), self.next_seq);
+            self.chunks.release_unread();
+        }
+        (self.ready, self.ready_bytes) = (0, 0);
+        purged
+    }
+
+    /// Registers a consumer; the caller pumps afterwards.
+    pub fn consume(&mut self, handle: C, asked: Consuming) -> ConsumerKey {
+        self.consumers.add(handle, asked)
+    }
+
+    /// Removes a consumer; its unacknowledged deliveries stay out.
+    pub fn cancel(&mut self, key: ConsumerKey) -> Option<C> {
+        self.consumers.remove(key)
+    }
+
+    /// Removes all consumers: the queue is going away.
+    pub fn cancel_all(&mut self) -> Vec<C> {
+        self.consumers.drain()
+    }
+
+    /// Changes a running consumer's prefetch; the caller pumps afterwards.
+    pub fn set_prefetch(&mut self, key: ConsumerKey, prefetch: u32) {
+        self.consumers.set_prefetch(key, prefetch);
+    }
+
+    /// Changes the limits; the caller trims afterwards.
+    pub const fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Ready messages.
+    #[must_use]
+    pub const fn ready(&self) -> u64 {
+        self.ready
+    }
+
+    /// Body bytes of ready messages.
+    #[must_use]
+    pub const fn ready_bytes(&self) -> u64 {
+        self.ready_bytes
+    }
+
+    /// Messages delivered and not settled.
+    #[must_use]
+    pub const fn unacked(&self) -> u64 {
+        self.unacked
+    }
+
+    /// Body bytes of messages delivered and not settled.
+    #[must_use]
+    pub const fn unacked_bytes(&self) -> u64 {
+        self.unacked_bytes
+    }
+
+    /// The sequence number of the next message.
+    #[must_use]
+    pub const fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Registered consumers.
+    #[must_use]
+    pub fn consumer_count(&self) -> usize {
+        self.consumers.len()
+    }
+
+    /// Whether a consumer that wants the queue for itself is registered.
+    #[must_use]
+    pub fn has_exclusive_consumer(&self) -> bool {
+        self.consumers
+            .iter()
+            .any(|(_, consumer)| consumer.asked.exclusive)
+    }
+
+    /// Whether a consumer could take more than it gets: consumption is not what holds it up.
+    #[must_use]
+    pub fn has_credit(&self) -> bool {
+        self.consumers.any_ready()
+    }
+
+    /// All consumers, with whether each is the active one.
+    pub fn consumers(&self) -> impl Iterator<Item = (ConsumerKey, &Consumer<C>, bool)> {
+        self.consumers
+            .iter()
+            .map(|(key, consumer)| (key, consumer, self.consumers.is_active(key)))
+    }
+
+    /// One consumer.
+    #[must_use]
+    pub fn consumer(&self, key: ConsumerKey) -> Option<&Consumer<C>> {
+        self.consumers.get(key)
+    }
+
+    /// Totals since the queue was declared.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Gives the memory of an empty queue back; `false` when it still holds messages.
+    pub fn shrink(&mut self) -> bool {
+        self.chunks.shrink()
+    }
+
+    /// Bytes of chunk memory held.
+    #[must_use]
+    pub fn resident_bytes(&self) -> usize {
+        self.chunks.resident_bytes()
+    }
+}

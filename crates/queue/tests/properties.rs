@@ -1,0 +1,429 @@
+//! The queue against a plain `Vec` model: same order, same counts, whatever the operations.
+
+use std::sync::Arc;
+
+use leveret_queue::{
+    Consumer, ConsumerKey, Consuming, Delivery, Gone, Limits, Message, MessageBody, Offer,
+    Overflow, Queue, Sink, Unacked,
+};
+use leveret_record::{Blob, Body};
+use proptest::prelude::*;
+
+const ROUTE: &[u8] = b"\x02ex\x01k";
+
+/// Takes everything, or refuses for the consumers in `full`.
+#[derive(Default)]
+struct Taker {
+    deliveries: Vec<(u32, Vec<u8>, Unacked)>,
+    full: Vec<u32>,
+    gone: Vec<(u64, Gone)>,
+}
+
+fn body_of(delivery: &Delivery<'_>) -> Vec<u8> {
+    match delivery.record.body {
+        Body::Inline(bytes) => bytes.to_vec(),
+        Body::Blob { .. } => delivery.blob.expect("a blob record has its blob").to_vec(),
+    }
+}
+
+impl Sink<u32> for Taker {
+    fn offer(
+        &mut self,
+        consumer: &Consumer<u32>,
+        _: ConsumerKey,
+        delivery: &Delivery<'_>,
+    ) -> Offer {
+        if self.full.contains(&consumer.handle) {
+            return Offer::Refused;
+        }
+        self.deliveries
+            .push((consumer.handle, body_of(delivery), delivery.unacked));
+        Offer::Taken
+    }
+
+    fn gone(&mut self, seq: u64, why: Gone) {
+        self.gone.push((seq, why));
+    }
+}
+
+fn header(len: usize) -> Vec<u8> {
+    let mut header = vec![0, 60, 0, 0];
+    header.extend_from_slice(&(len as u64).to_be_bytes());
+    header.extend_from_slice(&[0, 0]);
+    header
+}
+
+fn push(queue: &mut Queue<u32>, body: &[u8], shared: bool, sink: &mut Taker) -> bool {
+    let (header, blob) = (header(body.len()), Arc::new(Blob::new(body.to_vec())));
+    let body = if shared {
+        MessageBody::Shared(&blob)
+    } else {
+        MessageBody::Inline(body)
+    };
+    let message = Message {
+        route: ROUTE,
+        header: &header,
+        body,
+        expiry_ms: None,
+        persistent: true,
+        deliveries: 0,
+    };
+    let stored = queue.push(&message, sink).is_ok();
+    queue.pump(sink);
+    queue.trim(sink);
+    stored
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Push { size: usize, shared: bool },
+    Get { no_ack: bool },
+    Settle(usize),
+    Requeue(usize),
+    Purge,
+    Consume { prefetch: u32, no_ack: bool },
+    Cancel(usize),
+    Shrink,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (0..600usize, any::<bool>()).prop_map(|(size, shared)| Op::Push { size, shared }),
+        2 => any::<bool>().prop_map(|no_ack| Op::Get { no_ack }),
+        6 => any::<usize>().prop_map(Op::Settle),
+        4 => any::<usize>().prop_map(Op::Requeue),
+        1 => Just(Op::Purge),
+        1 => (0..4u32, any::<bool>())
+            .prop_map(|(prefetch, no_ack)| Op::Consume { prefetch, no_ack }),
+        1 => any::<usize>().prop_map(Op::Cancel),
+        1 => Just(Op::Shrink),
+    ]
+}
+
+/// Ready messages by sequence number, and what is out.
+#[derive(Default)]
+struct Model {
+    next: u64,
+    ready: Vec<(u64, Vec<u8>, u8)>,
+    out: Vec<(Option<ConsumerKey>, Vec<u8>, Unacked)>,
+}
+
+impl Model {
+    fn took(&mut self, body: &[u8], unacked: &Unacked) {
+        let (seq, expected, deliveries) = self.ready.remove(0);
+        assert_eq!((seq, deliveries), (unacked.seq, unacked.deliveries));
+        assert_eq!(expected, body);
+    }
+}
+
+struct World {
+    queue: Queue<u32>,
+    model: Model,
+    sink: Taker,
+    keys: Vec<(ConsumerKey, u32, bool)>,
+    names: u32,
+}
+
+impl World {
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Push { size, shared } => self.push(size, shared),
+            Op::Get { no_ack } => self.get(no_ack),
+            Op::Settle(pick) => self.settle(pick),
+            Op::Requeue(pick) => self.requeue(pick),
+            Op::Purge => {
+                let purged = self.queue.purge(|_, _| ());
+                assert_eq!(purged, self.model.ready.len() as u64);
+                self.model.ready.clear();
+            }
+            Op::Consume { prefetch, no_ack } => {
+                let asked = Consuming {
+                    prefetch,
+                    no_ack,
+                    ..Consuming::default()
+                };
+                self.keys
+                    .push((self.queue.consume(self.names, asked), self.names, no_ack));
+                self.names += 1;
+            }
+            Op::Cancel(pick) if !self.keys.is_empty() => {
+                let (key, name, _) = self.keys.remove(pick % self.keys.len());
+                assert_eq!(self.queue.cancel(key), Some(name));
+                assert_eq!(self.queue.cancel(key), None);
+            }
+            Op::Cancel(_) => {}
+            Op::Shrink => {
+                let empty = self.model.ready.is_empty() && self.model.out.is_empty();
+                assert!(!self.queue.shrink() || empty);
+            }
+        }
+        self.queue.pump(&mut self.sink);
+        self.absorb();
+        self.check();
+    }
+
+    fn push(&mut self, size: usize, shared: bool) {
+        let body = vec![self.model.next as u8; size];
+        self.model.ready.push((self.model.next, body.clone(), 0));
+        self.model.next += 1;
+        assert!(push(&mut self.queue, &body, shared, &mut self.sink));
+    }
+
+    fn get(&mut self, no_ack: bool) {
+        let mut got = None;
+        let left = self.model.ready.len().saturating_sub(1) as u64;
+        let found = self.queue.get(no_ack, &mut self.sink, |delivery, ready| {
+            assert_eq!(ready, left);
+            got = Some((body_of(delivery), delivery.unacked));
+        });
+        assert_eq!(found, !self.model.ready.is_empty());
+        if let Some((body, unacked)) = got {
+            self.model.took(&body, &unacked);
+            if !no_ack {
+                self.model.out.push((None, body, unacked));
+            }
+        }
+    }
+
+    fn settle(&mut self, pick: usize) {
+        if !self.model.out.is_empty() {
+            let (key, _, unacked) = self.model.out.remove(pick % self.model.out.len());
+            self.queue.settle(key, &unacked);
+        }
+    }
+
+    fn requeue(&mut self, pick: usize) {
+        if !self.model.out.is_empty() {
+            let (key, body, unacked) = self.model.out.remove(pick % self.model.out.len());
+            let deliveries = self.queue.requeue(key, &unacked);
+            assert_eq!(deliveries, unacked.deliveries + 1);
+            let at = self
+                .model
+                .ready
+                .partition_point(|(seq, ..)| *seq < unacked.seq);
+            self.model.ready.insert(at, (unacked.seq, body, deliveries));
+        }
+    }
+
+    /// Compares what consumers got with the model's head.
+    fn absorb(&mut self) {
+        for (name, body, unacked) in std::mem::take(&mut self.sink.deliveries) {
+            self.model.took(&body, &unacked);
+            let (key, _, no_ack) = self
+                .keys
+                .iter()
+                .find(|(_, n, _)| *n == name)
+                .expect("only live consumers get");
+            if !no_ack {
+                self.model.out.push((Some(*key), body, unacked));
+            }
+        }
+    }
+
+    fn check(&self) {
+        let bytes = |list: &[Vec<u8>]| list.iter().map(Vec::len).sum::<usize>() as u64;
+        let ready: Vec<_> = self
+            .model
+            .ready
+            .iter()
+            .map(|(_, body, _)| body.clone())
+            .collect();
+        let out: Vec<_> = self
+            .model
+            .out
+            .iter()
+            .map(|(_, body, _)| body.clone())
+            .collect();
+        assert_eq!(self.queue.ready(), ready.len() as u64);
+        assert_eq!(self.queue.ready_bytes(), bytes(&ready));
+        assert_eq!(self.queue.unacked(), out.len() as u64);
+        assert_eq!(self.queue.unacked_bytes(), bytes(&out));
+        assert_eq!(self.queue.consumer_count(), self.keys.len());
+        for (key, consumer, _) in self.queue.consumers() {
+            let held = self
+                .model
+                .out
+                .iter()
+                .filter(|(k, ..)| *k == Some(key))
+                .count();
+            assert_eq!(consumer.unacked as usize, held);
+            let limit = consumer.asked.prefetch;
+            assert!(limit == 0 || consumer.unacked <= limit, "credit exceeded");
+        }
+        assert!(
+            self.queue.ready() == 0 || !self.queue.has_credit(),
+            "a ready message waits"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn behaves_like_a_list(ops in prop::collection::vec(op(), 1..200)) {
+        let mut world = World {
+            queue: Queue::new(Limits::NONE, false),
+            model: Model::default(),
+            sink: Taker::default(),
+            keys: Vec::new(),
+            names: 0,
+        };
+        for op in &ops {
+            world.apply(op);
+        }
+        while !world.model.out.is_empty() {
+            world.settle(0);
+            world.queue.pump(&mut world.sink);
+            world.absorb();
+        }
+        world.apply(&Op::Purge);
+        assert!(world.queue.shrink(), "an empty queue holds no memory");
+        assert_eq!(world.queue.resident_bytes(), 0);
+    }
+}
+
+fn queue(limits: Limits) -> (Queue<u32>, Taker) {
+    (Queue::new(limits, false), Taker::default())
+}
+
+#[test]
+fn competing_consumers_alternate_exactly() {
+    let (mut queue, mut sink) = queue(Limits::NONE);
+    for name in 0..3 {
+        queue.consume(
+            name,
+            Consuming {
+                prefetch: 4,
+                ..Consuming::default()
+            },
+        );
+    }
+    for n in 0..9u8 {
+        push(&mut queue, &[n], false, &mut sink);
+    }
+    let order: Vec<_> = sink.deliveries.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(order, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn a_full_consumer_does_not_hold_up_the_others() {
+    let (mut queue, mut sink) = queue(Limits::NONE);
+    for name in 0..3 {
+        queue.consume(
+            name,
+            Consuming {
+                no_ack: true,
+                ..Consuming::default()
+            },
+        );
+    }
+    sink.full = vec![0, 2];
+    for n in 0..20u8 {
+        push(&mut queue, &[n], false, &mut sink);
+    }
+    assert_eq!(sink.deliveries.len(), 20);
+    assert!(sink.deliveries.iter().all(|(name, ..)| *name == 1));
+}
+
+#[test]
+fn higher_priority_consumers_go_first_until_out_of_credit() {
+    let (mut queue, mut sink) = queue(Limits::NONE);
+    queue.consume(
+        1,
+        Consuming {
+            prefetch: 9,
+            ..Consuming::default()
+        },
+    );
+    queue.consume(
+        2,
+        Consuming {
+            prefetch: 2,
+            priority: 5,
+            ..Consuming::default()
+        },
+    );
+    for n in 0..4u8 {
+        push(&mut queue, &[n], false, &mut sink);
+    }
+    let order: Vec<_> = sink.deliveries.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(order, [2, 2, 1, 1]);
+}
+
+#[test]
+fn only_the_single_active_consumer_is_served() {
+    let mut queue = Queue::new(Limits::NONE, true);
+    let mut sink = Taker::default();
+    let first = queue.consume(
+        1,
+        Consuming {
+            prefetch: 1,
+            ..Consuming::default()
+        },
+    );
+    queue.consume(2, Consuming::default());
+    push(&mut queue, b"a", false, &mut sink);
+    push(&mut queue, b"b", false, &mut sink);
+    assert_eq!(sink.deliveries.len(), 1, "the other one waits");
+    queue.cancel(first);
+    queue.pump(&mut sink);
+    assert_eq!(sink.deliveries[1].0, 2);
+}
+
+#[test]
+fn drop_head_keeps_the_newest_ready_messages() {
+    let limits = Limits {
+        ready_max: 3,
+        ..Limits::NONE
+    };
+    let (mut queue, mut sink) = queue(limits);
+    for n in 0..10u8 {
+        assert!(push(&mut queue, &[n], false, &mut sink));
+    }
+    assert_eq!(queue.ready(), 3);
+    let dropped: Vec<_> = sink.gone.iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(dropped, [0, 1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn reject_publish_counts_ready_messages_only() {
+    let limits = Limits {
+        ready_max: 2,
+        overflow: Overflow::RejectPublish,
+        ..Limits::NONE
+    };
+    let (mut queue, mut sink) = queue(limits);
+    queue.consume(
+        0,
+        Consuming {
+            prefetch: 1,
+            ..Consuming::default()
+        },
+    );
+    let stored: Vec<_> = (0..5u8)
+        .map(|n| push(&mut queue, &[n], false, &mut sink))
+        .collect();
+    assert_eq!(stored, [true, true, true, false, false]);
+    assert_eq!(
+        (queue.ready(), queue.unacked(), queue.counters().refused),
+        (2, 1, 2)
+    );
+}
+
+#[test]
+fn total_limits_count_unacknowledged_messages_too() {
+    let limits = Limits {
+        total_max: 2,
+        ..Limits::NONE
+    };
+    let (mut queue, mut sink) = queue(limits);
+    queue.consume(0, Consuming::default());
+    let stored: Vec<_> = (0..3u8)
+        .map(|n| push(&mut queue, &[n], false, &mut sink))
+        .collect();
+    assert_eq!(stored, [true, true, false]);
+    let (_, _, unacked) = sink.deliveries[0].clone();
+    queue.settle(None, &unacked);
+    assert!(push(&mut queue, &[4], false, &mut sink));
+}

@@ -1,0 +1,75 @@
+//! A small set of ids that keeps the order of insertion: a scan while short, hashed when long.
+
+use hashbrown::HashTable;
+
+use crate::hash::Seed;
+
+/// Ids met while walking a graph. Reused between walks, so that a walk allocates nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    list: Vec<u32>,
+    table: HashTable<u32>,
+}
+
+impl Seen {
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+        self.table.clear();
+    }
+
+    /// Adds an id; false when it is there already.
+    pub(crate) fn insert(&mut self, seed: Seed, id: u32) -> bool {
+        if self.list.len() < SCAN_MAX {
+            if self.list.contains(&id) {
+                return false;
+            }
+        } else {
+            if self.table.is_empty() {
+                for old in &self.list {
+                    self.table
+                        .insert_unique(seed.pair(0, *old), *old, |id| seed.pair(0, *id));
+                }
+            }
+            let hash = seed.pair(0, id);
+            if self.table.find(hash, |old| *old == id).is_some() {
+                return false;
+            }
+            self.table.insert_unique(hash, id, |id| seed.pair(0, *id));
+        }
+        self.list.push(id);
+        true
+    }
+
+    /// The id added as the `at`th, so that a walk can go on while it adds.
+    pub(crate) fn get(&self, at: usize) -> Option<u32> {
+        self.list.get(at).copied()
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u32] {
+        &self.list
+    }
+}
+
+/// Ids up to which a scan is cheaper than a hash.
+const SCAN_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_once_in_order_of_arrival() {
+        let seed = Seed::new(1);
+        let mut seen = Seen::default();
+        for round in 0..2 {
+            for id in 0..1000u32 {
+                let id = id * 7 % 1000;
+                assert!(seen.insert(seed, id), "round {round}");
+                assert!(!seen.insert(seed, id), "round {round}");
+            }
+            let expected: Vec<u32> = (0..1000).map(|id| id * 7 % 1000).collect();
+            assert_eq!(seen.as_slice(), expected);
+            seen.clear();
+        }
+    }
+}

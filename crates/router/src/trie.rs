@@ -1,0 +1,431 @@
+//! Topic keys with wildcards, as a flat trie of interned words.
+//!
+//! A node's literal children are found in one set for the whole trie by (parent, word); its `*` and
+//! `#` children are fields. Matching walks all live nodes word by word, so that its cost is bounded
+//! by words x live nodes, whatever a client's pattern looks like; a recursive match is exponential.
+
+use crate::hash::Seed;
+use crate::route::Found;
+use crate::seen::Seen;
+use crate::slab::{IdSet, Slab};
+use crate::targets::{Target, Targets};
+use crate::words::Words;
+
+/// Wildcard bindings of one topic exchange.
+#[derive(Debug, Default)]
+pub(crate) struct Trie {
+    nodes: Slab<Node>,
+    /// There from the first binding to the last.
+    root: Option<u32>,
+    edges: IdSet,
+    words: Words,
+}
+
+#[derive(Debug)]
+struct Node {
+    parent: u32,
+    /// The step that leads here: a word, `STAR` or `HASH`.
+    step: u32,
+    star: u32,
+    hash: u32,
+    /// How many children by word there are.
+    children: u32,
+    targets: Targets,
+}
+
+/// What a walk needs besides the trie. Reused, so that routing allocates nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Walk {
+    live: Vec<u32>,
+    next: Vec<u32>,
+    /// Nodes behind a `#`. It takes any number of words, so once met they stay.
+    open: Seen,
+}
+
+/// One step of a pattern.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step<'a> {
+    Word(&'a [u8]),
+    Star,
+    Hash,
+}
+
+impl Trie {
+    pub(crate) fn add(&mut self, seed: Seed, pattern: &[u8], target: Target) {
+        let root = match self.root {
+            Some(root) => root,
+            None => self.nodes.insert(Node::new(NONE, NONE)),
+        };
+        self.root = Some(root);
+        let node = steps(pattern).fold(root, |node, step| self.child_or_new(seed, node, step));
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.targets.add(target);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, seed: Seed, pattern: &[u8], target: Target) {
+        let Some(root) = self.root else { return };
+        let found = steps(pattern).try_fold(root, |node, step| self.child(seed, node, step));
+        let Some(id) = found else { return };
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.targets.remove(target);
+        }
+        self.prune(seed, id);
+    }
+
+    /// Writes the targets of every pattern that matches `key`.
+    pub(crate) fn route(&self, seed: Seed, key: &[u8], walk: &mut Walk, found: &mut Found) {
+        let Some(root) = self.root else { return };
+        walk.live.clear();
+        walk.open.clear();
+        walk.live.push(root);
+        self.open(seed, walk, found);
+        for text in words(key) {
+            let word = self.words.find(seed, text);
+            walk.next.clear();
+            for id in walk.live.iter().chain(walk.open.as_slice()) {
+                self.step(seed, *id, word, &mut walk.next);
+            }
+            std::mem::swap(&mut walk.live, &mut walk.next);
+            self.open(seed, walk, found);
+            if walk.live.is_empty() && walk.open.as_slice().is_empty() {
+                return;
+            }
+        }
+        for node in walk.live.iter().filter_map(|id| self.nodes.get(*id)) {
+            node.targets.emit(found);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// Enters the `#` child of each live node: its own targets match whatever follows.
+    #[inline]
+    fn open(&self, seed: Seed, walk: &mut Walk, found: &mut Found) {
+        for id in &walk.live {
+            let Some(hash) = self.nodes.get(*id).map(|node| node.hash) else {
+                continue;
+            };
+            if hash == NONE {
+                continue;
+            }
+            let Some(node) = self.nodes.get(hash) else {
+                continue;
+            };
+            if walk.open.insert(seed, hash) {
+                node.targets.emit(found);
+            }
+        }
+    }
+
+    #[inline]
+    fn step(&self, seed: Seed, id: u32, word: Option<u32>, next: &mut Vec<u32>) {
+        let Some(node) = self.nodes.get(id) else {
+            return;
+        };
+        if node.star != NONE {
+            next.push(node.star);
+        }
+        if node.children > 0
+            && let Some(word) = word
+            && let Some(child) = self.edge(seed, id, word)
+        {
+            next.push(child);
+        }
+    }
+
+    #[inline]
+    fn edge(&self, seed: Seed, parent: u32, word: u32) -> Option<u32> {
+        self.edges.find(seed.pair(parent, word), |id| {
+            self.nodes
+                .get(*id)
+                .is_some_and(|node| node.parent == parent && node.step == word)
+        })
+    }
+
+    fn child(&self, seed: Seed, parent: u32, step: Step<'_>) -> Option<u32> {
+        let node = self.nodes.get(parent)?;
+        match step {
+            Step::Star => Some(node.star).filter(|id| *id != NONE),
+            Step::Hash => Some(node.hash).filter(|id| *id != NONE),
+            Step::Word(text) => self.edge(seed, parent, self.words.find(seed, text)?),
+        }
+    }
+
+    fn child_or_new(&mut self, seed: Seed, parent: u32, step: Step<'_>) -> u32 {
+        if let Some(child) = self.child(seed, parent, step) {
+            return child;
+        }
+        let word = match step {
+            Step::Star => STAR,
+            Step::Hash => HASH,
+            Step::Word(text) => self.words.acquire(seed, text),
+        };
+        let child = self.nodes.insert(Node::new(parent, word));
+        if let Some(node) = self.nodes.get_mut(parent) {
+            match step {
+                Step::Star => node.star = child,
+                Step::Hash => node.hash = child,
+                Step::Word(_) => node.children += 1,
+            }
+        }
+        if let Step::Word(_) = step {
+            let nodes = &self.nodes;
+            self.edges.insert(seed.pair(parent, word), child, |id| {
+                edge_hash(nodes, seed, id)
+            });
+        }
+        child
+    }
+
+    /// Frees a node that leads nowhere, and every node above it that then leads nowhere.
+    fn prune(&mut self, seed: Seed, mut id: u32) {
+        while let Some(node) = self.nodes.get(id) {
+            if !node.targets.is_empty() || node.has_children() {
+                return;
+            }
+            let (parent, step) = (node.parent, node.step);
+            if step < HASH {
+                let nodes = &self.nodes;
+                let hash = seed.pair(parent, step);
+                self.edges.remove(hash, id, |id| edge_hash(nodes, seed, id));
+                self.words.release(seed, step);
+            }
+            self.nodes.remove(id);
+            if parent == NONE {
+                self.root = None;
+                return;
+            }
+            if let Some(node) = self.nodes.get_mut(parent) {
+                match step {
+                    STAR => node.star = NONE,
+                    HASH => node.hash = NONE,
+                    _ => node.children -= 1,
+                }
+            }
+            id = parent;
+        }
+    }
+}
+
+impl Node {
+    fn new(parent: u32, step: u32) -> Self {
+        Self {
+            parent,
+            step,
+            star: NONE,
+            hash: NONE,
+            children: 0,
+            targets: Targets::default(),
+        }
+    }
+
+    fn has_children(&self) -> bool {
+        self.children > 0 || self.star != NONE || self.hash != NONE
+    }
+}
+
+/// Whether a binding key needs the trie.
+pub(crate) fn has_wildcard(key: &[u8]) -> bool {
+    words(key).any(|word| matches!(word, b"*" | b"#"))
+}
+
+/// The words of a key. The empty key has none; every dot separates two, possibly empty, words.
+fn words(key: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(key).filter(|key| !key.is_empty());
+    std::iter::from_fn(move || {
+        let key = rest?;
+        let Some(dot) = key.iter().position(|byte| *byte == b'.') else {
+            return rest.take();
+        };
+        let (word, tail) = key.split_at_checked(dot)?;
+        rest = tail.get(1..);
+        Some(word)
+    })
+}
+
+/// The steps of a pattern, each run of wildcards in one form: its stars, then at most one `#`.
+///
+/// `#.#` matches what `#` does and `#.*` what `*.#` does. So no `#` node has a wildcard child,
+/// and a pattern of a hundred `#` costs what one costs.
+fn steps(pattern: &[u8]) -> impl Iterator<Item = Step<'_>> {
+    let mut words = words(pattern).peekable();
+    let mut hash = false;
+    std::iter::from_fn(move || {
+        loop {
+            let wild = words.next_if(|word| matches!(*word, b"*" | b"#"));
+            match wild {
+                Some(b"*") => return Some(Step::Star),
+                Some(_) => hash = true,
+                None if hash => {
+                    hash = false;
+                    return Some(Step::Hash);
+                }
+                None => return words.next().map(Step::Word),
+            }
+        }
+    })
+}
+
+fn edge_hash(nodes: &Slab<Node>, seed: Seed, id: u32) -> u64 {
+    nodes
+        .get(id)
+        .map_or(0, |node| seed.pair(node.parent, node.step))
+}
+
+const NONE: u32 = u32::MAX;
+const STAR: u32 = u32::MAX - 1;
+const HASH: u32 = u32::MAX - 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::targets::QueueId;
+
+    const SEED: fn() -> Seed = || Seed::new(11);
+
+    fn target(id: u32) -> Target {
+        Target::Queue(QueueId(id))
+    }
+
+    fn matches(trie: &Trie, key: &[u8]) -> Vec<u32> {
+        let (mut walk, mut found) = (Walk::default(), Found::default());
+        trie.route(SEED(), key, &mut walk, &mut found);
+        let mut ids: Vec<u32> = found.queues.iter().map(|q| q.0).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn one(pattern: &str) -> Trie {
+        let mut trie = Trie::default();
+        trie.add(SEED(), pattern.as_bytes(), target(1));
+        trie
+    }
+
+    #[test]
+    fn wildcards_match_as_the_topic_exchange_says() {
+        for (pattern, yes, no) in [
+            ("#", &["", "a", "a.b", ".", "..", "a..b"][..], &[][..]),
+            ("*", &["a", "abc"], &["", "a.b", ".", "a."]),
+            ("a.#", &["a", "a.", "a.b", "a.b.c"], &["", "b", "b.a", ".a"]),
+            ("#.a", &["a", ".a", "b.a", "a.a"], &["", "a.b", "a."]),
+            ("a.*", &["a.b", "a."], &["a", "a.b.c", "b.a"]),
+            ("*.*", &[".", "a.", ".b", "a.b"], &["", "a", ".."]),
+            (
+                "#.a.#",
+                &["a", "b.a", "a.b", "x.a.y", "a.a"],
+                &["", "b", "x.b"],
+            ),
+            (
+                "#.a.#.b.#",
+                &["a.b", "x.a.y.b.z", "a.a.b.b"],
+                &["b.a", "a", "b"],
+            ),
+            ("#.*", &["a", ".", "a.b.c"], &[""]),
+            ("*.#", &["a", ".", "a.b.c"], &[""]),
+            ("#.*.#.*", &["a.b", "a.b.c", "."], &["", "a"]),
+            ("#.#", &["", "a", "a.b"], &[]),
+            ("*..b", &["a..b", "..b"], &["a.b", "a.x.b"]),
+            (
+                "a.*.#.c",
+                &["a.b.c", "a.b.x.c", "a.c.c"],
+                &["a.c", "a.b.c.d"],
+            ),
+        ] {
+            let trie = one(pattern);
+            for key in yes {
+                assert_eq!(
+                    matches(&trie, key.as_bytes()),
+                    [1],
+                    "{pattern} should match {key:?}"
+                );
+            }
+            for key in no {
+                assert!(
+                    matches(&trie, key.as_bytes()).is_empty(),
+                    "{pattern} against {key:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn stars_and_hashes_are_wild_only_as_whole_words() {
+        assert!(!has_wildcard(b"a*.b#.**"));
+        assert!(has_wildcard(b"a.*"));
+        assert!(has_wildcard(b"#"));
+        assert!(!has_wildcard(b""));
+        assert!(matches(&one("a*.#"), b"ab.c").is_empty());
+        assert_eq!(matches(&one("a*.#"), b"a*.c"), [1]);
+    }
+
+    #[test]
+    fn keys_need_not_be_text() {
+        let mut trie = Trie::default();
+        trie.add(SEED(), b"\xff\x00.*", target(1));
+        assert_eq!(matches(&trie, b"\xff\x00.\xfe"), [1]);
+        assert!(matches(&trie, b"\xff.\xfe").is_empty());
+    }
+
+    #[test]
+    fn removal_frees_every_node_and_word() {
+        let mut trie = Trie::default();
+        let patterns: Vec<Vec<u8>> = (0..500)
+            .map(|i| format!("w{}.*.x{}.#.y{i}", i % 7, i % 31).into_bytes())
+            .collect();
+        for (id, pattern) in (0..).zip(&patterns) {
+            trie.add(SEED(), pattern, target(id));
+            trie.add(SEED(), pattern, target(id));
+        }
+        for (id, pattern) in (0..).zip(&patterns) {
+            trie.remove(SEED(), pattern, target(id));
+            assert!(
+                matches(
+                    &trie,
+                    format!("w{}.q.x{}.y{id}", id % 7, id % 31).as_bytes()
+                ) == [id]
+            );
+            trie.remove(SEED(), pattern, target(id));
+        }
+        assert!(trie.is_empty());
+        assert_eq!((trie.nodes.len(), trie.words.len()), (0, 0));
+    }
+
+    #[test]
+    fn removing_an_unknown_pattern_changes_nothing() {
+        let mut trie = one("a.*");
+        trie.remove(SEED(), b"a.#", target(1));
+        trie.remove(SEED(), b"b.*", target(1));
+        trie.remove(SEED(), b"a.*", target(2));
+        assert_eq!(matches(&trie, b"a.b"), [1]);
+    }
+
+    #[test]
+    fn a_hostile_pattern_costs_little() {
+        let mut trie = one(&vec!["#"; 128].join("."));
+        for depth in 1..=64 {
+            let pattern = format!("{}b", "#.a.".repeat(depth));
+            trie.add(SEED(), pattern.as_bytes(), target(depth as u32 + 1));
+        }
+        let key = vec!["a"; 128].join(".");
+        let (mut walk, mut found) = (Walk::default(), Found::default());
+        trie.route(SEED(), key.as_bytes(), &mut walk, &mut found);
+        assert_eq!(found.queues, [QueueId(1)]);
+        assert!(
+            walk.live.len() <= 64 && walk.open.as_slice().len() <= 65,
+            "{walk:?}"
+        );
+    }
+
+    #[test]
+    fn a_node_takes_forty_eight_bytes_at_most() {
+        assert!(
+            size_of::<Option<Node>>() <= 48,
+            "{}",
+            size_of::<Option<Node>>()
+        );
+    }
+}

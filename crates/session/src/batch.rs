@@ -1,0 +1,122 @@
+//! What a session makes of the bytes of one read: batches that borrow them.
+
+/// Most messages or settlements in one batch: bounds how long a queue's lock is held.
+pub const BATCH_MAX: usize = 128;
+
+/// Where one message of a batch is in the read buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) header: (u32, u32),
+    pub(crate) body: (u32, u32),
+    pub(crate) mandatory: bool,
+}
+
+/// One message of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publish<'a> {
+    /// Payload of the content header frame.
+    pub header: &'a [u8],
+    /// The whole body.
+    pub body: &'a [u8],
+    /// Return it when it goes nowhere.
+    pub mandatory: bool,
+}
+
+/// Publishes of one channel that all have the same exchange and routing key.
+#[derive(Clone, Copy, Debug)]
+pub struct Publishes<'a> {
+    /// The channel.
+    pub channel: u16,
+    /// Exchange and routing key as two raw short strings.
+    pub route: &'a [u8],
+    source: Source<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Source<'a> {
+    Read {
+        input: &'a [u8],
+        places: &'a [Place],
+    },
+    One(Publish<'a>),
+}
+
+impl<'a> Publishes<'a> {
+    pub(crate) const fn read(
+        channel: u16,
+        route: &'a [u8],
+        input: &'a [u8],
+        places: &'a [Place],
+    ) -> Self {
+        Self {
+            channel,
+            route,
+            source: Source::Read { input, places },
+        }
+    }
+
+    /// A batch of one message.
+    #[must_use]
+    pub const fn one(channel: u16, route: &'a [u8], publish: Publish<'a>) -> Self {
+        Self {
+            channel,
+            route,
+            source: Source::One(publish),
+        }
+    }
+
+    /// How many messages there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        match self.source {
+            Source::Read { places, .. } => places.len(),
+            Source::One(_) => 1,
+        }
+    }
+
+    /// Whether there are none; never so in what a session gives.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The messages in the order they were published.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = Publish<'a>> + use<'a> {
+        let (input, places, one) = match self.source {
+            Source::Read { input, places } => (input, places, None),
+            Source::One(publish) => (&[][..], &[][..], Some(publish)),
+        };
+        let slice = |(from, to): (u32, u32)| input.get(from as usize..to as usize);
+        let read = places.iter().map(move |place| Publish {
+            header: slice(place.header).unwrap_or_default(),
+            body: slice(place.body).unwrap_or_default(),
+            mandatory: place.mandatory,
+        });
+        one.into_iter().chain(read)
+    }
+}
+
+/// What a client decided about deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// Delivery tag; 0 with `multiple` means all.
+    pub tag: u64,
+    /// All up to and including the tag.
+    pub multiple: bool,
+    /// What becomes of them.
+    pub verdict: Verdict,
+    /// Class and method id, for errors.
+    pub method: (u16, u16),
+}
+
+/// What becomes of a settled delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is done.
+    Ack,
+    /// It goes back to its place in the queue.
+    Requeue,
+    /// It is refused for good.
+    Discard,
+}

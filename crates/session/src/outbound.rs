@@ -1,0 +1,256 @@
+//! Bytes on their way to one socket, in two buffers that take turns.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use leveret_record::Blob;
+
+/// A connection that falls idle keeps no more than this per buffer.
+const IDLE_BYTES_MAX: usize = 4 * 1024;
+
+/// A shared body that goes out after `at` bytes of the buffer.
+#[derive(Debug)]
+struct Splice {
+    at: usize,
+    blob: Arc<Blob>,
+    range: Range<usize>,
+}
+
+/// A buffer and the shared bodies spliced into it.
+#[derive(Debug, Default)]
+struct Segments {
+    bytes: Vec<u8>,
+    splices: Vec<Splice>,
+}
+
+impl Segments {
+    fn len(&self) -> usize {
+        self.bytes.len()
+            + self
+                .splices
+                .iter()
+                .map(|splice| splice.range.len())
+                .sum::<usize>()
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.splices.clear();
+    }
+}
+
+/// What a flush has taken to write; it comes back with how much was written.
+#[derive(Debug, Default)]
+pub struct Pending {
+    segments: Segments,
+    written: usize,
+    len: usize,
+}
+
+impl Pending {
+    /// The unwritten parts in order, at most `out.len()` of them; returns how many were set.
+    #[must_use]
+    pub fn parts<'a>(&'a self, out: &mut [&'a [u8]]) -> usize {
+        let mut filled = 0;
+        let mut skip = self.written;
+        let mut push = |part: &'a [u8]| {
+            let Some(part) = part.get(skip..).filter(|part| !part.is_empty()) else {
+                skip -= part.len();
+                return true;
+            };
+            skip = 0;
+            let Some(place) = out.get_mut(filled) else {
+                return false;
+            };
+            *place = part;
+            filled += 1;
+            true
+        };
+        let mut from = 0;
+        for splice in &self.segments.splices {
+            let bytes = self.segments.bytes.get(from..splice.at).unwrap_or_default();
+            from = splice.at;
+            let body = splice.blob.get(splice.range.clone()).unwrap_or_default();
+            if !push(bytes) || !push(body) {
+                return filled;
+            }
+        }
+        push(self.segments.bytes.get(from..).unwrap_or_default());
+        filled
+    }
+
+    /// Notes that the kernel took `bytes` more.
+    pub const fn advance(&mut self, bytes: usize) {
+        self.written += bytes;
+    }
+
+    /// Whether everything is written.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        self.written >= self.len
+    }
+}
+
+/// Outbound bytes of one connection.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    filling: Segments,
+    filling_len: usize,
+    unwritten: Pending,
+    /// Somebody has taken the bytes and is writing them.
+    writing: bool,
+    in_flight: usize,
+    /// Somebody has promised to flush.
+    dirty: bool,
+    written: u64,
+}
+
+impl Outbound {
+    /// Bytes not yet with the kernel.
+    #[must_use]
+    #[inline]
+    pub const fn queued(&self) -> usize {
+        self.filling_len + self.in_flight
+    }
+
+    /// Bytes written in all.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Runs `encode` on the buffer.
+    #[inline]
+    pub fn write(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.filling.bytes.len();
+        encode(&mut self.filling.bytes);
+        self.filling_len += self.filling.bytes.len() - before;
+    }
+
+    /// Appends part of a shared body without copying it.
+    pub fn splice(&mut self, blob: &Arc<Blob>, range: Range<usize>) {
+        self.filling_len += range.len();
+        let at = self.filling.bytes.len();
+        self.filling.splices.push(Splice {
+            at,
+            blob: Arc::clone(blob),
+            range,
+        });
+    }
+
+    /// Marks that bytes wait; `true` when nobody has promised to flush them yet.
+    #[inline]
+    pub const fn mark_dirty(&mut self) -> bool {
+        let first = !self.dirty;
+        self.dirty = true;
+        first
+    }
+
+    /// Takes what is to be written. `None` when there is nothing, or another flush is under way and
+    /// will see what came in meanwhile.
+    pub fn begin_flush(&mut self) -> Option<Pending> {
+        if self.writing {
+            return None;
+        }
+        self.dirty = false;
+        if self.unwritten.is_done() {
+            if self.filling_len == 0 {
+                return None;
+            }
+            self.swap();
+        }
+        self.writing = true;
+        Some(std::mem::take(&mut self.unwritten))
+    }
+
+    fn swap(&mut self) {
+        std::mem::swap(&mut self.unwritten.segments, &mut self.filling);
+        self.unwritten.written = 0;
+        self.unwritten.len = self.filling_len;
+        self.in_flight = self.filling_len;
+        self.filling_len = 0;
+        self.filling.clear();
+    }
+
+    /// Gives back what a flush took. `true` when there is more to write.
+    pub fn end_flush(&mut self, mut pending: Pending) -> bool {
+        self.writing = false;
+        let left = pending.len - pending.written;
+        self.written += (self.in_flight - left) as u64;
+        self.in_flight = left;
+        if pending.is_done() {
+            pending.segments.clear();
+            pending.len = 0;
+            pending.written = 0;
+        }
+        self.unwritten = pending;
+        self.queued() > 0
+    }
+
+    /// Gives memory back when nothing waits and the buffers have grown.
+    pub fn shrink(&mut self) {
+        if self.queued() == 0 && !self.writing {
+            for segments in [&mut self.filling, &mut self.unwritten.segments] {
+                if segments.bytes.capacity() > IDLE_BYTES_MAX {
+                    *segments = Segments::default();
+                }
+            }
+        }
+    }
+
+    /// Forgets everything unwritten: the socket is gone.
+    pub fn clear(&mut self) {
+        debug_assert_eq!(self.filling.len(), self.filling_len);
+        self.filling = Segments::default();
+        self.unwritten = Pending::default();
+        (self.filling_len, self.in_flight) = (0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flush(out: &mut Outbound, at_most: usize) -> (Vec<u8>, bool) {
+        let mut pending = out.begin_flush().expect("something to write");
+        let mut parts = [&[][..]; 4];
+        let count = pending.parts(&mut parts);
+        let mut bytes: Vec<u8> = parts[..count].concat();
+        bytes.truncate(at_most);
+        pending.advance(bytes.len());
+        (bytes, out.end_flush(pending))
+    }
+
+    #[test]
+    fn bodies_are_spliced_in_order_and_partial_writes_go_on_where_they_stopped() {
+        for step in 1..20 {
+            let blob = Arc::new(Blob::new(b"0123456789".to_vec()));
+            let mut out = Outbound::default();
+            out.write(|buf| buf.extend_from_slice(b"head"));
+            out.splice(&blob, 2..5);
+            out.splice(&blob, 5..7);
+            out.write(|buf| buf.extend_from_slice(b"end"));
+            assert_eq!(out.queued(), 12);
+            let mut all = Vec::new();
+            while out.queued() > 0 {
+                all.extend(flush(&mut out, step).0);
+            }
+            assert_eq!(all, b"head23456end", "step {step}");
+        }
+    }
+
+    #[test]
+    fn one_flush_at_a_time_and_the_promise_is_made_once() {
+        let mut out = Outbound::default();
+        out.write(|buf| buf.extend_from_slice(b"a"));
+        assert!(out.mark_dirty());
+        assert!(!out.mark_dirty());
+        let pending = out.begin_flush().unwrap();
+        out.write(|buf| buf.extend_from_slice(b"b"));
+        assert!(out.mark_dirty(), "a new promise after the bytes were taken");
+        assert!(out.begin_flush().is_none());
+        assert!(out.end_flush(pending), "there is more");
+        assert_eq!(flush(&mut out, 9).0, b"a");
+        assert_eq!(flush(&mut out, 9), (b"b".to_vec(), false));
+    }
+}

@@ -1,0 +1,384 @@
+//! What others may write to a connection: its outbound bytes and its channels' delivery state.
+//!
+//! An outlet is shared behind one short mutex, taken after a queue's and never before it.
+
+use std::sync::Arc;
+
+use leveret_codec::{DeliverTemplate, body_frame_head, content, content_len, header_frame};
+use leveret_codec::{FRAME_END, FRAME_OVERHEAD};
+use leveret_record::{Blob, Body, Record, Unacked};
+
+use crate::outbound::{Outbound, Pending};
+use crate::ring::{Ring, Slot, UnknownTag};
+
+/// Smaller shared bodies are cheaper to copy than to splice.
+const SPLICE_BYTES_MIN: usize = 16 * 1024;
+
+/// What a socket's owner offers to those who made the connection dirty.
+pub trait Flush: Send + Sync {
+    /// Writes what the socket takes now, on the caller's thread.
+    fn flush(&self);
+    /// Has the connection's own writer flush soon.
+    fn wake(&self);
+    /// Has the connection's own reader take a turn, although no bytes came in.
+    fn interrupt(&self);
+}
+
+/// Bounds of one connection's outlet.
+#[derive(Clone, Copy, Debug)]
+pub struct OutletLimits {
+    /// Undelivered bytes above which deliveries pause.
+    pub outbound_bytes_max: usize,
+    /// Unacknowledged deliveries of one channel above which deliveries pause.
+    pub channel_unacked_max: usize,
+}
+
+/// A message for one consumer.
+#[derive(Clone, Copy, Debug)]
+pub struct Parcel<'a> {
+    /// The consumer's encoded method prefix.
+    pub template: &'a DeliverTemplate,
+    /// Which of the channel's sources it comes from.
+    pub source: u32,
+    /// Nothing is kept for a settlement.
+    pub no_ack: bool,
+    /// The message.
+    pub record: Record<'a>,
+    /// Its shared body, if it has one.
+    pub blob: Option<&'a Arc<Blob>>,
+    /// What its settlement needs.
+    pub unacked: Unacked,
+}
+
+/// What became of a parcel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// It is in the buffer. `first`: the caller must see to it that the outlet is flushed.
+    Sent {
+        /// Nobody else has promised to flush.
+        first: bool,
+    },
+    /// Outbound bytes, the channel's prefetch or its unacknowledged deliveries are at their limit.
+    Full,
+    /// The channel is gone.
+    Gone,
+}
+
+/// The delivery state of one open channel.
+#[derive(Debug, Default)]
+struct Channel {
+    next_tag: u64,
+    unacked: Ring,
+    /// Channel-wide prefetch (`basic.qos` with global); 0 means no limit.
+    prefetch: u32,
+}
+
+/// The shared half of a connection. `W` is what to pump again when there is room.
+pub struct Outlet<W> {
+    outbound: Outbound,
+    channels: Vec<Option<Box<Channel>>>,
+    starved: Vec<W>,
+    flusher: Option<Arc<dyn Flush>>,
+    limits: OutletLimits,
+    frame_max: u32,
+    closing: bool,
+}
+
+impl<W> Outlet<W> {
+    /// An outlet without channels.
+    #[must_use]
+    pub fn new(flusher: Arc<dyn Flush>, limits: OutletLimits) -> Self {
+        Self {
+            outbound: Outbound::default(),
+            channels: Vec::new(),
+            starved: Vec::new(),
+            flusher: Some(flusher),
+            limits,
+            frame_max: leveret_codec::FRAME_MIN_SIZE,
+            closing: false,
+        }
+    }
+
+    /// Sets the negotiated largest frame.
+    pub const fn set_frame_max(&mut self, frame_max: u32) {
+        self.frame_max = frame_max;
+    }
+
+    /// The negotiated largest frame.
+    #[must_use]
+    pub const fn frame_max(&self) -> u32 {
+        self.frame_max
+    }
+
+    /// Who flushes this outlet.
+    #[must_use]
+    pub const fn flusher(&self) -> Option<&Arc<dyn Flush>> {
+        self.flusher.as_ref()
+    }
+
+    /// Bytes not yet with the kernel.
+    #[must_use]
+    pub const fn queued(&self) -> usize {
+        self.outbound.queued()
+    }
+
+    /// Appends a reply; replies are never dropped, but nothing follows `connection.close`.
+    ///
+    /// Returns `true` when the caller must see to it that the outlet is flushed.
+    pub fn reply(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.closing || self.flusher.is_none() {
+            return false;
+        }
+        self.outbound.write(encode);
+        self.outbound.mark_dirty()
+    }
+
+    /// Appends the last frames of the connection; deliveries and replies are refused from now on.
+    pub fn last_reply(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let first = self.reply(encode);
+        self.closing = true;
+        self.channels = Vec::new();
+        first
+    }
+
+    /// Appends a frame that may follow `connection.close`: its `close-ok`.
+    pub fn close_ok(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.closing = false;
+        self.last_reply(encode)
+    }
+
+    /// Opens a channel for deliveries.
+    pub fn open_channel(&mut self, channel: u16) {
+        let index = usize::from(channel);
+        if self.channels.len() <= index {
+            self.channels.resize_with(index + 1, || None);
+        }
+        if let Some(slot) = self.channels.get_mut(index) {
+            *slot = Some(Box::new(Channel {
+                next_tag: 1,
+                ..Channel::default()
+            }));
+        }
+    }
+
+    /// Closes a channel and gives all deliveries that wait for a settlement, oldest first.
+    pub fn close_channel(&mut self, channel: u16) -> Vec<Slot> {
+        let taken = self
+            .channels
+            .get_mut(usize::from(channel))
+            .and_then(Option::take);
+        taken.map_or_else(Vec::new, |channel| {
+            channel.unacked.iter().map(|(_, slot)| *slot).collect()
+        })
+    }
+
+    fn channel(&mut self, channel: u16) -> Option<&mut Channel> {
+        self.channels.get_mut(usize::from(channel))?.as_deref_mut()
+    }
+
+    /// Sets the channel-wide prefetch; 0 means no limit.
+    pub fn set_prefetch(&mut self, channel: u16, prefetch: u32) {
+        if let Some(channel) = self.channel(channel) {
+            channel.prefetch = prefetch;
+        }
+    }
+
+    /// Deliveries of a channel that wait for a settlement.
+    #[must_use]
+    pub fn unacked(&self, channel: u16) -> usize {
+        let channel = self
+            .channels
+            .get(usize::from(channel))
+            .and_then(Option::as_ref);
+        channel.map_or(0, |channel| channel.unacked.len())
+    }
+
+    /// Sources of a channel that deliveries in waiting still name.
+    pub fn sources_in_use(&self, channel: u16) -> impl Iterator<Item = u32> {
+        let channel = self
+            .channels
+            .get(usize::from(channel))
+            .and_then(Option::as_ref);
+        channel
+            .into_iter()
+            .flat_map(|channel| channel.unacked.iter().map(|(_, slot)| slot.source))
+    }
+
+    /// Takes settled deliveries off the ring; see [`Ring::settle`].
+    ///
+    /// # Errors
+    /// [`UnknownTag`] when the tag names no delivery of this channel that waits.
+    #[inline]
+    pub fn settle(
+        &mut self,
+        channel: u16,
+        tag: u64,
+        multiple: bool,
+        settled: impl FnMut(Slot),
+    ) -> Result<(), UnknownTag> {
+        let channel = self.channel(channel).ok_or(UnknownTag)?;
+        channel.unacked.settle(tag, multiple, settled)
+    }
+
+    /// Encodes a delivery, if the connection and the channel have room for it.
+    #[inline]
+    pub fn deliver(&mut self, channel: u16, parcel: &Parcel<'_>) -> Delivered {
+        let frame_max = self.frame_max;
+        let (limits, queued) = (self.limits, self.outbound.queued());
+        let Some(state) = self.channel(channel) else {
+            return Delivered::Gone;
+        };
+        let held = state.unacked.len();
+        if held >= limits.channel_unacked_max
+            || (state.prefetch > 0 && held >= state.prefetch as usize)
+        {
+            return Delivered::Full;
+        }
+        let record = &parcel.record;
+        let len = parcel.template.deliver_len(
+            record.route.len(),
+            record.header.len(),
+            record.body.len() as usize,
+            frame_max,
+        );
+        if queued > 0 && queued + len > limits.outbound_bytes_max {
+            return Delivered::Full;
+        }
+        let tag = state.next_tag;
+        state.next_tag += 1;
+        if !parcel.no_ack {
+            state.unacked.push(
+                tag,
+                Slot {
+                    source: parcel.source,
+                    unacked: parcel.unacked,
+                },
+            );
+        }
+        let redelivered = record.deliveries > 0;
+        let template = parcel.template;
+        self.outbound
+            .write(|out| template.deliver(out, tag, redelivered, record.route));
+        self.content(channel, record, parcel.blob);
+        Delivered::Sent {
+            first: self.outbound.mark_dirty(),
+        }
+    }
+
+    /// Encodes a message that a `basic.get` fetched; `method` writes the method frame for its tag.
+    pub fn give(
+        &mut self,
+        channel: u16,
+        parcel: &Parcel<'_>,
+        method: impl FnOnce(&mut Vec<u8>, u64),
+    ) -> bool {
+        let Some(state) = self.channel(channel) else {
+            return false;
+        };
+        let tag = state.next_tag;
+        state.next_tag += 1;
+        if !parcel.no_ack {
+            state.unacked.push(
+                tag,
+                Slot {
+                    source: parcel.source,
+                    unacked: parcel.unacked,
+                },
+            );
+        }
+        self.outbound.write(|out| method(out, tag));
+        self.content(channel, &parcel.record, parcel.blob);
+        self.outbound.mark_dirty()
+    }
+
+    /// Appends content header and body frames.
+    #[inline]
+    fn content(&mut self, channel: u16, record: &Record<'_>, blob: Option<&Arc<Blob>>) {
+        let frame_max = self.frame_max;
+        match (record.body, blob) {
+            (Body::Inline(body), _) => {
+                self.outbound
+                    .write(|out| content(out, channel, record.header, body, frame_max));
+            }
+            (Body::Blob { .. }, Some(blob)) if blob.len() < SPLICE_BYTES_MIN => {
+                self.outbound
+                    .write(|out| content(out, channel, record.header, blob, frame_max));
+            }
+            (Body::Blob { .. }, Some(blob)) => self.spliced(channel, record.header, blob),
+            (Body::Blob { .. }, None) => {}
+        }
+    }
+
+    fn spliced(&mut self, channel: u16, header: &[u8], blob: &Arc<Blob>) {
+        let step = (self.frame_max as usize)
+            .saturating_sub(FRAME_OVERHEAD)
+            .max(1);
+        self.outbound
+            .write(|out| header_frame(out, channel, header));
+        for start in (0..blob.len()).step_by(step) {
+            let end = (start + step).min(blob.len());
+            let len = u32::try_from(end - start).unwrap_or(u32::MAX);
+            self.outbound
+                .write(|out| body_frame_head(out, channel, len));
+            self.outbound.splice(blob, start..end);
+            self.outbound.write(|out| out.push(FRAME_END));
+        }
+    }
+
+    /// Bytes a message's content takes on this connection.
+    #[must_use]
+    pub fn content_len(&self, header: usize, body: usize) -> usize {
+        content_len(header, body, self.frame_max)
+    }
+
+    /// Remembers what to pump when there is room again.
+    pub fn starve(&mut self, waiting: W) {
+        self.starved.push(waiting);
+    }
+
+    /// Whether somebody waits for room.
+    #[must_use]
+    pub const fn has_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// Gives those who wait for room; `into` is empty and lends its memory.
+    pub fn take_starved(&mut self, into: &mut Vec<W>) {
+        std::mem::swap(&mut self.starved, into);
+    }
+
+    /// Takes what is to be written; see [`Outbound::begin_flush`].
+    pub fn begin_flush(&mut self) -> Option<Pending> {
+        self.outbound.begin_flush()
+    }
+
+    /// Gives back what a flush took; `true` when there is more to write.
+    ///
+    /// Below half its bound the outlet has room again: `starved` gets who waited for it.
+    pub fn end_flush(&mut self, pending: Pending, starved: &mut Vec<W>) -> bool {
+        let more = self.outbound.end_flush(pending);
+        if self.outbound.queued() <= self.limits.outbound_bytes_max / 2 {
+            self.take_starved(starved);
+        }
+        more
+    }
+
+    /// Bytes written in all, for heartbeats: unchanged means idle.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.outbound.written()
+    }
+
+    /// Gives buffers back that an idle connection does not need.
+    pub fn shrink(&mut self) {
+        self.outbound.shrink();
+    }
+
+    /// The socket is gone: nothing is written any more.
+    pub fn disconnect(&mut self) {
+        self.outbound.clear();
+        self.channels = Vec::new();
+        self.starved = Vec::new();
+        self.flusher = None;
+    }
+}

@@ -1,0 +1,254 @@
+//! Unacknowledged deliveries of one channel, found by delivery tag without searching.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use leveret_record::Unacked;
+
+/// Below this many slots a hole-ridden ring is not worth tidying.
+const SPARSE_SLOTS_MIN: usize = 4096;
+const SPARSE_FACTOR: usize = 4;
+/// Slots kept for an empty ring: what a common prefetch needs again at once.
+const IDLE_SLOTS_MAX: usize = 4096;
+
+/// A delivery that waits for its settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Which of the channel's sources it came from.
+    pub source: u32,
+    /// What its queue needs to settle it.
+    pub unacked: Unacked,
+}
+
+/// The tag names no delivery that waits for a settlement on this channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownTag;
+
+const SETTLED: u32 = u32::MAX;
+
+/// Slots indexed by `delivery tag - base`.
+///
+/// Tags are dense per channel, so a settled slot stays as a hole until the ones before it are gone.
+/// A delivery that is never settled would let holes pile up behind it: such stragglers move to a
+/// map.
+#[derive(Debug, Default)]
+pub struct Ring {
+    base: u64,
+    slots: VecDeque<Slot>,
+    live: usize,
+    stragglers: BTreeMap<u64, Slot>,
+}
+
+impl Ring {
+    /// Deliveries that wait for their settlement.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live + self.stragglers.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Keeps a delivery under its tag, which is above all earlier ones.
+    #[inline]
+    pub fn push(&mut self, tag: u64, slot: Slot) {
+        if self.slots.is_empty() {
+            self.base = tag;
+        }
+        let next = self.base + self.slots.len() as u64;
+        for _ in next..tag {
+            self.slots.push_back(Slot {
+                source: SETTLED,
+                unacked: Unacked::default(),
+            });
+        }
+        self.slots.push_back(slot);
+        self.live += 1;
+        if self.slots.len() > SPARSE_SLOTS_MIN && self.slots.len() > SPARSE_FACTOR * self.live {
+            self.move_stragglers();
+        }
+    }
+
+    fn move_stragglers(&mut self) {
+        while self.slots.len() > 2 * self.live.max(1) {
+            let Some(slot) = self.slots.pop_front() else {
+                return;
+            };
+            if slot.source != SETTLED {
+                self.stragglers.insert(self.base, slot);
+                self.live -= 1;
+            }
+            self.base += 1;
+        }
+    }
+
+    /// Takes out one delivery, or with `multiple` all up to and including it, oldest first.
+    ///
+    /// Tag 0 with `multiple` means all and is never an error.
+    ///
+    /// # Errors
+    /// [`UnknownTag`] when the tag was never given or is settled already; nothing is taken.
+    #[inline]
+    pub fn settle(
+        &mut self,
+        tag: u64,
+        multiple: bool,
+        mut settled: impl FnMut(Slot),
+    ) -> Result<(), UnknownTag> {
+        if multiple {
+            return self.settle_up_to(tag, settled);
+        }
+        let slot = match tag.checked_sub(self.base) {
+            Some(index) => {
+                let index = usize::try_from(index).map_err(|_| UnknownTag)?;
+                let slot = self
+                    .slots
+                    .get_mut(index)
+                    .filter(|slot| slot.source != SETTLED);
+                let slot = slot.ok_or(UnknownTag)?;
+                let taken = *slot;
+                slot.source = SETTLED;
+                self.live -= 1;
+                self.skip_holes();
+                taken
+            }
+            None => self.stragglers.remove(&tag).ok_or(UnknownTag)?,
+        };
+        settled(slot);
+        Ok(())
+    }
+
+    fn settle_up_to(&mut self, tag: u64, mut settled: impl FnMut(Slot)) -> Result<(), UnknownTag> {
+        let tag = if tag == 0 { u64::MAX } else { tag };
+        if tag != u64::MAX && !self.contains(tag) {
+            return Err(UnknownTag);
+        }
+        while let Some(entry) = self.stragglers.first_entry() {
+            if *entry.key() > tag {
+                return Ok(());
+            }
+            settled(entry.remove());
+        }
+        while self.base <= tag {
+            let Some(slot) = self.slots.pop_front() else {
+                break;
+            };
+            self.base += 1;
+            if slot.source != SETTLED {
+                self.live -= 1;
+                settled(slot);
+            }
+        }
+        self.skip_holes();
+        Ok(())
+    }
+
+    fn contains(&self, tag: u64) -> bool {
+        let Some(index) = tag.checked_sub(self.base) else {
+            return self.stragglers.contains_key(&tag);
+        };
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.slots.get(index))
+            .is_some_and(|slot| slot.source != SETTLED)
+    }
+
+    #[inline]
+    fn skip_holes(&mut self) {
+        while self
+            .slots
+            .front()
+            .is_some_and(|slot| slot.source == SETTLED)
+        {
+            self.slots.pop_front();
+            self.base += 1;
+        }
+        if self.slots.is_empty() && self.slots.capacity() > IDLE_SLOTS_MAX {
+            self.slots = VecDeque::new();
+        }
+    }
+
+    /// All deliveries that wait, with their tags, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Slot)> {
+        let old = self.stragglers.iter().map(|(tag, slot)| (*tag, slot));
+        let tags = (self.base..).zip(&self.slots);
+        old.chain(tags.filter(|(_, slot)| slot.source != SETTLED))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(tags: impl Iterator<Item = u64>) -> Ring {
+        let mut ring = Ring::default();
+        for tag in tags {
+            ring.push(
+                tag,
+                Slot {
+                    source: 1,
+                    unacked: Unacked {
+                        seq: tag,
+                        ..Unacked::default()
+                    },
+                },
+            );
+        }
+        ring
+    }
+
+    fn settle(ring: &mut Ring, tag: u64, multiple: bool) -> Result<Vec<u64>, UnknownTag> {
+        let mut seqs = Vec::new();
+        ring.settle(tag, multiple, |slot| seqs.push(slot.unacked.seq))?;
+        Ok(seqs)
+    }
+
+    #[test]
+    fn a_tag_is_settled_once() {
+        let mut ring = ring(1..=3);
+        assert_eq!(settle(&mut ring, 2, false), Ok(vec![2]));
+        assert_eq!(settle(&mut ring, 2, false), Err(UnknownTag));
+        assert_eq!(settle(&mut ring, 2, true), Err(UnknownTag));
+        assert_eq!(settle(&mut ring, 3, true), Ok(vec![1, 3]));
+        assert_eq!(settle(&mut ring, 4, false), Err(UnknownTag));
+        assert_eq!(settle(&mut ring, 0, false), Err(UnknownTag));
+    }
+
+    #[test]
+    fn tag_zero_means_all_and_is_fine_with_none() {
+        let mut ring = ring(5..=7);
+        assert_eq!(settle(&mut ring, 0, true), Ok(vec![5, 6, 7]));
+        assert_eq!(settle(&mut ring, 0, true), Ok(vec![]));
+        assert!(ring.is_empty());
+    }
+
+    #[test]
+    fn tags_may_skip_deliveries_that_need_no_settlement() {
+        let mut ring = ring([2, 5].into_iter());
+        assert_eq!(settle(&mut ring, 3, false), Err(UnknownTag));
+        assert_eq!(settle(&mut ring, 5, true), Ok(vec![2, 5]));
+    }
+
+    #[test]
+    fn a_straggler_does_not_pin_the_slots_behind_it() {
+        let mut ring = ring(1..=1);
+        for tag in 2..100_000 {
+            ring.push(
+                tag,
+                Slot {
+                    source: 1,
+                    unacked: Unacked {
+                        seq: tag,
+                        ..Unacked::default()
+                    },
+                },
+            );
+            assert_eq!(settle(&mut ring, tag, false), Ok(vec![tag]));
+        }
+        assert!(ring.slots.capacity() <= 4 * SPARSE_SLOTS_MIN);
+        assert_eq!(ring.iter().map(|(tag, _)| tag).collect::<Vec<_>>(), [1]);
+        assert_eq!(settle(&mut ring, 1, true), Ok(vec![1]));
+    }
+}

@@ -1,0 +1,286 @@
+//! One reader turn's records, encoded by the connection's own thread and handed over whole.
+
+use crate::LaneId;
+use crate::record::{self, Head};
+
+/// Records of one turn, in their journal form. Reused: no allocation in the steady state.
+///
+/// Everything in it commutes: a settlement may come before the message it names, here or in
+/// another connection's scratch. Only topology operations are kept in the order they were added.
+#[derive(Default, Debug)]
+pub struct Scratch {
+    /// Encoded MESSAGE and TOPOLOGY records.
+    pub(crate) bytes: Vec<u8>,
+    /// Settled ranges; encoded when the frame is built, after elision.
+    pub(crate) settled: Vec<Settled>,
+    /// Requeued ranges with their delivery count.
+    pub(crate) returned: Vec<Returned>,
+    /// Lanes emptied up to a sequence number.
+    pub(crate) resets: Vec<(LaneId, u64)>,
+    /// Whether somebody waits for these to be durable: messages, topology, resets, groups.
+    pub(crate) urgent: bool,
+    in_group: bool,
+    oversize: bool,
+}
+
+/// Sequence numbers `from..to` of a lane are settled.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Settled {
+    pub(crate) lane: LaneId,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    /// Part of an atomic group: written even if its message is in the same frame.
+    pub(crate) grouped: bool,
+}
+
+/// Sequence numbers `from..to` of a lane were requeued and have been delivered so often.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Returned {
+    pub(crate) lane: LaneId,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) deliveries: u8,
+}
+
+/// What a message is, apart from where it goes; all of it raw bytes, kept as they are.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct MessageParts<'a> {
+    /// When it expires, unix milliseconds.
+    pub expiry_ms: Option<u64>,
+    /// The exchange and routing key short strings.
+    pub route: &'a [u8],
+    /// The content header frame's payload.
+    pub header: &'a [u8],
+    /// The body, in as many pieces as it arrived in.
+    pub body: &'a [&'a [u8]],
+}
+
+impl Scratch {
+    /// The largest record: one message with its targets, route and headers.
+    pub const RECORD_BYTES_MAX: usize = record::RECORD_BYTES_MAX as usize;
+
+    /// A scratch of one large message does not keep its memory for ever.
+    const KEEP_BYTES_MAX: usize = 1 << 20;
+
+    /// An empty scratch; allocates when first used.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets everything, and any memory beyond what ordinary turns need.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(Self::KEEP_BYTES_MAX);
+        self.settled.clear();
+        self.returned.clear();
+        self.resets.clear();
+        self.urgent = false;
+        self.in_group = false;
+        self.oversize = false;
+    }
+
+    /// Whether nothing was recorded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+            && self.settled.is_empty()
+            && self.returned.is_empty()
+            && self.resets.is_empty()
+            && !self.oversize
+    }
+
+    /// Bytes this scratch will take in the journal's stage.
+    #[must_use]
+    pub fn bytes_len(&self) -> usize {
+        self.bytes.len()
+            + size_of_val(self.settled.as_slice())
+            + size_of_val(self.returned.as_slice())
+            + size_of_val(self.resets.as_slice())
+    }
+
+    /// Whether a record was too long to be written; the store then refuses all of it.
+    #[must_use]
+    pub fn is_oversize(&self) -> bool {
+        self.oversize
+    }
+
+    /// Records one message for all its durable targets, each a lane and the sequence number its
+    /// queue gave; nothing if there is none.
+    ///
+    /// One record, so that a crash leaves it in all its targets or in none.
+    pub fn message(&mut self, targets: &[(LaneId, u64)], message: &MessageParts<'_>) {
+        if targets.is_empty() {
+            return;
+        }
+        let MessageParts {
+            expiry_ms,
+            route,
+            header,
+            body,
+        } = *message;
+        let body_bytes: usize = body.iter().map(|piece| piece.len()).sum();
+        self.bytes
+            .reserve(body_bytes + route.len() + header.len() + targets.len() * record::TARGET + 64);
+        let start = record::begin(&mut self.bytes);
+        let mut flags = if self.in_group { record::GROUP } else { 0 };
+        if targets.len() > 1 {
+            flags |= record::MANY;
+            let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+            self.bytes.extend_from_slice(&count.to_le_bytes());
+        }
+        for (lane, seq) in targets {
+            record::push_target(&mut self.bytes, *lane, *seq);
+        }
+        if let Some(expiry) = expiry_ms {
+            flags |= record::EXPIRY;
+            self.bytes.extend_from_slice(&expiry.to_le_bytes());
+        }
+        self.bytes.extend_from_slice(route);
+        self.bytes.extend_from_slice(header);
+        for piece in body {
+            self.bytes.extend_from_slice(piece);
+        }
+        self.finish(start, record::MESSAGE, flags, (route.len(), header.len()));
+    }
+
+    /// Records that a message is settled: acked, expired, dropped or dead-lettered.
+    ///
+    /// Only for messages that were given to [`Self::message`], by whichever connection.
+    pub fn settle(&mut self, lane: LaneId, seq: u64) {
+        let grouped = self.in_group;
+        if let Some(last) = self.settled.last_mut()
+            && last.lane == lane
+            && last.to == seq
+            && last.grouped == grouped
+        {
+            last.to += 1;
+            return;
+        }
+        self.settled.push(Settled {
+            lane,
+            from: seq,
+            to: seq.saturating_add(1),
+            grouped,
+        });
+    }
+
+    /// Records that a message was requeued and how often it has been delivered, so that the count
+    /// (and with it the redelivered flag) survives a restart. The highest count wins.
+    pub fn returned(&mut self, lane: LaneId, seq: u64, deliveries: u8) {
+        if let Some(last) = self.returned.last_mut()
+            && last.lane == lane
+            && last.to == seq
+            && last.deliveries == deliveries
+        {
+            last.to += 1;
+            return;
+        }
+        self.returned.push(Returned {
+            lane,
+            from: seq,
+            to: seq.saturating_add(1),
+            deliveries,
+        });
+    }
+
+    /// Records that every message of the lane below `up_to_seq` is settled (queue.purge), those
+    /// included whose record is still on its way. `u64::MAX`: the lane is gone (queue.delete).
+    pub fn reset(&mut self, lane: LaneId, up_to_seq: u64) {
+        self.urgent = true;
+        self.resets.push((lane, up_to_seq));
+    }
+
+    /// Records a topology operation: the latest value of a key, or that the key is gone.
+    ///
+    /// Bytes are the broker's own. The store keeps the map and gives it back whole at recovery, so
+    /// operations on one key must be submitted in the order they took effect.
+    pub fn topology(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let start = record::begin(&mut self.bytes);
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value.unwrap_or(&[]));
+        let flags = if value.is_some() { 0 } else { record::DELETE };
+        self.finish(start, record::TOPOLOGY, flags, (0, key.len()));
+    }
+
+    /// Everything until [`Self::end_group`] survives a crash together or not at all (tx.commit).
+    ///
+    /// A scratch is always written whole in one frame, so a group only ends elision within it.
+    pub fn begin_group(&mut self) {
+        self.in_group = true;
+        self.urgent = true;
+    }
+
+    /// Ends the atomic group.
+    pub fn end_group(&mut self) {
+        self.in_group = false;
+    }
+
+    fn finish(&mut self, start: usize, kind: u8, flags: u8, lens: (usize, usize)) {
+        self.urgent = true;
+        let head = match (u16::try_from(lens.0), u32::try_from(lens.1)) {
+            (Ok(route_len), Ok(middle_len)) => Head {
+                kind,
+                flags,
+                route_len,
+                middle_len,
+            },
+            _ => {
+                self.bytes.truncate(start);
+                self.oversize = true;
+                return;
+            }
+        };
+        if !record::finish(&mut self.bytes, start, head) {
+            self.oversize = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consecutive_settlements_of_a_lane_become_one_range() {
+        let mut scratch = Scratch::new();
+        for seq in 4..9 {
+            scratch.settle(LaneId(3), seq);
+        }
+        scratch.settle(LaneId(4), 9);
+        scratch.begin_group();
+        scratch.settle(LaneId(4), 10);
+        scratch.end_group();
+        let ranges: Vec<_> = scratch
+            .settled
+            .iter()
+            .map(|s| (s.lane.0, s.from, s.to))
+            .collect();
+        assert_eq!(ranges, [(3, 4, 9), (4, 9, 10), (4, 10, 11)]);
+    }
+
+    #[test]
+    fn a_message_without_targets_leaves_no_trace() {
+        let mut scratch = Scratch::new();
+        scratch.message(
+            &[],
+            &MessageParts {
+                body: &[b"body"],
+                ..Default::default()
+            },
+        );
+        assert!(scratch.is_empty());
+    }
+
+    #[test]
+    fn a_route_longer_than_the_format_is_refused_whole() {
+        let mut scratch = Scratch::new();
+        let parts = MessageParts {
+            route: &[0; 70_000],
+            ..Default::default()
+        };
+        scratch.message(&[(LaneId(1), 1)], &parts);
+        assert!(scratch.is_oversize());
+        assert_eq!(scratch.bytes_len(), 0);
+    }
+}

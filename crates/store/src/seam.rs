@@ -1,0 +1,68 @@
+//! What the broker sees of a store: tickets, the durable watermark, and who is told about it.
+
+use std::sync::Arc;
+
+use crate::Scratch;
+
+/// When something submitted becomes durable: as soon as [`Store::durable`] has reached it.
+///
+/// Totally ordered. `Ticket(0)` is durable from the start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Ticket(pub u64);
+
+/// One ordered sequence of messages in a durable queue (a queue, or one of its priorities).
+///
+/// Never reused: a deleted lane's number stays dead for the life of the store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct LaneId(pub u32);
+
+/// Why a store takes nothing, or no messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreRefusal {
+    /// The disk is full or below its floor: no new messages; settlements and topology still go.
+    DiskFull,
+    /// A write or sync failed: nothing will become durable any more, the broker must stop.
+    Stopped,
+    /// One record is larger than the format can hold ([`Scratch::RECORD_BYTES_MAX`]).
+    Oversize,
+}
+
+/// Told once that a ticket is durable. Called on the journal's thread: it must not block.
+pub trait Waiter: Send + Sync {
+    /// The ticket this waiter was registered for is durable.
+    fn durable(&self);
+}
+
+/// The durable side of the broker.
+pub trait Store: Send + Sync {
+    /// Hands over a turn's records whole and clears `scratch`; nothing waits for the disk.
+    ///
+    /// The ticket covers everything in it. An empty scratch gives `Ticket(0)`.
+    ///
+    /// # Errors
+    /// `Stopped` and `Oversize`. Never `DiskFull`: whoever enqueued has asked [`Self::admission`]
+    /// before, and a message that is in a queue must reach the journal (a reserve covers the race).
+    fn submit(&self, scratch: &mut Scratch) -> Result<Ticket, StoreRefusal>;
+
+    /// Whether persistent messages may be published now; asked before they are enqueued.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Stopped`: publishes of persistent messages are nacked.
+    fn admission(&self) -> Result<(), StoreRefusal>;
+
+    /// Whether persistent messages may be published now.
+    fn admits_messages(&self) -> bool {
+        self.admission().is_ok()
+    }
+
+    /// The watermark: every ticket up to it is durable. Never goes back.
+    fn durable(&self) -> Ticket;
+
+    /// Has `waiter` called once when `ticket` is durable; at once, on this thread, if it already is.
+    ///
+    /// Meant for one registration per connection and commit, not per message.
+    fn wake_at(&self, ticket: Ticket, waiter: Arc<dyn Waiter>);
+
+    /// Bytes submitted and not yet taken by the journal's thread; publishers wait above 8 MiB.
+    fn staged_bytes(&self) -> usize;
+}

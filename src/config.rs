@@ -1,0 +1,348 @@
+//! The broker's settings: what they are, their defaults, and how they are put together.
+//!
+//! Precedence, lowest first: built-in default, TOML file, environment, command line. An unknown
+//! key or a value out of range stops the start and names the place it came from.
+
+mod arguments;
+mod error;
+mod keys;
+mod layers;
+mod secret;
+mod value;
+
+pub use arguments::Arguments;
+pub use error::{ConfigError, Origin, Problem};
+pub use keys::key_names;
+pub use layers::Sources;
+pub use secret::Secret;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Every setting of the broker.
+///
+/// `Debug` and serialisation never show a password.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The folder that holds what the broker keeps on disk.
+    pub data_dir: PathBuf,
+    /// The AMQP listeners and what they offer to clients.
+    pub amqp: Amqp,
+    /// The first user and virtual host.
+    pub default: Bootstrap,
+    /// Upper bounds of everything a client can make grow.
+    pub limits: Limits,
+    /// What is logged and how.
+    pub log: Log,
+    /// Threads and stopping.
+    pub runtime: Runtime,
+    /// How messages reach the disk.
+    pub storage: Storage,
+    /// The configuration file that was read, if any; not itself a setting.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+}
+
+/// The AMQP listeners and what they offer to clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Amqp {
+    /// Addresses to listen on, `host:port`; port 0 takes a free one.
+    pub listen: Vec<String>,
+    /// The product and version told to clients in `connection.start`.
+    pub identity: Identity,
+    /// Heartbeat interval proposed in `connection.tune`, seconds; 0 proposes none.
+    pub heartbeat_s: u16,
+    /// Largest frame proposed in `connection.tune`, bytes, all eight of its envelope included.
+    pub frame_max: u32,
+    /// Largest channel number proposed in `connection.tune`.
+    pub channel_max: u16,
+    /// Time from accepting a socket to `connection.open-ok`, milliseconds.
+    pub handshake_timeout_ms: u64,
+    /// Largest message body, bytes; a larger one closes its channel with 406.
+    pub max_message_size: u64,
+    /// Wait before a refused login is answered, milliseconds.
+    pub login_failure_delay_ms: u64,
+    /// Users that may log in from the broker's own machine only.
+    pub loopback_users: Vec<String>,
+}
+
+/// The product and version told to clients in `connection.start`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identity {
+    /// Leveret and its own version.
+    Leveret,
+    /// RabbitMQ and the version Leveret follows, for clients that ask for it by name.
+    Rabbitmq,
+}
+
+/// The first user and virtual host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bootstrap {
+    /// Name of the first user.
+    pub user: String,
+    /// Password of the first user.
+    pub password: Secret,
+    /// Name of the first virtual host.
+    pub vhost: String,
+}
+
+/// Upper bounds of everything a client can make grow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Messages in one queue, ready and unacknowledged, where nothing else limits it.
+    pub queue_length_max: u64,
+    /// Body bytes in one queue, ready and unacknowledged, where nothing else limits it.
+    pub queue_bytes_max: u64,
+    /// Open connections.
+    pub connections_max: u64,
+    /// Open connections of one user; 0 leaves it to `connections_max`.
+    pub connections_per_user_max: u64,
+    /// Open connections to one virtual host; 0 leaves it to `connections_max`.
+    pub connections_per_vhost_max: u64,
+    /// Consumers on one channel.
+    pub consumers_per_channel_max: u64,
+    /// Queues in the broker.
+    pub queues_max: u64,
+    /// Exchanges in the broker.
+    pub exchanges_max: u64,
+    /// Bindings in the broker.
+    pub bindings_max: u64,
+    /// Deliveries of one channel that wait for an acknowledgement; then delivery pauses.
+    pub channel_unacked_max: u64,
+    /// Message bytes of all queues kept in memory; 0 takes a quarter of the memory limit.
+    pub resident_bytes: u64,
+    /// Body bytes received of messages that one connection has not completed yet.
+    pub assembly_bytes_max: u64,
+    /// Unsent replies, confirms and returns of one connection, bytes; then it is not read.
+    pub reply_bytes_max: u64,
+    /// Unsent deliveries of one connection, bytes; then its consumers are skipped.
+    pub outbound_bytes_max: u64,
+    /// Part of the memory limit at which publishing connections are blocked.
+    pub memory_high_watermark: f64,
+    /// Free bytes on the data folder's disk below which publishing connections are blocked.
+    pub disk_free_min: u64,
+    /// Refused logins from one address in a minute; then further ones wait.
+    pub login_failures_per_minute: u32,
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The form of a log line.
+    pub format: LogFormat,
+    /// The least severe level that is logged.
+    pub level: LogLevel,
+    /// Directives such as `info,leveret::connection=debug`; when given, used instead of `level`.
+    pub filter: String,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people; with colours when standard error is a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least severe level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// A person should look.
+    Error,
+    /// Something is refused, limited or lost.
+    Warn,
+    /// Start, stop and what operators ask for.
+    Info,
+    /// Each connection's life.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Threads and stopping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Runtime {
+    /// Threads that serve connections; 0 takes one for each core.
+    pub worker_threads: u32,
+    /// Time for clients to answer `connection.close` when the broker stops, milliseconds.
+    pub drain_timeout_ms: u64,
+}
+
+/// How messages reach the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// When a confirmed message is on disk.
+    pub sync: SyncMode,
+}
+
+/// When a confirmed message is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncMode {
+    /// One sync for all messages that wait, and a confirm only after it.
+    Group,
+    /// Whenever the operating system writes; a power failure loses confirmed messages.
+    Os,
+}
+
+impl Config {
+    /// Reads every source and puts the settings together.
+    ///
+    /// # Errors
+    ///
+    /// All unknown keys, bad values and unreadable files, each with its place.
+    pub fn load(arguments: &Arguments) -> Result<Self, ConfigError> {
+        Self::from_sources(&Sources::gather(arguments)?)
+    }
+
+    /// Puts the settings of these sources together, touching nothing outside them.
+    ///
+    /// # Errors
+    ///
+    /// All unknown keys and bad values, each with its place.
+    pub fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
+        layers::merge(sources)
+    }
+}
+
+impl Limits {
+    /// Returns the bytes of messages kept in memory, on a machine with this memory limit.
+    #[must_use]
+    pub fn resident_bytes_of(&self, memory_limit_bytes: u64) -> u64 {
+        if self.resident_bytes == 0 {
+            memory_limit_bytes / 4
+        } else {
+            self.resident_bytes
+        }
+    }
+
+    /// Returns the used bytes at which the memory alarm sounds, with this memory limit.
+    #[must_use]
+    pub fn memory_alarm_bytes_of(&self, memory_limit_bytes: u64) -> u64 {
+        let parts_per_million = (self.memory_high_watermark * 1e6) as u128;
+        let bytes = u128::from(memory_limit_bytes) * parts_per_million / 1_000_000;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./leveret-data"),
+            amqp: Amqp::default(),
+            default: Bootstrap::default(),
+            limits: Limits::default(),
+            log: Log::default(),
+            runtime: Runtime::default(),
+            storage: Storage::default(),
+            file: None,
+        }
+    }
+}
+
+impl Default for Amqp {
+    fn default() -> Self {
+        Self {
+            listen: vec!["0.0.0.0:5672".to_owned(), "[::]:5672".to_owned()],
+            identity: Identity::Leveret,
+            heartbeat_s: 60,
+            frame_max: 131_072,
+            channel_max: 2_047,
+            handshake_timeout_ms: 10_000,
+            max_message_size: 128 * MIB,
+            login_failure_delay_ms: 1_000,
+            loopback_users: vec!["guest".to_owned()],
+        }
+    }
+}
+
+impl Default for Bootstrap {
+    fn default() -> Self {
+        Self {
+            user: "guest".to_owned(),
+            password: Secret::new("guest".to_owned()),
+            vhost: "/".to_owned(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_length_max: 10_000_000,
+            queue_bytes_max: 8 * GIB,
+            connections_max: 100_000,
+            connections_per_user_max: 0,
+            connections_per_vhost_max: 0,
+            consumers_per_channel_max: 10_000,
+            queues_max: 1_000_000,
+            exchanges_max: 100_000,
+            bindings_max: 2_000_000,
+            channel_unacked_max: 1_000_000,
+            resident_bytes: 0,
+            assembly_bytes_max: 256 * MIB,
+            reply_bytes_max: MIB,
+            outbound_bytes_max: 128 * KIB,
+            memory_high_watermark: 0.6,
+            disk_free_min: GIB,
+            login_failures_per_minute: 60,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Human,
+            level: LogLevel::Info,
+            filter: String::new(),
+        }
+    }
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            worker_threads: 0,
+            drain_timeout_ms: 5_000,
+        }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            sync: SyncMode::Group,
+        }
+    }
+}
+
+impl LogLevel {
+    /// Returns the level's name as a log filter spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;

@@ -1,0 +1,28 @@
+//! The command line of `leveret`.
+
+use std::path::PathBuf;
+
+/// The command line of `leveret`.
+#[derive(clap::Parser, Default)]
+#[command(name = "leveret", version, about = "An AMQP 0-9-1 message broker")]
+pub struct Arguments {
+    /// Configuration file [default: ./leveret.toml, then /etc/leveret/leveret.toml, if present]
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Sets one key; overrides the file and the environment; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+
+    /// Folder for the broker's data; short for --set data_dir=DIR
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+
+    /// Form of log lines, human or json; short for --set log.format=FORMAT
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+
+    /// Checks the configuration, prints it with secrets hidden, and exits
+    #[arg(long)]
+    pub check_config: bool,
+}

@@ -1,0 +1,200 @@
+//! The table of every key: what it accepts, and which one a misspelt key is nearest to.
+
+use super::value::Kind;
+
+/// Returns the full name of every key, such as `amqp.listen`.
+pub fn key_names() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|(name, _)| *name)
+}
+
+/// Returns what the key accepts, or nothing for an unknown key.
+pub(super) fn kind_of(key: &str) -> Option<&'static Kind> {
+    KEYS.iter()
+        .find(|(name, _)| *name == key)
+        .map(|(_, kind)| kind)
+}
+
+/// Returns whether some key starts with this section's name.
+pub(super) fn is_section(name: &str) -> bool {
+    key_names().any(|key| {
+        key.split_once('.')
+            .is_some_and(|(section, _)| section == name)
+    })
+}
+
+/// Returns the environment variable that sets a key.
+pub(super) fn variable_of(key: &str) -> String {
+    format!(
+        "{VARIABLE_PREFIX}{}",
+        key.replace('.', "_").to_ascii_uppercase()
+    )
+}
+
+/// Returns the known key that a misspelt one most likely means.
+pub(super) fn nearest_key(wrong: &str) -> Option<&'static str> {
+    nearest(key_names().map(|key| {
+        let whole = similarity(wrong, key);
+        let last = similarity(last_part(wrong), last_part(key)) * OTHER_SECTION;
+        (whole.max(last), key)
+    }))
+}
+
+/// Returns the known section that a misspelt one most likely means.
+pub(super) fn nearest_section(wrong: &str) -> Option<&'static str> {
+    let sections = key_names()
+        .filter_map(|key| key.split_once('.'))
+        .map(|(section, _)| section);
+    nearest(sections.map(|section| (similarity(wrong, section), section)))
+}
+
+fn nearest(scored: impl Iterator<Item = (f64, &'static str)>) -> Option<&'static str> {
+    scored
+        .filter(|(score, _)| *score >= SIMILAR_ENOUGH)
+        .max_by(|(left, _), (right, _)| left.total_cmp(right))
+        .map(|(_, name)| name)
+}
+
+/// Compares two names from 0 to 1, whatever the order of their words: RabbitMQ writes
+/// `max_connections` where Leveret writes `connections_max`.
+fn similarity(left: &str, right: &str) -> f64 {
+    let sorted = |name: &str| {
+        let mut words: Vec<&str> = name.split('_').collect();
+        words.sort_unstable();
+        words.join("_")
+    };
+    let reordered = strsim::normalized_damerau_levenshtein(&sorted(left), &sorted(right));
+    strsim::normalized_damerau_levenshtein(left, right).max(reordered)
+}
+
+fn last_part(key: &str) -> &str {
+    key.rsplit_once('.').map_or(key, |(_, last)| last)
+}
+
+/// What every environment variable of ours starts with.
+pub(super) const VARIABLE_PREFIX: &str = "LEVERET_";
+
+/// Below this, a suggestion would be a guess.
+const SIMILAR_ENOUGH: f64 = 0.6;
+
+/// The same name in another section is a weaker match than a near name in the same one.
+const OTHER_SECTION: f64 = 0.95;
+
+const MAX: u64 = i64::MAX as u64;
+const COUNT: Kind = Kind::Integer {
+    min: 1,
+    max: u32::MAX as u64,
+};
+const COUNT_OR_NONE: Kind = Kind::Integer {
+    min: 0,
+    max: u32::MAX as u64,
+};
+
+const KEYS: &[(&str, Kind)] = &[
+    ("data_dir", Kind::Text),
+    ("amqp.listen", Kind::Addresses),
+    ("amqp.identity", Kind::Choice(&["leveret", "rabbitmq"])),
+    (
+        "amqp.heartbeat_s",
+        Kind::Integer {
+            min: 0,
+            max: 65_535,
+        },
+    ),
+    // AMQP 0-9-1 lets no peer refuse a frame of 4,096 bytes.
+    (
+        "amqp.frame_max",
+        Kind::Bytes {
+            min: 4_096,
+            max: 16 << 20,
+        },
+    ),
+    (
+        "amqp.channel_max",
+        Kind::Integer {
+            min: 1,
+            max: 65_535,
+        },
+    ),
+    (
+        "amqp.handshake_timeout_ms",
+        Kind::Integer {
+            min: 100,
+            max: 3_600_000,
+        },
+    ),
+    // RabbitMQ's own ceiling, so that a message can always go back to it.
+    (
+        "amqp.max_message_size",
+        Kind::Bytes {
+            min: 1,
+            max: 512 << 20,
+        },
+    ),
+    (
+        "amqp.login_failure_delay_ms",
+        Kind::Integer {
+            min: 0,
+            max: 60_000,
+        },
+    ),
+    ("amqp.loopback_users", Kind::Names),
+    ("default.user", Kind::ShortText),
+    ("default.password", Kind::Secret),
+    ("default.vhost", Kind::ShortText),
+    (
+        "limits.queue_length_max",
+        Kind::Integer { min: 1, max: MAX },
+    ),
+    ("limits.queue_bytes_max", Kind::Bytes { min: 1, max: MAX }),
+    ("limits.connections_max", COUNT),
+    ("limits.connections_per_user_max", COUNT_OR_NONE),
+    ("limits.connections_per_vhost_max", COUNT_OR_NONE),
+    ("limits.consumers_per_channel_max", COUNT),
+    ("limits.queues_max", COUNT),
+    ("limits.exchanges_max", COUNT),
+    ("limits.bindings_max", COUNT),
+    ("limits.channel_unacked_max", COUNT),
+    ("limits.resident_bytes", Kind::Bytes { min: 0, max: MAX }),
+    (
+        "limits.assembly_bytes_max",
+        Kind::Bytes {
+            min: 4_096,
+            max: MAX,
+        },
+    ),
+    (
+        "limits.reply_bytes_max",
+        Kind::Bytes {
+            min: 4_096,
+            max: 1 << 30,
+        },
+    ),
+    (
+        "limits.outbound_bytes_max",
+        Kind::Bytes {
+            min: 4_096,
+            max: 1 << 30,
+        },
+    ),
+    ("limits.memory_high_watermark", Kind::Fraction),
+    ("limits.disk_free_min", Kind::Bytes { min: 0, max: MAX }),
+    ("limits.login_failures_per_minute", COUNT),
+    ("log.format", Kind::Choice(&["human", "json"])),
+    (
+        "log.level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+    ),
+    ("log.filter", Kind::LogFilter),
+    (
+        "runtime.worker_threads",
+        Kind::Integer { min: 0, max: 1_024 },
+    ),
+    (
+        "runtime.drain_timeout_ms",
+        Kind::Integer {
+            min: 0,
+            max: 3_600_000,
+        },
+    ),
+    ("storage.sync", Kind::Choice(&["group", "os"])),
+];

@@ -1,0 +1,165 @@
+//! One connection's reader: bytes from the socket into the broker, a turn at a time.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leveret_broker::{Broker, Connection, Origin};
+use leveret_session::Flush;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, warn};
+
+use crate::clock::now_ms;
+use crate::link::Link;
+
+/// One read; large enough that the cost of a system call is spread over hundreds of messages.
+const READ_BYTES: usize = 64 * 1024;
+/// Read buffers kept by each thread for its next connection with something to read.
+const SPARE_BUFFERS_MAX: usize = 16;
+/// A publisher that outruns its queue's consumers pauses for so long.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How often a connection whose own replies pile up looks whether they are gone.
+const CONGESTION_CHECK: Duration = Duration::from_millis(10);
+/// For writing the last frames of a connection.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Times that bound a connection's beginning.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) handshake: Duration,
+    pub(crate) login_failure_delay: Duration,
+}
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(broker: Arc<Broker>, stream: TcpStream, patience: Patience) {
+    let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) else {
+        return;
+    };
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%client, %error, "cannot set TCP_NODELAY");
+    }
+    let origin = Origin {
+        name: format!("{client} -> {server}"),
+        loopback: client.ip().to_canonical().is_loopback(),
+    };
+    debug!(connection = origin.name, "connection accepted");
+    let link = Arc::new(Link::new(stream));
+    let flusher: Arc<dyn Flush> = Arc::clone(&link) as Arc<dyn Flush>;
+    let mut connection = Connection::new(broker, origin, now_ms(), flusher);
+    link.attach(Arc::clone(&connection.peer().outlet));
+    let writer = tokio::spawn(Arc::clone(&link).write());
+    let ended = read(&link, &mut connection, patience).await;
+    match ended {
+        Ok(reason) => debug!(
+            connection = connection.peer().name,
+            reason, "connection ended"
+        ),
+        Err(error) => debug!(connection = connection.peer().name, %error, "connection lost"),
+    }
+    connection.disconnect();
+    link.hang_up();
+    let _ = writer.await;
+}
+
+/// Reads until the connection ends; gives why.
+async fn read(
+    link: &Arc<Link>,
+    connection: &mut Connection,
+    patience: Patience,
+) -> io::Result<&'static str> {
+    let deadline = Instant::now() + patience.handshake;
+    let mut buffer = Vec::new();
+    loop {
+        let interrupted = tokio::select! {
+            biased;
+            () = link.interrupted() => true,
+            ready = link.stream.readable() => { ready?; false }
+            () = sleep_until(deadline), if !connection.is_running() => {
+                warn!(connection = connection.peer().name, "handshake timeout");
+                return Ok("handshake timeout");
+            }
+        };
+        let turn = if interrupted {
+            connection.receive(&[], now_ms())
+        } else {
+            prepare(&mut buffer, connection.frame_max());
+            match link.stream.try_read_buf(&mut buffer) {
+                Ok(0) => return Ok("closed by the client"),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            }
+            let turn = connection.receive(&buffer, now_ms());
+            put_back(&mut buffer, turn.consumed);
+            turn
+        };
+        if turn.login_refused {
+            let name = &connection.peer().name;
+            warn!(connection = name, "login refused");
+            sleep(patience.login_failure_delay).await;
+            link.flush();
+        }
+        if turn.ended {
+            farewell(link).await;
+            return Ok("closed");
+        }
+        if turn.pause {
+            sleep(PAUSE).await;
+        }
+        while connection.is_congested() {
+            sleep(CONGESTION_CHECK).await;
+            if connection.peer().is_dead() {
+                return Ok("client does not read");
+            }
+        }
+        // try_read takes no part in the runtime's budget: a reader that always finds bytes would
+        // starve the others.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Makes room for the next read: behind what is left of the last one, for a whole frame at least.
+fn prepare(buffer: &mut Vec<u8>, frame_max: u32) {
+    if buffer.capacity() == 0 {
+        let spare = SPARE.with_borrow_mut(Vec::pop);
+        *buffer = spare.unwrap_or_else(|| Vec::with_capacity(READ_BYTES));
+    }
+    if buffer.len() * 2 > buffer.capacity() {
+        let largest = READ_BYTES + frame_max as usize;
+        buffer.reserve(largest.saturating_sub(buffer.len()).max(1));
+    }
+}
+
+/// Drops what was understood. A connection with nothing left over holds no buffer.
+fn put_back(buffer: &mut Vec<u8>, consumed: usize) {
+    buffer.drain(..consumed);
+    if buffer.is_empty() {
+        let spare = std::mem::take(buffer);
+        if spare.capacity() == READ_BYTES {
+            SPARE.with_borrow_mut(|spares| {
+                if spares.len() < SPARE_BUFFERS_MAX {
+                    spares.push(spare);
+                }
+            });
+        }
+    }
+}
+
+/// Writes the last frames, for a bounded time.
+async fn farewell(link: &Arc<Link>) {
+    link.flush();
+    let written = async {
+        while link.queued() > 0 {
+            sleep(CONGESTION_CHECK).await;
+        }
+    };
+    if timeout(FAREWELL, written).await.is_err() {
+        debug!("the last frames could not be written");
+    }
+}

@@ -1,0 +1,9 @@
+//! The Leveret broker's edge: configuration, logs, the process and its sockets.
+
+mod clock;
+pub mod config;
+mod connection;
+mod link;
+pub mod logging;
+pub mod process;
+pub mod server;

@@ -1,0 +1,149 @@
+//! One socket: what is written to it, by whom, and when.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use leveret_broker::{Handle, SharedOutlet, Work, resume};
+use leveret_session::{Flush, Pending};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+/// Parts of one vectored write; more gain nothing.
+const PARTS_MAX: usize = 64;
+
+thread_local! {
+    /// What a flush needs to pump those who waited for room; a flush never nests.
+    static ROOM: RefCell<(Work, Vec<Arc<Handle>>)> = RefCell::default();
+}
+
+/// A connection's socket, written to by its own writer and by whoever made the connection dirty.
+pub(crate) struct Link {
+    pub(crate) stream: TcpStream,
+    outlet: OnceLock<SharedOutlet>,
+    wake: Notify,
+    interrupt: Notify,
+    hung_up: AtomicBool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flushed {
+    Everything,
+    SocketFull,
+}
+
+impl Link {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            outlet: OnceLock::new(),
+            wake: Notify::new(),
+            interrupt: Notify::new(),
+            hung_up: AtomicBool::new(false),
+        }
+    }
+
+    /// Joins the socket with its connection's outlet; before that nothing can be written.
+    pub(crate) fn attach(&self, outlet: SharedOutlet) {
+        let _ = self.outlet.set(outlet);
+    }
+
+    /// Waits until somebody wants the reader to take a turn.
+    pub(crate) async fn interrupted(&self) {
+        self.interrupt.notified().await;
+    }
+
+    /// Ends the writer.
+    pub(crate) fn hang_up(&self) {
+        self.hung_up.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Bytes not yet with the kernel.
+    pub(crate) fn queued(&self) -> usize {
+        self.outlet.get().map_or(0, |outlet| outlet.lock().queued())
+    }
+
+    /// The connection's writer: sleeps unless the socket was full or somebody woke it.
+    pub(crate) async fn write(self: Arc<Self>) {
+        loop {
+            self.wake.notified().await;
+            while self.flush_now() == Flushed::SocketFull {
+                if self.hung_up.load(Ordering::Acquire) || self.stream.writable().await.is_err() {
+                    return;
+                }
+            }
+            if self.hung_up.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+
+    /// Writes until nothing is left or the socket is full. An error shows itself to the reader.
+    fn flush_now(&self) -> Flushed {
+        let Some(outlet) = self.outlet.get() else {
+            return Flushed::Everything;
+        };
+        loop {
+            let Some(mut pending) = outlet.lock().begin_flush() else {
+                return Flushed::Everything;
+            };
+            let full = match self.write_some(&mut pending) {
+                Ok(full) => full,
+                Err(_) => {
+                    outlet.lock().disconnect();
+                    return Flushed::Everything;
+                }
+            };
+            ROOM.with_borrow_mut(|(work, starved)| {
+                let more = outlet.lock().end_flush(pending, starved);
+                if !starved.is_empty() {
+                    resume(starved, work);
+                    work.wake();
+                }
+                more
+            });
+            if full {
+                return Flushed::SocketFull;
+            }
+        }
+    }
+
+    /// Writes what the socket takes; `true` when it is full.
+    fn write_some(&self, pending: &mut Pending) -> io::Result<bool> {
+        while !pending.is_done() {
+            let mut parts = [&[][..]; PARTS_MAX];
+            let count = pending.parts(&mut parts);
+            let written = if count == 1 {
+                self.stream.try_write(parts[0])
+            } else {
+                let slices = parts.map(IoSlice::new);
+                self.stream.try_write_vectored(&slices[..count])
+            };
+            match written {
+                Ok(bytes) => pending.advance(bytes),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Flush for Link {
+    fn flush(&self) {
+        if self.flush_now() == Flushed::SocketFull {
+            self.wake.notify_one();
+        }
+    }
+
+    fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    fn interrupt(&self) {
+        self.interrupt.notify_one();
+    }
+}

@@ -1,0 +1,110 @@
+//! The process as the operating system sees it: descriptors, memory, disk, signals.
+
+mod memory;
+
+pub use memory::{MemoryLimit, memory_limit, resident_bytes};
+
+use std::io;
+use std::path::Path;
+
+use rustix::process::{Resource, Rlimit};
+use tokio::signal::unix::{self, SignalKind};
+
+/// How many files and sockets the process may have open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescriptorLimit {
+    /// The limit the process was started with.
+    pub started_with: u64,
+    /// The limit in force.
+    pub in_force: u64,
+}
+
+/// Raises the limit of open descriptors as far as the process may.
+///
+/// # Errors
+///
+/// The operating system refuses; the limit the process started with stays in force.
+pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let started_with = limit.current.unwrap_or(u64::MAX);
+    let in_force = limit.maximum.unwrap_or(u64::MAX);
+    if started_with < in_force {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        rustix::process::setrlimit(Resource::Nofile, raised)?;
+    }
+    Ok(DescriptorLimit {
+        started_with,
+        in_force,
+    })
+}
+
+/// Returns the bytes an unprivileged process can still write to the disk that holds `path`.
+///
+/// # Errors
+///
+/// The path does not exist or cannot be reached.
+pub fn disk_free_bytes(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// The signals that ask the broker to stop.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+}
+
+impl StopSignals {
+    /// Takes the signals over from their default action, which ends the process at once.
+    ///
+    /// # Errors
+    ///
+    /// The operating system refuses to hand a signal over.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: unix::signal(SignalKind::terminate())?,
+            interrupt: unix::signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next signal and returns its name; a second call waits for a second signal.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptor_limit_is_raised_once_and_for_all() {
+        let first = raise_descriptor_limit().unwrap();
+        let second = raise_descriptor_limit().unwrap();
+        assert!(first.started_with <= first.in_force);
+        assert_eq!(
+            second,
+            DescriptorLimit {
+                started_with: first.in_force,
+                ..first
+            }
+        );
+    }
+
+    #[test]
+    fn free_disk_space_is_read() {
+        assert!(disk_free_bytes(Path::new("/")).is_ok());
+        assert!(disk_free_bytes(Path::new("/nowhere/at/all")).is_err());
+    }
+}

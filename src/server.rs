@@ -1,0 +1,199 @@
+//! The running broker: listeners, the timer, and an orderly stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use leveret_broker::{Access, Broker, BrokerConfig, Identity, QueueDefaults, Ticker};
+use leveret_store::InstantStore;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::clock::now_ms;
+use crate::config::{self, Config};
+use crate::connection::{Patience, serve};
+use crate::process::{StopSignals, memory_limit, raise_descriptor_limit};
+
+const BACKLOG: u32 = 4096;
+const TICK: Duration = Duration::from_secs(1);
+/// After a failed accept: descriptors have run out, and one may come free.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+const DRAIN_CHECK: Duration = Duration::from_millis(10);
+
+/// Runs the broker until it is told to stop.
+///
+/// # Errors
+/// When no listener can be opened.
+pub fn run(config: &Config) -> io::Result<()> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.runtime.worker_threads > 0 {
+        builder.worker_threads(config.runtime.worker_threads as usize);
+    }
+    builder
+        .enable_all()
+        .build()?
+        .block_on(serve_until_stopped(config))
+}
+
+async fn serve_until_stopped(config: &Config) -> io::Result<()> {
+    let mut signals = StopSignals::new()?;
+    match raise_descriptor_limit() {
+        Ok(limit) => info!(limit = limit.in_force, "file descriptors"),
+        Err(error) => warn!(%error, "cannot raise the limit of file descriptors"),
+    }
+    if let Some(limit) = memory_limit() {
+        info!(bytes = limit.bytes, set_by = ?limit.set_by, "memory limit");
+    }
+    warn!(
+        "messages, queues and exchanges are kept in memory only: durable means until the broker \
+         stops"
+    );
+    let broker = Arc::new(broker(config));
+    let mut listeners = Vec::new();
+    for address in &config.amqp.listen {
+        listeners.append(&mut listen(address).await?);
+    }
+    let addresses: Vec<_> = listeners
+        .iter()
+        .filter_map(|l| l.local_addr().ok())
+        .collect();
+    let patience = Patience {
+        handshake: Duration::from_millis(config.amqp.handshake_timeout_ms),
+        login_failure_delay: Duration::from_millis(config.amqp.login_failure_delay_ms),
+    };
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| tokio::spawn(accept(Arc::clone(&broker), listener, patience)))
+        .collect();
+    tokio::spawn(tick(Arc::clone(&broker)));
+    info!(?addresses, "Server startup complete");
+
+    let signal = signals.next().await;
+    info!(signal, connections = broker.peer_count(), "stopping");
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    broker.stop();
+    let drained = async {
+        while broker.peer_count() > 0 {
+            sleep(DRAIN_CHECK).await;
+        }
+    };
+    tokio::select! {
+        drained = timeout(Duration::from_millis(config.runtime.drain_timeout_ms), drained) => {
+            if drained.is_err() {
+                warn!(connections = broker.peer_count(), "connections did not close in time");
+            }
+        }
+        signal = signals.next() => warn!(signal, "second signal: not waiting for connections"),
+    }
+    info!("stopped");
+    Ok(())
+}
+
+fn broker(config: &Config) -> Broker {
+    let limits = &config.limits;
+    let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let settings = BrokerConfig {
+        identity: match config.amqp.identity {
+            config::Identity::Leveret => Identity::Leveret,
+            config::Identity::Rabbitmq => Identity::RabbitMq,
+        },
+        frame_max: config.amqp.frame_max,
+        channel_max: config.amqp.channel_max,
+        heartbeat_s: config.amqp.heartbeat_s,
+        max_message_bytes: config.amqp.max_message_size,
+        assembly_bytes_max: size(limits.assembly_bytes_max),
+        outbound_bytes_max: size(limits.outbound_bytes_max),
+        reply_bytes_max: size(limits.reply_bytes_max),
+        channel_unacked_max: size(limits.channel_unacked_max),
+        consumers_per_channel_max: size(limits.consumers_per_channel_max),
+        connections_max: size(limits.connections_max),
+        queues_max: size(limits.queues_max),
+        exchanges_max: size(limits.exchanges_max),
+        queue: QueueDefaults {
+            length_max: limits.queue_length_max,
+            bytes_max: limits.queue_bytes_max,
+        },
+        seed: seed(),
+        ..BrokerConfig::default()
+    };
+    let mut access = Access::new(config.amqp.loopback_users.clone());
+    access.add(&config.default.user, config.default.password.expose());
+    let broker = Broker::new(settings, access, Arc::new(InstantStore));
+    broker.add_vhost(&config.default.vhost);
+    broker
+}
+
+/// Names that the server makes up differ from one start to the next.
+fn seed() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let nanos = u64::try_from(since.as_nanos() & u128::from(u64::MAX)).unwrap_or(0);
+    nanos ^ (u64::from(std::process::id()) << 32)
+}
+
+/// Opens the listeners of one `host:port`. A machine without IPv6 goes without that listener.
+async fn listen(address: &str) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for address in lookup_host(address).await? {
+        match bind(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if address.is_ipv6() && is_no_ipv6(&error) => {
+                warn!(%address, "this machine has no IPv6");
+            }
+            Err(error) => {
+                error!(%address, %error, "cannot listen");
+                return Err(error);
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+fn is_no_ipv6(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error();
+    code == Some(Errno::AFNOSUPPORT.raw_os_error())
+        || code == Some(Errno::ADDRNOTAVAIL.raw_os_error())
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        // Beside it, 0.0.0.0 has a listener of its own.
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+async fn accept(broker: Arc<Broker>, listener: TcpListener, patience: Patience) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(serve(Arc::clone(&broker), stream, patience));
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn tick(broker: Arc<Broker>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticker = Ticker::default();
+    loop {
+        ticks.tick().await;
+        ticker.tick(&broker, now_ms());
+    }
+}
