@@ -3,8 +3,8 @@
 //! It knows brokers only over the wire and by their process id.
 
 pub mod brokers;
+pub mod builds;
 pub mod cleanup;
-pub mod commit;
 pub mod compare;
 pub mod connection;
 pub mod consumer;
