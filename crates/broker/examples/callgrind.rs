@@ -94,21 +94,7 @@ fn drain(connection: &Connection) -> usize {
     }
 }
 
-fn main() {
-    let messages = std::env::args()
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(100_000);
-    let mut access = Access::new(Vec::new());
-    access.add("guest", "guest");
-    let broker = Arc::new(Broker::new(
-        BrokerConfig::default(),
-        access,
-        Arc::new(InstantStore),
-    ));
-    broker.add_vhost("/");
-    let (mut publisher, mut consumer) = (connect(&broker), connect(&broker));
-
+fn subscribe(consumer: &mut Connection) {
     let mut bytes = Vec::new();
     Method::from(BasicQos {
         prefetch_size: 0,
@@ -126,9 +112,26 @@ fn main() {
         arguments: RawTable::EMPTY,
     };
     Method::from(consume).encode(1, &mut bytes);
-    send(&mut consumer, &bytes);
-    drain(&consumer);
+    send(consumer, &bytes);
+    drain(consumer);
+}
 
+fn main() {
+    let messages = std::env::args()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(100_000);
+    let mut access = Access::new(Vec::new());
+    access.add("guest", "guest");
+    let broker = Arc::new(Broker::new(
+        BrokerConfig::default(),
+        access,
+        Arc::new(InstantStore),
+    ));
+    broker.add_vhost("/");
+    let (mut publisher, mut consumer) = (connect(&broker), connect(&broker));
+
+    subscribe(&mut consumer);
     let mut batch = Vec::new();
     let publish = BasicPublish {
         exchange: b"",
