@@ -7,7 +7,7 @@ use leveret_codec::{
     delivery_mode, flag, has_property, nack,
 };
 use leveret_queue::{Message, MessageBody};
-use leveret_record::Blob;
+use leveret_record::{Blob, resident_bytes};
 use leveret_session::{Assembled, Confirm, Confirms, Fault, Publish, Publishes};
 use leveret_store::MessageParts;
 
@@ -147,14 +147,21 @@ impl Core {
         if route.cells.is_empty() {
             self.return_unroutable(batch);
         }
-        let durable = self.broker.store.admits_messages();
-        let refused = enqueue(route, batch, blob, durable, &mut self.work);
+        let refused = if resident_bytes() > self.broker.config.resident_bytes_max {
+            // Memory holds no more messages: the publisher is told, and slowed down.
+            self.work.pause = true;
+            u128::MAX
+        } else {
+            let admits = self.broker.store.admits_messages();
+            enqueue(route, batch, blob, admits, &mut self.work)
+        };
         let Some(state) = self.channel(batch.channel) else {
             return;
         };
         let Some(confirms) = &mut state.confirms else {
             return;
         };
+        let refused = if route.cells.is_empty() { 0 } else { refused };
         count(confirms, batch.len(), refused, self_mark(route));
         if !std::mem::replace(&mut state.confirming, true) {
             self.confirming.push(batch.channel);
