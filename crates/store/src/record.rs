@@ -195,8 +195,11 @@ impl<'a> Record<'a> {
         target_at(self.payload(), 0)
     }
 
-    /// The parts of a MESSAGE.
+    /// The parts of a MESSAGE; `None` for any other kind.
     pub(crate) fn message(&self) -> Option<Message<'a>> {
+        if self.kind != MESSAGE {
+            return None;
+        }
         let mut rest = self.payload();
         let mut count = 1;
         if self.flags & MANY != 0 {

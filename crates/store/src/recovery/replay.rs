@@ -117,8 +117,7 @@ impl State {
         if record.kind == record::TOPOLOGY {
             damage.what = Unreadable::Topology;
         }
-        if !known && let Some(message) = record.message().filter(|_| record::MESSAGE == record.kind)
-        {
+        if !known && let Some(message) = record.message() {
             damage.lost = message
                 .targets
                 .iter()
