@@ -19,11 +19,37 @@
     )
 )]
 
+mod build;
+mod checkpoint;
+mod chores;
+mod config;
+mod core;
+mod format;
+mod frame;
+mod journal;
+mod lanes;
 mod memory;
+mod ranges;
 mod record;
+mod recovery;
+mod sabotage;
 mod scratch;
 mod seam;
+mod segment;
+pub mod sim;
+mod stage;
+mod vfs;
 
+pub use config::{Config, OnCorruption, SyncPolicy};
+pub use journal::{Journal, Progress, StoreFailure};
 pub use memory::{DelayedStore, InstantStore};
+pub use recovery::{
+    Damage, Messages, OpenError, Recovered, RecoveredLane, RecoveredMessage, Unreadable,
+};
+#[cfg(feature = "sabotage")]
+pub use sabotage::Sabotage;
+#[cfg(not(feature = "sabotage"))]
+use sabotage::Sabotage;
 pub use scratch::{MessageParts, Scratch};
 pub use seam::{LaneId, Store, StoreRefusal, Ticket, Waiter};
+pub use vfs::{DiskError, Vfs, VfsFile};

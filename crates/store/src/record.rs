@@ -5,7 +5,7 @@
 //! MESSAGE  [targets u32 if MANY] targets x (lane u32, seq u64) [expiry u64 if EXPIRY] route middle
 //! body
 //! TOPOLOGY key (middle) value; flag DELETE: the key is gone
-//! SETTLED  ranges x (lane u32, from u64, to u64)              to is exclusive, as everywhere
+//! SETTLED  ranges x (lane u32, from u64, to u64)              `to` is exclusive, as everywhere
 //! RETURNED ranges x (lane u32, from u64, to u64, deliveries u8)
 //! RESET    lanes x (lane u32, up_to u64)                      u64::MAX: the lane is gone
 //! ```
@@ -20,18 +20,23 @@ use crate::LaneId;
 /// Bytes of a record's head.
 pub(crate) const HEAD: usize = 16;
 
+// Kinds differ in four bits each, so that a flipped bit does not turn one into another.
+
 /// A message and the lanes it is in.
-pub(crate) const MESSAGE: u8 = 1;
+pub(crate) const MESSAGE: u8 = 0x0f;
 /// One key of the topology, set or deleted.
-pub(crate) const TOPOLOGY: u8 = 2;
+pub(crate) const TOPOLOGY: u8 = 0x33;
 /// Ranges of sequence numbers that are settled.
-pub(crate) const SETTLED: u8 = 3;
+pub(crate) const SETTLED: u8 = 0x55;
 /// Ranges of sequence numbers that were requeued, with their delivery count.
-pub(crate) const RETURNED: u8 = 4;
+pub(crate) const RETURNED: u8 = 0x5a;
 /// Lanes of which everything below a sequence number is settled.
-pub(crate) const RESET: u8 = 5;
-/// Reserved: a range of messages now lives in a run.
-pub(crate) const MOVED: u8 = 6;
+pub(crate) const RESET: u8 = 0x66;
+
+/// Whether this version knows the kind; 0x3c is reserved for MOVED (messages now in a run).
+pub(crate) fn is_known(kind: u8) -> bool {
+    matches!(kind, MESSAGE | TOPOLOGY | SETTLED | RETURNED | RESET)
+}
 
 /// MESSAGE: an expiry follows the targets.
 pub(crate) const EXPIRY: u8 = 1;
@@ -123,4 +128,206 @@ pub(crate) fn push_target(out: &mut Vec<u8>, lane: LaneId, seq: u64) {
     put(&mut target, 0, &lane.0.to_le_bytes());
     put(&mut target, 4, &seq.to_le_bytes());
     out.extend_from_slice(&target);
+}
+
+/// Bytes of one range in SETTLED, and in RETURNED without its count.
+pub(crate) const RANGE: usize = 20;
+
+/// Appends a range of a lane.
+pub(crate) fn push_range(out: &mut Vec<u8>, lane: LaneId, from: u64, to: u64) {
+    push_target(out, lane, from);
+    out.extend_from_slice(&to.to_le_bytes());
+}
+
+/// One record in a frame's body: its head, and its bytes without padding.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'a> {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) crc: u32,
+    route_len: u16,
+    middle_len: u32,
+    bytes: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// The record at `at`, if its length is possible; its checksum is not looked at.
+    pub(crate) fn at(body: &'a [u8], at: usize) -> Option<Self> {
+        let head = body.get(at..at.checked_add(HEAD)?)?;
+        let len = usize::try_from(u32_at(head, 0)?).ok()?;
+        if len < HEAD {
+            return None;
+        }
+        Some(Self {
+            crc: u32_at(head, 4)?,
+            kind: *head.get(8)?,
+            flags: *head.get(9)?,
+            route_len: u16::from_le_bytes(*head.get(10..)?.first_chunk()?),
+            middle_len: u32_at(head, 12)?,
+            bytes: body.get(at..at.checked_add(len)?)?,
+        })
+    }
+
+    /// Whether the checksum holds.
+    pub(crate) fn intact(&self) -> bool {
+        checksum(self.bytes) == self.crc
+    }
+
+    /// Bytes up to the next record.
+    pub(crate) fn padded_len(&self) -> usize {
+        padded(self.bytes.len())
+    }
+
+    /// Head and payload.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The payload.
+    pub(crate) fn payload(&self) -> &'a [u8] {
+        self.bytes.get(HEAD..).unwrap_or(&[])
+    }
+
+    /// The lane and sequence number of a message with one target that may be elided.
+    pub(crate) fn elidable(&self) -> Option<(LaneId, u64)> {
+        if self.kind != MESSAGE || self.flags & (MANY | GROUP) != 0 {
+            return None;
+        }
+        target_at(self.payload(), 0)
+    }
+
+    /// The parts of a MESSAGE; `None` for any other kind.
+    pub(crate) fn message(&self) -> Option<Message<'a>> {
+        if self.kind != MESSAGE {
+            return None;
+        }
+        let mut rest = self.payload();
+        let mut count = 1;
+        if self.flags & MANY != 0 {
+            count = usize::try_from(u32_at(rest, 0)?).ok()?;
+            rest = rest.get(4..)?;
+        }
+        let targets = Targets(rest.get(..count.checked_mul(TARGET)?)?);
+        rest = rest.get(targets.0.len()..)?;
+        let mut expiry_ms = None;
+        if self.flags & EXPIRY != 0 {
+            expiry_ms = Some(u64_at(rest, 0)?);
+            rest = rest.get(8..)?;
+        }
+        let (route, rest) = rest.split_at_checked(usize::from(self.route_len))?;
+        let (header, body) = rest.split_at_checked(usize::try_from(self.middle_len).ok()?)?;
+        Some(Message {
+            targets,
+            expiry_ms,
+            route,
+            header,
+            body,
+        })
+    }
+
+    /// Key and value of a TOPOLOGY operation; no value: deleted.
+    pub(crate) fn topology(&self) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+        let key_len = usize::try_from(self.middle_len).ok()?;
+        let (key, value) = self.payload().split_at_checked(key_len)?;
+        Some((key, (self.flags & DELETE == 0).then_some(value)))
+    }
+
+    /// The same message with other targets, appended to `out`; false if it is no message.
+    pub(crate) fn retarget(&self, targets: &[(LaneId, u64)], out: &mut Vec<u8>) -> bool {
+        let Some(message) = self.message() else {
+            return false;
+        };
+        let start = begin(out);
+        // A copy must outlive a settlement in its own frame: the original is elsewhere.
+        let mut flags = self.flags & EXPIRY | GROUP;
+        if targets.len() != 1 {
+            flags |= MANY;
+            out.extend_from_slice(&u32::try_from(targets.len()).unwrap_or(0).to_le_bytes());
+        }
+        for (lane, seq) in targets {
+            push_target(out, *lane, *seq);
+        }
+        if let Some(expiry) = message.expiry_ms {
+            out.extend_from_slice(&expiry.to_le_bytes());
+        }
+        for part in [message.route, message.header, message.body] {
+            out.extend_from_slice(part);
+        }
+        let (route_len, middle_len) = (self.route_len, self.middle_len);
+        finish(
+            out,
+            start,
+            Head {
+                kind: MESSAGE,
+                flags,
+                route_len,
+                middle_len,
+            },
+        )
+    }
+}
+
+/// The parts of a message record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<'a> {
+    pub(crate) targets: Targets<'a>,
+    pub(crate) expiry_ms: Option<u64>,
+    pub(crate) route: &'a [u8],
+    pub(crate) header: &'a [u8],
+    pub(crate) body: &'a [u8],
+}
+
+/// The targets of a message record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Targets<'a>(&'a [u8]);
+
+impl<'a> Targets<'a> {
+    /// How many there are.
+    pub(crate) fn len(self) -> usize {
+        self.0.len() / TARGET
+    }
+
+    /// Each lane and sequence number.
+    pub(crate) fn iter(self) -> impl Iterator<Item = (LaneId, u64)> + 'a {
+        self.0
+            .chunks_exact(TARGET)
+            .filter_map(|target| target_at(target, 0))
+    }
+}
+
+/// The ranges of a SETTLED payload.
+pub(crate) fn ranges(payload: &[u8]) -> impl Iterator<Item = (LaneId, u64, u64)> + '_ {
+    payload.chunks_exact(RANGE).filter_map(|range| {
+        let (lane, from) = target_at(range, 0)?;
+        Some((lane, from, u64_at(range, TARGET)?))
+    })
+}
+
+/// The ranges of a RETURNED payload, with their delivery counts.
+pub(crate) fn counted_ranges(payload: &[u8]) -> impl Iterator<Item = (LaneId, u64, u64, u8)> + '_ {
+    payload.chunks_exact(RANGE + 1).filter_map(|range| {
+        let (lane, from) = target_at(range, 0)?;
+        Some((lane, from, u64_at(range, TARGET)?, *range.get(RANGE)?))
+    })
+}
+
+/// The lanes of a RESET payload.
+pub(crate) fn resets(payload: &[u8]) -> impl Iterator<Item = (LaneId, u64)> + '_ {
+    payload
+        .chunks_exact(TARGET)
+        .filter_map(|reset| target_at(reset, 0))
+}
+
+fn target_at(bytes: &[u8], at: usize) -> Option<(LaneId, u64)> {
+    Some((LaneId(u32_at(bytes, at)?), u64_at(bytes, at + 4)?))
+}
+
+/// A little-endian number at `at`.
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// A little-endian number at `at`.
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }

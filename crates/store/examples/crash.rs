@@ -1,0 +1,42 @@
+//! Crash-point enumeration for as many states as asked: `--states N --seed S`.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use leveret_store::Sabotage;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let (mut states, mut seed) = (1_000_000, 1);
+    while let Some(argument) = arguments.next() {
+        let value = arguments.next().and_then(|value| value.parse().ok());
+        match (argument.as_str(), value) {
+            ("--states", Some(value)) => states = value as usize,
+            ("--seed", Some(value)) => seed = value,
+            _ => {
+                eprintln!("usage: crash [--states N] [--seed S]");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let begun = Instant::now();
+    let report = support::explore::explore(seed, states, Sabotage::None, None);
+    let seconds = begun.elapsed().as_secs_f64();
+    let found = report.seen.len();
+    println!(
+        "{found} distinct crash states of {} histories from seed {seed} in {seconds:.1} s \
+         ({:.0}/s)",
+        report.histories,
+        found as f64 / seconds
+    );
+    match report.violation {
+        None => ExitCode::SUCCESS,
+        Some(violation) => {
+            println!("VIOLATION {violation}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! A checkpoint: everything the journal knows but the messages themselves, as of one frame.
+//!
+//! Written in turn to two files in place: header (magic u32, crc u32, store u64, generation u64,
+//! body_len u64), body. A torn one is no checkpoint, and the other is still there.
+
+use std::collections::BTreeMap;
+
+use crate::LaneId;
+use crate::lanes::{Lane, Lanes, Serial};
+use crate::record::{u32_at, u64_at};
+use crate::segment::Extent;
+
+/// Where the next frame goes; where a replay begins.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Head {
+    pub(crate) slot: u32,
+    pub(crate) serial: Serial,
+    pub(crate) epoch: u32,
+    pub(crate) offset: u64,
+    /// The next frame's number.
+    pub(crate) seq: u64,
+    /// The chain value of the frame before.
+    pub(crate) prev: u32,
+    /// The last frame known to be durable.
+    pub(crate) durable: u64,
+}
+
+/// The topology: the latest value of each key.
+pub(crate) type Topology = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What a checkpoint says.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub(crate) struct Image {
+    pub(crate) generation: u64,
+    pub(crate) head: Head,
+    /// One more than the highest segment number ever given.
+    pub(crate) next_serial: Serial,
+    /// Segments with live messages: slot, size, content.
+    pub(crate) directory: Vec<(u32, u64, Extent)>,
+    pub(crate) lanes: Lanes,
+    pub(crate) topology: Topology,
+}
+
+const MAGIC: u32 = u32::from_le_bytes(*b"LVCK");
+const HEADER: usize = 32;
+
+/// The file a generation is written to.
+pub(crate) fn file_name(generation: u64) -> &'static str {
+    if generation % 2 == 1 {
+        "checkpoint.A"
+    } else {
+        "checkpoint.B"
+    }
+}
+
+/// Borrowed parts of an image, so that encoding one copies nothing twice.
+pub(crate) struct Parts<'a> {
+    pub(crate) generation: u64,
+    pub(crate) head: &'a Head,
+    pub(crate) next_serial: Serial,
+    pub(crate) directory: &'a [(u32, u64, Extent)],
+    pub(crate) lanes: &'a Lanes,
+    pub(crate) topology: &'a Topology,
+    /// Leave delivery counts out: a deliberate fault.
+    pub(crate) forget_returns: bool,
+}
+
+impl Parts<'_> {
+    /// The bytes of the checkpoint.
+    pub(crate) fn encode(&self, store: u64) -> Vec<u8> {
+        let mut out = Out(vec![0; HEADER]);
+        let head = self.head;
+        out.u32s(&[head.slot, head.epoch, head.prev]);
+        out.u64s(&[
+            head.serial,
+            head.offset,
+            head.seq,
+            head.durable,
+            self.next_serial,
+        ]);
+        out.u64s(&[self.directory.len() as u64]);
+        for (slot, bytes, extent) in self.directory {
+            out.u32s(&[*slot, extent.epoch, extent.last_chain]);
+            out.u64s(&[*bytes, extent.serial, extent.first_seq, extent.last_seq]);
+            out.u64s(&[extent.end, extent.messages, u64::from(extent.copied)]);
+        }
+        self.encode_lanes(&mut out);
+        out.u64s(&[self.topology.len() as u64]);
+        for (key, value) in self.topology {
+            out.bytes(key);
+            out.bytes(value);
+        }
+        out.finish(store, self.generation)
+    }
+
+    fn encode_lanes(&self, out: &mut Out) {
+        out.u32s(&[self.lanes.next_lane]);
+        out.u64s(&[self.lanes.gone.len() as u64]);
+        for (from, to, ()) in self.lanes.gone.iter() {
+            out.u64s(&[from, to]);
+        }
+        out.u64s(&[self.lanes.lanes.len() as u64]);
+        for (id, lane) in &self.lanes.lanes {
+            out.u32s(&[id.0]);
+            out.u64s(&[lane.floor, lane.next, lane.live.len() as u64]);
+            lane.live
+                .iter()
+                .for_each(|(from, to, serial)| out.u64s(&[from, to, serial]));
+            out.u64s(&[lane.early.len() as u64]);
+            lane.early
+                .iter()
+                .for_each(|(from, to, ())| out.u64s(&[from, to]));
+            if self.forget_returns {
+                out.u64s(&[0]);
+                continue;
+            }
+            out.u64s(&[lane.returned.len() as u64]);
+            lane.returned
+                .iter()
+                .for_each(|(from, to, n)| out.u64s(&[from, to, n.into()]));
+        }
+    }
+}
+
+struct Out(Vec<u8>);
+
+impl Out {
+    fn u32s(&mut self, values: &[u32]) {
+        for value in values {
+            self.0.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    fn u64s(&mut self, values: &[u64]) {
+        for value in values {
+            self.0.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.u64s(&[bytes.len() as u64]);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn finish(self, store: u64, generation: u64) -> Vec<u8> {
+        let mut bytes = self.0;
+        let body_len = (bytes.len() - HEADER) as u64;
+        let mut header = Self(Vec::with_capacity(HEADER));
+        header.u32s(&[MAGIC, 0]);
+        header.u64s(&[store, generation, body_len]);
+        if let Some(place) = bytes.get_mut(..HEADER) {
+            place.copy_from_slice(&header.0);
+        }
+        let crc = crc32c::crc32c(bytes.get(8..).unwrap_or(&[]));
+        if let Some(place) = bytes.get_mut(4..8) {
+            place.copy_from_slice(&crc.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+/// The bytes of a checkpoint file that are the checkpoint, if they are one of this store.
+pub(crate) fn intact(file: &[u8], store: u64) -> Option<&[u8]> {
+    let body_len = usize::try_from(u64_at(file, 24)?).ok()?;
+    let bytes = file.get(..body_len.checked_add(HEADER)?)?;
+    let whole = u32_at(bytes, 0)? == MAGIC
+        && u64_at(bytes, 8)? == store
+        && u32_at(bytes, 4)? == crc32c::crc32c(bytes.get(8..)?);
+    whole.then_some(bytes)
+}
+
+/// Reads what [`intact`] has found intact.
+pub(crate) fn decode(bytes: &[u8]) -> Option<Image> {
+    let mut image = Image {
+        generation: u64_at(bytes, 16)?,
+        ..Image::default()
+    };
+    let mut input = In(bytes.get(HEADER..)?);
+    let [slot, epoch, prev] = input.u32s()?;
+    let [serial, offset, seq, durable, next_serial] = input.u64s()?;
+    image.head = Head {
+        slot,
+        serial,
+        epoch,
+        offset,
+        seq,
+        prev,
+        durable,
+    };
+    image.next_serial = next_serial;
+    for _ in 0..input.count()? {
+        let [slot, epoch, last_chain] = input.u32s()?;
+        let [bytes, serial, first_seq, last_seq] = input.u64s()?;
+        let [end, messages, copied] = input.u64s()?;
+        let copied = copied != 0;
+        let extent = Extent {
+            serial,
+            epoch,
+            first_seq,
+            last_seq,
+            end,
+            last_chain,
+            messages,
+            copied,
+        };
+        image.directory.push((slot, bytes, extent));
+    }
+    image.lanes = decode_lanes(&mut input)?;
+    for _ in 0..input.count()? {
+        let (key, value) = (input.bytes()?, input.bytes()?);
+        image.topology.insert(key.to_vec(), value.to_vec());
+    }
+    input.0.is_empty().then_some(image)
+}
+
+fn decode_lanes(input: &mut In<'_>) -> Option<Lanes> {
+    let mut lanes = Lanes::default();
+    [lanes.next_lane] = input.u32s()?;
+    for _ in 0..input.count()? {
+        let [from, to] = input.u64s()?;
+        lanes.gone.insert(from, to, (), |_, _, ()| {});
+    }
+    for _ in 0..input.count()? {
+        let [id] = input.u32s()?;
+        let [floor, next] = input.u64s()?;
+        let mut lane = Lane {
+            floor,
+            next,
+            ..Lane::default()
+        };
+        for _ in 0..input.count()? {
+            let [from, to, serial] = input.u64s()?;
+            lane.live.insert(from, to, serial, |_, _, _| {});
+            *lanes.held.entry(serial).or_default() += to.checked_sub(from)?;
+        }
+        for _ in 0..input.count()? {
+            let [from, to] = input.u64s()?;
+            lane.early.insert(from, to, (), |_, _, ()| {});
+        }
+        for _ in 0..input.count()? {
+            let [from, to, deliveries] = input.u64s()?;
+            lane.returned
+                .insert(from, to, u8::try_from(deliveries).ok()?, |_, _, _| {});
+        }
+        lanes.lanes.insert(LaneId(id), lane);
+    }
+    Some(lanes)
+}
+
+struct In<'a>(&'a [u8]);
+
+impl<'a> In<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u32s<const N: usize>(&mut self) -> Option<[u32; N]> {
+        let bytes = self.take(N * 4)?;
+        let mut values = [0; N];
+        for (n, value) in values.iter_mut().enumerate() {
+            *value = u32_at(bytes, n * 4)?;
+        }
+        Some(values)
+    }
+
+    fn u64s<const N: usize>(&mut self) -> Option<[u64; N]> {
+        let bytes = self.take(N * 8)?;
+        let mut values = [0; N];
+        for (n, value) in values.iter_mut().enumerate() {
+            *value = u64_at(bytes, n * 8)?;
+        }
+        Some(values)
+    }
+
+    fn count(&mut self) -> Option<u64> {
+        self.u64s::<1>().map(|[count]| count)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.count()?).ok()?;
+        self.take(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_reads_back_and_any_flipped_bit_is_seen() {
+        let mut lanes = Lanes::default();
+        lanes.message(LaneId(3), (4, 9), 7);
+        lanes.settled(LaneId(3), 5, 6);
+        lanes.settled(LaneId(3), 20, 21);
+        lanes.returned(LaneId(3), (4, 5), 2);
+        lanes.reset(LaneId(2), u64::MAX);
+        let topology = Topology::from([(b"q".to_vec(), b"durable".to_vec())]);
+        let extent = Extent {
+            serial: 7,
+            end: 8192,
+            messages: 5,
+            ..Extent::default()
+        };
+        let head = Head {
+            slot: 1,
+            seq: 12,
+            prev: 99,
+            ..Head::default()
+        };
+        let parts = Parts {
+            generation: 3,
+            head: &head,
+            next_serial: 8,
+            directory: &[(1, 65536, extent)],
+            lanes: &lanes,
+            topology: &topology,
+            forget_returns: false,
+        };
+        let mut bytes = parts.encode(11);
+        let image = decode(intact(&bytes, 11).unwrap()).unwrap();
+        assert_eq!((image.generation, image.head), (3, head));
+        assert_eq!((image.lanes, image.topology), (lanes, topology));
+        assert_eq!(image.directory, [(1, 65536, extent)]);
+        assert!(intact(&bytes, 12).is_none());
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(intact(&bytes, 11).is_none(), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+}

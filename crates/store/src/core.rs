@@ -1,0 +1,302 @@
+//! The journal's own state, behind one lock: where the next frame goes, what lives, the segments.
+
+use crate::build::Frame;
+use crate::checkpoint::{Head, Topology};
+use crate::frame::{self, BLOCK, HEADER, Header, SEAL};
+use crate::lanes::{Lanes, Serial};
+use crate::segment::{self, Extent, Pool, Use};
+use crate::stage::Stage;
+use crate::vfs::{DiskError, Vfs};
+use crate::{Config, Sabotage, SyncPolicy};
+
+/// State of a journal that is open.
+#[derive(Default)]
+pub(crate) struct Core {
+    /// The store's secret number.
+    pub(crate) store: u64,
+    pub(crate) head: Head,
+    pub(crate) next_serial: Serial,
+    pub(crate) pool: Pool,
+    pub(crate) lanes: Lanes,
+    pub(crate) topology: Topology,
+    /// The newest durable checkpoint.
+    pub(crate) generation: u64,
+    /// Bytes of that checkpoint: the next one is not due before a multiple of it is written.
+    pub(crate) checkpoint_len: u64,
+    /// Frame bytes written since then.
+    pub(crate) since_checkpoint: u64,
+    /// A frame that found no space.
+    pub(crate) pending: Option<Frame>,
+    /// An emptied stage with its memory.
+    pub(crate) spare: Stage,
+    /// Whether the last frame is followed by a later one.
+    pub(crate) covered: bool,
+    /// No segment could be made for want of space; ends when enough are free again.
+    pub(crate) starved: bool,
+    /// The segment that housekeeping is making.
+    pub(crate) growing: Option<u32>,
+    /// Something was written since the open; before that no segments are made in advance.
+    pub(crate) used: bool,
+    /// Space may have come back: another attempt is worth it.
+    pub(crate) may_grow: bool,
+}
+
+/// Why a frame was not written.
+pub(crate) enum WriteError {
+    /// No space: nothing has happened, to be tried again with the same frame.
+    NoSpace,
+    /// The journal must stop.
+    Fatal(String),
+}
+
+impl Core {
+    /// Writes and syncs a frame and makes its changes; keeps it as pending if there is no space.
+    pub(crate) fn commit(
+        &mut self,
+        vfs: &dyn Vfs,
+        config: &Config,
+        mut frame: Frame,
+    ) -> Result<(), WriteError> {
+        if !frame.is_empty() {
+            let header = Header {
+                records: frame.records,
+                records_crc: frame.records_crc,
+                ..Header::default()
+            };
+            if let Err(error) = self.write(vfs, config, header, &mut frame.stage.bytes) {
+                self.pending = Some(frame);
+                return Err(error);
+            }
+            self.apply(&frame, config);
+            self.covered = false;
+            self.used = true;
+        }
+        self.spare = frame.stage;
+        self.spare.clear();
+        Ok(())
+    }
+
+    /// Follows the last frame with an empty one, if none does already.
+    pub(crate) fn cover(&mut self, vfs: &dyn Vfs, config: &Config) -> Result<(), WriteError> {
+        if self.covered || self.pending.is_some() {
+            return Ok(());
+        }
+        self.write(vfs, config, Header::default(), &mut vec![0; HEADER])?;
+        self.covered = true;
+        Ok(())
+    }
+
+    /// Syncs frames that were announced without a sync.
+    pub(crate) fn sync(&mut self) -> Result<(), DiskError> {
+        let last = self.head.seq.saturating_sub(1);
+        if self.head.durable < last {
+            self.pool.file(self.head.slot)?.sync()?;
+            self.head.durable = last;
+        }
+        Ok(())
+    }
+
+    /// Whether the housekeeping thread has something to do.
+    pub(crate) fn wants_chores(&self, config: &Config) -> bool {
+        self.checkpoint_due(config) || self.pool.free_of(config.segment_bytes) < wanted(config)
+    }
+
+    /// A number no segment has, nor one that is being made.
+    pub(crate) fn unused_slot(&self) -> u32 {
+        (0..u32::MAX)
+            .find(|slot| !self.pool.segments.contains_key(slot) && self.growing != Some(*slot))
+            .unwrap_or(u32::MAX)
+    }
+
+    /// Whether so much was written that a replay would take long.
+    pub(crate) fn checkpoint_due(&self, config: &Config) -> bool {
+        self.since_checkpoint >= config.checkpoint_bytes.max(self.checkpoint_len * 4)
+    }
+
+    /// Puts `bytes` (room for a header, then a body) at the head of the journal.
+    pub(crate) fn write(
+        &mut self,
+        vfs: &dyn Vfs,
+        config: &Config,
+        header: Header,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        let body_len = (bytes.len() - HEADER) as u64;
+        let len = frame::frame_len(body_len);
+        self.make_room(vfs, config, len)?;
+        let put = self.put(config, Header { body_len, ..header }, bytes);
+        // Without its padding again: a frame that found no space is written another time.
+        bytes.truncate(HEADER + usize::try_from(body_len).unwrap_or(0));
+        put
+    }
+
+    /// Writes one frame where the head is, syncs it and moves the head behind it.
+    fn put(
+        &mut self,
+        config: &Config,
+        header: Header,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        let head = self.head;
+        let header = Header {
+            epoch: head.epoch,
+            store: self.store,
+            seq: head.seq,
+            durable: head.durable,
+            serial: head.serial,
+            offset: head.offset,
+            prev: head.prev,
+            ..header
+        };
+        let len = header.frame_len();
+        bytes.resize(usize::try_from(len).unwrap_or(0), 0);
+        let chain = header.write(bytes);
+        let file = self
+            .pool
+            .file(head.slot)
+            .map_err(|error| fatal("segment", &error))?;
+        file.write_at(head.offset, bytes)
+            .map_err(|error| match error {
+                DiskError::NoSpace => WriteError::NoSpace,
+                other => fatal("write of a frame", &other),
+            })?;
+        let synced = config.sync == SyncPolicy::Group;
+        let skipped = config.breaks(Sabotage::SkipFrameSync)
+            || (header.flags & SEAL != 0 && config.breaks(Sabotage::SkipSeal));
+        if (synced || header.flags & SEAL != 0) && !skipped {
+            file.sync()
+                .map_err(|error| fatal("sync of a frame", &error))?;
+        }
+        self.advance(chain, len, synced || header.flags & SEAL != 0);
+        Ok(())
+    }
+
+    fn advance(&mut self, chain: u32, len: u64, synced: bool) {
+        let head = &mut self.head;
+        if let Some(extent) = self.pool.extent_mut(head.slot) {
+            extent.last_seq = head.seq;
+            extent.last_chain = chain;
+            extent.end = head.offset + len;
+        }
+        if synced {
+            head.durable = head.seq;
+        }
+        head.seq += 1;
+        head.prev = chain;
+        head.offset += len;
+        self.since_checkpoint += len;
+    }
+
+    /// Goes on in another segment if a frame of `len` does not fit in this one.
+    fn make_room(&mut self, vfs: &dyn Vfs, config: &Config, len: u64) -> Result<(), WriteError> {
+        let size = self
+            .pool
+            .segments
+            .get(&self.head.slot)
+            .map_or(0, |segment| segment.bytes);
+        // The last block of a segment is kept for the seal.
+        if self.head.offset.saturating_add(len).saturating_add(BLOCK) <= size {
+            return Ok(());
+        }
+        let next = self.next_segment(vfs, config, len.saturating_add(BLOCK))?;
+        // The seal must be durable before the frame after it is: the chain leads through it.
+        let seal = Header {
+            flags: SEAL,
+            next_slot: next,
+            ..Header::default()
+        };
+        self.put(config, seal, &mut vec![0; HEADER])?;
+        self.start_segment(next, self.head.epoch);
+        Ok(())
+    }
+
+    /// Moves the head to the beginning of a free segment.
+    pub(crate) fn start_segment(&mut self, slot: u32, epoch: u32) {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        self.head = Head {
+            slot,
+            serial,
+            epoch,
+            offset: 0,
+            ..self.head
+        };
+        let first_seq = self.head.seq;
+        self.pool.set(
+            slot,
+            Use::Held(Extent {
+                serial,
+                epoch,
+                first_seq,
+                ..Extent::default()
+            }),
+        );
+    }
+
+    /// A free segment of at least `bytes`, made now if there is none.
+    fn next_segment(
+        &mut self,
+        vfs: &dyn Vfs,
+        config: &Config,
+        bytes: u64,
+    ) -> Result<u32, WriteError> {
+        if let Some(slot) = self.pool.free_slot(bytes) {
+            return Ok(slot);
+        }
+        let slot = self.unused_slot();
+        let bytes = config
+            .first_segment_bytes
+            .max(bytes.next_multiple_of(BLOCK));
+        match segment::create(vfs, slot, bytes) {
+            Ok(segment) => {
+                self.pool.segments.insert(slot, segment);
+                Ok(slot)
+            }
+            Err(DiskError::NoSpace) => Err(WriteError::NoSpace),
+            Err(error) => Err(fatal("making a segment", &error)),
+        }
+    }
+
+    fn apply(&mut self, frame: &Frame, config: &Config) {
+        let serial = self.head.serial;
+        let brought = frame.apply(&mut self.lanes, &mut self.topology, serial);
+        if let Some(extent) = self.pool.extent_mut(self.head.slot) {
+            extent.messages += brought;
+        }
+        if config.breaks(Sabotage::ForgetEarly) {
+            self.lanes
+                .lanes
+                .values_mut()
+                .for_each(|lane| lane.early = Default::default());
+        }
+        if config.breaks(Sabotage::ReviveLanes) {
+            self.lanes.gone = Default::default();
+        }
+        if config.breaks(Sabotage::FreeEarly) {
+            self.free_dead_at_once();
+        }
+    }
+
+    /// The deliberate fault of reusing a segment as soon as nothing in it lives.
+    fn free_dead_at_once(&mut self) {
+        let dead: Vec<u32> = self
+            .pool
+            .held()
+            .filter(|(slot, extent)| {
+                *slot != self.head.slot && self.lanes.held_by(extent.serial) == 0
+            })
+            .map(|(slot, _)| slot)
+            .collect();
+        dead.into_iter()
+            .for_each(|slot| self.pool.set(slot, Use::Free));
+    }
+}
+
+/// Segments of the ordinary size that should be free.
+pub(crate) fn wanted(config: &Config) -> usize {
+    config.reserve_segments + 1
+}
+
+fn fatal(what: &str, error: &DiskError) -> WriteError {
+    WriteError::Fatal(format!("{what}: {error}"))
+}

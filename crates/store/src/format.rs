@@ -1,0 +1,144 @@
+//! The FORMAT file: whose store this is and who may open it. Two copies, so that one may rot.
+
+use crate::record::{u32_at, u64_at};
+use crate::recovery::OpenError;
+use crate::vfs::{DiskError, Vfs};
+
+/// The file's name.
+pub(crate) const NAME: &str = "FORMAT";
+
+/// Grows when older versions must not open the store.
+pub(crate) const MAJOR: u16 = 1;
+
+/// Features a reader must know to open the store; none so far.
+const KNOWN_FEATURES: u32 = 0;
+
+const MAGIC: &[u8; 8] = b"LEVERET\n";
+const COPY: usize = 4096;
+const LEN: usize = 48;
+
+/// What the file says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Format {
+    pub(crate) id: [u8; 16],
+}
+
+impl Format {
+    /// The store's secret number, which every frame carries.
+    pub(crate) fn store(&self) -> u64 {
+        u64_at(&self.id, 0).unwrap_or(0) ^ u64_at(&self.id, 8).unwrap_or(0).rotate_left(1)
+    }
+
+    /// Writes both copies so that they survive.
+    pub(crate) fn write(&self, vfs: &dyn Vfs) -> Result<(), DiskError> {
+        let copy = self.encode();
+        let file = vfs.create(NAME)?;
+        let mut bytes = vec![0; 2 * COPY];
+        for half in bytes.chunks_mut(COPY) {
+            if let Some(place) = half.get_mut(..LEN) {
+                place.copy_from_slice(&copy);
+            }
+        }
+        file.write_at(0, &bytes)?;
+        file.sync()?;
+        vfs.sync_dir()
+    }
+
+    /// Reads the file; `Ok(None)` if there is none, or none that was ever completed.
+    pub(crate) fn read(vfs: &dyn Vfs) -> Result<Option<Self>, OpenError> {
+        let file = match vfs.open(NAME) {
+            Ok(file) => file,
+            Err(DiskError::Missing) => return Ok(None),
+            Err(error) => {
+                return Err(OpenError::Disk {
+                    what: NAME.to_owned(),
+                    error,
+                });
+            }
+        };
+        let mut bytes = vec![0; 2 * COPY];
+        let len = file
+            .read_at(0, &mut bytes)
+            .map_err(|error| OpenError::Disk {
+                what: NAME.to_owned(),
+                error,
+            })?;
+        bytes.truncate(len);
+        for copy in bytes.chunks(COPY) {
+            if let Some(found) = Self::decode(copy) {
+                return found.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut copy = Vec::with_capacity(LEN);
+        copy.extend_from_slice(MAGIC);
+        copy.extend_from_slice(&u32::from(MAJOR).to_le_bytes());
+        copy.extend_from_slice(&KNOWN_FEATURES.to_le_bytes());
+        copy.extend_from_slice(&self.id);
+        copy.resize(LEN - 4, 0);
+        let crc = crc32c::crc32c(&copy);
+        copy.extend_from_slice(&crc.to_le_bytes());
+        copy
+    }
+
+    fn decode(copy: &[u8]) -> Option<Result<Self, OpenError>> {
+        let copy = copy.get(..LEN)?;
+        if copy.get(..8)? != MAGIC || crc32c::crc32c(copy.get(..LEN - 4)?) != u32_at(copy, LEN - 4)?
+        {
+            return None;
+        }
+        let (major, features) = (u32_at(copy, 8)?, u32_at(copy, 12)?);
+        if major > u32::from(MAJOR) || features & !KNOWN_FEATURES != 0 {
+            return Some(Err(OpenError::Newer { major, features }));
+        }
+        Some(Ok(Self {
+            id: *copy.get(16..)?.first_chunk()?,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimDisk;
+
+    #[test]
+    fn one_rotten_copy_does_no_harm_and_two_do() {
+        let disk = SimDisk::new();
+        let format = Format { id: [7; 16] };
+        format.write(&disk).unwrap();
+        let file = disk.open(NAME).unwrap();
+        for bit in 0..LEN * 8 {
+            file.write_at(
+                (bit / 8) as u64,
+                &[disk.image().files[NAME][bit / 8] ^ 1 << (bit % 8)],
+            )
+            .unwrap();
+            assert_eq!(Format::read(&disk).unwrap(), Some(format));
+            format.write(&disk).unwrap();
+        }
+        file.write_at(0, &[0]).unwrap();
+        file.write_at(COPY as u64, &[0]).unwrap();
+        assert_eq!(Format::read(&disk).unwrap(), None);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let disk = SimDisk::new();
+        let mut copy = Format { id: [7; 16] }.encode();
+        copy[8] = 2;
+        let crc = crc32c::crc32c(&copy[..LEN - 4]);
+        copy[LEN - 4..].copy_from_slice(&crc.to_le_bytes());
+        disk.create(NAME).unwrap().write_at(0, &copy).unwrap();
+        assert!(matches!(
+            Format::read(&disk),
+            Err(OpenError::Newer {
+                major: 2,
+                features: 0
+            })
+        ));
+    }
+}

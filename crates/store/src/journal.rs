@@ -1,0 +1,466 @@
+//! The journal: what connections submit goes to the disk in frames, one write and one sync each.
+//!
+//! The binary's journal thread loops over [`Journal::turn`], its housekeeping thread over
+//! [`Journal::housekeep`]; connections call [`Store`]. Locks are taken in the order chores, core,
+//! stage, waiters; connections only ever take the last two.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::build::Frame;
+use crate::chores::Chores;
+use crate::core::{Core, WriteError};
+use crate::memory::take_due;
+use crate::stage::Stage;
+use crate::vfs::Vfs;
+use crate::{Config, Sabotage, Scratch, Store, StoreRefusal, Ticket, Waiter};
+
+/// How long settlements may wait for company when nobody waits for them.
+const LAZY: Duration = Duration::from_millis(5);
+
+/// After how long without work the last frame is covered by an empty one.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// How long the journal's thread waits before it tries again to find space.
+const STALL: Duration = Duration::from_millis(100);
+
+/// The journal of one store.
+pub struct Journal {
+    pub(crate) config: Config,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) core: Mutex<Core>,
+    pub(crate) chores: Mutex<Chores>,
+    /// Whether the housekeeping thread should look.
+    pub(crate) bell: Mutex<bool>,
+    pub(crate) bell_rung: Condvar,
+    entrance: Mutex<Entrance>,
+    work: Condvar,
+    staged: AtomicUsize,
+    durable: AtomicU64,
+    waiters: Mutex<Vec<(Ticket, Arc<dyn Waiter>)>>,
+    admission: AtomicU8,
+    failure: Mutex<Option<StoreFailure>>,
+}
+
+/// What connections and the journal's thread meet at.
+struct Entrance {
+    stage: Stage,
+    /// The journal's thread waits and wants to be woken.
+    sleeping: bool,
+    /// The last frame is not covered yet.
+    uncovered: bool,
+    closed: bool,
+}
+
+/// A write or sync failed: nothing becomes durable any more, the process must end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreFailure {
+    /// What failed and why.
+    pub reason: String,
+}
+
+impl fmt::Display for StoreFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the journal has failed: {}", self.reason)
+    }
+}
+
+impl std::error::Error for StoreFailure {}
+
+/// What a commit did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// Everything submitted before is durable.
+    Committed,
+    /// There was nothing to do.
+    Nothing,
+    /// The disk is full and the reserve used up: to be tried again.
+    Stalled,
+}
+
+const OPEN: u8 = 0;
+const FULL: u8 = 1;
+const STOPPED: u8 = 2;
+
+impl Journal {
+    /// A journal that goes on where recovery ended.
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, config: Config, core: Core) -> Self {
+        let first = Ticket(1);
+        Self {
+            config,
+            vfs,
+            core: Mutex::new(core),
+            chores: Mutex::new(Chores::default()),
+            bell: Mutex::new(true),
+            bell_rung: Condvar::new(),
+            entrance: Mutex::new(Entrance {
+                stage: Stage {
+                    ticket: first,
+                    ..Stage::default()
+                },
+                sleeping: false,
+                uncovered: true,
+                closed: false,
+            }),
+            work: Condvar::new(),
+            staged: AtomicUsize::new(0),
+            durable: AtomicU64::new(0),
+            waiters: Mutex::new(Vec::new()),
+            admission: AtomicU8::new(OPEN),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// One turn of the journal's thread: waits for work and commits it. False once closed and
+    /// everything submitted is durable.
+    ///
+    /// # Errors
+    /// [`StoreFailure`]: the process must end; nothing submitted later will become durable.
+    pub fn turn(&self) -> Result<bool, StoreFailure> {
+        let open = self.wait_for_work();
+        match self.commit()? {
+            Progress::Stalled => {
+                let mut entrance = self.entrance.lock();
+                self.work.wait_for(&mut entrance, STALL);
+                Ok(true)
+            }
+            Progress::Committed => Ok(true),
+            Progress::Nothing => {
+                self.cover()?;
+                Ok(open)
+            }
+        }
+    }
+
+    /// Writes what has been submitted: one frame, one write, one sync, then the watermark.
+    ///
+    /// # Errors
+    /// [`StoreFailure`]: a write or sync failed now or before.
+    pub fn commit(&self) -> Result<Progress, StoreFailure> {
+        let mut core = self.core.lock();
+        self.check()?;
+        let pending = core.pending.take().or_else(|| self.take_stage(&mut core));
+        let Some(frame) = pending else {
+            return Ok(Progress::Nothing);
+        };
+        let ticket = frame.stage.ticket;
+        if self.config.breaks(Sabotage::WatermarkFirst) {
+            self.announce(ticket);
+        }
+        match core.commit(&*self.vfs, &self.config, frame) {
+            Ok(()) => {}
+            Err(WriteError::NoSpace) => {
+                core.starved = true;
+                drop(core);
+                self.judge_space(None);
+                self.ring();
+                return Ok(Progress::Stalled);
+            }
+            Err(WriteError::Fatal(reason)) => return Err(self.fail(reason)),
+        }
+        let wants_chores = core.wants_chores(&self.config);
+        drop(core);
+        self.announce(ticket);
+        if wants_chores {
+            self.ring();
+        }
+        Ok(Progress::Committed)
+    }
+
+    /// Writes an empty frame if the last one is not covered by a later one: until then, rot in it
+    /// could not be told from a write that a crash interrupted.
+    ///
+    /// # Errors
+    /// [`StoreFailure`], as for [`Self::commit`].
+    pub fn cover(&self) -> Result<(), StoreFailure> {
+        let mut core = self.core.lock();
+        self.check()?;
+        match core.cover(&*self.vfs, &self.config) {
+            Ok(()) | Err(WriteError::NoSpace) => {
+                self.entrance.lock().uncovered = false;
+                Ok(())
+            }
+            Err(WriteError::Fatal(reason)) => Err(self.fail(reason)),
+        }
+    }
+
+    /// Has the journal's thread commit what is there and end ([`Self::turn`] gives false).
+    pub fn close(&self) {
+        self.entrance.lock().closed = true;
+        self.work.notify_all();
+        self.ring();
+    }
+
+    /// Why the journal has stopped, if it has.
+    #[must_use]
+    pub fn failure(&self) -> Option<StoreFailure> {
+        self.failure.lock().clone()
+    }
+
+    /// Stops admitting anything, for ever; remembers the first reason.
+    pub(crate) fn fail(&self, reason: String) -> StoreFailure {
+        self.admission.store(STOPPED, Ordering::Release);
+        self.failure
+            .lock()
+            .get_or_insert(StoreFailure { reason })
+            .clone()
+    }
+
+    /// The failure that has stopped the journal, as an error.
+    pub(crate) fn check(&self) -> Result<(), StoreFailure> {
+        if self.admission.load(Ordering::Acquire) == STOPPED
+            && let Some(failure) = self.failure.lock().clone()
+        {
+            return Err(failure);
+        }
+        Ok(())
+    }
+
+    /// Admits messages or refuses them for want of space.
+    pub(crate) fn admit(&self, admit: bool) {
+        let (from, to) = if admit { (FULL, OPEN) } else { (OPEN, FULL) };
+        // A stopped journal stays stopped, so a failed exchange is as it should be.
+        let _unchanged =
+            self.admission
+                .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Wakes the housekeeping thread.
+    pub(crate) fn ring(&self) {
+        *self.bell.lock() = true;
+        self.bell_rung.notify_all();
+    }
+
+    /// Puts records of a segment to be emptied into the next frame; the ticket tells when the
+    /// segment no longer holds them.
+    pub(crate) fn stage_copies(&self, victim: u64, records: Vec<u8>) -> Ticket {
+        let mut entrance = self.entrance.lock();
+        entrance.stage.copies.push((victim, records));
+        entrance.stage.urgent = true;
+        let ticket = entrance.stage.ticket;
+        self.wake_thread(&mut entrance);
+        ticket
+    }
+
+    /// Whether [`Self::close`] was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.entrance.lock().closed
+    }
+
+    /// Exchanges the stage for an empty one and builds its frame; `None` if it is empty.
+    fn take_stage(&self, core: &mut Core) -> Option<Frame> {
+        let mut entrance = self.entrance.lock();
+        if entrance.stage.is_empty() {
+            return None;
+        }
+        let ticket = entrance.stage.ticket;
+        let mut next = std::mem::take(&mut core.spare);
+        next.ticket = Ticket(ticket.0 + 1);
+        let stage = std::mem::replace(&mut entrance.stage, next);
+        entrance.uncovered = true;
+        self.staged.store(0, Ordering::Release);
+        drop(entrance);
+        Some(Frame::build(stage, &core.lanes, &self.config))
+    }
+
+    /// Moves the watermark and calls whoever waited for it.
+    fn announce(&self, ticket: Ticket) {
+        let due = {
+            let mut waiters = self.waiters.lock();
+            self.durable.store(ticket.0, Ordering::Release);
+            take_due(&mut waiters, ticket)
+        };
+        for waiter in due {
+            waiter.durable();
+        }
+    }
+
+    /// Waits until there is something to commit or to cover; false once closed.
+    fn wait_for_work(&self) -> bool {
+        let mut entrance = self.entrance.lock();
+        while !entrance.stage.urgent && !entrance.closed {
+            let lazy = !entrance.stage.is_empty();
+            entrance.sleeping = true;
+            let timed_out = if lazy {
+                self.work.wait_for(&mut entrance, LAZY).timed_out()
+            } else if entrance.uncovered {
+                self.work.wait_for(&mut entrance, IDLE).timed_out()
+            } else {
+                self.work.wait(&mut entrance);
+                false
+            };
+            entrance.sleeping = false;
+            if timed_out && (lazy || entrance.stage.is_empty()) {
+                break;
+            }
+        }
+        !entrance.closed
+    }
+
+    fn wake_thread(&self, entrance: &mut MutexGuard<'_, Entrance>) {
+        if entrance.sleeping {
+            entrance.sleeping = false;
+            self.work.notify_one();
+        }
+    }
+}
+
+impl Store for Journal {
+    fn submit(&self, scratch: &mut Scratch) -> Result<Ticket, StoreRefusal> {
+        if self.admission.load(Ordering::Acquire) == STOPPED {
+            scratch.clear();
+            return Err(StoreRefusal::Stopped);
+        }
+        let mut entrance = self.entrance.lock();
+        let (was_empty, was_urgent) = (entrance.stage.is_empty(), entrance.stage.urgent);
+        let ticket = entrance.stage.add(scratch)?;
+        self.staged.store(entrance.stage.len(), Ordering::Release);
+        if (was_empty && ticket > Ticket(0)) || (!was_urgent && entrance.stage.urgent) {
+            self.wake_thread(&mut entrance);
+        }
+        Ok(ticket)
+    }
+
+    fn admission(&self) -> Result<(), StoreRefusal> {
+        match self.admission.load(Ordering::Acquire) {
+            OPEN => Ok(()),
+            FULL => Err(StoreRefusal::DiskFull),
+            _ => Err(StoreRefusal::Stopped),
+        }
+    }
+
+    fn durable(&self) -> Ticket {
+        Ticket(self.durable.load(Ordering::Acquire))
+    }
+
+    fn wake_at(&self, ticket: Ticket, waiter: Arc<dyn Waiter>) {
+        let mut waiters = self.waiters.lock();
+        if self.durable() < ticket {
+            waiters.push((ticket, waiter));
+            drop(waiters);
+            // Whoever waits for settlements alone makes them urgent.
+            let mut entrance = self.entrance.lock();
+            if entrance.stage.ticket == ticket && !entrance.stage.urgent {
+                entrance.stage.urgent = true;
+                self.wake_thread(&mut entrance);
+            }
+            return;
+        }
+        drop(waiters);
+        waiter.durable();
+    }
+
+    fn staged_bytes(&self) -> usize {
+        self.staged.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimDisk;
+    use crate::{LaneId, MessageParts};
+
+    const LANE: LaneId = LaneId(1);
+
+    fn tiny() -> Config {
+        Config {
+            segment_bytes: 32 << 10,
+            first_segment_bytes: 16 << 10,
+            window_bytes: 128 << 10,
+            checkpoint_bytes: 64 << 10,
+            reserve_segments: 1,
+            disk_free_min: 0,
+            ..Config::default()
+        }
+    }
+
+    fn message(scratch: &mut Scratch, seq: u64, body: &[u8]) {
+        let parts = MessageParts {
+            route: b"\0\x01k",
+            header: b"head",
+            body: &[body],
+            expiry_ms: None,
+        };
+        scratch.message(&[(LANE, seq)], &parts);
+    }
+
+    fn contents(disk: &SimDisk) -> (Vec<(u64, Vec<u8>, u8)>, u64) {
+        let recovered = Journal::open(Arc::new(disk.clone()), tiny()).unwrap();
+        assert!(recovered.damage.is_empty(), "{:?}", recovered.damage);
+        let mut messages = Vec::new();
+        let next = recovered
+            .lanes
+            .iter()
+            .find(|l| l.lane == LANE)
+            .map_or(0, |l| l.next_seq);
+        recovered
+            .messages
+            .replay(|m| messages.push((m.seq, m.body.to_vec(), m.deliveries)))
+            .unwrap();
+        (messages, next)
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_a_restart() {
+        let disk = SimDisk::new();
+        let opened = Journal::open(Arc::new(disk.clone()), tiny()).unwrap();
+        assert!(opened.created && opened.messages.is_empty());
+        let journal = opened.journal;
+        let mut scratch = Scratch::new();
+        for seq in 0..4 {
+            message(&mut scratch, seq, b"body");
+        }
+        let ticket = journal.submit(&mut scratch).unwrap();
+        assert!(journal.durable() < ticket);
+        assert_eq!(journal.commit(), Ok(Progress::Committed));
+        assert!(journal.durable() >= ticket);
+        scratch.settle(LANE, 1);
+        scratch.returned(LANE, 2, 3);
+        scratch.topology(b"q", Some(b"durable"));
+        journal.submit(&mut scratch).unwrap();
+        assert_eq!(journal.commit(), Ok(Progress::Committed));
+        let expected: Vec<_> = [(0, 0), (2, 3), (3, 0)]
+            .map(|(seq, n)| (seq, b"body".to_vec(), n))
+            .into();
+        for _ in 0..3 {
+            assert_eq!(contents(&disk), (expected.clone(), 4));
+        }
+    }
+
+    /// Fills and drains until every segment has been used several times.
+    #[test]
+    fn segments_are_recycled_and_stragglers_copied() {
+        let disk = SimDisk::new();
+        let journal = Journal::open(Arc::new(disk.clone()), tiny())
+            .unwrap()
+            .journal;
+        let mut scratch = Scratch::new();
+        for seq in 0..2_000_u64 {
+            message(&mut scratch, seq, &[seq as u8; 900]);
+            if seq >= 20 && (seq - 20) % 100 != 0 {
+                scratch.settle(LANE, seq - 20);
+            }
+            journal.submit(&mut scratch).unwrap();
+            assert_eq!(journal.commit(), Ok(Progress::Committed));
+            for _ in 0..20 {
+                if !journal.housekeep().unwrap() {
+                    break;
+                }
+            }
+        }
+        let bytes: usize = disk.image().files.values().map(Vec::len).sum();
+        assert!(bytes < 400 << 10, "{bytes} bytes for 40 live messages");
+        let (messages, next) = contents(&disk);
+        assert_eq!(next, 2_000);
+        let expected: Vec<u64> = (0..2_000)
+            .filter(|seq| *seq >= 1_980 || seq % 100 == 0)
+            .collect();
+        assert_eq!(messages.iter().map(|m| m.0).collect::<Vec<_>>(), expected);
+        assert!(messages.iter().all(|m| m.1 == [m.0 as u8; 900]));
+    }
+}

@@ -1,0 +1,256 @@
+//! What the journal knows of each lane: which messages live and in which segment, and no bodies.
+//!
+//! A state machine without I/O, stepped by records in journal order: the running journal and
+//! recovery step the same one, so what is in memory is what a replay would give.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+
+use crate::LaneId;
+use crate::ranges::RangeMap;
+
+/// A segment's number in the life of the store, never reused.
+pub(crate) type Serial = u64;
+
+/// All lanes, and what is left of those deleted.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Lanes {
+    pub(crate) lanes: FxHashMap<LaneId, Lane>,
+    /// Deleted lanes: a message still on its way to one is dead on arrival.
+    pub(crate) gone: RangeMap<()>,
+    /// One more than the highest lane ever named.
+    pub(crate) next_lane: u32,
+    /// Live messages per segment.
+    pub(crate) held: BTreeMap<Serial, u64>,
+}
+
+/// One lane.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Lane {
+    /// Everything below is settled, also what has not arrived yet.
+    pub(crate) floor: u64,
+    /// One more than the highest sequence number ever named.
+    pub(crate) next: u64,
+    /// Live messages and the segment that holds each.
+    pub(crate) live: RangeMap<Serial>,
+    /// Settled before the message arrived.
+    pub(crate) early: RangeMap<()>,
+    /// Delivery counts of messages that were requeued.
+    pub(crate) returned: RangeMap<u8>,
+}
+
+impl Lanes {
+    /// The segment that holds a live message.
+    pub(crate) fn holder(&self, lane: LaneId, seq: u64) -> Option<Serial> {
+        self.lanes.get(&lane)?.live.get(seq)
+    }
+
+    /// Live messages in a segment.
+    pub(crate) fn held_by(&self, serial: Serial) -> u64 {
+        self.held.get(&serial).copied().unwrap_or(0)
+    }
+
+    /// Messages `from..to` are in the segment `serial`: new ones, or copies of live ones.
+    pub(crate) fn message(&mut self, lane: LaneId, (from, to): (u64, u64), serial: Serial) {
+        let Some(state) = name(&mut self.lanes, &mut self.next_lane, &self.gone, lane, to) else {
+            return;
+        };
+        let from = from.max(state.floor);
+        let pieces = if state.early.is_empty() {
+            vec![(from, to)]
+        } else {
+            let pieces = state.early.missing(from, to);
+            state.early.remove(from, to, |_, _, ()| {});
+            pieces
+        };
+        let (live, held) = (&mut state.live, &mut self.held);
+        for (from, to) in pieces {
+            if from < to {
+                *held.entry(serial).or_default() += to - from;
+                live.insert(from, to, serial, |from, to, old| {
+                    release(held, old, to - from)
+                });
+            }
+        }
+    }
+
+    /// Messages `from..to` are settled, whether they have arrived or not.
+    pub(crate) fn settled(&mut self, lane: LaneId, from: u64, to: u64) {
+        let Some(state) = name(&mut self.lanes, &mut self.next_lane, &self.gone, lane, to) else {
+            return;
+        };
+        let from = from.max(state.floor);
+        let held = &mut self.held;
+        for (from, to) in state.live.missing(from, to) {
+            state.early.insert(from, to, (), |_, _, ()| {});
+        }
+        state.live.remove(from, to, |from, to, serial| {
+            release(held, serial, to - from)
+        });
+        if !state.returned.is_empty() {
+            state.returned.remove(from, to, |_, _, _| {});
+        }
+    }
+
+    /// Messages `from..to` were requeued after so many deliveries; the highest count stays.
+    pub(crate) fn returned(&mut self, lane: LaneId, (from, to): (u64, u64), deliveries: u8) {
+        let Some(state) = name(&mut self.lanes, &mut self.next_lane, &self.gone, lane, to) else {
+            return;
+        };
+        for (from, to) in state.early.missing(from.max(state.floor), to) {
+            let mut higher = Vec::new();
+            state
+                .returned
+                .insert(from, to, deliveries, |from, to, old| {
+                    if old > deliveries {
+                        higher.push((from, to, old));
+                    }
+                });
+            for (from, to, old) in higher {
+                state.returned.insert(from, to, old, |_, _, _| {});
+            }
+        }
+    }
+
+    /// Everything below `up_to` is settled; `u64::MAX`: the lane is gone.
+    pub(crate) fn reset(&mut self, lane: LaneId, up_to: u64) {
+        let Some(state) = name(
+            &mut self.lanes,
+            &mut self.next_lane,
+            &self.gone,
+            lane,
+            up_to,
+        ) else {
+            return;
+        };
+        let held = &mut self.held;
+        state.floor = state.floor.max(up_to);
+        state.live.remove(0, up_to, |from, to, serial| {
+            release(held, serial, to - from)
+        });
+        state.early.remove(0, up_to, |_, _, ()| {});
+        state.returned.remove(0, up_to, |_, _, _| {});
+        if up_to == u64::MAX {
+            self.lanes.remove(&lane);
+            let id = u64::from(lane.0);
+            self.gone.insert(id, id + 1, (), |_, _, ()| {});
+        }
+    }
+
+    /// Forgets what was said of messages that never arrived. Only at open: nothing is on its way.
+    pub(crate) fn forget_absent(&mut self) {
+        for lane in self.lanes.values_mut() {
+            lane.early = RangeMap::default();
+            let returned = std::mem::take(&mut lane.returned);
+            for (from, to, deliveries) in returned.iter() {
+                for (from, to, _) in lane.live.within(from, to) {
+                    lane.returned.insert(from, to, deliveries, |_, _, _| {});
+                }
+            }
+        }
+    }
+}
+
+/// The state of a lane that a record names up to `next`, made if new; `None` if the lane is gone.
+fn name<'a>(
+    lanes: &'a mut FxHashMap<LaneId, Lane>,
+    next_lane: &mut u32,
+    gone: &RangeMap<()>,
+    lane: LaneId,
+    next: u64,
+) -> Option<&'a mut Lane> {
+    if !gone.is_empty() && gone.get(u64::from(lane.0)).is_some() {
+        return None;
+    }
+    *next_lane = (*next_lane).max(lane.0.saturating_add(1));
+    let state = lanes.entry(lane).or_default();
+    state.next = state.next.max(next);
+    Some(state)
+}
+
+fn release(held: &mut BTreeMap<Serial, u64>, serial: Serial, count: u64) {
+    if let Some(live) = held.get_mut(&serial) {
+        *live = live.saturating_sub(count);
+        if *live == 0 {
+            held.remove(&serial);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LANE: LaneId = LaneId(4);
+
+    fn deliveries(lanes: &Lanes, seq: u64) -> u8 {
+        lanes.lanes[&LANE].returned.get(seq).unwrap_or(0)
+    }
+
+    fn live(lanes: &Lanes) -> Vec<(u64, u64, Serial)> {
+        lanes
+            .lanes
+            .get(&LANE)
+            .map(|lane| lane.live.iter().collect())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn a_settlement_before_its_message_settles_it() {
+        let mut lanes = Lanes::default();
+        lanes.settled(LANE, 2, 4);
+        lanes.message(LANE, (0, 5), 9);
+        assert_eq!(live(&lanes), [(0, 2, 9), (4, 5, 9)]);
+        assert_eq!(lanes.held_by(9), 3);
+        assert!(lanes.lanes[&LANE].early.is_empty());
+        assert_eq!(lanes.lanes[&LANE].next, 5);
+    }
+
+    #[test]
+    fn a_copy_moves_the_message_to_its_segment() {
+        let mut lanes = Lanes::default();
+        lanes.message(LANE, (0, 4), 1);
+        lanes.message(LANE, (1, 2), 2);
+        assert_eq!(live(&lanes), [(0, 1, 1), (1, 2, 2), (2, 4, 1)]);
+        assert_eq!((lanes.held_by(1), lanes.held_by(2)), (3, 1));
+    }
+
+    #[test]
+    fn a_reset_covers_messages_on_their_way_and_a_deleted_lane_takes_no_more() {
+        let mut lanes = Lanes::default();
+        lanes.message(LANE, (0, 4), 1);
+        lanes.reset(LANE, 6);
+        lanes.message(LANE, (4, 8), 1);
+        assert_eq!(live(&lanes), [(6, 8, 1)]);
+        lanes.reset(LANE, u64::MAX);
+        lanes.message(LANE, (8, 9), 1);
+        assert_eq!((live(&lanes), lanes.held_by(1)), (vec![], 0));
+        assert_eq!(lanes.next_lane, 5);
+    }
+
+    #[test]
+    fn the_highest_delivery_count_stays_until_the_message_is_settled() {
+        let mut lanes = Lanes::default();
+        lanes.message(LANE, (0, 4), 1);
+        lanes.returned(LANE, (1, 3), 2);
+        lanes.returned(LANE, (0, 4), 1);
+        let counts: Vec<_> = (0..4).map(|seq| deliveries(&lanes, seq)).collect();
+        assert_eq!(counts, [1, 2, 2, 1]);
+        lanes.settled(LANE, 1, 2);
+        assert_eq!(deliveries(&lanes, 1), 0);
+    }
+
+    #[test]
+    fn what_never_arrived_is_forgotten_at_open() {
+        let mut lanes = Lanes::default();
+        lanes.message(LANE, (0, 2), 1);
+        lanes.settled(LANE, 7, 8);
+        lanes.returned(LANE, (1, 5), 3);
+        lanes.forget_absent();
+        let lane = &lanes.lanes[&LANE];
+        assert!(lane.early.is_empty());
+        assert_eq!(lane.returned.iter().collect::<Vec<_>>(), [(1, 2, 3)]);
+        assert_eq!(lane.next, 8);
+    }
+}

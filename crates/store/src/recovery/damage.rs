@@ -1,0 +1,140 @@
+//! What can be wrong with a store, and the words for it.
+
+use std::fmt;
+
+use crate::LaneId;
+use crate::vfs::DiskError;
+
+/// Confirmed data that can no longer be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// The file it was in.
+    pub file: String,
+    /// Where in the file.
+    pub offset: u64,
+    /// The journal frame, if it is known.
+    pub frame: Option<u64>,
+    /// What is unreadable.
+    pub what: Unreadable,
+    /// Messages lost: lane and sequence numbers `from..to`, as far as can be told.
+    pub lost: Vec<(LaneId, u64, u64)>,
+}
+
+/// What part of a file is unreadable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unreadable {
+    /// One record.
+    Record,
+    /// A topology operation: an exchange, queue or binding may be missing.
+    Topology,
+    /// The rest of a frame, or several frames.
+    Frame,
+    /// A frame's header; its records have been read all the same.
+    Header,
+    /// The whole file.
+    File,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.what {
+            Unreadable::Record => "a record is unreadable",
+            Unreadable::Topology => "a topology record is unreadable",
+            Unreadable::Frame => "a frame is unreadable",
+            Unreadable::Header => "a frame header was unreadable, its records were not",
+            Unreadable::File => "the file is missing or unreadable",
+        };
+        write!(f, "{} at {}: {what}", self.file, self.offset)?;
+        if let Some(frame) = self.frame {
+            write!(f, " (frame {frame})")?;
+        }
+        for (n, (lane, from, to)) in self.lost.iter().enumerate() {
+            f.write_str(if n == 0 { "; messages lost: " } else { ", " })?;
+            write!(f, "lane {} seq {from}", lane.0)?;
+            if to - from > 1 {
+                write!(f, "..{to}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a store was not opened. Nothing has been changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OpenError {
+    /// The disk failed.
+    Disk {
+        /// What was being read or written.
+        what: String,
+        /// How it failed.
+        error: DiskError,
+    },
+    /// The store was written by a newer version.
+    Newer {
+        /// Its format.
+        major: u32,
+        /// Its features.
+        features: u32,
+    },
+    /// There are journal files, but FORMAT is missing or both its copies are damaged.
+    NoFormat,
+    /// A journal file belongs to another store.
+    Foreign {
+        /// The file's name.
+        file: String,
+    },
+    /// Neither checkpoint is readable, and the journal does not go back to the beginning.
+    NoCheckpoint,
+    /// A record of a kind this version does not know.
+    UnknownRecord {
+        /// The kind.
+        kind: u8,
+        /// The journal frame.
+        frame: u64,
+    },
+    /// Confirmed data is unreadable and the configuration, or what it is, forbids going on.
+    Damaged(Vec<Damage>),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk { what, error } => write!(f, "{what}: {error}"),
+            Self::Newer { major, features } => write!(
+                f,
+                "the store has format {major} with features {features:#x}, this version reads \
+                 format {}: start the version that wrote it",
+                crate::format::MAJOR
+            ),
+            Self::NoFormat => f.write_str(
+                "there are journal files but no readable FORMAT file: restore FORMAT from a \
+                 backup of this directory, or move the directory away to start empty",
+            ),
+            Self::Foreign { file } => write!(
+                f,
+                "{file} belongs to another store: move it out of this directory"
+            ),
+            Self::NoCheckpoint => f.write_str(
+                "neither checkpoint.A nor checkpoint.B is readable: restore the directory from a \
+                 backup, or move it away to start empty",
+            ),
+            Self::UnknownRecord { kind, frame } => write!(
+                f,
+                "frame {frame} has a record of kind {kind:#x}, which this version does not know"
+            ),
+            Self::Damaged(damage) => {
+                f.write_str("confirmed data is unreadable")?;
+                for damage in damage {
+                    write!(f, "\n  {damage}")?;
+                }
+                f.write_str(
+                    "\nrestore the directory from a backup, or set storage.on_corruption = \
+                     \"salvage\" to open without the messages named (damaged topology is always \
+                     refused)",
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}

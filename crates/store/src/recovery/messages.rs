@@ -1,0 +1,195 @@
+//! Gives recovered messages to the broker: each lane in order, each segment read about once.
+
+use std::collections::BTreeMap;
+
+use crate::LaneId;
+use crate::lanes::{Lanes, Serial};
+use crate::record::Record;
+use crate::recovery::OpenError;
+use crate::recovery::replay::Place;
+use crate::recovery::scan::Contents;
+use crate::segment::{self, Pool};
+use crate::vfs::DiskError;
+
+/// A message that survived, as it was given to [`crate::Scratch::message`].
+#[derive(Clone, Copy, Debug)]
+pub struct RecoveredMessage<'a> {
+    /// Its lane.
+    pub lane: LaneId,
+    /// Its sequence number.
+    pub seq: u64,
+    /// How often it has been delivered, as far as requeues told; above 0: redelivered.
+    pub deliveries: u8,
+    /// When it expires, unix milliseconds.
+    pub expiry_ms: Option<u64>,
+    /// The exchange and routing key short strings.
+    pub route: &'a [u8],
+    /// The content header frame's payload.
+    pub header: &'a [u8],
+    /// The body.
+    pub body: &'a [u8],
+    /// If it had several targets: the same number for each of them, so that the body can be shared.
+    pub shared: Option<u64>,
+}
+
+/// The live messages of a store that was opened. Must be taken before the journal is written.
+pub struct Messages {
+    pool: Pool,
+    slots: BTreeMap<Serial, u32>,
+    /// When each is given out: with which segment.
+    places: Vec<(Serial, Place)>,
+    counts: Vec<(LaneId, u64, u8)>,
+    contents: Contents,
+    single: Vec<u8>,
+}
+
+impl Messages {
+    /// Plans the order. `places` are those of live messages.
+    pub(super) fn new(
+        pool: &Pool,
+        slots: BTreeMap<Serial, u32>,
+        mut places: Vec<Place>,
+        lanes: &Lanes,
+    ) -> Self {
+        places.sort_unstable();
+        places.dedup_by_key(|place| (place.lane, place.seq));
+        Self {
+            pool: pool.clone(),
+            slots,
+            places: schedule(places),
+            counts: delivery_counts(lanes),
+            contents: Contents::default(),
+            single: Vec::new(),
+        }
+    }
+
+    /// How many there are, one for each lane a message is in.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Calls `sink` with every message: those of one lane in order of their sequence numbers.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the disk failed, or gave something else than a moment ago.
+    pub fn replay(mut self, mut sink: impl FnMut(&RecoveredMessage<'_>)) -> Result<(), OpenError> {
+        let mut loaded = None;
+        for (turn, place) in std::mem::take(&mut self.places) {
+            if place.serial == turn && loaded != Some(turn) {
+                let slot = self.slot(place.serial)?;
+                self.contents.load(&self.pool, slot)?;
+                loaded = Some(turn);
+            }
+            let record = if place.serial == turn {
+                usize::try_from(place.offset)
+                    .ok()
+                    .and_then(|offset| Record::at(&self.contents.bytes, offset))
+            } else {
+                read_single(
+                    &self.pool,
+                    self.slot(place.serial)?,
+                    place.offset,
+                    &mut self.single,
+                )
+            };
+            let message = record.filter(|record| place.serial == turn || record.intact());
+            let Some(message) = message.and_then(|record| record.message()) else {
+                return Err(changed(self.slot(place.serial)?));
+            };
+            sink(&RecoveredMessage {
+                lane: place.lane,
+                seq: place.seq,
+                deliveries: deliveries(&self.counts, place.lane, place.seq),
+                expiry_ms: message.expiry_ms,
+                route: message.route,
+                header: message.header,
+                body: message.body,
+                shared: (message.targets.len() > 1)
+                    .then_some(place.serial << 36 | place.offset >> 3),
+            });
+        }
+        Ok(())
+    }
+
+    fn slot(&self, serial: Serial) -> Result<u32, OpenError> {
+        self.slots.get(&serial).copied().ok_or_else(|| changed(0))
+    }
+}
+
+fn changed(slot: u32) -> OpenError {
+    let error = DiskError::Failed("not what was read a moment ago".to_owned());
+    OpenError::Disk {
+        what: segment::name_of(slot),
+        error,
+    }
+}
+
+/// Plans with which segment each message is given out: with its own, unless a later message of its
+/// lane is in an earlier segment; then with that one, read singly. Such are few: connections that
+/// submitted in another order than they enqueued, and copies of old messages.
+fn schedule(places: Vec<Place>) -> Vec<(Serial, Place)> {
+    let mut planned = Vec::with_capacity(places.len());
+    let mut lane = None;
+    let mut turn = Serial::MAX;
+    for place in places.into_iter().rev() {
+        if lane != Some(place.lane) {
+            lane = Some(place.lane);
+            turn = Serial::MAX;
+        }
+        turn = turn.min(place.serial);
+        planned.push((turn, place));
+    }
+    planned.reverse();
+    planned.sort_by_key(|(turn, _)| *turn);
+    planned
+}
+
+/// Reads one record that is not in the segment at hand.
+fn read_single<'a>(
+    pool: &Pool,
+    slot: u32,
+    offset: u64,
+    buffer: &'a mut Vec<u8>,
+) -> Option<Record<'a>> {
+    let file = pool.file(slot).ok()?;
+    buffer.resize(crate::record::HEAD, 0);
+    file.read_at(offset, buffer).ok()?;
+    let len = usize::try_from(crate::record::u32_at(buffer, 0)?).ok()?;
+    let len = len.min(crate::Scratch::RECORD_BYTES_MAX);
+    buffer.resize(len.max(crate::record::HEAD), 0);
+    let read = file.read_at(offset, buffer).ok()?;
+    buffer.truncate(read);
+    Record::at(buffer, 0)
+}
+
+/// The lanes' delivery counts, flat and sorted.
+fn delivery_counts(lanes: &Lanes) -> Vec<(LaneId, u64, u8)> {
+    let mut counts: Vec<_> = lanes
+        .lanes
+        .iter()
+        .flat_map(|(id, lane)| {
+            lane.returned.iter().flat_map(|(from, to, count)| {
+                // A range, then a mark that it ends.
+                [(*id, from, count), (*id, to, 0)]
+            })
+        })
+        .collect();
+    counts.sort_unstable_by_key(|(lane, seq, count)| (*lane, *seq, *count));
+    counts
+}
+
+fn deliveries(counts: &[(LaneId, u64, u8)], lane: LaneId, seq: u64) -> u8 {
+    let after = counts.partition_point(|(l, s, _)| (*l, *s) <= (lane, seq));
+    after
+        .checked_sub(1)
+        .and_then(|at| counts.get(at))
+        .filter(|(l, _, _)| *l == lane)
+        .map_or(0, |(_, _, count)| *count)
+}

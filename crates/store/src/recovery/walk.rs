@@ -1,0 +1,394 @@
+//! Follows the chain of frames from a checkpoint to the journal's end, and tells a torn tail from
+//! rot.
+//!
+//! A frame says which frames were durable when it was written. So a frame that is not whole was
+//! confirmed if any later one says that it was durable (rot: what can be read is kept, the rest is
+//! named), and was never confirmed otherwise (the tail of a write that a crash interrupted).
+//! Frames that nothing proves durable are held back: the caller writes them again.
+
+use std::collections::VecDeque;
+
+use crate::checkpoint::Head;
+use crate::frame::{self, HEADER, Header, SEAL};
+use crate::recovery::replay::{Body, State};
+use crate::recovery::scan::{Contents, Start};
+use crate::recovery::{OpenError, Unreadable};
+use crate::segment::{self, Pool};
+use crate::{Config, Sabotage};
+
+/// The walk.
+pub(super) struct Walk<'a> {
+    pub(super) config: &'a Config,
+    pub(super) pool: &'a Pool,
+    pub(super) store: u64,
+    /// The first frames of all slots.
+    pub(super) starts: Vec<Start>,
+    /// Where the next frame is expected.
+    pub(super) head: Head,
+    pub(super) state: State,
+    contents: Contents,
+    /// The last frame was a seal: the chain goes on in this slot.
+    sealed: Option<u32>,
+    /// Frames that nothing has proven durable yet.
+    unproven: VecDeque<Unproven>,
+}
+
+/// A frame whose records have not been applied.
+pub(super) struct Unproven {
+    pub(super) slot: u32,
+    pub(super) header: Header,
+    pub(super) chain: u32,
+    pub(super) body: Vec<u8>,
+}
+
+/// What is at the place where the next frame should be.
+enum Next {
+    /// The frame; its contents are loaded.
+    Frame(Header, u32),
+    /// Confirmed frames that can no longer be read; the walk has gone past them.
+    Rot,
+    /// The journal ends here.
+    End,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        (config, pool, store): (&'a Config, &'a Pool, u64),
+        starts: Vec<Start>,
+        head: Head,
+        state: State,
+    ) -> Self {
+        Self {
+            config,
+            pool,
+            store,
+            starts,
+            head,
+            state,
+            contents: Contents::default(),
+            sealed: None,
+            unproven: VecDeque::new(),
+        }
+    }
+
+    /// Walks to the end. What is left in the returned queue is the unproven tail.
+    pub(super) fn run(mut self) -> Result<(State, Head, VecDeque<Unproven>), OpenError> {
+        self.contents.load(self.pool, self.head.slot)?;
+        loop {
+            match self.next()? {
+                Next::Frame(header, chain) => self.accept(header, chain)?,
+                Next::Rot => {}
+                Next::End => break,
+            }
+        }
+        if self.config.breaks(Sabotage::SkipTailRewrite) {
+            self.prove(u64::MAX)?;
+        }
+        Ok((self.state, self.head, self.unproven))
+    }
+
+    fn next(&mut self) -> Result<Next, OpenError> {
+        if let Some(found) = self.in_other_slot()? {
+            return Ok(found);
+        }
+        if self.sealed.is_none()
+            && let Some((header, chain)) = self.expected_here()
+            && self.is_good(&header)
+        {
+            return Ok(Next::Frame(header, chain));
+        }
+        if self.config.breaks(Sabotage::TruncateAtRot) || !self.was_confirmed()? {
+            return Ok(Next::End);
+        }
+        self.pass_rot()
+    }
+
+    /// The next frame at the beginning of another slot: after a seal, or of a later epoch, which
+    /// has written the tail again. The latest epoch that is whole, or proven, wins.
+    fn in_other_slot(&mut self) -> Result<Option<Next>, OpenError> {
+        let head = self.head;
+        let after_seal =
+            |start: &Start| start.header.epoch == head.epoch && self.sealed == Some(start.slot);
+        let mut candidates: Vec<Start> = self
+            .starts
+            .iter()
+            .filter(|start| start.header.seq == head.seq && self.chains(&start.header))
+            .filter(|start| start.header.epoch > head.epoch || after_seal(start))
+            .copied()
+            .collect();
+        candidates.sort_by_key(|start| std::cmp::Reverse(start.header.epoch));
+        for start in candidates {
+            let mut contents = Contents::default();
+            contents.load(self.pool, start.slot)?;
+            let Some((header, chain)) = contents.header_at(0, self.store) else {
+                continue;
+            };
+            let whole = contents.whole(&header).is_some();
+            let proven = contents
+                .headers(header.frame_len(), self.store)
+                .any(|(later, _)| later.serial == header.serial && later.durable >= header.seq);
+            if !whole && !proven {
+                continue;
+            }
+            self.contents = contents;
+            self.enter(start.slot, &header);
+            if !whole {
+                return self.pass_rot().map(Some);
+            }
+            return Ok(Some(Next::Frame(header, chain)));
+        }
+        Ok(None)
+    }
+
+    fn enter(&mut self, slot: u32, header: &Header) {
+        self.sealed = None;
+        self.head = Head {
+            slot,
+            serial: header.serial,
+            epoch: header.epoch,
+            offset: header.offset,
+            ..self.head
+        };
+    }
+
+    fn chains(&self, header: &Header) -> bool {
+        header.prev == self.head.prev || self.config.breaks(Sabotage::IgnoreChain)
+    }
+
+    /// The header at the head, if it is the expected frame's.
+    fn expected_here(&self) -> Option<(Header, u32)> {
+        let head = self.head;
+        self.contents
+            .header_at(head.offset, self.store)
+            .filter(|(header, _)| {
+                let same = header.serial == head.serial && header.epoch == head.epoch;
+                let broken = self.config.breaks(Sabotage::IgnoreChain);
+                (same && header.seq == head.seq && self.chains(header)) || broken
+            })
+    }
+
+    fn is_good(&self, header: &Header) -> bool {
+        self.contents.whole(header).is_some()
+            || (self.config.breaks(Sabotage::TrustBody) && self.contents.body(header).is_some())
+            || (self.config.breaks(Sabotage::TrustRecords) && self.has_intact_records(header))
+    }
+
+    fn has_intact_records(&self, header: &Header) -> bool {
+        self.contents
+            .body(header)
+            .is_some_and(|body| frame::salvage(body, None).unknown_from.is_none())
+    }
+
+    /// Headers of all frames that could come later than the expected one.
+    fn later(&self) -> Result<Vec<(u32, Header)>, OpenError> {
+        let next = self.head.seq;
+        let mut later: Vec<_> = self
+            .contents
+            .headers(self.head.offset, self.store)
+            .map(|(header, _)| (self.contents.slot, header))
+            .chain(self.starts.iter().map(|start| (start.slot, start.header)))
+            .collect();
+        if let Some(slot) = self.sealed {
+            let mut contents = Contents::default();
+            contents.load(self.pool, slot)?;
+            later.extend(
+                contents
+                    .headers(0, self.store)
+                    .map(|(header, _)| (slot, header)),
+            );
+        }
+        later.retain(|(_, header)| header.seq > next);
+        Ok(later)
+    }
+
+    /// Whether the expected frame was durable once.
+    fn was_confirmed(&self) -> Result<bool, OpenError> {
+        let slot_lost = self
+            .sealed
+            .is_some_and(|slot| !self.pool.segments.contains_key(&slot));
+        let seq = self.head.seq;
+        Ok(slot_lost
+            || self
+                .later()?
+                .iter()
+                .any(|(_, header)| header.durable >= seq))
+    }
+
+    /// Takes what can be read of a confirmed frame and goes on with the next one that is there.
+    fn pass_rot(&mut self) -> Result<Next, OpenError> {
+        self.prove(u64::MAX)?;
+        if self.sealed.is_none()
+            && let Some((header, chain)) = self.contents.header_at(self.head.offset, self.store)
+            && header.seq == self.head.seq
+        {
+            self.salvage_body(header, chain)?;
+            self.step(&header, chain);
+            return Ok(Next::Rot);
+        }
+        let later = self.later()?;
+        let next = later
+            .into_iter()
+            .min_by_key(|(_, header)| (header.seq, std::cmp::Reverse(header.epoch)));
+        let Some((slot, header)) = next else {
+            self.lose_file();
+            return Ok(Next::End);
+        };
+        self.salvage_headless(slot, &header)?;
+        if slot != self.contents.slot {
+            self.contents.load(self.pool, slot)?;
+        }
+        self.enter(slot, &header);
+        self.head = Head {
+            seq: header.seq,
+            prev: header.prev,
+            ..self.head
+        };
+        Ok(Next::Rot)
+    }
+
+    /// Applies the intact records of a frame whose header is good.
+    fn salvage_body(&mut self, header: Header, chain: u32) -> Result<(), OpenError> {
+        let at = header.offset + HEADER as u64;
+        let bytes = self.contents.body(&header).unwrap_or(&[]);
+        let body = Body {
+            slot: self.contents.slot,
+            header,
+            chain,
+            at,
+            bytes,
+        };
+        let found = frame::salvage(bytes, Some(header.records));
+        for record in &found.damaged {
+            self.state.lose(&body, record, false);
+        }
+        if found.unknown_from.is_some() || bytes.is_empty() {
+            let damage = self.state.damaged(&body, Unreadable::Frame);
+            self.state.damage.push(damage);
+        }
+        self.state.apply_records(&body, found.intact.into_iter())
+    }
+
+    /// Applies the intact records of a frame whose header is gone, up to the next frame.
+    fn salvage_headless(&mut self, next_slot: u32, next: &Header) -> Result<(), OpenError> {
+        let Head {
+            slot,
+            serial,
+            epoch,
+            offset,
+            seq,
+            ..
+        } = self.head;
+        let place = self.sealed.unwrap_or(slot);
+        let from = if self.sealed.is_some() { 0 } else { offset };
+        if self.sealed.is_some() {
+            self.contents.load(self.pool, place)?;
+        }
+        let end = if next_slot == place {
+            next.offset
+        } else {
+            self.contents.bytes.len() as u64
+        };
+        let at = from + HEADER as u64;
+        let range = usize::try_from(at).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
+        // Without a frame of its own there is no telling which segment a slot is.
+        let known = self.sealed.is_none() || next_slot == place;
+        let bytes = self
+            .contents
+            .bytes
+            .get(range)
+            .filter(|_| known)
+            .unwrap_or(&[]);
+        let found = frame::salvage(bytes, None);
+        let serial = if next_slot == place {
+            next.serial
+        } else {
+            serial
+        };
+        let body_len = end.saturating_sub(at);
+        let header = Header {
+            serial,
+            epoch,
+            seq,
+            offset: from,
+            body_len,
+            ..Header::default()
+        };
+        let body = Body {
+            slot: place,
+            header,
+            chain: next.prev,
+            at,
+            bytes,
+        };
+        let complete = found.unknown_from.is_none() && next.seq == seq + 1;
+        let what = if complete {
+            Unreadable::Header
+        } else {
+            Unreadable::Frame
+        };
+        let damage = self.state.damaged(&body, what);
+        self.state.damage.push(damage);
+        self.state.apply_records(&body, found.intact.into_iter())
+    }
+
+    /// Notes that the segment the chain goes on in is not there, and nothing after it.
+    fn lose_file(&mut self) {
+        let slot = self.sealed.unwrap_or(self.head.slot);
+        self.state.damage.push(crate::recovery::Damage {
+            file: segment::name_of(slot),
+            offset: 0,
+            frame: Some(self.head.seq),
+            what: Unreadable::File,
+            lost: Vec::new(),
+        });
+    }
+
+    fn accept(&mut self, header: Header, chain: u32) -> Result<(), OpenError> {
+        let body = self.contents.body(&header).unwrap_or(&[]).to_vec();
+        let slot = self.contents.slot;
+        self.unproven.push_back(Unproven {
+            slot,
+            header,
+            chain,
+            body,
+        });
+        self.prove(header.durable)?;
+        self.step(&header, chain);
+        Ok(())
+    }
+
+    /// Moves the head behind a frame.
+    fn step(&mut self, header: &Header, chain: u32) {
+        self.sealed = (header.flags & SEAL != 0).then_some(header.next_slot);
+        self.head.offset = header.offset + header.frame_len();
+        self.head.seq = header.seq.saturating_add(1);
+        self.head.prev = chain;
+    }
+
+    /// Applies the frames up to this one: they are known to be durable.
+    fn prove(&mut self, durable: u64) -> Result<(), OpenError> {
+        while self
+            .unproven
+            .front()
+            .is_some_and(|frame| frame.header.seq <= durable)
+            && let Some(frame) = self.unproven.pop_front()
+        {
+            let at = frame.header.offset + HEADER as u64;
+            let Unproven {
+                slot,
+                header,
+                chain,
+                body,
+            } = &frame;
+            let body = Body {
+                slot: *slot,
+                header: *header,
+                chain: *chain,
+                at,
+                bytes: body,
+            };
+            self.state.apply(&body)?;
+        }
+        Ok(())
+    }
+}

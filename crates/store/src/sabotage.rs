@@ -1,0 +1,62 @@
+//! Deliberate faults: each breaks one rule the journal lives by, and a crash test must notice.
+
+use crate::Config;
+
+/// One broken rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    /// Nothing is broken.
+    None,
+    /// A commit is announced before its frame is written.
+    WatermarkFirst,
+    /// A frame is written and announced, but not synced.
+    SkipFrameSync,
+    /// The next segment is used before the seal that points to it is synced.
+    SkipSeal,
+    /// A dead segment is reused without waiting for checkpoints.
+    FreeEarly,
+    /// A dead segment is reused after one checkpoint: the older one still needs it.
+    FreeAfterOne,
+    /// The tail that may not be on the disk is served without being written again.
+    SkipTailRewrite,
+    /// A checkpoint is believed to be written without a sync.
+    SkipCheckpointSync,
+    /// The checkpoint in use is overwritten instead of the other one.
+    OneCheckpointFile,
+    /// A frame is accepted if its header is, whatever its records are.
+    TrustBody,
+    /// A record is accepted whatever its checksum says.
+    TrustRecords,
+    /// The chain from frame to frame is not followed.
+    IgnoreChain,
+    /// A settlement that comes before its message is forgotten.
+    ForgetEarly,
+    /// A message with several targets is elided when one is settled.
+    ElideMany,
+    /// Messages are copied out of a segment whether they live or not.
+    CopyDead,
+    /// A checkpoint leaves delivery counts out.
+    ForgetReturns,
+    /// A bad frame is the end of the journal, whatever comes after it.
+    TruncateAtRot,
+    /// A deleted lane takes messages that were on their way.
+    ReviveLanes,
+}
+
+impl Config {
+    /// Whether this rule is broken; never, outside the tests that ask for it.
+    #[cfg(feature = "sabotage")]
+    pub(crate) fn breaks(&self, rule: Sabotage) -> bool {
+        self.sabotage == rule
+    }
+
+    /// Whether this rule is broken; never, outside the tests that ask for it.
+    #[cfg(not(feature = "sabotage"))]
+    #[expect(
+        clippy::unused_self,
+        reason = "the same call with and without the feature"
+    )]
+    pub(crate) const fn breaks(&self, _rule: Sabotage) -> bool {
+        false
+    }
+}

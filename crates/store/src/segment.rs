@@ -1,0 +1,173 @@
+//! The pool of segment files: which are free, which hold what, which may be reused when.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::lanes::Serial;
+use crate::vfs::{DiskError, Vfs, VfsFile};
+
+/// What is in a segment; also how a checkpoint lists it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Extent {
+    pub(crate) serial: Serial,
+    pub(crate) epoch: u32,
+    /// First and last frame.
+    pub(crate) first_seq: u64,
+    pub(crate) last_seq: u64,
+    /// Where the last frame ends, and its chain value.
+    pub(crate) end: u64,
+    pub(crate) last_chain: u32,
+    /// How many messages were ever written to it, one for each target.
+    pub(crate) messages: u64,
+    /// Its survivors have been copied once; what is left could not be.
+    pub(crate) copied: bool,
+}
+
+/// What a slot is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Use {
+    /// Nothing: may be written.
+    Free,
+    /// Nothing that the checkpoint of this generation or later ones need; free once a later one
+    /// is durable, so that both checkpoints on the disk can do without it.
+    Stale(u64),
+    /// Frames.
+    Held(Extent),
+}
+
+/// One segment file.
+#[derive(Clone)]
+pub(crate) struct Segment {
+    pub(crate) file: Arc<dyn VfsFile>,
+    pub(crate) bytes: u64,
+    pub(crate) used: Use,
+}
+
+/// All segment files, by slot: the number in the file's name.
+#[derive(Clone, Default)]
+pub(crate) struct Pool {
+    pub(crate) segments: BTreeMap<u32, Segment>,
+}
+
+const PREFIX: &str = "journal-";
+
+/// The file name of a slot.
+pub(crate) fn name_of(slot: u32) -> String {
+    format!("{PREFIX}{slot:06}")
+}
+
+/// The slot of a file name.
+pub(crate) fn slot_of(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
+
+impl Pool {
+    /// A free segment of at least `bytes`: the smallest that will do.
+    pub(crate) fn free_slot(&self, bytes: u64) -> Option<u32> {
+        self.segments
+            .iter()
+            .filter(|(_, segment)| segment.used == Use::Free && segment.bytes >= bytes)
+            .min_by_key(|(slot, segment)| (segment.bytes, **slot))
+            .map(|(slot, _)| *slot)
+    }
+
+    /// How many free segments have exactly this size.
+    pub(crate) fn free_of(&self, bytes: u64) -> usize {
+        self.segments
+            .values()
+            .filter(|s| s.used == Use::Free && s.bytes == bytes)
+            .count()
+    }
+
+    /// Free segments.
+    pub(crate) fn free(&self) -> impl Iterator<Item = (u32, &Segment)> {
+        self.segments
+            .iter()
+            .filter(|(_, s)| s.used == Use::Free)
+            .map(|(slot, s)| (*slot, s))
+    }
+
+    /// Segments with frames in them.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (u32, Extent)> + '_ {
+        self.segments
+            .iter()
+            .filter_map(|(slot, segment)| match segment.used {
+                Use::Held(extent) => Some((*slot, extent)),
+                Use::Free | Use::Stale(_) => None,
+            })
+    }
+
+    /// Whether some slots only wait for a checkpoint to be free.
+    pub(crate) fn has_stale(&self) -> bool {
+        self.segments
+            .values()
+            .any(|segment| matches!(segment.used, Use::Stale(_)))
+    }
+
+    /// Bytes of all segment files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.values().map(|segment| segment.bytes).sum()
+    }
+
+    /// The file of a slot.
+    pub(crate) fn file(&self, slot: u32) -> Result<Arc<dyn VfsFile>, DiskError> {
+        self.segments
+            .get(&slot)
+            .map(|segment| segment.file.clone())
+            .ok_or(DiskError::Missing)
+    }
+
+    /// What a slot holds.
+    pub(crate) fn extent_mut(&mut self, slot: u32) -> Option<&mut Extent> {
+        match &mut self.segments.get_mut(&slot)?.used {
+            Use::Held(extent) => Some(extent),
+            Use::Free | Use::Stale(_) => None,
+        }
+    }
+
+    /// Changes what a slot is used for.
+    pub(crate) fn set(&mut self, slot: u32, used: Use) {
+        if let Some(segment) = self.segments.get_mut(&slot) {
+            segment.used = used;
+        }
+    }
+
+    /// Frees what both checkpoints can do without, now that `generation` is durable.
+    pub(crate) fn checkpointed(&mut self, generation: u64) {
+        for segment in self.segments.values_mut() {
+            if matches!(segment.used, Use::Stale(since) if since < generation) {
+                segment.used = Use::Free;
+            }
+        }
+    }
+}
+
+/// How much is zeroed with one write.
+pub(crate) const ZERO_PIECE: u64 = 4 << 20;
+
+/// Makes a segment of zeros that survives a crash, all at once.
+pub(crate) fn create(vfs: &dyn Vfs, slot: u32, bytes: u64) -> Result<Segment, DiskError> {
+    let name = name_of(slot);
+    let file = vfs.create(&name)?;
+    let made = (0..bytes.div_ceil(ZERO_PIECE))
+        .try_for_each(|piece| zero(&*file, piece * ZERO_PIECE, bytes).map(|_| ()))
+        .and_then(|()| file.sync())
+        .and_then(|()| vfs.sync_dir());
+    if let Err(error) = made {
+        // The file is worth nothing; that it may stay behind costs only space.
+        drop(vfs.remove(&name));
+        return Err(error);
+    }
+    Ok(Segment {
+        file,
+        bytes,
+        used: Use::Free,
+    })
+}
+
+/// Zeros one piece of a segment at `from`; returns where the next begins.
+pub(crate) fn zero(file: &dyn VfsFile, from: u64, bytes: u64) -> Result<u64, DiskError> {
+    let len = ZERO_PIECE.min(bytes.saturating_sub(from));
+    file.write_at(from, &vec![0; usize::try_from(len).unwrap_or(0)])?;
+    Ok(from + len)
+}

@@ -1,0 +1,78 @@
+//! What connections have submitted and the next frame will hold.
+
+use crate::frame::HEADER;
+use crate::lanes::Serial;
+use crate::scratch::{Returned, Scratch, Settled};
+use crate::{LaneId, StoreRefusal, Ticket};
+
+/// The records of the next frame. Two of them take turns, so that steady work allocates nothing.
+#[derive(Default)]
+pub(crate) struct Stage {
+    /// Room for the frame's header, then MESSAGE and TOPOLOGY records.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) settled: Vec<Settled>,
+    pub(crate) returned: Vec<Returned>,
+    pub(crate) resets: Vec<(LaneId, u64)>,
+    /// Records read back from a segment that is to be emptied.
+    pub(crate) copies: Vec<(Serial, Vec<u8>)>,
+    /// Somebody waits for this.
+    pub(crate) urgent: bool,
+    /// The ticket of everything in here.
+    pub(crate) ticket: Ticket,
+}
+
+/// A stage that once held very large messages does not keep their memory.
+const KEEP_BYTES_MAX: usize = 16 << 20;
+
+impl Stage {
+    /// Takes over what a scratch holds, and clears it.
+    pub(crate) fn add(&mut self, scratch: &mut Scratch) -> Result<Ticket, StoreRefusal> {
+        if scratch.is_oversize() {
+            scratch.clear();
+            return Err(StoreRefusal::Oversize);
+        }
+        if scratch.is_empty() {
+            return Ok(Ticket(0));
+        }
+        if !scratch.bytes.is_empty() {
+            if self.bytes.is_empty() {
+                self.bytes.resize(HEADER, 0);
+            }
+            self.bytes.extend_from_slice(&scratch.bytes);
+        }
+        self.settled.extend_from_slice(&scratch.settled);
+        self.returned.extend_from_slice(&scratch.returned);
+        self.resets.extend_from_slice(&scratch.resets);
+        self.urgent |= scratch.urgent;
+        scratch.clear();
+        Ok(self.ticket)
+    }
+
+    /// Whether there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+            && self.settled.is_empty()
+            && self.returned.is_empty()
+            && self.resets.is_empty()
+            && self.copies.is_empty()
+    }
+
+    /// Bytes held for connections.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+            + size_of_val(self.settled.as_slice())
+            + size_of_val(self.returned.as_slice())
+            + size_of_val(self.resets.as_slice())
+    }
+
+    /// Makes it ready to be filled again.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEEP_BYTES_MAX);
+        self.settled.clear();
+        self.returned.clear();
+        self.resets.clear();
+        self.copies.clear();
+        self.urgent = false;
+    }
+}

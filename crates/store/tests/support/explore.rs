@@ -1,0 +1,260 @@
+//! Crashes a history everywhere, recovers, and compares with what must have survived.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use leveret_store::sim::{CrashPoints, Image, Rng, SimDisk};
+use leveret_store::{Config, Journal, LaneId, MessageParts, Sabotage, Scratch, Store};
+
+use super::history::{self, Mark, Played};
+use super::model::{Model, Visible};
+use super::tiny;
+
+/// What an exploration found.
+#[derive(Default)]
+pub struct Report {
+    /// Images seen, by fingerprint.
+    pub seen: HashSet<u64>,
+    /// Histories played.
+    pub histories: u64,
+    /// The first violation, with the seed that shows it.
+    pub violation: Option<String>,
+}
+
+/// Explores histories from `seed` on until `states` distinct crash states were checked or one is
+/// wrong.
+pub fn explore(seed: u64, states: usize, sabotage: Sabotage, deaf: Option<&str>) -> Report {
+    let mut report = Report::default();
+    let config = tiny(sabotage);
+    for n in 0.. {
+        if report.seen.len() >= states || report.violation.is_some() {
+            break;
+        }
+        report.histories += 1;
+        let seed = seed.wrapping_add(n);
+        let played = history::play(seed, 120, &config, deaf);
+        let found = check_history(played, seed, &config, &mut report.seen);
+        report.violation = found
+            .err()
+            .map(|violation| format!("seed {seed}: {violation}"));
+    }
+    report
+}
+
+fn check_history(
+    played: Played,
+    seed: u64,
+    config: &Config,
+    seen: &mut HashSet<u64>,
+) -> Result<(), String> {
+    let Played {
+        mut points,
+        marks,
+        states,
+        violation,
+    } = played;
+    if let Some(violation) = violation {
+        return Err(violation);
+    }
+    let mut rng = Rng::new(seed ^ 0xdead);
+    let mut mark = 0;
+    loop {
+        while marks
+            .get(mark + 1)
+            .is_some_and(|next| next.changes <= points.at())
+        {
+            mark += 1;
+        }
+        let allowed: Vec<&Model> = marks[mark]
+            .allowed
+            .iter()
+            .filter_map(|state| states.get(*state))
+            .collect();
+        for image in images(&points, &mut rng) {
+            if !seen.insert(image.fingerprint()) {
+                continue;
+            }
+            check_image(&image, &allowed, config, (&mut rng, seen))
+                .map_err(|violation| describe(&points, &marks[mark], &violation))?;
+        }
+        if !points.advance() {
+            return Ok(());
+        }
+    }
+}
+
+fn describe(points: &CrashPoints, mark: &Mark, violation: &str) -> String {
+    format!(
+        "crash after change {} ({:?}): {violation}",
+        points.at(),
+        mark.allowed
+    )
+}
+
+fn images(points: &CrashPoints, rng: &mut Rng) -> Vec<Image> {
+    let mut images = vec![points.lose_all()];
+    let at_stake = points.at_stake();
+    if at_stake > 0 {
+        images.push(points.keep_all());
+        for _ in 0..at_stake.min(6) {
+            images.push(points.lose_some(rng));
+        }
+    }
+    images
+}
+
+fn check_image(
+    image: &Image,
+    allowed: &[&Model],
+    config: &Config,
+    (rng, seen): (&mut Rng, &mut HashSet<u64>),
+) -> Result<(), String> {
+    let disk = SimDisk::from_image(image);
+    let (visible, journal) = recover(&disk, allowed, config)?;
+    match rng.below(6) {
+        0 => crash_in_recovery(&disk, &visible, config, (rng, seen))?,
+        1 => go_on(&disk, journal, (visible, config))?,
+        2 => lose_a_checkpoint(image, &visible, config)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Opens the store and compares it with the states that may be left.
+fn recover(
+    disk: &SimDisk,
+    allowed: &[&Model],
+    config: &Config,
+) -> Result<(Visible, Journal), String> {
+    let opened = Journal::open(Arc::new(disk.clone()), config.clone());
+    let opened = opened.map_err(|error| error.to_string())?;
+    if let Some(damage) = opened.damage.first() {
+        return Err(format!("a crash looks like damage: {damage}"));
+    }
+    let (visible, journal, next) = Visible::take(opened)?;
+    let differences: Vec<String> = allowed
+        .iter()
+        .map(|model| difference(model, &visible, &next))
+        .collect();
+    if differences.iter().all(|difference| !difference.is_empty()) {
+        return Err(format!("wrong state: {}", differences.join(" |")));
+    }
+    Ok((visible, journal))
+}
+
+/// What a store shows that this model does not, or the reverse; empty if they agree.
+fn difference(model: &Model, found: &Visible, next: &BTreeMap<u32, u64>) -> String {
+    let mut text = model.visible().difference(found);
+    for lane in model.lanes.keys() {
+        let (at, least) = (next.get(lane).copied().unwrap_or(0), model.next_min(*lane));
+        if at < least {
+            text += &format!(" lane {lane} goes on at {at}, {least} is taken");
+        }
+    }
+    text
+}
+
+/// Recovery itself is interrupted; the second one must find the same.
+fn crash_in_recovery(
+    disk: &SimDisk,
+    expected: &Visible,
+    config: &Config,
+    (rng, seen): (&mut Rng, &mut HashSet<u64>),
+) -> Result<(), String> {
+    let mut points = disk.crash_points();
+    loop {
+        for image in images(&points, rng) {
+            if seen.insert(image.fingerprint()) {
+                let (found, _) = reopen(&SimDisk::from_image(&image), config)
+                    .map_err(|error| format!("second recovery: {error}"))?;
+                if found != *expected {
+                    let difference = expected.difference(&found);
+                    return Err(format!("second recovery differs: {difference}"));
+                }
+            }
+        }
+        if !points.advance() {
+            return Ok(());
+        }
+    }
+}
+
+fn reopen(disk: &SimDisk, config: &Config) -> Result<(Visible, Journal), String> {
+    let opened = Journal::open(Arc::new(disk.clone()), config.clone());
+    let (visible, journal, _) = Visible::take(opened.map_err(|error| error.to_string())?)?;
+    Ok((visible, journal))
+}
+
+/// Life goes on after a crash: a few commits, a power cut, and everything is there.
+fn go_on(
+    disk: &SimDisk,
+    journal: Journal,
+    (mut expected, config): (Visible, &Config),
+) -> Result<(), String> {
+    let mut scratch = Scratch::new();
+    for seq in 0..3 {
+        let parts = MessageParts {
+            route: b"\x02ex\x03key",
+            header: b"header",
+            body: &[b"after"],
+            expiry_ms: None,
+        };
+        scratch.message(&[(LaneId(900), seq)], &parts);
+        expected
+            .messages
+            .insert((900, seq), (b"after".to_vec(), None, 0));
+        if let Some((lane, settled)) = expected.messages.keys().next().copied() {
+            expected.messages.remove(&(lane, settled));
+            scratch.settle(LaneId(lane), settled);
+        }
+        journal
+            .submit(&mut scratch)
+            .map_err(|refusal| format!("{refusal:?}"))?;
+        journal.commit().map_err(|error| error.to_string())?;
+        for _ in 0..8 {
+            journal.housekeep().map_err(|error| error.to_string())?;
+        }
+    }
+    let mut points = disk.crash_points();
+    while points.advance() {}
+    let (found, _) = reopen(&SimDisk::from_image(&points.lose_all()), config)
+        .map_err(|error| format!("after going on: {error}"))?;
+    if found != expected {
+        return Err(format!("after going on: {}", expected.difference(&found)));
+    }
+    Ok(())
+}
+
+/// One of two good checkpoints rots: the other must do.
+fn lose_a_checkpoint(image: &Image, expected: &Visible, config: &Config) -> Result<(), String> {
+    let names = ["checkpoint.A", "checkpoint.B"];
+    if !names
+        .iter()
+        .all(|name| image.files.get(*name).is_some_and(|file| is_intact(file)))
+    {
+        return Ok(());
+    }
+    for name in names {
+        let mut image = image.clone();
+        if let Some(byte) = image.files.get_mut(name).and_then(|file| file.get_mut(40)) {
+            *byte ^= 1;
+        }
+        let (found, _) = reopen(&SimDisk::from_image(&image), config)
+            .map_err(|error| format!("without {name}: {error}"))?;
+        if found != *expected {
+            return Err(format!("without {name}: {}", expected.difference(&found)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a checkpoint file is whole, by its checksum.
+fn is_intact(file: &[u8]) -> bool {
+    let word = |at: usize| {
+        file.get(at..at + 4)
+            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    };
+    let len = word(24).unwrap_or(0) as usize + 32;
+    file.get(8..len)
+        .is_some_and(|bytes| Some(crc32c::crc32c(bytes)) == word(4))
+}

@@ -1,0 +1,404 @@
+//! A random history on a simulated disk, with a note of what must survive a crash at each change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use leveret_store::sim::{CrashPoints, Rng, SimDisk};
+use leveret_store::{Config, Journal, Scratch, Store, Ticket, Waiter};
+use parking_lot::Mutex;
+
+use super::model::{Message, Model, Op, Visible};
+
+/// From this change on a crash must leave one of these states.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    pub changes: usize,
+    pub allowed: Vec<usize>,
+}
+
+/// A history that was played.
+pub struct Played {
+    pub points: CrashPoints,
+    pub marks: Vec<Mark>,
+    pub states: Vec<Model>,
+    /// What went wrong without any crash.
+    pub violation: Option<String>,
+}
+
+/// Plays `steps` random steps.
+pub fn play(seed: u64, steps: u64, config: &Config, deaf: Option<&str>) -> Played {
+    let disk = SimDisk::new();
+    if let Some(prefix) = deaf {
+        disk.deafen(prefix);
+    }
+    let mut player = match Player::start(seed, disk.clone(), config) {
+        Ok(player) => player,
+        Err(violation) => {
+            return Played {
+                points: disk.crash_points(),
+                marks: Vec::new(),
+                states: Vec::new(),
+                violation: Some(violation),
+            };
+        }
+    };
+    let mut violation = None;
+    for _ in 0..steps {
+        if let Err(found) = player.step() {
+            violation = Some(found);
+            break;
+        }
+    }
+    let marks = player.shared.lock().clone();
+    Played {
+        points: disk.crash_points(),
+        marks,
+        states: player.states,
+        violation,
+    }
+}
+
+/// A turn's operations that a connection has not submitted yet.
+type Turn = Vec<Op>;
+
+struct Player {
+    rng: Rng,
+    disk: SimDisk,
+    config: Config,
+    journal: Journal,
+    /// What the queues hold: lane to sequence numbers.
+    queues: BTreeMap<u32, BTreeSet<u64>>,
+    next_seq: BTreeMap<u32, u64>,
+    next_lane: u32,
+    /// Turns that were enqueued but not submitted yet.
+    late: Vec<Turn>,
+    model: Model,
+    states: Vec<Model>,
+    durable: usize,
+    shared: Arc<Mutex<Vec<Mark>>>,
+    numbers: u64,
+}
+
+/// Notes the state that is durable when it is called.
+struct Announce {
+    disk: SimDisk,
+    shared: Arc<Mutex<Vec<Mark>>>,
+    state: usize,
+}
+
+impl Waiter for Announce {
+    fn durable(&self) {
+        let mark = Mark {
+            changes: self.disk.changes(),
+            allowed: vec![self.state],
+        };
+        self.shared.lock().push(mark);
+    }
+}
+
+impl Player {
+    fn start(seed: u64, disk: SimDisk, config: &Config) -> Result<Self, String> {
+        let opened = Journal::open(Arc::new(disk.clone()), config.clone());
+        let journal = opened.map_err(|error| error.to_string())?.journal;
+        Ok(Self {
+            rng: Rng::new(seed),
+            disk,
+            config: config.clone(),
+            journal,
+            queues: (0..3).map(|lane| (lane, BTreeSet::new())).collect(),
+            next_seq: BTreeMap::new(),
+            next_lane: 3,
+            late: Vec::new(),
+            model: Model::default(),
+            states: vec![Model::default()],
+            durable: 0,
+            shared: Arc::new(Mutex::new(vec![Mark {
+                changes: 0,
+                allowed: vec![0],
+            }])),
+            numbers: 0,
+        })
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        match self.rng.below(40) {
+            0..=13 => self.publish(),
+            14..=20 => self.settle(),
+            21 => self.requeue(),
+            22 => self.purge(),
+            23 => self.delete(),
+            24..=25 => self.transaction(),
+            26 => self.topology(),
+            27..=29 => self.submit_late(),
+            30..=34 => self.commit()?,
+            35 => self.journal.cover().map_err(|error| error.to_string())?,
+            36..=37 => self.housekeep()?,
+            38 => self
+                .journal
+                .checkpoint()
+                .map_err(|error| error.to_string())?,
+            _ => self.reopen()?,
+        }
+        Ok(())
+    }
+
+    fn message(&mut self) -> Message {
+        self.numbers += 1;
+        let size = match self.rng.below(40) {
+            0 => 20_000,
+            1..=4 => 5_000,
+            _ => self.rng.below(900) as usize,
+        };
+        let expiry_ms = self.rng.one_in(4).then_some(self.numbers);
+        Message {
+            number: self.numbers,
+            size,
+            expiry_ms,
+        }
+    }
+
+    fn enqueue(&mut self, lane: u32) -> (u32, u64) {
+        let seq = self.next_seq.entry(lane).or_default();
+        let target = (lane, *seq);
+        *seq += 1;
+        self.queues.entry(lane).or_default().insert(target.1);
+        target
+    }
+
+    fn some_lane(&mut self) -> u32 {
+        let at = self.rng.below(self.queues.len() as u64) as usize;
+        self.queues.keys().nth(at).copied().unwrap_or(0)
+    }
+
+    /// A run of messages, sometimes to all lanes; sometimes not submitted before the next steps.
+    fn publish(&mut self) {
+        let mut turn = Turn::new();
+        let lane = self.some_lane();
+        for _ in 0..=self.rng.below(4) {
+            let message = self.message();
+            let lanes: Vec<u32> = if self.rng.one_in(5) {
+                self.queues.keys().copied().collect()
+            } else {
+                vec![lane]
+            };
+            let targets = lanes.into_iter().map(|lane| self.enqueue(lane)).collect();
+            turn.push(Op::Message(targets, message));
+        }
+        if self.rng.one_in(5) {
+            self.late.push(turn);
+        } else {
+            self.submit(turn);
+        }
+    }
+
+    fn take_some(&mut self) -> Vec<(u32, u64)> {
+        let lane = self.some_lane();
+        let fifo = !self.rng.one_in(3);
+        let count = 1 + self.rng.below(8) as usize;
+        let skip = if fifo { 0 } else { self.rng.below(6) as usize };
+        let queue = self.queues.entry(lane).or_default();
+        queue
+            .iter()
+            .skip(skip)
+            .take(count)
+            .map(|seq| (lane, *seq))
+            .collect()
+    }
+
+    fn settle(&mut self) {
+        let mut turn = Turn::new();
+        for (lane, seq) in self.take_some() {
+            if let Some(queue) = self.queues.get_mut(&lane) {
+                queue.remove(&seq);
+            }
+            turn.push(Op::Settle(lane, seq));
+        }
+        self.submit(turn);
+    }
+
+    fn requeue(&mut self) {
+        let count = 1 + self.rng.below(3) as u8;
+        let taken = self.take_some();
+        self.submit(
+            taken
+                .into_iter()
+                .map(|(l, s)| Op::Returned(l, s, count))
+                .collect(),
+        );
+    }
+
+    fn purge(&mut self) {
+        let lane = self.some_lane();
+        let next = self.next_seq.get(&lane).copied().unwrap_or(0);
+        self.queues.insert(lane, BTreeSet::new());
+        self.submit(vec![Op::Reset(lane, next)]);
+    }
+
+    fn delete(&mut self) {
+        if self.rng.one_in(2) {
+            return;
+        }
+        let lane = self.some_lane();
+        self.queues.remove(&lane);
+        self.queues.insert(self.next_lane, BTreeSet::new());
+        self.next_lane += 1;
+        let key = lane.to_le_bytes().to_vec();
+        self.submit(vec![Op::Topology(key, None), Op::Reset(lane, u64::MAX)]);
+    }
+
+    fn transaction(&mut self) {
+        let mut turn = vec![Op::BeginGroup];
+        for (lane, seq) in self.take_some() {
+            if let Some(queue) = self.queues.get_mut(&lane) {
+                queue.remove(&seq);
+            }
+            turn.push(Op::Settle(lane, seq));
+        }
+        for _ in 0..2 {
+            let lane = self.some_lane();
+            let message = self.message();
+            let target = self.enqueue(lane);
+            turn.push(Op::Message(vec![target], message));
+        }
+        turn.push(Op::EndGroup);
+        self.submit(turn);
+    }
+
+    fn topology(&mut self) {
+        let key = u32::to_le_bytes(self.rng.below(4) as u32).to_vec();
+        let value = (!self.rng.one_in(4)).then(|| self.rng.draw().to_le_bytes().to_vec());
+        self.submit(vec![Op::Topology(key, value)]);
+    }
+
+    fn submit_late(&mut self) {
+        if !self.late.is_empty() {
+            let at = self.rng.below(self.late.len() as u64) as usize;
+            let turn = self.late.remove(at);
+            self.submit(turn);
+        }
+    }
+
+    fn submit(&mut self, turn: Turn) {
+        let mut scratch = Scratch::new();
+        for op in &turn {
+            op.record(&mut scratch);
+            self.model.apply(op);
+        }
+        let submitted = self.journal.submit(&mut scratch);
+        assert!(submitted.is_ok(), "{submitted:?}");
+    }
+
+    fn allow(&self, allowed: Vec<usize>) {
+        self.shared.lock().push(Mark {
+            changes: self.disk.changes(),
+            allowed,
+        });
+    }
+
+    /// Commits, and notes that until it is announced either state may be left.
+    fn commit(&mut self) -> Result<(), String> {
+        let state = self.prepare();
+        self.journal.commit().map_err(|error| error.to_string())?;
+        self.durable = state;
+        Ok(())
+    }
+
+    fn prepare(&mut self) -> usize {
+        let state = self.states.len();
+        self.states.push(self.model.clone());
+        self.allow(vec![self.durable, state]);
+        let waiter = Announce {
+            disk: self.disk.clone(),
+            shared: self.shared.clone(),
+            state,
+        };
+        let durable = self.journal.durable();
+        self.journal
+            .wake_at(Ticket(durable.0 + 1), Arc::new(waiter));
+        state
+    }
+
+    /// Lets housekeeping go on for a while, sometimes to its end.
+    fn housekeep(&mut self) -> Result<(), String> {
+        for _ in 0..=self.rng.below(6) {
+            // What housekeeping copies is part of the next commit.
+            if !self
+                .journal
+                .housekeep()
+                .map_err(|error| error.to_string())?
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The process dies, or stops in good order, and starts again on the same disk.
+    fn reopen(&mut self) -> Result<(), String> {
+        if self.rng.one_in(3) {
+            self.commit()?;
+            self.journal
+                .checkpoint()
+                .map_err(|error| error.to_string())?;
+        } else if self.rng.one_in(2) {
+            self.die_in_a_commit();
+        }
+        let allowed = self.shared.lock().last().map(|mark| mark.allowed.clone());
+        let opened = Journal::open(Arc::new(self.disk.clone()), self.config.clone());
+        let opened = opened.map_err(|error| format!("reopen: {error}"))?;
+        let (visible, journal, next) = Visible::take(opened)?;
+        let found = allowed
+            .unwrap_or_default()
+            .into_iter()
+            .find(|state| self.states[*state].visible() == visible)
+            .ok_or("a restart shows another state than before")?;
+        self.model = self.states[found].clone().restarted();
+        self.durable = self.states.len();
+        self.states.push(self.model.clone());
+        self.allow(vec![self.durable]);
+        self.journal = journal;
+        self.late.clear();
+        for (lane, queue) in &mut self.queues {
+            *queue = self
+                .model
+                .lanes
+                .get(lane)
+                .map(|lane| lane.live.keys().copied().collect())
+                .unwrap_or_default();
+            let at = next.get(lane).copied().unwrap_or(0);
+            self.next_seq.insert(*lane, at);
+        }
+        // A deletion that was not durable: the broker would find the lane without a queue.
+        let orphans: Vec<u32> = self
+            .model
+            .lanes
+            .keys()
+            .filter(|lane| !self.queues.contains_key(lane))
+            .copied()
+            .collect();
+        self.submit(
+            orphans
+                .into_iter()
+                .map(|lane| Op::Reset(lane, u64::MAX))
+                .collect(),
+        );
+        Ok(())
+    }
+
+    /// A sync fails in a commit: the frame is in the page cache and may or may not be on the disk.
+    fn die_in_a_commit(&mut self) {
+        use leveret_store::DiskError;
+        use leveret_store::sim::Fault;
+        let at = self.disk.calls() + self.rng.below(3);
+        let error = DiskError::Failed("injected".to_owned());
+        self.prepare();
+        self.disk.inject(Some(Fault {
+            at,
+            for_ever: true,
+            error,
+        }));
+        // Whether the fault hit this commit or not, the process is gone.
+        drop(self.journal.commit());
+        self.disk.inject(None);
+    }
+}

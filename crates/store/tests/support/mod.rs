@@ -1,0 +1,23 @@
+//! Crash-point enumeration: random histories, a model of what must survive, crashes everywhere.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub mod explore;
+pub mod history;
+pub mod model;
+
+use leveret_store::{Config, Sabotage};
+
+/// Sizes so small that a history of a few dozen commits recycles every segment.
+pub fn tiny(sabotage: Sabotage) -> Config {
+    Config {
+        segment_bytes: 16 << 10,
+        first_segment_bytes: 12 << 10,
+        window_bytes: 64 << 10,
+        checkpoint_bytes: 24 << 10,
+        reserve_segments: 1,
+        disk_free_min: 0,
+        new_store_id: *b"0123456789abcdef",
+        sabotage,
+        ..Config::default()
+    }
+}

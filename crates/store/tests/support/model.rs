@@ -1,0 +1,262 @@
+//! What a store must hold: a plain map, stepped by the same operations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use leveret_store::{LaneId, MessageParts, Recovered, Scratch};
+
+/// The contents of a store.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Model {
+    pub lanes: BTreeMap<u32, Lane>,
+    pub gone: BTreeSet<u32>,
+    pub topology: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// One lane.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Lane {
+    pub live: BTreeMap<u64, Message>,
+    pub early: BTreeSet<u64>,
+    pub returned: BTreeMap<u64, u8>,
+    pub floor: u64,
+}
+
+/// One message; the number decides its bytes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Message {
+    pub number: u64,
+    pub size: usize,
+    pub expiry_ms: Option<u64>,
+}
+
+/// One operation on a scratch.
+#[derive(Clone, Debug)]
+pub enum Op {
+    Message(Vec<(u32, u64)>, Message),
+    Settle(u32, u64),
+    Returned(u32, u64, u8),
+    Reset(u32, u64),
+    Topology(Vec<u8>, Option<Vec<u8>>),
+    BeginGroup,
+    EndGroup,
+}
+
+impl Message {
+    /// Its bytes.
+    pub fn body(&self) -> Vec<u8> {
+        let mut body = self.number.to_le_bytes().to_vec();
+        body.resize(self.size.max(8), self.number as u8);
+        body
+    }
+}
+
+impl Op {
+    /// Gives the operation to a scratch.
+    pub fn record(&self, scratch: &mut Scratch) {
+        match self {
+            Self::Message(targets, message) => {
+                let targets: Vec<_> = targets.iter().map(|(l, s)| (LaneId(*l), *s)).collect();
+                let body = message.body();
+                let (one, two) = body.split_at(body.len() / 2);
+                let parts = MessageParts {
+                    expiry_ms: message.expiry_ms,
+                    route: b"\x02ex\x03key",
+                    header: b"header",
+                    body: &[one, two],
+                };
+                scratch.message(&targets, &parts);
+            }
+            Self::Settle(lane, seq) => scratch.settle(LaneId(*lane), *seq),
+            Self::Returned(lane, seq, n) => scratch.returned(LaneId(*lane), *seq, *n),
+            Self::Reset(lane, up_to) => scratch.reset(LaneId(*lane), *up_to),
+            Self::Topology(key, value) => scratch.topology(key, value.as_deref()),
+            Self::BeginGroup => scratch.begin_group(),
+            Self::EndGroup => scratch.end_group(),
+        }
+    }
+}
+
+impl Model {
+    /// Makes an operation's change.
+    pub fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Message(targets, message) => {
+                for (lane, seq) in targets {
+                    self.arrive(*lane, *seq, message);
+                }
+            }
+            Op::Settle(lane, seq) => {
+                if let Some(lane) = self.lane(*lane) {
+                    lane.returned.remove(seq);
+                    if lane.live.remove(seq).is_none() && *seq >= lane.floor {
+                        lane.early.insert(*seq);
+                    }
+                }
+            }
+            Op::Returned(lane, seq, count) => {
+                if let Some(lane) = self.lane(*lane)
+                    && *seq >= lane.floor
+                    && !lane.early.contains(seq)
+                {
+                    let held = lane.returned.entry(*seq).or_default();
+                    *held = (*held).max(*count);
+                }
+            }
+            Op::Reset(id, up_to) => {
+                if *up_to == u64::MAX {
+                    self.lanes.remove(id);
+                    self.gone.insert(*id);
+                } else if let Some(lane) = self.lane(*id) {
+                    lane.floor = lane.floor.max(*up_to);
+                    lane.live.retain(|seq, _| seq >= up_to);
+                    lane.early.retain(|seq| seq >= up_to);
+                    lane.returned.retain(|seq, _| seq >= up_to);
+                }
+            }
+            Op::Topology(key, Some(value)) => {
+                self.topology.insert(key.clone(), value.clone());
+            }
+            Op::Topology(key, None) => {
+                self.topology.remove(key);
+            }
+            Op::BeginGroup | Op::EndGroup => {}
+        }
+    }
+
+    fn arrive(&mut self, lane: u32, seq: u64, message: &Message) {
+        if let Some(lane) = self.lane(lane)
+            && seq >= lane.floor
+            && !lane.early.remove(&seq)
+        {
+            lane.live.insert(seq, message.clone());
+        }
+    }
+
+    fn lane(&mut self, lane: u32) -> Option<&mut Lane> {
+        (!self.gone.contains(&lane)).then(|| self.lanes.entry(lane).or_default())
+    }
+
+    /// What a store that was opened must show.
+    pub fn visible(&self) -> Visible {
+        let mut messages = BTreeMap::new();
+        for (id, lane) in &self.lanes {
+            for (seq, message) in &lane.live {
+                let deliveries = lane.returned.get(seq).copied().unwrap_or(0);
+                messages.insert((*id, *seq), (message.body(), message.expiry_ms, deliveries));
+            }
+        }
+        Visible {
+            messages,
+            topology: self.topology.clone(),
+        }
+    }
+
+    /// The sequence number a lane must go on with, at least: settlements of messages that never
+    /// arrived are on the disk, too.
+    pub fn next_min(&self, lane: u32) -> u64 {
+        self.lanes.get(&lane).map_or(0, |lane| {
+            let live = lane.live.keys().next_back().map_or(0, |seq| seq + 1);
+            let early = lane.early.iter().next_back().map_or(0, |seq| seq + 1);
+            live.max(early).max(lane.floor)
+        })
+    }
+
+    /// Only what a restart leaves: nothing is on its way any more.
+    pub fn restarted(mut self) -> Self {
+        for lane in self.lanes.values_mut() {
+            lane.early.clear();
+            let live = &lane.live;
+            lane.returned.retain(|seq, _| live.contains_key(seq));
+        }
+        self
+    }
+}
+
+type Body = (Vec<u8>, Option<u64>, u8);
+
+/// What a store shows when it is opened.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Visible {
+    pub messages: BTreeMap<(u32, u64), Body>,
+    pub topology: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Visible {
+    /// Takes everything out of a store that was opened; the lanes' next sequence numbers besides.
+    pub fn take(
+        recovered: Recovered,
+    ) -> Result<(Self, leveret_store::Journal, BTreeMap<u32, u64>), String> {
+        let mut messages = BTreeMap::new();
+        let mut last: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut wrong = None;
+        let Recovered {
+            journal,
+            messages: found,
+            lanes,
+            topology,
+            ..
+        } = recovered;
+        found
+            .replay(|m| {
+                let lane = m.lane.0;
+                if last
+                    .insert(lane, m.seq)
+                    .is_some_and(|before| before >= m.seq)
+                {
+                    wrong = Some(format!("lane {lane}: {} out of order", m.seq));
+                }
+                if m.route != b"\x02ex\x03key" || m.header != b"header" {
+                    wrong = Some(format!(
+                        "lane {lane}: {} has other headers {:?} {:?} {:?}",
+                        m.seq,
+                        m.route,
+                        m.header,
+                        &m.body[..m.body.len().min(30)]
+                    ));
+                }
+                messages.insert((lane, m.seq), (m.body.to_vec(), m.expiry_ms, m.deliveries));
+            })
+            .map_err(|error| error.to_string())?;
+        if let Some(wrong) = wrong {
+            return Err(wrong);
+        }
+        let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+        messages
+            .keys()
+            .for_each(|(lane, _)| *counts.entry(*lane).or_default() += 1);
+        for lane in &lanes {
+            let count = counts.remove(&lane.lane.0).unwrap_or(0);
+            if count != lane.messages {
+                return Err(format!("{lane:?} but {count} messages"));
+            }
+        }
+        let next = lanes
+            .iter()
+            .map(|lane| (lane.lane.0, lane.next_seq))
+            .collect();
+        Ok((Self { messages, topology }, journal, next))
+    }
+
+    /// The differences, for people.
+    pub fn difference(&self, other: &Self) -> String {
+        let mut text = String::new();
+        for (key, value) in &self.messages {
+            match other.messages.get(key) {
+                None => text += &format!(" -{key:?}"),
+                Some(found) if found != value => text += &format!(" ~{key:?}"),
+                Some(_) => {}
+            }
+        }
+        for key in other
+            .messages
+            .keys()
+            .filter(|key| !self.messages.contains_key(key))
+        {
+            text += &format!(" +{key:?}");
+        }
+        if self.topology != other.topology {
+            text += &format!(" topology {:?} / {:?}", self.topology, other.topology);
+        }
+        text
+    }
+}

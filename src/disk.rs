@@ -1,0 +1,157 @@
+//! The real disk under the journal: one directory, locked against a second broker.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use leveret_store::{DiskError, Vfs, VfsFile};
+use rustix::fs::{FlockOperation, flock, statvfs};
+
+const LOCK: &str = "LOCK";
+
+/// The journal's directory. Locked while this lives.
+pub struct Disk {
+    path: PathBuf,
+    directory: File,
+    _lock: File,
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug)]
+pub enum DiskRefusal {
+    /// Another broker has it, with this process id as far as it said.
+    InUse(String),
+    /// The operating system refused.
+    Io(io::Error),
+}
+
+impl std::fmt::Display for DiskRefusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InUse(pid) => write!(f, "another broker (process {pid}) uses this directory"),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for DiskRefusal {}
+
+impl From<io::Error> for DiskRefusal {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Disk {
+    /// Makes the directory if need be, and locks it.
+    ///
+    /// # Errors
+    /// [`DiskRefusal`].
+    pub fn open(path: &Path) -> Result<Self, DiskRefusal> {
+        let made = !path.exists();
+        std::fs::create_dir_all(path)?;
+        if made && let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
+        {
+            File::open(parent)?.sync_all()?;
+        }
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join(LOCK))?;
+        if let Err(errno) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if errno != rustix::io::Errno::WOULDBLOCK {
+                return Err(io::Error::from(errno).into());
+            }
+            let mut pid = String::new();
+            lock.take(32).read_to_string(&mut pid)?;
+            return Err(DiskRefusal::InUse(pid.trim().to_owned()));
+        }
+        lock.set_len(0)?;
+        // Only a hint for the message above: a full disk must not keep the broker from starting.
+        drop(writeln!(lock, "{}", std::process::id()));
+        Ok(Self { directory: File::open(path)?, path: path.to_owned(), _lock: lock })
+    }
+}
+
+fn failed(error: io::Error) -> DiskError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => DiskError::NoSpace,
+        ErrorKind::NotFound => DiskError::Missing,
+        _ => DiskError::Failed(error.to_string()),
+    }
+}
+
+impl Vfs for Disk {
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn open(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
+        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name));
+        Ok(Arc::new(DiskFile(file.map_err(failed)?)))
+    }
+
+    fn create(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.path.join(name));
+        Ok(Arc::new(DiskFile(file.map_err(failed)?)))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        std::fs::remove_file(self.path.join(name)).map_err(failed)
+    }
+
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        self.directory.sync_all().map_err(failed)
+    }
+
+    fn free_bytes(&self) -> Result<u64, DiskError> {
+        let stat = statvfs(&self.path).map_err(|errno| failed(errno.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+struct DiskFile(File);
+
+impl VfsFile for DiskFile {
+    fn size(&self) -> Result<u64, DiskError> {
+        Ok(self.0.metadata().map_err(failed)?.len())
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, DiskError> {
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.0.read_at(rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        self.0.write_all_at(data, offset).map_err(failed)
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        // A sync that finds no space has lost what it was to write: not the same as NoSpace.
+        self.0.sync_data().map_err(|error| DiskError::Failed(error.to_string()))
+    }
+}
