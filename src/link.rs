@@ -89,12 +89,9 @@ impl Link {
             let Some(mut pending) = outlet.lock().begin_flush() else {
                 return Flushed::Everything;
             };
-            let full = match self.write_some(&mut pending) {
-                Ok(full) => full,
-                Err(_) => {
-                    outlet.lock().disconnect();
-                    return Flushed::Everything;
-                }
+            let Ok(full) = self.write_some(&mut pending) else {
+                outlet.lock().disconnect();
+                return Flushed::Everything;
             };
             ROOM.with_borrow_mut(|(work, starved)| {
                 let more = outlet.lock().end_flush(pending, starved);

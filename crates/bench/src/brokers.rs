@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::cleanup::Cleanup;
 use crate::connection::text;
 use crate::process::{self, Server};
 use crate::traffic::{Dialect, Target};
@@ -66,11 +67,11 @@ pub struct Broker {
 }
 
 struct Instance {
-    server: Server,
     target: Target,
     start: Duration,
-    epmd: Option<u16>,
-    _directory: Directory,
+    // Dropped in this order: the server stops before its directory goes.
+    _server: Server,
+    _cleanup: Cleanup,
 }
 
 impl Broker {
@@ -91,6 +92,14 @@ impl Broker {
     /// Whether this run may stop and start it.
     pub fn is_ours(&self) -> bool {
         !matches!(self.recipe, Recipe::Running { .. })
+    }
+
+    /// Queues this broker can be given in reasonable time; RabbitMQ declares some hundred a second.
+    pub fn queues_max(&self) -> usize {
+        match self.recipe {
+            Recipe::RabbitMq => 5_000,
+            _ => usize::MAX,
+        }
     }
 
     /// The running server; starts it if needed.
@@ -128,29 +137,17 @@ impl Broker {
     }
 }
 
-impl Drop for Instance {
-    fn drop(&mut self) {
-        if let Some(port) = self.epmd {
-            self.server.stop();
-            // The port mapper daemon of this node; it ends only after its node.
-            let _ = Command::new("epmd")
-                .args(["-port", &port.to_string(), "-kill"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status();
-        }
-    }
-}
-
 fn start(recipe: &Recipe) -> Result<Instance, String> {
-    let directory = Directory::new()?;
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let cleanup = Cleanup::new(COUNT.fetch_add(1, Ordering::Relaxed))?;
+    let directory = cleanup.directory.as_path();
     let address = process::free_address()?;
     let (mut command, epmd, dialect) = match recipe {
-        Recipe::Leveret(binary) => (leveret(binary, address, &directory.0), None, Dialect::Amqp),
+        Recipe::Leveret(binary) => (leveret(binary, address, directory), None, Dialect::Amqp),
         Recipe::RabbitMq => {
             let epmd = process::free_address()?.port();
             (
-                rabbitmq(address, epmd, &directory.0)?,
+                rabbitmq(address, epmd, directory)?,
                 Some(epmd),
                 Dialect::Amqp,
             )
@@ -165,15 +162,16 @@ fn start(recipe: &Recipe) -> Result<Instance, String> {
         }
         Recipe::Running { .. } => return Err("already running".into()),
     };
-    let log = fs::File::create(directory.0.join("log")).map_err(text)?;
+    let log = fs::File::create(directory.join("log")).map_err(text)?;
     command
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(text)?)
         .stderr(log);
     let begun = Instant::now();
     let mut server = Server::start(&mut command)?;
+    cleanup.started(server.pid(), epmd);
     if let Err(error) = server.wait_for(address, START_PATIENCE) {
-        let log = fs::read_to_string(directory.0.join("log")).unwrap_or_default();
+        let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
         return Err(format!("{error}\n{log}"));
     }
     let target = Target {
@@ -182,11 +180,10 @@ fn start(recipe: &Recipe) -> Result<Instance, String> {
         dialect,
     };
     Ok(Instance {
-        server,
         target,
         start: begun.elapsed(),
-        epmd,
-        _directory: directory,
+        _server: server,
+        _cleanup: cleanup,
     })
 }
 
@@ -269,25 +266,4 @@ fn this_program(floor: Floor, address: SocketAddr) -> Result<Command, String> {
         .arg(floor.name())
         .arg(address.to_string());
     Ok(command)
-}
-
-/// A temporary directory, removed when dropped.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Result<Self, String> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("leveret-bench-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What is left over in the system's temporary directory does no harm.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

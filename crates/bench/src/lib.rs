@@ -3,7 +3,8 @@
 //! It knows brokers only over the wire and by their process id.
 
 pub mod brokers;
-pub mod commit;
+pub mod builds;
+pub mod cleanup;
 pub mod compare;
 pub mod connection;
 pub mod consumer;
@@ -11,6 +12,7 @@ pub mod floor;
 pub mod message;
 pub mod process;
 pub mod progress;
+pub mod publish_only;
 pub mod publisher;
 pub mod report;
 pub mod resources;

@@ -1,7 +1,7 @@
 //! The command line of the benchmark; `cargo xtask bench` builds what it needs and runs it.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use leveret_bench::brokers::{Broker, Floor, Recipe};
 use leveret_bench::compare::{self, Effort};
 use leveret_bench::floor::{pipe, relay};
-use leveret_bench::{commit, process, report, scenario};
+use leveret_bench::{builds, cleanup, process, report, scenario};
 
 /// Measures brokers against each other and against the machine's floors.
 #[derive(Parser)]
@@ -22,9 +22,12 @@ struct Arguments {
     /// Prints the names of all scenarios.
     #[arg(long)]
     list: bool,
-    /// Measures this `leveret` binary.
+    /// Measures this `leveret` binary instead of one built from the present sources.
     #[arg(long, value_name = "BINARY")]
     leveret: Option<PathBuf>,
+    /// Leaves Leveret out.
+    #[arg(long, conflicts_with = "leveret")]
+    without_leveret: bool,
     /// Measures a running broker, as amqp://HOST:PORT,PID; it must accept guest.
     #[arg(long, value_name = "URL,PID")]
     against: Vec<String>,
@@ -88,6 +91,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         window,
     };
     process::raise_open_files();
+    cleanup::on_signals()?;
     let mut brokers = brokers(arguments)?;
     let floors = [Floor::Pipe, Floor::Relay, Floor::Fanout];
     let mut floors = floors.map(|floor| (floor, Broker::floor(floor)));
@@ -110,11 +114,13 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
 
 fn brokers(arguments: &Arguments) -> Result<Vec<Broker>, String> {
     let mut brokers = Vec::new();
-    if let Some(binary) = &arguments.leveret {
-        brokers.push(Broker::new("leveret", Recipe::Leveret(binary.clone())));
+    if !arguments.without_leveret {
+        let named = arguments.leveret.clone();
+        let binary = named.map_or_else(builds::present, Ok)?;
+        brokers.push(Broker::new("leveret", Recipe::Leveret(absolute(&binary)?)));
     }
     for revision in &arguments.against_commit {
-        let (hash, binary) = commit::build(revision)?;
+        let (hash, binary) = builds::commit(revision)?;
         brokers.push(Broker::new(
             format!("leveret@{hash}"),
             Recipe::Leveret(binary),
@@ -127,6 +133,12 @@ fn brokers(arguments: &Arguments) -> Result<Vec<Broker>, String> {
         brokers.push(Broker::new(text.clone(), running(text)?));
     }
     Ok(brokers)
+}
+
+/// A server runs in a directory of its own.
+fn absolute(binary: &Path) -> Result<PathBuf, String> {
+    let wrong = |e| format!("{}: {e}", binary.display());
+    std::path::absolute(binary).map_err(wrong)
 }
 
 /// Reads `amqp://HOST:PORT,PID`.

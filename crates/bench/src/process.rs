@@ -32,6 +32,56 @@ pub fn own_cpu_ns() -> Result<u64, String> {
     cpu_ns(std::process::id())
 }
 
+/// What something has cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// Time.
+    pub seconds: f64,
+    /// CPU of the measured process.
+    pub cpu_ns: u64,
+    /// CPU of this process.
+    pub own_cpu_ns: u64,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.seconds += other.seconds;
+        self.cpu_ns += other.cpu_ns;
+        self.own_cpu_ns += other.own_cpu_ns;
+    }
+}
+
+/// Measures [`Cost`] from its start.
+pub struct Meter {
+    pid: u32,
+    start: Instant,
+    cpu_ns: u64,
+    own_cpu_ns: u64,
+}
+
+impl Meter {
+    /// Starts to measure process `pid` and this one.
+    pub fn start(pid: u32) -> Result<Self, String> {
+        let (cpu_ns, own_cpu_ns) = (cpu_ns(pid)?, own_cpu_ns()?);
+        let start = Instant::now();
+        Ok(Self {
+            pid,
+            start,
+            cpu_ns,
+            own_cpu_ns,
+        })
+    }
+
+    /// The cost since the start.
+    pub fn cost(&self) -> Result<Cost, String> {
+        Ok(Cost {
+            cpu_ns: cpu_ns(self.pid)? - self.cpu_ns,
+            own_cpu_ns: own_cpu_ns()? - self.own_cpu_ns,
+            seconds: self.start.elapsed().as_secs_f64(),
+        })
+    }
+}
+
 /// Resident memory of `pid` now, in bytes, exact.
 pub fn resident(pid: u32) -> Result<u64, String> {
     field(&format!("/proc/{pid}/smaps_rollup"), "Rss:")

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::brokers::Broker;
 use crate::connection::{Connection, QueueKind, bind_queue, declare_queue, delete_queue};
 use crate::message::{Address, PublishBatch};
-use crate::process;
+use crate::process::{self, Meter};
 use crate::scenario::{Sample, megabytes};
 use crate::traffic::{self, Load, Target};
 use crate::wire::{BASIC_ACK, Method, MethodId, QUEUE_BIND_OK, QUEUE_DECLARE_OK, QUEUE_DELETE_OK};
@@ -29,8 +29,6 @@ const IDLE_HEARTBEAT_S: u16 = 60;
 /// Temporary queues a second, and how many are declared and deleted at once.
 const TEMPORARY_PER_S: u32 = 1000;
 const TEMPORARY_BATCH: u32 = 10;
-/// Messages a publish-only cycle leaves in the queue at most: below usual queue limits.
-const CYCLE_MESSAGES: u64 = 2_000_000;
 /// Connections opened at the same time by the connection churn.
 const CHURN_THREADS: usize = 4;
 
@@ -76,7 +74,7 @@ pub fn temporary_queues(target: Target, load: &Load, window: Duration) -> Result
     let mut sample = Sample::from(&beside);
     let alone_us = alone.cpu_us.unwrap_or(f64::NAN);
     let total_us = sample.cpu_us.unwrap_or(f64::NAN);
-    let own_us = total_us - churn_us * churned * beside.seconds / beside.messages as f64;
+    let own_us = total_us - churn_us * churned * beside.cost.seconds / beside.messages as f64;
     sample.also = vec![
         ("cpu_us_without", alone_us),
         ("ratio_to_without", total_us / alone_us),
@@ -129,62 +127,10 @@ fn churn_queues(address: SocketAddr, stop: &AtomicBool) -> Result<f64, String> {
     Ok(rate)
 }
 
-/// Publishes to a queue nobody consumes, in cycles of bounded length; counts what arrived.
-pub fn publish_only(target: Target, window: Duration) -> Result<Sample, String> {
-    const QUEUE: &str = "bench-publish-only";
-    let mut connection = Connection::open(target.address, 0)?;
-    connection.declare_queue(QUEUE, QueueKind::Temporary)?;
-    let address = Address {
-        exchange: String::new(),
-        key: QUEUE.into(),
-    };
-    let mut batch = PublishBatch::new(&address, 0, 16, false, 128 * 1024);
-    let (mut messages, mut seconds, mut cpu, mut own_cpu) = (0_u64, 0.0, 0, 0);
-    let mut bytes_per_message = None;
-    process::reset_peak(target.pid);
-    let resident = process::resident(target.pid)?;
-    while seconds < window.as_secs_f64() {
-        let left = window.mul_f64(1.0 - seconds / window.as_secs_f64());
-        let (before, own_before) = (process::cpu_ns(target.pid)?, process::own_cpu_ns()?);
-        let start = Instant::now();
-        let mut sent = 0;
-        while sent < CYCLE_MESSAGES && start.elapsed() < left {
-            connection.send(batch.stamp(sent, batch.capacity()))?;
-            sent += batch.capacity();
-        }
-        let ready = u64::from(connection.messages_ready(QUEUE)?);
-        seconds += start.elapsed().as_secs_f64();
-        (cpu, own_cpu) = (
-            cpu + process::cpu_ns(target.pid)? - before,
-            own_cpu + process::own_cpu_ns()? - own_before,
-        );
-        bytes_per_message.get_or_insert(
-            process::resident(target.pid)?.saturating_sub(resident) as f64 / sent as f64,
-        );
-        let purged = u64::from(connection.purge(QUEUE)?);
-        if ready != sent || purged != sent {
-            return Err(format!(
-                "lost: {sent} published, {ready} ready, {purged} purged"
-            ));
-        }
-        messages += sent;
-    }
-    connection.close()?;
-    let per_message = |ns: u64| Some(ns as f64 / 1e3 / messages as f64);
-    Ok(Sample {
-        msgs_per_s: Some(messages as f64 / seconds),
-        cpu_us: per_message(cpu),
-        generator_us: per_message(own_cpu),
-        rss_mb: Some(megabytes(process::peak_resident(target.pid)?)),
-        also: vec![("bytes_per_message", bytes_per_message.unwrap_or(0.0))],
-        ..Sample::default()
-    })
-}
-
 /// Opens and closes connections with one channel each; a "message" is one connection.
 pub fn connection_churn(target: Target, window: Duration) -> Result<Sample, String> {
     process::reset_peak(target.pid);
-    let (before, own_before) = (process::cpu_ns(target.pid)?, process::own_cpu_ns()?);
+    let meter = Meter::start(target.pid)?;
     let start = Instant::now();
     let churn = || {
         let mut count = 0_u64;
@@ -196,20 +142,13 @@ pub fn connection_churn(target: Target, window: Duration) -> Result<Sample, Stri
     };
     let connections = thread::scope(|scope| {
         let threads: Vec<_> = (0..CHURN_THREADS).map(|_| scope.spawn(churn)).collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join();
-        let counts = threads.into_iter().map(join);
-        counts
-            .map(|count| count.unwrap_or_else(|_| Err("panicked".into())))
-            .sum::<Result<u64, _>>()
+        let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
+        let counts = joined.map(|count| count.unwrap_or_else(|_| Err("panicked".into())));
+        counts.sum::<Result<u64, _>>()
     })?;
-    let per_connection = |ns: u64| Some(ns as f64 / 1e3 / connections as f64);
-    Ok(Sample {
-        msgs_per_s: Some(connections as f64 / start.elapsed().as_secs_f64()),
-        cpu_us: per_connection(process::cpu_ns(target.pid)? - before),
-        generator_us: per_connection(process::own_cpu_ns()? - own_before),
-        rss_mb: Some(megabytes(process::peak_resident(target.pid)?)),
-        ..Sample::default()
-    })
+    let rss_mb = Some(megabytes(process::peak_resident(target.pid)?));
+    let sample = Sample::of(connections, meter.cost()?);
+    Ok(Sample { rss_mb, ..sample })
 }
 
 /// CPU of 1,000 connections with one channel each in 10 s, then memory of 10,000.
@@ -242,36 +181,42 @@ pub fn idle_connections(target: Target) -> Result<Sample, String> {
 }
 
 /// Memory of 100,000 queues nobody uses.
-pub fn idle_queues(target: Target) -> Result<Sample, String> {
+pub fn idle_queues(broker: &mut Broker) -> Result<Sample, String> {
+    let (target, queues) = (broker.fresh()?, MANY_QUEUES.min(broker.queues_max()));
     let mut connection = Connection::open(target.address, 0)?;
     thread::sleep(SETTLE);
     let empty = process::resident(target.pid)?;
     let start = Instant::now();
-    declare_many(&mut connection)?;
-    let rate = MANY_QUEUES as f64 / start.elapsed().as_secs_f64();
+    declare_many(&mut connection, queues)?;
+    let rate = queues as f64 / start.elapsed().as_secs_f64();
     thread::sleep(SETTLE);
     let resident = process::resident(target.pid)?;
-    let each = resident.saturating_sub(empty) as f64 / MANY_QUEUES as f64;
+    let each = resident.saturating_sub(empty) as f64 / queues as f64;
     Ok(Sample {
         rss_mb: Some(megabytes(resident)),
-        also: vec![("bytes_per_queue", each), ("declared_per_s", rate)],
+        also: vec![
+            ("queues", queues as f64),
+            ("bytes_per_queue", each),
+            ("declared_per_s", rate),
+        ],
         ..Sample::default()
     })
 }
 
-fn declare_many(connection: &mut Connection) -> Result<(), String> {
+fn declare_many(connection: &mut Connection, queues: usize) -> Result<(), String> {
     let declare = |n| declare_queue(&queue(n), QueueKind::Temporary);
-    pipeline(connection, MANY_QUEUES, QUEUE_DECLARE_OK, declare)
+    pipeline(connection, queues, QUEUE_DECLARE_OK, declare)
 }
 
 /// One 1 KB message to 100,000 bound queues, then another: time to the confirm, memory a copy.
-pub fn wide_fanout(target: Target) -> Result<Sample, String> {
+pub fn wide_fanout(broker: &mut Broker) -> Result<Sample, String> {
+    let (target, queues) = (broker.fresh()?, MANY_QUEUES.min(broker.queues_max()));
     const EXCHANGE: &str = "bench-wide";
     let mut connection = Connection::open(target.address, 0)?;
     connection.declare_exchange(EXCHANGE, "fanout")?;
-    declare_many(&mut connection)?;
+    declare_many(&mut connection, queues)?;
     let bind = |n| bind_queue(&queue(n), EXCHANGE, "");
-    pipeline(&mut connection, MANY_QUEUES, QUEUE_BIND_OK, bind)?;
+    pipeline(&mut connection, queues, QUEUE_BIND_OK, bind)?;
     let mut publisher = Connection::open(target.address, 0)?;
     publisher.confirm()?;
     thread::sleep(SETTLE);
@@ -283,22 +228,23 @@ pub fn wide_fanout(target: Target) -> Result<Sample, String> {
     let mut batch = PublishBatch::new(&address, 0, 1024, false, 0);
     let first = publish_wide(target, &mut publisher, batch.stamp(0, 1))?;
     let second = publish_wide(target, &mut publisher, batch.stamp(1, 1))?;
-    for number in (0..MANY_QUEUES).step_by(MANY_QUEUES / 100) {
+    for number in (0..queues).step_by(queues / 100) {
         let ready = connection.messages_ready(&queue(number))?;
         if ready != 2 {
             return Err(format!("lost: queue {number} has {ready} of 2 messages"));
         }
     }
-    let copies = 2.0 * MANY_QUEUES as f64;
+    let copies = 2.0 * queues as f64;
     Ok(Sample {
         msgs_per_s: Some(copies * 1e3 / (first.ms + second.ms)),
         cpu_us: Some((first.cpu_us + second.cpu_us) / copies),
         rss_mb: Some(megabytes(process::peak_resident(target.pid)?)),
         also: vec![
+            ("queues", queues as f64),
             ("first_ms", first.ms),
             ("second_ms", second.ms),
-            ("first_bytes_per_copy", first.bytes_per_copy),
-            ("second_bytes_per_copy", second.bytes_per_copy),
+            ("first_bytes_per_copy", first.grown_bytes / queues as f64),
+            ("second_bytes_per_copy", second.grown_bytes / queues as f64),
         ],
         ..Sample::default()
     })
@@ -307,7 +253,7 @@ pub fn wide_fanout(target: Target) -> Result<Sample, String> {
 struct Wide {
     ms: f64,
     cpu_us: f64,
-    bytes_per_copy: f64,
+    grown_bytes: f64,
 }
 
 fn publish_wide(target: Target, publisher: &mut Connection, frames: &[u8]) -> Result<Wide, String> {
@@ -322,7 +268,7 @@ fn publish_wide(target: Target, publisher: &mut Connection, frames: &[u8]) -> Re
     Ok(Wide {
         ms,
         cpu_us,
-        bytes_per_copy: grown as f64 / MANY_QUEUES as f64,
+        grown_bytes: grown as f64,
     })
 }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::brokers::{Broker, Floor};
-use crate::resources;
+use crate::process::Cost;
 use crate::traffic::{self, Load, LoadPace, Measured};
+use crate::{publish_only, resources};
 
 /// One benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -57,25 +58,32 @@ pub struct Sample {
     pub also: Vec<(&'static str, f64)>,
 }
 
+impl Sample {
+    /// Rate and CPU of `messages` that had this `cost`.
+    pub fn of(messages: u64, cost: Cost) -> Self {
+        let messages = messages as f64;
+        Self {
+            msgs_per_s: Some(messages / cost.seconds),
+            cpu_us: Some(cost.cpu_ns as f64 / 1e3 / messages),
+            generator_us: Some(cost.own_cpu_ns as f64 / 1e3 / messages),
+            ..Self::default()
+        }
+    }
+}
+
 impl From<&Measured> for Sample {
     fn from(measured: &Measured) -> Self {
-        let messages = measured.messages as f64;
         let percentile = |share: f64| {
             let last = measured.latencies.len().saturating_sub(1);
             let at = (last as f64 * share).round() as usize;
-            measured
-                .latencies
-                .get(at)
-                .map_or(0.0, |&us| f64::from(us) / 1e3)
+            let micros = measured.latencies.get(at).copied().unwrap_or_default();
+            f64::from(micros) / 1e3
         };
         let measures_latency = !measured.latencies.is_empty();
         Self {
-            msgs_per_s: Some(messages / measured.seconds),
-            cpu_us: Some(measured.cpu_ns as f64 / 1e3 / messages),
-            generator_us: Some(measured.own_cpu_ns as f64 / 1e3 / messages),
             latency_ms: measures_latency.then(|| [0.5, 0.99, 0.999].map(percentile)),
             rss_mb: Some(megabytes(measured.peak_bytes)),
-            also: Vec::new(),
+            ..Self::of(measured.messages, measured.cost)
         }
     }
 }
@@ -95,11 +103,11 @@ impl Scenario {
             Work::TemporaryQueues(load) => {
                 resources::temporary_queues(broker.target()?, &load, window)
             }
-            Work::PublishOnly => resources::publish_only(broker.fresh()?, window),
+            Work::PublishOnly => publish_only::run(broker.fresh()?, window),
             Work::ConnectionChurn => resources::connection_churn(broker.target()?, window),
             Work::IdleConnections => resources::idle_connections(broker.fresh()?),
-            Work::IdleQueues => resources::idle_queues(broker.fresh()?),
-            Work::WideFanout => resources::wide_fanout(broker.fresh()?),
+            Work::IdleQueues => resources::idle_queues(broker),
+            Work::WideFanout => resources::wide_fanout(broker),
             Work::Start => resources::start(broker),
         }
     }

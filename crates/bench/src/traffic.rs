@@ -10,7 +10,7 @@ use crate::connection::{Connection, QueueKind, text};
 use crate::consumer::{self, Consumer};
 use crate::floor::pipe;
 use crate::message::{Address, Checker, DeliveryShape, PublishBatch, consumer_tag};
-use crate::process;
+use crate::process::{self, Cost, Meter};
 use crate::progress::Progress;
 use crate::publisher::{Pace, Publisher, Timetable};
 
@@ -140,26 +140,13 @@ pub struct Target {
     pub dialect: Dialect,
 }
 
-/// Counters at one moment.
-#[derive(Clone, Copy, Debug)]
-struct Snapshot {
-    at: Instant,
-    delivered: u64,
-    server_cpu_ns: u64,
-    own_cpu_ns: u64,
-}
-
 /// What a run measured.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
     /// Messages (copies) delivered in the window.
     pub messages: u64,
-    /// Length of the window.
-    pub seconds: f64,
-    /// Server CPU in the window.
-    pub cpu_ns: u64,
-    /// This process' CPU in the window.
-    pub own_cpu_ns: u64,
+    /// Length of the window, and CPU in it.
+    pub cost: Cost,
     /// Peak resident bytes of the server.
     pub peak_bytes: u64,
     /// Delivery latencies in µs, sorted; only of an open loop.
@@ -203,9 +190,10 @@ fn run_named(
     let mut measured = Measured::default();
     let mut latencies = setup.run(load, load.pace(start), &progress, || {
         warm_up();
-        let before = snapshot(target.pid, &progress)?;
+        let (meter, before) = (Meter::start(target.pid)?, progress.delivered());
         wait(window, &progress);
-        measured = window_between(before, snapshot(target.pid, &progress)?);
+        measured.messages = progress.delivered() - before;
+        measured.cost = meter.cost()?;
         Ok(())
     })?;
     latencies.sort_unstable();
@@ -221,27 +209,6 @@ fn wait(window: Duration, progress: &Progress) {
             return;
         }
         thread::sleep(left.min(Duration::from_millis(100)));
-    }
-}
-
-fn snapshot(pid: u32, progress: &Progress) -> Result<Snapshot, String> {
-    let (server_cpu_ns, own_cpu_ns) = (process::cpu_ns(pid)?, process::own_cpu_ns()?);
-    let (at, delivered) = (Instant::now(), progress.delivered());
-    Ok(Snapshot {
-        at,
-        delivered,
-        server_cpu_ns,
-        own_cpu_ns,
-    })
-}
-
-fn window_between(before: Snapshot, after: Snapshot) -> Measured {
-    Measured {
-        messages: after.delivered - before.delivered,
-        seconds: (after.at - before.at).as_secs_f64(),
-        cpu_ns: after.server_cpu_ns - before.server_cpu_ns,
-        own_cpu_ns: after.own_cpu_ns - before.own_cpu_ns,
-        ..Measured::default()
     }
 }
 

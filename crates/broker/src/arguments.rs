@@ -136,7 +136,8 @@ fn text<'a>(arguments: &'a Table, key: &str) -> Option<&'a str> {
     std::str::from_utf8(bytes).ok()
 }
 
-/// What validated arguments mean for the queue: its limits, and whether it serves one consumer only.
+/// What validated arguments mean for the queue: its limits, and whether it serves one consumer
+/// only.
 ///
 /// A default applies only where no argument sets that limit.
 pub(crate) fn meaning(arguments: &Table, defaults: QueueDefaults) -> (Limits, bool) {

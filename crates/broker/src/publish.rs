@@ -211,7 +211,8 @@ fn count(confirms: &mut Confirms, messages: usize, refused: u128, mark: u64) {
     }
 }
 
-/// Puts a batch into every queue of its route; gives a bit for each message that one of them refused.
+/// Puts a batch into every queue of its route; gives a bit for each message that one of them
+/// refused.
 fn enqueue(
     route: &Route,
     batch: &Publishes<'_>,

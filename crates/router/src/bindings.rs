@@ -13,7 +13,7 @@ use crate::targets::{ExchangeId, Target};
 
 /// A binding's place in the slab.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct BindingId(u32);
+pub(crate) struct BindingId(pub(crate) u32);
 
 /// One explicit binding. Its identity is all of it except the links.
 #[derive(Debug)]

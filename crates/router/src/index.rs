@@ -6,7 +6,8 @@ use crate::bindings::{Binding, BindingId};
 use crate::exact::Exact;
 use crate::exchange::ExchangeKind;
 use crate::hash::Seed;
-use crate::headers::{Headers, Pattern};
+use crate::headers::Headers;
+use crate::pattern::Pattern;
 use crate::route::{Found, Message};
 use crate::targets::Targets;
 use crate::trie::{Trie, Walk, has_wildcard};
@@ -47,7 +48,7 @@ impl Index {
                 topic.wild.add(seed, &binding.key, target);
             }
             Self::Topic(topic) => topic.exact.add(seed, &binding.key, target),
-            Self::Headers(headers) => headers.add(id, pattern, target),
+            Self::Headers(headers) => headers.add(seed, id, pattern, target),
         }
     }
 
@@ -60,7 +61,7 @@ impl Index {
                 topic.wild.remove(seed, &binding.key, target);
             }
             Self::Topic(topic) => topic.exact.remove(seed, &binding.key, target),
-            Self::Headers(headers) => headers.remove(id),
+            Self::Headers(headers) => headers.remove(seed, id),
         }
     }
 
@@ -92,7 +93,7 @@ impl Index {
                 }
             }
             Self::Headers(headers) => {
-                headers.route(message.headers.unwrap_or(RawTable::EMPTY), found);
+                headers.route(seed, message.headers.unwrap_or(RawTable::EMPTY), found);
             }
         }
     }

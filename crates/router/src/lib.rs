@@ -29,6 +29,7 @@ mod hash;
 mod headers;
 mod index;
 mod listing;
+mod pattern;
 mod refused;
 mod route;
 mod router;

@@ -4,9 +4,9 @@ use leveret_codec::RawTable;
 
 use crate::bindings::{BindingId, Identity, List, Side, canonical};
 use crate::exchange::ExchangeSpec;
-use crate::headers::Pattern;
 use crate::index::Index;
 use crate::listing::{BindingSpec, Destination};
+use crate::pattern::Pattern;
 use crate::refused::Refused;
 use crate::router::Router;
 use crate::targets::{ExchangeId, QueueId, Target};

@@ -1,6 +1,6 @@
 //! What routing costs: nanoseconds a route, bytes a binding. Ignored, because a figure proves
 //! nothing on a busy machine; run with
-//! `cargo test --release -p leveret-router --test figures -- --ignored --nocapture --test-threads 1`
+//! `cargo test --release -p leveret-router --test figures -- --ignored --nocapture`
 
 use std::hint::black_box;
 use std::time::Instant;

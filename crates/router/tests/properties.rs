@@ -529,7 +529,7 @@ fn compare(router: &Router, model: &Model, cache: &mut Cache) -> Result<(), Test
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(1200))]
 
     #[test]
     fn any_history_routes_as_the_model_does(

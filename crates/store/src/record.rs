@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! head     len u32 | crc u32 | kind u8 | flags u8 | route_len u16 | middle_len u32
-//! MESSAGE  [targets u32 if MANY] targets x (lane u32, seq u64) [expiry u64 if EXPIRY] route middle body
+//! MESSAGE  [targets u32 if MANY] targets x (lane u32, seq u64) [expiry u64 if EXPIRY] route middle
+//! body
 //! TOPOLOGY key (middle) value; flag DELETE: the key is gone
 //! SETTLED  ranges x (lane u32, from u64, to u64)              to is exclusive, as everywhere
 //! RETURNED ranges x (lane u32, from u64, to u64, deliveries u8)

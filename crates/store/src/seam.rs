@@ -58,7 +58,8 @@ pub trait Store: Send + Sync {
     /// The watermark: every ticket up to it is durable. Never goes back.
     fn durable(&self) -> Ticket;
 
-    /// Has `waiter` called once when `ticket` is durable; at once, on this thread, if it already is.
+    /// Has `waiter` called once when `ticket` is durable; at once, on this thread, if it already
+    /// is.
     ///
     /// Meant for one registration per connection and commit, not per message.
     fn wake_at(&self, ticket: Ticket, waiter: Arc<dyn Waiter>);

@@ -129,14 +129,16 @@ def test_exclusive_consumer(connection, channel, queue, consume):
     with pytest.raises(ChannelClosedByBroker) as closed:
         other.basic_consume(queue, lambda *_: None)
     assert closed.value.reply_code == 403
-    assert closed.value.reply_text == f"ACCESS_REFUSED - queue '{queue}' in vhost '/' in exclusive use"
+    expected = f"ACCESS_REFUSED - queue '{queue}' in vhost '/' in exclusive use"
+    assert closed.value.reply_text == expected
 
 
 def test_delete_if_unused_and_if_empty(connection, channel, queue, fill, consume):
     fill(queue, [1])
     with pytest.raises(ChannelClosedByBroker) as closed:
         connection.channel().queue_delete(queue, if_empty=True)
-    assert closed.value.reply_text == f"PRECONDITION_FAILED - queue '{queue}' in vhost '/' not empty"
+    expected = f"PRECONDITION_FAILED - queue '{queue}' in vhost '/' not empty"
+    assert closed.value.reply_text == expected
     consume(queue)
     with pytest.raises(ChannelClosedByBroker) as closed:
         connection.channel().queue_delete(queue, if_unused=True)

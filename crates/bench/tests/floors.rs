@@ -1,0 +1,90 @@
+//! The generator against the floors, in one process: the whole way of a message, checked.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use leveret_bench::floor::{pipe, relay};
+use leveret_bench::traffic::{self, Dialect, Load, LoadPace, Target};
+
+const WINDOW: Duration = Duration::from_millis(200);
+
+fn target(address: SocketAddr, dialect: Dialect) -> Target {
+    let pid = std::process::id();
+    Target {
+        address,
+        pid,
+        dialect,
+    }
+}
+
+fn relay(mode: relay::Mode) -> Target {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            listener.set_nonblocking(true).unwrap();
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            relay::serve(listener, mode).await.unwrap();
+        });
+    });
+    target(address, Dialect::Amqp)
+}
+
+#[test]
+fn every_pace_passes_the_relay() {
+    let target = relay(relay::Mode::Direct);
+    let paces = [
+        LoadPace::Stream,
+        LoadPace::Confirms(100),
+        LoadPace::Deliveries(3),
+        LoadPace::Rate(2000),
+    ];
+    for pace in paces {
+        let load = Load {
+            pace,
+            groups: 2,
+            ..Load::ONE_TO_ONE
+        };
+        let load = match pace {
+            LoadPace::Rate(_) => Load { groups: 1, ..load },
+            _ => load,
+        };
+        let measured = traffic::run(target, &load, WINDOW).unwrap();
+        assert!(measured.messages > 100, "{pace:?}: {}", measured.messages);
+        let open_loop = matches!(pace, LoadPace::Rate(_));
+        assert_eq!(measured.latencies.is_empty(), !open_loop, "{pace:?}");
+    }
+}
+
+#[test]
+fn several_publishers_and_large_bodies_pass_the_relay() {
+    let load = Load {
+        publishers: 4,
+        ..Load::ONE_TO_ONE.body(5000)
+    };
+    let measured = traffic::run(relay(relay::Mode::Direct), &load, WINDOW).unwrap();
+    assert!(measured.messages > 100);
+}
+
+#[test]
+fn every_queue_gets_its_copy_of_a_fanout() {
+    let load = Load {
+        queues: 40,
+        connections: 4,
+        prefetch: 0,
+        ..Load::ONE_TO_ONE
+    };
+    let measured = traffic::run(relay(relay::Mode::Fanout), &load, WINDOW).unwrap();
+    assert!(measured.messages > 1000);
+}
+
+#[test]
+fn the_pipe_carries_a_stream() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || pipe::serve(&listener));
+    let target = target(address, Dialect::Pipe);
+    let measured = traffic::run(target, &Load::ONE_TO_ONE, WINDOW).unwrap();
+    assert!(measured.messages > 1000);
+}

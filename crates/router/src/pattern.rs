@@ -1,0 +1,379 @@
+//! What a headers binding asks of a message's headers, and equality of field values.
+
+use leveret_codec::{RawTable, Table, Value, ValueRef};
+
+use crate::erlang;
+use crate::hash::Seed;
+use crate::refused::Refused;
+
+/// A binding's arguments, without those its mode ignores.
+#[derive(Debug, Default)]
+pub(crate) struct Pattern {
+    mode: Mode,
+    fields: Box<[(Box<[u8]>, Value)]>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Mode {
+    #[default]
+    All,
+    Any,
+}
+
+/// A message's headers, parsed once for all bindings.
+pub(crate) struct Fields<'a> {
+    few: [Field<'a>; INLINE_MAX],
+    count: usize,
+    /// All of them, sorted by name and each name once, if there are more than fit inline.
+    many: Vec<Field<'a>>,
+}
+
+type Field<'a> = (&'a [u8], ValueRef<'a>);
+
+impl Pattern {
+    /// Reads `x-match` and the fields that count under it.
+    pub(crate) fn parse(arguments: &Table) -> Result<Self, Refused> {
+        let (mode, with_x) = match arguments.get(X_MATCH) {
+            None => (Mode::All, false),
+            Some(Value::LongString(text)) => match text.as_slice() {
+                b"all" => (Mode::All, false),
+                b"any" => (Mode::Any, false),
+                b"all-with-x" => (Mode::All, true),
+                b"any-with-x" => (Mode::Any, true),
+                other => return Err(Refused::InvalidXMatch(erlang::binary(other))),
+            },
+            Some(other) => {
+                let (kind, value) = (other.type_name(), erlang::term(other));
+                return Err(Refused::InvalidXMatchType { kind, value });
+            }
+        };
+        let counts = |key: &[u8]| key != X_MATCH && (with_x || !key.starts_with(b"x-"));
+        let fields = arguments.iter().filter(|(key, _)| counts(key));
+        let fields = fields
+            .map(|(key, value)| (key.into(), value.clone()))
+            .collect();
+        Ok(Self { mode, fields })
+    }
+
+    pub(crate) fn matches(&self, message: &Fields<'_>) -> bool {
+        let mut fields = self.fields.iter();
+        let field_matches = |(key, wanted): &(Box<[u8]>, Value)| {
+            message
+                .get(key)
+                .is_some_and(|value| *wanted == Value::Void || same(wanted, value))
+        };
+        match self.mode {
+            Mode::All => fields.all(field_matches),
+            Mode::Any => fields.any(field_matches),
+        }
+    }
+
+    /// A hash for each field: a message has one of them if it matches under `any`, all of them if
+    /// it matches under `all`.
+    pub(crate) fn hashes(&self, seed: Seed) -> impl Iterator<Item = u64> {
+        self.fields.iter().filter_map(move |(key, wanted)| {
+            if *wanted == Value::Void {
+                return Some(presence_hash(seed, key));
+            }
+            let mut one = Table::new();
+            one.insert(key, wanted.clone());
+            let bytes = one.encoded();
+            let (key, value) = RawTable::parse(&bytes).ok()?.iter().next()?;
+            Some(value_hash(seed, key, value))
+        })
+    }
+
+    pub(crate) fn is_any(&self) -> bool {
+        self.mode == Mode::Any
+    }
+
+    /// Whether it asks for nothing and gets everything.
+    pub(crate) fn matches_all(&self) -> bool {
+        self.mode == Mode::All && self.fields.is_empty()
+    }
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn read(headers: RawTable<'a>) -> Self {
+        let mut few = [(&[][..], ValueRef::Void); INLINE_MAX];
+        let mut count = 0;
+        for field in headers.iter() {
+            let Some(slot) = few.get_mut(count) else {
+                return Self {
+                    few,
+                    count: 0,
+                    many: sorted(headers),
+                };
+            };
+            *slot = field;
+            count += 1;
+        }
+        Self {
+            few,
+            count,
+            many: Vec::new(),
+        }
+    }
+
+    /// The headers; a name may come twice.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'a>> {
+        self.few.iter().take(self.count).chain(&self.many).copied()
+    }
+
+    /// The last header of that name, as in RabbitMQ.
+    fn get(&self, key: &[u8]) -> Option<ValueRef<'a>> {
+        if self.many.is_empty() {
+            let mut few = self.few.iter().take(self.count).rev();
+            return few.find(|(name, _)| *name == key).map(|(_, value)| *value);
+        }
+        let at = self
+            .many
+            .binary_search_by_key(&key, |(name, _)| name)
+            .ok()?;
+        self.many.get(at).map(|(_, value)| *value)
+    }
+}
+
+/// All headers by name; of one name the last.
+fn sorted(headers: RawTable<'_>) -> Vec<Field<'_>> {
+    let mut fields: Vec<_> = headers.iter().collect();
+    fields.reverse();
+    fields.sort_by_key(|(name, _)| *name);
+    fields.dedup_by_key(|(name, _)| *name);
+    fields
+}
+
+/// The hash of a field that a binding only asks to be there.
+pub(crate) fn presence_hash(seed: Seed, key: &[u8]) -> u64 {
+    seed.then(seed.bytes(key), 0)
+}
+
+/// The hash of a field with its value. Values that are the same have the same hash.
+pub(crate) fn value_hash(seed: Seed, key: &[u8], value: ValueRef<'_>) -> u64 {
+    let (kind, value) = match value {
+        ValueRef::Bool(flag) => (1, u64::from(flag)),
+        ValueRef::LongString(bytes) | ValueRef::Bytes(bytes) => (2, seed.bytes(bytes)),
+        // Adding zero makes minus zero, which equals zero, zero.
+        ValueRef::F32(number) => (3, (f64::from(number) + 0.0).to_bits()),
+        ValueRef::F64(number) => (3, (number + 0.0).to_bits()),
+        ValueRef::Timestamp(seconds) => (4, seconds),
+        ValueRef::Decimal { scale, value } => {
+            (5, u64::from(scale) << 32 | u64::from(value.cast_unsigned()))
+        }
+        ValueRef::Array(_) => (6, 0),
+        ValueRef::Table(_) => (7, 0),
+        ValueRef::Void => (8, 0),
+        integer => (9, integer.as_integer().unwrap_or_default().cast_unsigned()),
+    };
+    seed.then(seed.then(seed.bytes(key), kind), value)
+}
+
+/// Equality of type and value, where integers of all widths are one type, both floats one and
+/// text and bytes one, as Erlang's terms have it.
+fn same(wanted: &Value, value: ValueRef<'_>) -> bool {
+    match (wanted, value) {
+        (Value::Bool(a), ValueRef::Bool(b)) => *a == b,
+        (Value::LongString(a) | Value::Bytes(a), ValueRef::LongString(b) | ValueRef::Bytes(b)) => {
+            a == b
+        }
+        (Value::Timestamp(a), ValueRef::Timestamp(b)) => *a == b,
+        (Value::Decimal { scale, value }, ValueRef::Decimal { scale: s, value: v }) => {
+            *scale == s && *value == v
+        }
+        (Value::Array(a), ValueRef::Array(b)) => {
+            let mut values = b.iter();
+            a.iter().all(|a| values.next().is_some_and(|b| same(a, b))) && values.next().is_none()
+        }
+        (Value::Table(a), ValueRef::Table(b)) => {
+            let mut fields = b.iter();
+            a.iter()
+                .all(|(key, a)| fields.next().is_some_and(|(k, b)| k == key && same(a, b)))
+                && fields.next().is_none()
+        }
+        (Value::Void, ValueRef::Void) => true,
+        _ => same_number(wanted, value),
+    }
+}
+
+fn same_number(wanted: &Value, value: ValueRef<'_>) -> bool {
+    if let (Some(a), Some(b)) = (wanted.as_integer(), value.as_integer()) {
+        return a == b;
+    }
+    let wanted = match wanted {
+        Value::F32(a) => f64::from(*a),
+        Value::F64(a) => *a,
+        _ => return false,
+    };
+    match value {
+        ValueRef::F32(b) => wanted == f64::from(b),
+        ValueRef::F64(b) => wanted == b,
+        _ => false,
+    }
+}
+
+const X_MATCH: &[u8] = b"x-match";
+
+/// Headers a message may carry before matching it allocates.
+const INLINE_MAX: usize = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(fields: &[(&str, Value)]) -> Table {
+        let mut table = Table::new();
+        for (key, value) in fields {
+            table.insert(key, value.clone());
+        }
+        table
+    }
+
+    fn text(value: &str) -> Value {
+        Value::LongString(value.into())
+    }
+
+    /// Whether a binding with these arguments takes a message with these headers.
+    fn takes(arguments: &[(&str, Value)], headers: &[(&str, Value)]) -> bool {
+        let pattern = Pattern::parse(&table(arguments)).unwrap();
+        let bytes = table(headers).encoded();
+        pattern.matches(&Fields::read(RawTable::parse(&bytes).unwrap()))
+    }
+
+    #[test]
+    fn all_is_the_default_and_needs_every_field() {
+        let args = [("a", text("1")), ("b", text("2"))];
+        assert!(takes(
+            &args,
+            &[("b", text("2")), ("c", text("3")), ("a", text("1"))]
+        ));
+        assert!(!takes(&args, &[("a", text("1"))]));
+        assert!(!takes(&args, &[("a", text("1")), ("b", text("3"))]));
+        assert!(takes(&[], &[]));
+        assert!(takes(&[("x-match", text("all"))], &[("a", text("1"))]));
+    }
+
+    #[test]
+    fn any_needs_one_field_and_nothing_matches_no_field() {
+        let any = ("x-match", text("any"));
+        let args = [any.clone(), ("a", text("1")), ("b", text("2"))];
+        assert!(takes(&args, &[("b", text("2"))]));
+        assert!(!takes(&args, &[("b", text("1"))]));
+        assert!(!takes(&args, &[]));
+        assert!(!takes(std::slice::from_ref(&any), &[("a", text("1"))]));
+        assert!(!takes(&[any, ("x-a", text("1"))], &[("x-a", text("1"))]));
+    }
+
+    #[test]
+    fn x_fields_count_only_with_x() {
+        let args = |mode: &str| {
+            [
+                ("x-match", text(mode)),
+                ("x-a", text("1")),
+                ("b", text("2")),
+            ]
+        };
+        assert!(takes(&args("all"), &[("b", text("2"))]));
+        assert!(!takes(&args("all-with-x"), &[("b", text("2"))]));
+        assert!(takes(
+            &args("all-with-x"),
+            &[("b", text("2")), ("x-a", text("1"))]
+        ));
+        assert!(!takes(&args("any"), &[("x-a", text("1"))]));
+        assert!(takes(&args("any-with-x"), &[("x-a", text("1"))]));
+        assert!(!takes(
+            &[("x-match", text("any-with-x"))],
+            &[("x-match", text("any-with-x"))]
+        ));
+    }
+
+    #[test]
+    fn void_in_a_binding_asks_for_presence() {
+        let args = [("a", Value::Void)];
+        assert!(takes(&args, &[("a", text("whatever"))]));
+        assert!(takes(&args, &[("a", Value::Array(vec![]))]));
+        assert!(takes(&args, &[("a", Value::Void)]));
+        assert!(!takes(&args, &[("b", text("whatever"))]));
+        assert!(!takes(&[("a", text(""))], &[("a", Value::Void)]));
+    }
+
+    #[test]
+    fn equality_is_of_type_and_value() {
+        let same = |a: Value, b: Value| takes(&[("k", a)], &[("k", b)]);
+        assert!(same(Value::I32(1), Value::U8(1)));
+        assert!(same(Value::I64(-1), Value::I8(-1)));
+        assert!(!same(Value::I32(1), text("1")));
+        assert!(!same(Value::I32(1), Value::Bool(true)));
+        assert!(!same(Value::I32(1), Value::F64(1.0)));
+        assert!(!same(Value::I64(1), Value::Timestamp(1)));
+        assert!(same(Value::F32(0.5), Value::F64(0.5)));
+        assert!(!same(Value::F64(f64::NAN), Value::F64(f64::NAN)));
+        assert!(same(text("a"), Value::Bytes(b"a".to_vec())));
+        assert!(same(
+            Value::Decimal {
+                scale: 1,
+                value: 10
+            },
+            Value::Decimal {
+                scale: 1,
+                value: 10
+            }
+        ));
+        assert!(!same(
+            Value::Decimal { scale: 0, value: 1 },
+            Value::Decimal {
+                scale: 1,
+                value: 10
+            }
+        ));
+        let list = |n: i32| Value::Array(vec![Value::I32(n), text("x")]);
+        assert!(same(list(1), list(1)));
+        assert!(!same(list(1), list(2)));
+        assert!(!same(list(1), Value::Array(vec![Value::I32(1)])));
+        assert!(!same(Value::Array(vec![Value::I32(1)]), list(1)));
+        let nested = |n: i32| Value::Table(table(&[("n", list(n))]));
+        assert!(same(nested(1), nested(1)));
+        assert!(!same(nested(1), nested(2)));
+        assert!(!same(Value::Table(Table::new()), nested(1)));
+    }
+
+    #[test]
+    fn a_message_may_have_any_number_of_headers() {
+        let names: Vec<String> = (0..100).map(|n| format!("h{n}")).collect();
+        let headers: Vec<(&str, Value)> = (0..)
+            .zip(&names)
+            .map(|(n, name)| (name.as_str(), Value::I32(n)))
+            .collect();
+        assert!(takes(
+            &[("h0", Value::I32(0)), ("h99", Value::I32(99))],
+            &headers
+        ));
+        assert!(!takes(
+            &[("h0", Value::I32(0)), ("h100", Value::I32(100))],
+            &headers
+        ));
+    }
+
+    #[test]
+    fn another_x_match_is_refused_as_rabbitmq_prints_it() {
+        let refused = |value: Value| Pattern::parse(&table(&[("x-match", value)])).unwrap_err();
+        assert_eq!(
+            refused(text("bogus")),
+            Refused::InvalidXMatch("<<\"bogus\">>".into())
+        );
+        assert_eq!(
+            refused(text("\u{1}")),
+            Refused::InvalidXMatch("<<1>>".into())
+        );
+        assert_eq!(
+            refused(Value::LongString(vec![255, 0])),
+            Refused::InvalidXMatch("<<255,0>>".into())
+        );
+        assert_eq!(
+            refused(Value::I32(1)),
+            Refused::InvalidXMatchType {
+                kind: "signedint",
+                value: "1".into()
+            }
+        );
+    }
+}

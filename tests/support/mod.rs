@@ -1,0 +1,306 @@
+//! The real binary on a free port, and a client that may send whatever bytes it likes.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leveret_codec::{
+    BasicGet, BasicPublish, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk,
+    FrameKind, Method, PROTOCOL_HEADER, QueueDeclare, RawTable, frame,
+};
+
+/// Everything the broker owes an answer to comes well within this.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The largest frame the clients here agree on, bytes.
+pub(crate) const FRAME_MAX: u32 = 131_072;
+
+/// A command for the broker under test, untouched by the environment of whoever runs the tests.
+pub(crate) fn leveret() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+    command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));
+    command
+}
+
+/// A running broker; killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        let mut child = leveret()
+            .args(["--set", r#"amqp.listen=["127.0.0.1:0"]"#])
+            .args(["--log-format", "json"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker starts");
+        let log = BufReader::new(child.stderr.take().expect("its log is a pipe"));
+        let (found, address) = mpsc::channel();
+        // Reads to the end, so that the broker never waits for room in the pipe.
+        thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                if let Some(address) = listening_on(&line) {
+                    let _ = found.send(address);
+                }
+            }
+        });
+        let address = address.recv_timeout(PATIENCE).expect("the broker listens");
+        Self { child, address }
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).expect("the broker accepts");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Client {
+            stream,
+            received: Vec::new(),
+        }
+    }
+
+    /// A connection that is logged in, with channels 1 and 2 open.
+    pub(crate) fn login(&self) -> Client {
+        let mut client = self.connect();
+        client.log_in();
+        for channel in [1, 2] {
+            client.method(channel, ChannelOpen {});
+            client.expect(channel, "channel.open-ok");
+        }
+        client
+    }
+
+    pub(crate) fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the broker does not stop");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn listening_on(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("\"addresses\":\"[")?;
+    rest.split_once(']')?.0.parse().ok()
+}
+
+/// One frame from the broker.
+pub(crate) struct Received {
+    pub(crate) kind: FrameKind,
+    pub(crate) channel: u16,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Received {
+    pub(crate) fn method(&self) -> Method<'_> {
+        assert_eq!(self.kind, FrameKind::Method);
+        Method::decode(&self.payload).expect("the broker speaks AMQP")
+    }
+}
+
+/// A raw socket with an encoder.
+pub(crate) struct Client {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the broker reads");
+    }
+
+    /// Sends what the broker may refuse to read to its end.
+    pub(crate) fn send_unwelcome(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    pub(crate) fn method<'a>(&mut self, channel: u16, method: impl Into<Method<'a>>) {
+        self.send(&encode(channel, method));
+    }
+
+    /// The next frame, heartbeats left out.
+    pub(crate) fn next(&mut self) -> Received {
+        loop {
+            if let Some((frame, len)) = frame(&self.received, FRAME_MAX).expect("lawful frames") {
+                let next = Received {
+                    kind: frame.kind,
+                    channel: frame.channel,
+                    payload: frame.payload.to_vec(),
+                };
+                self.received.drain(..len);
+                if next.kind != FrameKind::Heartbeat {
+                    return next;
+                }
+                continue;
+            }
+            let mut buffer = [0; 4096];
+            let len = self.stream.read(&mut buffer).expect("an answer in time");
+            assert!(len > 0, "the broker hung up");
+            self.received.extend_from_slice(&buffer[..len]);
+        }
+    }
+
+    /// The next frame, which must be the named method of the channel.
+    pub(crate) fn expect(&mut self, channel: u16, name: &str) -> Received {
+        let next = self.next();
+        assert_eq!((next.channel, next.method().name()), (channel, name));
+        next
+    }
+
+    /// The next frame must be `connection.close` with this code and these words in its text;
+    /// answers it and sees the end.
+    pub(crate) fn expect_close(mut self, code: u16, words: &str) {
+        let close = self.expect(0, "connection.close");
+        let Method::ConnectionClose(close) = close.method() else {
+            unreachable!("the name says so");
+        };
+        let text = String::from_utf8_lossy(close.reply_text);
+        assert_eq!(close.reply_code, code, "{text}");
+        assert!(text.contains(words), "{text}");
+        self.send_unwelcome(&encode(0, leveret_codec::ConnectionCloseOk {}));
+        self.expect_end();
+    }
+
+    /// Everything up to the end of the stream.
+    pub(crate) fn rest(mut self) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.received);
+        self.stream.read_to_end(&mut rest).expect("an orderly end");
+        rest
+    }
+
+    /// The broker hangs up in time, having or not having read all that was sent.
+    pub(crate) fn expect_end(mut self) {
+        let mut rest = Vec::new();
+        if let Err(error) = self.stream.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+        }
+    }
+
+    fn log_in(&mut self) {
+        self.send(&PROTOCOL_HEADER);
+        self.expect(0, "connection.start");
+        self.method(0, start_ok(&[]));
+        self.expect(0, "connection.tune");
+        let tune_ok = ConnectionTuneOk {
+            channel_max: 100,
+            frame_max: FRAME_MAX,
+            heartbeat: 0,
+        };
+        self.method(0, tune_ok);
+        self.method(0, ConnectionOpen { virtual_host: b"/" });
+        self.expect(0, "connection.open-ok");
+    }
+
+    pub(crate) fn declare(&mut self, channel: u16, queue: &str) {
+        self.method(channel, declare(queue, &[]));
+        self.expect(channel, "queue.declare-ok");
+    }
+
+    /// Fetches a message and gives its body.
+    pub(crate) fn get(&mut self, channel: u16, queue: &str) -> Vec<u8> {
+        let get = BasicGet {
+            queue: queue.as_bytes(),
+            no_ack: true,
+        };
+        self.method(channel, get);
+        self.expect(channel, "basic.get-ok");
+        let header = self.next();
+        assert_eq!((header.kind, header.channel), (FrameKind::Header, channel));
+        let size = leveret_codec::decode_header(&header.payload).unwrap();
+        let mut body = Vec::new();
+        while (body.len() as u64) < size.body_size {
+            let part = self.next();
+            assert_eq!((part.kind, part.channel), (FrameKind::Body, channel));
+            body.extend_from_slice(&part.payload);
+        }
+        body
+    }
+}
+
+/// One method frame.
+pub(crate) fn encode<'a>(channel: u16, method: impl Into<Method<'a>>) -> Vec<u8> {
+    let mut out = Vec::new();
+    method.into().encode(channel, &mut out);
+    out
+}
+
+/// A frame with any payload and a lawful end.
+pub(crate) fn raw_frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![kind];
+    out.extend_from_slice(&channel.to_be_bytes());
+    out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+    out.extend_from_slice(payload);
+    out.push(leveret_codec::FRAME_END);
+    out
+}
+
+/// The frames of one message for a queue, one body frame for each part.
+pub(crate) fn message(channel: u16, queue: &str, announced: u64, parts: &[&[u8]]) -> Vec<Vec<u8>> {
+    let publish = BasicPublish {
+        exchange: b"",
+        routing_key: queue.as_bytes(),
+        mandatory: false,
+        immediate: false,
+    };
+    let mut header = Vec::new();
+    leveret_codec::Properties::default().encode(announced, &mut header);
+    let mut frames = vec![encode(channel, publish), raw_frame(2, channel, &header)];
+    frames.extend(parts.iter().map(|part| raw_frame(3, channel, part)));
+    frames
+}
+
+/// Credentials of the default user; `properties` is an encoded table without its length.
+pub(crate) fn start_ok(properties: &[u8]) -> ConnectionStartOk<'_> {
+    ConnectionStartOk {
+        client_properties: RawTable::parse(properties).expect("a lawful table"),
+        mechanism: b"PLAIN",
+        response: b"\0guest\0guest",
+        locale: b"en_US",
+    }
+}
+
+/// `arguments` is an encoded table without its length.
+pub(crate) fn declare<'a>(queue: &'a str, arguments: &'a [u8]) -> QueueDeclare<'a> {
+    QueueDeclare {
+        queue: queue.as_bytes(),
+        passive: false,
+        durable: false,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: RawTable::parse(arguments).expect("a lawful table"),
+    }
+}
+
+/// An encoded table, its length in front, that holds a table that holds a table, and so on.
+pub(crate) fn nested_table(depth: usize) -> Vec<u8> {
+    // Innermost first, and so back to front: a length, the type, the key "", for each level.
+    let mut reversed = Vec::new();
+    for level in 0..depth {
+        let inside = u32::try_from(level * 6).expect("a small depth");
+        reversed.extend(inside.to_be_bytes().iter().rev());
+        if level + 1 < depth {
+            reversed.extend(b"\0F".iter().rev());
+        }
+    }
+    reversed.reverse();
+    reversed
+}
