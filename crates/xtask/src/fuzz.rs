@@ -1,20 +1,33 @@
-//! Fuzz targets: replaying the kept corpora and running on from them for a while.
+//! Looking for input that breaks a promise: builds the fuzz targets with coverage, runs them.
+//!
+//! Replaying the kept corpora needs none of this; `cargo test -p leveret-fuzz` does it.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
 use crate::project::Project;
 use crate::report::{Report, Suite};
-use crate::shell;
+use crate::{install, shell};
 
 const FOLDER: &str = "crates/fuzz";
+
+/// What makes the compiler count edges and comparisons for libFuzzer, on the stable toolchain.
+const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+     -Cllvm-args=-sanitizer-coverage-pc-table \
+     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
+
+/// Longer inputs find no more in formats whose parts are short.
+const INPUT_BYTES_MAX: u32 = 1024;
 
 /// Every target with a source file, in order of name.
 fn targets(project: &Project) -> Vec<String> {
     let mut names = Vec::new();
-    let sources = project.root.join(FOLDER).join("fuzz_targets");
+    let sources = project.root.join(FOLDER).join("targets");
     for entry in fs::read_dir(sources).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.extension().is_some_and(|ending| ending == "rs") {
@@ -28,21 +41,36 @@ fn targets(project: &Project) -> Vec<String> {
     names
 }
 
-/// Replays each target's corpus and goes on for `seconds`; a suite for each.
-pub(crate) fn replay(project: &Project, seconds: u64, report: &mut Report) {
+/// Runs each target for `seconds` from its corpus; a suite for each.
+pub(crate) fn explore(project: &Project, seconds: u64, report: &mut Report) {
     let targets = targets(project);
     if targets.is_empty() {
         report.add(Suite::skipped("fuzz", "there are no fuzz targets"));
+        return;
     }
+    println!("== fuzz build");
+    let start = Instant::now();
+    let programs = match build(project) {
+        Ok(programs) => programs,
+        Err(error) => {
+            report.add(Suite::single(
+                "fuzz build",
+                false,
+                format!("{error:#}"),
+                start,
+            ));
+            return;
+        }
+    };
     for target in targets {
         let name = format!("fuzz {target}");
         println!("== {name}");
         let start = Instant::now();
-        let suite = match shell::capture(command(project, &target, seconds)) {
+        let ran = command(project, &programs, &target, seconds).and_then(shell::capture);
+        report.add(match ran {
             Ok(output) => Suite::single(&name, output.success, output.text, start),
             Err(error) => Suite::single(&name, false, format!("{error:#}"), start),
-        };
-        report.add(suite);
+        });
     }
 }
 
@@ -54,12 +82,53 @@ pub(crate) fn run(project: &Project, target: &str, seconds: u64) -> Result<()> {
     let known = targets(project);
     let known = known.iter().find(|name| *name == target);
     known.with_context(|| format!("no fuzz target `{target}` in {FOLDER}"))?;
-    shell::run(command(project, target, seconds))
+    let programs = build(project)?;
+    shell::run(command(project, &programs, target, seconds)?)
 }
 
-fn command(project: &Project, target: &str, seconds: u64) -> std::process::Command {
-    let limit = format!("-max_total_time={seconds}");
-    let mut command = shell::cargo(&project.root, &["fuzz", "run", "--fuzz-dir", FOLDER]);
-    command.args([target, "--", &limit]);
+/// Builds every target; returns the folder with the programs.
+fn build(project: &Project) -> Result<PathBuf> {
+    install::program("c++", &["g++"])?;
+    let host = host()?;
+    let folder = project.target.join("fuzz");
+    let mut build = shell::cargo(&project.root, &["build", "--locked", "--profile", "fuzz"]);
+    build.args(["--package", "leveret-fuzz", "--features", "libfuzzer"]);
+    // With a target named, build scripts go without the instrumentation, which they cannot link.
+    build.args(["--target", &host, "--target-dir"]).arg(&folder);
+    build.env("RUSTFLAGS", COVERAGE);
+    shell::require(build)?;
+    Ok(folder.join(host).join("fuzz"))
+}
+
+fn command(
+    project: &Project,
+    programs: &std::path::Path,
+    target: &str,
+    seconds: u64,
+) -> Result<Command> {
+    let found = project.target.join("fuzz/corpus").join(target);
+    let artifacts = project.root.join(FOLDER).join("artifacts");
+    fs::create_dir_all(&found)?;
+    fs::create_dir_all(&artifacts)?;
+    let mut command = Command::new(programs.join(format!("fuzz-{target}")));
+    // libFuzzer writes what it finds to the first folder and only reads the second.
     command
+        .arg(found)
+        .arg(project.root.join(FOLDER).join("corpus").join(target));
+    command.arg(format!("-max_total_time={seconds}"));
+    command.arg(format!("-max_len={INPUT_BYTES_MAX}"));
+    command.arg(format!(
+        "-artifact_prefix={}/{target}-",
+        artifacts.display()
+    ));
+    Ok(command)
+}
+
+/// The target triple of this machine.
+fn host() -> Result<String> {
+    let mut command = Command::new("rustc");
+    command.arg("-vV");
+    let text = shell::require(command)?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc does not name its host")?.to_owned())
 }

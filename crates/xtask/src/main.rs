@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's own checks, tests and benchmarks.
 
+mod bench;
 mod callgrind;
 mod clients;
 mod expected;
@@ -106,19 +107,7 @@ fn run(project: &Project, task: Task) -> Result<()> {
             conclude(&report)
         }
         Task::Fuzz { target, seconds } => fuzz::run(project, &target, seconds),
-        Task::Bench { arguments } => {
-            let build = [
-                "run",
-                "--release",
-                "--locked",
-                "--package",
-                "leveret-bench",
-                "--",
-            ];
-            let mut command = shell::cargo(&project.root, &build);
-            command.args(arguments);
-            shell::run(command)
-        }
+        Task::Bench { arguments } => bench::run(project, &arguments),
     }
 }
 

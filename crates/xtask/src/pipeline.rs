@@ -13,7 +13,7 @@ use crate::project::Project;
 use crate::report::{Ending, Outcome, Report, Suite};
 use crate::{callgrind, clients, fuzz, outcomes, shell, tidy};
 
-/// Long enough for each fuzz target to replay its corpus and find what is easily found.
+/// Long enough for each fuzz target to find what is easily found.
 const FUZZ_SECONDS: u64 = 10;
 
 /// Runs everything, or with `quick` what daily work needs, and prints the report.
@@ -39,7 +39,7 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
         smoke(project, &mut report);
     } else {
         docs(project, &mut report);
-        fuzz::replay(project, FUZZ_SECONDS, &mut report);
+        fuzz::explore(project, FUZZ_SECONDS, &mut report);
         step(&mut report, "callgrind", || callgrind::suite(project));
         real_clients(project, &mut report);
     }
