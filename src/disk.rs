@@ -52,7 +52,10 @@ impl Disk {
     pub fn open(path: &Path) -> Result<Self, DiskRefusal> {
         let made = !path.exists();
         std::fs::create_dir_all(path)?;
-        if made && let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
+        if made
+            && let Some(parent) = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
         {
             File::open(parent)?.sync_all()?;
         }
@@ -73,7 +76,11 @@ impl Disk {
         lock.set_len(0)?;
         // Only a hint for the message above: a full disk must not keep the broker from starting.
         drop(writeln!(lock, "{}", std::process::id()));
-        Ok(Self { directory: File::open(path)?, path: path.to_owned(), _lock: lock })
+        Ok(Self {
+            directory: File::open(path)?,
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 }
 
@@ -98,7 +105,10 @@ impl Vfs for Disk {
     }
 
     fn open(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path.join(name));
         Ok(Arc::new(DiskFile(file.map_err(failed)?)))
     }
 
@@ -152,6 +162,8 @@ impl VfsFile for DiskFile {
 
     fn sync(&self) -> Result<(), DiskError> {
         // A sync that finds no space has lost what it was to write: not the same as NoSpace.
-        self.0.sync_data().map_err(|error| DiskError::Failed(error.to_string()))
+        self.0
+            .sync_data()
+            .map_err(|error| DiskError::Failed(error.to_string()))
     }
 }

@@ -3,6 +3,7 @@
 mod clock;
 pub mod config;
 mod connection;
+pub mod disk;
 mod link;
 pub mod logging;
 pub mod process;

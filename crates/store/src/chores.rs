@@ -385,7 +385,7 @@ impl Journal {
         records
     }
 
-    /// No space: refuses messages. If it was a checkpoint that found none, gives a free segment back
+    /// No space: refuses messages. If a checkpoint found none, gives a free segment back
     /// to make room, unless it is the last.
     fn give_way(&self, make_room: bool) {
         let mut core = self.core.lock();

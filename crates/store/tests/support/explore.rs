@@ -12,18 +12,18 @@ use super::tiny;
 
 /// What an exploration found.
 #[derive(Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// Images seen, by fingerprint.
-    pub seen: HashSet<u64>,
+    pub(crate) seen: HashSet<u64>,
     /// Histories played.
-    pub histories: u64,
+    pub(crate) histories: u64,
     /// The first violation, with the seed that shows it.
-    pub violation: Option<String>,
+    pub(crate) violation: Option<String>,
 }
 
 /// Explores histories from `seed` on until `states` distinct crash states were checked or one is
 /// wrong.
-pub fn explore(seed: u64, states: usize, sabotage: Sabotage, deaf: Option<&str>) -> Report {
+pub(crate) fn explore(seed: u64, states: usize, sabotage: Sabotage, deaf: Option<&str>) -> Report {
     let mut report = Report::default();
     let config = tiny(sabotage);
     for n in 0.. {

@@ -11,22 +11,22 @@ use super::model::{Message, Model, Op, Visible};
 
 /// From this change on a crash must leave one of these states.
 #[derive(Clone, Debug)]
-pub struct Mark {
-    pub changes: usize,
-    pub allowed: Vec<usize>,
+pub(crate) struct Mark {
+    pub(crate) changes: usize,
+    pub(crate) allowed: Vec<usize>,
 }
 
 /// A history that was played.
-pub struct Played {
-    pub points: CrashPoints,
-    pub marks: Vec<Mark>,
-    pub states: Vec<Model>,
+pub(crate) struct Played {
+    pub(crate) points: CrashPoints,
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) states: Vec<Model>,
     /// What went wrong without any crash.
-    pub violation: Option<String>,
+    pub(crate) violation: Option<String>,
 }
 
 /// Plays `steps` random steps.
-pub fn play(seed: u64, steps: u64, config: &Config, deaf: Option<&str>) -> Played {
+pub(crate) fn play(seed: u64, steps: u64, config: &Config, deaf: Option<&str>) -> Played {
     let disk = SimDisk::new();
     if let Some(prefix) = deaf {
         disk.deafen(prefix);

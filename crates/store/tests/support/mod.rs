@@ -1,14 +1,14 @@
 //! Crash-point enumeration: random histories, a model of what must survive, crashes everywhere.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-pub mod explore;
-pub mod history;
-pub mod model;
+pub(crate) mod explore;
+pub(crate) mod history;
+pub(crate) mod model;
 
 use leveret_store::{Config, Sabotage};
 
 /// Sizes so small that a history of a few dozen commits recycles every segment.
-pub fn tiny(sabotage: Sabotage) -> Config {
+pub(crate) fn tiny(sabotage: Sabotage) -> Config {
     Config {
         segment_bytes: 16 << 10,
         first_segment_bytes: 12 << 10,

@@ -6,32 +6,32 @@ use leveret_store::{LaneId, MessageParts, Recovered, Scratch};
 
 /// The contents of a store.
 #[derive(Clone, Default, PartialEq, Debug)]
-pub struct Model {
-    pub lanes: BTreeMap<u32, Lane>,
-    pub gone: BTreeSet<u32>,
-    pub topology: BTreeMap<Vec<u8>, Vec<u8>>,
+pub(crate) struct Model {
+    pub(crate) lanes: BTreeMap<u32, Lane>,
+    pub(crate) gone: BTreeSet<u32>,
+    pub(crate) topology: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// One lane.
 #[derive(Clone, Default, PartialEq, Debug)]
-pub struct Lane {
-    pub live: BTreeMap<u64, Message>,
-    pub early: BTreeSet<u64>,
-    pub returned: BTreeMap<u64, u8>,
-    pub floor: u64,
+pub(crate) struct Lane {
+    pub(crate) live: BTreeMap<u64, Message>,
+    pub(crate) early: BTreeSet<u64>,
+    pub(crate) returned: BTreeMap<u64, u8>,
+    pub(crate) floor: u64,
 }
 
 /// One message; the number decides its bytes.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Message {
-    pub number: u64,
-    pub size: usize,
-    pub expiry_ms: Option<u64>,
+pub(crate) struct Message {
+    pub(crate) number: u64,
+    pub(crate) size: usize,
+    pub(crate) expiry_ms: Option<u64>,
 }
 
 /// One operation on a scratch.
 #[derive(Clone, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     Message(Vec<(u32, u64)>, Message),
     Settle(u32, u64),
     Returned(u32, u64, u8),
@@ -43,7 +43,7 @@ pub enum Op {
 
 impl Message {
     /// Its bytes.
-    pub fn body(&self) -> Vec<u8> {
+    pub(crate) fn body(&self) -> Vec<u8> {
         let mut body = self.number.to_le_bytes().to_vec();
         body.resize(self.size.max(8), self.number as u8);
         body
@@ -52,7 +52,7 @@ impl Message {
 
 impl Op {
     /// Gives the operation to a scratch.
-    pub fn record(&self, scratch: &mut Scratch) {
+    pub(crate) fn record(&self, scratch: &mut Scratch) {
         match self {
             Self::Message(targets, message) => {
                 let targets: Vec<_> = targets.iter().map(|(l, s)| (LaneId(*l), *s)).collect();
@@ -78,7 +78,7 @@ impl Op {
 
 impl Model {
     /// Makes an operation's change.
-    pub fn apply(&mut self, op: &Op) {
+    pub(crate) fn apply(&mut self, op: &Op) {
         match op {
             Op::Message(targets, message) => {
                 for (lane, seq) in targets {
@@ -137,7 +137,7 @@ impl Model {
     }
 
     /// What a store that was opened must show.
-    pub fn visible(&self) -> Visible {
+    pub(crate) fn visible(&self) -> Visible {
         let mut messages = BTreeMap::new();
         for (id, lane) in &self.lanes {
             for (seq, message) in &lane.live {
@@ -153,7 +153,7 @@ impl Model {
 
     /// The sequence number a lane must go on with, at least: settlements of messages that never
     /// arrived are on the disk, too.
-    pub fn next_min(&self, lane: u32) -> u64 {
+    pub(crate) fn next_min(&self, lane: u32) -> u64 {
         self.lanes.get(&lane).map_or(0, |lane| {
             let live = lane.live.keys().next_back().map_or(0, |seq| seq + 1);
             let early = lane.early.iter().next_back().map_or(0, |seq| seq + 1);
@@ -162,7 +162,7 @@ impl Model {
     }
 
     /// Only what a restart leaves: nothing is on its way any more.
-    pub fn restarted(mut self) -> Self {
+    pub(crate) fn restarted(mut self) -> Self {
         for lane in self.lanes.values_mut() {
             lane.early.clear();
             let live = &lane.live;
@@ -176,14 +176,14 @@ type Body = (Vec<u8>, Option<u64>, u8);
 
 /// What a store shows when it is opened.
 #[derive(Clone, Default, PartialEq, Debug)]
-pub struct Visible {
-    pub messages: BTreeMap<(u32, u64), Body>,
-    pub topology: BTreeMap<Vec<u8>, Vec<u8>>,
+pub(crate) struct Visible {
+    pub(crate) messages: BTreeMap<(u32, u64), Body>,
+    pub(crate) topology: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Visible {
     /// Takes everything out of a store that was opened; the lanes' next sequence numbers besides.
-    pub fn take(
+    pub(crate) fn take(
         recovered: Recovered,
     ) -> Result<(Self, leveret_store::Journal, BTreeMap<u32, u64>), String> {
         let mut messages = BTreeMap::new();
@@ -238,7 +238,7 @@ impl Visible {
     }
 
     /// The differences, for people.
-    pub fn difference(&self, other: &Self) -> String {
+    pub(crate) fn difference(&self, other: &Self) -> String {
         let mut text = String::new();
         for (key, value) in &self.messages {
             match other.messages.get(key) {
