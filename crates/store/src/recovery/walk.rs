@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use crate::checkpoint::Head;
-use crate::frame::{self, HEADER, Header, SEAL};
+use crate::frame::{self, BLOCK, HEADER, Header, SEAL};
 use crate::recovery::replay::{Body, State};
 use crate::recovery::scan::{Contents, Start};
 use crate::recovery::{OpenError, Unreadable};
@@ -74,7 +74,8 @@ impl<'a> Walk<'a> {
     /// Walks to the end. What is left in the returned queue is the unproven tail.
     pub(super) fn run(mut self) -> Result<(State, Head, VecDeque<Unproven>), OpenError> {
         self.contents.load(self.pool, self.head.slot)?;
-        loop {
+        // No chain is longer than the files: whatever is on the disk, this ends.
+        for _ in 0..=self.pool.bytes() / BLOCK {
             match self.next()? {
                 Next::Frame(header, chain) => self.accept(header, chain)?,
                 Next::Rot => {}

@@ -77,7 +77,12 @@ struct Player {
     durable: usize,
     shared: Arc<Mutex<Vec<Mark>>>,
     numbers: u64,
+    /// All messages have one size, so that stale blocks hold records where new ones would be.
+    uniform: bool,
 }
+
+/// A body whose third record in a frame begins at a block's boundary.
+const BLOCK_FITTING: usize = 1967;
 
 /// Notes the state that is durable when it is called.
 struct Announce {
@@ -117,10 +122,15 @@ impl Player {
                 allowed: vec![0],
             }])),
             numbers: 0,
+            uniform: seed % 5 == 4,
         })
     }
 
     fn step(&mut self) -> Result<(), String> {
+        if self.uniform && self.rng.one_in(2) {
+            self.commit()?;
+            return self.housekeep();
+        }
         match self.rng.below(40) {
             0..=13 => self.publish(),
             14..=20 => self.settle(),
@@ -144,6 +154,13 @@ impl Player {
 
     fn message(&mut self) -> Message {
         self.numbers += 1;
+        if self.uniform {
+            return Message {
+                number: self.numbers,
+                size: BLOCK_FITTING,
+                expiry_ms: None,
+            };
+        }
         let size = match self.rng.below(40) {
             0 => 20_000,
             1..=4 => 5_000,
