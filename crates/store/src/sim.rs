@@ -68,17 +68,13 @@ pub enum Change {
     SyncDir,
 }
 
-/// What a call of the disk is, for injecting failures into one kind.
+/// What a call of the disk is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Call {
-    /// `list`, `open`, `size`, `read_at`, `free_bytes`.
-    Read,
+enum Call {
     /// `create`, `write_at`.
     Write,
-    /// `sync`, `sync_dir`.
-    Sync,
-    /// `remove`.
-    Remove,
+    /// All others.
+    Other,
 }
 
 /// A failure to inject.
@@ -185,11 +181,13 @@ impl SimDisk {
         self.state.lock().deaf.push(prefix.to_owned());
     }
 
-    fn call(&self, _call: Call) -> Result<MutexGuard<'_, State>, DiskError> {
+    fn call(&self, call: Call) -> Result<MutexGuard<'_, State>, DiskError> {
         let mut state = self.state.lock();
         let number = state.calls;
         state.calls += 1;
         match &state.fault {
+            // Only what needs space can find none.
+            Some(fault) if fault.error == DiskError::NoSpace && call != Call::Write => Ok(state),
             Some(fault) if fault.at == number || (fault.for_ever && fault.at < number) => {
                 Err(fault.error.clone())
             }
@@ -224,11 +222,11 @@ fn len_of(content: impl AsRef<[u8]>) -> u64 {
 
 impl Vfs for SimDisk {
     fn list(&self) -> Result<Vec<String>, DiskError> {
-        Ok(self.call(Call::Read)?.names.keys().cloned().collect())
+        Ok(self.call(Call::Other)?.names.keys().cloned().collect())
     }
 
     fn open(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
-        let state = self.call(Call::Read)?;
+        let state = self.call(Call::Other)?;
         let number = *state.names.get(name).ok_or(DiskError::Missing)?;
         Ok(Arc::new(SimFile {
             disk: self.clone(),
@@ -255,14 +253,14 @@ impl Vfs for SimDisk {
     }
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
-        let mut state = self.call(Call::Remove)?;
+        let mut state = self.call(Call::Other)?;
         state.names.remove(name).ok_or(DiskError::Missing)?;
         state.trace.push(Change::Remove(name.to_owned()));
         Ok(())
     }
 
     fn sync_dir(&self) -> Result<(), DiskError> {
-        let mut state = self.call(Call::Sync)?;
+        let mut state = self.call(Call::Other)?;
         if !state.is_deaf(None) {
             state.trace.push(Change::SyncDir);
         }
@@ -270,7 +268,7 @@ impl Vfs for SimDisk {
     }
 
     fn free_bytes(&self) -> Result<u64, DiskError> {
-        let state = self.call(Call::Read)?;
+        let state = self.call(Call::Other)?;
         Ok(match state.capacity {
             0 => u64::MAX,
             capacity => capacity.saturating_sub(state.used()),
@@ -287,14 +285,14 @@ impl VfsFile for SimFile {
     fn size(&self) -> Result<u64, DiskError> {
         Ok(self
             .disk
-            .call(Call::Read)?
+            .call(Call::Other)?
             .files
             .get(self.number)
             .map_or(0, len_of))
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, DiskError> {
-        let state = self.disk.call(Call::Read)?;
+        let state = self.disk.call(Call::Other)?;
         let content = state.files.get(self.number).map_or(&[][..], Vec::as_slice);
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let rest = content.get(from..).unwrap_or(&[]);
@@ -325,7 +323,7 @@ impl VfsFile for SimFile {
     }
 
     fn sync(&self) -> Result<(), DiskError> {
-        let mut state = self.disk.call(Call::Sync)?;
+        let mut state = self.disk.call(Call::Other)?;
         if !state.is_deaf(Some(self.number)) {
             state.trace.push(Change::Sync(self.number));
         }

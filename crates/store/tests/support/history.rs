@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use leveret_store::sim::{CrashPoints, Rng, SimDisk};
-use leveret_store::{Config, Journal, Scratch, Store, Ticket, Waiter};
+use leveret_store::sim::{CrashPoints, Fault, Rng, SimDisk};
+use leveret_store::{Config, DiskError, Journal, Progress, Scratch, Store, Ticket, Waiter};
 use parking_lot::Mutex;
 
 use super::model::{Message, Model, Op, Visible};
@@ -58,6 +58,36 @@ pub(crate) fn play(seed: u64, steps: u64, config: &Config, deaf: Option<&str>) -
     }
 }
 
+/// Plays `steps` random steps, in which one call of the disk fails. An error ends the history;
+/// then nothing more may be announced.
+pub fn play_with_fault(seed: u64, steps: u64, config: &Config, fault: Fault) -> Played {
+    let disk = SimDisk::new();
+    disk.inject(Some(fault));
+    let mut played = Played {
+        points: disk.crash_points(),
+        marks: vec![Mark {
+            changes: 0,
+            allowed: vec![0],
+        }],
+        states: vec![Model::default()],
+        violation: None,
+    };
+    if let Ok(mut player) = Player::start(seed, disk.clone(), config) {
+        player.gentle = true;
+        for _ in 0..steps {
+            if let Err(failure) = player.step() {
+                played.violation = Some(player.still_silent().err().unwrap_or(failure));
+                break;
+            }
+        }
+        played.marks.clone_from(&player.shared.lock());
+        played.states = player.states;
+    }
+    played.points = disk.crash_points();
+    while played.points.advance() {}
+    played
+}
+
 /// A turn's operations that a connection has not submitted yet.
 type Turn = Vec<Op>;
 
@@ -79,6 +109,8 @@ struct Player {
     numbers: u64,
     /// All messages have one size, so that stale blocks hold records where new ones would be.
     uniform: bool,
+    /// The history injects no failures of its own.
+    gentle: bool,
 }
 
 /// A body whose third record in a frame begins at a block's boundary.
@@ -123,6 +155,7 @@ impl Player {
             }])),
             numbers: 0,
             uniform: seed % 5 == 4,
+            gentle: false,
         })
     }
 
@@ -297,12 +330,11 @@ impl Player {
 
     fn submit(&mut self, turn: Turn) {
         let mut scratch = Scratch::new();
-        for op in &turn {
-            op.record(&mut scratch);
-            self.model.apply(op);
+        turn.iter().for_each(|op| op.record(&mut scratch));
+        // A stopped journal refuses; the next step that asks for an answer says why.
+        if self.journal.submit(&mut scratch).is_ok() {
+            turn.iter().for_each(|op| self.model.apply(op));
         }
-        let submitted = self.journal.submit(&mut scratch);
-        assert!(submitted.is_ok(), "{submitted:?}");
     }
 
     fn allow(&self, allowed: Vec<usize>) {
@@ -315,9 +347,15 @@ impl Player {
     /// Commits, and notes that until it is announced either state may be left.
     fn commit(&mut self) -> Result<(), String> {
         let state = self.prepare();
-        self.journal.commit().map_err(|error| error.to_string())?;
-        self.durable = state;
-        Ok(())
+        // Without space the frame is kept and tried again.
+        for _ in 0..8 {
+            let progress = self.journal.commit().map_err(|error| error.to_string())?;
+            if progress != Progress::Stalled {
+                self.durable = state;
+                return Ok(());
+            }
+        }
+        Err("stalled for ever".to_owned())
     }
 
     fn prepare(&mut self) -> usize {
@@ -357,12 +395,15 @@ impl Player {
             self.journal
                 .checkpoint()
                 .map_err(|error| error.to_string())?;
-        } else if self.rng.one_in(2) {
+        } else if self.rng.one_in(2) && !self.gentle {
             self.die_in_a_commit();
         }
         let allowed = self.shared.lock().last().map(|mark| mark.allowed.clone());
-        let opened = Journal::open(Arc::new(self.disk.clone()), self.config.clone());
-        let opened = opened.map_err(|error| format!("reopen: {error}"))?;
+        let open = || Journal::open(Arc::new(self.disk.clone()), self.config.clone());
+        // An operator tries again once the disk works.
+        let opened = open()
+            .or_else(|_| open())
+            .map_err(|error| format!("reopen: {error}"))?;
         let (visible, journal, next) = Visible::take(opened)?;
         let found = allowed
             .unwrap_or_default()
@@ -402,10 +443,20 @@ impl Player {
         Ok(())
     }
 
+    /// A journal that has failed announces nothing any more.
+    fn still_silent(&self) -> Result<(), String> {
+        if self.journal.failure().is_none() {
+            return Ok(());
+        }
+        let before = self.journal.durable();
+        if self.journal.commit().is_ok() || self.journal.durable() != before {
+            return Err("announced after a failure".to_owned());
+        }
+        Ok(())
+    }
+
     /// A sync fails in a commit: the frame is in the page cache and may or may not be on the disk.
     fn die_in_a_commit(&mut self) {
-        use leveret_store::DiskError;
-        use leveret_store::sim::Fault;
         let at = self.disk.calls() + self.rng.below(3);
         let error = DiskError::Failed("injected".to_owned());
         self.prepare();

@@ -1,0 +1,169 @@
+//! Every bit of a small store flipped in turn: detected, or in bytes that mean nothing.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use leveret_store::sim::{Image, Rng, SimDisk};
+use leveret_store::{Damage, Journal, LaneId, MessageParts, Sabotage, Scratch, Store};
+
+use support::history;
+use support::model::Visible;
+use support::tiny;
+
+fn commit(journal: &Journal, fill: impl FnOnce(&mut Scratch)) {
+    let mut scratch = Scratch::new();
+    fill(&mut scratch);
+    journal.submit(&mut scratch).unwrap();
+    journal.commit().unwrap();
+}
+
+fn message(scratch: &mut Scratch, targets: &[(u32, u64)]) {
+    let targets: Vec<_> = targets
+        .iter()
+        .map(|(lane, seq)| (LaneId(*lane), *seq))
+        .collect();
+    let body = [targets[0].1 as u8; 40];
+    let parts = MessageParts {
+        route: b"\x02ex\x03key",
+        header: b"header",
+        body: &[&body],
+        expiry_ms: Some(9),
+    };
+    scratch.message(&targets, &parts);
+}
+
+/// Frames before and after a checkpoint, with everything a frame can hold.
+fn small_store() -> Image {
+    let disk = SimDisk::new();
+    let journal = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None))
+        .unwrap()
+        .journal;
+    commit(&journal, |scratch| {
+        (0..3).for_each(|seq| message(scratch, &[(1, seq)]));
+        scratch.topology(b"queue one", Some(b"durable"));
+    });
+    commit(&journal, |scratch| message(scratch, &[(1, 3), (2, 0)]));
+    journal.checkpoint().unwrap();
+    commit(&journal, |scratch| {
+        (4..7).for_each(|seq| message(scratch, &[(1, seq)]));
+        scratch.settle(LaneId(1), 1);
+        scratch.returned(LaneId(1), 2, 3);
+    });
+    commit(&journal, |scratch| {
+        scratch.reset(LaneId(2), 1);
+        scratch.topology(b"queue two", Some(b"durable"));
+    });
+    journal.cover().unwrap();
+    disk.image()
+}
+
+/// Opens an image; `Err` is a refusal.
+fn open(image: &Image) -> Result<(Visible, Vec<Damage>), String> {
+    let disk = Arc::new(SimDisk::from_image(image));
+    let mut opened =
+        Journal::open(disk, tiny(Sabotage::None)).map_err(|error| error.to_string())?;
+    let damage = std::mem::take(&mut opened.damage);
+    let (visible, _, _) = Visible::take(opened)?;
+    Ok((visible, damage))
+}
+
+/// What is missing must be named, unless what is lost is settlements or a frame's unreadable rest.
+fn judge(expected: &Visible, image: &Image, radius: usize) -> Result<&'static str, String> {
+    let Ok((found, damage)) = open(image) else {
+        return Ok("refused");
+    };
+    for (key, value) in &found.messages {
+        if expected
+            .messages
+            .get(key)
+            .is_some_and(|other| other.0 != value.0)
+        {
+            return Err(format!("{key:?} has another body"));
+        }
+    }
+    if found == *expected {
+        return Ok(if damage.is_empty() {
+            "dead"
+        } else {
+            "repaired"
+        });
+    }
+    if damage.is_empty() {
+        return Err(format!("unnoticed: {}", expected.difference(&found)));
+    }
+    let found_keys: BTreeSet<_> = found.messages.keys().collect();
+    let missing = expected
+        .messages
+        .keys()
+        .filter(|key| !found_keys.contains(key))
+        .count();
+    if missing > radius {
+        return Err(format!("{missing} messages for one bit: {damage:?}"));
+    }
+    Ok("named")
+}
+
+#[test]
+fn every_bit_is_checked_or_means_nothing() {
+    let image = small_store();
+    let (expected, damage) = open(&image).unwrap();
+    assert_eq!((expected.messages.len(), damage.len()), (6, 0));
+    let mut counts = std::collections::BTreeMap::new();
+    for (name, content) in &image.files {
+        for bit in 0..content.len() * 8 {
+            let mut flipped = image.clone();
+            flipped.files.get_mut(name).unwrap()[bit / 8] ^= 1 << (bit % 8);
+            match judge(&expected, &flipped, 4) {
+                Ok(verdict) => *counts.entry((name.clone(), verdict)).or_insert(0) += 1,
+                Err(wrong) => panic!("{name} bit {bit}: {wrong}"),
+            }
+        }
+    }
+    println!("{counts:?}");
+    let total = |verdict| {
+        counts
+            .iter()
+            .filter(|((_, v), _)| *v == verdict)
+            .map(|(_, n)| n)
+            .sum()
+    };
+    let (named, repaired, refused): (i32, i32, i32) =
+        (total("named"), total("repaired"), total("refused"));
+    assert!(
+        named > 1_000 && repaired > 1_000 && refused > 100,
+        "{counts:?}"
+    );
+}
+
+/// The same at random places of stores with a past: seals, recycled segments, several epochs.
+#[test]
+fn a_flipped_bit_in_a_used_store_is_not_unnoticed() {
+    let mut rng = Rng::new(3);
+    for seed in 0..120 {
+        let mut points = history::play(seed, 100, &tiny(Sabotage::None), None).points;
+        while points.advance() {}
+        let disk = SimDisk::from_image(&points.keep_all());
+        let journal = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None))
+            .unwrap()
+            .journal;
+        commit(&journal, |scratch| message(scratch, &[(700, 0)]));
+        journal.cover().unwrap();
+        let image = disk.image();
+        let expected = open(&image).unwrap().0;
+        for _ in 0..150 {
+            let mut flipped = image.clone();
+            let at = rng.below(flipped.files.len() as u64) as usize;
+            let content = flipped.files.values_mut().nth(at).unwrap();
+            if content.is_empty() {
+                continue;
+            }
+            let bit = rng.below(content.len() as u64 * 8) as usize;
+            content[bit / 8] ^= 1 << (bit % 8);
+            if let Err(wrong) = judge(&expected, &flipped, usize::MAX) {
+                panic!("seed {seed}, file {at} bit {bit}: {wrong}");
+            }
+        }
+    }
+}
