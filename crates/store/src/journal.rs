@@ -463,4 +463,103 @@ mod tests {
         assert_eq!(messages.iter().map(|m| m.0).collect::<Vec<_>>(), expected);
         assert!(messages.iter().all(|m| m.1 == [m.0 as u8; 900]));
     }
+
+    struct Wake(std::sync::mpsc::Sender<()>);
+
+    impl Waiter for Wake {
+        fn durable(&self) {
+            self.0.send(()).unwrap();
+        }
+    }
+
+    /// Several connections, a journal thread and a housekeeping thread, as in the binary.
+    #[test]
+    fn threads_commit_wake_and_end() {
+        let disk = SimDisk::new();
+        let opened = Journal::open(Arc::new(disk.clone()), tiny()).unwrap();
+        let journal = Arc::new(opened.journal);
+        let committer = journal.clone();
+        let thread = std::thread::spawn(move || while committer.turn().unwrap() {});
+        let keeper = journal.clone();
+        let chores = std::thread::spawn(move || {
+            while keeper.wait_for_chores(Duration::from_millis(50)) {
+                while keeper.housekeep().unwrap() {}
+            }
+        });
+        let connections: Vec<_> = (0..4_u32)
+            .map(|lane| {
+                let journal = journal.clone();
+                std::thread::spawn(move || {
+                    let (sender, woken) = std::sync::mpsc::channel();
+                    let mut scratch = Scratch::new();
+                    for seq in 0..100 {
+                        let parts = MessageParts {
+                            body: &[b"body"],
+                            ..Default::default()
+                        };
+                        scratch.message(&[(LaneId(lane), seq)], &parts);
+                        let ticket = journal.submit(&mut scratch).unwrap();
+                        journal.wake_at(ticket, Arc::new(Wake(sender.clone())));
+                        woken.recv_timeout(Duration::from_secs(20)).unwrap();
+                        assert!(journal.durable() >= ticket);
+                        scratch.settle(LaneId(lane), seq);
+                        journal.submit(&mut scratch).unwrap();
+                    }
+                })
+            })
+            .collect();
+        connections
+            .into_iter()
+            .for_each(|connection| connection.join().unwrap());
+        journal.close();
+        thread.join().unwrap();
+        chores.join().unwrap();
+        journal.checkpoint().unwrap();
+        assert_eq!(journal.staged_bytes(), 0);
+        let reopened = Journal::open(Arc::new(disk), tiny()).unwrap();
+        assert!(reopened.messages.is_empty() && reopened.damage.is_empty());
+        assert_eq!(reopened.lanes.len(), 4);
+    }
+
+    #[test]
+    fn without_a_sync_a_confirm_survives_the_process_only() {
+        let config = Config {
+            sync: crate::SyncPolicy::Os,
+            ..tiny()
+        };
+        let disk = SimDisk::new();
+        let open = |disk: &SimDisk| Journal::open(Arc::new(disk.clone()), config.clone()).unwrap();
+        let journal = open(&disk).journal;
+        let mut scratch = Scratch::new();
+        for seq in 0..40 {
+            message(&mut scratch, seq, &[7; 700]);
+            journal.submit(&mut scratch).unwrap();
+            assert_eq!(journal.commit(), Ok(Progress::Committed));
+        }
+        let mut points = disk.crash_points();
+        while points.advance() {}
+        assert_eq!(
+            open(&SimDisk::from_image(&points.keep_all()))
+                .messages
+                .len(),
+            40
+        );
+        assert!(
+            open(&SimDisk::from_image(&points.lose_all()))
+                .messages
+                .len()
+                < 40
+        );
+        for _ in 0..100 {
+            journal.housekeep().unwrap();
+        }
+        let mut points = disk.crash_points();
+        while points.advance() {}
+        assert_eq!(
+            open(&SimDisk::from_image(&points.lose_all()))
+                .messages
+                .len(),
+            40
+        );
+    }
 }

@@ -29,6 +29,7 @@ mod frame;
 mod journal;
 mod lanes;
 mod memory;
+mod probe;
 mod ranges;
 mod record;
 mod recovery;
@@ -43,6 +44,7 @@ mod vfs;
 pub use config::{Config, OnCorruption, SyncPolicy};
 pub use journal::{Journal, Progress, StoreFailure};
 pub use memory::{DelayedStore, InstantStore};
+pub use probe::{PLAUSIBLE_SYNC_NANOS, probe_sync};
 pub use recovery::{
     Damage, Messages, OpenError, Recovered, RecoveredLane, RecoveredMessage, Unreadable,
 };

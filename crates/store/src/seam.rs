@@ -1,5 +1,6 @@
 //! What the broker sees of a store: tickets, the durable watermark, and who is told about it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::Scratch;
@@ -26,6 +27,18 @@ pub enum StoreRefusal {
     /// One record is larger than the format can hold ([`Scratch::RECORD_BYTES_MAX`]).
     Oversize,
 }
+
+impl fmt::Display for StoreRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DiskFull => "the disk is full",
+            Self::Stopped => "the journal has stopped",
+            Self::Oversize => "a record is larger than the journal can hold",
+        })
+    }
+}
+
+impl std::error::Error for StoreRefusal {}
 
 /// Told once that a ticket is durable. Called on the journal's thread: it must not block.
 pub trait Waiter: Send + Sync {

@@ -61,9 +61,12 @@ fn small_store() -> Image {
 
 /// Opens an image; `Err` is a refusal.
 fn open(image: &Image) -> Result<(Visible, Vec<Damage>), String> {
+    open_with(image, Sabotage::None)
+}
+
+fn open_with(image: &Image, sabotage: Sabotage) -> Result<(Visible, Vec<Damage>), String> {
     let disk = Arc::new(SimDisk::from_image(image));
-    let mut opened =
-        Journal::open(disk, tiny(Sabotage::None)).map_err(|error| error.to_string())?;
+    let mut opened = Journal::open(disk, tiny(sabotage)).map_err(|error| error.to_string())?;
     let damage = std::mem::take(&mut opened.damage);
     let (visible, _, _) = Visible::take(opened)?;
     Ok((visible, damage))
@@ -166,4 +169,18 @@ fn a_flipped_bit_in_a_used_store_is_not_unnoticed() {
             }
         }
     }
+}
+
+/// A journal that ends at the first bad frame loses confirmed messages without a word.
+#[test]
+fn truncation_at_rot_would_be_noticed() {
+    let image = small_store();
+    let (expected, _) = open(&image).unwrap();
+    let unnoticed = (0..12 << 10).any(|byte: usize| {
+        let mut flipped = image.clone();
+        flipped.files.get_mut("journal-000001").unwrap()[byte] ^= 1;
+        let opened = open_with(&flipped, Sabotage::TruncateAtRot);
+        opened.is_ok_and(|(found, damage)| damage.is_empty() && found != expected)
+    });
+    assert!(unnoticed);
 }

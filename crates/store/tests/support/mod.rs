@@ -1,5 +1,5 @@
 //! Crash-point enumeration: random histories, a model of what must survive, crashes everywhere.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub(crate) mod explore;
 pub(crate) mod history;
