@@ -165,7 +165,7 @@ fn restart(directory: &Path) -> Result<(), Failure> {
     })?;
     let wall = begun.elapsed().as_secs_f64();
     println!(
-        "{count} messages ({bytes} B), {lanes} lanes, {topology} keys: open {:.0} ms, with messages \
+        "{count} messages of {bytes} B, {lanes} lanes, {topology} keys: open {:.0} ms, with them \
          {:.0} ms",
         known * 1e3,
         wall * 1e3

@@ -3,6 +3,7 @@
 mod bench;
 mod callgrind;
 mod clients;
+mod crash;
 mod expected;
 mod fuzz;
 mod install;
@@ -66,6 +67,15 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Crashes random histories of the store everywhere and recovers
+    Crash {
+        /// How many distinct crash states
+        #[arg(long, default_value_t = 1_000_000)]
+        states: u64,
+        /// The first history
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Builds the load generator and runs it with the arguments that follow
     Bench {
         /// For the load generator; `--help` lists them
@@ -107,6 +117,7 @@ fn run(project: &Project, task: Task) -> Result<()> {
             conclude(&report)
         }
         Task::Fuzz { target, seconds } => fuzz::run(project, &target, seconds),
+        Task::Crash { states, seed } => crash::run(project, states, seed),
         Task::Bench { arguments } => bench::run(project, &arguments),
     }
 }

@@ -1,0 +1,29 @@
+//! Crash-point enumeration of the store, for as many states as asked.
+
+use anyhow::Result;
+
+use crate::project::Project;
+use crate::shell;
+
+/// Builds the store's explorer with optimisation and lets it run.
+///
+/// # Errors
+/// It cannot be built, or it found a crash that loses something.
+pub(crate) fn run(project: &Project, states: u64, seed: u64) -> Result<()> {
+    let (states, seed) = (states.to_string(), seed.to_string());
+    let arguments = [
+        &[
+            "run",
+            "--release",
+            "-q",
+            "-p",
+            "leveret-store",
+            "--example",
+            "crash",
+            "--",
+        ][..],
+        &["--states", &states, "--seed", &seed],
+    ]
+    .concat();
+    shell::run(shell::cargo(&project.root, &arguments))
+}
