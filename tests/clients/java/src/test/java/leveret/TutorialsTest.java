@@ -106,14 +106,14 @@ class TutorialsTest {
             }
           };
       Thread serving = new Thread(() -> serve(service));
+      // It ends with the server's connection.
+      serving.setDaemon(true);
       serving.start();
       String replies = client.queue();
       RpcClientParams parameters =
           new RpcClientParams().channel(client.channel).exchange("").routingKey(requests);
       RpcClient caller = new RpcClient(parameters.replyTo(replies).timeout(15_000));
       assertEquals("answer to seven", caller.stringCall("seven"));
-      service.close();
-      serving.join();
     }
   }
 
