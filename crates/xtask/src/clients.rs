@@ -51,14 +51,14 @@ enum Language {
 }
 
 const CLIENTS: &[Client] = &[
-    Client {
-        name: "lapin",
-        language: Language::Rust,
-    },
-    Client {
-        name: "pika",
-        language: Language::Python("test_pika"),
-    },
+    Client::new("lapin", Language::Rust),
+    Client::new("pika", Language::Python("test_pika")),
+    Client::new("aio-pika", Language::Python("test_aio_pika")),
+    Client::new("kombu", Language::Python("test_kombu")),
+    Client::new("celery", Language::Python("test_celery")),
+    Client::new("amqplib", Language::JavaScript),
+    Client::new("amqp091-go", Language::Go),
+    Client::new("java", Language::Java),
 ];
 
 /// Every client, or the one called `name`.
@@ -96,6 +96,10 @@ pub(crate) fn run(
 }
 
 impl Client {
+    const fn new(name: &'static str, language: Language) -> Self {
+        Self { name, language }
+    }
+
     fn run(
         &self,
         project: &Project,
@@ -204,7 +208,7 @@ impl Client {
         let modules = install::node(&self.work(project, "npm"), &folder)?;
         let mut command = Command::new("node");
         command
-            .args(["--test", "--test-reporter=tap"])
+            .args(["--test", "--test-timeout=60000", "--test-reporter=tap"])
             .current_dir(folder);
         command.env("NODE_PATH", modules);
         Ok(command)

@@ -168,7 +168,8 @@ fn test_program(message: &Value) -> Option<TestProgram> {
     }
     let manifest = PathBuf::from(message["manifest_path"].as_str()?);
     let package = manifest.parent()?.to_path_buf();
-    let folder = package.file_name()?.to_string_lossy().into_owned();
+    let id = message["package_id"].as_str()?;
+    let folder = package_name(id)?;
     let target = message["target"]["name"].as_str()?;
     let name = match message["target"]["kind"][0].as_str()? {
         "lib" => format!("unit {folder}"),
@@ -180,6 +181,17 @@ fn test_program(message: &Value) -> Option<TestProgram> {
         package,
         executable: executable.into(),
     })
+}
+
+/// The name in `path+file:///…/crates/codec#leveret-codec@0.1.0`, or `…/crates/xtask#0.1.0`, where
+/// the folder bears it.
+fn package_name(id: &str) -> Option<String> {
+    let (path, version) = id.rsplit_once('#')?;
+    let name = match version.split_once('@') {
+        Some((name, _)) => name,
+        None => path.rsplit('/').next()?,
+    };
+    Some(name.to_owned())
 }
 
 fn docs(project: &Project, report: &mut Report) {
@@ -215,5 +227,18 @@ fn smoke(project: &Project, report: &mut Report) {
         let broker = Broker::Leveret(project.target.join("debug/leveret"));
         let pika = clients::select(Some("pika")).unwrap_or_default();
         clients::run(project, &broker, &pika, Extent::Smoke, report);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_named_as_cargo_names_them() {
+        let named = "path+file:///work/crates/codec#leveret-codec@0.1.0";
+        assert_eq!(package_name(named).as_deref(), Some("leveret-codec"));
+        let plain = "path+file:///work/crates/xtask#0.1.0";
+        assert_eq!(package_name(plain).as_deref(), Some("xtask"));
     }
 }

@@ -18,6 +18,8 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// Where Debian puts RabbitMQ's own scripts; its wrapper in `/usr/sbin` insists on another user.
 const RABBITMQ: &str = "/usr/lib/rabbitmq/bin";
 
+const MAPPER_PORT: &str = "ERL_EPMD_PORT";
+
 /// A running broker that this program started.
 pub(crate) struct Server {
     /// Where clients connect.
@@ -26,6 +28,8 @@ pub(crate) struct Server {
     pub(crate) alarm: Option<(String, String)>,
     child: Child,
     folder: PathBuf,
+    /// Erlang's port mapper leaves the process group and has to be stopped by its port.
+    mapper_port: Option<String>,
 }
 
 impl Server {
@@ -65,7 +69,10 @@ impl Server {
             format!("{words} {RABBITMQ}/rabbitmqctl -q set_vm_memory_high_watermark {watermark}")
         };
         let alarm = (control("0.00001"), control("0.4"));
-        Self::start(command, folder, port, Some(alarm))
+        let mut server = Self::start(command, folder, port, Some(alarm))?;
+        let mut named = settings.into_iter();
+        server.mapper_port = named.find_map(|(name, port)| (name == MAPPER_PORT).then_some(port));
+        Ok(server)
     }
 
     /// Whether it still runs.
@@ -100,6 +107,7 @@ impl Server {
             alarm,
             child,
             folder: folder.to_path_buf(),
+            mapper_port: None,
         };
         let deadline = Instant::now() + START_TIME_MAX;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -121,6 +129,10 @@ impl Drop for Server {
         }
         shell::signal(self.child.id(), "KILL");
         let _ = self.child.wait();
+        if let Some(port) = &self.mapper_port {
+            let mut stop = Command::new("epmd");
+            let _ = stop.arg("-kill").env(MAPPER_PORT, port).output();
+        }
     }
 }
 
@@ -133,7 +145,7 @@ fn rabbitmq_settings(folder: &Path, port: u16) -> Result<Vec<(&'static str, Stri
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
         ("RABBITMQ_NODE_PORT", port.to_string()),
         ("RABBITMQ_DIST_PORT", free_port()?.to_string()),
-        ("ERL_EPMD_PORT", free_port()?.to_string()),
+        (MAPPER_PORT, free_port()?.to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
         ("RABBITMQ_MNESIA_BASE", inside("data")),
         ("RABBITMQ_LOG_BASE", inside("logs")),

@@ -1,0 +1,140 @@
+package leveret;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import com.rabbitmq.client.AMQP;
+import com.rabbitmq.client.Delivery;
+import com.rabbitmq.client.MessageProperties;
+import com.rabbitmq.client.RpcClient;
+import com.rabbitmq.client.RpcClientParams;
+import com.rabbitmq.client.RpcServer;
+import java.util.Map;
+import java.util.TreeSet;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+/** RabbitMQ's seven tutorials, as users of the Java client write them. */
+@Timeout(60)
+class TutorialsTest {
+  @Test
+  void helloWorld() throws Exception {
+    try (Peer peer = new Peer()) {
+      String queue = peer.queue();
+      peer.publish("", queue, "Hello World!");
+      assertEquals("Hello World!", peer.consume(queue).bodies(1));
+    }
+  }
+
+  @Test
+  void workQueues() throws Exception {
+    try (Peer producer = new Peer(); Peer one = new Peer(); Peer two = new Peer()) {
+      String queue = Peer.name("task");
+      producer.channel.queueDeclare(queue, true, false, false, Map.of());
+      for (int number = 0; number < 6; number++) {
+        producer.publish("", queue, "" + number, MessageProperties.PERSISTENT_TEXT_PLAIN);
+      }
+      one.channel.basicQos(1);
+      two.channel.basicQos(1);
+      Peer.Inbox first = one.consume(queue);
+      Peer.Inbox second = two.consume(queue);
+      TreeSet<String> done = new TreeSet<>();
+      for (int round = 0; round < 3; round++) {
+        Delivery delivery = first.next();
+        done.add(Peer.text(delivery.getBody()));
+        one.channel.basicAck(delivery.getEnvelope().getDeliveryTag(), false);
+        delivery = second.next();
+        done.add(Peer.text(delivery.getBody()));
+        two.channel.basicAck(delivery.getEnvelope().getDeliveryTag(), false);
+      }
+      assertEquals("[0, 1, 2, 3, 4, 5]", done.toString());
+      producer.channel.queueDelete(queue);
+    }
+  }
+
+  @Test
+  void publishSubscribe() throws Exception {
+    try (Peer peer = new Peer()) {
+      String logs = peer.exchange("fanout");
+      String one = peer.bound(logs, "");
+      String two = peer.bound(logs, "");
+      peer.publish(logs, "", "info");
+      assertEquals("info", peer.drain(one));
+      assertEquals("info", peer.drain(two));
+    }
+  }
+
+  @Test
+  void routing() throws Exception {
+    try (Peer peer = new Peer()) {
+      String logs = peer.exchange("direct");
+      String errors = peer.bound(logs, "error");
+      String all = peer.bound(logs, "error");
+      peer.channel.queueBind(all, logs, "info");
+      for (String key : new String[] {"info", "error", "debug"}) {
+        peer.publish(logs, key, key);
+      }
+      assertEquals("error", peer.drain(errors));
+      assertEquals("info error", peer.drain(all));
+    }
+  }
+
+  @Test
+  void topics() throws Exception {
+    try (Peer peer = new Peer()) {
+      String logs = peer.exchange("topic");
+      String everything = peer.bound(logs, "#");
+      String oneWord = peer.bound(logs, "kern.*");
+      String anyWords = peer.bound(logs, "kern.#");
+      for (String key : new String[] {"kern.critical", "kern", "app.critical"}) {
+        peer.publish(logs, key, key);
+      }
+      assertEquals("kern.critical kern app.critical", peer.drain(everything));
+      assertEquals("kern.critical", peer.drain(oneWord));
+      assertEquals("kern.critical kern", peer.drain(anyWords));
+    }
+  }
+
+  @Test
+  void rpc() throws Exception {
+    try (Peer server = new Peer(); Peer client = new Peer()) {
+      String requests = server.queue();
+      RpcServer service =
+          new RpcServer(server.channel, requests) {
+            @Override
+            public byte[] handleCall(byte[] body, AMQP.BasicProperties reply) {
+              return ("answer to " + Peer.text(body)).getBytes();
+            }
+          };
+      Thread serving = new Thread(() -> serve(service));
+      // It ends with the server's connection.
+      serving.setDaemon(true);
+      serving.start();
+      String replies = client.queue();
+      RpcClientParams parameters =
+          new RpcClientParams().channel(client.channel).exchange("").routingKey(requests);
+      RpcClient caller = new RpcClient(parameters.replyTo(replies).timeout(15_000));
+      assertEquals("answer to seven", caller.stringCall("seven"));
+    }
+  }
+
+  private static void serve(RpcServer service) {
+    try {
+      service.mainloop();
+    } catch (Exception ended) {
+      throw new IllegalStateException(ended);
+    }
+  }
+
+  @Test
+  void publisherConfirms() throws Exception {
+    try (Peer peer = new Peer()) {
+      String queue = peer.queue();
+      peer.channel.confirmSelect();
+      for (int number = 0; number < 500; number++) {
+        peer.publish("", queue, "x");
+      }
+      peer.channel.waitForConfirmsOrDie(15_000);
+      assertEquals(500, peer.channel.messageCount(queue));
+    }
+  }
+}
