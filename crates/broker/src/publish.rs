@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use leveret_codec::{
-    ConfirmSelect, ConfirmSelectOk, Properties, SoftCode, ack, basic_return, content,
-    delivery_mode, flag, has_property, nack,
+    ConfirmSelect, ConfirmSelectOk, Properties, RawTable, SoftCode, ack, basic_return, content,
+    decode_header, delivery_mode, flag, has_property, nack,
 };
 use leveret_queue::{Message, MessageBody};
 use leveret_record::{Blob, resident_bytes};
@@ -92,6 +92,9 @@ impl Core {
         let inspected = self
             .inspect(one, publish)
             .map_err(|refusal| self.fault(one, refusal))?;
+        let visible = without_blind_copies(publish.header);
+        let header = visible.as_deref().unwrap_or(publish.header);
+        let one = &Publishes::one(one.channel, one.route, Publish { header, ..publish });
         match inspected {
             Some(route) => self.publish_to(&route, one, blob),
             None => {
@@ -336,6 +339,21 @@ impl Load<'_> {
         }
         targets.clear();
     }
+}
+
+/// The content header without `BCC`, if it has one: receivers must not see it.
+fn without_blind_copies(header: &[u8]) -> Option<Vec<u8>> {
+    let mut properties = Properties::decode(header).ok()?;
+    let headers = properties
+        .headers
+        .filter(|headers| headers.get(b"BCC").is_some())?;
+    let mut table = headers.to_table();
+    table.remove(b"BCC");
+    let table = table.encoded();
+    properties.headers = RawTable::parse(&table).ok();
+    let mut visible = Vec::with_capacity(header.len());
+    properties.encode(decode_header(header).ok()?.body_size, &mut visible);
+    Some(visible)
 }
 
 /// Encodes one confirm.

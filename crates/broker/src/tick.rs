@@ -53,6 +53,10 @@ impl Ticker {
         if quiet_ms >= interval_ms / 2 {
             self.work
                 .reply(&mut outlet, |out| out.extend_from_slice(&HEARTBEAT));
+            // Its own bytes are not traffic: the next one is due whether or not they are written.
+            peer.wrote
+                .store(written + HEARTBEAT.len() as u64, Ordering::Relaxed);
+            peer.wrote_ms.store(now_ms, Ordering::Relaxed);
         }
         let silent_ms = now_ms.saturating_sub(peer.received_ms.load(Ordering::Relaxed));
         if silent_ms > SILENT_INTERVALS * interval_ms {
