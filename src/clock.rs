@@ -11,9 +11,5 @@ pub(crate) fn now_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    let latest = LATEST.load(Ordering::Relaxed);
-    if now > latest {
-        LATEST.store(now, Ordering::Relaxed);
-    }
-    now.max(latest)
+    LATEST.fetch_max(now, Ordering::Relaxed).max(now)
 }

@@ -94,12 +94,12 @@ impl Link {
                 return Flushed::Everything;
             };
             ROOM.with_borrow_mut(|(work, starved)| {
-                let more = outlet.lock().end_flush(pending, starved);
+                // What came in meanwhile is taken by the next round.
+                outlet.lock().end_flush(pending, starved);
                 if !starved.is_empty() {
                     resume(starved, work);
                     work.wake();
                 }
-                more
             });
             if full {
                 return Flushed::SocketFull;

@@ -2,7 +2,10 @@
 
 mod support;
 
-use leveret_codec::{ConnectionCloseOk, Method, PROTOCOL_HEADER, QueueDeclare, TABLE_DEPTH_MAX};
+use leveret_codec::{
+    ConfirmSelect, ConnectionCloseOk, ConnectionUpdateSecret, Method, PROTOCOL_HEADER,
+    QueueDeclare, TABLE_DEPTH_MAX,
+};
 use support::{FRAME_MAX, Server, declare, encode, leveret, message, nested_table, raw_frame};
 
 /// The type of a method frame.
@@ -230,4 +233,52 @@ fn an_unknown_setting_exits_with_2() {
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("amqp.heartbeats"), "{error}");
     assert!(error.contains("did you mean"), "{error}");
+}
+
+#[test]
+fn publishes_are_refused_while_messages_fill_memory_and_taken_again_after() {
+    let server = Server::start_with(&["limits.resident_bytes=1048576"]);
+    let mut peer = server.login();
+    peer.declare(1, "full");
+    peer.method(1, ConfirmSelect { nowait: false });
+    peer.expect(1, "confirm.select-ok");
+    let body = vec![7; 256 * 1024];
+    let parts: Vec<&[u8]> = body.chunks(100_000).collect();
+    let size = u64::try_from(body.len()).unwrap();
+    let mut stored = 0;
+    let refused = (0..20).any(|_| {
+        peer.send(&message(1, "full", size, &parts).concat());
+        let refused = peer.next().method().name() == "basic.nack";
+        stored += usize::from(!refused);
+        refused
+    });
+    assert!(refused, "5 MiB do not fit into 1 MiB");
+    assert!((3..=6).contains(&stored), "{stored} of 256 KiB were taken");
+    for _ in 0..stored {
+        assert_eq!(peer.get(1, "full"), body);
+    }
+    peer.send(&message(1, "full", 5, &[b"again"]).concat());
+    peer.expect(1, "basic.ack");
+}
+
+#[test]
+fn a_new_secret_must_let_the_user_in() {
+    let server = Server::start();
+    let mut peer = server.login();
+    peer.method(
+        0,
+        ConnectionUpdateSecret {
+            new_secret: b"guest",
+            reason: b"",
+        },
+    );
+    peer.expect(0, "connection.update-secret-ok");
+    peer.method(
+        0,
+        ConnectionUpdateSecret {
+            new_secret: b"stolen",
+            reason: b"",
+        },
+    );
+    peer.expect_close(530, "New secret was refused");
 }

@@ -32,7 +32,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With settings, each as `section.key=value`.
+    pub(crate) fn start_with(settings: &[&str]) -> Self {
         let mut child = leveret()
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .args(["--set", r#"amqp.listen=["127.0.0.1:0"]"#])
             .args(["--log-format", "json"])
             .stderr(Stdio::piped())

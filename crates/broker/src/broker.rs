@@ -187,7 +187,7 @@ impl Broker {
         Arc::clone(
             vhosts
                 .entry(name.into())
-                .or_insert_with(|| Arc::new(Vhost::new(name))),
+                .or_insert_with(|| Arc::new(Vhost::new(name, self.config.seed))),
         )
     }
 
@@ -246,12 +246,11 @@ pub(crate) fn stopping() -> Fault {
 }
 
 fn server_properties(config: &BrokerConfig) -> Table {
-    const CAPABILITIES: [&str; 8] = [
+    const CAPABILITIES: [&str; 7] = [
         "publisher_confirms",
         "exchange_exchange_bindings",
         "basic.nack",
         "consumer_cancel_notify",
-        "connection.blocked",
         "consumer_priorities",
         "authentication_failure_close",
         "per_consumer_qos",

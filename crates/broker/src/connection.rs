@@ -321,7 +321,8 @@ impl Core {
 
     /// Hands the turn's records to the store, confirms what needs no waiting, flushes.
     fn end_turn(&mut self) {
-        if !self.work.journal.is_empty() {
+        if !self.work.journal.is_empty() || !self.confirming.is_empty() {
+            // Also with nothing to record: publishes of this turn then wait for nothing.
             self.submit();
         }
         if !self.confirming.is_empty() {
@@ -420,10 +421,7 @@ impl Core {
             Method::TxSelect(_) | Method::TxCommit(_) | Method::TxRollback(_) => {
                 Err(Refusal::NotImplemented("tx class".into()))
             }
-            Method::ConnectionUpdateSecret(_) => {
-                self.reply(0, leveret_codec::ConnectionUpdateSecretOk {});
-                Ok(())
-            }
+            Method::ConnectionUpdateSecret(update) => self.update_secret(update.new_secret),
             Method::BasicCancelOk(_) | Method::ChannelFlowOk(_) => Ok(()),
             ref other => Err(Refusal::Unexpected(other.name())),
         }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use leveret_codec::{HardCode, RawTable, ValueRef};
+use leveret_codec::{ConnectionUpdateSecretOk, HardCode, RawTable, ValueRef};
 use leveret_session::Fault;
 
 use crate::access::Denied;
 use crate::connection::Core;
+use crate::refusal::Refusal;
 
 /// Clients of this product change prefetch while they consume and expect it to take effect.
 const LIVE_PREFETCH_PRODUCT: &[u8] = b"py-amqp";
@@ -69,6 +70,19 @@ impl Core {
             .and_then(|value| value.as_str_bytes());
         self.live_prefetch = product == Some(LIVE_PREFETCH_PRODUCT);
         *self.peer.client_properties.lock() = properties.to_table();
+    }
+
+    /// `connection.update-secret`: the new secret must let the user in as a login would.
+    pub(crate) fn update_secret(&mut self, secret: &[u8]) -> Result<(), Refusal> {
+        let user = self.peer.user.lock().clone();
+        let allowed = self
+            .broker
+            .access
+            .read()
+            .login(&user, secret, self.peer.loopback);
+        allowed.map_err(|_| Refusal::SecretRefused)?;
+        self.reply(0, ConnectionUpdateSecretOk {});
+        Ok(())
     }
 
     /// Enters a virtual host.

@@ -165,7 +165,7 @@ impl Core {
             return;
         };
         let refused = if route.cells.is_empty() { 0 } else { refused };
-        count(confirms, batch.len(), refused, self_mark(route));
+        count(confirms, batch.len(), refused, mark(route));
         if !std::mem::replace(&mut state.confirming, true) {
             self.confirming.push(batch.channel);
         }
@@ -200,7 +200,7 @@ impl Core {
 }
 
 /// Whether the store has a say in when these publishes may be confirmed.
-fn self_mark(route: &Route) -> u64 {
+fn mark(route: &Route) -> u64 {
     if route.cells.iter().any(|cell| cell.lane.is_some()) {
         UNSUBMITTED
     } else {

@@ -61,6 +61,8 @@ pub enum Refusal {
     UnknownDeliveryTag(u64),
     /// A consumer tag is in use on the channel.
     ConsumerTagInUse(String),
+    /// `connection.update-secret` with a secret that would not let the user in.
+    SecretRefused,
     /// A limit of the broker is reached.
     Limit(String),
     /// Any other failed precondition, in RabbitMQ's words.
@@ -156,6 +158,10 @@ impl Refusal {
                 HardCode::NotAllowed,
                 format!("attempt to reuse consumer tag '{tag}'"),
             ),
+            Self::SecretRefused => (
+                HardCode::NotAllowed,
+                "New secret was refused by one of the backends".into(),
+            ),
             Self::NotImplemented(text) => (HardCode::NotImplemented, text),
             Self::Unexpected(method) => (
                 HardCode::CommandInvalid,
@@ -195,7 +201,6 @@ pub(crate) fn from_router(refused: Refused, name: &str) -> Refusal {
         Refused::Reserved(name) => Refusal::ReservedName("exchange", name),
         Refused::SystemExchange(name) => Refusal::SystemExchange(name),
         Refused::InUse(name) => Refusal::InUse("exchange", name),
-        Refused::UnknownKind(kind) => Refusal::UnknownExchangeType(kind),
         Refused::ArgumentType { argument, kind } => Refusal::InvalidArgument {
             argument: argument.into(),
             kind: "exchange",

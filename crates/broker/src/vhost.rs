@@ -18,10 +18,10 @@ pub struct Vhost {
 }
 
 impl Vhost {
-    pub(crate) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str, seed: u64) -> Self {
         Self {
             name: name.into(),
-            directory: RwLock::new(Directory::new()),
+            directory: RwLock::new(Directory::new(seed)),
         }
     }
 
@@ -42,9 +42,9 @@ pub struct Directory {
 }
 
 impl Directory {
-    fn new() -> Self {
+    fn new(seed: u64) -> Self {
         Self {
-            router: Router::new(),
+            router: Router::with_seed(seed),
             queues: HashMap::new(),
             cells: Vec::new(),
             free: Vec::new(),

@@ -26,8 +26,6 @@ pub enum Refused {
     SystemExchange(String),
     /// 406: the exchange has bindings and `if_unused` was set.
     InUse(String),
-    /// 406: no such exchange type.
-    UnknownKind(String),
     /// 406: an argument of a new exchange has the wrong type.
     ArgumentType {
         /// The argument's name.

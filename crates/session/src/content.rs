@@ -13,7 +13,7 @@ use crate::fault::Fault;
 
 /// Reserved for a body at once; the rest grows as it is received, so that an announcement alone
 /// costs nothing.
-const RESERVE_BYTES: usize = 128 * 1024;
+const RESERVE_BYTES: usize = 4 * 1024;
 const BASIC_CLASS: u16 = 60;
 
 /// A message put together from several reads.
@@ -111,6 +111,7 @@ impl Content {
             let text = "content body frame is longer than what remains of the announced size";
             return Err(Fault::connection(HardCode::FrameError, text, (0, 0)));
         };
+        make_room(&mut message.body, payload.len(), *remaining);
         message.body.extend_from_slice(payload);
         *remaining = left;
         if left > 0 {
@@ -135,6 +136,50 @@ impl Content {
     }
 }
 
+/// Doubles the body's memory when it is full, but never beyond the `remaining` bytes to come.
+fn make_room(body: &mut Vec<u8>, wanted: usize, remaining: u64) {
+    if body.capacity() - body.len() < wanted {
+        let remaining = usize::try_from(remaining).unwrap_or(usize::MAX);
+        body.reserve_exact(wanted.max(body.len()).min(remaining));
+    }
+}
+
 pub(crate) fn unexpected(text: &str) -> Fault {
     Fault::connection(HardCode::UnexpectedFrame, text, (0, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_takes_memory_as_it_is_received_and_no_more_than_announced() {
+        let mut raw = vec![0, 60, 0, 0];
+        raw.extend_from_slice(&300_000u64.to_be_bytes());
+        raw.extend_from_slice(&[0, 0]);
+        let header = leveret_codec::decode_header(&raw).unwrap();
+        let mut content = Content::Header {
+            route: vec![0, 0],
+            mandatory: false,
+        };
+        assert_eq!(content.header(&header), Ok(None));
+        let held = |content: &Content| match content {
+            Content::Body { message, .. } => message.body.capacity(),
+            _ => 0,
+        };
+        assert!(
+            held(&content) <= RESERVE_BYTES,
+            "an announcement alone costs next to nothing"
+        );
+        for received in 1..3 {
+            assert_eq!(content.body(&[7; 100_000]), Ok(None));
+            assert!(held(&content) <= received * 200_000);
+        }
+        let message = content.body(&[7; 100_000]).unwrap().unwrap();
+        assert_eq!(
+            (message.body.len(), message.body.capacity()),
+            (300_000, 300_000)
+        );
+        assert!(content.is_idle());
+    }
 }
