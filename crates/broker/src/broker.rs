@@ -246,11 +246,14 @@ pub(crate) fn stopping() -> Fault {
 }
 
 fn server_properties(config: &BrokerConfig) -> Table {
-    const CAPABILITIES: [&str; 7] = [
+    // connection.blocked is claimed although nothing is ever blocked yet: py-amqp looks for a dead
+    // connection before each publish only where it is, and would lose messages without a sign.
+    const CAPABILITIES: [&str; 8] = [
         "publisher_confirms",
         "exchange_exchange_bindings",
         "basic.nack",
         "consumer_cancel_notify",
+        "connection.blocked",
         "consumer_priorities",
         "authentication_failure_close",
         "per_consumer_qos",

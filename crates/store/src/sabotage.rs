@@ -4,8 +4,13 @@ use crate::Config;
 
 /// One broken rule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    not(feature = "sabotage"),
+    expect(unreachable_pub, reason = "public only for the tests that ask for it")
+)]
 pub enum Sabotage {
     /// Nothing is broken.
+    #[cfg(feature = "sabotage")]
     None,
     /// A commit is announced before its frame is written.
     WatermarkFirst,
