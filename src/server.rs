@@ -17,7 +17,7 @@ use crate::connection::{Patience, serve};
 use crate::process::{StopSignals, memory_limit, raise_descriptor_limit};
 
 const BACKLOG: u32 = 4096;
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(Ticker::INTERVAL_MS);
 /// After a failed accept: descriptors have run out, and one may come free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const DRAIN_CHECK: Duration = Duration::from_millis(10);

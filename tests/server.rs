@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use leveret_codec::{
     ConfirmSelect, ConnectionCloseOk, ConnectionUpdateSecret, Method, PROTOCOL_HEADER,
     QueueDeclare, TABLE_DEPTH_MAX,
@@ -281,4 +283,14 @@ fn a_new_secret_must_let_the_user_in() {
         },
     );
     peer.expect_close(530, "New secret was refused");
+}
+
+/// Go's client hangs up after one and a half intervals of silence.
+#[test]
+fn the_shortest_heartbeats_are_sent_in_time() {
+    let server = Server::start();
+    let mut peer = server.login_with_heartbeat(1);
+    // Until just before the broker, which hears nothing, takes the client for dead.
+    let silence = peer.longest_silence(Duration::from_millis(1900));
+    assert!(silence < Duration::from_millis(1400), "{silence:?}");
 }

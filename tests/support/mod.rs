@@ -70,8 +70,13 @@ impl Server {
 
     /// A connection that is logged in, with channels 1 and 2 open.
     pub(crate) fn login(&self) -> Client {
+        self.login_with_heartbeat(0)
+    }
+
+    /// The same, with heartbeats every so many seconds.
+    pub(crate) fn login_with_heartbeat(&self, heartbeat_s: u16) -> Client {
         let mut client = self.connect();
-        client.log_in();
+        client.log_in(heartbeat_s);
         for channel in [1, 2] {
             client.method(channel, ChannelOpen {});
             client.expect(channel, "channel.open-ok");
@@ -192,6 +197,19 @@ impl Client {
         rest
     }
 
+    /// Reads for so long, and tells the longest time without a byte.
+    pub(crate) fn longest_silence(&mut self, during: Duration) -> Duration {
+        let start = Instant::now();
+        let (mut last, mut longest) = (start, Duration::ZERO);
+        while start.elapsed() < during {
+            let len = self.stream.read(&mut [0; 64]).expect("bytes in time");
+            assert!(len > 0, "the broker hung up");
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        longest
+    }
+
     /// The broker hangs up in time, having or not having read all that was sent.
     pub(crate) fn expect_end(mut self) {
         let mut rest = Vec::new();
@@ -200,7 +218,7 @@ impl Client {
         }
     }
 
-    fn log_in(&mut self) {
+    fn log_in(&mut self, heartbeat_s: u16) {
         self.send(&PROTOCOL_HEADER);
         self.expect(0, "connection.start");
         self.method(0, start_ok(&[]));
@@ -208,7 +226,7 @@ impl Client {
         let tune_ok = ConnectionTuneOk {
             channel_max: 100,
             frame_max: FRAME_MAX,
-            heartbeat: 0,
+            heartbeat: heartbeat_s,
         };
         self.method(0, tune_ok);
         self.method(0, ConnectionOpen { virtual_host: b"/" });

@@ -1,8 +1,8 @@
 //! The broker: its vhosts, users, connections and settings.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use leveret_codec::{Table, Value};
 use leveret_session::{Fault, SessionConfig};
@@ -148,6 +148,8 @@ pub struct Broker {
     pub(crate) names: Names,
     /// Queues whose chunk memory the timer looks after.
     pub(crate) warm: Mutex<Vec<Arc<QueueCell>>>,
+    /// Connections with short heartbeats.
+    pub(crate) brisk: Mutex<Vec<Weak<Peer>>>,
     vhosts: RwLock<HashMap<String, Arc<Vhost>>>,
     peers: Mutex<HashMap<ConnectionId, Arc<Peer>>>,
     connections: AtomicU64,
@@ -174,6 +176,7 @@ impl Broker {
             session,
             access: RwLock::new(access),
             warm: Mutex::default(),
+            brisk: Mutex::default(),
             vhosts: RwLock::default(),
             peers: Mutex::default(),
             connections: AtomicU64::new(0),

@@ -195,9 +195,7 @@ impl Connection {
             Event::Open { vhost } => {
                 core.open_vhost(vhost)?;
                 core.peer.outlet.lock().set_frame_max(session.frame_max());
-                core.peer
-                    .heartbeat_s
-                    .store(session.heartbeat_s(), Ordering::Relaxed);
+                core.broker.set_heartbeat(&core.peer, session.heartbeat_s());
                 session.open_ok();
                 self.refuse_if_stopping()?;
             }

@@ -12,16 +12,38 @@ use crate::pump::Work;
 const SILENT_INTERVALS: u64 = 2;
 /// A connection that wrote nothing for so long gives its buffers back.
 const IDLE_MS: u64 = 1000;
+/// Every so many ticks all connections are looked at; in between only the brisk ones.
+const SWEEP_TICKS: u32 = 4;
+/// Connections with heartbeats up to this long are brisk: once a second is too coarse for them,
+/// as clients hang up after one and a half intervals of silence.
+const BRISK_S: u16 = 4;
 
-/// The broker's timer; one for all connections, called about once a second.
+/// The broker's timer; one for all connections.
 #[derive(Default)]
 pub struct Ticker {
     work: Work,
+    ticks: u32,
 }
 
 impl Ticker {
+    /// How often [`Self::tick`] is to be called, milliseconds.
+    pub const INTERVAL_MS: u64 = 250;
+
     /// Does what is due. `now_ms` is unix time and never goes back.
     pub fn tick(&mut self, broker: &Broker, now_ms: u64) {
+        if self.ticks.is_multiple_of(SWEEP_TICKS) {
+            self.sweep(broker, now_ms);
+        } else {
+            broker.brisk.lock().retain(|peer| {
+                let peer = peer.upgrade();
+                peer.map(|peer| self.beat(&peer, now_ms)).is_some()
+            });
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        self.work.wake();
+    }
+
+    fn sweep(&mut self, broker: &Broker, now_ms: u64) {
         for peer in broker.peers() {
             self.beat(&peer, now_ms);
         }
@@ -33,7 +55,6 @@ impl Ticker {
         });
         let mut still_warm: Vec<_> = still_warm.collect();
         broker.warm.lock().append(&mut still_warm);
-        self.work.wake();
     }
 
     fn beat(&mut self, peer: &Arc<Peer>, now_ms: u64) {
@@ -64,6 +85,16 @@ impl Ticker {
             if let Some(flusher) = outlet.flusher() {
                 flusher.interrupt();
             }
+        }
+    }
+}
+
+impl Broker {
+    /// Sets a connection's heartbeat interval, seconds.
+    pub(crate) fn set_heartbeat(&self, peer: &Arc<Peer>, heartbeat_s: u16) {
+        peer.heartbeat_s.store(heartbeat_s, Ordering::Relaxed);
+        if (1..=BRISK_S).contains(&heartbeat_s) {
+            self.brisk.lock().push(Arc::downgrade(peer));
         }
     }
 }
