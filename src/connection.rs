@@ -49,7 +49,7 @@ pub(crate) async fn serve(broker: Arc<Broker>, stream: TcpStream, patience: Pati
         loopback: client.ip().to_canonical().is_loopback(),
     };
     debug!(connection = origin.name, "connection accepted");
-    let link = Arc::new(Link::new(stream));
+    let link = Arc::new(Link::new(Arc::clone(&broker), stream));
     let flusher: Arc<dyn Flush> = Arc::clone(&link) as Arc<dyn Flush>;
     let mut connection = Connection::new(broker, origin, now_ms(), flusher);
     link.attach(Arc::clone(&connection.peer().outlet));

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use leveret_broker::{Handle, SharedOutlet, Work, resume};
+use leveret_broker::{Broker, Handle, SharedOutlet, Work, resume};
 use leveret_session::{Flush, Pending};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -21,6 +21,7 @@ thread_local! {
 /// A connection's socket, written to by its own writer and by whoever made the connection dirty.
 pub(crate) struct Link {
     pub(crate) stream: TcpStream,
+    broker: Arc<Broker>,
     outlet: OnceLock<SharedOutlet>,
     wake: Notify,
     interrupt: Notify,
@@ -34,9 +35,10 @@ enum Flushed {
 }
 
 impl Link {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(broker: Arc<Broker>, stream: TcpStream) -> Self {
         Self {
             stream,
+            broker,
             outlet: OnceLock::new(),
             wake: Notify::new(),
             interrupt: Notify::new(),
@@ -98,6 +100,7 @@ impl Link {
                 outlet.lock().end_flush(pending, starved);
                 if !starved.is_empty() {
                     resume(starved, work);
+                    self.broker.submit(work);
                     work.wake();
                 }
             });

@@ -1,17 +1,18 @@
 //! The broker: its vhosts, users, connections and settings.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use leveret_codec::{Table, Value};
 use leveret_session::{Fault, SessionConfig};
-use leveret_store::Store;
+use leveret_store::{LaneId, Store, Ticket};
 use parking_lot::{Mutex, RwLock};
 
 use crate::access::Access;
 use crate::cell::{QueueCell, SharedOutlet};
 use crate::names::Names;
+use crate::pump::Work;
 use crate::vhost::Vhost;
 
 /// The RabbitMQ version whose behaviour Leveret follows; clients gate features on it.
@@ -146,6 +147,7 @@ pub struct Broker {
     pub(crate) session: Arc<SessionConfig>,
     pub(crate) access: RwLock<Access>,
     pub(crate) names: Names,
+    lanes: AtomicU32,
     /// Queues whose chunk memory the timer looks after.
     pub(crate) warm: Mutex<Vec<Arc<QueueCell>>>,
     /// Connections with short heartbeats.
@@ -175,6 +177,7 @@ impl Broker {
             store,
             session,
             access: RwLock::new(access),
+            lanes: AtomicU32::new(0),
             warm: Mutex::default(),
             brisk: Mutex::default(),
             vhosts: RwLock::default(),
@@ -216,6 +219,25 @@ impl Broker {
     #[must_use]
     pub fn peer_count(&self) -> usize {
         self.peers.lock().len()
+    }
+
+    pub(crate) fn begin_lanes_at(&self, next_lane: u32) {
+        self.lanes.store(next_lane, Ordering::Relaxed);
+    }
+
+    /// A lane of the store that no queue had before.
+    pub(crate) fn next_lane(&self) -> LaneId {
+        LaneId(self.lanes.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Hands what some work recorded to the store and gives when all of it is durable. Everything
+    /// that fills a [`Work`] ends with this, and with [`Work::flush`] or [`Work::wake`].
+    pub fn submit(&self, work: &mut Work) -> Ticket {
+        work.submit(&*self.store);
+        if !work.warm.is_empty() {
+            self.warm.lock().append(&mut work.warm);
+        }
+        std::mem::take(&mut work.ticket)
     }
 
     pub(crate) fn next_connection(&self) -> ConnectionId {

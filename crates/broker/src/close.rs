@@ -1,7 +1,7 @@
 //! The end of a channel or a connection: consumers leave, deliveries go back, exclusive queues go.
 
 use crate::connection::Core;
-use crate::queues::Condition;
+use crate::operations::Condition;
 
 impl Core {
     /// Ends a channel. Its consumers leave their queues before its deliveries go back, so that it
@@ -40,7 +40,10 @@ impl Core {
         };
         for cell in std::mem::take(&mut self.exclusive) {
             // Without a condition it cannot be refused.
-            let _ = vhost.delete_queue(&cell, Condition::default(), &mut self.work);
+            let condition = Condition::default();
+            let _ = self
+                .broker
+                .delete_queue(&vhost, &cell, condition, &mut self.work);
         }
     }
 }

@@ -319,15 +319,11 @@ impl Core {
 
     /// Hands the turn's records to the store, confirms what needs no waiting, flushes.
     fn end_turn(&mut self) {
-        if !self.work.journal.is_empty() || !self.confirming.is_empty() {
-            // Also with nothing to record: publishes of this turn then wait for nothing.
-            self.submit();
-        }
+        let ticket = self.broker.submit(&mut self.work);
         if !self.confirming.is_empty() {
+            // Also with nothing recorded: publishes of this turn then wait for nothing.
+            self.submitted(ticket);
             self.confirm();
-        }
-        if !self.work.warm.is_empty() {
-            self.broker.warm.lock().append(&mut self.work.warm);
         }
         // The answer to a refused login waits for the caller.
         if !self.login_refused {
@@ -335,16 +331,14 @@ impl Core {
         }
     }
 
-    fn submit(&mut self) {
-        // A stopped store keeps its watermark: nothing it refused is ever confirmed.
-        let ticket = self.broker.store.submit(&mut self.work.journal);
-        let mark = ticket.map_or(UNSUBMITTED - 1, |ticket| ticket.0);
+    /// Publishes of this turn wait for the ticket of its records.
+    fn submitted(&mut self, ticket: Ticket) {
         for index in 0..self.confirming.len() {
             let Some(&channel) = self.confirming.get(index) else {
                 return;
             };
             if let Some(confirms) = self.channel(channel).and_then(|ch| ch.confirms.as_mut()) {
-                confirms.submitted(UNSUBMITTED, mark);
+                confirms.submitted(UNSUBMITTED, ticket.0);
             }
         }
     }

@@ -12,8 +12,8 @@ use leveret_session::Parcel;
 
 use crate::cell::{Handle, QueueCell, QueueState, Source};
 use crate::connection::Core;
+use crate::operations::Condition;
 use crate::pump::Pump;
-use crate::queues::Condition;
 use crate::refusal::Refusal;
 
 impl Core {
@@ -181,7 +181,9 @@ impl Core {
                 ..Condition::default()
             };
             // Its only condition is looked at there; that it fails means somebody else consumes.
-            let _ = vhost.delete_queue(cell, abandoned, &mut self.work);
+            let _ = self
+                .broker
+                .delete_queue(&vhost, cell, abandoned, &mut self.work);
         }
         cell.pump(&mut self.work);
     }

@@ -7,7 +7,7 @@ use leveret_codec::{
 use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec};
 
 use crate::connection::Core;
-use crate::refusal::{Refusal, from_router};
+use crate::refusal::Refusal;
 
 /// A name as text; RabbitMQ strips line breaks from names.
 pub(crate) fn name_of(bytes: &[u8], what: &'static str) -> Result<String, Refusal> {
@@ -38,17 +38,8 @@ impl Core {
                 internal: declare.internal,
                 arguments: declare.arguments.to_table(),
             };
-            let mut directory = vhost.directory.write();
-            let max = self.broker.config.exchanges_max;
-            if directory.router.exchange(&name).is_none()
-                && directory.router.exchanges().count() >= max
-            {
-                return Err(Refusal::Limit(format!(
-                    "cannot declare exchange '{name}': exchange limit ({max}) is reached"
-                )));
-            }
-            let declared = directory.router.declare(&name, spec);
-            declared.map_err(|refused| from_router(refused, &name))?;
+            self.broker
+                .declare_exchange(&vhost, &name, spec, &mut self.work)?;
         }
         if !declare.nowait {
             self.reply(channel, ExchangeDeclareOk {});
@@ -63,12 +54,8 @@ impl Core {
     ) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
         let name = name_of(delete.exchange, "exchange name")?;
-        let deleted = vhost
-            .directory
-            .write()
-            .router
-            .delete(&name, delete.if_unused);
-        deleted.map_err(|refused| from_router(refused, &name))?;
+        self.broker
+            .delete_exchange(&vhost, &name, delete.if_unused, &mut self.work)?;
         if !delete.nowait {
             self.reply(channel, ExchangeDeleteOk {});
         }
@@ -84,13 +71,12 @@ impl Core {
         let source = name_of(bind.source, "exchange name")?;
         let destination = name_of(bind.destination, "exchange name")?;
         let binding = BindingSpec {
-            source: source.clone(),
+            source,
             destination: Destination::Exchange(destination),
             key: bind.routing_key.into(),
             arguments: bind.arguments.to_table(),
         };
-        let bound = vhost.directory.write().router.bind(&binding);
-        bound.map_err(|refused| from_router(refused, &source))?;
+        self.broker.bind(&vhost, &binding, &mut self.work)?;
         if !bind.nowait {
             self.reply(channel, ExchangeBindOk {});
         }
@@ -106,13 +92,12 @@ impl Core {
         let source = name_of(unbind.source, "exchange name")?;
         let destination = name_of(unbind.destination, "exchange name")?;
         let binding = BindingSpec {
-            source: source.clone(),
+            source,
             destination: Destination::Exchange(destination),
             key: unbind.routing_key.into(),
             arguments: unbind.arguments.to_table(),
         };
-        let unbound = vhost.directory.write().router.unbind(&binding);
-        unbound.map_err(|refused| from_router(refused, &source))?;
+        self.broker.unbind(&vhost, &binding, &mut self.work)?;
         if !unbind.nowait {
             self.reply(channel, ExchangeUnbindOk {});
         }

@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 
 use leveret_queue::{Consumer, ConsumerKey, Delivery, Gone, Offer, Sink};
 use leveret_session::{Delivered, Flush, Outlet, Parcel};
-use leveret_store::{LaneId, Scratch};
+use leveret_store::{LaneId, Scratch, Store, Ticket};
 use parking_lot::{ArcMutexGuard, RawMutex};
 
 use crate::cell::{Handle, QueueCell};
 
+/// The ticket of what a stopped store refused.
+pub(crate) const NEVER: Ticket = Ticket(u64::MAX - 1);
 /// Up to so many connections are written to by the thread that made them dirty; more are woken,
 /// so that all cores take part and the publisher goes on.
 const INLINE_FLUSHES_MAX: usize = 4;
@@ -21,6 +23,8 @@ pub struct Work {
     pub(crate) dirty: Vec<Arc<dyn Flush>>,
     /// Records for the store.
     pub(crate) journal: Scratch,
+    /// When all that was submitted is durable, and what an answer depends on besides.
+    pub(crate) ticket: Ticket,
     /// Queues whose memory the timer must look after.
     pub(crate) warm: Vec<Arc<QueueCell>>,
     /// A queue grows although its consumers have credit: its publisher should pause.
@@ -30,6 +34,21 @@ pub struct Work {
 }
 
 impl Work {
+    /// Hands the records to the store. Called with the directory locked by what changes it, so that
+    /// records about one thing are submitted in the order they took effect.
+    pub(crate) fn submit(&mut self, store: &dyn Store) {
+        if !self.journal.is_empty() {
+            // A stopped store keeps its watermark: nothing it refused is ever confirmed.
+            let ticket = store.submit(&mut self.journal).unwrap_or(NEVER);
+            self.ticket = self.ticket.max(ticket);
+        }
+    }
+
+    /// Has answers wait for something that was submitted before, by whomever.
+    pub(crate) fn depends_on(&mut self, ticket: Ticket) {
+        self.ticket = self.ticket.max(ticket);
+    }
+
     /// Flushes what the turn made dirty.
     pub fn flush(&mut self) {
         let inline = self.dirty.len() <= INLINE_FLUSHES_MAX;

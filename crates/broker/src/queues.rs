@@ -1,22 +1,17 @@
 //! The queue class.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use leveret_codec::{
-    BasicCancel, Method, QueueBind, QueueBindOk, QueueDeclare, QueueDeclareOk, QueueDelete,
-    QueueDeleteOk, QueuePurge, QueuePurgeOk, QueueUnbind, QueueUnbindOk, Table,
+    QueueBind, QueueBindOk, QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge,
+    QueuePurgeOk, QueueUnbind, QueueUnbindOk,
 };
-use leveret_router::{BindingSpec, Destination};
 
-use crate::arguments::{equivalent, meaning, validate};
-use crate::broker::Broker;
 use crate::cell::{QueueCell, QueueSpec};
 use crate::connection::Core;
 use crate::exchanges::name_of;
-use crate::pump::Work;
-use crate::refusal::{Refusal, from_router};
-use crate::vhost::{Directory, Vhost};
+use crate::operations::{Condition, queue_binding};
+use crate::refusal::Refusal;
 
 impl Core {
     pub(crate) fn queue_declare(
@@ -40,7 +35,14 @@ impl Core {
                 owner: declare.exclusive.then_some(self.peer.id),
                 arguments: declare.arguments.to_table(),
             };
-            self.declare(&vhost, name, spec)?
+            let declared = self
+                .broker
+                .declare_queue(&vhost, &name, spec, &mut self.work);
+            let (cell, created) = declared?;
+            if created && cell.spec.owner.is_some() {
+                self.exclusive.push(Arc::clone(&cell));
+            }
+            cell
         };
         self.check_owner(&cell)?;
         if let Some(channel) = self.channel(channel) {
@@ -62,55 +64,6 @@ impl Core {
             );
         }
         Ok(())
-    }
-
-    /// Finds the queue and compares it, or makes it.
-    fn declare(
-        &mut self,
-        vhost: &Vhost,
-        mut name: String,
-        spec: QueueSpec,
-    ) -> Result<Arc<QueueCell>, Refusal> {
-        if let Some(cell) = vhost.queue(&name) {
-            return self.redeclare(&cell, &spec);
-        }
-        if name.starts_with("amq.") {
-            return Err(Refusal::ReservedName("queue", name));
-        }
-        validate(&name, &spec)?;
-        if name.is_empty() {
-            name = self.broker.names.next("amq.gen-");
-        }
-        let mut directory = vhost.directory.write();
-        if let Some(cell) = directory.queue(&name).cloned() {
-            drop(directory);
-            return self.redeclare(&cell, &spec);
-        }
-        let max = self.broker.config.queues_max;
-        if directory.queues().len() >= max {
-            return Err(Refusal::Limit(format!(
-                "cannot declare queue '{name}': queue limit in vhost '{}' ({max}) is reached",
-                vhost.name
-            )));
-        }
-        let cell = create(&self.broker, &mut directory, name, spec);
-        if cell.spec.owner.is_some() {
-            self.exclusive.push(Arc::clone(&cell));
-        }
-        Ok(cell)
-    }
-
-    fn redeclare(
-        &self,
-        cell: &Arc<QueueCell>,
-        spec: &QueueSpec,
-    ) -> Result<Arc<QueueCell>, Refusal> {
-        self.check_owner(cell)?;
-        if spec.owner.is_some() != cell.spec.owner.is_some() {
-            return Err(Refusal::Locked(cell.name.to_string()));
-        }
-        equivalent(&cell.name, &cell.spec, spec)?;
-        Ok(Arc::clone(cell))
     }
 
     /// An exclusive queue serves its own connection only.
@@ -154,9 +107,9 @@ impl Core {
             bind.routing_key
         };
         let source = name_of(bind.exchange, "exchange name")?;
-        let binding = binding(&source, &cell, key, bind.arguments.to_table());
-        let bound = self.vhost()?.directory.write().router.bind(&binding);
-        bound.map_err(|refused| from_router(refused, &source))?;
+        let binding = queue_binding(&source, &cell, key, bind.arguments.to_table());
+        let vhost = self.vhost()?;
+        self.broker.bind(&vhost, &binding, &mut self.work)?;
         if !bind.nowait {
             self.reply(channel, QueueBindOk {});
         }
@@ -172,9 +125,9 @@ impl Core {
         match self.named_queue(channel, unbind.queue) {
             Ok(cell) => {
                 let arguments = unbind.arguments.to_table();
-                let binding = binding(&source, &cell, unbind.routing_key, arguments);
-                let unbound = self.vhost()?.directory.write().router.unbind(&binding);
-                unbound.map_err(|refused| from_router(refused, &source))?;
+                let binding = queue_binding(&source, &cell, unbind.routing_key, arguments);
+                let vhost = self.vhost()?;
+                self.broker.unbind(&vhost, &binding, &mut self.work)?;
             }
             // What does not exist is not bound either.
             Err(Refusal::NoQueue(_)) => {}
@@ -190,7 +143,7 @@ impl Core {
         purge: &QueuePurge<'_>,
     ) -> Result<(), Refusal> {
         let cell = self.named_queue(channel, purge.queue)?;
-        let count = cell.purge(&mut self.work);
+        let count = self.broker.purge_queue(&cell, &mut self.work);
         if !purge.nowait {
             let message_count = u32::try_from(count).unwrap_or(u32::MAX);
             self.reply(channel, QueuePurgeOk { message_count });
@@ -212,7 +165,8 @@ impl Core {
                 };
                 let vhost = self.vhost()?;
                 self.exclusive.retain(|own| !Arc::ptr_eq(own, &cell));
-                vhost.delete_queue(&cell, condition, &mut self.work)?
+                self.broker
+                    .delete_queue(&vhost, &cell, condition, &mut self.work)?
             }
             Err(Refusal::NoQueue(_)) => 0,
             Err(refusal) => return Err(refusal),
@@ -222,102 +176,5 @@ impl Core {
             self.reply(channel, QueueDeleteOk { message_count });
         }
         Ok(())
-    }
-}
-
-fn binding(source: &str, cell: &QueueCell, key: &[u8], arguments: Table) -> BindingSpec {
-    let destination = Destination::Queue(cell.id);
-    BindingSpec {
-        source: source.into(),
-        destination,
-        key: key.into(),
-        arguments,
-    }
-}
-
-fn create(
-    broker: &Broker,
-    directory: &mut Directory,
-    name: String,
-    spec: QueueSpec,
-) -> Arc<QueueCell> {
-    let id = directory.next_id();
-    let meaning = meaning(&spec.arguments, broker.config.queue);
-    let cell = Arc::new(QueueCell::new(name.into(), id, spec, None, meaning));
-    directory.insert(&cell);
-    cell
-}
-
-/// When a queue may be deleted.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Condition {
-    /// Only without consumers.
-    pub unused: bool,
-    /// Only without ready messages.
-    pub empty: bool,
-    /// Only if its last consumer has gone: `auto_delete`.
-    pub abandoned: bool,
-}
-
-impl QueueCell {
-    /// Drops all ready messages and tells how many there were.
-    pub fn purge(&self, work: &mut Work) -> u64 {
-        let mut state = self.lock();
-        state.queue.purge(|from, to| {
-            if let Some(lane) = self.lane {
-                for seq in from..to {
-                    work.journal.settle(lane, seq);
-                }
-            }
-        })
-    }
-}
-
-impl Vhost {
-    /// Deletes a queue and tells how many messages were ready. Deleting it twice is no error.
-    ///
-    /// # Errors
-    /// When the condition does not hold.
-    pub fn delete_queue(
-        &self,
-        cell: &Arc<QueueCell>,
-        condition: Condition,
-        work: &mut Work,
-    ) -> Result<u64, Refusal> {
-        let mut directory = self.directory.write();
-        let mut state = cell.lock();
-        if cell.is_deleted() {
-            return Ok(0);
-        }
-        let consumers = state.queue.consumer_count();
-        if condition.unused && consumers > 0 {
-            return Err(Refusal::InUse("queue", cell.name.to_string()));
-        }
-        if condition.empty && state.queue.ready() > 0 {
-            return Err(Refusal::NotEmpty(cell.name.to_string()));
-        }
-        if condition.abandoned && consumers > 0 {
-            return Ok(0);
-        }
-        cell.mark_deleted();
-        directory.remove(cell);
-        drop(directory);
-        let ready = state.queue.ready();
-        let handles = state.queue.cancel_all();
-        state.queue.purge(|_, _| ());
-        drop(state);
-        for handle in handles {
-            if handle.peer.cancel_notify.load(Ordering::Relaxed) {
-                let cancel = BasicCancel {
-                    consumer_tag: &handle.tag,
-                    nowait: true,
-                };
-                let mut outlet = handle.outlet.lock();
-                work.reply(&mut outlet, |out| {
-                    Method::from(cancel).encode(handle.channel, out)
-                });
-            }
-        }
-        Ok(ready)
     }
 }

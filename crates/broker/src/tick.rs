@@ -40,6 +40,7 @@ impl Ticker {
             });
         }
         self.ticks = self.ticks.wrapping_add(1);
+        broker.submit(&mut self.work);
         self.work.wake();
     }
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use leveret_router::{QueueId, Router};
+use leveret_router::{QueueId, Removal, Router};
+use leveret_store::Ticket;
 use parking_lot::RwLock;
 
 use crate::cell::QueueCell;
@@ -36,6 +37,8 @@ impl Vhost {
 pub struct Directory {
     /// Exchanges and bindings.
     pub router: Router,
+    /// When every durable change so far is durable.
+    pub(crate) changed: Ticket,
     queues: HashMap<Arc<str>, Arc<QueueCell>>,
     cells: Vec<Option<Arc<QueueCell>>>,
     free: Vec<QueueId>,
@@ -45,6 +48,7 @@ impl Directory {
     fn new(seed: u64) -> Self {
         Self {
             router: Router::with_seed(seed),
+            changed: Ticket(0),
             queues: HashMap::new(),
             cells: Vec::new(),
             free: Vec::new(),
@@ -83,21 +87,16 @@ impl Directory {
         }
     }
 
-    /// Takes a queue out; `false` when it is gone already.
-    pub(crate) fn remove(&mut self, cell: &QueueCell) -> bool {
-        let Some(slot) = self.cells.get_mut(cell.id.0 as usize) else {
-            return false;
-        };
-        if !slot
-            .as_ref()
-            .is_some_and(|found| std::ptr::eq(Arc::as_ptr(found), cell))
-        {
-            return false;
+    /// Takes a queue out, and tells what went with it; nothing when it is gone already.
+    pub(crate) fn remove(&mut self, cell: &QueueCell) -> Option<Removal> {
+        let slot = self.cells.get_mut(cell.id.0 as usize)?;
+        let found = slot.as_ref()?;
+        if !std::ptr::eq(Arc::as_ptr(found), cell) {
+            return None;
         }
         *slot = None;
         self.queues.remove(&*cell.name);
-        self.router.remove_queue(cell.id);
         self.free.push(cell.id);
-        true
+        Some(self.router.remove_queue(cell.id))
     }
 }

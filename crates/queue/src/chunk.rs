@@ -332,6 +332,27 @@ impl Chunks {
         }
     }
 
+    /// Shows every record the cursor has not reached, in order.
+    pub(crate) fn unread(&self, mut show: impl FnMut(&Record<'_>)) {
+        let mut at = self.cursor;
+        while let Some(chunk) = self.chunk(at.chunk) {
+            for _ in chunk.read..chunk.count {
+                let Some((record, next)) = read(&chunk.data, at.offset) else {
+                    return;
+                };
+                show(&record);
+                at.offset = next;
+            }
+            if at.chunk == self.tail_id() {
+                return;
+            }
+            at = Position {
+                chunk: at.chunk.wrapping_add(1),
+                offset: 0,
+            };
+        }
+    }
+
     /// Settles every record the cursor has not reached.
     pub(crate) fn release_unread(&mut self) {
         let tail = self.tail_id();

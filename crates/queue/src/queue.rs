@@ -405,19 +405,28 @@ impl<C> Queue<C> {
         }
     }
 
+    /// Shows the sequence numbers of all ready persistent messages, in order.
+    pub fn persistent_ready(&self, mut show: impl FnMut(u64)) {
+        for (&seq, &position) in &self.requeued {
+            let record = self.chunks.record(position);
+            if record.is_some_and(|(record, ..)| record.persistent) {
+                show(seq);
+            }
+        }
+        self.chunks.unread(|record| {
+            if record.persistent {
+                show(self.whole_seq(record.seq_low));
+            }
+        });
+    }
+
     /// Drops all ready messages and tells how many there were; unacknowledged ones stay.
-    ///
-    /// `settled` gets the ranges of sequence numbers that are gone, ends excluded.
-    pub fn purge(&mut self, mut settled: impl FnMut(u64, u64)) -> u64 {
+    pub fn purge(&mut self) -> u64 {
         let purged = self.ready;
-        for (seq, position) in std::mem::take(&mut self.requeued) {
-            settled(seq, seq + 1);
+        for (_, position) in std::mem::take(&mut self.requeued) {
             self.chunks.release(position);
         }
-        if let Some(position) = self.chunks.head()
-            && let Some((record, _, _)) = self.chunks.record(position)
-        {
-            settled(self.whole_seq(record.seq_low), self.next_seq);
+        if self.chunks.head().is_some() {
             self.chunks.release_unread();
         }
         (self.ready, self.ready_bytes) = (0, 0);

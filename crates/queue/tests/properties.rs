@@ -132,7 +132,14 @@ impl World {
             Op::Settle(pick) => self.settle(pick),
             Op::Requeue(pick) => self.requeue(pick),
             Op::Purge => {
-                let purged = self.queue.purge(|_, _| ());
+                let mut shown = Vec::new();
+                self.queue.persistent_ready(|seq| shown.push(seq));
+                assert!(
+                    shown
+                        .iter()
+                        .eq(self.model.ready.iter().map(|(seq, ..)| seq))
+                );
+                let purged = self.queue.purge();
                 assert_eq!(purged, self.model.ready.len() as u64);
                 self.model.ready.clear();
             }

@@ -2,7 +2,7 @@
 
 use leveret_codec::{RawTable, Table};
 
-use crate::bindings::{Binding, BindingId, Side};
+use crate::bindings::{Binding, BindingId, Side, canonical};
 use crate::router::{DEFAULT, Queue, Router};
 use crate::targets::{ExchangeId, QueueId, Target};
 
@@ -18,6 +18,14 @@ pub struct BindingSpec {
     pub key: Vec<u8>,
     /// The arguments; only a headers exchange reads them.
     pub arguments: Table,
+}
+
+impl BindingSpec {
+    /// The arguments in the one form that tells bindings apart.
+    #[must_use]
+    pub fn canonical_arguments(&self) -> Vec<u8> {
+        canonical(&self.arguments)
+    }
 }
 
 /// The far end of a binding.

@@ -1,0 +1,320 @@
+//! Changes of exchanges, queues and bindings, for whoever asks: a channel, the HTTP API, a policy.
+//!
+//! Each records what is durable and submits it with the directory locked: records about one thing
+//! reach the store in the order they took effect. The caller answers when [`Broker::submit`]'s
+//! ticket is durable. Who may do it is the caller's business.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use leveret_codec::{BasicCancel, Method};
+use leveret_router::{BindingSpec, Declared, Destination, ExchangeSpec};
+use parking_lot::RwLockWriteGuard;
+
+use crate::arguments::{equivalent, meaning, validate};
+use crate::broker::Broker;
+use crate::cell::{QueueCell, QueueSpec, QueueState};
+use crate::pump::Work;
+use crate::refusal::{Refusal, from_router};
+use crate::topology;
+use crate::vhost::{Directory, Vhost};
+
+/// When a queue may be deleted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Condition {
+    /// Only without consumers.
+    pub unused: bool,
+    /// Only without ready messages.
+    pub empty: bool,
+    /// Only if its last consumer has gone: `auto_delete`.
+    pub abandoned: bool,
+}
+
+impl Broker {
+    /// Finds the queue and compares it, or makes it; tells whether it is new. An empty name stands
+    /// for one that is made up.
+    ///
+    /// # Errors
+    /// When it exists otherwise, or may not exist so.
+    pub fn declare_queue(
+        &self,
+        vhost: &Vhost,
+        name: &str,
+        spec: QueueSpec,
+        work: &mut Work,
+    ) -> Result<(Arc<QueueCell>, bool), Refusal> {
+        let found = {
+            let directory = vhost.directory.read();
+            directory
+                .queue(name)
+                .cloned()
+                .map(|cell| (cell, directory.changed))
+        };
+        if let Some((cell, changed)) = found {
+            redeclare(&cell, &spec)?;
+            if cell.lane.is_some() {
+                work.depends_on(changed);
+            }
+            return Ok((cell, false));
+        }
+        if name.starts_with("amq.") {
+            return Err(Refusal::ReservedName("queue", name.into()));
+        }
+        validate(name, &spec)?;
+        let name = if name.is_empty() {
+            self.names.next("amq.gen-")
+        } else {
+            name.into()
+        };
+        let mut directory = vhost.directory.write();
+        if let Some(cell) = directory.queue(&name).cloned() {
+            redeclare(&cell, &spec)?;
+            if cell.lane.is_some() {
+                work.depends_on(directory.changed);
+            }
+            return Ok((cell, false));
+        }
+        let max = self.config.queues_max;
+        if directory.queues().len() >= max {
+            return Err(Refusal::Limit(format!(
+                "cannot declare queue '{name}': queue limit in vhost '{}' ({max}) is reached",
+                vhost.name
+            )));
+        }
+        let cell = self.create_queue(&mut directory, &name, spec);
+        if cell.lane.is_some() {
+            topology::queue(work, vhost, &cell);
+            self.changed(&mut directory, work);
+        }
+        Ok((cell, true))
+    }
+
+    fn create_queue(
+        &self,
+        directory: &mut Directory,
+        name: &str,
+        spec: QueueSpec,
+    ) -> Arc<QueueCell> {
+        let id = directory.next_id();
+        let meaning = meaning(&spec.arguments, self.config.queue);
+        // An exclusive queue ends with its connection, at the latest with the broker.
+        let lasts = spec.durable && spec.owner.is_none();
+        let lane = lasts.then(|| self.next_lane());
+        let cell = Arc::new(QueueCell::new(name.into(), id, spec, lane, meaning));
+        directory.insert(&cell);
+        cell
+    }
+
+    /// Submits a change of durable things while it cannot be overtaken by another one.
+    fn changed(&self, directory: &mut Directory, work: &mut Work) {
+        work.submit(&*self.store);
+        directory.changed = directory.changed.max(work.ticket);
+    }
+
+    /// Deletes a queue and tells how many messages were ready. Deleting it twice is no error.
+    ///
+    /// # Errors
+    /// When the condition does not hold.
+    pub fn delete_queue(
+        &self,
+        vhost: &Vhost,
+        cell: &Arc<QueueCell>,
+        condition: Condition,
+        work: &mut Work,
+    ) -> Result<u64, Refusal> {
+        let directory = vhost.directory.write();
+        let mut state = cell.lock();
+        if cell.is_deleted() {
+            work.depends_on(directory.changed);
+            return Ok(0);
+        }
+        let consumers = state.queue.consumer_count();
+        if condition.unused && consumers > 0 {
+            return Err(Refusal::InUse("queue", cell.name.to_string()));
+        }
+        if condition.empty && state.queue.ready() > 0 {
+            return Err(Refusal::NotEmpty(cell.name.to_string()));
+        }
+        if condition.abandoned && consumers > 0 {
+            return Ok(0);
+        }
+        cell.mark_deleted();
+        self.take_out(vhost, directory, cell, work);
+        let ready = state.queue.ready();
+        let QueueState { queue, .. } = &mut *state;
+        let handles = queue.cancel_all();
+        queue.purge();
+        drop(state);
+        for handle in handles {
+            if handle.peer.cancel_notify.load(Ordering::Relaxed) {
+                let cancel = BasicCancel {
+                    consumer_tag: &handle.tag,
+                    nowait: true,
+                };
+                let mut outlet = handle.outlet.lock();
+                work.reply(&mut outlet, |out| {
+                    Method::from(cancel).encode(handle.channel, out)
+                });
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Takes a queue and its bindings out of the directory, and gives that one back.
+    fn take_out(
+        &self,
+        vhost: &Vhost,
+        mut directory: RwLockWriteGuard<'_, Directory>,
+        cell: &QueueCell,
+        work: &mut Work,
+    ) {
+        let Some(removal) = directory.remove(cell) else {
+            return;
+        };
+        let more = topology::removal(work, (vhost, &directory), Some(cell), &removal);
+        topology::queue_gone(work, vhost, cell);
+        if more || cell.lane.is_some() {
+            self.changed(&mut directory, work);
+        }
+    }
+
+    /// Drops all ready messages of a queue and tells how many there were.
+    pub fn purge_queue(&self, cell: &QueueCell, work: &mut Work) -> u64 {
+        let mut state = cell.lock();
+        if cell.is_deleted() {
+            return 0;
+        }
+        if let Some(lane) = cell.lane {
+            // Messages that are out stay: only those that are ready are settled, one by one.
+            let journal = &mut work.journal;
+            state
+                .queue
+                .persistent_ready(|seq| journal.settle(lane, seq));
+        }
+        let purged = state.queue.purge();
+        drop(state);
+        work.submit(&*self.store);
+        purged
+    }
+
+    /// Declares an exchange.
+    ///
+    /// # Errors
+    /// When it exists otherwise, or may not exist so.
+    pub fn declare_exchange(
+        &self,
+        vhost: &Vhost,
+        name: &str,
+        spec: ExchangeSpec,
+        work: &mut Work,
+    ) -> Result<Declared, Refusal> {
+        let mut directory = vhost.directory.write();
+        let max = self.config.exchanges_max;
+        if directory.router.exchange(name).is_none() && directory.router.exchange_count() >= max {
+            return Err(Refusal::Limit(format!(
+                "cannot declare exchange '{name}': exchange limit ({max}) is reached"
+            )));
+        }
+        let declared = directory.router.declare(name, spec.clone());
+        let declared = declared.map_err(|refused| from_router(refused, name))?;
+        match declared {
+            Declared::Created if spec.durable => {
+                topology::exchange(work, vhost, name, &spec);
+                self.changed(&mut directory, work);
+            }
+            Declared::Existing if spec.durable => work.depends_on(directory.changed),
+            Declared::Created | Declared::Existing => {}
+        }
+        Ok(declared)
+    }
+
+    /// Deletes an exchange, and what its end deletes; a missing one is no error.
+    ///
+    /// # Errors
+    /// When it is in use and `if_unused`, or predeclared.
+    pub fn delete_exchange(
+        &self,
+        vhost: &Vhost,
+        name: &str,
+        if_unused: bool,
+        work: &mut Work,
+    ) -> Result<(), Refusal> {
+        let mut directory = vhost.directory.write();
+        let removal = directory.router.delete(name, if_unused);
+        let removal = removal.map_err(|refused| from_router(refused, name))?;
+        if removal.is_empty() {
+            // It may be gone for a moment only: not yet for a restart.
+            work.depends_on(directory.changed);
+        } else if topology::removal(work, (vhost, &directory), None, &removal) {
+            self.changed(&mut directory, work);
+        }
+        Ok(())
+    }
+
+    /// Binds a queue or an exchange to an exchange; `false` if it was so already.
+    ///
+    /// # Errors
+    /// When an end is missing, or the arguments cannot be accepted.
+    pub fn bind(
+        &self,
+        vhost: &Vhost,
+        binding: &BindingSpec,
+        work: &mut Work,
+    ) -> Result<bool, Refusal> {
+        let mut directory = vhost.directory.write();
+        let bound = directory.router.bind(binding);
+        let bound = bound.map_err(|refused| from_router(refused, &binding.source))?;
+        if !bound {
+            work.depends_on(directory.changed);
+        } else if topology::binding(work, (vhost, &directory), binding) {
+            self.changed(&mut directory, work);
+        }
+        Ok(bound)
+    }
+
+    /// Removes a binding, and exchanges whose last one it was if they are to go then; what is
+    /// missing is no error. Tells whether there was one.
+    ///
+    /// # Errors
+    /// When it concerns the default exchange.
+    pub fn unbind(
+        &self,
+        vhost: &Vhost,
+        binding: &BindingSpec,
+        work: &mut Work,
+    ) -> Result<bool, Refusal> {
+        let mut directory = vhost.directory.write();
+        let removal = directory.router.unbind(binding);
+        let removal = removal.map_err(|refused| from_router(refused, &binding.source))?;
+        if removal.is_empty() {
+            work.depends_on(directory.changed);
+        } else if topology::removal(work, (vhost, &directory), None, &removal) {
+            self.changed(&mut directory, work);
+        }
+        Ok(!removal.is_empty())
+    }
+}
+
+/// A binding of a queue.
+#[must_use]
+pub fn queue_binding(
+    source: &str,
+    cell: &QueueCell,
+    key: &[u8],
+    arguments: leveret_codec::Table,
+) -> BindingSpec {
+    BindingSpec {
+        source: source.into(),
+        destination: Destination::Queue(cell.id),
+        key: key.into(),
+        arguments,
+    }
+}
+
+/// Compares a queue that exists with a declaration of it. An exclusive one serves its owner only.
+fn redeclare(cell: &QueueCell, spec: &QueueSpec) -> Result<(), Refusal> {
+    if spec.owner != cell.spec.owner {
+        return Err(Refusal::Locked(cell.name.to_string()));
+    }
+    equivalent(&cell.name, &cell.spec, spec)
+}

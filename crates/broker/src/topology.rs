@@ -1,0 +1,340 @@
+//! Durable topology: the journal's map of keys to values, and what is made of it at start.
+//!
+//! A key is a kind and its parts, a value a list of fields. Kinds are numbered so that a thing
+//! comes after everything it refers to: the map is restored in its own order.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use leveret_codec::{RawTable, Table};
+use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec, Removal};
+use leveret_store::LaneId;
+
+use crate::arguments::meaning;
+use crate::broker::Broker;
+use crate::cell::{QueueCell, QueueSpec};
+use crate::pump::Work;
+use crate::vhost::{Directory, Vhost};
+
+/// What a durable thing is. Numbers are on disk: they never change and are never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// An exchange that is not predeclared: vhost, name.
+    Exchange = 0x60,
+    /// A queue: vhost, name.
+    Queue = 0x70,
+    /// A binding between durable ends: vhost, source, `q` or `x`, destination, key, arguments.
+    Binding = 0x80,
+}
+
+/// The key of a thing.
+#[must_use]
+pub fn key(kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
+    let mut out = Fields::default();
+    out.0.push(kind as u8);
+    for part in parts {
+        out.bytes(part);
+    }
+    out.0
+}
+
+/// Writes a value field by field.
+#[derive(Clone, Debug, Default)]
+pub struct Fields(Vec<u8>);
+
+impl Fields {
+    /// Appends bytes with their length.
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.number(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Appends a number.
+    pub fn number(&mut self, number: u32) -> &mut Self {
+        self.0.extend_from_slice(&number.to_le_bytes());
+        self
+    }
+
+    /// Appends flags, the first one lowest.
+    pub fn flags<const N: usize>(&mut self, flags: [bool; N]) -> &mut Self {
+        let bits = flags
+            .iter()
+            .rev()
+            .fold(0, |bits, flag| bits << 1 | u32::from(*flag));
+        self.number(bits)
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Reads the fields of a key or a value; `None` where there is no such field. Fields that a later
+/// version appends are left unread.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// Reads a value.
+    #[must_use]
+    pub const fn new(value: &'a [u8]) -> Self {
+        Self(value)
+    }
+
+    /// The next bytes.
+    pub fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.number()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    /// The next bytes as text.
+    pub fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    /// The next number.
+    pub fn number(&mut self) -> Option<u32> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*number))
+    }
+
+    /// The next flags.
+    pub fn flags<const N: usize>(&mut self) -> Option<[bool; N]> {
+        let bits = self.number()?;
+        Some(std::array::from_fn(|at| bits >> at & 1 == 1))
+    }
+
+    /// The next bytes as a table.
+    pub fn table(&mut self) -> Option<Table> {
+        Some(RawTable::parse(self.bytes()?).ok()?.to_table())
+    }
+}
+
+/// A record of the topology that cannot be understood: a newer version wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotUnderstood {
+    /// Its key.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Display for NotUnderstood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.key.escape_ascii();
+        write!(
+            f,
+            "the topology holds a record this version does not understand: '{key}'"
+        )
+    }
+}
+
+impl std::error::Error for NotUnderstood {}
+
+impl Broker {
+    /// Makes what a store remembers: everything durable but the messages. Before any connection.
+    /// Lanes from `next_lane` on are new to the store.
+    ///
+    /// # Errors
+    /// [`NotUnderstood`].
+    pub fn restore(
+        &self,
+        topology: &BTreeMap<Vec<u8>, Vec<u8>>,
+        next_lane: u32,
+    ) -> Result<(), NotUnderstood> {
+        self.begin_lanes_at(next_lane);
+        for (key, value) in topology {
+            self.restore_one(key, value)
+                .ok_or_else(|| NotUnderstood { key: key.clone() })?;
+        }
+        Ok(())
+    }
+
+    fn restore_one(&self, key: &[u8], value: &[u8]) -> Option<()> {
+        let (kind, parts) = key.split_first()?;
+        let (mut parts, mut value) = (Reader(parts), Reader(value));
+        if *kind == Kind::Exchange as u8 {
+            self.restore_exchange(&mut parts, &mut value)
+        } else if *kind == Kind::Queue as u8 {
+            self.restore_queue(&mut parts, &mut value)
+        } else if *kind == Kind::Binding as u8 {
+            self.restore_binding(&mut parts)
+        } else {
+            None
+        }
+    }
+
+    fn restore_exchange(&self, parts: &mut Reader<'_>, value: &mut Reader<'_>) -> Option<()> {
+        let vhost = self.add_vhost(parts.text()?);
+        let name = parts.text()?;
+        let kind = ExchangeKind::from_name(value.text()?)?;
+        let [auto_delete, internal] = value.flags()?;
+        let spec = ExchangeSpec {
+            kind,
+            durable: true,
+            auto_delete,
+            internal,
+            arguments: value.table()?,
+        };
+        let declared = vhost.directory.write().router.declare(name, spec);
+        declared.ok().map(|_| ())
+    }
+
+    fn restore_queue(&self, parts: &mut Reader<'_>, value: &mut Reader<'_>) -> Option<()> {
+        let vhost = self.add_vhost(parts.text()?);
+        let name = parts.text()?;
+        let lane = LaneId(value.number()?);
+        let [auto_delete] = value.flags()?;
+        let spec = QueueSpec {
+            durable: true,
+            auto_delete,
+            owner: None,
+            arguments: value.table()?,
+        };
+        let mut directory = vhost.directory.write();
+        let id = directory.next_id();
+        let meaning = meaning(&spec.arguments, self.config.queue);
+        let cell = Arc::new(QueueCell::new(name.into(), id, spec, Some(lane), meaning));
+        directory.insert(&cell);
+        Some(())
+    }
+
+    fn restore_binding(&self, parts: &mut Reader<'_>) -> Option<()> {
+        let vhost = self.add_vhost(parts.text()?);
+        let source = parts.text()?.into();
+        let kind = parts.bytes()?;
+        let name = parts.text()?;
+        let mut directory = vhost.directory.write();
+        let destination = match kind {
+            b"q" => Destination::Queue(directory.queue(name)?.id),
+            b"x" => Destination::Exchange(name.into()),
+            _ => return None,
+        };
+        let spec = BindingSpec {
+            source,
+            destination,
+            key: parts.bytes()?.into(),
+            arguments: parts.table()?,
+        };
+        directory.router.bind(&spec).ok().map(|_| ())
+    }
+}
+
+/// Writes an exchange.
+pub(crate) fn exchange(work: &mut Work, vhost: &Vhost, name: &str, spec: &ExchangeSpec) {
+    let mut value = Fields::default();
+    value
+        .bytes(spec.kind.name().as_bytes())
+        .flags([spec.auto_delete, spec.internal])
+        .bytes(&spec.arguments.encoded());
+    let key = key(Kind::Exchange, &[vhost.name.as_bytes(), name.as_bytes()]);
+    work.journal.topology(&key, Some(value.as_bytes()));
+}
+
+/// Writes a queue, if it has a lane.
+pub(crate) fn queue(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
+    let Some(lane) = cell.lane else { return };
+    let mut value = Fields::default();
+    value
+        .number(lane.0)
+        .flags([cell.spec.auto_delete])
+        .bytes(&cell.spec.arguments.encoded());
+    let key = key(Kind::Queue, &[vhost.name.as_bytes(), cell.name.as_bytes()]);
+    work.journal.topology(&key, Some(value.as_bytes()));
+}
+
+/// Writes that a queue and all its messages are gone, if it had a lane.
+pub(crate) fn queue_gone(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
+    let Some(lane) = cell.lane else { return };
+    let key = key(Kind::Queue, &[vhost.name.as_bytes(), cell.name.as_bytes()]);
+    work.journal.topology(&key, None);
+    work.journal.reset(lane, u64::MAX);
+}
+
+/// Writes a binding, if both its ends are durable. `false` if they are not.
+pub(crate) fn binding(
+    work: &mut Work,
+    (vhost, directory): (&Vhost, &Directory),
+    spec: &BindingSpec,
+) -> bool {
+    let no_removal = Removal::default();
+    let Some(key) = binding_key(vhost, directory, spec, (None, &no_removal)) else {
+        return false;
+    };
+    work.journal.topology(&key, Some(&[]));
+    true
+}
+
+/// Writes everything that went with an exchange, a binding or the queue `gone`. `false` if none of
+/// it was durable.
+pub(crate) fn removal(
+    work: &mut Work,
+    (vhost, directory): (&Vhost, &Directory),
+    gone: Option<&QueueCell>,
+    removal: &Removal,
+) -> bool {
+    let mut any = false;
+    for spec in &removal.bindings {
+        if let Some(key) = binding_key(vhost, directory, spec, (gone, removal)) {
+            work.journal.topology(&key, None);
+            any = true;
+        }
+    }
+    for (name, spec) in &removal.exchanges {
+        if spec.durable {
+            let key = key(Kind::Exchange, &[vhost.name.as_bytes(), name.as_bytes()]);
+            work.journal.topology(&key, None);
+            any = true;
+        }
+    }
+    any
+}
+
+/// The key of a binding whose ends are durable, as they are or as they were before a removal.
+fn binding_key(
+    vhost: &Vhost,
+    directory: &Directory,
+    spec: &BindingSpec,
+    (gone, removal): (Option<&QueueCell>, &Removal),
+) -> Option<Vec<u8>> {
+    let durable = |name: &str| match directory.router.exchange(name) {
+        Some(exchange) => exchange.spec().durable,
+        None => removal
+            .exchanges
+            .iter()
+            .any(|(removed, spec)| removed == name && spec.durable),
+    };
+    if !durable(&spec.source) {
+        return None;
+    }
+    let (kind, name) = match &spec.destination {
+        Destination::Queue(id) => {
+            let cell = gone
+                .filter(|cell| cell.id == *id)
+                .or_else(|| directory.cell(*id).map(|cell| &**cell))?;
+            cell.lane?;
+            (b"q", &*cell.name)
+        }
+        Destination::Exchange(name) => {
+            if !durable(name) {
+                return None;
+            }
+            (b"x", name.as_str())
+        }
+    };
+    let parts: [&[u8]; 6] = [
+        vhost.name.as_bytes(),
+        spec.source.as_bytes(),
+        kind,
+        name.as_bytes(),
+        &spec.key,
+        &spec.canonical_arguments(),
+    ];
+    Some(key(Kind::Binding, &parts))
+}

@@ -1,0 +1,244 @@
+//! Durable topology through the journal: what is there after a restart, and what is not.
+
+use std::sync::Arc;
+
+use leveret_broker::{
+    Access, Broker, BrokerConfig, Condition, ConnectionId, QueueSpec, Vhost, Work, queue_binding,
+};
+use leveret_codec::{Table, Value};
+use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec};
+use leveret_store::sim::SimDisk;
+use leveret_store::{Config, Journal, Store};
+
+struct World {
+    broker: Broker,
+    journal: Arc<Journal>,
+    vhost: Arc<Vhost>,
+    work: Work,
+}
+
+fn start(disk: &SimDisk) -> World {
+    let config = Config {
+        segment_bytes: 64 << 10,
+        first_segment_bytes: 32 << 10,
+        disk_free_min: 0,
+        ..Config::default()
+    };
+    let recovered = Journal::open(Arc::new(disk.clone()), config).expect("opens");
+    let journal = Arc::new(recovered.journal);
+    let store = Arc::clone(&journal) as Arc<dyn Store>;
+    let broker = Broker::new(BrokerConfig::default(), Access::default(), store);
+    broker
+        .restore(&recovered.topology, recovered.next_lane)
+        .expect("is understood");
+    World {
+        vhost: broker.add_vhost("/"),
+        broker,
+        journal,
+        work: Work::default(),
+    }
+}
+
+impl World {
+    fn queue(&mut self, name: &str, spec: QueueSpec) {
+        let declared = self
+            .broker
+            .declare_queue(&self.vhost, name, spec, &mut self.work);
+        declared.expect("is declared");
+    }
+
+    fn exchange(&mut self, name: &str, spec: ExchangeSpec) {
+        let declared = self
+            .broker
+            .declare_exchange(&self.vhost, name, spec, &mut self.work);
+        declared.expect("is declared");
+    }
+
+    fn bind(&mut self, source: &str, queue: &str, key: &str) {
+        let cell = self.vhost.queue(queue).expect("exists");
+        let binding = queue_binding(source, &cell, key.as_bytes(), Table::new());
+        assert_eq!(
+            self.broker.bind(&self.vhost, &binding, &mut self.work),
+            Ok(true)
+        );
+    }
+
+    /// Everything but what every virtual host has.
+    fn listed(&self) -> Vec<String> {
+        let directory = self.vhost.directory.read();
+        let exchanges = directory.router.exchanges();
+        let exchanges = exchanges
+            .filter(|exchange| !exchange.name().is_empty() && !exchange.name().starts_with("amq."));
+        let mut all: Vec<_> = exchanges.map(|x| format!("x {}", x.name())).collect();
+        let bindings = directory.router.bindings();
+        let explicit = bindings.filter(|binding| !binding.source.is_empty());
+        all.extend(explicit.map(|binding| {
+            let key = String::from_utf8_lossy(binding.key);
+            format!("b {} {:?} {key}", binding.source, binding.destination)
+        }));
+        all.extend(directory.queues().map(|cell| format!("q {}", cell.name)));
+        all.sort();
+        all
+    }
+
+    fn restart(mut self, disk: &SimDisk) -> Self {
+        let ticket = self.broker.submit(&mut self.work);
+        self.journal.commit().expect("commits");
+        assert!(self.journal.durable() >= ticket);
+        start(disk)
+    }
+}
+
+fn durable() -> QueueSpec {
+    QueueSpec {
+        durable: true,
+        ..QueueSpec::default()
+    }
+}
+
+fn exchange(kind: ExchangeKind) -> ExchangeSpec {
+    ExchangeSpec::durable(kind)
+}
+
+#[test]
+fn durable_things_survive_a_restart_and_no_others() {
+    let disk = SimDisk::new();
+    let mut world = start(&disk);
+    world.queue("lasting", durable());
+    world.queue("transient", QueueSpec::default());
+    let owner = Some(ConnectionId(1));
+    world.queue("exclusive", QueueSpec { owner, ..durable() });
+    world.exchange("x", exchange(ExchangeKind::Topic));
+    let durable = false;
+    world.exchange(
+        "fleeting",
+        ExchangeSpec {
+            durable,
+            ..exchange(ExchangeKind::Fanout)
+        },
+    );
+    for queue in ["lasting", "transient", "exclusive"] {
+        for source in ["x", "fleeting", "amq.direct"] {
+            world.bind(source, queue, "key.#");
+        }
+    }
+    let between = BindingSpec {
+        source: "x".into(),
+        destination: Destination::Exchange("amq.fanout".into()),
+        key: b"\xff".to_vec(),
+        arguments: Table::new(),
+    };
+    let bound = world.broker.bind(&world.vhost, &between, &mut world.work);
+    assert_eq!(bound, Ok(true));
+
+    let world = world.restart(&disk);
+    let expected = [
+        "b amq.direct Queue(QueueId(0), \"lasting\") key.#",
+        "b x Exchange(\"amq.fanout\") \u{fffd}",
+        "b x Queue(QueueId(0), \"lasting\") key.#",
+        "q lasting",
+        "x x",
+    ];
+    assert_eq!(world.listed(), expected);
+    assert_eq!(world.restart(&disk).listed(), expected);
+}
+
+#[test]
+fn properties_and_arguments_come_back() {
+    let disk = SimDisk::new();
+    let mut world = start(&disk);
+    let mut arguments = Table::new();
+    arguments.insert("x-max-length", Value::I32(7));
+    let queue = QueueSpec {
+        auto_delete: true,
+        arguments,
+        ..durable()
+    };
+    let mut arguments = Table::new();
+    arguments.insert(
+        "alternate-exchange",
+        Value::LongString(b"amq.fanout".to_vec()),
+    );
+    let exchange = ExchangeSpec {
+        auto_delete: true,
+        internal: true,
+        arguments,
+        ..exchange(ExchangeKind::Headers)
+    };
+    world.queue("q", queue.clone());
+    world.exchange("x", exchange.clone());
+
+    let world = world.restart(&disk);
+    let cell = world.vhost.queue("q").expect("exists");
+    assert_eq!(cell.spec, queue);
+    assert_eq!(cell.lock().queue.limits().ready_max, 7);
+    let directory = world.vhost.directory.read();
+    let spec = directory.router.exchange("x").map(|found| found.spec());
+    assert_eq!(spec, Some(&exchange));
+}
+
+#[test]
+fn what_was_deleted_stays_away_with_all_that_went_with_it() {
+    let disk = SimDisk::new();
+    let mut world = start(&disk);
+    world.queue("q", durable());
+    world.queue("other", durable());
+    let auto_delete = true;
+    for name in ["x", "auto", "plain"] {
+        let mut spec = exchange(ExchangeKind::Direct);
+        spec.auto_delete = name == "auto" && auto_delete;
+        world.exchange(name, spec);
+        world.bind(name, "q", "k");
+    }
+    world.bind("x", "other", "k");
+    world.bind("plain", "other", "k");
+    let mut world = world.restart(&disk);
+
+    let (vhost, work) = (Arc::clone(&world.vhost), &mut world.work);
+    let cell = vhost.queue("q").expect("exists");
+    let condition = Condition::default();
+    let deleted = world.broker.delete_queue(&vhost, &cell, condition, work);
+    assert_eq!(deleted, Ok(0));
+    assert_eq!(
+        world.broker.delete_exchange(&vhost, "x", false, work),
+        Ok(())
+    );
+    let other = vhost.queue("other").expect("exists");
+    let binding = queue_binding("plain", &other, b"k", Table::new());
+    assert_eq!(world.broker.unbind(&vhost, &binding, work), Ok(true));
+
+    let world = world.restart(&disk);
+    assert_eq!(world.listed(), ["q other", "x plain"]);
+}
+
+#[test]
+fn a_queue_made_again_has_a_lane_of_its_own() {
+    let disk = SimDisk::new();
+    let mut world = start(&disk);
+    world.queue("q", durable());
+    let first = world.vhost.queue("q").expect("exists");
+    let vhost = Arc::clone(&world.vhost);
+    let condition = Condition::default();
+    let deleted = world
+        .broker
+        .delete_queue(&vhost, &first, condition, &mut world.work);
+    assert_eq!(deleted, Ok(0));
+    world.queue("q", durable());
+    let second = vhost.queue("q").expect("exists");
+    assert!(second.lane.is_some() && first.lane != second.lane);
+    let world = world.restart(&disk);
+    assert_eq!(world.vhost.queue("q").expect("exists").lane, second.lane);
+}
+
+#[test]
+fn what_a_later_version_wrote_is_not_passed_over() {
+    let disk = SimDisk::new();
+    let world = start(&disk);
+    let mut topology = std::collections::BTreeMap::new();
+    topology.insert(b"\xf0future".to_vec(), Vec::new());
+    let refused = world
+        .broker
+        .restore(&topology, 0)
+        .map_err(|error| error.key);
+    assert_eq!(refused, Err(b"\xf0future".to_vec()));
+}
