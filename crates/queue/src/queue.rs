@@ -215,6 +215,10 @@ impl<C> Queue<C> {
     /// Drops messages from the head while a `drop-head` limit is exceeded.
     #[inline]
     pub fn trim(&mut self, sink: &mut impl Sink<C>) {
+        if self.limits.overflow == Overflow::RejectPublish {
+            // What came back above the limit stays: only a publish can be refused.
+            return;
+        }
         while self.ready > self.limits.ready_max || self.ready_bytes > self.limits.ready_bytes_max {
             let Some(delivery) = self.take_head() else {
                 return;

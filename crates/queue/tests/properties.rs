@@ -419,6 +419,26 @@ fn reject_publish_counts_ready_messages_only() {
 }
 
 #[test]
+fn reject_publish_never_drops_what_came_back_above_the_limit() {
+    let limits = Limits {
+        ready_max: 1,
+        overflow: Overflow::RejectPublish,
+        ..Limits::NONE
+    };
+    let (mut queue, mut sink) = queue(limits);
+    let consumer = queue.consume(0, Consuming::default());
+    for n in 0..3u8 {
+        assert!(push(&mut queue, &[n], false, &mut sink));
+    }
+    queue.cancel(consumer);
+    for (_, _, unacked) in std::mem::take(&mut sink.deliveries) {
+        queue.requeue(None, &unacked);
+    }
+    assert!(!push(&mut queue, &[3], false, &mut sink));
+    assert_eq!((queue.ready(), sink.gone.len()), (3, 0));
+}
+
+#[test]
 fn total_limits_count_unacknowledged_messages_too() {
     let limits = Limits {
         total_max: 2,
