@@ -3,6 +3,14 @@
 //! A function panics when its promise is broken. libFuzzer looks for such input; an ordinary test
 //! replays what it found worth keeping.
 
+mod queue_operations;
+mod session;
+mod topic_match;
+
+pub use queue_operations::queue_operations;
+pub use session::session;
+pub use topic_match::topic_match;
+
 use leveret_codec::{
     FRAME_MIN_SIZE, FRAME_OVERHEAD, FrameError, FrameKind, Method, Properties, RawTable, ValueRef,
     decode_ack, decode_header, decode_nack, decode_publish, decode_reject, delivery_mode, flag,
@@ -17,6 +25,9 @@ pub const TARGETS: &[Target] = &[
     ("frame", frame),
     ("field_table", field_table),
     ("content_header", content_header),
+    ("session", session),
+    ("topic_match", topic_match),
+    ("queue_operations", queue_operations),
 ];
 
 /// Reads input as a stream of frames, as a connection does, and decodes each payload.

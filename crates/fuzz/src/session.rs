@@ -1,0 +1,236 @@
+//! Any bytes into a connection, and what must hold for the broker whatever they are.
+
+use std::sync::{Arc, OnceLock};
+
+use leveret_broker::{
+    Access, Broker, BrokerConfig, Connection, Handle, Origin, SharedOutlet, Work, resume,
+};
+use leveret_codec::{
+    BasicConsume, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, FRAME_MIN_SIZE,
+    Method, PROTOCOL_HEADER, QueueDeclare, RawTable, Table, Value,
+};
+use leveret_session::Flush;
+use leveret_store::InstantStore;
+use parking_lot::Mutex;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+/// The bit of the first byte that leaves the handshake to the input.
+const BARE: u8 = 0x80;
+
+/// Reads input as what a client sends: after a valid handshake and one opened channel, or from
+/// the protocol header on. The first byte says which, and how many bytes come in one read.
+pub fn session(input: &[u8]) {
+    let Some((&mode, bytes)) = input.split_first() else {
+        return;
+    };
+    let broker = Arc::new(broker());
+    let mut neighbour = Client::new(&broker);
+    neighbour.read(&[handshake(), neighbour_commands()].concat());
+    let consumers = consumers(&broker);
+
+    let mut client = Client::new(&broker);
+    if mode & BARE == 0 {
+        client.read(&handshake());
+    }
+    let piece = match usize::from(mode & !BARE) {
+        0 => bytes.len().max(1),
+        piece => piece,
+    };
+    for piece in bytes.chunks(piece) {
+        client.read(piece);
+    }
+    client.hang_up();
+    assert_eq!(broker.peer_count(), 1, "a connection that is gone stays");
+    assert_eq!(
+        consumers_and_unacked(&broker),
+        (consumers.min(self::consumers(&broker)), 0)
+    );
+    neighbour.hang_up();
+    assert_eq!(broker.peer_count(), 0);
+    assert_eq!(consumers_and_unacked(&broker), (0, 0));
+}
+
+fn broker() -> Broker {
+    let mut access = Access::default();
+    access.add("guest", "guest");
+    let config = BrokerConfig {
+        frame_max: FRAME_MIN_SIZE,
+        channel_max: 15,
+        max_message_bytes: 4096,
+        assembly_bytes_max: 8192,
+        queues_max: 30,
+        exchanges_max: 30,
+        ..BrokerConfig::default()
+    };
+    let broker = Broker::new(config, access, Arc::new(InstantStore));
+    broker.add_vhost("/");
+    broker
+}
+
+fn consumers(broker: &Broker) -> usize {
+    consumers_and_unacked(broker).0
+}
+
+/// Of all queues together.
+fn consumers_and_unacked(broker: &Broker) -> (usize, u64) {
+    let (mut consumers, mut unacked) = (0, 0);
+    for vhost in broker.vhosts() {
+        for cell in vhost.directory.read().queues() {
+            let state = cell.lock();
+            consumers += state.queue.consumer_count();
+            unacked += state.queue.unacked();
+        }
+    }
+    (consumers, unacked)
+}
+
+fn handshake() -> Vec<u8> {
+    let mut capabilities = Table::new();
+    capabilities.insert("consumer_cancel_notify", Value::Bool(true));
+    let mut properties = Table::new();
+    properties.insert("capabilities", Value::Table(capabilities));
+    let properties = properties.encoded();
+    let start_ok = ConnectionStartOk {
+        client_properties: RawTable::parse(&properties).unwrap_or(RawTable::EMPTY),
+        mechanism: b"PLAIN",
+        response: b"\0guest\0guest",
+        locale: b"en_US",
+    };
+    let tune_ok = ConnectionTuneOk {
+        channel_max: 15,
+        frame_max: FRAME_MIN_SIZE,
+        heartbeat: 0,
+    };
+    let mut bytes = PROTOCOL_HEADER.to_vec();
+    Method::from(start_ok).encode(0, &mut bytes);
+    Method::from(tune_ok).encode(0, &mut bytes);
+    Method::from(ConnectionOpen { virtual_host: b"/" }).encode(0, &mut bytes);
+    Method::from(ChannelOpen {}).encode(1, &mut bytes);
+    bytes
+}
+
+/// Two queues for the input to find: one with a consumer, one that is soon full.
+fn neighbour_commands() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut limits = Table::new();
+    limits.insert("x-max-length", Value::I32(1));
+    limits.insert("x-overflow", Value::LongString(b"reject-publish".to_vec()));
+    let limits = limits.encoded();
+    for (queue, arguments) in [(b"q", &[][..]), (b"f", &limits)] {
+        let declare = QueueDeclare {
+            queue,
+            passive: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+            arguments: RawTable::parse(arguments).unwrap_or(RawTable::EMPTY),
+        };
+        Method::from(declare).encode(1, &mut bytes);
+    }
+    let consume = BasicConsume {
+        queue: b"q",
+        consumer_tag: b"n",
+        no_local: false,
+        no_ack: true,
+        exclusive: false,
+        nowait: false,
+        arguments: RawTable::EMPTY,
+    };
+    Method::from(consume).encode(1, &mut bytes);
+    bytes
+}
+
+/// A connection whose socket takes everything.
+struct Client {
+    connection: Connection,
+    socket: Arc<Socket>,
+    unread: Vec<u8>,
+    ended: bool,
+}
+
+impl Client {
+    fn new(broker: &Arc<Broker>) -> Self {
+        let socket = Arc::new(Socket::default());
+        let origin = Origin {
+            name: "fuzz".into(),
+            loopback: true,
+        };
+        let flusher = Arc::clone(&socket) as Arc<dyn Flush>;
+        let connection = Connection::new(Arc::clone(broker), origin, NOW_MS, flusher);
+        let _ = socket.outlet.set(Arc::clone(&connection.peer().outlet));
+        Self {
+            connection,
+            socket,
+            unread: Vec::new(),
+            ended: false,
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        if self.ended {
+            return;
+        }
+        self.unread.extend_from_slice(bytes);
+        let turn = self.connection.receive(&self.unread, NOW_MS);
+        assert!(turn.consumed <= self.unread.len());
+        self.unread.drain(..turn.consumed);
+        self.ended = turn.ended;
+    }
+
+    /// Also checks that all that was written are whole frames.
+    fn hang_up(&mut self) {
+        self.connection.disconnect();
+        self.socket.flush();
+        let written = std::mem::take(&mut *self.socket.written.lock());
+        let mut rest = written.as_slice();
+        if rest == PROTOCOL_HEADER {
+            return;
+        }
+        while !rest.is_empty() {
+            let frame = leveret_codec::frame(rest, FRAME_MIN_SIZE).ok().flatten();
+            let (frame, len) = frame.expect("the broker writes whole frames");
+            if frame.kind == leveret_codec::FrameKind::Method {
+                assert!(Method::decode(frame.payload).is_ok());
+            }
+            rest = &rest[len..];
+        }
+    }
+}
+
+#[derive(Default)]
+struct Socket {
+    outlet: OnceLock<SharedOutlet>,
+    written: Mutex<Vec<u8>>,
+}
+
+impl Flush for Socket {
+    fn flush(&self) {
+        let Some(outlet) = self.outlet.get() else {
+            return;
+        };
+        let mut work = Work::default();
+        let mut starved: Vec<Arc<Handle>> = Vec::new();
+        loop {
+            let Some(mut pending) = outlet.lock().begin_flush() else {
+                return;
+            };
+            while !pending.is_done() {
+                let mut parts = [&[][..]; 8];
+                let count = pending.parts(&mut parts);
+                let bytes = parts[..count].concat();
+                pending.advance(bytes.len());
+                self.written.lock().extend_from_slice(&bytes);
+            }
+            outlet.lock().end_flush(pending, &mut starved);
+            resume(&mut starved, &mut work);
+            work.wake();
+        }
+    }
+
+    fn wake(&self) {
+        self.flush();
+    }
+
+    fn interrupt(&self) {}
+}
