@@ -117,6 +117,11 @@ async fn read(
             if connection.peer().is_dead() {
                 return Ok("client does not read");
             }
+            // Answers may have waited for the disk only.
+            if connection.receive(&[], now_ms()).ended {
+                farewell(link).await;
+                return Ok("closed");
+            }
         }
         // try_read takes no part in the runtime's budget: a reader that always finds bytes would
         // starve the others.

@@ -121,4 +121,6 @@ pub(crate) struct Source {
     /// `None` for `basic.get` and for a cancelled consumer.
     pub(crate) consumer: Option<ConsumerKey>,
     pub(crate) cancelled: bool,
+    /// The consumer that is to start when its channel's turn has come.
+    pub(crate) starting: Option<Arc<Handle>>,
 }

@@ -1,11 +1,13 @@
 //! One channel as its connection's reader sees it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use leveret_session::Confirms;
+use leveret_store::Ticket;
 
 use crate::cell::Source;
+use crate::held::Held;
 
 /// Cancelled sources kept before the numbers of unused ones are given out again.
 const CANCELLED_MIN: usize = 8;
@@ -26,6 +28,8 @@ pub(crate) struct Channel {
     pub(crate) last_queue: Option<Arc<str>>,
     /// Prefetch of consumers started from now on; 0 means no limit.
     pub(crate) prefetch: u16,
+    /// Answers that wait for the disk, and what waits behind them.
+    pub(crate) held: VecDeque<(Ticket, Held)>,
 }
 
 impl Channel {

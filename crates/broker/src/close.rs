@@ -12,7 +12,8 @@ impl Core {
             .get_mut(usize::from(channel))
             .and_then(Option::take);
         let Some(state) = taken else { return };
-        let state = *state;
+        let mut state = *state;
+        self.forget_held(channel, state.held.drain(..));
         let slots = self.peer.outlet.lock().close_channel(channel);
         let consumers: Vec<_> = state
             .sources

@@ -43,6 +43,9 @@ pub(crate) struct Core {
     pub(crate) vhost: Option<Arc<Vhost>>,
     pub(crate) channels: Vec<Option<Box<Channel>>>,
     pub(crate) confirming: Vec<u16>,
+    /// Channels whose answers wait for the disk.
+    pub(crate) holding: Vec<u16>,
+    pub(crate) held_bytes: usize,
     pub(crate) exclusive: Vec<Arc<QueueCell>>,
     pub(crate) routes: RouteCache,
     pub(crate) work: Work,
@@ -108,6 +111,8 @@ impl Connection {
             vhost: None,
             channels: Vec::new(),
             confirming: Vec::new(),
+            holding: Vec::new(),
+            held_bytes: 0,
             exclusive: Vec::new(),
             routes: RouteCache::default(),
             work: Work::default(),
@@ -161,6 +166,9 @@ impl Connection {
                 Err(fault) => self.fail(&fault),
             }
             self.forward_replies();
+        }
+        for fault in self.core.release_held() {
+            self.fail(&fault);
         }
         self.forward_replies();
         self.core.end_turn();
@@ -272,10 +280,12 @@ impl Connection {
         }
     }
 
-    /// Whether so many own replies wait unwritten that nothing more should be read.
+    /// Whether so many own replies wait, unwritten or for the disk, that nothing more should be
+    /// read.
     #[must_use]
     pub fn is_congested(&self) -> bool {
-        self.core.peer.outlet.lock().queued() > self.core.broker.config.reply_bytes_max
+        let waiting = self.core.peer.outlet.lock().queued() + self.core.held_bytes;
+        waiting > self.core.broker.config.reply_bytes_max
     }
 
     /// The socket is gone: everything the connection held goes back.
@@ -309,21 +319,20 @@ impl Core {
         self.peer.outlet.lock().open_channel(channel);
     }
 
-    /// Sends a method on a channel.
-    pub(crate) fn reply<'a>(&mut self, channel: u16, method: impl Into<Method<'a>>) {
-        let method = method.into();
-        let mut outlet = self.peer.outlet.lock();
-        self.work
-            .reply(&mut outlet, |out| method.encode(channel, out));
-    }
-
     /// Hands the turn's records to the store, confirms what needs no waiting, flushes.
     fn end_turn(&mut self) {
         let ticket = self.broker.submit(&mut self.work);
+        let mut waits_for = self.held_for();
         if !self.confirming.is_empty() {
             // Also with nothing recorded: publishes of this turn then wait for nothing.
             self.submitted(ticket);
-            self.confirm();
+            waits_for = waits_for.max(self.confirm());
+        }
+        if let Some(ticket) = waits_for
+            && !self.waiter.waiting.swap(true, Ordering::AcqRel)
+        {
+            let waiter: Arc<dyn Waiter> = Arc::clone(&self.waiter) as Arc<dyn Waiter>;
+            self.broker.store.wake_at(ticket, waiter);
         }
         // The answer to a refused login waits for the caller.
         if !self.login_refused {
@@ -343,8 +352,8 @@ impl Core {
         }
     }
 
-    /// Sends the confirms that the store's watermark allows.
-    fn confirm(&mut self) {
+    /// Sends the confirms that the store's watermark allows; gives what the others wait for.
+    fn confirm(&mut self) -> Option<Ticket> {
         let durable = self.broker.store.durable().0;
         let mut outlet = self.peer.outlet.lock();
         let mut first = false;
@@ -358,6 +367,10 @@ impl Core {
             let Some(confirms) = &mut state.confirms else {
                 return false;
             };
+            if !state.held.is_empty() {
+                // They come after the answer to confirm.select.
+                return true;
+            }
             confirms.emit(durable, |confirm| {
                 first |= outlet.reply(|out| crate::publish::encode_confirm(out, number, confirm));
             });
@@ -369,22 +382,19 @@ impl Core {
         if first {
             self.work.dirtied(&outlet);
         }
-        drop(outlet);
-        if let Some(mark) = waits_for
-            && !self.waiter.waiting.swap(true, Ordering::AcqRel)
-        {
-            let waiter: Arc<dyn Waiter> = Arc::clone(&self.waiter) as Arc<dyn Waiter>;
-            self.broker.store.wake_at(Ticket(mark), waiter);
-        }
+        waits_for.map(Ticket)
     }
 
     /// A method that is not part of a batch.
     fn method(&mut self, channel: u16, method: &Method<'_>) -> Result<(), Fault> {
         let id = method.id();
-        self.command(channel, method).map_err(|refusal| {
-            let vhost = self.vhost.as_ref().map_or("", |vhost| &*vhost.name);
-            refusal.fault(channel, vhost, id)
-        })
+        self.command(channel, method)
+            .map_err(|refusal| self.fault_of(refusal, channel, id))
+    }
+
+    pub(crate) fn fault_of(&self, refusal: Refusal, channel: u16, method: (u16, u16)) -> Fault {
+        let vhost = self.vhost.as_ref().map_or("", |vhost| &*vhost.name);
+        refusal.fault(channel, vhost, method)
     }
 
     fn command(&mut self, channel: u16, method: &Method<'_>) -> Result<(), Refusal> {

@@ -9,9 +9,11 @@ use leveret_codec::{
 };
 use leveret_queue::Consuming;
 use leveret_session::Parcel;
+use leveret_store::Ticket;
 
 use crate::cell::{Handle, QueueCell, QueueState, Source};
 use crate::connection::Core;
+use crate::held::Held;
 use crate::operations::Condition;
 use crate::pump::Pump;
 use crate::refusal::Refusal;
@@ -37,21 +39,61 @@ impl Core {
             tag: tag.clone(),
             waiting: AtomicBool::new(false),
         });
-        let mut state = cell.lock();
-        check_consumable(&cell, &state, asked)?;
-        if !consume.nowait {
-            // Before the consumer is registered: no delivery may overtake it.
-            self.reply(channel, BasicConsumeOk { consumer_tag: &tag });
-        }
-        let key = state.queue.consume(handle, asked);
-        state.consumed = true;
+        check_consumable(&cell, &cell.lock(), asked)?;
         if let Some(state) = self.channel(channel) {
             if let Some(source) = state.sources.get_mut(source as usize) {
-                (source.consumer, source.cancelled) = (Some(key), false);
+                source.cancelled = false;
+                source.starting = Some(Arc::clone(&handle));
             }
             state.consumers.insert(tag, source);
         }
-        state.queue.pump(&mut Pump::new(&cell, &mut self.work));
+        let nowait = consume.nowait;
+        if self.holds(channel) {
+            let held = Held::Consume {
+                handle,
+                asked,
+                nowait,
+            };
+            self.hold(channel, Ticket(0), held);
+            return Ok(());
+        }
+        self.start_consumer(&handle, asked, nowait)
+    }
+
+    /// Registers a consumer, unless it was cancelled while its start had to wait.
+    pub(crate) fn start_consumer(
+        &mut self,
+        handle: &Arc<Handle>,
+        asked: Consuming,
+        nowait: bool,
+    ) -> Result<(), Refusal> {
+        let (channel, tag) = (handle.channel, &handle.tag);
+        let cell = Arc::clone(&handle.cell);
+        let mut state = cell.lock();
+        let source = self
+            .channel(channel)
+            .and_then(|state| state.sources.get_mut(handle.source as usize))
+            .filter(|source| {
+                let starting = source.starting.as_ref();
+                !source.cancelled && starting.is_some_and(|other| Arc::ptr_eq(other, handle))
+            });
+        let key = match source {
+            Some(source) => {
+                source.starting = None;
+                check_consumable(&cell, &state, asked)?;
+                let key = state.queue.consume(Arc::clone(handle), asked);
+                (source.consumer, state.consumed) = (Some(key), true);
+                Some(key)
+            }
+            None => None,
+        };
+        if !nowait {
+            // Before any delivery: nothing is pumped yet, and the queue is locked.
+            self.reply_now(channel, BasicConsumeOk { consumer_tag: tag });
+        }
+        if key.is_some() {
+            state.queue.pump(&mut Pump::new(&cell, &mut self.work));
+        }
         Ok(())
     }
 
@@ -125,6 +167,7 @@ impl Core {
             cell: Arc::clone(cell),
             consumer: None,
             cancelled: true,
+            starting: None,
         };
         let in_use = || outlet.lock().sources_in_use(channel).collect();
         self.channel(channel)
@@ -234,7 +277,22 @@ impl Core {
 
     pub(crate) fn get(&mut self, channel: u16, get: &BasicGet<'_>) -> Result<(), Refusal> {
         let cell = self.named_queue(channel, get.queue)?;
-        let source = self.get_source(channel, &cell);
+        let no_ack = get.no_ack;
+        if self.holds(channel) {
+            self.hold(channel, Ticket(0), Held::Get { cell, no_ack });
+            return Ok(());
+        }
+        self.get_now(channel, &cell, no_ack)
+    }
+
+    /// Fetches a message or tells that there is none.
+    pub(crate) fn get_now(
+        &mut self,
+        channel: u16,
+        cell: &Arc<QueueCell>,
+        no_ack: bool,
+    ) -> Result<(), Refusal> {
+        let source = self.get_source(channel, cell);
         let template = DeliverTemplate::new(channel, b"");
         let outlet = Arc::clone(&self.peer.outlet);
         let mut state = cell.lock();
@@ -242,12 +300,12 @@ impl Core {
             return Err(Refusal::NoQueue(cell.name.to_string()));
         }
         let mut first = false;
-        let mut pump = Pump::new(&cell, &mut self.work);
-        let found = state.queue.get(get.no_ack, &mut pump, |delivery, left| {
+        let mut pump = Pump::new(cell, &mut self.work);
+        let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
             let parcel = Parcel {
                 template: &template,
                 source,
-                no_ack: get.no_ack,
+                no_ack,
                 record: delivery.record,
                 blob: delivery.blob,
                 unacked: delivery.unacked,
@@ -270,7 +328,7 @@ impl Core {
         });
         drop(state);
         if !found {
-            self.reply(channel, Method::BasicGetEmpty(BasicGetEmpty {}));
+            self.reply_now(channel, Method::BasicGetEmpty(BasicGetEmpty {}));
         } else if first {
             self.work.dirtied(&outlet.lock());
         }

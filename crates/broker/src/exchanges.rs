@@ -42,7 +42,7 @@ impl Core {
                 .declare_exchange(&vhost, &name, spec, &mut self.work)?;
         }
         if !declare.nowait {
-            self.reply(channel, ExchangeDeclareOk {});
+            self.reply_durable(channel, ExchangeDeclareOk {});
         }
         Ok(())
     }
@@ -57,7 +57,7 @@ impl Core {
         self.broker
             .delete_exchange(&vhost, &name, delete.if_unused, &mut self.work)?;
         if !delete.nowait {
-            self.reply(channel, ExchangeDeleteOk {});
+            self.reply_durable(channel, ExchangeDeleteOk {});
         }
         Ok(())
     }
@@ -78,7 +78,7 @@ impl Core {
         };
         self.broker.bind(&vhost, &binding, &mut self.work)?;
         if !bind.nowait {
-            self.reply(channel, ExchangeBindOk {});
+            self.reply_durable(channel, ExchangeBindOk {});
         }
         Ok(())
     }
@@ -99,7 +99,7 @@ impl Core {
         };
         self.broker.unbind(&vhost, &binding, &mut self.work)?;
         if !unbind.nowait {
-            self.reply(channel, ExchangeUnbindOk {});
+            self.reply_durable(channel, ExchangeUnbindOk {});
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ mod close;
 mod connection;
 mod consume;
 mod exchanges;
+mod held;
 mod login;
 mod names;
 mod operations;

@@ -54,7 +54,7 @@ impl Core {
             let consumer_count = u32::try_from(state.queue.consumer_count()).unwrap_or(u32::MAX);
             drop(state);
             let queue = cell.name.as_bytes();
-            self.reply(
+            self.reply_durable(
                 channel,
                 QueueDeclareOk {
                     queue,
@@ -111,7 +111,7 @@ impl Core {
         let vhost = self.vhost()?;
         self.broker.bind(&vhost, &binding, &mut self.work)?;
         if !bind.nowait {
-            self.reply(channel, QueueBindOk {});
+            self.reply_durable(channel, QueueBindOk {});
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Core {
             Err(Refusal::NoQueue(_)) => {}
             Err(refusal) => return Err(refusal),
         }
-        self.reply(channel, QueueUnbindOk {});
+        self.reply_durable(channel, QueueUnbindOk {});
         Ok(())
     }
 
@@ -146,7 +146,7 @@ impl Core {
         let count = self.broker.purge_queue(&cell, &mut self.work);
         if !purge.nowait {
             let message_count = u32::try_from(count).unwrap_or(u32::MAX);
-            self.reply(channel, QueuePurgeOk { message_count });
+            self.reply_durable(channel, QueuePurgeOk { message_count });
         }
         Ok(())
     }
@@ -173,7 +173,7 @@ impl Core {
         };
         if !delete.nowait {
             let message_count = u32::try_from(count).unwrap_or(u32::MAX);
-            self.reply(channel, QueueDeleteOk { message_count });
+            self.reply_durable(channel, QueueDeleteOk { message_count });
         }
         Ok(())
     }

@@ -1,0 +1,168 @@
+//! A broker in memory and clients that speak AMQP to it without a socket.
+
+use std::sync::Arc;
+
+use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin};
+use leveret_codec::{
+    BasicPublish, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, FrameKind,
+    Method, PROTOCOL_HEADER, Properties, QueueDeclare, RawTable, content, frame,
+};
+use leveret_session::Flush;
+use leveret_store::Store;
+
+const FRAME_MAX: u32 = 131_072;
+
+/// Nothing is flushed: the test takes the bytes itself.
+struct NoSocket;
+
+impl Flush for NoSocket {
+    fn flush(&self) {}
+    fn wake(&self) {}
+    fn interrupt(&self) {}
+}
+
+pub(crate) fn broker(store: Arc<dyn Store>) -> Arc<Broker> {
+    let mut access = Access::new(Vec::new());
+    access.add("guest", "guest");
+    let broker = Arc::new(Broker::new(BrokerConfig::default(), access, store));
+    broker.add_vhost("/");
+    broker
+}
+
+pub(crate) struct Client {
+    connection: Connection,
+}
+
+impl Client {
+    /// Logged in, with channels 1 and 2 open.
+    pub(crate) fn new(broker: &Arc<Broker>) -> Self {
+        let origin = Origin {
+            name: "memory".into(),
+            loopback: true,
+        };
+        let connection = Connection::new(Arc::clone(broker), origin, 0, Arc::new(NoSocket));
+        let mut client = Self { connection };
+        client.send(&PROTOCOL_HEADER);
+        let start_ok = ConnectionStartOk {
+            client_properties: RawTable::EMPTY,
+            mechanism: b"PLAIN",
+            response: b"\0guest\0guest",
+            locale: b"en_US",
+        };
+        client.say(0, start_ok);
+        let tune_ok = ConnectionTuneOk {
+            channel_max: 2047,
+            frame_max: FRAME_MAX,
+            heartbeat: 0,
+        };
+        client.say(0, tune_ok);
+        client.say(0, ConnectionOpen { virtual_host: b"/" });
+        client.say(1, ChannelOpen {});
+        client.say(2, ChannelOpen {});
+        client.hear();
+        client
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        let turn = self.connection.receive(bytes, 1);
+        assert_eq!(turn.consumed, bytes.len());
+    }
+
+    pub(crate) fn say<'a>(&mut self, channel: u16, method: impl Into<Method<'a>>) {
+        let mut bytes = Vec::new();
+        method.into().encode(channel, &mut bytes);
+        self.send(&bytes);
+    }
+
+    /// A turn without bytes: what an interruption brings.
+    pub(crate) fn turn(&mut self) {
+        self.send(&[]);
+    }
+
+    /// What the broker has sent since: `channel method`, `body …` for contents.
+    pub(crate) fn hear(&mut self) -> Vec<String> {
+        let mut bytes = Vec::new();
+        let mut starved = Vec::new();
+        let outlet = Arc::clone(&self.connection.peer().outlet);
+        loop {
+            let Some(mut pending) = outlet.lock().begin_flush() else {
+                break;
+            };
+            while !pending.is_done() {
+                let mut parts = [&[][..]; 8];
+                let count = pending.parts(&mut parts);
+                let taken = parts.iter().take(count).map(|part| part.len()).sum();
+                for part in parts.iter().take(count) {
+                    bytes.extend_from_slice(part);
+                }
+                pending.advance(taken);
+            }
+            outlet.lock().end_flush(pending, &mut starved);
+            starved.clear();
+        }
+        let mut heard = Vec::new();
+        let mut rest = &bytes[..];
+        while let Some((frame, len)) = frame(rest, FRAME_MAX).expect("lawful frames") {
+            match frame.kind {
+                FrameKind::Method => heard.push(told(frame.channel, frame.payload)),
+                FrameKind::Body => heard.push(format!("body {}", frame.payload.escape_ascii())),
+                FrameKind::Header | FrameKind::Heartbeat => {}
+            }
+            rest = &rest[len..];
+        }
+        heard
+    }
+
+    pub(crate) fn declare(&mut self, channel: u16, queue: &str, durable: bool) {
+        self.say(channel, declaration(queue, durable));
+    }
+
+    pub(crate) fn publish(&mut self, channel: u16, queue: &str, body: &str, persistent: bool) {
+        let publish = BasicPublish {
+            exchange: b"",
+            routing_key: queue.as_bytes(),
+            mandatory: true,
+            immediate: false,
+        };
+        let mut bytes = Vec::new();
+        Method::from(publish).encode(channel, &mut bytes);
+        let mut header = Vec::new();
+        let properties = Properties {
+            delivery_mode: persistent.then_some(2),
+            ..Properties::default()
+        };
+        properties.encode(body.len() as u64, &mut header);
+        content(&mut bytes, channel, &header, body.as_bytes(), FRAME_MAX);
+        self.send(&bytes);
+    }
+}
+
+fn told(channel: u16, payload: &[u8]) -> String {
+    let method = Method::decode(payload).expect("the broker speaks AMQP");
+    match method {
+        Method::BasicAck(ack) => format!("{channel} ack {}", ack.delivery_tag),
+        Method::BasicNack(nack) => format!("{channel} nack {}", nack.delivery_tag),
+        Method::ChannelClose(close) => format!(
+            "{channel} close {} {}",
+            close.reply_code,
+            close.reply_text.escape_ascii()
+        ),
+        Method::BasicDeliver(deliver) => {
+            let again = if deliver.redelivered { " again" } else { "" };
+            format!("{channel} deliver {}{again}", deliver.delivery_tag)
+        }
+        other => format!("{channel} {}", other.name()),
+    }
+}
+
+pub(crate) fn declaration(queue: &str, durable: bool) -> QueueDeclare<'_> {
+    QueueDeclare {
+        queue: queue.as_bytes(),
+        passive: false,
+        durable,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: RawTable::EMPTY,
+    }
+}
