@@ -75,30 +75,33 @@ async fn read(
 ) -> io::Result<&'static str> {
     let deadline = Instant::now() + patience.handshake;
     let mut buffer = Vec::new();
+    let mut unfinished = false;
     loop {
-        let interrupted = tokio::select! {
-            biased;
-            () = link.interrupted() => true,
-            ready = link.stream.readable() => { ready?; false }
-            () = sleep_until(deadline), if !connection.is_running() => {
-                warn!(connection = connection.peer().name, "handshake timeout");
-                return Ok("handshake timeout");
+        let mut interrupted = false;
+        if !unfinished {
+            interrupted = tokio::select! {
+                biased;
+                () = link.interrupted() => true,
+                ready = link.stream.readable() => { ready?; false }
+                () = sleep_until(deadline), if !connection.is_running() => {
+                    warn!(connection = connection.peer().name, "handshake timeout");
+                    return Ok("handshake timeout");
+                }
+            };
+            if !interrupted {
+                prepare(&mut buffer, connection.frame_max());
+                match link.stream.try_read_buf(&mut buffer) {
+                    Ok(0) => return Ok("closed by the client"),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    Err(error) => return Err(error),
+                }
             }
-        };
-        let turn = if interrupted {
-            connection.receive(&[], now_ms())
-        } else {
-            prepare(&mut buffer, connection.frame_max());
-            match link.stream.try_read_buf(&mut buffer) {
-                Ok(0) => return Ok("closed by the client"),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error),
-            }
-            let turn = connection.receive(&buffer, now_ms());
-            put_back(&mut buffer, turn.consumed);
-            turn
-        };
+        }
+        let input = if interrupted { &[][..] } else { &buffer };
+        let turn = connection.receive(input, now_ms());
+        put_back(&mut buffer, turn.consumed);
+        unfinished = turn.unfinished;
         if turn.login_refused {
             let name = &connection.peer().name;
             warn!(connection = name, "login refused");

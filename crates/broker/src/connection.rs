@@ -22,6 +22,8 @@ use crate::vhost::Vhost;
 pub struct Turn {
     /// Bytes understood; the rest comes again in front of the next read.
     pub consumed: usize,
+    /// The turn was full: call again with the rest before reading more.
+    pub unfinished: bool,
     /// A queue grows although its consumers have credit: read on a little later.
     pub pause: bool,
     /// The login was refused: write the answer a little later.
@@ -166,6 +168,10 @@ impl Connection {
                 Err(fault) => self.fail(&fault),
             }
             self.forward_replies();
+            if self.core.work.is_full() {
+                turn.unfinished = true;
+                break;
+            }
         }
         for fault in self.core.release_held() {
             self.fail(&fault);
@@ -174,6 +180,7 @@ impl Connection {
         self.core.end_turn();
         turn.ended |= self.core.peer.dead.load(Ordering::Acquire);
         turn.pause = std::mem::take(&mut self.core.work.pause);
+        self.core.work.copies = 0;
         turn.login_refused = std::mem::take(&mut self.core.login_refused);
         turn
     }
@@ -181,7 +188,12 @@ impl Connection {
     fn step(&mut self, input: &[u8], at: &mut usize) -> Result<Step, Fault> {
         let Self { session, core } = self;
         match session.next(input, at)? {
-            Event::Publishes(batch) => core.publish(&batch)?,
+            Event::Publishes(batch) => {
+                let published = core.publish(&batch)?;
+                if published < batch.len() {
+                    *at = batch.end_of(published).unwrap_or(*at);
+                }
+            }
             Event::Settlements(channel, settlements) => core.settle(channel, settlements)?,
             Event::Pending => return Ok(Step::Pending),
             Event::Progress => {}

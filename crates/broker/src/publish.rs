@@ -14,7 +14,7 @@ use leveret_store::MessageParts;
 use crate::cell::QueueCell;
 use crate::channel::UNSUBMITTED;
 use crate::connection::Core;
-use crate::pump::{Pump, Work};
+use crate::pump::{COPIES_OF_TURN, Pump, Work};
 use crate::refusal::Refusal;
 use crate::routes::{Route, sender_selected};
 
@@ -22,8 +22,10 @@ use crate::routes::{Route, sender_selected};
 const SHARED_BYTES_MIN: usize = 16 * 1024;
 /// The same when several queues get the message.
 const SHARED_BY_MANY_BYTES_MIN: usize = 512;
-/// Ready bytes of one queue above which its publisher pauses while consumers have credit.
+/// Ready bytes of a route's queues above which its publisher pauses while consumers have credit.
 const PAUSE_BYTES: u64 = 512 * 1024;
+/// What a ready message takes beside its body, about.
+const RECORD_BYTES: u64 = 64;
 const PERSISTENT: u8 = 2;
 const PUBLISH: (u16, u16) = (60, 40);
 /// Properties that make the broker look closer at a message.
@@ -38,21 +40,27 @@ struct Load<'a> {
 }
 
 impl Core {
-    /// Publishes a batch; a fault closes the channel after what came before it has been published.
-    pub(crate) fn publish(&mut self, batch: &Publishes<'_>) -> Result<(), Fault> {
+    /// Publishes a batch, or of one with many copies as much as a turn bears; gives how many
+    /// messages that were. A fault closes the channel after what came before it has been published.
+    pub(crate) fn publish(&mut self, batch: &Publishes<'_>) -> Result<usize, Fault> {
         let plain = |publish: Publish<'_>| !has_property(publish.header, INSPECTED);
         if batch.iter().all(plain) {
             let route = self.route(batch)?;
             if !route.depends_on_headers() || batch.len() == 1 {
-                self.publish_to(&route, batch, None);
-                return Ok(());
+                let batch =
+                    batch.first(COPIES_OF_TURN / route.cells.len().clamp(1, COPIES_OF_TURN));
+                self.publish_to(&route, &batch, None);
+                return Ok(batch.len());
             }
         }
-        for publish in batch.iter() {
+        for (before, publish) in batch.iter().enumerate() {
             let one = Publishes::one(batch.channel, batch.route, publish);
             self.publish_inspected(&one, publish, None)?;
+            if self.work.is_full() {
+                return Ok(before + 1);
+            }
         }
-        Ok(())
+        Ok(batch.len())
     }
 
     /// Publishes a message that was put together from several reads.
@@ -150,6 +158,7 @@ impl Core {
         if route.cells.is_empty() {
             self.return_unroutable(batch);
         }
+        self.work.copies += route.cells.len() * batch.len();
         let refused = if resident_bytes() > self.broker.config.resident_bytes_max {
             // Memory holds no more messages: the publisher is told, and slowed down.
             self.work.pause = true;
@@ -238,10 +247,11 @@ fn enqueue(
         batch,
         blobs: &blobs,
     };
-    let mut refused = 0;
+    let (mut refused, mut backlog) = (0, 0);
     for cell in &route.cells {
-        refused |= load.enqueue(cell, store_admits, work);
+        refused |= load.enqueue(cell, store_admits, work, &mut backlog);
     }
+    work.pause |= backlog > PAUSE_BYTES;
     if !work.targets.is_empty() {
         load.record(work);
     }
@@ -263,7 +273,14 @@ fn shared_bodies(batch: &Publishes<'_>, queues: usize) -> Vec<Option<Arc<Blob>>>
 }
 
 impl Load<'_> {
-    fn enqueue(&self, cell: &Arc<QueueCell>, store_admits: bool, work: &mut Work) -> u128 {
+    /// `backlog` grows by what stays in the queue although its consumers have credit.
+    fn enqueue(
+        &self,
+        cell: &Arc<QueueCell>,
+        store_admits: bool,
+        work: &mut Work,
+        backlog: &mut u64,
+    ) -> u128 {
         let mut refused = 0;
         let mut guard = cell.lock();
         if cell.is_deleted() {
@@ -294,7 +311,9 @@ impl Load<'_> {
             state.warm = true;
             work.warm.push(Arc::clone(cell));
         }
-        work.pause |= state.queue.ready_bytes() > PAUSE_BYTES && state.queue.has_credit();
+        if state.queue.has_credit() {
+            *backlog += state.queue.ready_bytes() + state.queue.ready() * RECORD_BYTES;
+        }
         refused
     }
 

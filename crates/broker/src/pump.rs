@@ -16,6 +16,10 @@ pub(crate) const NEVER: Ticket = Ticket(u64::MAX - 1);
 /// so that all cores take part and the publisher goes on.
 const INLINE_FLUSHES_MAX: usize = 4;
 
+/// Copies of messages after which a turn ends, so that the connections they are for are flushed
+/// before there is more for them, and other connections get their turn. One message may have more.
+pub(crate) const COPIES_OF_TURN: usize = 16 * 1024;
+
 /// What one turn leaves to be done at its end; kept between turns for its memory.
 #[derive(Default)]
 pub struct Work {
@@ -29,6 +33,8 @@ pub struct Work {
     pub(crate) warm: Vec<Arc<QueueCell>>,
     /// A queue grows although its consumers have credit: its publisher should pause.
     pub(crate) pause: bool,
+    /// Copies of messages put into queues.
+    pub(crate) copies: usize,
     pub(crate) targets: Vec<(u32, LaneId, u64)>,
     starved: Vec<Arc<Handle>>,
 }
@@ -47,6 +53,11 @@ impl Work {
     /// Has answers wait for something that was submitted before, by whomever.
     pub(crate) fn depends_on(&mut self, ticket: Ticket) {
         self.ticket = self.ticket.max(ticket);
+    }
+
+    /// Whether the turn has done its share.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.copies >= COPIES_OF_TURN
     }
 
     /// Flushes what the turn made dirty.

@@ -80,6 +80,35 @@ impl<'a> Publishes<'a> {
         self.len() == 0
     }
 
+    /// Where the first `messages` of them end in the read; the end of the whole for more.
+    #[must_use]
+    pub fn end_of(&self, messages: usize) -> Option<usize> {
+        let Source::Read { places, .. } = self.source else {
+            return None;
+        };
+        let last = places.get(messages.checked_sub(1)?)?;
+        // Behind the payload of the last frame comes its end octet.
+        let payload = if last.body.0 < last.body.1 {
+            last.body
+        } else {
+            last.header
+        };
+        Some(payload.1 as usize + 1)
+    }
+
+    /// The first `messages` of them.
+    #[must_use]
+    pub fn first(&self, messages: usize) -> Self {
+        let source = match self.source {
+            Source::Read { input, places } => Source::Read {
+                input,
+                places: places.get(..messages).unwrap_or(places),
+            },
+            one @ Source::One(_) => one,
+        };
+        Self { source, ..*self }
+    }
+
     /// The messages in the order they were published.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Publish<'a>> + use<'a> {
