@@ -220,10 +220,10 @@ impl Client {
         command
             .args(["test", "-v", "-count=1", "./..."])
             .current_dir(self.folder(project));
-        // Without -modcacherw the cache below `target/` could not be deleted.
-        command.env("GOFLAGS", "-modcacherw -mod=readonly");
-        command.env("GOPATH", self.work(project, "path"));
-        command.env("GOCACHE", self.work(project, "cache"));
+        install::go_environment(
+            &mut command,
+            &project.target.join("clients").join(self.name),
+        );
         Ok(command)
     }
 

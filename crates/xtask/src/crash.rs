@@ -1,4 +1,7 @@
-//! Crash-point enumeration of the store, for as many states as asked.
+//! Crashes: of the store at every write, in memory, and of the real broker under real clients.
+
+mod evidence;
+pub(crate) mod kill;
 
 use anyhow::Result;
 

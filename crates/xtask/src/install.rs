@@ -73,6 +73,14 @@ pub(crate) fn node(folder: &Path, project: &Path) -> Result<PathBuf> {
     Ok(folder.join("node_modules"))
 }
 
+/// Has `command`, which is Go's, keep its caches below `folder`.
+pub(crate) fn go_environment(command: &mut Command, folder: &Path) {
+    // Without -modcacherw the cache below `target/` could not be deleted.
+    command.env("GOFLAGS", "-modcacherw -mod=readonly");
+    command.env("GOPATH", folder.join("path"));
+    command.env("GOCACHE", folder.join("cache"));
+}
+
 /// Runs `install` unless it already succeeded in `folder` for the same content of `inputs`.
 fn once(folder: &Path, inputs: &[&Path], install: impl Fn() -> Result<String>) -> Result<()> {
     let mut wanted = String::new();

@@ -15,6 +15,7 @@ mod server;
 mod shell;
 mod tidy;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -67,12 +68,18 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
-    /// Crashes random histories of the store everywhere and recovers
+    /// Crashes random histories of the store everywhere and recovers; or, with --kill, the broker
     Crash {
         /// How many distinct crash states
         #[arg(long, default_value_t = 1_000_000)]
         states: u64,
-        /// The first history
+        /// Kill the real broker so many times under real clients instead
+        #[arg(long, conflicts_with = "states", value_name = "CYCLES")]
+        kill: Option<usize>,
+        /// What to kill instead of a release build of the present sources
+        #[arg(long, requires = "kill", value_name = "BINARY")]
+        leveret: Option<PathBuf>,
+        /// The first history, or of the random times
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -117,7 +124,19 @@ fn run(project: &Project, task: Task) -> Result<()> {
             conclude(&report)
         }
         Task::Fuzz { target, seconds } => fuzz::run(project, &target, seconds),
-        Task::Crash { states, seed } => crash::run(project, states, seed),
+        Task::Crash {
+            kill: Some(cycles),
+            leveret,
+            seed,
+            ..
+        } => {
+            let binary = leveret.map_or_else(|| build_leveret(project), Ok)?;
+            let binary = std::path::absolute(binary)?;
+            let mut report = Report::default();
+            report.add(crash::kill::suite(project, &binary, cycles, seed)?);
+            conclude(&report)
+        }
+        Task::Crash { states, seed, .. } => crash::run(project, states, seed),
         Task::Bench { arguments } => bench::run(project, &arguments),
     }
 }
@@ -138,7 +157,7 @@ fn run_tidy(project: &Project) -> Result<()> {
     Ok(())
 }
 
-fn build_leveret(project: &Project) -> Result<std::path::PathBuf> {
+fn build_leveret(project: &Project) -> Result<PathBuf> {
     let build = ["build", "--release", "--locked", "--package", "leveret"];
     shell::run(shell::cargo(&project.root, &build))?;
     Ok(project.target.join("release/leveret"))
