@@ -13,6 +13,10 @@ use crate::access::Access;
 use crate::cell::{QueueCell, SharedOutlet};
 use crate::names::Names;
 use crate::pump::Work;
+use crate::stats::{
+    ChannelList, ChannelStats, Count, Ended, Event, Events, MessageCounts, SizeCounts, Sizes,
+    Totals, Traffic,
+};
 use crate::vhost::Vhost;
 
 /// The RabbitMQ version whose behaviour Leveret follows; clients gate features on it.
@@ -119,6 +123,10 @@ pub struct Peer {
     /// Somebody asks the reader to close the connection.
     pub(crate) close: Mutex<Option<Fault>>,
     pub(crate) dead: AtomicBool,
+    pub(crate) channels: Mutex<ChannelList>,
+    pub(crate) sizes: Sizes,
+    pub(crate) received_bytes: Count,
+    pub(crate) reads: Count,
 }
 
 impl Peer {
@@ -126,6 +134,56 @@ impl Peer {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// Its open channels, in the order they were opened.
+    #[must_use]
+    pub fn channels(&self) -> Vec<Arc<ChannelStats>> {
+        self.channels.lock().open.clone()
+    }
+
+    /// How many channels are open.
+    #[must_use]
+    pub fn channel_count(&self) -> usize {
+        self.channels.lock().open.len()
+    }
+
+    /// What went over its socket.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        let outlet = self.outlet.lock();
+        Traffic {
+            received_bytes: self.received_bytes.get(),
+            reads: self.reads.get(),
+            sent_bytes: outlet.written(),
+            writes: outlet.writes(),
+        }
+    }
+
+    /// Messages of all its channels, closed ones included.
+    #[must_use]
+    pub fn message_counts(&self) -> MessageCounts {
+        let deliveries = self.outlet.lock().delivery_totals();
+        MessageCounts {
+            deliveries,
+            ..self.channels.lock().counts()
+        }
+    }
+
+    /// Sizes of the messages it published.
+    #[must_use]
+    pub fn size_counts(&self) -> SizeCounts {
+        self.sizes.get()
+    }
+
+    /// Everything counted for it.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals {
+            messages: self.message_counts(),
+            sizes: self.size_counts(),
+            traffic: self.traffic(),
+        }
     }
 
     /// Asks the connection's reader to close it with a fault.
@@ -152,6 +210,9 @@ pub struct Broker {
     pub(crate) warm: Mutex<Vec<Arc<QueueCell>>>,
     /// Connections with short heartbeats.
     pub(crate) brisk: Mutex<Vec<Weak<Peer>>>,
+    /// What has happened since it was started.
+    pub events: Arc<Events>,
+    ended: Ended,
     vhosts: RwLock<HashMap<String, Arc<Vhost>>>,
     peers: Mutex<HashMap<ConnectionId, Arc<Peer>>>,
     connections: AtomicU64,
@@ -180,6 +241,8 @@ impl Broker {
             lanes: AtomicU32::new(0),
             warm: Mutex::default(),
             brisk: Mutex::default(),
+            events: Arc::default(),
+            ended: Ended::default(),
             vhosts: RwLock::default(),
             peers: Mutex::default(),
             connections: AtomicU64::new(0),
@@ -190,11 +253,9 @@ impl Broker {
     /// Adds a virtual host, if it does not exist yet.
     pub fn add_vhost(&self, name: &str) -> Arc<Vhost> {
         let mut vhosts = self.vhosts.write();
-        Arc::clone(
-            vhosts
-                .entry(name.into())
-                .or_insert_with(|| Arc::new(Vhost::new(name, self.config.seed))),
-        )
+        Arc::clone(vhosts.entry(name.into()).or_insert_with(|| {
+            Arc::new(Vhost::new(name, self.config.seed, Arc::clone(&self.events)))
+        }))
     }
 
     /// A virtual host.
@@ -245,11 +306,36 @@ impl Broker {
     }
 
     pub(crate) fn register(&self, peer: &Arc<Peer>) {
+        self.events.count(Event::ConnectionOpened);
         self.peers.lock().insert(peer.id, Arc::clone(peer));
     }
 
     pub(crate) fn deregister(&self, id: ConnectionId) {
-        self.peers.lock().remove(&id);
+        let mut peers = self.peers.lock();
+        if let Some(peer) = peers.remove(&id) {
+            // Under the same lock that totals are summed under, so that none is counted twice.
+            self.ended.add(peer.totals());
+            self.events.count(Event::ConnectionClosed);
+        }
+    }
+
+    /// Messages, sizes and bytes of all connections since the broker was started.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let (peers, mut totals) = {
+            let peers = self.peers.lock();
+            let open: Vec<_> = peers.values().cloned().collect();
+            (open, self.ended.get())
+        };
+        for peer in peers {
+            totals += peer.totals();
+        }
+        totals
+    }
+
+    /// Counts what happened on behalf of no connection, such as a publish over HTTP.
+    pub fn count(&self, totals: Totals) {
+        self.ended.add(totals);
     }
 
     /// Asks every connection to close with 320: the broker is stopping.

@@ -1,16 +1,18 @@
 //! A queue where everybody can reach it, and a consumer as its queue sees it.
 
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use leveret_codec::{DeliverTemplate, Table};
 use leveret_queue::{ConsumerKey, Limits, Queue};
 use leveret_router::QueueId;
 use leveret_session::Outlet;
 use leveret_store::LaneId;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::broker::{ConnectionId, Peer};
+use crate::stats::{HoldingCounts, Holdings};
 
 /// A connection's outlet, shared by everyone who writes to it.
 pub type SharedOutlet = Arc<Mutex<Outlet<Arc<Handle>>>>;
@@ -39,6 +41,8 @@ pub struct QueueCell {
     /// Its lane in the store, if it is durable.
     pub lane: Option<LaneId>,
     deleted: AtomicBool,
+    /// Where its virtual host counts what queues hold; set once it is in the directory.
+    holdings: OnceLock<Arc<Holdings>>,
     state: Mutex<QueueState>,
 }
 
@@ -50,6 +54,54 @@ pub struct QueueState {
     pub consumed: bool,
     /// The timer looks after its memory.
     pub warm: bool,
+    /// What its virtual host counts for it.
+    counted: HoldingCounts,
+}
+
+/// A locked queue. What it holds is counted when it is unlocked.
+pub struct QueueGuard<'a> {
+    cell: &'a QueueCell,
+    state: MutexGuard<'a, QueueState>,
+}
+
+impl Deref for QueueGuard<'_> {
+    type Target = QueueState;
+
+    #[inline]
+    fn deref(&self) -> &QueueState {
+        &self.state
+    }
+}
+
+impl DerefMut for QueueGuard<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut QueueState {
+        &mut self.state
+    }
+}
+
+impl Drop for QueueGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(holdings) = self.cell.holdings.get() else {
+            return;
+        };
+        let queue = &self.state.queue;
+        // Deliveries of a deleted queue are nobody's any more.
+        let after = if self.cell.is_deleted() {
+            HoldingCounts::default()
+        } else {
+            HoldingCounts {
+                ready: queue.ready(),
+                unacked: queue.unacked(),
+                consumers: queue.consumer_count() as u64,
+            }
+        };
+        let before = std::mem::replace(&mut self.state.counted, after);
+        if before != after {
+            holdings.change(self.cell.id.0, before, after);
+        }
+    }
 }
 
 impl QueueCell {
@@ -65,6 +117,7 @@ impl QueueCell {
             queue,
             consumed: false,
             warm: false,
+            counted: HoldingCounts::default(),
         });
         Self {
             name,
@@ -72,6 +125,7 @@ impl QueueCell {
             spec,
             lane,
             deleted: AtomicBool::new(false),
+            holdings: OnceLock::new(),
             state,
         }
     }
@@ -89,8 +143,18 @@ impl QueueCell {
 
     /// Locks the queue. Taken after the directory and before any outlet; never two at once.
     #[inline]
-    pub fn lock(&self) -> parking_lot::MutexGuard<'_, QueueState> {
-        self.state.lock()
+    pub fn lock(&self) -> QueueGuard<'_> {
+        QueueGuard {
+            cell: self,
+            state: self.state.lock(),
+        }
+    }
+
+    /// Has what the queue holds counted there from now on.
+    pub(crate) fn count_in(&self, holdings: &Arc<Holdings>) {
+        if self.holdings.set(Arc::clone(holdings)).is_ok() {
+            drop(self.lock());
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use leveret_store::Ticket;
 
 use crate::cell::Source;
 use crate::held::Held;
+use crate::stats::ChannelStats;
 
 /// Cancelled sources kept before the numbers of unused ones are given out again.
 const CANCELLED_MIN: usize = 8;
@@ -17,6 +18,7 @@ pub(crate) const UNSUBMITTED: u64 = u64::MAX;
 
 #[derive(Default)]
 pub(crate) struct Channel {
+    pub(crate) stats: Arc<ChannelStats>,
     /// Present after `confirm.select`.
     pub(crate) confirms: Option<Confirms>,
     /// Stands in the connection's list of channels with something to confirm.
@@ -33,6 +35,13 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
+    pub(crate) fn new(stats: Arc<ChannelStats>) -> Self {
+        Self {
+            stats,
+            ..Self::default()
+        }
+    }
+
     /// Gives a number to a new source; `in_use` lists the sources that deliveries in waiting name.
     pub(crate) fn add_source(&mut self, source: Source, in_use: impl FnOnce() -> Vec<u32>) -> u32 {
         let cancelled = self
@@ -61,9 +70,14 @@ impl Channel {
         self.sources.get(index as usize)
     }
 
+    pub(crate) fn count_consumers(&self) {
+        self.stats.consumers.set(self.consumers.len() as u64);
+    }
+
     /// Ends a consumer: its tag is free again, its deliveries in waiting stay.
     pub(crate) fn forget_consumer(&mut self, tag: &[u8]) -> Option<u32> {
         let index = self.consumers.remove(tag)?;
+        self.count_consumers();
         if let Some(source) = self.sources.get_mut(index as usize) {
             source.cancelled = true;
         }

@@ -2,6 +2,7 @@
 
 use crate::connection::Core;
 use crate::operations::Condition;
+use crate::stats::Event;
 
 impl Core {
     /// Ends a channel. Its consumers leave their queues before its deliveries go back, so that it
@@ -14,6 +15,8 @@ impl Core {
         let Some(state) = taken else { return };
         let mut state = *state;
         self.forget_held(channel, state.held.drain(..));
+        self.peer.channels.lock().end(channel);
+        self.broker.events.count(Event::ChannelClosed);
         let slots = self.peer.outlet.lock().close_channel(channel);
         let consumers: Vec<_> = state
             .sources

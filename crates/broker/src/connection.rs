@@ -14,7 +14,8 @@ use crate::cell::QueueCell;
 use crate::channel::{Channel, UNSUBMITTED};
 use crate::pump::Work;
 use crate::refusal::Refusal;
-use crate::routes::RouteCache;
+use crate::routes::{ExchangeTally, RouteCache};
+use crate::stats::{ChannelStats, Count, Event as Counted, SizeCounts, Sizes};
 use crate::vhost::Vhost;
 
 /// What the caller does after a turn.
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     /// A client that expects `basic.qos` to change consumers that run already.
     pub(crate) live_prefetch: bool,
     login_refused: bool,
+    pub(crate) sizes: SizeCounts,
+    pub(crate) exchange: ExchangeTally,
     waiter: Arc<Woken>,
 }
 
@@ -104,6 +107,10 @@ impl Connection {
             wrote_ms: AtomicU64::new(now_ms),
             close: Mutex::default(),
             dead: AtomicBool::new(false),
+            channels: Mutex::default(),
+            sizes: Sizes::default(),
+            received_bytes: Count::default(),
+            reads: Count::default(),
         });
         broker.register(&peer);
         let session = Session::new(Arc::clone(&broker.session));
@@ -122,6 +129,8 @@ impl Connection {
             tell_login_failure: false,
             live_prefetch: false,
             login_refused: false,
+            sizes: SizeCounts::default(),
+            exchange: ExchangeTally::default(),
             waiter: Arc::new(Woken {
                 flusher,
                 waiting: AtomicBool::new(false),
@@ -154,6 +163,7 @@ impl Connection {
     pub fn receive(&mut self, input: &[u8], now_ms: u64) -> Turn {
         if !input.is_empty() {
             self.core.peer.received_ms.store(now_ms, Ordering::Relaxed);
+            self.core.peer.reads.add(1);
         }
         let mut turn = Turn::default();
         self.close_if_asked();
@@ -178,6 +188,7 @@ impl Connection {
         }
         self.forward_replies();
         self.core.end_turn();
+        self.core.peer.received_bytes.add(turn.consumed as u64);
         turn.ended |= self.core.peer.dead.load(Ordering::Acquire);
         turn.pause = std::mem::take(&mut self.core.work.pause);
         self.core.work.copies = 0;
@@ -325,8 +336,14 @@ impl Core {
         if self.channels.len() <= index {
             self.channels.resize_with(index + 1, || None);
         }
+        let stats = Arc::new(ChannelStats {
+            number: channel,
+            ..ChannelStats::default()
+        });
+        self.peer.channels.lock().open.push(Arc::clone(&stats));
+        self.broker.events.count(Counted::ChannelOpened);
         if let Some(slot) = self.channels.get_mut(index) {
-            *slot = Some(Box::default());
+            *slot = Some(Box::new(Channel::new(stats)));
         }
         self.peer.outlet.lock().open_channel(channel);
     }
@@ -340,6 +357,7 @@ impl Core {
             self.submitted(ticket);
             waits_for = waits_for.max(self.confirm());
         }
+        self.count_turn();
         if let Some(ticket) = waits_for
             && !self.waiter.waiting.swap(true, Ordering::AcqRel)
         {
@@ -350,6 +368,15 @@ impl Core {
         if !self.login_refused {
             self.work.flush();
         }
+    }
+
+    /// Shows what the turn published.
+    fn count_turn(&mut self) {
+        let sizes = std::mem::take(&mut self.sizes);
+        if sizes != SizeCounts::default() {
+            self.peer.sizes.add(&sizes);
+        }
+        self.exchange.show();
     }
 
     /// Publishes of this turn wait for the ticket of its records.
@@ -387,6 +414,8 @@ impl Core {
                 first |= outlet.reply(|out| crate::publish::encode_confirm(out, number, confirm));
             });
             let waits = confirms.waits_for();
+            state.stats.confirmed.set(confirms.acked());
+            state.stats.unconfirmed.set(confirms.outstanding());
             waits_for = waits_for.max(waits);
             state.confirming = waits.is_some();
             state.confirming

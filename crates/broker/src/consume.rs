@@ -46,6 +46,7 @@ impl Core {
                 source.starting = Some(Arc::clone(&handle));
             }
             state.consumers.insert(tag, source);
+            state.count_consumers();
         }
         let nowait = consume.nowait;
         if self.holds(channel) {
@@ -241,6 +242,12 @@ impl Core {
                 .outlet
                 .lock()
                 .set_prefetch(channel, u32::from(qos.prefetch_count));
+            if let Some(state) = self.channel(channel) {
+                state
+                    .stats
+                    .channel_prefetch
+                    .set(u64::from(qos.prefetch_count));
+            }
             self.resume_channel();
         } else {
             self.set_prefetch(channel, qos.prefetch_count);
@@ -255,6 +262,7 @@ impl Core {
             return;
         };
         state.prefetch = prefetch;
+        state.stats.prefetch.set(u64::from(prefetch));
         if !live {
             return;
         }
@@ -328,6 +336,9 @@ impl Core {
         });
         drop(state);
         if !found {
+            if let Some(state) = self.channel(channel) {
+                state.stats.got_empty.add(1);
+            }
             self.reply_now(channel, Method::BasicGetEmpty(BasicGetEmpty {}));
         } else if first {
             self.work.dirtied(&outlet.lock());

@@ -32,16 +32,21 @@ mod queues;
 mod refusal;
 mod routes;
 mod settle;
+mod stats;
 mod tick;
 pub mod topology;
 mod vhost;
 
 pub use access::{Access, Denied};
 pub use broker::{Broker, BrokerConfig, ConnectionId, Identity, Peer, QueueDefaults};
-pub use cell::{Handle, QueueCell, QueueSpec, QueueState, SharedOutlet};
+pub use cell::{Handle, QueueCell, QueueGuard, QueueSpec, QueueState, SharedOutlet};
 pub use connection::{Connection, Origin, Turn};
 pub use operations::{Condition, queue_binding};
 pub use pump::{Work, resume};
 pub use refusal::Refusal;
+pub use stats::{
+    ChannelStats, Count, Event, Events, HoldingCounts, Holdings, MessageCounts, SIZE_BOUNDS,
+    SizeCounts, Totals, Traffic,
+};
 pub use tick::Ticker;
 pub use vhost::{Directory, Vhost};

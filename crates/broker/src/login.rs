@@ -9,6 +9,7 @@ use leveret_session::Fault;
 use crate::access::Denied;
 use crate::connection::Core;
 use crate::refusal::Refusal;
+use crate::stats::Event;
 
 /// Clients of this product change prefetch while they consume and expect it to take effect.
 const LIVE_PREFETCH_PRODUCT: &[u8] = b"py-amqp";
@@ -40,6 +41,11 @@ impl Core {
                 return Err(Fault::connection(HardCode::CommandInvalid, text, (10, 11)));
             }
         };
+        let events = &self.broker.events;
+        let refused = || {
+            events.count(Event::LoginRefused);
+            refused()
+        };
         let (user, password) = credentials.map_err(|_| refused())?;
         let allowed = self
             .broker
@@ -48,6 +54,7 @@ impl Core {
             .login(user, password, self.peer.loopback);
         allowed.map_err(|_| refused())?;
         *self.peer.user.lock() = user.into();
+        self.broker.events.count(Event::LoginAccepted);
         Ok(())
     }
 

@@ -155,6 +155,8 @@ impl Core {
 
     /// Puts a batch into its queues, returns what goes nowhere, and counts it for confirms.
     fn publish_to(&mut self, route: &Route, batch: &Publishes<'_>, blob: Option<Arc<Blob>>) {
+        self.exchange.count(route, batch.len() as u64);
+        batch.body_lens().for_each(|len| self.sizes.count(len));
         if route.cells.is_empty() {
             self.return_unroutable(batch);
         }
@@ -170,9 +172,11 @@ impl Core {
         let Some(state) = self.channel(batch.channel) else {
             return;
         };
+        state.stats.published.add(batch.len() as u64);
         let Some(confirms) = &mut state.confirms else {
             return;
         };
+        state.stats.published_confirming.add(batch.len() as u64);
         let refused = if route.cells.is_empty() { 0 } else { refused };
         count(confirms, batch.len(), refused, mark(route));
         if !std::mem::replace(&mut state.confirming, true) {
@@ -182,6 +186,7 @@ impl Core {
 
     fn return_unroutable(&mut self, batch: &Publishes<'_>) {
         const NO_ROUTE: SoftCode = SoftCode::NoRoute;
+        let mut returned = 0;
         let mut outlet = self.peer.outlet.lock();
         let frame_max = outlet.frame_max();
         for publish in batch.iter().filter(|publish| publish.mandatory) {
@@ -190,6 +195,12 @@ impl Core {
                 basic_return(out, batch.channel, code, text, batch.route);
                 content(out, batch.channel, publish.header, publish.body, frame_max);
             });
+            returned += 1;
+        }
+        drop(outlet);
+        if let Some(state) = self.channel(batch.channel) {
+            state.stats.returned.add(returned);
+            state.stats.dropped.add(batch.len() as u64 - returned);
         }
     }
 
@@ -200,6 +211,7 @@ impl Core {
     ) -> Result<(), Refusal> {
         if let Some(state) = self.channel(channel) {
             state.confirms.get_or_insert_default();
+            state.stats.confirming.set(1);
         }
         if !select.nowait {
             self.reply(channel, ConfirmSelectOk {});

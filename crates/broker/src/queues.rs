@@ -12,6 +12,7 @@ use crate::connection::Core;
 use crate::exchanges::name_of;
 use crate::operations::{Condition, queue_binding};
 use crate::refusal::Refusal;
+use crate::stats::Event;
 
 impl Core {
     pub(crate) fn queue_declare(
@@ -35,6 +36,7 @@ impl Core {
                 owner: declare.exclusive.then_some(self.peer.id),
                 arguments: declare.arguments.to_table(),
             };
+            self.broker.events.count(Event::QueueDeclared);
             let declared = self
                 .broker
                 .declare_queue(&vhost, &name, spec, &mut self.work);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_codec::{RawTable, ValueRef, split_route};
-use leveret_router::Routes;
+use leveret_router::{ExchangeCounts, Routes};
 use rustc_hash::FxHashMap;
 
 use crate::cell::QueueCell;
@@ -17,6 +17,7 @@ const ROUTES_MAX: usize = 4096;
 /// The queues one exchange and routing key lead to.
 pub(crate) struct Route {
     pub(crate) cells: Box<[Arc<QueueCell>]>,
+    counts: Arc<ExchangeCounts>,
     validity: Validity,
 }
 
@@ -42,6 +43,45 @@ impl Route {
 
     pub(crate) const fn depends_on_headers(&self) -> bool {
         matches!(self.validity, Validity::Once)
+    }
+}
+
+/// What a turn published to the exchange it used last.
+#[derive(Default)]
+pub(crate) struct ExchangeTally {
+    exchange: Option<Arc<ExchangeCounts>>,
+    published_in: u64,
+    published_out: u64,
+}
+
+impl ExchangeTally {
+    /// Counts a batch.
+    #[inline]
+    pub(crate) fn count(&mut self, route: &Route, messages: u64) {
+        let same = |known: &Arc<_>| Arc::ptr_eq(known, &route.counts);
+        if !self.exchange.as_ref().is_some_and(same) {
+            self.show();
+            self.exchange = Some(Arc::clone(&route.counts));
+        }
+        self.published_in += messages;
+        self.published_out += messages * route.cells.len() as u64;
+    }
+
+    /// Adds it to what all publishers of the exchange share.
+    pub(crate) fn show(&mut self) {
+        if self.published_in == 0 {
+            return;
+        }
+        if let Some(exchange) = &self.exchange {
+            let (published_in, published_out) = (self.published_in, self.published_out);
+            exchange
+                .published_in
+                .fetch_add(published_in, Ordering::Relaxed);
+            exchange
+                .published_out
+                .fetch_add(published_out, Ordering::Relaxed);
+        }
+        (self.published_in, self.published_out) = (0, 0);
     }
 }
 
@@ -116,6 +156,7 @@ impl RouteCache {
         }
         // Read before routing: a change in between makes the route stale, never wrong for good.
         let generation = Arc::clone(source.generation());
+        let counts = Arc::clone(source.counts());
         let seen = generation.load(Ordering::Acquire);
         directory
             .router
@@ -136,7 +177,11 @@ impl RouteCache {
         } else {
             Validity::Queue
         };
-        Ok(Route { cells, validity })
+        Ok(Route {
+            cells,
+            counts,
+            validity,
+        })
     }
 }
 

@@ -17,6 +17,8 @@ impl Core {
         let mut failed = None;
         let mut outlet = self.peer.outlet.lock();
         let settled = &mut self.settled;
+        let (mut acked, mut rejected, mut requeued) = (0, 0, 0);
+        let mut counted = settled.len() as u64;
         for settlement in settlements {
             let Settlement {
                 tag,
@@ -31,11 +33,24 @@ impl Core {
                 failed = Some((tag, method));
                 break;
             }
+            let total = settled.len() as u64;
+            let count = match verdict {
+                Verdict::Ack => &mut acked,
+                Verdict::Discard => &mut rejected,
+                Verdict::Requeue => &mut requeued,
+            };
+            *count += total - counted;
+            counted = total;
         }
         let starved = outlet
             .has_starved()
             .then(|| self.work.resume_starved(&mut outlet));
         drop(outlet);
+        if let Some(state) = self.channel(channel) {
+            state.stats.acked.add(acked);
+            state.stats.rejected.add(rejected);
+            state.stats.requeued.add(requeued);
+        }
         self.release(channel);
         if let Some(starved) = starved {
             self.work.resume(starved);
@@ -105,8 +120,12 @@ impl Core {
         let _ = outlet.settle(channel, 0, true, |slot| {
             settled.push((slot.source, slot.unacked, Verdict::Requeue));
         });
+        let requeued = settled.len() as u64;
         let starved = self.work.resume_starved(&mut outlet);
         drop(outlet);
+        if let Some(state) = self.channel(channel) {
+            state.stats.requeued.add(requeued);
+        }
         if answer {
             self.reply(channel, BasicRecoverOk {});
         }
@@ -130,7 +149,11 @@ fn release(source: &Source, run: &[(u32, Unacked, Verdict)], work: &mut Work) {
                 work.journal.returned(lane, unacked.seq, deliveries);
             }
         } else {
-            state.queue.settle(source.consumer, unacked);
+            if *verdict == Verdict::Ack {
+                state.queue.settle(source.consumer, unacked);
+            } else {
+                state.queue.reject(source.consumer, unacked);
+            }
             if let (Some(lane), true) = (cell.lane, unacked.persistent) {
                 work.journal.settle(lane, unacked.seq);
             }

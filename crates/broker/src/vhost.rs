@@ -8,6 +8,7 @@ use leveret_store::Ticket;
 use parking_lot::RwLock;
 
 use crate::cell::QueueCell;
+use crate::stats::{Event, Events, Holdings};
 
 /// A virtual host.
 pub struct Vhost {
@@ -16,13 +17,17 @@ pub struct Vhost {
     /// Exchanges, bindings and queues. Read on a route-cache miss, written when one is declared or
     /// deleted; taken before any queue.
     pub directory: RwLock<Directory>,
+    /// What its queues hold.
+    pub holdings: Arc<Holdings>,
 }
 
 impl Vhost {
-    pub(crate) fn new(name: &str, seed: u64) -> Self {
+    pub(crate) fn new(name: &str, seed: u64, events: Arc<Events>) -> Self {
+        let holdings = Arc::<Holdings>::default();
         Self {
             name: name.into(),
-            directory: RwLock::new(Directory::new(seed)),
+            directory: RwLock::new(Directory::new(seed, Arc::clone(&holdings), events)),
+            holdings,
         }
     }
 
@@ -42,16 +47,20 @@ pub struct Directory {
     queues: HashMap<Arc<str>, Arc<QueueCell>>,
     cells: Vec<Option<Arc<QueueCell>>>,
     free: Vec<QueueId>,
+    holdings: Arc<Holdings>,
+    events: Arc<Events>,
 }
 
 impl Directory {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, holdings: Arc<Holdings>, events: Arc<Events>) -> Self {
         Self {
             router: Router::with_seed(seed),
             changed: Ticket(0),
             queues: HashMap::new(),
             cells: Vec::new(),
             free: Vec::new(),
+            holdings,
+            events,
         }
     }
 
@@ -85,6 +94,8 @@ impl Directory {
         if let Some(slot) = self.cells.get_mut(cell.id.0 as usize) {
             *slot = Some(Arc::clone(cell));
         }
+        cell.count_in(&self.holdings);
+        self.events.count(Event::QueueCreated);
     }
 
     /// Takes a queue out, and tells what went with it; nothing when it is gone already.
@@ -97,6 +108,7 @@ impl Directory {
         *slot = None;
         self.queues.remove(&*cell.name);
         self.free.push(cell.id);
+        self.events.count(Event::QueueDeleted);
         Some(self.router.remove_queue(cell.id))
     }
 }

@@ -71,8 +71,14 @@ pub struct Counters {
     pub got_no_ack: u64,
     /// Deliveries of a message that was delivered before.
     pub redelivered: u64,
-    /// Messages acknowledged or rejected for good.
-    pub settled: u64,
+    /// `basic.get` that found nothing.
+    pub got_empty: u64,
+    /// Messages acknowledged.
+    pub acked: u64,
+    /// Messages rejected for good.
+    pub rejected: u64,
+    /// Deliveries that came back.
+    pub requeued: u64,
     /// Messages dropped from the head.
     pub dropped: u64,
 }
@@ -289,6 +295,7 @@ impl<C> Queue<C> {
     ) -> bool {
         let left = self.ready.saturating_sub(1);
         let Some(position) = self.head() else {
+            self.counters.got_empty += 1;
             return false;
         };
         let Some((record, blob, next)) = self.chunks.record(position) else {
@@ -379,11 +386,18 @@ impl<C> Queue<C> {
         }
     }
 
-    /// A delivery is acknowledged, or rejected for good; `consumer` gets its credit back.
+    /// A delivery is acknowledged; `consumer` gets its credit back.
     #[inline]
     pub fn settle(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) {
         self.returned(consumer, unacked);
-        self.counters.settled += 1;
+        self.counters.acked += 1;
+        self.chunks.release(unacked.position);
+    }
+
+    /// A delivery is rejected for good.
+    pub fn reject(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) {
+        self.returned(consumer, unacked);
+        self.counters.rejected += 1;
         self.chunks.release(unacked.position);
     }
 
@@ -392,6 +406,7 @@ impl<C> Queue<C> {
     /// Returns the new delivery count.
     pub fn requeue(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) -> u8 {
         self.returned(consumer, unacked);
+        self.counters.requeued += 1;
         let deliveries = unacked.deliveries.saturating_add(1);
         self.chunks.set_deliveries(unacked.position, deliveries);
         self.requeued.insert(unacked.seq, unacked.position);

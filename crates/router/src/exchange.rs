@@ -47,12 +47,22 @@ pub struct Exchange {
     /// What a policy says; the argument wins.
     pub(crate) policy_alternate: Option<Box<str>>,
     pub(crate) generation: Arc<AtomicU64>,
+    counts: Arc<ExchangeCounts>,
     pub(crate) index: Index,
     pub(crate) as_source: List,
     pub(crate) as_target: List,
     /// How many bindings lead here from each exchange, so that invalidation walks exchanges and
     /// not bindings.
     pub(crate) upstream: BTreeMap<ExchangeId, u32>,
+}
+
+/// Messages of one exchange since it was declared.
+#[derive(Debug, Default)]
+pub struct ExchangeCounts {
+    /// Published to it.
+    pub published_in: AtomicU64,
+    /// Put into queues from there, one for each queue.
+    pub published_out: AtomicU64,
 }
 
 impl ExchangeKind {
@@ -119,6 +129,7 @@ impl Exchange {
             spec,
             policy_alternate: None,
             generation: Arc::default(),
+            counts: Arc::default(),
             as_source: List::default(),
             as_target: List::default(),
             upstream: BTreeMap::new(),
@@ -158,6 +169,12 @@ impl Exchange {
     #[must_use]
     pub fn generation(&self) -> &Arc<AtomicU64> {
         &self.generation
+    }
+
+    /// What was published to it; the broker counts.
+    #[must_use]
+    pub const fn counts(&self) -> &Arc<ExchangeCounts> {
+        &self.counts
     }
 
     /// Counts one binding from `source` less.

@@ -40,7 +40,7 @@ mod topology;
 mod trie;
 mod words;
 
-pub use exchange::{Exchange, ExchangeKind, ExchangeSpec};
+pub use exchange::{Exchange, ExchangeCounts, ExchangeKind, ExchangeSpec};
 pub use listing::{BindingSpec, BindingView, Destination, DestinationView};
 pub use refused::{NoExchange, Refused};
 pub use route::Routes;

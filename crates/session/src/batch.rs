@@ -109,6 +109,19 @@ impl<'a> Publishes<'a> {
         Self { source, ..*self }
     }
 
+    /// The lengths of the bodies, in the order they were published.
+    #[inline]
+    pub fn body_lens(&self) -> impl Iterator<Item = usize> + use<'a> {
+        let (places, one) = match self.source {
+            Source::Read { places, .. } => (places, None),
+            Source::One(publish) => (&[][..], Some(publish.body.len())),
+        };
+        let read = places
+            .iter()
+            .map(|place| place.body.1.saturating_sub(place.body.0) as usize);
+        one.into_iter().chain(read)
+    }
+
     /// The messages in the order they were published.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Publish<'a>> + use<'a> {

@@ -36,6 +36,7 @@ enum Outcome {
 pub struct Confirms {
     published: u64,
     settled: u64,
+    acked: u64,
     outcomes: VecDeque<Outcome>,
 }
 
@@ -44,6 +45,12 @@ impl Confirms {
     #[must_use]
     pub const fn outstanding(&self) -> u64 {
         self.published - self.settled
+    }
+
+    /// Publishes acked so far.
+    #[must_use]
+    pub const fn acked(&self) -> u64 {
+        self.acked
     }
 
     /// Counts `count` accepted publishes, to be confirmed once the store has passed `mark`.
@@ -119,6 +126,7 @@ impl Confirms {
                 tag,
                 multiple: tag > self.settled + 1,
             });
+            self.acked += tag - self.settled;
             self.settled = tag;
         }
     }
@@ -162,7 +170,7 @@ mod tests {
             ]
         );
         assert_eq!(emit(&mut confirms, 0), []);
-        assert_eq!(confirms.outstanding(), 0);
+        assert_eq!((confirms.outstanding(), confirms.acked()), (0, 6));
     }
 
     #[test]

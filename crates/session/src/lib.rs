@@ -30,6 +30,6 @@ pub use confirms::{Confirm, Confirms, Mark};
 pub use content::Assembled;
 pub use fault::Fault;
 pub use outbound::{Outbound, Pending};
-pub use outlet::{Delivered, Flush, Outlet, OutletLimits, Parcel};
+pub use outlet::{Delivered, DeliveryCounts, Flush, Outlet, OutletLimits, Parcel};
 pub use ring::{Ring, Slot, UnknownTag};
 pub use session::{Event, Session, SessionConfig};

@@ -103,6 +103,7 @@ pub struct Outbound {
     /// Somebody has promised to flush.
     dirty: bool,
     written: u64,
+    writes: u64,
 }
 
 impl Outbound {
@@ -117,6 +118,12 @@ impl Outbound {
     #[must_use]
     pub const fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Times that bytes were written.
+    #[must_use]
+    pub const fn writes(&self) -> u64 {
+        self.writes
     }
 
     /// Runs `encode` on the buffer.
@@ -176,6 +183,7 @@ impl Outbound {
     pub fn end_flush(&mut self, mut pending: Pending) -> bool {
         self.writing = false;
         let left = pending.len - pending.written;
+        self.writes += u64::from(left < self.in_flight);
         self.written += (self.in_flight - left) as u64;
         self.in_flight = left;
         if pending.is_done() {

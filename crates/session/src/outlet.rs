@@ -2,6 +2,7 @@
 //!
 //! An outlet is shared behind one short mutex, taken after a queue's and never before it.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use leveret_codec::{DeliverTemplate, body_frame_head, content, content_len, header_frame};
@@ -64,19 +65,63 @@ pub enum Delivered {
     Gone,
 }
 
+/// Messages handed to a channel since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryCounts {
+    /// To consumers that acknowledge.
+    pub delivered: u64,
+    /// To consumers that do not acknowledge.
+    pub delivered_no_ack: u64,
+    /// Fetched with `basic.get`, to be acknowledged.
+    pub got: u64,
+    /// Fetched with `basic.get`, not to be acknowledged.
+    pub got_no_ack: u64,
+    /// Those of all these that had been delivered before.
+    pub redelivered: u64,
+}
+
+impl AddAssign for DeliveryCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.delivered += other.delivered;
+        self.delivered_no_ack += other.delivered_no_ack;
+        self.got += other.got;
+        self.got_no_ack += other.got_no_ack;
+        self.redelivered += other.redelivered;
+    }
+}
+
 /// The delivery state of one open channel.
 #[derive(Debug, Default)]
 struct Channel {
     next_tag: u64,
+    /// All but `delivered`, which the tags tell.
+    counts: DeliveryCounts,
     unacked: Ring,
     /// Channel-wide prefetch (`basic.qos` with global); 0 means no limit.
     prefetch: u32,
+}
+
+impl Channel {
+    const fn counts(&self) -> DeliveryCounts {
+        let DeliveryCounts {
+            delivered_no_ack,
+            got,
+            got_no_ack,
+            ..
+        } = self.counts;
+        DeliveryCounts {
+            delivered: self.next_tag - 1 - delivered_no_ack - got - got_no_ack,
+            ..self.counts
+        }
+    }
 }
 
 /// The shared half of a connection. `W` is what to pump again when there is room.
 pub struct Outlet<W> {
     outbound: Outbound,
     channels: Vec<Option<Box<Channel>>>,
+    /// Of channels that are closed.
+    ended: DeliveryCounts,
     starved: Vec<W>,
     flusher: Option<Arc<dyn Flush>>,
     limits: OutletLimits,
@@ -91,6 +136,7 @@ impl<W> Outlet<W> {
         Self {
             outbound: Outbound::default(),
             channels: Vec::new(),
+            ended: DeliveryCounts::default(),
             starved: Vec::new(),
             flusher: Some(flusher),
             limits,
@@ -137,7 +183,7 @@ impl<W> Outlet<W> {
     pub fn last_reply(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
         let first = self.reply(encode);
         self.closing = true;
-        self.channels = Vec::new();
+        self.end_channels();
         first
     }
 
@@ -168,8 +214,35 @@ impl<W> Outlet<W> {
             .get_mut(usize::from(channel))
             .and_then(Option::take);
         taken.map_or_else(Vec::new, |channel| {
+            self.ended += channel.counts();
             channel.unacked.iter().map(|(_, slot)| *slot).collect()
         })
+    }
+
+    fn end_channels(&mut self) {
+        for channel in std::mem::take(&mut self.channels).into_iter().flatten() {
+            self.ended += channel.counts();
+        }
+    }
+
+    /// What one open channel was handed.
+    #[must_use]
+    pub fn delivery_counts(&self, channel: u16) -> DeliveryCounts {
+        let channel = self
+            .channels
+            .get(usize::from(channel))
+            .and_then(Option::as_ref);
+        channel.map_or_else(DeliveryCounts::default, |channel| channel.counts())
+    }
+
+    /// What all channels were handed since the connection began, closed ones included.
+    #[must_use]
+    pub fn delivery_totals(&self) -> DeliveryCounts {
+        let mut totals = self.ended;
+        for channel in self.channels.iter().flatten() {
+            totals += channel.counts();
+        }
+        totals
     }
 
     fn channel(&mut self, channel: u16) -> Option<&mut Channel> {
@@ -246,7 +319,11 @@ impl<W> Outlet<W> {
         }
         let tag = state.next_tag;
         state.next_tag += 1;
-        if !parcel.no_ack {
+        let redelivered = record.deliveries > 0;
+        state.counts.redelivered += u64::from(redelivered);
+        if parcel.no_ack {
+            state.counts.delivered_no_ack += 1;
+        } else {
             state.unacked.push(
                 tag,
                 Slot {
@@ -255,7 +332,6 @@ impl<W> Outlet<W> {
                 },
             );
         }
-        let redelivered = record.deliveries > 0;
         let template = parcel.template;
         self.outbound
             .write(|out| template.deliver(out, tag, redelivered, record.route));
@@ -277,7 +353,11 @@ impl<W> Outlet<W> {
         };
         let tag = state.next_tag;
         state.next_tag += 1;
-        if !parcel.no_ack {
+        state.counts.redelivered += u64::from(parcel.record.deliveries > 0);
+        if parcel.no_ack {
+            state.counts.got_no_ack += 1;
+        } else {
+            state.counts.got += 1;
             state.unacked.push(
                 tag,
                 Slot {
@@ -369,6 +449,12 @@ impl<W> Outlet<W> {
         self.outbound.written()
     }
 
+    /// Times that bytes were written.
+    #[must_use]
+    pub const fn writes(&self) -> u64 {
+        self.outbound.writes()
+    }
+
     /// Gives buffers back that an idle connection does not need.
     pub fn shrink(&mut self) {
         self.outbound.shrink();
@@ -377,7 +463,7 @@ impl<W> Outlet<W> {
     /// The socket is gone: nothing is written any more.
     pub fn disconnect(&mut self) {
         self.outbound.clear();
-        self.channels = Vec::new();
+        self.end_channels();
         self.starved = Vec::new();
         self.flusher = None;
     }

@@ -30,7 +30,7 @@ pub(crate) fn broker(store: Arc<dyn Store>) -> Arc<Broker> {
 }
 
 pub(crate) struct Client {
-    connection: Connection,
+    pub(crate) connection: Connection,
 }
 
 impl Client {
@@ -118,23 +118,37 @@ impl Client {
     }
 
     pub(crate) fn publish(&mut self, channel: u16, queue: &str, body: &str, persistent: bool) {
-        let publish = BasicPublish {
-            exchange: b"",
-            routing_key: queue.as_bytes(),
-            mandatory: true,
-            immediate: false,
-        };
-        let mut bytes = Vec::new();
-        Method::from(publish).encode(channel, &mut bytes);
-        let mut header = Vec::new();
-        let properties = Properties {
-            delivery_mode: persistent.then_some(2),
-            ..Properties::default()
-        };
-        properties.encode(body.len() as u64, &mut header);
-        content(&mut bytes, channel, &header, body.as_bytes(), FRAME_MAX);
-        self.send(&bytes);
+        self.send(&message(channel, queue, body, (true, persistent)));
     }
+
+    /// Publishes without `mandatory`.
+    pub(crate) fn publish_optional(&mut self, channel: u16, queue: &str, body: &str) {
+        self.send(&message(channel, queue, body, (false, false)));
+    }
+}
+
+fn message(
+    channel: u16,
+    queue: &str,
+    body: &str,
+    (mandatory, persistent): (bool, bool),
+) -> Vec<u8> {
+    let publish = BasicPublish {
+        exchange: b"",
+        routing_key: queue.as_bytes(),
+        mandatory,
+        immediate: false,
+    };
+    let mut bytes = Vec::new();
+    Method::from(publish).encode(channel, &mut bytes);
+    let mut header = Vec::new();
+    let properties = Properties {
+        delivery_mode: persistent.then_some(2),
+        ..Properties::default()
+    };
+    properties.encode(body.len() as u64, &mut header);
+    content(&mut bytes, channel, &header, body.as_bytes(), FRAME_MAX);
+    bytes
 }
 
 fn told(channel: u16, payload: &[u8]) -> String {
