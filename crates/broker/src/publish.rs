@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use leveret_codec::{
     ConfirmSelect, ConfirmSelectOk, Properties, RawTable, SoftCode, ack, basic_return, content,
-    decode_header, delivery_mode, flag, has_property, nack,
+    decode_header, delivery_mode, flag, nack,
 };
 use leveret_queue::{Message, MessageBody};
 use leveret_record::{Blob, resident_bytes};
@@ -43,8 +43,7 @@ impl Core {
     /// Publishes a batch, or of one with many copies as much as a turn bears; gives how many
     /// messages that were. A fault closes the channel after what came before it has been published.
     pub(crate) fn publish(&mut self, batch: &Publishes<'_>) -> Result<usize, Fault> {
-        let plain = |publish: Publish<'_>| !has_property(publish.header, INSPECTED);
-        if batch.iter().all(plain) {
+        if batch.properties & INSPECTED == 0 {
             let route = self.route(batch)?;
             if !route.depends_on_headers() || batch.len() == 1 {
                 let batch =
@@ -277,7 +276,7 @@ fn shared_bodies(batch: &Publishes<'_>, queues: usize) -> Vec<Option<Arc<Blob>>>
     } else {
         SHARED_BYTES_MIN
     };
-    if queues == 0 || batch.iter().all(|publish| publish.body.len() < min) {
+    if queues == 0 || batch.body_len_max < min {
         return Vec::new();
     }
     let share = |body: &[u8]| (body.len() >= min).then(|| Arc::new(Blob::new(body.to_vec())));

@@ -142,21 +142,26 @@ fn release(source: &Source, run: &[(u32, Unacked, Verdict)], work: &mut Work) {
     if cell.is_deleted() {
         return;
     }
-    for (_, unacked, verdict) in run {
-        if *verdict == Verdict::Requeue {
-            let deliveries = state.queue.requeue(source.consumer, unacked);
-            if let (Some(lane), true) = (cell.lane, unacked.persistent) {
-                work.journal.returned(lane, unacked.seq, deliveries);
+    for part in run.chunk_by(|a, b| a.2 == b.2) {
+        let is = |verdict| part.first().is_some_and(|first| first.2 == verdict);
+        if is(Verdict::Requeue) {
+            for (_, unacked, _) in part {
+                let deliveries = state.queue.requeue(source.consumer, unacked);
+                if let (Some(lane), true) = (cell.lane, unacked.persistent) {
+                    work.journal.returned(lane, unacked.seq, deliveries);
+                }
             }
+            continue;
+        }
+        let (queue, unacked) = (&mut state.queue, |one: &(_, Unacked, _)| one.1);
+        if is(Verdict::Ack) {
+            queue.settle_all(source.consumer, part, unacked);
         } else {
-            if *verdict == Verdict::Ack {
-                state.queue.settle(source.consumer, unacked);
-            } else {
-                state.queue.reject(source.consumer, unacked);
-            }
-            if let (Some(lane), true) = (cell.lane, unacked.persistent) {
-                work.journal.settle(lane, unacked.seq);
-            }
+            queue.reject_all(source.consumer, part, unacked);
+        }
+        if let Some(lane) = cell.lane {
+            let persistent = part.iter().filter(|(_, unacked, _)| unacked.persistent);
+            persistent.for_each(|(_, unacked, _)| work.journal.settle(lane, unacked.seq));
         }
     }
     state.queue.pump(&mut Pump::new(&cell, work));

@@ -105,11 +105,21 @@ fn properties(raw: &[u8]) -> Result<(u16, Reader<'_>), FrameError> {
     Ok((flags, reader))
 }
 
+/// The [`flag`]s of the properties that a header payload has.
+#[inline]
+#[must_use]
+pub fn property_flags(raw: &[u8]) -> u16 {
+    match raw.get(12..14) {
+        Some(&[high, low]) => u16::from_be_bytes([high, low]),
+        _ => 0,
+    }
+}
+
 /// Whether a header payload has the property of this [`flag`].
 #[inline]
 #[must_use]
 pub fn has_property(raw: &[u8], flag: u16) -> bool {
-    matches!(raw.get(12..14), Some(&[high, low]) if u16::from_be_bytes([high, low]) & flag != 0)
+    property_flags(raw) & flag != 0
 }
 
 /// The delivery mode of a header payload: 2 is persistent; 0 if the property is absent.

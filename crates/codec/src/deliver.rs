@@ -14,8 +14,20 @@ const TAG_LEN: usize = 9;
 /// The part of `basic.deliver` that is the same for every delivery to one consumer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeliverTemplate {
-    /// The frame up to and including the consumer tag; the size field is zero.
-    prefix: Box<[u8]>,
+    /// The frame up to its route; size, delivery tag and redelivered bit are zero.
+    head: Box<[u8]>,
+    channel: u16,
+}
+
+/// What is delivered.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// Exchange and routing key as raw short strings.
+    pub route: &'a [u8],
+    /// Payload of the content header frame.
+    pub header: &'a [u8],
+    /// The whole body.
+    pub body: &'a [u8],
 }
 
 impl DeliverTemplate {
@@ -40,25 +52,66 @@ impl DeliverTemplate {
             tag.len() as u8,
         ];
         Self {
-            prefix: [&head, tag].concat().into(),
+            head: [&head, tag, &[0; TAG_LEN]].concat().into(),
+            channel,
         }
     }
 
     /// Appends the `basic.deliver` frame; `route` is exchange and routing key as raw short strings.
     #[inline]
     pub fn deliver(&self, out: &mut Vec<u8>, delivery_tag: u64, redelivered: bool, route: &[u8]) {
-        let frame_len = self.frame_len(route.len());
-        out.reserve(frame_len);
-        let size = (frame_len.saturating_sub(FRAME_OVERHEAD) as u32).to_be_bytes();
-        let [t0, t1, t2, t3, t4, t5, t6, t7] = delivery_tag.to_be_bytes();
-        let tag = [t0, t1, t2, t3, t4, t5, t6, t7, u8::from(redelivered)];
-        let (before, after) = self.prefix.split_at_checked(3).unwrap_or_default();
-        let after = after.get(4..).unwrap_or_default();
-        out.extend_from_slice(before);
-        out.extend_from_slice(&size);
-        out.extend_from_slice(after);
-        out.extend_from_slice(&tag);
+        out.reserve(self.frame_len(route.len()));
+        self.head(out, (delivery_tag, redelivered), route);
+        out.push(FRAME_END);
+    }
+
+    /// Appends the `basic.deliver` frame without its end.
+    #[inline]
+    fn head(&self, out: &mut Vec<u8>, (tag, redelivered): (u64, bool), route: &[u8]) {
+        let at = out.len();
+        out.extend_from_slice(&self.head);
+        let head = out.get_mut(at..).unwrap_or_default();
+        if let Some(place) = head.last_chunk_mut::<TAG_LEN>() {
+            let [t0, t1, t2, t3, t4, t5, t6, t7] = tag.to_be_bytes();
+            *place = [t0, t1, t2, t3, t4, t5, t6, t7, u8::from(redelivered)];
+        }
+        if let Some([_, _, _, size @ ..]) = head.first_chunk_mut::<7>() {
+            let len = self.frame_len(route.len()).saturating_sub(FRAME_OVERHEAD);
+            *size = (len as u32).to_be_bytes();
+        }
         out.extend_from_slice(route);
+    }
+
+    /// Appends a whole delivery: method, header and body frames.
+    #[inline]
+    pub fn whole(
+        &self,
+        out: &mut Vec<u8>,
+        (tag, redelivered): (u64, bool),
+        content: &Content<'_>,
+        frame_max: u32,
+    ) {
+        let Content {
+            route,
+            header,
+            body,
+        } = *content;
+        out.reserve(self.deliver_len(route.len(), header.len(), body.len(), frame_max));
+        self.head(out, (tag, redelivered), route);
+        out.extend_from_slice(&joint(FRAME_HEADER, self.channel, header.len()));
+        out.extend_from_slice(header);
+        let chunk = chunk_len(frame_max);
+        if body.len() <= chunk {
+            if !body.is_empty() {
+                out.extend_from_slice(&joint(FRAME_BODY, self.channel, body.len()));
+                out.extend_from_slice(body);
+            }
+            return out.push(FRAME_END);
+        }
+        for part in body.chunks(chunk) {
+            out.extend_from_slice(&joint(FRAME_BODY, self.channel, part.len()));
+            out.extend_from_slice(part);
+        }
         out.push(FRAME_END);
     }
 
@@ -72,19 +125,29 @@ impl DeliverTemplate {
 
     #[inline]
     fn frame_len(&self, route: usize) -> usize {
-        // The end octet is the one byte that neither prefix, tag nor route has.
-        self.prefix
-            .len()
-            .saturating_add(TAG_LEN + 1)
-            .saturating_add(route)
+        // The end octet is the one byte that neither head nor route has.
+        self.head.len().saturating_add(route).saturating_add(1)
     }
+}
+
+/// The end of a frame and the head of the next.
+#[inline]
+fn joint(kind: u8, channel: u16, len: usize) -> [u8; 8] {
+    let [k, c0, c1, s0, s1, s2, s3] = frame_head(kind, channel, len as u32);
+    [FRAME_END, k, c0, c1, s0, s1, s2, s3]
 }
 
 /// Bytes that a content takes on the wire: header frame and body frames.
 #[inline]
 #[must_use]
 pub fn content_len(header: usize, body: usize, frame_max: u32) -> usize {
-    let frames = body.div_ceil(chunk_len(frame_max)).saturating_add(1);
+    let chunk = chunk_len(frame_max);
+    // A division costs as much as the rest of a delivery's arithmetic together.
+    let frames = match body {
+        0 => 1_usize,
+        body if body <= chunk => 2,
+        body => body.div_ceil(chunk).saturating_add(1),
+    };
     header
         .saturating_add(body)
         .saturating_add(frames.saturating_mul(FRAME_OVERHEAD))
@@ -341,6 +404,14 @@ mod tests {
                 template.deliver(&mut out, 1, false, &route);
                 let method_len = out.len();
                 content(&mut out, 1, &header, &body, frame_max);
+                let mut whole = Vec::new();
+                let parts = Content {
+                    route: &route,
+                    header: &header,
+                    body: &body,
+                };
+                template.whole(&mut whole, (1, false), &parts, frame_max);
+                assert_eq!(whole, out);
                 let foretold = template.deliver_len(route.len(), 30, body.len(), frame_max);
                 assert_eq!(out.len(), foretold);
                 assert_eq!(

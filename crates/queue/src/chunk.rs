@@ -182,6 +182,15 @@ impl Drop for Chunk {
     }
 }
 
+/// What was handed out at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HandedOut {
+    pub(crate) messages: u32,
+    /// Bytes of their bodies.
+    pub(crate) bytes: u64,
+    pub(crate) redelivered: u32,
+}
+
 /// All chunks of a queue, oldest first; the newest is kept apart so that a short queue needs no
 /// second allocation.
 #[derive(Debug, Default)]
@@ -282,22 +291,91 @@ impl Chunks {
         }
     }
 
+    /// Hands out up to `most` unread records, as long as `hand` takes them, and moves the cursor
+    /// past those. With `settle` they are settled, too.
+    #[inline]
+    pub(crate) fn hand_out(
+        &mut self,
+        most: u32,
+        settle: bool,
+        mut hand: impl FnMut(Position, &Record<'_>, Option<&Arc<Blob>>) -> bool,
+    ) -> HandedOut {
+        let mut out = HandedOut::default();
+        let mut taken = true;
+        while taken && out.messages < most {
+            let Some(Position { chunk: id, offset }) = self.head() else {
+                break;
+            };
+            let Some(chunk) = self.chunk_mut(id) else {
+                break;
+            };
+            let end = chunk.read + (chunk.count - chunk.read).min(most - out.messages);
+            let (before, mut at) = (chunk.read, offset);
+            while chunk.read < end {
+                let Some((record, next)) = read(&chunk.data, at) else {
+                    taken = false;
+                    break;
+                };
+                let blob = match record.body {
+                    Body::Inline(_) => None,
+                    Body::Blob { index, .. } => chunk.blobs.get(index),
+                };
+                let position = Position {
+                    chunk: id,
+                    offset: at,
+                };
+                taken = hand(position, &record, blob);
+                if !taken {
+                    break;
+                }
+                out.bytes += u64::from(record.body.len());
+                out.redelivered += u32::from(record.deliveries > 0);
+                if let (true, Body::Blob { index, .. }) = (settle, record.body)
+                    && let Some(slot) = chunk.blobs.slot(index)
+                {
+                    *slot = None;
+                }
+                chunk.read += 1;
+                at = next;
+            }
+            let handed = chunk.read - before;
+            out.messages += handed;
+            chunk.live -= if settle { handed } else { 0 };
+            let is_spent = settle && chunk.is_spent();
+            self.cursor.offset = at;
+            if is_spent {
+                self.reclaim(id);
+            }
+        }
+        out
+    }
+
     /// Settles a record: its memory is given back with the rest of its chunk.
     #[inline]
     pub(crate) fn release(&mut self, at: Position) {
-        let Some(chunk) = self.chunk_mut(at.chunk) else {
+        self.release_all(at.chunk, std::iter::once(at.offset));
+    }
+
+    /// Settles records of one chunk, which are at these offsets.
+    #[inline]
+    pub(crate) fn release_all(&mut self, id: u32, offsets: impl ExactSizeIterator<Item = u32>) {
+        let Some(chunk) = self.chunk_mut(id) else {
             return;
         };
-        if !matches!(chunk.blobs, Blobs::None)
-            && let Some((record, _)) = read(&chunk.data, at.offset)
-            && let Body::Blob { index, .. } = record.body
-            && let Some(slot) = chunk.blobs.slot(index)
-        {
-            *slot = None;
+        let count = u32::try_from(offsets.len()).unwrap_or(u32::MAX);
+        chunk.live = chunk.live.saturating_sub(count);
+        if !matches!(chunk.blobs, Blobs::None) {
+            for offset in offsets {
+                if let Some((record, _)) = read(&chunk.data, offset)
+                    && let Body::Blob { index, .. } = record.body
+                    && let Some(slot) = chunk.blobs.slot(index)
+                {
+                    *slot = None;
+                }
+            }
         }
-        chunk.live = chunk.live.saturating_sub(1);
         if chunk.is_spent() {
-            self.reclaim(at.chunk);
+            self.reclaim(id);
         }
     }
 

@@ -40,7 +40,17 @@ pub struct Consumer<C> {
 
 impl<C> Consumer<C> {
     const fn has_credit(&self) -> bool {
-        self.asked.no_ack || self.asked.prefetch == 0 || self.unacked < self.asked.prefetch
+        self.credit() > 0
+    }
+
+    /// How many messages it may be given.
+    #[inline]
+    pub(crate) const fn credit(&self) -> u32 {
+        if self.asked.no_ack || self.asked.prefetch == 0 {
+            u32::MAX
+        } else {
+            self.asked.prefetch.saturating_sub(self.unacked)
+        }
     }
 }
 
@@ -251,6 +261,19 @@ impl<C> Consumers<C> {
         ))
     }
 
+    /// The consumer whose turn it is, if all turns of this ring are its own.
+    #[inline]
+    pub(crate) fn alone(&self, turn: Turn) -> Option<(ConsumerKey, &Consumer<C>)> {
+        let ring = self.rings.get(turn.ring)?;
+        let &index = ring.turns.front()?;
+        if turn.refusals > 0 || ring.turns.len() > 1 {
+            return None;
+        }
+        let consumer = self.slots.get(index as usize)?.as_ref()?;
+        let generation = consumer.generation;
+        Some((ConsumerKey { index, generation }, consumer))
+    }
+
     fn refused_in(&self, index: u32, pump: u32) -> bool {
         let consumer = self.slots.get(index as usize).and_then(Option::as_ref);
         consumer.is_some_and(|consumer| consumer.refused_in == pump)
@@ -264,14 +287,14 @@ impl<C> Consumers<C> {
         }
     }
 
-    /// The consumer in turn took a message; it goes to the end, or leaves when out of credit.
+    /// The consumer in turn took messages; it goes to the end, or leaves when out of credit.
     #[inline]
-    pub(crate) fn took(&mut self, turn: Turn, key: ConsumerKey) {
+    pub(crate) fn took(&mut self, turn: Turn, key: ConsumerKey, messages: u32) {
         let Some(consumer) = self.at(key.index) else {
             return;
         };
         if !consumer.asked.no_ack {
-            consumer.unacked += 1;
+            consumer.unacked += messages;
         }
         if consumer.has_credit() {
             self.rotate(turn.ring);
@@ -292,16 +315,16 @@ impl<C> Consumers<C> {
         self.rotate(turn.ring);
     }
 
-    /// A delivery came back or was settled.
+    /// Deliveries came back or were settled.
     #[inline]
-    pub(crate) fn returned(&mut self, key: ConsumerKey) {
+    pub(crate) fn returned(&mut self, key: ConsumerKey, messages: u32) {
         let Some(consumer) = self.at(key.index) else {
             return;
         };
         if consumer.generation != key.generation {
             return;
         }
-        consumer.unacked = consumer.unacked.saturating_sub(1);
+        consumer.unacked = consumer.unacked.saturating_sub(messages);
         if !consumer.seated {
             self.seat(key.index);
         }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use leveret_record::{Blob, Position, Record, Unacked};
 
 use crate::chunk::{Chunks, Message};
-use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming};
+use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming, Turn};
 use crate::limits::{Limits, Overflow};
 
 /// A message on its way to a consumer.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'a> {
     /// The record; its body is in `blob` when it is a shared one.
-    pub record: Record<'a>,
+    pub record: &'a Record<'a>,
     /// The shared body, if the record names one.
     pub blob: Option<&'a Arc<Blob>>,
     /// What to give back when the delivery is settled.
@@ -167,7 +167,7 @@ impl<C> Queue<C> {
             consumer,
             key,
             &Delivery {
-                record,
+                record: &record,
                 blob,
                 unacked,
             },
@@ -175,7 +175,7 @@ impl<C> Queue<C> {
         {
             return false;
         }
-        self.consumers.took(turn, key);
+        self.consumers.took(turn, key, 1);
         self.next_seq += 1;
         self.counters.delivered_no_ack += 1;
         if unacked.persistent {
@@ -250,38 +250,100 @@ impl<C> Queue<C> {
             return;
         }
         let mut turn = self.consumers.turn();
-        while let Some(position) = self.head() {
-            let Some((record, blob, next)) = self.chunks.record(position) else {
-                return;
-            };
-            let unacked = self.unacked_of(position, &record);
-            let (key, no_ack) = loop {
-                let Some((key, consumer)) = self.consumers.next(&mut turn) else {
-                    return;
-                };
-                match sink.offer(
-                    consumer,
-                    key,
-                    &Delivery {
-                        record,
-                        blob,
-                        unacked,
-                    },
-                ) {
-                    Offer::Taken => break (key, consumer.asked.no_ack),
-                    Offer::Refused => self.consumers.refused(&mut turn, key),
-                }
-            };
-            self.consumers.took(turn, key);
-            self.leave(&unacked, next);
-            if no_ack {
-                self.counters.delivered_no_ack += 1;
-                self.settle_sent(&unacked, sink);
-            } else {
-                self.counters.delivered += 1;
-                self.hold(&unacked);
-            }
+        while self.ready > 0 && self.pump_some(&mut turn, sink) {}
+    }
+
+    /// Moves a run of messages to a consumer that has no rival, else one message; `false` when
+    /// nobody takes any.
+    #[inline]
+    fn pump_some(&mut self, turn: &mut Turn, sink: &mut impl Sink<C>) -> bool {
+        if !self.requeued.is_empty() {
+            return self.pump_one(turn, sink);
         }
+        let Some((key, consumer)) = self.consumers.alone(*turn) else {
+            return self.pump_one(turn, sink);
+        };
+        let no_ack = consumer.asked.no_ack;
+        let credit = consumer.credit();
+        let next_seq = self.next_seq;
+        let mut refused = false;
+        let handed = self
+            .chunks
+            .hand_out(credit, no_ack, |position, record, blob| {
+                let unacked = unacked(whole_seq(next_seq, record.seq_low), position, record);
+                let delivery = Delivery {
+                    record,
+                    blob,
+                    unacked,
+                };
+                if sink.offer(consumer, key, &delivery) == Offer::Refused {
+                    refused = true;
+                    return false;
+                }
+                if no_ack && record.persistent {
+                    sink.gone(unacked.seq, Gone::Sent);
+                }
+                true
+            });
+        self.consumers.took(*turn, key, handed.messages);
+        self.left(u64::from(handed.messages), handed.bytes);
+        self.counters.redelivered += u64::from(handed.redelivered);
+        self.sent(no_ack, u64::from(handed.messages), handed.bytes);
+        if refused {
+            self.consumers.refused(turn, key);
+        }
+        refused || handed.messages > 0
+    }
+
+    #[inline]
+    fn pump_one(&mut self, turn: &mut Turn, sink: &mut impl Sink<C>) -> bool {
+        let Some(position) = self.head() else {
+            return false;
+        };
+        let Some((record, blob, next)) = self.chunks.record(position) else {
+            return false;
+        };
+        let unacked = self.unacked_of(position, &record);
+        let (key, no_ack) = loop {
+            let Some((key, consumer)) = self.consumers.next(turn) else {
+                return false;
+            };
+            let delivery = Delivery {
+                record: &record,
+                blob,
+                unacked,
+            };
+            match sink.offer(consumer, key, &delivery) {
+                Offer::Taken => break (key, consumer.asked.no_ack),
+                Offer::Refused => self.consumers.refused(turn, key),
+            }
+        };
+        self.consumers.took(*turn, key, 1);
+        self.leave(&unacked, next);
+        self.sent(no_ack, 1, u64::from(unacked.body_len));
+        if no_ack {
+            self.settle_sent(&unacked, sink);
+        }
+        true
+    }
+
+    /// Counts what consumers were sent.
+    #[inline]
+    const fn sent(&mut self, no_ack: bool, messages: u64, bytes: u64) {
+        if no_ack {
+            self.counters.delivered_no_ack += messages;
+        } else {
+            self.counters.delivered += messages;
+            self.unacked += messages;
+            self.unacked_bytes += bytes;
+        }
+    }
+
+    /// Counts what is ready no more.
+    #[inline]
+    const fn left(&mut self, messages: u64, bytes: u64) {
+        self.ready -= messages;
+        self.ready_bytes -= bytes;
     }
 
     /// Takes the head message for `basic.get`; `give` sees it and how many stay ready.
@@ -304,7 +366,7 @@ impl<C> Queue<C> {
         let unacked = self.unacked_of(position, &record);
         give(
             &Delivery {
-                record,
+                record: &record,
                 blob,
                 unacked,
             },
@@ -334,22 +396,9 @@ impl<C> Queue<C> {
     fn unacked_of(&self, position: Position, record: &Record<'_>) -> Unacked {
         let seq = match self.requeued.first_key_value() {
             Some((&seq, _)) => seq,
-            None => self.whole_seq(record.seq_low),
+            None => whole_seq(self.next_seq, record.seq_low),
         };
-        Unacked {
-            seq,
-            position,
-            body_len: record.body.len(),
-            deliveries: record.deliveries,
-            persistent: record.persistent,
-        }
-    }
-
-    /// The sequence number with this low half that was given last: records the cursor has not
-    /// reached are within 2^32 of the end.
-    const fn whole_seq(&self, low: u32) -> u64 {
-        let behind = (self.next_seq as u32).wrapping_sub(low) as u64;
-        self.next_seq.wrapping_sub(behind)
+        unacked(seq, position, record)
     }
 
     /// Takes a message off the ready ones.
@@ -360,8 +409,7 @@ impl<C> Queue<C> {
         } else {
             self.requeued.pop_first();
         }
-        self.ready -= 1;
-        self.ready_bytes -= u64::from(unacked.body_len);
+        self.left(1, u64::from(unacked.body_len));
         self.counters.redelivered += u64::from(unacked.deliveries > 0);
     }
 
@@ -389,23 +437,60 @@ impl<C> Queue<C> {
     /// A delivery is acknowledged; `consumer` gets its credit back.
     #[inline]
     pub fn settle(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) {
-        self.returned(consumer, unacked);
-        self.counters.acked += 1;
-        self.chunks.release(unacked.position);
+        self.settle_all(consumer, std::slice::from_ref(unacked), |unacked| *unacked);
     }
 
     /// A delivery is rejected for good.
     pub fn reject(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) {
-        self.returned(consumer, unacked);
-        self.counters.rejected += 1;
-        self.chunks.release(unacked.position);
+        self.reject_all(consumer, std::slice::from_ref(unacked), |unacked| *unacked);
+    }
+
+    /// Deliveries of one consumer are acknowledged.
+    #[inline]
+    pub fn settle_all<T>(
+        &mut self,
+        consumer: Option<ConsumerKey>,
+        run: &[T],
+        unacked: impl Fn(&T) -> Unacked,
+    ) {
+        self.counters.acked += run.len() as u64;
+        self.release_all(consumer, run, unacked);
+    }
+
+    /// Deliveries of one consumer are rejected for good.
+    pub fn reject_all<T>(
+        &mut self,
+        consumer: Option<ConsumerKey>,
+        run: &[T],
+        unacked: impl Fn(&T) -> Unacked,
+    ) {
+        self.counters.rejected += run.len() as u64;
+        self.release_all(consumer, run, unacked);
+    }
+
+    #[inline]
+    fn release_all<T>(
+        &mut self,
+        consumer: Option<ConsumerKey>,
+        run: &[T],
+        unacked: impl Fn(&T) -> Unacked,
+    ) {
+        let lengths = run.iter().map(|one| u64::from(unacked(one).body_len));
+        self.returned(consumer, run.len() as u64, lengths.sum());
+        let place = |one: &T| unacked(one).position;
+        for run in run.chunk_by(|a, b| place(a).chunk == place(b).chunk) {
+            if let Some(first) = run.first() {
+                let offsets = run.iter().map(|one| place(one).offset);
+                self.chunks.release_all(place(first).chunk, offsets);
+            }
+        }
     }
 
     /// A delivery comes back to its place in the order, and counts as delivered once more.
     ///
     /// Returns the new delivery count.
     pub fn requeue(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) -> u8 {
-        self.returned(consumer, unacked);
+        self.returned(consumer, 1, u64::from(unacked.body_len));
         self.counters.requeued += 1;
         let deliveries = unacked.deliveries.saturating_add(1);
         self.chunks.set_deliveries(unacked.position, deliveries);
@@ -416,11 +501,12 @@ impl<C> Queue<C> {
     }
 
     #[inline]
-    fn returned(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) {
-        self.unacked -= 1;
-        self.unacked_bytes -= u64::from(unacked.body_len);
+    fn returned(&mut self, consumer: Option<ConsumerKey>, messages: u64, bytes: u64) {
+        self.unacked -= messages;
+        self.unacked_bytes -= bytes;
         if let Some(key) = consumer {
-            self.consumers.returned(key);
+            let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+            self.consumers.returned(key, messages);
         }
     }
 
@@ -434,7 +520,7 @@ impl<C> Queue<C> {
         }
         self.chunks.unread(|record| {
             if record.persistent {
-                show(self.whole_seq(record.seq_low));
+                show(whole_seq(self.next_seq, record.seq_low));
             }
         });
     }
@@ -568,4 +654,24 @@ impl<C> Queue<C> {
     pub fn resident_bytes(&self) -> usize {
         self.chunks.resident_bytes()
     }
+}
+
+#[inline]
+const fn unacked(seq: u64, position: Position, record: &Record<'_>) -> Unacked {
+    Unacked {
+        seq,
+        position,
+        body_len: record.body.len(),
+        deliveries: record.deliveries,
+        persistent: record.persistent,
+    }
+}
+
+/// The sequence number with this low half that was given last before `next`: records the cursor
+/// has not reached are within 2^32 of the end.
+#[expect(clippy::cast_possible_truncation, reason = "the low half is compared")]
+#[inline]
+const fn whole_seq(next: u64, low: u32) -> u64 {
+    let behind = (next as u32).wrapping_sub(low) as u64;
+    next.wrapping_sub(behind)
 }

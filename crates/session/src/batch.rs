@@ -1,5 +1,7 @@
 //! What a session makes of the bytes of one read: batches that borrow them.
 
+use leveret_codec::property_flags;
+
 /// Most messages or settlements in one batch: bounds how long a queue's lock is held.
 pub const BATCH_MAX: usize = 128;
 
@@ -22,6 +24,16 @@ pub struct Publish<'a> {
     pub mandatory: bool,
 }
 
+/// Messages that follow each other in a read: where their route is, where they end, and what is
+/// known of them all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) route: (usize, usize),
+    pub(crate) end: usize,
+    pub(crate) properties: u16,
+    pub(crate) body_len_max: usize,
+}
+
 /// Publishes of one channel that all have the same exchange and routing key.
 #[derive(Clone, Copy, Debug)]
 pub struct Publishes<'a> {
@@ -29,6 +41,10 @@ pub struct Publishes<'a> {
     pub channel: u16,
     /// Exchange and routing key as two raw short strings.
     pub route: &'a [u8],
+    /// The flags of all properties that any of the messages has.
+    pub properties: u16,
+    /// The length of the largest body, bytes.
+    pub body_len_max: usize,
     source: Source<'a>,
 }
 
@@ -42,25 +58,24 @@ enum Source<'a> {
 }
 
 impl<'a> Publishes<'a> {
-    pub(crate) const fn read(
-        channel: u16,
-        route: &'a [u8],
-        input: &'a [u8],
-        places: &'a [Place],
-    ) -> Self {
+    pub(crate) fn read(channel: u16, run: Run, input: &'a [u8], places: &'a [Place]) -> Self {
         Self {
             channel,
-            route,
+            route: input.get(run.route.0..run.route.1).unwrap_or_default(),
+            properties: run.properties,
+            body_len_max: run.body_len_max,
             source: Source::Read { input, places },
         }
     }
 
     /// A batch of one message.
     #[must_use]
-    pub const fn one(channel: u16, route: &'a [u8], publish: Publish<'a>) -> Self {
+    pub fn one(channel: u16, route: &'a [u8], publish: Publish<'a>) -> Self {
         Self {
             channel,
             route,
+            properties: property_flags(publish.header),
+            body_len_max: publish.body.len(),
             source: Source::One(publish),
         }
     }

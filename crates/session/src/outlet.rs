@@ -5,8 +5,8 @@
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use leveret_codec::{DeliverTemplate, body_frame_head, content, content_len, header_frame};
-use leveret_codec::{FRAME_END, FRAME_OVERHEAD};
+use leveret_codec::{Content, DeliverTemplate, body_frame_head, content, content_len};
+use leveret_codec::{FRAME_END, FRAME_OVERHEAD, header_frame};
 use leveret_record::{Blob, Body, Record, Unacked};
 
 use crate::outbound::{Outbound, Pending};
@@ -44,7 +44,7 @@ pub struct Parcel<'a> {
     /// Nothing is kept for a settlement.
     pub no_ack: bool,
     /// The message.
-    pub record: Record<'a>,
+    pub record: &'a Record<'a>,
     /// Its shared body, if it has one.
     pub blob: Option<&'a Arc<Blob>>,
     /// What its settlement needs.
@@ -91,14 +91,15 @@ impl AddAssign for DeliveryCounts {
 }
 
 /// The delivery state of one open channel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Channel {
     next_tag: u64,
     /// All but `delivered`, which the tags tell.
     counts: DeliveryCounts,
     unacked: Ring,
-    /// Channel-wide prefetch (`basic.qos` with global); 0 means no limit.
-    prefetch: u32,
+    /// Unacknowledged deliveries above which deliveries pause: the channel-wide prefetch, or the
+    /// broker's own limit.
+    unacked_max: usize,
 }
 
 impl Channel {
@@ -202,7 +203,9 @@ impl<W> Outlet<W> {
         if let Some(slot) = self.channels.get_mut(index) {
             *slot = Some(Box::new(Channel {
                 next_tag: 1,
-                ..Channel::default()
+                counts: DeliveryCounts::default(),
+                unacked: Ring::default(),
+                unacked_max: self.limits.channel_unacked_max,
             }));
         }
     }
@@ -251,8 +254,12 @@ impl<W> Outlet<W> {
 
     /// Sets the channel-wide prefetch; 0 means no limit.
     pub fn set_prefetch(&mut self, channel: u16, prefetch: u32) {
+        let most = self.limits.channel_unacked_max;
         if let Some(channel) = self.channel(channel) {
-            channel.prefetch = prefetch;
+            channel.unacked_max = match prefetch {
+                0 => most,
+                prefetch => most.min(prefetch as usize),
+            };
         }
     }
 
@@ -296,26 +303,23 @@ impl<W> Outlet<W> {
     /// Encodes a delivery, if the connection and the channel have room for it.
     #[inline]
     pub fn deliver(&mut self, channel: u16, parcel: &Parcel<'_>) -> Delivered {
-        let frame_max = self.frame_max;
-        let (limits, queued) = (self.limits, self.outbound.queued());
-        let Some(state) = self.channel(channel) else {
+        let Some(Some(state)) = self.channels.get_mut(usize::from(channel)) else {
             return Delivered::Gone;
         };
-        let held = state.unacked.len();
-        if held >= limits.channel_unacked_max
-            || (state.prefetch > 0 && held >= state.prefetch as usize)
-        {
+        if state.unacked.len() >= state.unacked_max {
             return Delivered::Full;
         }
-        let record = &parcel.record;
-        let len = parcel.template.deliver_len(
-            record.route.len(),
-            record.header.len(),
-            record.body.len() as usize,
-            frame_max,
-        );
-        if queued > 0 && queued + len > limits.outbound_bytes_max {
-            return Delivered::Full;
+        let &Parcel {
+            record, template, ..
+        } = parcel;
+        let (queued, frame_max) = (self.outbound.queued(), self.frame_max);
+        let (route, header) = (record.route, record.header);
+        let body_len = record.body.len() as usize;
+        if queued > 0 {
+            let len = template.deliver_len(route.len(), header.len(), body_len, frame_max);
+            if queued + len > self.limits.outbound_bytes_max {
+                return Delivered::Full;
+            }
         }
         let tag = state.next_tag;
         state.next_tag += 1;
@@ -324,18 +328,32 @@ impl<W> Outlet<W> {
         if parcel.no_ack {
             state.counts.delivered_no_ack += 1;
         } else {
-            state.unacked.push(
-                tag,
-                Slot {
-                    source: parcel.source,
-                    unacked: parcel.unacked,
-                },
-            );
+            let (source, unacked) = (parcel.source, parcel.unacked);
+            state.unacked.push(tag, Slot { source, unacked });
         }
-        let template = parcel.template;
+        let tag = (tag, redelivered);
+        let body = match (record.body, parcel.blob) {
+            (Body::Inline(body), _) => body,
+            (Body::Blob { .. }, Some(blob)) if blob.len() >= SPLICE_BYTES_MIN => {
+                self.outbound
+                    .write(|out| template.deliver(out, tag.0, tag.1, route));
+                self.spliced(channel, header, blob);
+                return self.sent();
+            }
+            (Body::Blob { .. }, blob) => blob.map_or(&[][..], |blob| blob),
+        };
+        let content = Content {
+            route,
+            header,
+            body,
+        };
         self.outbound
-            .write(|out| template.deliver(out, tag, redelivered, record.route));
-        self.content(channel, record, parcel.blob);
+            .write(|out| template.whole(out, tag, &content, frame_max));
+        self.sent()
+    }
+
+    #[inline]
+    const fn sent(&mut self) -> Delivered {
         Delivered::Sent {
             first: self.outbound.mark_dirty(),
         }
@@ -367,7 +385,7 @@ impl<W> Outlet<W> {
             );
         }
         self.outbound.write(|out| method(out, tag));
-        self.content(channel, &parcel.record, parcel.blob);
+        self.content(channel, parcel.record, parcel.blob);
         self.outbound.mark_dirty()
     }
 

@@ -131,14 +131,16 @@ impl Ring {
             }
             settled(entry.remove());
         }
-        while self.base <= tag {
-            let Some(slot) = self.slots.pop_front() else {
-                break;
-            };
-            self.base += 1;
-            if slot.source != SETTLED {
-                self.live -= 1;
-                settled(slot);
+        if self.base <= tag {
+            let up_to =
+                usize::try_from(tag - self.base).map_or(usize::MAX, |n| n.saturating_add(1));
+            let count = up_to.min(self.slots.len());
+            self.base += count as u64;
+            for slot in self.slots.drain(..count) {
+                if slot.source != SETTLED {
+                    self.live -= 1;
+                    settled(slot);
+                }
             }
         }
         self.skip_holes();

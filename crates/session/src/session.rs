@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use leveret_codec::{
     ChannelCloseOk, ChannelOpenOk, ConnectionCloseOk, Frame, FrameKind, HardCode, Method, RawTable,
-    SoftCode, decode_header, frame, method_id,
+    SoftCode, decode_header, frame, method_id, property_flags,
 };
 
-use crate::batch::{BATCH_MAX, Place, Publishes, Settlement};
+use crate::batch::{BATCH_MAX, Place, Publishes, Run, Settlement};
 use crate::content::{Assembled, Content, unexpected};
 use crate::fault::Fault;
-use crate::whole::{ACK, NACK, PUBLISH, REJECT, Run, completes_soon, settlement, whole_message};
+use crate::whole::{ACK, NACK, PUBLISH, REJECT, completes_soon, settlement, whole_message};
 
 /// Largest frame before the client has agreed to one, as RabbitMQ 4.1 has it.
 const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
@@ -222,9 +222,7 @@ impl Session {
                     PUBLISH => match self.publishes(input, *at) {
                         Some(batch) => {
                             *at = batch.end;
-                            let route = input.get(batch.route.0..batch.route.1);
-                            let (route, places) = (route.unwrap_or_default(), &self.places);
-                            let batch = Publishes::read(frame.channel, route, input, places);
+                            let batch = Publishes::read(frame.channel, batch, input, &self.places);
                             return Ok(Event::Publishes(batch));
                         }
                         None if completes_soon(rest) => return Ok(Event::Pending),
@@ -252,34 +250,50 @@ impl Session {
         (!channel.closing).then_some(channel)
     }
 
-    /// Collects whole messages of one channel and route that begin at `start`.
+    /// Collects whole messages of one channel and route that begin at `start`; gives where the
+    /// route is, where they end, and the properties that any of them has.
     #[inline]
     fn publishes(&mut self, input: &[u8], start: usize) -> Option<Run> {
         self.places.clear();
-        let mut run: Option<Run> = None;
-        let mut at = start;
-        while self.places.len() < BATCH_MAX {
-            let Some(whole) = whole_message(input, at, self.frame_max) else {
+        let frame_max = self.frame_max;
+        let body_max = usize::try_from(self.config.max_message_bytes).unwrap_or(usize::MAX);
+        let first = whole_message(input, start, frame_max)?;
+        let route = input.get(first.route.0..first.route.1)?;
+        let mut run = Run {
+            route: first.route,
+            end: start,
+            properties: 0,
+            body_len_max: 0,
+        };
+        let (mut last, mut is_like) = (first, false);
+        loop {
+            if !is_like {
+                let body_len = last.body.1 - last.body.0;
+                if body_len > body_max {
+                    break;
+                }
+                run.body_len_max = run.body_len_max.max(body_len);
+                run.properties |= property_flags(input.get(last.header.0..last.header.1)?);
+            }
+            self.places.push(last.place()?);
+            run.end = last.end;
+            if self.places.len() == BATCH_MAX {
+                break;
+            }
+            let next = last.followed_by_like(input);
+            is_like = next.is_some();
+            let Some(next) = next.or_else(|| whole_message(input, last.end, frame_max)) else {
                 break;
             };
-            if whole.body.1 - whole.body.0 > self.config.max_message_bytes as usize {
+            let same = is_like
+                || (next.channel == first.channel
+                    && input.get(next.route.0..next.route.1) == Some(route));
+            if !same {
                 break;
             }
-            let first = run.get_or_insert(Run {
-                channel: whole.channel,
-                ..whole.run
-            });
-            if first.channel != whole.channel
-                || input.get(first.route.0..first.route.1)
-                    != input.get(whole.run.route.0..whole.run.route.1)
-            {
-                break;
-            }
-            first.end = whole.run.end;
-            at = whole.run.end;
-            self.places.push(whole.place()?);
+            last = next;
         }
-        run.filter(|_| !self.places.is_empty())
+        (!self.places.is_empty()).then_some(run)
     }
 
     /// Collects settlements of one channel that begin at `at`; gives where they end.

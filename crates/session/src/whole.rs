@@ -1,8 +1,8 @@
 //! Messages and settlements found whole in one read, before anything is copied.
 
 use leveret_codec::{
-    FrameKind, decode_ack, decode_header, decode_nack, decode_publish, decode_reject, frame,
-    method_id,
+    FRAME_END, FrameKind, decode_ack, decode_header, decode_nack, decode_publish, decode_reject,
+    frame, method_id,
 };
 
 use crate::batch::{Place, Settlement, Verdict};
@@ -16,20 +16,16 @@ pub(crate) const ACK: (u16, u16) = (60, 80);
 pub(crate) const REJECT: (u16, u16) = (60, 90);
 pub(crate) const NACK: (u16, u16) = (60, 120);
 
-/// Messages that follow each other: where their route is and where they end.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
-    pub(crate) channel: u16,
-    pub(crate) route: (usize, usize),
-    pub(crate) end: usize,
-}
-
 /// One message whose frames follow each other without others between.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Whole {
     pub(crate) channel: u16,
-    pub(crate) run: Run,
-    header: (usize, usize),
+    /// Where it begins.
+    start: usize,
+    pub(crate) route: (usize, usize),
+    pub(crate) header: (usize, usize),
     pub(crate) body: (usize, usize),
+    pub(crate) end: usize,
     mandatory: bool,
 }
 
@@ -41,6 +37,27 @@ impl Whole {
             header: range(self.header)?,
             body: range(self.body)?,
             mandatory: self.mandatory,
+        })
+    }
+
+    /// The message that begins where this one ends, if it differs from this one in nothing but its
+    /// body's bytes: then nothing needs to be read again.
+    #[inline]
+    pub(crate) fn followed_by_like(&self, input: &[u8]) -> Option<Self> {
+        let step = self.end - self.start;
+        let model = input.get(self.start..self.body.0)?;
+        let next = input.get(self.end..self.end + step)?;
+        if next.get(..model.len())? != model || next.last() != Some(&FRAME_END) {
+            return None;
+        }
+        let moved = |(from, to): (usize, usize)| (from + step, to + step);
+        Some(Self {
+            start: self.end,
+            route: moved(self.route),
+            header: moved(self.header),
+            body: moved(self.body),
+            end: self.end + step,
+            ..*self
         })
     }
 }
@@ -81,16 +98,13 @@ pub(crate) fn whole_message(input: &[u8], start: usize, frame_max: u32) -> Optio
     };
     // Behind the frame head, class, method and ticket.
     let route_at = start + FRAME_HEAD_BYTES + 6;
-    let route = (route_at, route_at + publish.route.len());
     Some(Whole {
         channel: method.channel,
-        run: Run {
-            channel: method.channel,
-            route,
-            end,
-        },
+        start,
+        route: (route_at, route_at + publish.route.len()),
         header: payload_range(header_at, header.payload.len()),
         body,
+        end,
         mandatory: publish.mandatory,
     })
 }
