@@ -1,12 +1,15 @@
 //! The queue itself: what is ready, what is out, who gets the next message.
 
+mod pump;
+mod settle;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use leveret_record::{Blob, Position, Record, Unacked};
 
 use crate::chunk::{Chunks, Message};
-use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming, Turn};
+use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming};
 use crate::limits::{Limits, Overflow};
 
 /// A message on its way to a consumer.
@@ -243,102 +246,6 @@ impl<C> Queue<C> {
         }
     }
 
-    /// Moves ready messages to consumers with credit, one a turn, until either runs out.
-    #[inline]
-    pub fn pump(&mut self, sink: &mut impl Sink<C>) {
-        if self.ready == 0 || !self.consumers.any_ready() {
-            return;
-        }
-        let mut turn = self.consumers.turn();
-        while self.ready > 0 && self.pump_some(&mut turn, sink) {}
-    }
-
-    /// Moves a run of messages to a consumer that has no rival, else one message; `false` when
-    /// nobody takes any.
-    #[inline]
-    fn pump_some(&mut self, turn: &mut Turn, sink: &mut impl Sink<C>) -> bool {
-        if !self.requeued.is_empty() {
-            return self.pump_one(turn, sink);
-        }
-        let Some((key, consumer)) = self.consumers.alone(*turn) else {
-            return self.pump_one(turn, sink);
-        };
-        let no_ack = consumer.asked.no_ack;
-        let credit = consumer.credit();
-        let next_seq = self.next_seq;
-        let mut refused = false;
-        let handed = self
-            .chunks
-            .hand_out(credit, no_ack, |position, record, blob| {
-                let unacked = unacked(whole_seq(next_seq, record.seq_low), position, record);
-                let delivery = Delivery {
-                    record,
-                    blob,
-                    unacked,
-                };
-                if sink.offer(consumer, key, &delivery) == Offer::Refused {
-                    refused = true;
-                    return false;
-                }
-                if no_ack && record.persistent {
-                    sink.gone(unacked.seq, Gone::Sent);
-                }
-                true
-            });
-        self.consumers.took(*turn, key, handed.messages);
-        self.left(u64::from(handed.messages), handed.bytes);
-        self.counters.redelivered += u64::from(handed.redelivered);
-        self.sent(no_ack, u64::from(handed.messages), handed.bytes);
-        if refused {
-            self.consumers.refused(turn, key);
-        }
-        refused || handed.messages > 0
-    }
-
-    #[inline]
-    fn pump_one(&mut self, turn: &mut Turn, sink: &mut impl Sink<C>) -> bool {
-        let Some(position) = self.head() else {
-            return false;
-        };
-        let Some((record, blob, next)) = self.chunks.record(position) else {
-            return false;
-        };
-        let unacked = self.unacked_of(position, &record);
-        let (key, no_ack) = loop {
-            let Some((key, consumer)) = self.consumers.next(turn) else {
-                return false;
-            };
-            let delivery = Delivery {
-                record: &record,
-                blob,
-                unacked,
-            };
-            match sink.offer(consumer, key, &delivery) {
-                Offer::Taken => break (key, consumer.asked.no_ack),
-                Offer::Refused => self.consumers.refused(turn, key),
-            }
-        };
-        self.consumers.took(*turn, key, 1);
-        self.leave(&unacked, next);
-        self.sent(no_ack, 1, u64::from(unacked.body_len));
-        if no_ack {
-            self.settle_sent(&unacked, sink);
-        }
-        true
-    }
-
-    /// Counts what consumers were sent.
-    #[inline]
-    const fn sent(&mut self, no_ack: bool, messages: u64, bytes: u64) {
-        if no_ack {
-            self.counters.delivered_no_ack += messages;
-        } else {
-            self.counters.delivered += messages;
-            self.unacked += messages;
-            self.unacked_bytes += bytes;
-        }
-    }
-
     /// Counts what is ready no more.
     #[inline]
     const fn left(&mut self, messages: u64, bytes: u64) {
@@ -431,58 +338,6 @@ impl<C> Queue<C> {
         self.chunks.release(unacked.position);
         if unacked.persistent {
             sink.gone(unacked.seq, Gone::Sent);
-        }
-    }
-
-    /// A delivery is acknowledged; `consumer` gets its credit back.
-    #[inline]
-    pub fn settle(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) {
-        self.settle_all(consumer, std::slice::from_ref(unacked), |unacked| *unacked);
-    }
-
-    /// A delivery is rejected for good.
-    pub fn reject(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) {
-        self.reject_all(consumer, std::slice::from_ref(unacked), |unacked| *unacked);
-    }
-
-    /// Deliveries of one consumer are acknowledged.
-    #[inline]
-    pub fn settle_all<T>(
-        &mut self,
-        consumer: Option<ConsumerKey>,
-        run: &[T],
-        unacked: impl Fn(&T) -> Unacked,
-    ) {
-        self.counters.acked += run.len() as u64;
-        self.release_all(consumer, run, unacked);
-    }
-
-    /// Deliveries of one consumer are rejected for good.
-    pub fn reject_all<T>(
-        &mut self,
-        consumer: Option<ConsumerKey>,
-        run: &[T],
-        unacked: impl Fn(&T) -> Unacked,
-    ) {
-        self.counters.rejected += run.len() as u64;
-        self.release_all(consumer, run, unacked);
-    }
-
-    #[inline]
-    fn release_all<T>(
-        &mut self,
-        consumer: Option<ConsumerKey>,
-        run: &[T],
-        unacked: impl Fn(&T) -> Unacked,
-    ) {
-        let lengths = run.iter().map(|one| u64::from(unacked(one).body_len));
-        self.returned(consumer, run.len() as u64, lengths.sum());
-        let place = |one: &T| unacked(one).position;
-        for run in run.chunk_by(|a, b| place(a).chunk == place(b).chunk) {
-            if let Some(first) = run.first() {
-                let offsets = run.iter().map(|one| place(one).offset);
-                self.chunks.release_all(place(first).chunk, offsets);
-            }
         }
     }
 
