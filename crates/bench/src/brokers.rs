@@ -44,15 +44,30 @@ pub enum Floor {
     Relay,
     /// The same to many connections.
     Fanout,
+    /// `Relay`, confirming after a bare append and sync.
+    Journal,
+    /// One message after the other: hand over, write, sync, confirm.
+    Sync,
 }
 
 impl Floor {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Pipe,
+        Self::Relay,
+        Self::Fanout,
+        Self::Journal,
+        Self::Sync,
+    ];
+
     /// Its name in reports, and the hidden subcommand that serves it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pipe => "pipe",
             Self::Relay => "floor",
             Self::Fanout => "floor-fanout",
+            Self::Journal => "journal-floor",
+            Self::Sync => "sync-floor",
         }
     }
 }
@@ -69,9 +84,10 @@ pub struct Broker {
 struct Instance {
     target: Target,
     start: Duration,
+    epmd: u16,
     // Dropped in this order: the server stops before its directory goes.
-    _server: Server,
-    _cleanup: Cleanup,
+    server: Server,
+    cleanup: Cleanup,
 }
 
 impl Broker {
@@ -131,6 +147,20 @@ impl Broker {
         self.running = None;
     }
 
+    /// Kills it and starts it again on the same data: how long until it listened, and since when.
+    pub fn crash(&mut self) -> Result<(Duration, Instant), String> {
+        let Some(mut running) = self.running.take() else {
+            return Err("not running".into());
+        };
+        running.server.kill();
+        let begun = Instant::now();
+        let (address, epmd) = (running.target.address, running.epmd);
+        let again = launch(&self.recipe, running.cleanup, address, epmd)?;
+        let listening = again.start;
+        self.running = Some(again);
+        Ok((listening, begun))
+    }
+
     /// From its start to the first accepted connection.
     pub fn start_time(&self) -> Option<Duration> {
         self.running.as_ref().map(|one| one.start)
@@ -140,36 +170,44 @@ impl Broker {
 fn start(recipe: &Recipe) -> Result<Instance, String> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let cleanup = Cleanup::new(COUNT.fetch_add(1, Ordering::Relaxed))?;
+    let (address, epmd) = (process::free_address()?, process::free_address()?.port());
+    launch(recipe, cleanup, address, epmd)
+}
+
+/// Starts a server on what its directory holds.
+fn launch(
+    recipe: &Recipe,
+    cleanup: Cleanup,
+    address: SocketAddr,
+    epmd: u16,
+) -> Result<Instance, String> {
     let directory = cleanup.directory.as_path();
-    let address = process::free_address()?;
-    let (mut command, epmd, dialect) = match recipe {
-        Recipe::Leveret(binary) => (leveret(binary, address, directory), None, Dialect::Amqp),
-        Recipe::RabbitMq => {
-            let epmd = process::free_address()?.port();
-            (
-                rabbitmq(address, epmd, directory)?,
-                Some(epmd),
-                Dialect::Amqp,
-            )
-        }
+    let (mut command, dialect) = match recipe {
+        Recipe::Leveret(binary) => (leveret(binary, address, directory), Dialect::Amqp),
+        Recipe::RabbitMq => (rabbitmq(address, epmd, directory)?, Dialect::Amqp),
         Recipe::Floor(floor) => {
-            let dialect = if *floor == Floor::Pipe {
-                Dialect::Pipe
-            } else {
-                Dialect::Amqp
+            let dialect = match floor {
+                Floor::Pipe | Floor::Sync => Dialect::Pipe,
+                Floor::Relay | Floor::Fanout | Floor::Journal => Dialect::Amqp,
             };
-            (this_program(*floor, address)?, None, dialect)
+            (this_program(*floor, address)?, dialect)
         }
         Recipe::Running { .. } => return Err("already running".into()),
     };
-    let log = fs::File::create(directory.join("log")).map_err(text)?;
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(directory.join("log"))
+        .map_err(text)?;
     command
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(text)?)
         .stderr(log);
+    command.current_dir(directory);
     let begun = Instant::now();
     let mut server = Server::start(&mut command)?;
-    cleanup.started(server.pid(), epmd);
+    let mapper = (*recipe == Recipe::RabbitMq).then_some(epmd);
+    cleanup.started(server.pid(), mapper);
     if let Err(error) = server.wait_for(address, START_PATIENCE) {
         let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
         return Err(format!("{error}\n{log}"));
@@ -182,8 +220,9 @@ fn start(recipe: &Recipe) -> Result<Instance, String> {
     Ok(Instance {
         target,
         start: begun.elapsed(),
-        _server: server,
-        _cleanup: cleanup,
+        epmd,
+        server,
+        cleanup,
     })
 }
 
@@ -196,7 +235,6 @@ fn leveret(binary: &Path, address: SocketAddr, directory: &Path) -> Command {
     command
         .arg("--set")
         .arg(format!("data_dir=\"{}\"", directory.join("data").display()));
-    command.current_dir(directory);
     command
 }
 

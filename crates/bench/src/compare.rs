@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::brokers::{Broker, Floor};
+use crate::brokers::{Broker, Floor, Recipe};
 use crate::report::Row;
 use crate::scenario::{Sample, Scenario};
 
@@ -60,12 +60,13 @@ pub fn run(
     let floor = scenario.floor.and_then(|floor| results.get(floor.name()));
     let row = |broker: &&mut Broker| {
         let rounds = results.get(&broker.name)?;
-        Some(Row::new(
-            scenario.name,
-            &broker.name,
-            rounds,
-            floor.map(Vec::as_slice),
-        ))
+        let floor = floor.map(Vec::as_slice);
+        let mut row = Row::new(scenario.name, &broker.name, rounds, floor);
+        let judged = matches!(broker.recipe, Recipe::Leveret(_));
+        if let Some(goal) = scenario.goal.filter(|_| judged) {
+            row.judge(goal);
+        }
+        Some(row)
     };
     all.iter().filter_map(row).collect()
 }

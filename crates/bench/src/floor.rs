@@ -4,6 +4,8 @@
 
 pub mod fanout;
 pub mod handshake;
+pub mod journal;
 pub mod outbound;
 pub mod pipe;
 pub mod relay;
+pub mod sync;

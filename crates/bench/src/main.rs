@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use leveret_bench::brokers::{Broker, Floor, Recipe};
 use leveret_bench::compare::{self, Effort};
-use leveret_bench::floor::{pipe, relay};
+use leveret_bench::floor::journal::Journal;
+use leveret_bench::floor::{pipe, relay, sync};
+use leveret_bench::report::Row;
 use leveret_bench::{builds, cleanup, process, report, scenario};
 
 /// Measures brokers against each other and against the machine's floors.
@@ -43,6 +45,9 @@ struct Arguments {
     /// Seconds measured in each round, after a warm-up.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Fails when Leveret misses a goal.
+    #[arg(long)]
+    goals: bool,
     /// Prints JSON lines on standard output, and the table on standard error.
     #[arg(long)]
     json: bool,
@@ -53,7 +58,7 @@ enum Hidden {
     /// Serves as a floor; this program starts itself so.
     #[command(hide = true)]
     Serve {
-        /// pipe, floor or floor-fanout
+        /// The name of one
         floor: String,
         /// Where to listen.
         address: SocketAddr,
@@ -93,8 +98,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     process::raise_open_files();
     cleanup::on_signals()?;
     let mut brokers = brokers(arguments)?;
-    let floors = [Floor::Pipe, Floor::Relay, Floor::Fanout];
-    let mut floors = floors.map(|floor| (floor, Broker::floor(floor)));
+    let mut floors = Floor::ALL.map(|floor| (floor, Broker::floor(floor)));
     let mut rows = Vec::new();
     for scenario in &scenarios {
         let measured = compare::run(scenario, &mut brokers, &mut floors, effort);
@@ -109,7 +113,10 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     } else {
         println!("{table}")
     }
-    Ok(rows.iter().all(|row| row.failure.is_none()))
+    let missed = |row: &Row| row.goal.is_some_and(|(_, reached)| !reached);
+    Ok(!rows
+        .iter()
+        .any(|row| row.failure.is_some() || (arguments.goals && missed(row))))
 }
 
 fn brokers(arguments: &Arguments) -> Result<Vec<Broker>, String> {
@@ -163,14 +170,20 @@ fn running(text: &str) -> Result<Recipe, String> {
 }
 
 fn serve(floor: &str, address: SocketAddr) -> Result<(), String> {
-    let mode = match floor {
-        "floor" => relay::Mode::Direct,
-        "floor-fanout" => relay::Mode::Fanout,
-        "pipe" => {
-            let listener = TcpListener::bind(address).map_err(|e| e.to_string())?;
-            return pipe::serve(&listener).map_err(|e| e.to_string());
+    let found = Floor::ALL.into_iter().find(|one| one.name() == floor);
+    let floor = found.ok_or_else(|| format!("no floor {floor}"))?;
+    let bind = || TcpListener::bind(address).map_err(|e| e.to_string());
+    let (mode, journal) = match floor {
+        Floor::Relay => (relay::Mode::Direct, None),
+        Floor::Fanout => (relay::Mode::Fanout, None),
+        Floor::Journal => {
+            let journal = Journal::start(Path::new("journal-floor")).map_err(|e| e.to_string())?;
+            (relay::Mode::Direct, Some(journal))
         }
-        _ => return Err(format!("no floor {floor}")),
+        Floor::Pipe => return pipe::serve(&bind()?).map_err(|e| e.to_string()),
+        Floor::Sync => {
+            return sync::serve(&bind()?, Path::new("sync-floor")).map_err(|e| e.to_string());
+        }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -179,7 +192,7 @@ fn serve(floor: &str, address: SocketAddr) -> Result<(), String> {
         let listener = tokio::net::TcpListener::bind(address)
             .await
             .map_err(|e| e.to_string())?;
-        relay::serve(listener, mode)
+        relay::serve(listener, mode, journal)
             .await
             .map_err(|e| e.to_string())
     })

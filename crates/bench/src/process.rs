@@ -165,6 +165,13 @@ impl Server {
         ))
     }
 
+    /// Kills it and waits for its end.
+    pub fn kill(&mut self) {
+        // One that has ended by itself is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
     /// Asks it to stop, and kills it when it does not.
     pub fn stop(&mut self) {
         if let Some(pid) = rustix::process::Pid::from_raw(self.0.id() as i32)
@@ -180,8 +187,7 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.kill();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::scenario::Sample;
+use crate::scenario::{Goal, Sample};
 
 /// The median figures of one broker in one scenario.
 #[derive(Clone, Debug)]
@@ -19,6 +19,10 @@ pub struct Row {
     pub cpu_us_min: Option<f64>,
     /// Median over rounds of CPU per message against the floor's in the same round.
     pub ratio_to_floor: Option<f64>,
+    /// The same of median latencies.
+    pub latency_to_floor: Option<f64>,
+    /// The scenario's goal, and whether this broker reaches it.
+    pub goal: Option<(Goal, bool)>,
     /// The first failure of a round, if any.
     pub failure: Option<String>,
 }
@@ -32,22 +36,40 @@ impl Row {
         floor: Option<&[Result<Sample, String>]>,
     ) -> Self {
         let good: Vec<&Sample> = rounds.iter().flatten().collect();
-        let ratios = floor.into_iter().flat_map(|floor| rounds.iter().zip(floor));
-        let ratios = ratios.filter_map(|(own, floor)| {
-            Some(own.as_ref().ok()?.cpu_us? / floor.as_ref().ok()?.cpu_us?)
-        });
+        let to_floor = |figure: &dyn Fn(&Sample) -> Option<f64>| {
+            let pairs = floor.into_iter().flat_map(|floor| rounds.iter().zip(floor));
+            let ratio = |(own, floor): (&Result<Sample, String>, &Result<Sample, String>)| {
+                Some(figure(own.as_ref().ok()?)? / figure(floor.as_ref().ok()?)?)
+            };
+            median(pairs.filter_map(ratio).collect())
+        };
         let cpus = good.iter().filter_map(|sample| sample.cpu_us);
         Self {
             scenario: scenario.into(),
             broker: broker.into(),
             rounds: good.len(),
             cpu_us_min: cpus.min_by(f64::total_cmp),
-            ratio_to_floor: median(ratios.collect()),
+            ratio_to_floor: to_floor(&|sample| sample.cpu_us),
+            latency_to_floor: to_floor(&|sample| sample.latency_ms.map(|all| all[0])),
+            goal: None,
             failure: rounds
                 .iter()
                 .find_map(|round| round.as_ref().err().cloned()),
             median: median_sample(&good),
         }
+    }
+
+    /// Holds it against the scenario's goal; a figure that is missing misses it.
+    pub fn judge(&mut self, goal: Goal) {
+        let (figure, most) = match goal {
+            Goal::CpuToFloor(most) => (self.ratio_to_floor, most),
+            Goal::LatencyToFloor(most) => (self.latency_to_floor, most),
+            Goal::Figure(name, most) => {
+                let found = self.median.also.iter().find(|(n, _)| *n == name);
+                (found.map(|(_, value)| *value), most)
+            }
+        };
+        self.goal = Some((goal, figure.is_some_and(|figure| figure <= most)));
     }
 
     /// One line of JSON.
@@ -61,6 +83,7 @@ impl Row {
         put("msgs_per_s", json!(sample.msgs_per_s.map(rounded)));
         put("cpu_us_per_msg", json!(sample.cpu_us.map(rounded)));
         put("ratio_to_floor", json!(self.ratio_to_floor.map(rounded)));
+        put("p50_to_floor", json!(self.latency_to_floor.map(rounded)));
         put("p99_ms", json!(latency(1)));
         put("rss_mb", json!(sample.rss_mb.map(rounded)));
         put("p50_ms", json!(latency(0)));
@@ -73,6 +96,9 @@ impl Row {
         put("rounds", json!(self.rounds));
         for (name, value) in &sample.also {
             put(name, json!(rounded(*value)));
+        }
+        if let Some((_, reached)) = self.goal {
+            put("goal_reached", json!(reached));
         }
         if let Some(failure) = &self.failure {
             put("failure", json!(failure));
@@ -138,6 +164,7 @@ pub fn table(rows: &[Row]) -> String {
         "cpu us/msg",
         "min",
         "x floor",
+        "p50 x floor",
         "gen us/msg",
     ];
     let head = head
@@ -169,6 +196,10 @@ fn row_cells(row: &Row) -> Vec<String> {
         .failure
         .iter()
         .map(|failure| format!("FAILED: {failure}"));
+    let goal = row.goal.map(|(goal, reached)| {
+        let reached = if reached { "reached" } else { "MISSED" };
+        format!("goal {reached}: {goal}")
+    });
     let number = |value: Option<f64>| value.map(short).unwrap_or_default();
     vec![
         row.scenario.clone(),
@@ -180,10 +211,14 @@ fn row_cells(row: &Row) -> Vec<String> {
         number(sample.cpu_us),
         number(row.cpu_us_min),
         number(row.ratio_to_floor),
+        number(row.latency_to_floor),
         number(sample.generator_us),
         latency.unwrap_or_default(),
         number(sample.rss_mb),
-        also.chain(failure).collect::<Vec<_>>().join(" "),
+        also.chain(goal)
+            .chain(failure)
+            .collect::<Vec<_>>()
+            .join(" "),
     ]
 }
 
@@ -223,6 +258,18 @@ mod tests {
             (row.cpu_us_min, row.median.also[0]),
             (Some(2.0), ("kb", 8.0))
         );
+    }
+
+    #[test]
+    fn a_goal_is_missed_by_a_larger_figure_and_by_a_missing_one() {
+        let mut row = Row::new("s", "b", &[sample(4.0)], Some(&[sample(2.0)]));
+        let mut reaches = |goal| {
+            row.judge(goal);
+            row.goal.is_some_and(|(_, reached)| reached)
+        };
+        assert!(reaches(Goal::CpuToFloor(2.0)) && !reaches(Goal::CpuToFloor(1.9)));
+        assert!(reaches(Goal::Figure("kb", 8.0)) && !reaches(Goal::Figure("kb", 7.0)));
+        assert!(!reaches(Goal::LatencyToFloor(100.0)));
     }
 
     #[test]

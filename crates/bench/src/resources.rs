@@ -33,7 +33,7 @@ const TEMPORARY_BATCH: u32 = 10;
 const CHURN_THREADS: usize = 4;
 
 /// Sends `count` requests and reads their replies, many at a time.
-fn pipeline(
+pub fn pipeline(
     connection: &mut Connection,
     count: usize,
     reply: MethodId,

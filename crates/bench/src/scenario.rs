@@ -1,11 +1,12 @@
 //! The scenarios by name, and what one round of each measures.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::brokers::{Broker, Floor};
 use crate::process::Cost;
 use crate::traffic::{self, Load, LoadPace, Measured};
-use crate::{publish_only, resources};
+use crate::{durable, one_in_flight, publish_only, resources};
 
 /// One benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub struct Scenario {
     pub work: Work,
     /// What its CPU is compared with.
     pub floor: Option<Floor>,
+    /// What it has to come to.
+    pub goal: Option<Goal>,
     /// Rounds at most: some measure memory, which does not vary, and take long.
     pub rounds_max: usize,
 }
@@ -39,6 +42,33 @@ pub enum Work {
     WideFanout,
     /// A fresh start.
     Start,
+    /// One unconfirmed message at a time.
+    OneInFlight,
+    /// One message to many durable queues.
+    Together,
+    /// A crash, and a start with much to recover.
+    Restart,
+}
+
+/// What Leveret's median has to come to; a scenario without one has its goal elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub enum Goal {
+    /// CPU per message, at most so many times the floor's.
+    CpuToFloor(f64),
+    /// Median latency, at most so many times the floor's.
+    LatencyToFloor(f64),
+    /// Another figure by name, at most.
+    Figure(&'static str, f64),
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CpuToFloor(most) => write!(out, "CPU at most {most} x floor"),
+            Self::LatencyToFloor(most) => write!(out, "p50 at most {most} x floor"),
+            Self::Figure(name, most) => write!(out, "{name} at most {most}"),
+        }
+    }
 }
 
 /// What one round measured; what does not apply is `None`.
@@ -73,19 +103,22 @@ impl Sample {
 
 impl From<&Measured> for Sample {
     fn from(measured: &Measured) -> Self {
-        let percentile = |share: f64| {
-            let last = measured.latencies.len().saturating_sub(1);
-            let at = (last as f64 * share).round() as usize;
-            let micros = measured.latencies.get(at).copied().unwrap_or_default();
-            f64::from(micros) / 1e3
-        };
-        let measures_latency = !measured.latencies.is_empty();
         Self {
-            latency_ms: measures_latency.then(|| [0.5, 0.99, 0.999].map(percentile)),
+            latency_ms: percentiles(&measured.latencies),
             rss_mb: Some(megabytes(measured.peak_bytes)),
             ..Self::of(measured.messages, measured.cost)
         }
     }
+}
+
+/// p50, p99 and p99.9 in ms of sorted latencies in µs; `None` without any.
+pub fn percentiles(latencies: &[u32]) -> Option<[f64; 3]> {
+    let last = latencies.len().checked_sub(1)?;
+    let percentile = |share: f64| {
+        let at = (last as f64 * share).round() as usize;
+        f64::from(latencies.get(at).copied().unwrap_or_default()) / 1e3
+    };
+    Some([0.5, 0.99, 0.999].map(percentile))
 }
 
 /// Bytes as megabytes.
@@ -94,6 +127,11 @@ pub fn megabytes(bytes: u64) -> f64 {
 }
 
 impl Scenario {
+    const fn goal(mut self, goal: Goal) -> Self {
+        self.goal = Some(goal);
+        self
+    }
+
     /// Runs one round against `broker`.
     pub fn round(&self, broker: &mut Broker, window: Duration) -> Result<Sample, String> {
         match self.work {
@@ -109,6 +147,9 @@ impl Scenario {
             Work::IdleQueues => resources::idle_queues(broker),
             Work::WideFanout => resources::wide_fanout(broker),
             Work::Start => resources::start(broker),
+            Work::OneInFlight => one_in_flight::run(broker.target()?, window),
+            Work::Together => durable::together(broker),
+            Work::Restart => durable::restart(broker),
         }
     }
 
@@ -203,47 +244,43 @@ pub const ALL: &[Scenario] = &[
             ..FANOUT
         },
     ),
-    plain(
-        "persistent-16-w1000",
-        Work::Traffic(DURABLE.confirmed(1000)),
-        MANY,
-    ),
-    plain(
-        "persistent-1k-w100",
-        Work::Traffic(DURABLE.body(1024).confirmed(100)),
-        MANY,
-    ),
-    plain(
-        "persistent-1k-w1",
-        Work::Traffic(DURABLE.body(1024).confirmed(1)),
-        MANY,
-    ),
+    journaled("persistent-16-w1000", DURABLE.confirmed(1000)).goal(Goal::CpuToFloor(2.5)),
+    journaled("persistent-1k-w100", DURABLE.body(1024).confirmed(100)),
+    journaled("persistent-1k-w1", DURABLE.body(1024).confirmed(1)),
+    Scenario {
+        floor: Some(Floor::Sync),
+        ..plain("one-in-flight-1k", Work::OneInFlight, MANY)
+    }
+    .goal(Goal::LatencyToFloor(1.3)),
+    plain("together-512", Work::Together, MANY).goal(Goal::Figure("syncs", 1.0)),
+    plain("restart", Work::Restart, MANY).goal(Goal::Figure("serving_ms", 1500.0)),
     plain("temporary-queues", Work::TemporaryQueues(BASE), MANY),
     plain("publish-only", Work::PublishOnly, MANY),
     plain("connection-churn", Work::ConnectionChurn, MANY),
-    plain("start", Work::Start, MANY),
+    plain("start", Work::Start, MANY).goal(Goal::Figure("start_ms", 30.0)),
     plain("fanout-100k", Work::WideFanout, 3),
     plain("idle-connections", Work::IdleConnections, 1),
     plain("idle-queues", Work::IdleQueues, 1),
 ];
 
 const fn relayed(name: &'static str, load: Load) -> Scenario {
-    let work = Work::Traffic(load);
     Scenario {
-        name,
-        work,
         floor: Some(Floor::Relay),
-        rounds_max: MANY,
+        ..plain(name, Work::Traffic(load), MANY)
+    }
+}
+
+const fn journaled(name: &'static str, load: Load) -> Scenario {
+    Scenario {
+        floor: Some(Floor::Journal),
+        ..plain(name, Work::Traffic(load), MANY)
     }
 }
 
 const fn fanned(name: &'static str, load: Load) -> Scenario {
-    let work = Work::Traffic(load);
     Scenario {
-        name,
-        work,
         floor: Some(Floor::Fanout),
-        rounds_max: MANY,
+        ..plain(name, Work::Traffic(load), MANY)
     }
 }
 
@@ -252,6 +289,7 @@ const fn plain(name: &'static str, work: Work, rounds_max: usize) -> Scenario {
         name,
         work,
         floor: None,
+        goal: None,
         rounds_max,
     }
 }

@@ -125,7 +125,7 @@ impl Load {
 pub enum Dialect {
     /// AMQP.
     Amqp,
-    /// The pipe floor: publish frames come back as they are.
+    /// Publish frames without a handshake, as the pipe floor and the sync floor take them.
     Pipe,
 }
 

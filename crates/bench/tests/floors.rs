@@ -1,9 +1,13 @@
 //! The generator against the floors, in one process: the whole way of a message, checked.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use leveret_bench::floor::{pipe, relay};
+use leveret_bench::floor::journal::Journal;
+use leveret_bench::floor::{pipe, relay, sync};
+use leveret_bench::one_in_flight;
 use leveret_bench::traffic::{self, Dialect, Load, LoadPace, Target};
 
 const WINDOW: Duration = Duration::from_millis(200);
@@ -18,6 +22,10 @@ fn target(address: SocketAddr, dialect: Dialect) -> Target {
 }
 
 fn relay(mode: relay::Mode) -> Target {
+    relay_with(mode, None)
+}
+
+fn relay_with(mode: relay::Mode, journal: Option<Arc<Journal>>) -> Target {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -25,7 +33,7 @@ fn relay(mode: relay::Mode) -> Target {
         runtime.block_on(async {
             listener.set_nonblocking(true).unwrap();
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            relay::serve(listener, mode).await.unwrap();
+            relay::serve(listener, mode, journal).await.unwrap();
         });
     });
     target(address, Dialect::Amqp)
@@ -87,4 +95,34 @@ fn the_pipe_carries_a_stream() {
     let target = target(address, Dialect::Pipe);
     let measured = traffic::run(target, &Load::ONE_TO_ONE, WINDOW).unwrap();
     assert!(measured.messages > 1000);
+}
+
+/// A file that goes with the target folder's temporary ones.
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+#[test]
+fn confirms_of_the_journal_floor_come_after_the_disk() {
+    let journal = Journal::start(&file("journal-floor")).unwrap();
+    let target = relay_with(relay::Mode::Direct, Some(journal));
+    let load = Load {
+        persistent: true,
+        publishers: 2,
+        ..Load::ONE_TO_ONE.confirmed(100)
+    };
+    let measured = traffic::run(target, &load, WINDOW).unwrap();
+    assert!(measured.messages > 10, "{}", measured.messages);
+    let written = std::fs::read(file("journal-floor")).unwrap();
+    assert!(written.contains(&0xCE), "frames are in it");
+}
+
+#[test]
+fn one_message_at_a_time_passes_the_sync_floor() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || sync::serve(&listener, &file("sync-floor")));
+    let sample = one_in_flight::run(target(address, Dialect::Pipe), WINDOW).unwrap();
+    let [p50, p99, _] = sample.latency_ms.unwrap();
+    assert!(0.0 < p50 && p50 <= p99, "{p50} {p99}");
 }

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::floor::fanout::Fanout;
 use crate::floor::handshake::{self, Directory};
+use crate::floor::journal::Journal;
 use crate::floor::outbound::Outbound;
 use crate::wire::{
     BASIC_ACK, BASIC_DELIVER, CONFIRM_SELECT, CONNECTION_CLOSE, Fields, Frame, HEAD, Method,
@@ -28,8 +29,12 @@ pub enum Mode {
     Fanout,
 }
 
-/// Serves connections for ever.
-pub async fn serve(listener: TcpListener, mode: Mode) -> std::io::Result<()> {
+/// Serves connections for ever; with a `journal`, confirms wait for it.
+pub async fn serve(
+    listener: TcpListener,
+    mode: Mode,
+    journal: Option<Arc<Journal>>,
+) -> std::io::Result<()> {
     let directory = Arc::new(Directory::new());
     loop {
         let (stream, _) = listener.accept().await?;
@@ -40,7 +45,16 @@ pub async fn serve(listener: TcpListener, mode: Mode) -> std::io::Result<()> {
             outbound,
             fanout: Fanout::new(&stream),
         };
-        tokio::spawn(connection(stream, consumer, Arc::clone(&directory), mode));
+        let reader = Reader {
+            consumer,
+            directory: Arc::clone(&directory),
+            mode,
+            journal: journal.clone(),
+            route: None,
+            confirming: false,
+            published: 0,
+        };
+        tokio::spawn(connection(stream, reader));
     }
 }
 
@@ -51,26 +65,13 @@ struct Consumer {
     fanout: Fanout,
 }
 
-async fn connection(
-    stream: Arc<TcpStream>,
-    consumer: Consumer,
-    directory: Arc<Directory<Consumer>>,
-    mode: Mode,
-) {
-    let outbound = Arc::clone(&consumer.outbound);
+async fn connection(stream: Arc<TcpStream>, mut reader: Reader) {
+    let outbound = Arc::clone(&reader.consumer.outbound);
     let blocked = Arc::clone(&outbound);
     let writer = tokio::spawn(async move { blocked.write_when_blocked().await });
-    let fanout = consumer.fanout.clone();
+    let fanout = reader.consumer.fanout.clone();
     let copies = tokio::spawn(async move { fanout.write_copies().await });
-    let forget = Arc::clone(&directory);
-    let mut reader = Reader {
-        consumer,
-        directory,
-        mode,
-        route: None,
-        confirming: false,
-        published: 0,
-    };
+    let forget = Arc::clone(&reader.directory);
     reader.run(&stream).await;
     forget.forget(|other| Arc::ptr_eq(&other.outbound, &outbound));
     writer.abort();
@@ -81,6 +82,7 @@ struct Reader {
     consumer: Consumer,
     directory: Arc<Directory<Consumer>>,
     mode: Mode,
+    journal: Option<Arc<Journal>>,
     route: Option<Route>,
     confirming: bool,
     published: u64,
@@ -159,7 +161,11 @@ impl Reader {
         loop {
             let left = &input[at..];
             if let Some(publish) = Publish::read(left) {
-                at += self.publishes(publish.key, left);
+                let used = self.publishes(publish.key, left);
+                if let Some(journal) = &self.journal {
+                    journal.append(&left[..used]);
+                }
+                at += used;
             } else if Publish::begins(left) {
                 break;
             } else if let Some(frame) = Frame::read(left)? {
@@ -170,11 +176,19 @@ impl Reader {
             }
         }
         if self.confirming && self.published > before {
-            let ack = Method::new(1, BASIC_ACK).u64(self.published).u8(1).finish();
-            self.consumer.outbound.lock().next.extend(ack);
+            self.confirm();
         }
         self.consumer.outbound.flush();
         Ok(at)
+    }
+
+    fn confirm(&self) {
+        let outbound = &self.consumer.outbound;
+        if let Some(journal) = &self.journal {
+            return journal.confirm(outbound, self.published);
+        }
+        let ack = Method::new(1, BASIC_ACK).u64(self.published).u8(1).finish();
+        outbound.lock().next.extend(ack);
     }
 
     /// Relays the run of publishes with this key that begins `input`; returns the bytes used.
