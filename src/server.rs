@@ -50,7 +50,7 @@ async fn serve_until_stopped(config: &Config) -> io::Result<()> {
         "messages, queues and exchanges are kept in memory only: durable means until the broker \
          stops"
     );
-    let broker = Arc::new(broker(config));
+    let broker = Arc::new(broker(config)?);
     let mut listeners = Vec::new();
     for address in &config.amqp.listen {
         listeners.append(&mut listen(address).await?);
@@ -91,7 +91,7 @@ async fn serve_until_stopped(config: &Config) -> io::Result<()> {
     Ok(())
 }
 
-fn broker(config: &Config) -> Broker {
+fn broker(config: &Config) -> io::Result<Broker> {
     let limits = &config.limits;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     let settings = BrokerConfig {
@@ -120,11 +120,12 @@ fn broker(config: &Config) -> Broker {
         seed: seed(),
         ..BrokerConfig::default()
     };
-    let mut access = Access::new(config.amqp.loopback_users.clone());
-    access.add(&config.default.user, config.default.password.expose());
+    let access = Access::new(config.amqp.loopback_users.clone());
     let broker = Broker::new(settings, access, Arc::new(InstantStore));
-    broker.add_vhost(&config.default.vhost);
-    broker
+    let first = &config.default;
+    let started = broker.first_start(&first.user, first.password.expose(), &first.vhost);
+    started.map_err(|refused| io::Error::new(io::ErrorKind::InvalidInput, refused))?;
+    Ok(broker)
 }
 
 /// Names that the server makes up differ from one start to the next.

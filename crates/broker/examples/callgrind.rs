@@ -121,14 +121,12 @@ fn main() {
         .nth(1)
         .and_then(|n| n.parse().ok())
         .unwrap_or(100_000);
-    let mut access = Access::new(Vec::new());
-    access.add("guest", "guest");
     let broker = Arc::new(Broker::new(
         BrokerConfig::default(),
-        access,
+        Access::new(Vec::new()),
         Arc::new(InstantStore),
     ));
-    broker.add_vhost("/");
+    broker.first_start("guest", "guest", "/").unwrap();
     let (mut publisher, mut consumer) = (connect(&broker), connect(&broker));
 
     subscribe(&mut consumer);

@@ -1,6 +1,28 @@
-//! Who may log in.
+//! Users and what they may do: who may log in, enter a virtual host, and use which names there.
+
+mod error;
+mod limits;
+mod password;
+mod pattern;
+mod permission;
+mod user;
+mod validate;
 
 use std::collections::BTreeMap;
+
+pub use error::AdminError;
+pub use limits::{UserLimits, VhostLimits};
+pub use password::{Hashing, PasswordHash};
+pub(crate) use pattern::Pattern;
+use permission::{Grant, Keys, Names};
+pub use permission::{Permission, Right, TopicPermission};
+pub use user::{ADMINISTRATOR, IMPERSONATOR, User};
+pub(crate) use validate::{name as check_name, pair, term};
+
+/// Users at most; each costs memory and a record.
+const USERS_MAX: usize = 100_000;
+/// Permissions and topic permissions of one virtual host at most.
+const GRANTS_MAX: usize = 100_000;
 
 /// A refused login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +37,30 @@ pub enum Denied {
     Malformed,
 }
 
-/// Users and their passwords.
+/// Whether a change made something new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It did not exist before.
+    Created,
+    /// It was there, and has its new value now.
+    Updated,
+}
+
+impl Put {
+    pub(crate) const fn of<T>(previous: &Option<T>) -> Self {
+        match previous {
+            None => Self::Created,
+            Some(_) => Self::Updated,
+        }
+    }
+}
+
+/// Users and their permissions.
 #[derive(Clone, Default)]
 pub struct Access {
-    passwords: BTreeMap<String, String>,
+    users: BTreeMap<String, User>,
+    /// By virtual host, then by user.
+    grants: BTreeMap<String, BTreeMap<String, Grant>>,
     loopback_only: Vec<String>,
 }
 
@@ -27,60 +69,291 @@ impl Access {
     #[must_use]
     pub const fn new(loopback_only: Vec<String>) -> Self {
         Self {
-            passwords: BTreeMap::new(),
+            users: BTreeMap::new(),
+            grants: BTreeMap::new(),
             loopback_only,
         }
     }
 
-    /// Adds a user.
-    pub fn add(&mut self, user: impl Into<String>, password: impl Into<String>) {
-        self.passwords.insert(user.into(), password.into());
+    /// Users that may log in from the broker's machine only.
+    #[must_use]
+    pub fn loopback_only(&self) -> &[String] {
+        &self.loopback_only
     }
 
-    /// Checks credentials.
+    /// Replaces the list of users that may log in from the broker's machine only.
+    pub fn set_loopback_only(&mut self, users: Vec<String>) {
+        self.loopback_only = users;
+    }
+
+    /// A user.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.get(name)
+    }
+
+    /// All users, by name.
+    pub fn users(&self) -> impl ExactSizeIterator<Item = &User> {
+        self.users.values()
+    }
+
+    /// Adds a user, or replaces it.
     ///
     /// # Errors
-    /// Why the login is refused; clients are told only that it is.
-    pub fn login(&self, user: &str, password: &[u8], loopback: bool) -> Result<(), Denied> {
-        // An unknown user costs the same comparison as a known one.
-        let expected = self.passwords.get(user).map_or("", String::as_str);
-        let same = same_bytes(expected.as_bytes(), password);
-        if !same || !self.passwords.contains_key(user) {
-            return Err(Denied::Credentials);
+    /// When its name cannot be, or there are too many users.
+    pub fn put_user(&mut self, user: User) -> Result<Put, AdminError> {
+        check_name("user", &user.name)?;
+        if self.users.len() >= USERS_MAX && !self.users.contains_key(&user.name) {
+            return Err(AdminError::Limit("users", USERS_MAX));
         }
-        if !loopback && self.loopback_only.iter().any(|name| name == user) {
-            return Err(Denied::NotLoopback);
-        }
-        Ok(())
+        let previous = self.users.insert(user.name.clone(), user);
+        Ok(Put::of(&previous))
     }
-}
 
-/// Compares without stopping at the first difference.
-fn same_bytes(a: &[u8], b: &[u8]) -> bool {
-    let difference = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
-    a.len() == b.len() && difference == 0
+    /// Removes a user with everything it may do. Tells whether it existed.
+    pub fn delete_user(&mut self, name: &str) -> bool {
+        self.grants.retain(|_, users| {
+            users.remove(name);
+            !users.is_empty()
+        });
+        self.users.remove(name).is_some()
+    }
+
+    /// Gives a user its permission in a virtual host.
+    ///
+    /// # Errors
+    /// When the user does not exist or a pattern cannot be compiled.
+    pub fn put_permission(&mut self, permission: Permission) -> Result<Put, AdminError> {
+        let names = Names::compile(permission)?;
+        let (user, vhost) = (names.given.user.clone(), names.given.vhost.clone());
+        let grant = self.grant(&user, &vhost)?;
+        Ok(Put::of(&grant.permission.replace(names)))
+    }
+
+    /// Restricts a user's routing keys with a topic exchange.
+    ///
+    /// # Errors
+    /// When the user does not exist or a pattern cannot be compiled.
+    pub fn put_topic_permission(&mut self, permission: TopicPermission) -> Result<Put, AdminError> {
+        let keys = Keys::compile(permission)?;
+        let (user, vhost) = (keys.given.user.clone(), keys.given.vhost.clone());
+        let grant = self.grant(&user, &vhost)?;
+        let exchange = keys.given.exchange.clone();
+        let full = grant.topics.len() >= GRANTS_MAX && !grant.topics.contains_key(&exchange);
+        if full {
+            return Err(AdminError::Limit("topic permissions", GRANTS_MAX));
+        }
+        Ok(Put::of(&grant.topics.insert(exchange, keys)))
+    }
+
+    fn grant(&mut self, user: &str, vhost: &str) -> Result<&mut Grant, AdminError> {
+        if !self.users.contains_key(user) {
+            return Err(AdminError::NoUser(user.into()));
+        }
+        let grants = self.grants.entry(vhost.into()).or_default();
+        if grants.len() >= GRANTS_MAX && !grants.contains_key(user) {
+            return Err(AdminError::Limit("permissions", GRANTS_MAX));
+        }
+        Ok(grants.entry(user.into()).or_default())
+    }
+
+    /// Takes a user's permission in a virtual host away. Tells whether it had one.
+    pub fn delete_permission(&mut self, vhost: &str, user: &str) -> bool {
+        let mut had = false;
+        self.trim(vhost, user, |grant| had = grant.permission.take().is_some());
+        had
+    }
+
+    /// Lifts restrictions of a user's routing keys, of one exchange or of all. Gives the exchanges.
+    pub fn delete_topic_permissions(
+        &mut self,
+        vhost: &str,
+        user: &str,
+        exchange: Option<&str>,
+    ) -> Vec<String> {
+        let mut lifted = Vec::new();
+        self.trim(vhost, user, |grant| {
+            grant.topics.retain(|name, _| {
+                let lift = exchange.is_none_or(|exchange| exchange == name);
+                if lift {
+                    lifted.push(name.clone());
+                }
+                !lift
+            });
+        });
+        lifted
+    }
+
+    fn trim(&mut self, vhost: &str, user: &str, change: impl FnOnce(&mut Grant)) {
+        let Some(grants) = self.grants.get_mut(vhost) else {
+            return;
+        };
+        let Some(grant) = grants.get_mut(user) else {
+            return;
+        };
+        change(grant);
+        if grant.is_empty() {
+            grants.remove(user);
+        }
+        if grants.is_empty() {
+            self.grants.remove(vhost);
+        }
+    }
+
+    /// Removes everything anybody may do in a virtual host.
+    pub fn forget_vhost(&mut self, vhost: &str) {
+        self.grants.remove(vhost);
+    }
+
+    /// All permissions, by virtual host and user.
+    pub fn permissions(&self) -> impl Iterator<Item = &Permission> {
+        let grants = self.grants.values().flat_map(BTreeMap::values);
+        grants.filter_map(|grant| Some(&grant.permission.as_ref()?.given))
+    }
+
+    /// All topic permissions, by virtual host, user and exchange.
+    pub fn topic_permissions(&self) -> impl Iterator<Item = &TopicPermission> {
+        let grants = self.grants.values().flat_map(BTreeMap::values);
+        grants.flat_map(|grant| grant.topics.values().map(|keys| &keys.given))
+    }
+
+    /// A user's permission in a virtual host.
+    #[must_use]
+    pub fn permission(&self, vhost: &str, user: &str) -> Option<&Permission> {
+        let names = self.grant_of(vhost, user)?.permission.as_ref()?;
+        Some(&names.given)
+    }
+
+    fn grant_of(&self, vhost: &str, user: &str) -> Option<&Grant> {
+        self.grants.get(vhost)?.get(user)
+    }
+
+    /// Whether a user may enter a virtual host.
+    #[must_use]
+    pub fn may_enter(&self, vhost: &str, user: &str) -> bool {
+        self.permission(vhost, user).is_some()
+    }
+
+    /// Whether a user has a kind of access to the exchange or queue `name`; the default exchange
+    /// is `amq.default`.
+    #[must_use]
+    pub fn may(&self, vhost: &str, user: &str, right: Right, name: &str) -> bool {
+        let names = self
+            .grant_of(vhost, user)
+            .and_then(|grant| grant.permission.as_ref());
+        let name = if name.is_empty() { "amq.default" } else { name };
+        names.is_some_and(|names| names.allow(right, name))
+    }
+
+    /// Whether a user may use a routing key with a topic exchange.
+    #[must_use]
+    pub fn may_use_key(&self, at: (&str, &str, &str), right: Right, key: &[u8]) -> bool {
+        let (vhost, user, exchange) = at;
+        let keys = self
+            .grant_of(vhost, user)
+            .and_then(|grant| grant.topics.get(exchange));
+        keys.is_none_or(|keys| keys.allow(right, key))
+    }
+
+    /// Whether any of a user's routing keys are restricted with a topic exchange.
+    #[must_use]
+    pub fn has_topic_permission(&self, vhost: &str, user: &str, exchange: &str) -> bool {
+        self.grant_of(vhost, user)
+            .is_some_and(|grant| grant.topics.contains_key(exchange))
+    }
+
+    /// Whether a user may log in from where it is.
+    #[must_use]
+    pub fn may_log_in_from(&self, user: &str, loopback: bool) -> bool {
+        loopback || !self.loopback_only.iter().any(|name| name == user)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_the_right_password_logs_in_and_guest_only_from_here() {
+    fn access() -> Access {
         let mut access = Access::new(vec!["guest".into()]);
-        access.add("guest", "guest");
-        access.add("app", "s3cret");
-        assert_eq!(access.login("guest", b"guest", true), Ok(()));
+        for name in ["guest", "app"] {
+            let user = User {
+                name: name.into(),
+                password: None,
+                tags: Vec::new(),
+                limits: UserLimits::default(),
+            };
+            assert_eq!(access.put_user(user.clone()), Ok(Put::Created));
+            assert_eq!(access.put_user(user), Ok(Put::Updated));
+        }
+        access
+    }
+
+    #[test]
+    fn permissions_are_per_user_and_vhost() {
+        let mut access = access();
+        let created = access.put_permission(Permission::full("app", "/"));
+        assert_eq!(created, Ok(Put::Created));
+        assert!(access.may("/", "app", Right::Read, "q"));
+        assert!(access.may("/", "app", Right::Write, ""));
+        assert!(!access.may("/", "guest", Right::Read, "q"));
+        assert!(!access.may("other", "app", Right::Read, "q"));
+        assert!(access.may_enter("/", "app") && !access.may_enter("/", "guest"));
+        let nobody = access.put_permission(Permission::full("nobody", "/"));
+        assert_eq!(nobody, Err(AdminError::NoUser("nobody".into())));
+        assert!(access.delete_permission("/", "app"));
+        assert!(!access.delete_permission("/", "app"));
+        assert!(!access.may_enter("/", "app"));
+        assert!(access.grants.is_empty());
+    }
+
+    #[test]
+    fn topic_permissions_restrict_only_what_they_name() {
+        let mut access = access();
+        let permission = TopicPermission {
+            user: "app".into(),
+            vhost: "/".into(),
+            exchange: "events".into(),
+            write: "^app\\.".into(),
+            read: String::new(),
+        };
+        assert_eq!(access.put_topic_permission(permission), Ok(Put::Created));
+        let may = |access: &Access, exchange: &str, right, key: &[u8]| {
+            access.may_use_key(("/", "app", exchange), right, key)
+        };
+        assert!(may(&access, "events", Right::Write, b"app.created"));
+        assert!(!may(&access, "events", Right::Write, b"other.created"));
+        assert!(!may(&access, "events", Right::Read, b"app.created"));
+        assert!(may(&access, "others", Right::Read, b"app.created"));
         assert_eq!(
-            access.login("guest", b"guest", false),
-            Err(Denied::NotLoopback)
+            access.delete_topic_permissions("/", "app", None),
+            ["events"]
         );
-        assert_eq!(access.login("app", b"s3cret", false), Ok(()));
-        assert_eq!(
-            access.login("app", b"s3cre", true),
-            Err(Denied::Credentials)
-        );
-        assert_eq!(access.login("app", b"", true), Err(Denied::Credentials));
-        assert_eq!(access.login("nobody", b"", true), Err(Denied::Credentials));
+        assert!(may(&access, "events", Right::Read, b"app.created"));
+    }
+
+    #[test]
+    fn nothing_outlives_its_user_or_vhost() {
+        let mut access = access();
+        for vhost in ["/", "a"] {
+            access
+                .put_permission(Permission::full("app", vhost))
+                .unwrap();
+            access
+                .put_permission(Permission::full("guest", vhost))
+                .unwrap();
+        }
+        access.forget_vhost("a");
+        assert_eq!(access.permissions().count(), 2);
+        assert!(access.delete_user("app"));
+        assert!(!access.delete_user("app"));
+        assert_eq!(access.permissions().count(), 1);
+    }
+
+    #[test]
+    fn guest_logs_in_from_here_only() {
+        let access = access();
+        assert!(access.may_log_in_from("guest", true));
+        assert!(!access.may_log_in_from("guest", false));
+        assert!(access.may_log_in_from("app", false));
     }
 }

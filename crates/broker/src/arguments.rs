@@ -39,7 +39,7 @@ const KNOWN: [(&str, Rule); 13] = [
     ("x-queue-mode", Rule::Text),
 ];
 
-const QUEUE_TYPES: [&str; 2] = ["classic", "quorum"];
+pub(crate) const QUEUE_TYPES: [&str; 2] = ["classic", "quorum"];
 
 /// Checks the arguments of a new queue.
 pub(crate) fn validate(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {

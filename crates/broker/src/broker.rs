@@ -1,6 +1,6 @@
 //! The broker: its vhosts, users, connections and settings.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -9,7 +9,7 @@ use leveret_session::{Fault, SessionConfig};
 use leveret_store::{LaneId, Store, Ticket};
 use parking_lot::{Mutex, RwLock};
 
-use crate::access::Access;
+use crate::access::{Access, Hashing};
 use crate::cell::{QueueCell, SharedOutlet};
 use crate::names::Names;
 use crate::pump::Work;
@@ -65,8 +65,10 @@ pub struct BrokerConfig {
     pub queues_max: usize,
     pub exchanges_max: usize,
     pub queue: QueueDefaults,
-    /// Seeds the names the server makes up.
+    /// Seeds the names the server makes up, and the salts of passwords.
     pub seed: u64,
+    /// For new passwords.
+    pub password_hashing: Hashing,
     pub cluster_name: String,
 }
 
@@ -92,6 +94,7 @@ impl Default for BrokerConfig {
                 bytes_max: 8 << 30,
             },
             seed: 0,
+            password_hashing: Hashing::Sha256,
             cluster_name: "leveret@localhost".into(),
         }
     }
@@ -204,6 +207,14 @@ pub struct Broker {
     pub store: Arc<dyn Store>,
     pub(crate) session: Arc<SessionConfig>,
     pub(crate) access: RwLock<Access>,
+    /// Goes up with each change of what anybody may do.
+    pub(crate) access_generation: AtomicU64,
+    /// Of this run, for digests of verified passwords.
+    pub(crate) secret: [u8; 16],
+    /// Global parameters.
+    pub(crate) globals: RwLock<BTreeMap<String, serde_json::Value>>,
+    /// Held while anything administrative changes, so that records are kept in order.
+    pub(crate) administration: Mutex<Work>,
     pub(crate) names: Names,
     lanes: AtomicU32,
     /// Queues whose chunk memory the timer looks after.
@@ -232,13 +243,18 @@ impl Broker {
             server_properties: server_properties(&config).encoded(),
             mechanisms: MECHANISMS.into(),
         });
+        let names = Names::new(config.seed);
         Self {
-            names: Names::new(config.seed),
+            secret: names.chance(),
+            names,
             config,
             store,
             session,
             access: RwLock::new(access),
             lanes: AtomicU32::new(0),
+            access_generation: AtomicU64::new(0),
+            globals: RwLock::default(),
+            administration: Mutex::default(),
             warm: Mutex::default(),
             brisk: Mutex::default(),
             events: Arc::default(),
@@ -268,6 +284,10 @@ impl Broker {
     #[must_use]
     pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
         self.vhosts.read().values().cloned().collect()
+    }
+
+    pub(crate) fn remove_vhost(&self, name: &str) -> Option<Arc<Vhost>> {
+        self.vhosts.write().remove(name)
     }
 
     /// All connections, in no order.

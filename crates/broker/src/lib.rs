@@ -14,6 +14,7 @@
 )]
 
 mod access;
+mod admin;
 mod arguments;
 mod broker;
 mod cell;
@@ -26,24 +27,34 @@ mod held;
 mod login;
 mod names;
 mod operations;
+mod parameters;
+mod policy;
 mod publish;
 mod pump;
 mod queues;
 mod refusal;
 mod routes;
+mod rules;
 mod settle;
 mod stats;
 mod tick;
 pub mod topology;
 mod vhost;
 
-pub use access::{Access, Denied};
+pub use access::{
+    ADMINISTRATOR, Access, AdminError, Denied, Hashing, IMPERSONATOR, PasswordHash, Permission,
+    Put, Right, TopicPermission, User, UserLimits, VhostLimits,
+};
+pub use admin::Admin;
 pub use broker::{Broker, BrokerConfig, ConnectionId, Identity, Peer, QueueDefaults};
 pub use cell::{Handle, QueueCell, QueueGuard, QueueSpec, QueueState, SharedOutlet};
 pub use connection::{Connection, Origin, Turn};
 pub use operations::{Condition, queue_binding};
+pub use parameters::{Parameter, Parameters};
+pub use policy::{ApplyTo, Effective, Object, Policies, Policy, PolicyKind};
 pub use pump::{Work, resume};
 pub use refusal::Refusal;
+pub use rules::{Rules, VhostMetadata};
 pub use stats::{
     ChannelStats, Count, Event, Events, HoldingCounts, Holdings, MessageCounts, SIZE_BOUNDS,
     SizeCounts, Totals, Traffic,

@@ -47,11 +47,7 @@ impl Core {
             refused()
         };
         let (user, password) = credentials.map_err(|_| refused())?;
-        let allowed = self
-            .broker
-            .access
-            .read()
-            .login(user, password, self.peer.loopback);
+        let allowed = self.broker.authenticate(user, password, self.peer.loopback);
         allowed.map_err(|_| refused())?;
         *self.peer.user.lock() = user.into();
         self.broker.events.count(Event::LoginAccepted);
@@ -82,11 +78,7 @@ impl Core {
     /// `connection.update-secret`: the new secret must let the user in as a login would.
     pub(crate) fn update_secret(&mut self, secret: &[u8]) -> Result<(), Refusal> {
         let user = self.peer.user.lock().clone();
-        let allowed = self
-            .broker
-            .access
-            .read()
-            .login(&user, secret, self.peer.loopback);
+        let allowed = self.broker.authenticate(&user, secret, self.peer.loopback);
         allowed.map_err(|_| Refusal::SecretRefused)?;
         self.reply(0, ConnectionUpdateSecretOk {});
         Ok(())

@@ -21,12 +21,22 @@ impl Names {
         }
     }
 
-    /// A name nobody can expect to exist.
-    pub(crate) fn next(&self, prefix: &str) -> String {
+    /// Bits that do not come again: a password's salt.
+    pub(crate) fn chance(&self) -> [u8; 16] {
+        let [low, high] = self.words().map(u128::from);
+        (low | high << 64).to_le_bytes()
+    }
+
+    fn words(&self) -> [u64; 2] {
         let count = self
             .state
             .fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-        let mut words = [mix(count), mix(count ^ mix(self.seed))];
+        [mix(count), mix(count ^ mix(self.seed))]
+    }
+
+    /// A name nobody can expect to exist.
+    pub(crate) fn next(&self, prefix: &str) -> String {
+        let mut words = self.words();
         let mut name = String::with_capacity(prefix.len() + LENGTH);
         name.push_str(prefix);
         for word in &mut words {

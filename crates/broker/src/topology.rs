@@ -21,6 +21,22 @@ use crate::vhost::{Directory, Vhost};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
+    /// A user: name.
+    User = 0x10,
+    /// A virtual host: name.
+    Vhost = 0x20,
+    /// A user's permission: vhost, user.
+    Permission = 0x30,
+    /// A restriction of routing keys: vhost, user, exchange.
+    TopicPermission = 0x31,
+    /// A policy: vhost, name.
+    Policy = 0x40,
+    /// An operator policy: vhost, name.
+    OperatorPolicy = 0x41,
+    /// A runtime parameter: vhost, component, name.
+    Parameter = 0x48,
+    /// A global parameter: name.
+    GlobalParameter = 0x50,
     /// An exchange that is not predeclared: vhost, name.
     Exchange = 0x60,
     /// A queue: vhost, name.
@@ -166,7 +182,7 @@ impl Broker {
         } else if *kind == Kind::Binding as u8 {
             self.restore_binding(&mut parts)
         } else {
-            None
+            self.restore_administration(*kind, &mut parts, value.0)
         }
     }
 

@@ -8,6 +8,7 @@ use leveret_store::Ticket;
 use parking_lot::RwLock;
 
 use crate::cell::QueueCell;
+use crate::rules::Rules;
 use crate::stats::{Event, Events, Holdings};
 
 /// A virtual host.
@@ -19,6 +20,8 @@ pub struct Vhost {
     pub directory: RwLock<Directory>,
     /// What its queues hold.
     pub holdings: Arc<Holdings>,
+    /// What administrators set. Never locked while a queue is.
+    pub rules: RwLock<Rules>,
 }
 
 impl Vhost {
@@ -28,6 +31,7 @@ impl Vhost {
             name: name.into(),
             directory: RwLock::new(Directory::new(seed, Arc::clone(&holdings), events)),
             holdings,
+            rules: RwLock::default(),
         }
     }
 

@@ -1,0 +1,89 @@
+//! Regular expressions that users give: bounded in length, in compiled size and in work.
+
+use fancy_regex::{Regex, RegexBuilder};
+
+/// Longest pattern, bytes.
+const PATTERN_BYTES_MAX: usize = 4096;
+/// A compiled pattern may take so much memory.
+const COMPILED_BYTES_MAX: usize = 1 << 20;
+/// Steps of backtracking after which a name counts as not matching, as in RabbitMQ. Only patterns
+/// with look-around or back-references backtrack at all.
+const BACKTRACKS_MAX: usize = 100_000;
+
+/// A compiled pattern. It matches a name if it matches some part of it, unless anchored.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern(Regex);
+
+impl Pattern {
+    /// Compiles a pattern; gives the reason when it cannot be.
+    pub(crate) fn new(text: &str) -> Result<Self, String> {
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(format!("longer than {PATTERN_BYTES_MAX} bytes"));
+        }
+        RegexBuilder::new(text)
+            .backtrack_limit(BACKTRACKS_MAX)
+            .delegate_size_limit(COMPILED_BYTES_MAX)
+            .delegate_dfa_size_limit(COMPILED_BYTES_MAX)
+            .build()
+            .map(Self)
+            .map_err(|error| error.to_string())
+    }
+
+    /// A pattern of a permission, where an empty one matches nothing.
+    pub(crate) fn of_permission(text: &str) -> Result<Self, String> {
+        Self::new(if text.is_empty() { "^$" } else { text })
+    }
+
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        self.0.is_match(name).unwrap_or(false)
+    }
+}
+
+/// A name as a pattern that matches just that name.
+pub(crate) fn escaped(name: &str) -> String {
+    fancy_regex::escape(name).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn patterns_search_unless_anchored_and_an_empty_permission_allows_nothing() {
+        let matches = |pattern: &str, name: &str| Pattern::new(pattern).unwrap().matches(name);
+        assert!(matches("orders", "my-orders-1"));
+        assert!(!matches("^orders$", "my-orders-1"));
+        assert!(matches("", "anything"));
+        assert!(matches(r"^(?!amq\.).*", "orders"));
+        assert!(!matches(r"^(?!amq\.).*", "amq.gen-x"));
+        let nothing = Pattern::of_permission("").unwrap();
+        assert!(!nothing.matches("q"));
+    }
+
+    #[test]
+    fn hostile_patterns_are_refused_or_give_up() {
+        assert!(Pattern::new("(").is_err());
+        assert!(Pattern::new(&"a".repeat(PATTERN_BYTES_MAX + 1)).is_err());
+        assert!(Pattern::new("((a{1000}){1000}){1000}").is_err());
+        let slow = Pattern::new(r"^(a+)+(?=b)c\1$").unwrap();
+        assert!(!slow.matches(&"a".repeat(200)));
+    }
+
+    proptest! {
+        #[test]
+        fn an_escaped_name_matches_itself_alone(name in ".{0,20}", other in ".{0,20}") {
+            let pattern = Pattern::new(&format!("^{}$", escaped(&name))).unwrap();
+            prop_assert!(pattern.matches(&name));
+            prop_assert_eq!(pattern.matches(&other), name == other);
+        }
+
+        #[test]
+        fn no_pattern_panics(text in ".{0,40}", name in ".{0,20}") {
+            if let Ok(pattern) = Pattern::new(&text) {
+                pattern.matches(&name);
+            }
+        }
+    }
+}

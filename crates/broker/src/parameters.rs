@@ -1,0 +1,119 @@
+//! Runtime parameters: JSON values of components that a virtual host keeps by name.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::access::{AdminError, Put, check_name};
+
+/// Components whose parameters are kept. They are of plugins that Leveret does not have, and are
+/// kept so that definitions pass through it unchanged.
+const COMPONENTS: [&str; 3] = ["shovel", "federation-upstream", "federation-upstream-set"];
+/// Parameters of one virtual host at most.
+const PARAMETERS_MAX: usize = 10_000;
+/// Largest value, bytes of JSON.
+const VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// A parameter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// Its virtual host.
+    pub vhost: String,
+    /// Whose it is.
+    pub component: String,
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Value,
+}
+
+/// The parameters of one virtual host, by component and name.
+#[derive(Debug, Default)]
+pub struct Parameters(BTreeMap<String, BTreeMap<String, Parameter>>);
+
+impl Parameters {
+    /// Adds a parameter, or replaces it.
+    ///
+    /// # Errors
+    /// When there is no such component, in RabbitMQ's words.
+    pub fn put(&mut self, parameter: Parameter) -> Result<Put, AdminError> {
+        check_name("parameter", &parameter.name)?;
+        check_value(&parameter.value)?;
+        if !COMPONENTS.contains(&parameter.component.as_str()) {
+            let component = &parameter.component;
+            let text = format!("Validation failed\n\ncomponent {component} not found\n");
+            return Err(AdminError::Invalid(text));
+        }
+        let known = self.get(&parameter.component, &parameter.name).is_some();
+        if !known && self.list().count() >= PARAMETERS_MAX {
+            return Err(AdminError::Limit("parameters", PARAMETERS_MAX));
+        }
+        let of_component = self.0.entry(parameter.component.clone()).or_default();
+        Ok(Put::of(
+            &of_component.insert(parameter.name.clone(), parameter),
+        ))
+    }
+
+    /// Removes a parameter. Tells whether it existed.
+    pub fn delete(&mut self, component: &str, name: &str) -> bool {
+        let of_component = self.0.get_mut(component);
+        of_component.is_some_and(|parameters| parameters.remove(name).is_some())
+    }
+
+    /// A parameter.
+    #[must_use]
+    pub fn get(&self, component: &str, name: &str) -> Option<&Parameter> {
+        self.0.get(component)?.get(name)
+    }
+
+    /// All parameters, by component and name.
+    pub fn list(&self) -> impl Iterator<Item = &Parameter> {
+        self.0.values().flat_map(BTreeMap::values)
+    }
+}
+
+/// A parameter's value is not for storing files in.
+pub(crate) fn check_value(value: &Value) -> Result<(), AdminError> {
+    let bytes = value.to_string().len();
+    if bytes > VALUE_BYTES_MAX {
+        let text = format!("value of {bytes} bytes is larger than {VALUE_BYTES_MAX}");
+        return Err(AdminError::Invalid(text));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn parameters_are_kept_by_component_and_name() {
+        let mut parameters = Parameters::default();
+        let parameter = |component: &str| Parameter {
+            vhost: "/".into(),
+            component: component.into(),
+            name: "a".into(),
+            value: json!({"uri": "amqp://"}),
+        };
+        assert_eq!(parameters.put(parameter("shovel")), Ok(Put::Created));
+        assert_eq!(parameters.put(parameter("shovel")), Ok(Put::Updated));
+        assert_eq!(parameters.list().count(), 1);
+        assert_eq!(parameters.get("shovel", "a"), Some(&parameter("shovel")));
+        assert!(parameters.delete("shovel", "a"));
+        assert!(!parameters.delete("shovel", "a"));
+        assert_eq!(
+            parameters.put(parameter("bogus")),
+            Err(AdminError::Invalid(
+                "Validation failed\n\ncomponent bogus not found\n".into()
+            ))
+        );
+        let huge = Parameter {
+            value: "x".repeat(VALUE_BYTES_MAX).into(),
+            ..parameter("shovel")
+        };
+        assert!(parameters.put(huge).is_err());
+    }
+}

@@ -1,0 +1,237 @@
+//! What a policy may set, how it is checked, and how an operator's policy is merged in.
+
+use serde_json::{Map, Value};
+
+use super::PolicyKind;
+use crate::access::{AdminError, pair, term};
+
+/// What a value must be.
+#[derive(Clone, Copy)]
+enum Rule {
+    Text,
+    AtLeast(i64),
+    OneOf(&'static [&'static str]),
+    /// A number with a unit of time: `7D`.
+    Age,
+}
+
+/// A key: its rule, what a refusal calls it, and whether an operator may set it too.
+type Key = (&'static str, Rule, &'static str, bool);
+
+const OVERFLOW: &[&str] = &["drop-head", "reject-publish", "reject-publish-dlx"];
+const LOCATORS: &[&str] = &["client-local", "balanced", "random", "least-leaders"];
+
+/// Everything RabbitMQ accepts, so that its definitions can be imported; docs/concepts/policy.md
+/// says what has an effect.
+const KEYS: [Key; 24] = [
+    (
+        "alternate-exchange",
+        Rule::Text,
+        "alternate exchange name",
+        false,
+    ),
+    (
+        "consumer-timeout",
+        Rule::AtLeast(0),
+        "consumer timeout",
+        true,
+    ),
+    (
+        "dead-letter-exchange",
+        Rule::Text,
+        "dead letter exchange name",
+        false,
+    ),
+    (
+        "dead-letter-routing-key",
+        Rule::Text,
+        "dead letter routing key",
+        false,
+    ),
+    (
+        "dead-letter-strategy",
+        Rule::OneOf(&["at-most-once", "at-least-once"]),
+        "dead letter strategy",
+        false,
+    ),
+    ("message-ttl", Rule::AtLeast(0), "message TTL", true),
+    ("expires", Rule::AtLeast(1), "queue expiry", true),
+    ("max-length", Rule::AtLeast(0), "maximum length", true),
+    (
+        "max-length-bytes",
+        Rule::AtLeast(0),
+        "maximum length in bytes",
+        true,
+    ),
+    (
+        "max-in-memory-length",
+        Rule::AtLeast(0),
+        "maximum memory in bytes",
+        true,
+    ),
+    (
+        "max-in-memory-bytes",
+        Rule::AtLeast(0),
+        "maximum memory in bytes",
+        true,
+    ),
+    (
+        "queue-mode",
+        Rule::OneOf(&["default", "lazy"]),
+        "queue-mode value",
+        false,
+    ),
+    ("queue-version", Rule::AtLeast(1), "queue version", false),
+    ("overflow", Rule::OneOf(OVERFLOW), "overflow value", true),
+    ("delivery-limit", Rule::AtLeast(-1), "delivery limit", true),
+    ("max-age", Rule::Age, "max age", false),
+    ("max-segment-size", Rule::AtLeast(0), "segment size", false),
+    (
+        "stream-max-segment-size-bytes",
+        Rule::AtLeast(0),
+        "segment size",
+        false,
+    ),
+    (
+        "stream-filter-size-bytes",
+        Rule::AtLeast(16),
+        "filter size",
+        false,
+    ),
+    (
+        "queue-leader-locator",
+        Rule::OneOf(LOCATORS),
+        "queue leader locator value",
+        false,
+    ),
+    (
+        "initial-cluster-size",
+        Rule::AtLeast(0),
+        "cluster size",
+        false,
+    ),
+    (
+        "target-group-size",
+        Rule::AtLeast(0),
+        "target group size",
+        true,
+    ),
+    (
+        "federation-upstream",
+        Rule::Text,
+        "federation upstream",
+        false,
+    ),
+    (
+        "federation-upstream-set",
+        Rule::Text,
+        "federation upstream set",
+        false,
+    ),
+];
+
+/// Checks a definition.
+pub(super) fn validate(
+    kind: PolicyKind,
+    definition: &Map<String, Value>,
+) -> Result<(), AdminError> {
+    if definition.is_empty() {
+        return Err(failed("no policy provided"));
+    }
+    let mut unknown = Vec::new();
+    for (name, value) in definition {
+        match find(name).filter(|(.., operator)| *operator || kind == PolicyKind::User) {
+            None => unknown.push(pair(name, value)),
+            Some((_, rule, what, _)) if !holds(*rule, value) => {
+                return Err(failed(&format!("{} is not a valid {what}", term(value))));
+            }
+            Some(_) => {}
+        }
+    }
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let text = format!("[{}] are not recognised policy settings", unknown.join(","));
+    Err(failed(&text))
+}
+
+fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|(key, ..)| *key == name)
+}
+
+fn holds(rule: Rule, value: &Value) -> bool {
+    match rule {
+        Rule::Text => value.is_string(),
+        Rule::AtLeast(min) => value.as_i64().is_some_and(|number| number >= min),
+        Rule::OneOf(allowed) => value.as_str().is_some_and(|text| allowed.contains(&text)),
+        Rule::Age => value.as_str().is_some_and(is_age),
+    }
+}
+
+fn is_age(text: &str) -> bool {
+    let digits = text.trim_end_matches(['Y', 'M', 'D', 'h', 'm', 's']);
+    digits.len() + 1 == text.len() && digits.parse::<u64>().is_ok()
+}
+
+/// Merges an operator's definition into a user's: of two limits the lower one holds, of anything
+/// else the operator's.
+pub(super) fn merge(
+    mut user: Map<String, Value>,
+    operator: Map<String, Value>,
+) -> Map<String, Value> {
+    for (key, theirs) in operator {
+        let lower = match (user.get(&key).and_then(Value::as_i64), theirs.as_i64()) {
+            (Some(own), Some(limit)) => Value::from(own.min(limit)),
+            _ => theirs,
+        };
+        user.insert(key, lower);
+    }
+    user
+}
+
+/// RabbitMQ's wrapping of a failed validation.
+pub(super) fn failed(text: &str) -> AdminError {
+    AdminError::Invalid(format!("Validation failed\n\n{text}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(kind: PolicyKind, definition: &Value) -> String {
+        match validate(kind, definition.as_object().unwrap()) {
+            Err(AdminError::Invalid(text)) => text,
+            other => panic!("{definition}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn definitions_are_refused_in_rabbitmqs_words() {
+        let text = |definition| refused(PolicyKind::User, &definition);
+        assert_eq!(text(json!({})), "Validation failed\n\nno policy provided\n");
+        assert_eq!(
+            text(json!({"max-lengthh": 5})),
+            "Validation failed\n\n[{<<\"max-lengthh\">>,5}] are not recognised policy settings\n"
+        );
+        assert_eq!(
+            text(json!({"max-length": "5"})),
+            "Validation failed\n\n<<\"5\">> is not a valid maximum length\n"
+        );
+        assert_eq!(
+            text(json!({"expires": 0})),
+            "Validation failed\n\n0 is not a valid queue expiry\n"
+        );
+        assert_eq!(
+            text(json!({"overflow": "explode"})),
+            "Validation failed\n\n<<\"explode\">> is not a valid overflow value\n"
+        );
+        let only_users = json!({"dead-letter-exchange": "dlx"});
+        assert!(refused(PolicyKind::Operator, &only_users).contains("not recognised"));
+        assert!(validate(PolicyKind::User, only_users.as_object().unwrap()).is_ok());
+        let stream = json!({"max-age": "7D", "max-length": 0});
+        assert!(validate(PolicyKind::User, stream.as_object().unwrap()).is_ok());
+        assert!(text(json!({"max-age": "D"})).contains("is not a valid max age"));
+    }
+}

@@ -1,0 +1,77 @@
+//! What administrators set for a virtual host: its description, limits, policies and parameters.
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::{AdminError, VhostLimits};
+use crate::arguments::QUEUE_TYPES;
+use crate::parameters::Parameters;
+use crate::policy::Policies;
+
+/// What an administrator says of a virtual host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VhostMetadata {
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// For people and tools.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Type of queues that are declared without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_queue_type: Option<String>,
+    /// Refuses to be deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub protected_from_deletion: bool,
+}
+
+impl VhostMetadata {
+    /// Checks the queue type.
+    ///
+    /// # Errors
+    /// When there is no such type.
+    pub fn validate(&self) -> Result<(), AdminError> {
+        match self.default_queue_type.as_deref() {
+            Some(kind) if !QUEUE_TYPES.contains(&kind) => {
+                let text = format!("Unsupported default queue type: {kind}");
+                Err(AdminError::Invalid(text))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A virtual host as it is kept in the store.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct VhostRecord {
+    #[serde(default)]
+    metadata: VhostMetadata,
+    #[serde(default)]
+    limits: VhostLimits,
+}
+
+/// What administrators set for a virtual host.
+#[derive(Debug, Default)]
+pub struct Rules {
+    /// Description, tags, default queue type, protection.
+    pub metadata: VhostMetadata,
+    /// Limits of connections and queues.
+    pub limits: VhostLimits,
+    /// Policies and operator policies.
+    pub policies: Policies,
+    /// Runtime parameters.
+    pub parameters: Parameters,
+}
+
+impl Rules {
+    pub(crate) fn record(&self) -> VhostRecord {
+        VhostRecord {
+            metadata: self.metadata.clone(),
+            limits: self.limits,
+        }
+    }
+
+    pub(crate) fn apply(&mut self, record: VhostRecord) {
+        self.metadata = record.metadata;
+        self.limits = record.limits;
+    }
+}
