@@ -23,11 +23,10 @@ impl Flush for NoSocket {
 }
 
 fn broker() -> Arc<Broker> {
-    let mut access = Access::new(Vec::new());
-    access.add("guest", "guest");
+    let access = Access::default();
     let (config, store) = (BrokerConfig::default(), Arc::new(InstantStore));
     let broker = Broker::new(config, access, store);
-    broker.add_vhost("/");
+    broker.first_start("guest", "guest", "/").unwrap();
     Arc::new(broker)
 }
 

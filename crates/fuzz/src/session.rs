@@ -51,8 +51,7 @@ pub fn session(input: &[u8]) {
 }
 
 fn broker() -> Broker {
-    let mut access = Access::default();
-    access.add("guest", "guest");
+    let access = Access::default();
     let config = BrokerConfig {
         frame_max: FRAME_MIN_SIZE,
         channel_max: 15,
@@ -63,7 +62,7 @@ fn broker() -> Broker {
         ..BrokerConfig::default()
     };
     let broker = Broker::new(config, access, Arc::new(InstantStore));
-    broker.add_vhost("/");
+    broker.first_start("guest", "guest", "/").unwrap();
     broker
 }
 

@@ -76,8 +76,10 @@ macro_rules! limits {
     };
 }
 
-limits!(UserLimits, "user-limits", "max-connections" => max_connections, "max-channels" => max_channels);
-limits!(VhostLimits, "limits", "max-connections" => max_connections, "max-queues" => max_queues);
+limits!(UserLimits, "user-limits",
+    "max-connections" => max_connections, "max-channels" => max_channels);
+limits!(VhostLimits, "limits",
+    "max-connections" => max_connections, "max-queues" => max_queues);
 
 #[cfg(test)]
 mod tests {

@@ -1,3 +1,5 @@
+//! Administration of a broker in memory.
+
 use std::sync::Arc;
 
 use leveret_store::InstantStore;

@@ -22,10 +22,9 @@ impl Flush for NoSocket {
 }
 
 pub(crate) fn broker(store: Arc<dyn Store>) -> Arc<Broker> {
-    let mut access = Access::new(Vec::new());
-    access.add("guest", "guest");
+    let access = Access::default();
     let broker = Arc::new(Broker::new(BrokerConfig::default(), access, store));
-    broker.add_vhost("/");
+    broker.first_start("guest", "guest", "/").unwrap();
     broker
 }
 
