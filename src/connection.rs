@@ -22,6 +22,8 @@ const SPARE_BUFFERS_MAX: usize = 16;
 const PAUSE: Duration = Duration::from_millis(1);
 /// How often a connection whose own replies pile up looks whether they are gone.
 const CONGESTION_CHECK: Duration = Duration::from_millis(10);
+/// How often a connection that is not read looks whether the client has hung up.
+const BLOCKED_CHECK: Duration = Duration::from_secs(1);
 /// For writing the last frames of a connection.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -77,6 +79,10 @@ async fn read(
     let mut buffer = Vec::new();
     let mut unfinished = false;
     loop {
+        if wait_while_blocked(link, connection).await {
+            farewell(link).await;
+            return Ok("closed");
+        }
         let mut interrupted = false;
         if !unfinished {
             interrupted = tokio::select! {
@@ -130,6 +136,26 @@ async fn read(
         // starve the others.
         tokio::task::yield_now().await;
     }
+}
+
+/// Waits while an alarm keeps the broker from reading; `true` when the connection ends meanwhile.
+async fn wait_while_blocked(link: &Arc<Link>, connection: &mut Connection) -> bool {
+    while connection.is_blocked() {
+        tokio::select! {
+            () = link.interrupted() => {
+                if connection.receive(&[], now_ms()).ended {
+                    return true;
+                }
+            }
+            () = sleep(BLOCKED_CHECK) => {
+                // What it sent before is read to its end; it is no more than the kernel holds.
+                if link.is_hung_up_on().await {
+                    return false;
+                }
+            }
+        }
+    }
+    false
 }
 
 /// Makes room for the next read: behind what is left of the last one, for a whole frame at least.

@@ -4,11 +4,14 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use leveret_broker::{Broker, Handle, SharedOutlet, Work, resume};
 use leveret_session::{Flush, Pending};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// Parts of one vectored write; more gain nothing.
 const PARTS_MAX: usize = 64;
@@ -54,6 +57,12 @@ impl Link {
     /// Waits until somebody wants the reader to take a turn.
     pub(crate) async fn interrupted(&self) {
         self.interrupt.notified().await;
+    }
+
+    /// Whether the client will send nothing more; bytes it sent before may wait to be read.
+    pub(crate) async fn is_hung_up_on(&self) -> bool {
+        let ready = timeout(Duration::ZERO, self.stream.ready(Interest::READABLE)).await;
+        matches!(ready, Ok(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Ends the writer.

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use leveret_broker::{Access, Broker, BrokerConfig, Identity, QueueDefaults, Ticker};
+use leveret_broker::{
+    Access, AlarmState, Broker, BrokerConfig, Identity, Measured, QueueDefaults, Ticker,
+};
 use leveret_store::InstantStore;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -14,9 +17,13 @@ use tracing::{error, info, warn};
 use crate::clock::now_ms;
 use crate::config::{self, Config};
 use crate::connection::{Patience, serve};
-use crate::process::{StopSignals, memory_limit, raise_descriptor_limit};
+use crate::process::{
+    StopSignals, disk_free_bytes, memory_limit, raise_descriptor_limit, resident_bytes,
+};
 
 const BACKLOG: u32 = 4096;
+/// Memory and disk are measured every so many ticks: once a second.
+const MEASURE_TICKS: u32 = 4;
 const TICK: Duration = Duration::from_millis(Ticker::INTERVAL_MS);
 /// After a failed accept: descriptors have run out, and one may come free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -67,7 +74,7 @@ async fn serve_until_stopped(config: &Config) -> io::Result<()> {
         .into_iter()
         .map(|listener| tokio::spawn(accept(Arc::clone(&broker), listener, patience)))
         .collect();
-    tokio::spawn(tick(Arc::clone(&broker)));
+    tokio::spawn(tick(Arc::clone(&broker), config.data_dir.clone()));
     info!(?addresses, "Server startup complete");
 
     let signal = signals.next().await;
@@ -111,6 +118,9 @@ fn broker(config: &Config) -> io::Result<Broker> {
         channel_unacked_max: size(limits.channel_unacked_max),
         consumers_per_channel_max: size(limits.consumers_per_channel_max),
         connections_max: size(limits.connections_max),
+        memory_limit_bytes: memory_limit().map_or(u64::MAX, |memory| memory.bytes),
+        memory_high_watermark: limits.memory_high_watermark,
+        disk_free_min: limits.disk_free_min,
         queues_max: size(limits.queues_max),
         exchanges_max: size(limits.exchanges_max),
         queue: QueueDefaults {
@@ -191,12 +201,38 @@ async fn accept(broker: Arc<Broker>, listener: TcpListener, patience: Patience) 
     }
 }
 
-async fn tick(broker: Arc<Broker>) {
+/// Tells of alarms that went on or off.
+fn log_alarms(broker: &Broker, before: [AlarmState; 2]) {
+    for (before, now) in before.into_iter().zip(broker.alarms()) {
+        let (alarm, forced) = (now.alarm.name(), now.forced);
+        let (memory_used, memory_mark) = (broker.memory_used(), broker.memory_alarm_bytes());
+        let disk_free = broker.disk_free();
+        if now.active && !before.active {
+            warn!(
+                alarm,
+                forced, memory_used, memory_mark, disk_free, "alarm: publishers are blocked"
+            );
+        } else if before.active && !now.active {
+            info!(alarm, memory_used, memory_mark, disk_free, "alarm is over");
+        }
+    }
+}
+
+async fn tick(broker: Arc<Broker>, data_dir: PathBuf) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ticker = Ticker::default();
-    loop {
+    let mut alarms = broker.alarms();
+    for count in 0u32.. {
         ticks.tick().await;
         ticker.tick(&broker, now_ms());
+        if count.is_multiple_of(MEASURE_TICKS) {
+            broker.measure(Measured {
+                memory_bytes: resident_bytes(),
+                disk_free_bytes: disk_free_bytes(&data_dir).ok(),
+            });
+            let before = std::mem::replace(&mut alarms, broker.alarms());
+            log_alarms(&broker, before);
+        }
     }
 }

@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::thread::sleep;
 use std::time::Duration;
 
 use leveret_codec::{
     ConfirmSelect, ConnectionCloseOk, ConnectionUpdateSecret, Method, PROTOCOL_HEADER,
-    QueueDeclare, TABLE_DEPTH_MAX,
+    QueueDeclare, TABLE_DEPTH_MAX, Table, Value,
 };
 use support::{FRAME_MAX, Server, declare, encode, leveret, message, nested_table, raw_frame};
 
@@ -293,4 +294,37 @@ fn the_shortest_heartbeats_are_sent_in_time() {
     // Until just before the broker, which hears nothing, takes the client for dead.
     let silence = peer.longest_silence(Duration::from_millis(1900));
     assert!(silence < Duration::from_millis(1400), "{silence:?}");
+}
+
+/// Client properties that ask for `connection.blocked`.
+fn blocked_notify() -> Vec<u8> {
+    let mut capabilities = Table::new();
+    capabilities.insert("connection.blocked", Value::Bool(true));
+    let mut properties = Table::new();
+    properties.insert("capabilities", Value::Table(capabilities));
+    properties.encoded()
+}
+
+#[test]
+fn publishers_are_not_read_during_an_alarm_and_consumers_are() {
+    for (setting, reason) in [
+        ("limits.memory_high_watermark=0.00001", "low on memory"),
+        ("limits.disk_free_min=\"1000000 GiB\"", "low on disk"),
+    ] {
+        let server = Server::start_with(&[setting, "data_dir=\"/\""]);
+        let mut consumer = server.login();
+        consumer.declare(1, "q");
+        let mut publisher = server.login_with(&blocked_notify(), 0);
+        // The alarm is measured when the broker starts, and once a second from then on.
+        let blocked = publisher.publish_until_told("q");
+        let Method::ConnectionBlocked(blocked) = blocked.method() else {
+            panic!("{} instead", blocked.method().name());
+        };
+        assert_eq!(blocked.reason, reason.as_bytes());
+        let taken = consumer.count(1, "q");
+        publisher.send(&message(1, "q", 1, &[b"x"]).concat());
+        sleep(Duration::from_millis(1500));
+        assert_eq!(consumer.count(1, "q"), taken, "nothing more was read");
+        assert_eq!(consumer.get(1, "q"), b"x");
+    }
 }

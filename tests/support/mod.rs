@@ -75,8 +75,13 @@ impl Server {
 
     /// The same, with heartbeats every so many seconds.
     pub(crate) fn login_with_heartbeat(&self, heartbeat_s: u16) -> Client {
+        self.login_with(&[], heartbeat_s)
+    }
+
+    /// The same, with client properties too: an encoded table without its length.
+    pub(crate) fn login_with(&self, properties: &[u8], heartbeat_s: u16) -> Client {
         let mut client = self.connect();
-        client.log_in(heartbeat_s);
+        client.log_in(properties, heartbeat_s);
         for channel in [1, 2] {
             client.method(channel, ChannelOpen {});
             client.expect(channel, "channel.open-ok");
@@ -218,10 +223,10 @@ impl Client {
         }
     }
 
-    fn log_in(&mut self, heartbeat_s: u16) {
+    fn log_in(&mut self, properties: &[u8], heartbeat_s: u16) {
         self.send(&PROTOCOL_HEADER);
         self.expect(0, "connection.start");
-        self.method(0, start_ok(&[]));
+        self.method(0, start_ok(properties));
         self.expect(0, "connection.tune");
         let tune_ok = ConnectionTuneOk {
             channel_max: 100,
@@ -236,6 +241,33 @@ impl Client {
     pub(crate) fn declare(&mut self, channel: u16, queue: &str) {
         self.method(channel, declare(queue, &[]));
         self.expect(channel, "queue.declare-ok");
+    }
+
+    /// How many messages of a queue are ready.
+    pub(crate) fn count(&mut self, channel: u16, queue: &str) -> u32 {
+        self.method(channel, declare(queue, &[]));
+        let answer = self.expect(channel, "queue.declare-ok");
+        let Method::QueueDeclareOk(ok) = answer.method() else {
+            unreachable!("the name says so");
+        };
+        ok.message_count
+    }
+
+    /// Publishes now and then until the broker says something; gives what it says.
+    pub(crate) fn publish_until_told(&mut self, queue: &str) -> Received {
+        let short = Some(Duration::from_millis(100));
+        self.stream.set_read_timeout(short).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            self.send(&message(1, queue, 1, &[b"x"]).concat());
+            let mut buffer = [0; 4096];
+            if let Ok(len) = self.stream.read(&mut buffer) {
+                self.received.extend_from_slice(&buffer[..len]);
+                self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                return self.next();
+            }
+        }
+        panic!("the broker says nothing");
     }
 
     /// Fetches a message and gives its body.

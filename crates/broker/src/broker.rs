@@ -10,6 +10,7 @@ use leveret_store::{LaneId, Store, Ticket};
 use parking_lot::{Mutex, RwLock};
 
 use crate::access::{Access, Hashing};
+use crate::alarms::Alarms;
 use crate::cell::{QueueCell, SharedOutlet};
 use crate::names::Names;
 use crate::pump::Work;
@@ -62,6 +63,9 @@ pub struct BrokerConfig {
     pub channel_unacked_max: usize,
     pub consumers_per_channel_max: usize,
     pub connections_max: usize,
+    pub memory_limit_bytes: u64,
+    pub memory_high_watermark: f64,
+    pub disk_free_min: u64,
     pub queues_max: usize,
     pub exchanges_max: usize,
     pub queue: QueueDefaults,
@@ -87,6 +91,9 @@ impl Default for BrokerConfig {
             channel_unacked_max: 1_000_000,
             consumers_per_channel_max: 10_000,
             connections_max: 100_000,
+            memory_limit_bytes: u64::MAX,
+            memory_high_watermark: 0.6,
+            disk_free_min: 1 << 30,
             queues_max: 1_000_000,
             exchanges_max: 100_000,
             queue: QueueDefaults {
@@ -126,6 +133,12 @@ pub struct Peer {
     /// Somebody asks the reader to close the connection.
     pub(crate) close: Mutex<Option<Fault>>,
     pub(crate) dead: AtomicBool,
+    /// It has published.
+    pub(crate) publishing: AtomicBool,
+    /// An alarm keeps its reader from reading.
+    pub(crate) blocked: AtomicBool,
+    /// It wants to be told.
+    pub(crate) blocked_notify: AtomicBool,
     pub(crate) channels: Mutex<ChannelList>,
     pub(crate) sizes: Sizes,
     pub(crate) received_bytes: Count,
@@ -216,6 +229,7 @@ pub struct Broker {
     /// Held while anything administrative changes, so that records are kept in order.
     pub(crate) administration: Mutex<Work>,
     pub(crate) names: Names,
+    pub(crate) alarms: Alarms,
     lanes: AtomicU32,
     /// Queues whose chunk memory the timer looks after.
     pub(crate) warm: Mutex<Vec<Arc<QueueCell>>>,
@@ -247,6 +261,7 @@ impl Broker {
         Self {
             secret: names.chance(),
             names,
+            alarms: Alarms::new(config.memory_high_watermark),
             config,
             store,
             session,
@@ -377,8 +392,6 @@ pub(crate) fn stopping() -> Fault {
 }
 
 fn server_properties(config: &BrokerConfig) -> Table {
-    // connection.blocked is claimed although nothing is ever blocked yet: py-amqp looks for a dead
-    // connection before each publish only where it is, and would lose messages without a sign.
     const CAPABILITIES: [&str; 8] = [
         "publisher_confirms",
         "exchange_exchange_bindings",

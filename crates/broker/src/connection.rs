@@ -107,6 +107,9 @@ impl Connection {
             wrote_ms: AtomicU64::new(now_ms),
             close: Mutex::default(),
             dead: AtomicBool::new(false),
+            publishing: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            blocked_notify: AtomicBool::new(false),
             channels: Mutex::default(),
             sizes: Sizes::default(),
             received_bytes: Count::default(),
@@ -311,6 +314,12 @@ impl Connection {
         waiting > self.core.broker.config.reply_bytes_max
     }
 
+    /// Whether nothing should be read from it, as an alarm is on and it publishes.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.core.peer.is_blocked() && !self.session.is_closing()
+    }
+
     /// The socket is gone: everything the connection held goes back.
     pub fn disconnect(&mut self) {
         self.core.leave();
@@ -375,6 +384,7 @@ impl Core {
         let sizes = std::mem::take(&mut self.sizes);
         if sizes != SizeCounts::default() {
             self.peer.sizes.add(&sizes);
+            self.peer.publishes(&self.broker.alarms, &mut self.work);
         }
         self.exchange.show();
     }

@@ -15,6 +15,7 @@
 
 mod access;
 mod admin;
+mod alarms;
 mod arguments;
 mod broker;
 mod cell;
@@ -46,6 +47,7 @@ pub use access::{
     Put, Right, TopicPermission, User, UserLimits, VhostLimits,
 };
 pub use admin::Admin;
+pub use alarms::{Alarm, AlarmState, Measured};
 pub use broker::{Broker, BrokerConfig, ConnectionId, Identity, Peer, QueueDefaults};
 pub use cell::{Handle, QueueCell, QueueGuard, QueueSpec, QueueState, SharedOutlet};
 pub use connection::{Connection, Origin, Turn};

@@ -68,6 +68,9 @@ impl Core {
         self.peer
             .cancel_notify
             .store(capable("consumer_cancel_notify"), Ordering::Relaxed);
+        self.peer
+            .blocked_notify
+            .store(capable("connection.blocked"), Ordering::Relaxed);
         let product = properties
             .get(b"product")
             .and_then(|value| value.as_str_bytes());

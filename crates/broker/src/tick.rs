@@ -80,6 +80,10 @@ impl Ticker {
                 .store(written + HEARTBEAT.len() as u64, Ordering::Relaxed);
             peer.wrote_ms.store(now_ms, Ordering::Relaxed);
         }
+        if peer.is_blocked() {
+            // What it sends is not read, so its silence says nothing.
+            peer.received_ms.store(now_ms, Ordering::Relaxed);
+        }
         let silent_ms = now_ms.saturating_sub(peer.received_ms.load(Ordering::Relaxed));
         if silent_ms > SILENT_INTERVALS * interval_ms {
             peer.dead.store(true, Ordering::Release);

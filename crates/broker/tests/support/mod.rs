@@ -22,8 +22,12 @@ impl Flush for NoSocket {
 }
 
 pub(crate) fn broker(store: Arc<dyn Store>) -> Arc<Broker> {
+    broker_with(BrokerConfig::default(), store)
+}
+
+pub(crate) fn broker_with(config: BrokerConfig, store: Arc<dyn Store>) -> Arc<Broker> {
     let access = Access::default();
-    let broker = Arc::new(Broker::new(BrokerConfig::default(), access, store));
+    let broker = Arc::new(Broker::new(config, access, store));
     broker.first_start("guest", "guest", "/").unwrap();
     broker
 }
@@ -35,6 +39,15 @@ pub(crate) struct Client {
 impl Client {
     /// Logged in, with channels 1 and 2 open.
     pub(crate) fn new(broker: &Arc<Broker>) -> Self {
+        Self::with_properties(broker, RawTable::EMPTY, 0)
+    }
+
+    /// The same, with these client properties and a heartbeat interval, seconds.
+    pub(crate) fn with_properties(
+        broker: &Arc<Broker>,
+        client_properties: RawTable<'_>,
+        heartbeat: u16,
+    ) -> Self {
         let origin = Origin {
             name: "memory".into(),
             loopback: true,
@@ -43,7 +56,7 @@ impl Client {
         let mut client = Self { connection };
         client.send(&PROTOCOL_HEADER);
         let start_ok = ConnectionStartOk {
-            client_properties: RawTable::EMPTY,
+            client_properties,
             mechanism: b"PLAIN",
             response: b"\0guest\0guest",
             locale: b"en_US",
@@ -52,7 +65,7 @@ impl Client {
         let tune_ok = ConnectionTuneOk {
             channel_max: 2047,
             frame_max: FRAME_MAX,
-            heartbeat: 0,
+            heartbeat,
         };
         client.say(0, tune_ok);
         client.say(0, ConnectionOpen { virtual_host: b"/" });
