@@ -311,7 +311,9 @@ fn publishers_are_not_read_during_an_alarm_and_consumers_are() {
         ("limits.memory_high_watermark=0.00001", "low on memory"),
         ("limits.disk_free_min=\"1000000 GiB\"", "low on disk"),
     ] {
-        let server = Server::start_with(&[setting, "data_dir=\"/\""]);
+        let data_dir = concat!(env!("CARGO_TARGET_TMPDIR"), "/alarms");
+        std::fs::create_dir_all(data_dir).unwrap();
+        let server = Server::start_with(&[setting, &format!("data_dir=\"{data_dir}\"")]);
         let mut consumer = server.login();
         consumer.declare(1, "q");
         let mut publisher = server.login_with(&blocked_notify(), 0);
