@@ -84,10 +84,12 @@ impl Confirms {
                 mark: waits_for, ..
             } = outcome
             {
-                if *waits_for != unsubmitted {
+                if *waits_for == unsubmitted {
+                    *waits_for = mark;
+                } else if *waits_for != 0 {
+                    // From an earlier turn; what needs no waiting may stand in between.
                     return;
                 }
-                *waits_for = mark;
             }
         }
     }
@@ -171,6 +173,19 @@ mod tests {
         );
         assert_eq!(emit(&mut confirms, 0), []);
         assert_eq!((confirms.outstanding(), confirms.acked()), (0, 6));
+    }
+
+    #[test]
+    fn publishes_before_one_that_needs_no_waiting_get_their_mark_too() {
+        const UNSUBMITTED: Mark = u64::MAX;
+        let mut confirms = Confirms::default();
+        confirms.accepted(1, 3);
+        confirms.accepted(1, UNSUBMITTED);
+        confirms.accepted(1, 0);
+        confirms.submitted(UNSUBMITTED, 7);
+        let ack = |tag, multiple| Confirm::Ack { tag, multiple };
+        assert_eq!(emit(&mut confirms, 3), [ack(1, false)]);
+        assert_eq!(emit(&mut confirms, 7), [ack(3, true)]);
     }
 
     #[test]
