@@ -1,43 +1,55 @@
 //! The end of a channel or a connection: consumers leave, deliveries go back, exclusive queues go.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::connection::Core;
 use crate::operations::Condition;
+use crate::settle::requeue;
 use crate::stats::Event;
 
 impl Core {
-    /// Ends a channel. Its consumers leave their queues before its deliveries go back, so that it
-    /// gets none of them again.
+    /// Ends a channel.
     pub(crate) fn close_channel(&mut self, channel: u16) {
-        let taken = self
-            .channels
-            .get_mut(usize::from(channel))
-            .and_then(Option::take);
-        let Some(state) = taken else { return };
-        let mut state = *state;
-        self.forget_held(channel, state.held.drain(..));
-        self.peer.channels.lock().end(channel);
-        self.broker.events.count(Event::ChannelClosed);
-        let slots = self.peer.outlet.lock().close_channel(channel);
-        let consumers: Vec<_> = state
-            .sources
-            .iter()
-            .filter_map(|source| Some((source.cell.clone(), source.consumer?)))
-            .collect();
-        for (cell, key) in &consumers {
-            cell.lock().queue.cancel(*key);
+        let channel = usize::from(channel);
+        self.close_channels(channel..channel + 1);
+    }
+
+    /// Ends channels. All their consumers leave before any delivery goes back, so that nothing is
+    /// given to those who are about to end; a queue is pumped when it has everything back, so that
+    /// others get it in order.
+    fn close_channels(&mut self, channels: Range<usize>) {
+        let mut left = Vec::new();
+        let mut unsettled = Vec::new();
+        for index in channels {
+            let Some(mut state) = self.channels.get_mut(index).and_then(Option::take) else {
+                continue;
+            };
+            let channel = u16::try_from(index).unwrap_or(u16::MAX);
+            self.forget_held(channel, state.held.drain(..));
+            self.peer.channels.lock().end(channel);
+            self.broker.events.count(Event::ChannelClosed);
+            self.confirming.retain(|confirming| *confirming != channel);
+            let slots = self.peer.outlet.lock().close_channel(channel);
+            for source in &state.sources {
+                if let Some(key) = source.consumer {
+                    source.cell.lock().queue.cancel(key);
+                    left.push(Arc::clone(&source.cell));
+                }
+            }
+            unsettled.push((state.sources, slots));
         }
-        self.requeue_all(&state.sources, slots);
-        for (cell, _) in consumers {
+        for cell in requeue(unsettled, &mut self.work) {
+            cell.pump(&mut self.work);
+        }
+        for cell in left {
             self.after_leaving(&cell);
         }
-        self.confirming.retain(|confirming| *confirming != channel);
     }
 
     /// Gives back everything the connection holds. Doing it twice is no error.
     pub(crate) fn leave(&mut self) {
-        for channel in 0..self.channels.len() {
-            self.close_channel(u16::try_from(channel).unwrap_or(u16::MAX));
-        }
+        self.close_channels(0..self.channels.len());
         self.channels = Vec::new();
         let Some(vhost) = self.vhost.clone() else {
             return;

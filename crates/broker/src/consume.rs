@@ -349,10 +349,11 @@ impl Core {
     /// All `basic.get` of a channel on one queue are one source.
     fn get_source(&mut self, channel: u16, cell: &Arc<QueueCell>) -> u32 {
         let known = self.channel(channel).and_then(|state| {
-            state
-                .sources
-                .iter()
-                .position(|source| source.consumer.is_none() && Arc::ptr_eq(&source.cell, cell))
+            // Not that of a consumer about to start: it would get credit for what it never had.
+            state.sources.iter().position(|source| {
+                let consumes = source.consumer.is_some() || source.starting.is_some();
+                !consumes && Arc::ptr_eq(&source.cell, cell)
+            })
         });
         match known {
             Some(index) => u32::try_from(index).unwrap_or(u32::MAX),

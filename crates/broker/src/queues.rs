@@ -166,9 +166,12 @@ impl Core {
                     abandoned: false,
                 };
                 let vhost = self.vhost()?;
+                let deleted = self
+                    .broker
+                    .delete_queue(&vhost, &cell, condition, &mut self.work)?;
+                // Not before: one that stays is still to be deleted with the connection.
                 self.exclusive.retain(|own| !Arc::ptr_eq(own, &cell));
-                self.broker
-                    .delete_queue(&vhost, &cell, condition, &mut self.work)?
+                deleted
             }
             Err(Refusal::NoQueue(_)) => 0,
             Err(refusal) => return Err(refusal),

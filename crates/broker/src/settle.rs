@@ -6,7 +6,7 @@ use leveret_codec::BasicRecoverOk;
 use leveret_queue::Unacked;
 use leveret_session::{Fault, Settlement, Slot, Verdict};
 
-use crate::cell::Source;
+use crate::cell::{QueueCell, QueueGuard, Source};
 use crate::connection::Core;
 use crate::pump::{Pump, Work};
 use crate::refusal::Refusal;
@@ -86,24 +86,6 @@ impl Core {
         settled.clear();
     }
 
-    /// Requeues deliveries of a channel that is going away.
-    pub(crate) fn requeue_all(&mut self, sources: &[Source], slots: Vec<Slot>) {
-        let mut settled: Vec<_> = slots
-            .into_iter()
-            .map(|slot| (slot.source, slot.unacked, Verdict::Requeue))
-            .collect();
-        // By source, so that each queue is pumped only when all it gets back is there.
-        settled.sort_by_key(|(source, unacked, _)| (*source, unacked.seq));
-        for run in settled.chunk_by(|a, b| a.0 == b.0) {
-            let source = run
-                .first()
-                .and_then(|(source, ..)| sources.get(*source as usize));
-            if let Some(source) = source {
-                release(source, run, &mut self.work);
-            }
-        }
-    }
-
     /// `basic.recover`: everything unacknowledged on the channel goes back.
     pub(crate) fn recover(
         &mut self,
@@ -137,10 +119,22 @@ impl Core {
 
 /// Gives a run of deliveries from one source back to its queue, and pumps it.
 fn release(source: &Source, run: &[(u32, Unacked, Verdict)], work: &mut Work) {
-    let cell = Arc::clone(&source.cell);
+    if let Some(mut state) = give_back(source, run, work) {
+        state.queue.pump(&mut Pump::new(&source.cell, work));
+    }
+}
+
+/// Gives a run of deliveries from one source back to its queue, which then wants to be pumped; not
+/// to one that is gone.
+fn give_back<'a>(
+    source: &'a Source,
+    run: &[(u32, Unacked, Verdict)],
+    work: &mut Work,
+) -> Option<QueueGuard<'a>> {
+    let cell = &source.cell;
     let mut state = cell.lock();
     if cell.is_deleted() {
-        return;
+        return None;
     }
     for part in run.chunk_by(|a, b| a.2 == b.2) {
         let is = |verdict| part.first().is_some_and(|first| first.2 == verdict);
@@ -164,5 +158,29 @@ fn release(source: &Source, run: &[(u32, Unacked, Verdict)], work: &mut Work) {
             persistent.for_each(|(_, unacked, _)| work.journal.settle(lane, unacked.seq));
         }
     }
-    state.queue.pump(&mut Pump::new(&cell, work));
+    Some(state)
+}
+
+/// Requeues what channels that end had not settled, and gives the queues to be pumped.
+pub(crate) fn requeue(
+    unsettled: Vec<(Vec<Source>, Vec<Slot>)>,
+    work: &mut Work,
+) -> Vec<Arc<QueueCell>> {
+    let mut cells: Vec<Arc<QueueCell>> = Vec::new();
+    for (sources, slots) in unsettled {
+        let back = |slot: Slot| (slot.source, slot.unacked, Verdict::Requeue);
+        let mut slots: Vec<_> = slots.into_iter().map(back).collect();
+        // One lock for each source.
+        slots.sort_by_key(|(source, ..)| *source);
+        for run in slots.chunk_by(|a, b| a.0 == b.0) {
+            let source = run.first().and_then(|slot| sources.get(slot.0 as usize));
+            let Some(source) = source else { continue };
+            if give_back(source, run, work).is_some() {
+                cells.push(Arc::clone(&source.cell));
+            }
+        }
+    }
+    cells.sort_unstable_by_key(|cell| cell.id);
+    cells.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    cells
 }

@@ -303,6 +303,9 @@ impl<W> Outlet<W> {
     /// Encodes a delivery, if the connection and the channel have room for it.
     #[inline]
     pub fn deliver(&mut self, channel: u16, parcel: &Parcel<'_>) -> Delivered {
+        if self.closing {
+            return Delivered::Gone;
+        }
         let Some(Some(state)) = self.channels.get_mut(usize::from(channel)) else {
             return Delivered::Gone;
         };
@@ -383,6 +386,9 @@ impl<W> Outlet<W> {
                     unacked: parcel.unacked,
                 },
             );
+        }
+        if self.closing {
+            return false;
         }
         self.outbound.write(|out| method(out, tag));
         self.content(channel, parcel.record, parcel.blob);
@@ -478,10 +484,11 @@ impl<W> Outlet<W> {
         self.outbound.shrink();
     }
 
-    /// The socket is gone: nothing is written any more.
+    /// The socket is gone: nothing is written or delivered any more. What waits for a settlement
+    /// stays until its channel is closed: it goes back to its queue then.
     pub fn disconnect(&mut self) {
+        self.closing = true;
         self.outbound.clear();
-        self.end_channels();
         self.starved = Vec::new();
         self.flusher = None;
     }

@@ -125,6 +125,15 @@ impl Client {
         heard
     }
 
+    /// The socket fails, which its reader has not noticed yet.
+    pub(crate) fn lose_socket(&mut self) {
+        self.connection.peer().outlet.lock().disconnect();
+    }
+
+    pub(crate) fn disconnect(mut self) {
+        self.connection.disconnect();
+    }
+
     pub(crate) fn declare(&mut self, channel: u16, queue: &str, durable: bool) {
         self.say(channel, declaration(queue, durable));
     }

@@ -1,0 +1,176 @@
+//! What connections and channels held when they ended.
+
+use std::sync::Arc;
+
+use leveret_broker::Broker;
+use leveret_codec::{
+    BasicAck, BasicConsume, BasicGet, BasicQos, ChannelClose, QueueDeclare, QueueDelete, RawTable,
+};
+use leveret_store::{DelayedStore, InstantStore};
+
+use support::{Client, broker, declaration};
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+const fn consume<'a>(queue: &'a str, tag: &'a str, no_ack: bool) -> BasicConsume<'a> {
+    BasicConsume {
+        queue: queue.as_bytes(),
+        consumer_tag: tag.as_bytes(),
+        no_local: false,
+        no_ack,
+        exclusive: false,
+        nowait: false,
+        arguments: RawTable::EMPTY,
+    }
+}
+
+const fn prefetch(prefetch_count: u16) -> BasicQos {
+    BasicQos {
+        prefetch_size: 0,
+        prefetch_count,
+        global: false,
+    }
+}
+
+/// Ready and unacknowledged messages of a queue.
+fn counts(broker: &Broker, queue: &str) -> (u64, u64) {
+    let queue = broker.vhost("/").and_then(|vhost| vhost.queue(queue));
+    let queue = queue.expect("the queue exists");
+    let state = queue.lock();
+    (state.queue.ready(), state.queue.unacked())
+}
+
+#[test]
+fn deliveries_to_a_socket_that_failed_go_back() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    client.say(1, consume("q", "c", false));
+    client.publish(1, "q", "one", false);
+    assert_eq!(counts(&broker, "q"), (0, 1));
+    client.lose_socket();
+    client.disconnect();
+    assert_eq!(counts(&broker, "q"), (1, 0));
+}
+
+#[test]
+fn nothing_is_delivered_to_a_socket_that_failed() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    client.say(1, consume("q", "c", true));
+    client.lose_socket();
+    Client::new(&broker).publish(1, "q", "one", false);
+    assert_eq!(counts(&broker, "q"), (1, 0));
+    client.disconnect();
+    assert_eq!(counts(&broker, "q"), (1, 0));
+}
+
+#[test]
+fn a_connection_that_ends_takes_nothing_of_what_it_gives_back() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    client.say(1, consume("q", "c", false));
+    client.publish(1, "q", "one", false);
+    // It would count as done with the moment it is sent.
+    client.say(2, consume("q", "greedy", true));
+    client.disconnect();
+    assert_eq!(counts(&broker, "q"), (1, 0));
+}
+
+#[test]
+fn what_consumers_of_one_channel_held_goes_to_others_in_order() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut first = Client::new(&broker);
+    first.declare(1, "q", false);
+    first.say(1, prefetch(1));
+    first.say(1, consume("q", "a", false));
+    first.say(1, consume("q", "b", false));
+    first.publish(1, "q", "one", false);
+    first.publish(1, "q", "two", false);
+    // The consumer that began first now holds the later message.
+    let ack = BasicAck {
+        delivery_tag: 1,
+        multiple: false,
+    };
+    first.say(1, ack);
+    first.publish(1, "q", "three", false);
+    let mut second = Client::new(&broker);
+    second.say(1, consume("q", "c", false));
+    second.hear();
+    let close = ChannelClose {
+        reply_code: 200,
+        reply_text: b"",
+        class_id: 0,
+        method_id: 0,
+    };
+    first.say(1, close);
+    let heard = second.hear();
+    let bodies: Vec<_> = heard
+        .iter()
+        .filter(|line| line.starts_with("body"))
+        .collect();
+    assert_eq!(bodies, ["body two", "body three"]);
+}
+
+#[test]
+fn an_exclusive_queue_that_could_not_be_deleted_ends_with_its_connection() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    let declare = QueueDeclare {
+        exclusive: true,
+        ..declaration("mine", false)
+    };
+    client.say(1, declare);
+    client.publish(1, "mine", "one", false);
+    let delete = QueueDelete {
+        queue: b"mine",
+        if_unused: false,
+        if_empty: true,
+        nowait: false,
+    };
+    client.say(1, delete);
+    assert_eq!(counts(&broker, "mine"), (1, 0));
+    client.disconnect();
+    assert!(
+        broker
+            .vhost("/")
+            .is_some_and(|vhost| vhost.queue("mine").is_none())
+    );
+}
+
+#[test]
+fn a_consumer_gets_no_credit_for_what_was_fetched_while_it_waited_to_start() {
+    let store = Arc::new(DelayedStore::default());
+    let broker = broker(store.clone());
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    for body in ["one", "two", "three"] {
+        client.publish(1, "q", body, false);
+    }
+    // Its answer waits for the disk, and so do those after it.
+    client.declare(1, "durable", true);
+    let get = BasicGet {
+        queue: b"q",
+        no_ack: false,
+    };
+    client.say(1, get);
+    client.say(1, prefetch(1));
+    client.say(1, consume("q", "c", false));
+    client.hear();
+    store.release();
+    client.turn();
+    assert_eq!(counts(&broker, "q"), (1, 2));
+    let ack = BasicAck {
+        delivery_tag: 1,
+        multiple: false,
+    };
+    client.say(1, ack);
+    assert_eq!(
+        counts(&broker, "q"),
+        (1, 1),
+        "the consumer holds one already"
+    );
+}
