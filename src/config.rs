@@ -36,6 +36,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged and how.
     pub log: Log,
+    /// The HTTP API and the metrics endpoint.
+    pub management: Management,
     /// Threads and stopping.
     pub runtime: Runtime,
     /// How messages reach the disk.
@@ -169,6 +171,26 @@ pub enum LogLevel {
     Trace,
 }
 
+/// The HTTP API and the metrics endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Management {
+    /// Addresses of the HTTP API, `host:port`; none turns it off.
+    pub listen: Vec<String>,
+    /// Addresses of the metrics endpoint, `host:port`; none turns it off.
+    pub metrics_listen: Vec<String>,
+    /// Largest body of a request, bytes.
+    pub body_bytes_max: u64,
+    /// HTTP connections open at a time.
+    pub connections_max: u64,
+    /// Requests worked on at a time; further ones wait.
+    pub requests_max: u64,
+    /// Time between two samples of all counters, milliseconds.
+    pub sample_interval_ms: u64,
+    /// Queues and connections whose past values are kept.
+    pub history_objects_max: u64,
+}
+
 /// Threads and stopping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -245,6 +267,7 @@ impl Default for Config {
             default: Bootstrap::default(),
             limits: Limits::default(),
             log: Log::default(),
+            management: Management::default(),
             runtime: Runtime::default(),
             storage: Storage::default(),
             file: None,
@@ -308,6 +331,21 @@ impl Default for Log {
             format: LogFormat::Human,
             level: LogLevel::Info,
             filter: String::new(),
+        }
+    }
+}
+
+impl Default for Management {
+    fn default() -> Self {
+        let everywhere = |port: u16| vec![format!("0.0.0.0:{port}"), format!("[::]:{port}")];
+        Self {
+            listen: everywhere(15_672),
+            metrics_listen: everywhere(15_692),
+            body_bytes_max: 20 * MIB,
+            connections_max: 1_024,
+            requests_max: 64,
+            sample_interval_ms: 5_000,
+            history_objects_max: 1_000,
         }
     }
 }

@@ -4,6 +4,7 @@ mod clock;
 pub mod config;
 mod connection;
 pub mod disk;
+mod host;
 mod link;
 pub mod logging;
 pub mod process;

@@ -41,6 +41,14 @@ pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
     })
 }
 
+/// Returns how many descriptors the process has open, or nothing where the system does not tell.
+#[must_use]
+pub fn open_descriptors() -> Option<u64> {
+    // Reading the folder takes one more, which is not counted.
+    let count = std::fs::read_dir("/proc/self/fd").ok()?.count();
+    u64::try_from(count.saturating_sub(1)).ok()
+}
+
 /// Returns the bytes an unprivileged process can still write to the disk that holds `path`.
 ///
 /// # Errors

@@ -9,14 +9,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use leveret_broker::{
     Access, AlarmState, Broker, BrokerConfig, Identity, Measured, QueueDefaults, Ticker,
 };
+use leveret_management::App;
 use leveret_store::InstantStore;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::clock::now_ms;
 use crate::config::{self, Config};
 use crate::connection::{Patience, serve};
+use crate::host::Process;
 use crate::process::{
     StopSignals, disk_free_bytes, memory_limit, raise_descriptor_limit, resident_bytes,
 };
@@ -58,14 +61,11 @@ async fn serve_until_stopped(config: &Config) -> io::Result<()> {
          stops"
     );
     let broker = Arc::new(broker(config)?);
-    let mut listeners = Vec::new();
-    for address in &config.amqp.listen {
-        listeners.append(&mut listen(address).await?);
-    }
-    let addresses: Vec<_> = listeners
-        .iter()
-        .filter_map(|l| l.local_addr().ok())
-        .collect();
+    let listeners = listen_on(&config.amqp.listen).await?;
+    let addresses = addresses_of(&listeners);
+    let process = Arc::new(Process::new(config));
+    process.listens("amqp", &addresses);
+    let http = serve_http(config, &broker, &process).await?;
     let patience = Patience {
         handshake: Duration::from_millis(config.amqp.handshake_timeout_ms),
         login_failure_delay: Duration::from_millis(config.amqp.login_failure_delay_ms),
@@ -73,13 +73,14 @@ async fn serve_until_stopped(config: &Config) -> io::Result<()> {
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| tokio::spawn(accept(Arc::clone(&broker), listener, patience)))
+        .chain(http)
         .collect();
     tokio::spawn(tick(Arc::clone(&broker), config.data_dir.clone()));
     info!(?addresses, "Server startup complete");
 
     let signal = signals.next().await;
     info!(signal, connections = broker.peer_count(), "stopping");
-    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    accepting.iter().for_each(JoinHandle::abort);
     broker.stop();
     let drained = async {
         while broker.peer_count() > 0 {
@@ -145,6 +146,65 @@ fn seed() -> u64 {
         .unwrap_or_default();
     let nanos = u64::try_from(since.as_nanos() & u128::from(u64::MAX)).unwrap_or(0);
     nanos ^ (u64::from(std::process::id()) << 32)
+}
+
+/// Opens the HTTP API and the metrics endpoint, and takes samples for them.
+async fn serve_http(
+    config: &Config,
+    broker: &Arc<Broker>,
+    process: &Arc<Process>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let management = &config.management;
+    let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let settings = leveret_management::Settings {
+        body_bytes_max: size(management.body_bytes_max),
+        connections_max: size(management.connections_max),
+        requests_max: size(management.requests_max),
+        sample_interval_ms: management.sample_interval_ms,
+        history_objects_max: size(management.history_objects_max),
+    };
+    let host = Arc::clone(process) as Arc<dyn leveret_management::Host>;
+    let app = App::new(Arc::clone(broker), host, settings);
+    let mut tasks = Vec::new();
+    let apis = [
+        ("http", &management.listen, leveret_management::router(&app)),
+        (
+            "http/prometheus",
+            &management.metrics_listen,
+            leveret_management::metrics_router(&app),
+        ),
+    ];
+    for (protocol, places, router) in apis {
+        let listeners = listen_on(places).await?;
+        let addresses = addresses_of(&listeners);
+        process.listens(protocol, &addresses);
+        if !addresses.is_empty() {
+            info!(protocol, ?addresses, "serving HTTP");
+        }
+        let max = size(management.connections_max);
+        let serve =
+            |listener| tokio::spawn(leveret_management::listen(listener, router.clone(), max));
+        tasks.extend(listeners.into_iter().map(serve));
+    }
+    if !tasks.is_empty() {
+        tasks.push(tokio::spawn(leveret_management::sample(app)));
+    }
+    Ok(tasks)
+}
+
+async fn listen_on(places: &[String]) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for place in places {
+        listeners.append(&mut listen(place).await?);
+    }
+    Ok(listeners)
+}
+
+fn addresses_of(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect()
 }
 
 /// Opens the listeners of one `host:port`. A machine without IPv6 goes without that listener.

@@ -50,7 +50,8 @@ pub(super) fn nearest_section(wrong: &str) -> Option<&'static str> {
 fn nearest(scored: impl Iterator<Item = (f64, &'static str)>) -> Option<&'static str> {
     scored
         .filter(|(score, _)| *score >= SIMILAR_ENOUGH)
-        .max_by(|(left, _), (right, _)| left.total_cmp(right))
+        // Of equals the first one, which is the more common section.
+        .min_by(|(left, _), (right, _)| right.total_cmp(left))
         .map(|(_, name)| name)
 }
 
@@ -185,6 +186,35 @@ const KEYS: &[(&str, Kind)] = &[
         Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
     ),
     ("log.filter", Kind::LogFilter),
+    ("management.listen", Kind::AddressesOrNone),
+    ("management.metrics_listen", Kind::AddressesOrNone),
+    (
+        "management.body_bytes_max",
+        Kind::Bytes {
+            min: 4_096,
+            max: 1 << 30,
+        },
+    ),
+    ("management.connections_max", COUNT),
+    // Each works on a thread of its own.
+    (
+        "management.requests_max",
+        Kind::Integer { min: 1, max: 256 },
+    ),
+    (
+        "management.sample_interval_ms",
+        Kind::Integer {
+            min: 100,
+            max: 60_000,
+        },
+    ),
+    (
+        "management.history_objects_max",
+        Kind::Integer {
+            min: 0,
+            max: 100_000,
+        },
+    ),
     (
         "runtime.worker_threads",
         Kind::Integer { min: 0, max: 1_024 },

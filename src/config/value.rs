@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Secret,
     /// `host:port`, at least once.
     Addresses,
+    /// `host:port`, maybe none.
+    AddressesOrNone,
     /// Names, maybe none.
     Names,
     /// Directives of a log filter; empty for none.
@@ -58,9 +60,14 @@ impl Kind {
                     Value::String(raw.to_owned())
                 }
             }
-            (Self::Addresses | Self::Names, Some(value @ Value::Array(_))) => value,
-            (Self::Addresses | Self::Names, Some(Value::String(text))) => split(&text),
-            (Self::Addresses | Self::Names, _) => split(raw),
+            (
+                Self::Addresses | Self::AddressesOrNone | Self::Names,
+                Some(value @ Value::Array(_)),
+            ) => value,
+            (Self::Addresses | Self::AddressesOrNone | Self::Names, Some(Value::String(text))) => {
+                split(&text)
+            }
+            (Self::Addresses | Self::AddressesOrNone | Self::Names, _) => split(raw),
             (_, Some(value)) => value,
             (_, None) => Value::String(raw.to_owned()),
         }
@@ -93,6 +100,10 @@ impl Kind {
             Self::Secret if value.is_str() => Ok(value),
             Self::Secret => Err("must be a text in quotes".to_owned()),
             Self::Addresses => addresses_of(value),
+            Self::AddressesOrNone => match value.as_array() {
+                Some(none) if none.is_empty() => Ok(value),
+                _ => addresses_of(value),
+            },
             Self::Names => {
                 texts_of(value).ok_or_else(|| "must be a list of texts in quotes".to_owned())
             }

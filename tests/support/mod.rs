@@ -40,6 +40,8 @@ impl Server {
         let mut child = leveret()
             .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .args(["--set", r#"amqp.listen=["127.0.0.1:0"]"#])
+            .args(["--set", "management.listen=[]"])
+            .args(["--set", "management.metrics_listen=[]"])
             .args(["--log-format", "json"])
             .stderr(Stdio::piped())
             .spawn()

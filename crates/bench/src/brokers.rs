@@ -232,10 +232,21 @@ fn leveret(binary: &Path, address: SocketAddr, directory: &Path) -> Command {
     command
         .arg("--set")
         .arg(format!("amqp.listen=[\"{address}\"]"));
+    if has_management(binary) {
+        command.args(["--set", "management.listen=[]"]);
+        command.args(["--set", "management.metrics_listen=[]"]);
+    }
     command
         .arg("--set")
         .arg(format!("data_dir=\"{}\"", directory.join("data").display()));
     command
+}
+
+/// Whether the build has an HTTP API, which has no part in a benchmark; older ones refuse its keys.
+fn has_management(binary: &Path) -> bool {
+    let mut check = Command::new(binary);
+    check.args(["--check-config", "--set", "management.listen=[]"]);
+    check.output().is_ok_and(|output| output.status.success())
 }
 
 /// A node that shares nothing with an installed one; the script becomes the Erlang process, so

@@ -381,7 +381,9 @@ impl Broker {
         }
     }
 
-    pub(crate) fn is_stopping(&self) -> bool {
+    /// Whether the broker is stopping: nobody may come in any more.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 }

@@ -243,7 +243,7 @@ fn count(confirms: &mut Confirms, messages: usize, refused: u128, mark: u64) {
 
 /// Puts a batch into every queue of its route; gives a bit for each message that one of them
 /// refused.
-fn enqueue(
+pub(crate) fn enqueue(
     route: &Route,
     batch: &Publishes<'_>,
     blob: Option<Arc<Blob>>,
@@ -372,7 +372,7 @@ impl Load<'_> {
 }
 
 /// The content header without `BCC`, if it has one: receivers must not see it.
-fn without_blind_copies(header: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn without_blind_copies(header: &[u8]) -> Option<Vec<u8>> {
     let mut properties = Properties::decode(header).ok()?;
     let headers = properties
         .headers
@@ -394,7 +394,7 @@ pub(crate) fn encode_confirm(out: &mut Vec<u8>, channel: u16, confirm: Confirm) 
     }
 }
 
-fn check_user(user: &[u8], login: &str) -> Result<(), Refusal> {
+pub(crate) fn check_user(user: &[u8], login: &str) -> Result<(), Refusal> {
     if user == login.as_bytes() {
         return Ok(());
     }
@@ -404,7 +404,7 @@ fn check_user(user: &[u8], login: &str) -> Result<(), Refusal> {
     )))
 }
 
-fn check_expiration(expiration: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn check_expiration(expiration: &[u8]) -> Result<(), Refusal> {
     let text = String::from_utf8_lossy(expiration);
     let reason = match text.parse::<i64>() {
         Ok(number) if number < 0 => format!("{{value_negative,{number}}}"),

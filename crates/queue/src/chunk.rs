@@ -1,6 +1,7 @@
 //! Append-only chunks of records, and the recycling of their memory.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use leveret_record::{
@@ -426,6 +427,44 @@ impl Chunks {
             }
             at = Position {
                 chunk: at.chunk.wrapping_add(1),
+                offset: 0,
+            };
+        }
+    }
+
+    /// Shows the records the cursor has not reached and that are not `before`, in order, until
+    /// `show` breaks.
+    pub(crate) fn unread_from(
+        &self,
+        before: impl Fn(&Record<'_>) -> bool,
+        mut show: impl FnMut(&Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
+    ) {
+        let mut at = self.cursor;
+        while let Some(chunk) = self.chunk(at.chunk) {
+            let is_last = at.chunk == self.tail_id();
+            let next = at.chunk.wrapping_add(1);
+            let next_first = self.chunk(next).and_then(|chunk| read(&chunk.data, 0));
+            // When the next chunk begins before, all of this one is before.
+            let skip = !is_last && next_first.is_some_and(|(record, _)| before(&record));
+            let unread = if skip { 0 } else { chunk.count - chunk.read };
+            for _ in 0..unread {
+                let Some((record, after)) = read(&chunk.data, at.offset) else {
+                    return;
+                };
+                let blob = match record.body {
+                    Body::Inline(_) => None,
+                    Body::Blob { index, .. } => chunk.blobs.get(index),
+                };
+                if !before(&record) && show(&record, blob).is_break() {
+                    return;
+                }
+                at.offset = after;
+            }
+            if is_last {
+                return;
+            }
+            at = Position {
+                chunk: next,
                 offset: 0,
             };
         }

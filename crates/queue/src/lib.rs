@@ -17,6 +17,7 @@
 mod chunk;
 mod consumers;
 mod limits;
+mod peek;
 mod queue;
 
 pub use chunk::{Message, MessageBody};

@@ -380,6 +380,17 @@ impl<C> Queue<C> {
         });
     }
 
+    pub(crate) const fn chunks(&self) -> &Chunks {
+        &self.chunks
+    }
+
+    /// The messages that came back, from this sequence number on.
+    pub(crate) fn requeued_from(&self, seq: u64) -> impl Iterator<Item = (u64, Position)> {
+        self.requeued
+            .range(seq..)
+            .map(|(seq, position)| (*seq, *position))
+    }
+
     /// Drops all ready messages and tells how many there were; unacknowledged ones stay.
     pub fn purge(&mut self) -> u64 {
         let purged = self.ready;
@@ -526,7 +537,7 @@ const fn unacked(seq: u64, position: Position, record: &Record<'_>) -> Unacked {
 /// has not reached are within 2^32 of the end.
 #[expect(clippy::cast_possible_truncation, reason = "the low half is compared")]
 #[inline]
-const fn whole_seq(next: u64, low: u32) -> u64 {
+pub(crate) const fn whole_seq(next: u64, low: u32) -> u64 {
     let behind = (next as u32).wrapping_sub(low) as u64;
     next.wrapping_sub(behind)
 }

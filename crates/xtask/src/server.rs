@@ -41,6 +41,8 @@ impl Server {
         let port = free_port()?;
         let mut command = Command::new(binary);
         command.args(["--set", &format!("amqp.listen=[\"127.0.0.1:{port}\"]")]);
+        command.args(["--set", "management.listen=[]"]);
+        command.args(["--set", "management.metrics_listen=[]"]);
         command.args([
             "--set",
             &format!("data_dir=\"{}\"", folder.join("data").display()),

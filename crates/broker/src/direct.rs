@@ -1,0 +1,269 @@
+//! Messages without a connection: what the HTTP API publishes, fetches and looks at.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use leveret_codec::Properties;
+use leveret_queue::Unacked;
+use leveret_record::{Blob, Body, Record, resident_bytes};
+use leveret_session::{Publish, Publishes};
+
+use crate::broker::Broker;
+use crate::cell::QueueCell;
+use crate::publish::{check_expiration, check_user, enqueue, without_blind_copies};
+use crate::pump::{Pump, Work};
+use crate::refusal::Refusal;
+use crate::routes::{ExchangeTally, Route, RouteCache, sender_selected};
+use crate::stats::{MessageCounts, SizeCounts, Totals};
+use crate::vhost::Vhost;
+
+/// A message to be published.
+#[derive(Clone, Copy, Debug)]
+pub struct Direct<'a> {
+    /// The exchange; empty for the default one.
+    pub exchange: &'a str,
+    /// The routing key, at most 255 bytes.
+    pub key: &'a [u8],
+    /// Payload of a content header frame.
+    pub header: &'a [u8],
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It led to no queue.
+    Unroutable,
+    /// A queue, or the broker's memory or disk, is full.
+    Refused,
+    /// It is in so many queues; durable when the work's ticket is.
+    Routed(usize),
+}
+
+/// What happens to messages that are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    /// They leave the queue.
+    Settle,
+    /// They go back, and count as delivered once more.
+    Requeue,
+}
+
+/// A message copied out of a queue.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    /// Its sequence number in the queue.
+    pub seq: u64,
+    /// Exchange and routing key as two raw short strings.
+    pub route: Vec<u8>,
+    /// Payload of its content header frame.
+    pub header: Vec<u8>,
+    /// How often it was delivered before.
+    pub deliveries: u8,
+    body: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Own(Vec<u8>),
+    Shared(Arc<Blob>),
+}
+
+impl Copied {
+    fn of(seq: u64, record: &Record<'_>, blob: Option<&Arc<Blob>>) -> Self {
+        let body = match (record.body, blob) {
+            (Body::Inline(bytes), _) => Content::Own(bytes.to_vec()),
+            (Body::Blob { .. }, Some(blob)) => Content::Shared(Arc::clone(blob)),
+            (Body::Blob { .. }, None) => Content::Own(Vec::new()),
+        };
+        Self {
+            seq,
+            route: record.route.to_vec(),
+            header: record.header.to_vec(),
+            deliveries: record.deliveries,
+            body,
+        }
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        match &self.body {
+            Content::Own(bytes) => bytes,
+            Content::Shared(blob) => blob,
+        }
+    }
+
+    /// Bytes that copying it took while the queue was locked.
+    const fn copied_bytes(&self) -> usize {
+        let own = match &self.body {
+            Content::Own(bytes) => bytes.len(),
+            Content::Shared(_) => 0,
+        };
+        own + self.route.len() + self.header.len()
+    }
+}
+
+impl Broker {
+    /// Publishes a message on behalf of a user. Whether the user may is for the caller to ask.
+    ///
+    /// # Errors
+    /// When there is no such exchange, it is internal, or the message is not valid.
+    pub fn publish(
+        &self,
+        vhost: &Vhost,
+        user: &str,
+        message: &Direct<'_>,
+        work: &mut Work,
+    ) -> Result<Published, Refusal> {
+        let (route, raw) = self.route_of(vhost, user, message)?;
+        let visible = without_blind_copies(message.header);
+        let publish = Publish {
+            header: visible.as_deref().unwrap_or(message.header),
+            body: message.body,
+            mandatory: true,
+        };
+        let batch = Publishes::one(0, &raw, publish);
+        let mut tally = ExchangeTally::default();
+        tally.count(&route, 1);
+        tally.show();
+        let published = if route.cells.is_empty() {
+            Published::Unroutable
+        } else if resident_bytes() > self.config.resident_bytes_max {
+            Published::Refused
+        } else {
+            let admits = self.store.admits_messages();
+            match enqueue(&route, &batch, None, admits, work) {
+                0 => Published::Routed(route.cells.len()),
+                _ => Published::Refused,
+            }
+        };
+        self.count_published(published, message.body.len());
+        Ok(published)
+    }
+
+    fn count_published(&self, published: Published, body_bytes: usize) {
+        let mut sizes = SizeCounts::default();
+        sizes.count(body_bytes);
+        let messages = MessageCounts {
+            published: 1,
+            published_confirming: 1,
+            confirmed: u64::from(matches!(published, Published::Routed(_))),
+            returned: u64::from(published == Published::Unroutable),
+            ..MessageCounts::default()
+        };
+        self.count(Totals {
+            messages,
+            sizes,
+            ..Totals::default()
+        });
+    }
+
+    /// Where a message would go, and its exchange and key as a record has them.
+    fn route_of(
+        &self,
+        vhost: &Vhost,
+        user: &str,
+        message: &Direct<'_>,
+    ) -> Result<(Route, Vec<u8>), Refusal> {
+        let properties = Properties::decode(message.header)
+            .map_err(|error| Refusal::Precondition(format!("invalid message: {error}")))?;
+        if let Some(named) = properties.user_id {
+            check_user(named, user)?;
+        }
+        if let Some(expiration) = properties.expiration {
+            check_expiration(expiration)?;
+        }
+        let max = self.config.max_message_bytes;
+        if message.body.len() as u64 > max {
+            return Err(Refusal::Precondition(format!(
+                "message size {} is larger than configured max size {max}",
+                message.body.len()
+            )));
+        }
+        let keys = match properties.headers {
+            Some(headers) => sender_selected(headers)?,
+            None => Vec::new(),
+        };
+        let raw = raw_route(message)?;
+        let route = RouteCache::default().resolve(vhost, &raw, &keys, properties.headers)?;
+        Ok((route, raw))
+    }
+
+    /// Takes messages from the head of a queue, at most `count` and about `bytes_max`. `None` when
+    /// the queue is gone.
+    pub fn fetch(
+        &self,
+        cell: &QueueCell,
+        (count, bytes_max): (usize, usize),
+        fetch: Fetch,
+        work: &mut Work,
+    ) -> Option<Vec<(Copied, u64)>> {
+        let mut taken = Vec::new();
+        let mut held: Vec<Unacked> = Vec::new();
+        let mut bytes = 0;
+        let mut state = cell.lock();
+        if cell.is_deleted() {
+            return None;
+        }
+        let no_ack = fetch == Fetch::Settle;
+        let mut pump = Pump::new(cell, work);
+        while state.queue.ready() > 0 && taken.len() < count && bytes < bytes_max {
+            let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
+                let copied = Copied::of(delivery.unacked.seq, delivery.record, delivery.blob);
+                bytes += copied.copied_bytes() + copied.body().len();
+                held.push(delivery.unacked);
+                taken.push((copied, left));
+            });
+            if !found {
+                break;
+            }
+        }
+        if !no_ack {
+            for unacked in held.iter().rev() {
+                let deliveries = state.queue.requeue(None, unacked);
+                if let (Some(lane), true) = (cell.lane, unacked.persistent) {
+                    pump.work.journal.returned(lane, unacked.seq, deliveries);
+                }
+            }
+            state.queue.pump(&mut pump);
+        }
+        Some(taken)
+    }
+
+    /// Copies ready messages with sequence numbers from `from` on, at most `count` and about
+    /// `bytes_max`, and leaves them as they are.
+    #[must_use]
+    pub fn peek(
+        &self,
+        cell: &QueueCell,
+        from: u64,
+        (count, bytes_max): (usize, usize),
+    ) -> Vec<Copied> {
+        let mut seen = Vec::new();
+        let mut bytes = 0;
+        cell.lock().queue.peek(from, |seq, record, blob| {
+            let copied = Copied::of(seq, record, blob);
+            bytes += copied.copied_bytes();
+            seen.push(copied);
+            if seen.len() < count && bytes < bytes_max {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        });
+        seen
+    }
+}
+
+fn raw_route(message: &Direct<'_>) -> Result<Vec<u8>, Refusal> {
+    let mut raw = Vec::with_capacity(2 + message.exchange.len() + message.key.len());
+    for part in [message.exchange.as_bytes(), message.key] {
+        let len = u8::try_from(part.len())
+            .map_err(|_| Refusal::Precondition("a name is longer than 255 bytes".into()))?;
+        raw.push(len);
+        raw.extend_from_slice(part);
+    }
+    Ok(raw)
+}

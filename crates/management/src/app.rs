@@ -1,0 +1,210 @@
+//! What all endpoints share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use leveret_broker::{Alarm, Broker, Denied};
+
+use crate::caller::Caller;
+use crate::parameter::{CLUSTER_ID, CLUSTER_NAME};
+use crate::problem::Problem;
+use crate::sampler::Sampler;
+
+/// Settings of the HTTP API and the metrics endpoint.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes of a request's body; definitions are the largest.
+    pub body_bytes_max: usize,
+    /// HTTP connections open at a time.
+    pub connections_max: usize,
+    /// Requests worked on at a time; further ones wait.
+    pub requests_max: usize,
+    /// Milliseconds between two samples, from which rates are made.
+    pub sample_interval_ms: u64,
+    /// Queues and connections whose past is kept.
+    pub history_objects_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 20 << 20,
+            connections_max: 1024,
+            requests_max: 64,
+            sample_interval_ms: 5000,
+            history_objects_max: 20_000,
+        }
+    }
+}
+
+/// What the process around the broker knows and can do.
+pub trait Host: Send + Sync {
+    /// Unix milliseconds, never going back.
+    fn now_ms(&self) -> u64;
+    /// What tools know the node as: `rabbit@` and the machine's name.
+    fn node_name(&self) -> String;
+    /// What the process uses and may use.
+    fn vitals(&self) -> Vitals;
+    /// Where clients connect.
+    fn listeners(&self) -> Vec<Listener>;
+}
+
+/// What the process uses and may use.
+#[derive(Clone, Debug, Default)]
+pub struct Vitals {
+    /// Resident bytes.
+    pub memory_used: u64,
+    /// The memory limit, bytes: of the control group or of the machine.
+    pub memory_total: u64,
+    /// Free bytes on the data folder's disk.
+    pub disk_free: u64,
+    /// Free bytes below which the disk alarm sounds.
+    pub disk_alarm_at: u64,
+    /// Open descriptors.
+    pub descriptors_used: u64,
+    /// Most open descriptors.
+    pub descriptors_max: u64,
+    /// Processors.
+    pub processors: u32,
+    /// Tasks alive, in the runtime that serves connections.
+    pub tasks: u64,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// `amqp`, `http` or `http/prometheus`.
+    pub protocol: &'static str,
+    /// The address.
+    pub address: SocketAddr,
+}
+
+/// What all endpoints share.
+pub struct App {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) settings: Settings,
+    pub(crate) sampler: Sampler,
+    pub(crate) started_ms: u64,
+    node: String,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl App {
+    /// The management of a broker.
+    #[must_use]
+    pub fn new(broker: Arc<Broker>, host: Arc<dyn Host>, settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            sampler: Sampler::new(settings.history_objects_max),
+            started_ms: host.now_ms(),
+            node: host.node_name(),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            broker,
+            host,
+            settings,
+        })
+    }
+
+    /// The node's name as RabbitMQ's tools expect it.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.host.now_ms()
+    }
+
+    /// The cluster's name: an administrator's, or the node's.
+    pub(crate) fn cluster_name(&self) -> String {
+        let globals = self.broker.global_parameters();
+        let named = globals.into_iter().find(|(name, _)| name == CLUSTER_NAME);
+        let named = named.and_then(|(_, value)| value.as_str().map(str::to_owned));
+        named.unwrap_or_else(|| self.node.clone())
+    }
+
+    /// What tells this broker from others of its name, over restarts if it was ever set.
+    pub(crate) fn cluster_id(&self) -> String {
+        let globals = self.broker.global_parameters();
+        let known = globals.into_iter().find(|(name, _)| name == CLUSTER_ID);
+        let known = known.and_then(|(_, value)| value.as_str().map(str::to_owned));
+        known.unwrap_or_else(|| format!("leveret-cluster-id-{:x}", self.started_ms))
+    }
+
+    /// Checks a user's password, and where the user comes from.
+    pub(crate) fn log_in(
+        &self,
+        name: &str,
+        password: &[u8],
+        loopback: bool,
+    ) -> Result<Caller, Problem> {
+        let user = self.broker.authenticate(name, password, loopback);
+        let (count, outcome) = match user {
+            Ok(user) => (
+                &self.accepted,
+                Ok(Caller {
+                    name: user.name,
+                    tags: user.tags,
+                }),
+            ),
+            Err(Denied::NotLoopback) => {
+                let text = "User can only log in via localhost".to_owned();
+                (&self.refused, Err(Problem::NotAuthorised(text)))
+            }
+            Err(_) => (&self.refused, Err(Problem::BadCredentials)),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        outcome
+    }
+
+    /// Logins over HTTP: accepted and refused.
+    pub(crate) fn logins(&self) -> (u64, u64) {
+        (
+            self.accepted.load(Ordering::Relaxed),
+            self.refused.load(Ordering::Relaxed),
+        )
+    }
+
+    pub(crate) fn may_enter(&self, user: &str, vhost: &str) -> bool {
+        self.broker
+            .with_access(|access| access.may_enter(vhost, user))
+    }
+
+    /// Alarms in effect.
+    pub(crate) fn alarms(&self) -> Alarms {
+        let mut alarms = Alarms::default();
+        for state in self.broker.alarms() {
+            match state.alarm {
+                Alarm::Memory => alarms.memory = state.active,
+                Alarm::Disk => alarms.disk = state.active,
+            }
+        }
+        alarms
+    }
+
+    /// Why publishers have to wait, if they have to.
+    pub(crate) fn blocked(&self) -> Option<&'static str> {
+        let alarms = self.alarms();
+        if alarms.memory {
+            Some("the memory alarm is on")
+        } else if alarms.disk {
+            Some("the disk alarm is on")
+        } else {
+            None
+        }
+    }
+
+    /// Whether clients are being sent away.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.broker.is_stopping()
+    }
+}
+
+/// Alarms in effect: publishers wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Alarms {
+    pub(crate) memory: bool,
+    pub(crate) disk: bool,
+}

@@ -1,0 +1,238 @@
+//! Declares and deletes queues, exchanges and bindings.
+
+use leveret_broker::{Condition, QueueSpec, Work, queue_binding};
+use leveret_codec::Table;
+use leveret_router::{BindingSpec, BindingView, Declared, Destination, ExchangeKind, ExchangeSpec};
+
+use crate::amqp::json_to_table;
+use crate::binding::{Ends, created, is_named};
+use crate::call::Call;
+use crate::durable::finish;
+use crate::field::Fields;
+use crate::problem::Problem;
+use crate::queue;
+use crate::reply::{Answer, Reply};
+use crate::rights::{Right, require, require_key};
+
+/// A binding's body is small: its arguments are.
+const BINDING_BYTES_MAX: usize = 5_000;
+
+fn arguments(fields: &Fields<'_>) -> Result<Table, Problem> {
+    let object = fields.object("arguments")?;
+    object.map_or_else(|| Ok(Table::new()), json_to_table)
+}
+
+/// A name that a path makes for a new thing.
+fn new_name<'a>(name: &'a str, what: &str) -> Result<&'a str, Problem> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(Problem::bad(format!(
+            "{what} name is longer than {NAME_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(name)
+}
+
+/// `PUT /api/queues/{vhost}/{queue}`.
+pub(crate) fn declare_queue(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    let name = new_name(call.segment("queue"), "queue")?;
+    let body = call.object()?;
+    let fields = Fields(&body);
+    let mut arguments = arguments(&fields)?;
+    if let Some(kind) = fields.text("type")?
+        && kind != "default"
+        && arguments.get(b"x-queue-type").is_none()
+        && kind != "classic"
+    {
+        arguments.insert(
+            "x-queue-type",
+            leveret_codec::Value::LongString(kind.into()),
+        );
+    }
+    let spec = QueueSpec {
+        durable: fields.flag("durable", true)?,
+        auto_delete: fields.flag("auto_delete", false)?,
+        owner: None,
+        arguments,
+    };
+    require(call, &vhost.name, Right::Configure, ("queue", name))?;
+    let mut work = Work::default();
+    let declared = call.app.broker.declare_queue(&vhost, name, spec, &mut work);
+    let (_, created) = declared.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
+    finish(&call.app.broker, &mut work)?;
+    Ok(Reply::put(created))
+}
+
+/// `DELETE /api/queues/{vhost}/{queue}`.
+pub(crate) fn delete_queue(call: &Call) -> Answer {
+    let (vhost, cell) = queue::find(call)?;
+    require(call, &vhost.name, Right::Configure, ("queue", &cell.name))?;
+    let condition = Condition {
+        unused: call.flag("if-unused"),
+        empty: call.flag("if-empty"),
+        abandoned: false,
+    };
+    let mut work = Work::default();
+    let deleted = call
+        .app
+        .broker
+        .delete_queue(&vhost, &cell, condition, &mut work);
+    deleted.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
+    finish(&call.app.broker, &mut work)?;
+    Ok(Reply::NoContent)
+}
+
+/// `DELETE /api/queues/{vhost}/{queue}/contents`.
+pub(crate) fn purge(call: &Call) -> Answer {
+    let (vhost, cell) = queue::find(call)?;
+    require(call, &vhost.name, Right::Read, ("queue", &cell.name))?;
+    queue::not_exclusive(&vhost, &cell)?;
+    let mut work = Work::default();
+    call.app.broker.purge_queue(&cell, &mut work);
+    finish(&call.app.broker, &mut work)?;
+    Ok(Reply::NoContent)
+}
+
+/// `POST /api/queues/{vhost}/{queue}/actions`: there are no mirrors to synchronise.
+pub(crate) fn queue_action(call: &Call) -> Answer {
+    queue::find(call)?;
+    let body = call.object()?;
+    let action = Fields(&body).required_text("action")?.to_owned();
+    match action.as_str() {
+        "sync" | "cancel_sync" => Ok(Reply::NoContent),
+        _ => Err(Problem::bad(format!("Unknown action: {action}"))),
+    }
+}
+
+/// `PUT /api/exchanges/{vhost}/{exchange}`.
+pub(crate) fn declare_exchange(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    let name = new_name(call.exchange_segment("exchange"), "exchange")?;
+    let body = call.object()?;
+    let fields = Fields(&body);
+    let kind = fields.text("type")?.unwrap_or("direct");
+    let kind = ExchangeKind::from_name(kind)
+        .ok_or_else(|| Problem::bad(format!("unknown exchange type '{kind}'")))?;
+    let spec = ExchangeSpec {
+        kind,
+        durable: fields.flag("durable", true)?,
+        auto_delete: fields.flag("auto_delete", false)?,
+        internal: fields.flag("internal", false)?,
+        arguments: arguments(&fields)?,
+    };
+    require(call, &vhost.name, Right::Configure, ("exchange", name))?;
+    let mut work = Work::default();
+    let declared = call
+        .app
+        .broker
+        .declare_exchange(&vhost, name, spec, &mut work);
+    let declared = declared.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
+    finish(&call.app.broker, &mut work)?;
+    Ok(Reply::put(declared == Declared::Created))
+}
+
+/// `DELETE /api/exchanges/{vhost}/{exchange}`.
+pub(crate) fn delete_exchange(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    let name = call.exchange_segment("exchange");
+    if vhost.directory.read().router.exchange(name).is_none() {
+        return Err(Problem::NotFound);
+    }
+    require(call, &vhost.name, Right::Configure, ("exchange", name))?;
+    let mut work = Work::default();
+    let if_unused = call.flag("if-unused");
+    let deleted = call
+        .app
+        .broker
+        .delete_exchange(&vhost, name, if_unused, &mut work);
+    deleted.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
+    finish(&call.app.broker, &mut work)?;
+    Ok(Reply::NoContent)
+}
+
+/// `POST /api/bindings/{vhost}/e/{source}/{kind}/{destination}`.
+pub(crate) fn bind(call: &Call) -> Answer {
+    if call.body.len() > BINDING_BYTES_MAX {
+        return Err(Problem::TooLarge(BINDING_BYTES_MAX));
+    }
+    let ends = Ends::of(call)?;
+    let body = call.object()?;
+    let fields = Fields(&body);
+    let key = fields.text("routing_key")?.unwrap_or_default();
+    new_name(key, "routing key")?;
+    let spec = binding_spec(&ends, key, arguments(&fields)?)?;
+    may_bind(call, &ends, key)?;
+    let mut work = Work::default();
+    let bound = call.app.broker.bind(&ends.vhost, &spec, &mut work);
+    bound.map_err(|refusal| Problem::refused(refusal, &ends.vhost.name))?;
+    finish(&call.app.broker, &mut work)?;
+    Ok(created(&ends, &properties_key(&spec)))
+}
+
+/// The name that a binding will have in lists.
+fn properties_key(spec: &BindingSpec) -> String {
+    let arguments = spec.canonical_arguments();
+    let view = BindingView {
+        source: &spec.source,
+        destination: leveret_router::DestinationView::Exchange(""),
+        key: &spec.key,
+        arguments: leveret_codec::RawTable::parse(&arguments).unwrap_or_default(),
+    };
+    view.properties_key()
+}
+
+fn binding_spec(ends: &Ends, key: &str, arguments: Table) -> Result<BindingSpec, Problem> {
+    if ends.is_queue {
+        let cell = ends
+            .vhost
+            .queue(&ends.destination)
+            .ok_or(Problem::NotFound)?;
+        return Ok(queue_binding(
+            &ends.source,
+            &cell,
+            key.as_bytes(),
+            arguments,
+        ));
+    }
+    Ok(BindingSpec {
+        source: ends.source.clone(),
+        destination: Destination::Exchange(ends.destination.clone()),
+        key: key.as_bytes().to_vec(),
+        arguments,
+    })
+}
+
+/// Whoever binds writes to the destination and reads from the source.
+fn may_bind(call: &Call, ends: &Ends, key: &str) -> Result<(), Problem> {
+    let kind = if ends.is_queue { "queue" } else { "exchange" };
+    let vhost = &ends.vhost;
+    require(call, &vhost.name, Right::Write, (kind, &ends.destination))?;
+    require(call, &vhost.name, Right::Read, ("exchange", &ends.source))?;
+    require_key(call, vhost, Right::Read, (&ends.source, key.as_bytes()))
+}
+
+/// `DELETE /api/bindings/{vhost}/e/{source}/{kind}/{destination}/{properties}`.
+pub(crate) fn unbind(call: &Call) -> Answer {
+    let ends = Ends::of(call)?;
+    let spec = {
+        let directory = ends.vhost.directory.read();
+        let views = ends.views(&directory);
+        let view = views
+            .iter()
+            .find(|view| is_named(view, call.segment("properties")));
+        view.ok_or(Problem::NotFound)?.to_spec()
+    };
+    may_bind(call, &ends, &String::from_utf8_lossy(&spec.key))?;
+    let mut work = Work::default();
+    let unbound = call.app.broker.unbind(&ends.vhost, &spec, &mut work);
+    let found = unbound.map_err(|refusal| Problem::refused(refusal, &ends.vhost.name))?;
+    finish(&call.app.broker, &mut work)?;
+    if found {
+        Ok(Reply::NoContent)
+    } else {
+        Err(Problem::NotFound)
+    }
+}
+
+/// AMQP's short string, which carries names, holds this many bytes.
+const NAME_BYTES_MAX: usize = 255;

@@ -1,0 +1,132 @@
+//! Channels as the API shows them.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use leveret_broker::{ChannelStats, Peer};
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::call::Call;
+use crate::connection::{self, client_address};
+use crate::history::Window;
+use crate::list::{Columns, Row, list};
+use crate::problem::Problem;
+use crate::reply::Answer;
+use crate::sampler::{MESSAGES, values_of};
+
+/// A channel in a list.
+pub(crate) struct ChannelRow {
+    peer: Arc<Peer>,
+    stats: Arc<ChannelStats>,
+    name: String,
+}
+
+/// The channels of a connection.
+pub(crate) fn of_connection(peer: &Arc<Peer>) -> Vec<ChannelRow> {
+    let channels = peer.channels().into_iter();
+    let rows = channels.map(|stats| ChannelRow {
+        peer: Arc::clone(peer),
+        name: name(peer, stats.number),
+        stats,
+    });
+    rows.collect()
+}
+
+fn name(peer: &Peer, number: u16) -> String {
+    format!("{} ({number})", peer.name)
+}
+
+/// What other objects show of a channel.
+pub(crate) fn details(app: &App, peer: &Peer, number: u16) -> Value {
+    let (host, port) = client_address(&peer.name);
+    json!({
+        "name": name(peer, number),
+        "number": number,
+        "connection_name": peer.name,
+        "node": app.node(),
+        "peer_host": host,
+        "peer_port": port,
+        "user": *peer.user.lock(),
+    })
+}
+
+impl Row for ChannelRow {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        let key = |row: &Self| (row.peer.id, row.stats.number);
+        key(self).cmp(&key(other))
+    }
+
+    fn json(&self, app: &App, _: &Window) -> Map<String, Value> {
+        let outlet = self.peer.outlet.lock();
+        let unacked = outlet.unacked(self.stats.number);
+        let deliveries = outlet.delivery_counts(self.stats.number);
+        drop(outlet);
+        let (host, port) = client_address(&self.peer.name);
+        let counts = values_of(&self.stats.counts(deliveries), 0, 0);
+        let names = MESSAGES
+            .iter()
+            .zip(counts)
+            .filter(|(name, _)| !name.starts_with("disk"));
+        let stats: Map<String, Value> = names
+            .map(|(name, count)| ((*name).to_owned(), count.into()))
+            .collect();
+        let row = json!({
+            "name": self.name,
+            "number": self.stats.number,
+            "vhost": *self.peer.vhost.lock(),
+            "user": *self.peer.user.lock(),
+            "user_who_performed_action": *self.peer.user.lock(),
+            "node": app.node(),
+            "state": "running",
+            "consumer_count": self.stats.consumers.get(),
+            "confirm": self.stats.confirming.get() > 0,
+            "transactional": false,
+            "prefetch_count": self.stats.prefetch.get(),
+            "global_prefetch_count": self.stats.channel_prefetch.get(),
+            "messages_unacknowledged": unacked,
+            "messages_unconfirmed": self.stats.unconfirmed.get(),
+            "messages_uncommitted": 0,
+            "acks_uncommitted": 0,
+            "message_stats": stats,
+            "connection_details": {
+                "name": self.peer.name, "peer_host": host, "peer_port": port,
+            },
+        });
+        match row {
+            Value::Object(row) => row,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// `GET /api/channels`.
+pub(crate) fn index(call: &Call) -> Answer {
+    let peers = connection::visible(call)?;
+    list(call, peers.iter().flat_map(of_connection).collect())
+}
+
+/// `GET /api/connections/{connection}/channels`.
+pub(crate) fn of_one(call: &Call) -> Answer {
+    let peer = connection::find(call)?;
+    list(call, of_connection(&peer))
+}
+
+/// `GET /api/channels/{channel}`.
+pub(crate) fn show(call: &Call) -> Answer {
+    let name = call.segment("channel");
+    let peers = connection::visible(call)?;
+    let row = peers
+        .iter()
+        .flat_map(of_connection)
+        .find(|row| row.name == name);
+    let row = row.ok_or(Problem::NotFound)?;
+    let window = Window::of(call)?;
+    let mut object = row.json(&call.app, &window);
+    object.insert("consumer_details".to_owned(), json!([]));
+    Ok(Columns::reply(call, object))
+}

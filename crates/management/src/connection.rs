@@ -1,0 +1,237 @@
+//! Connections as the API shows them, and closing them.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use leveret_broker::Peer;
+use leveret_codec::{HardCode, Value as Amqp};
+use leveret_session::Fault;
+use serde_json::{Map, Value, json};
+
+use crate::amqp::{table_to_json, text};
+use crate::app::App;
+use crate::call::Call;
+use crate::history::Window;
+use crate::list::{Columns, Key, Row, list};
+use crate::problem::Problem;
+use crate::reply::{Answer, Reply};
+
+/// A connection in a list.
+struct ConnectionRow(Arc<Peer>);
+
+impl Row for ConnectionRow {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
+
+    fn key(&self, _: &App, field: &str) -> Option<Key> {
+        let text = |text: String| Some(Key::Text(text));
+        match field {
+            "name" => text(self.0.name.clone()),
+            "user" => text(self.0.user.lock().clone()),
+            "vhost" => text(self.0.vhost.lock().clone()),
+            "channels" => Some(Key::Number(self.0.channel_count() as f64)),
+            "connected_at" => Some(Key::Number(self.0.connected_at_ms as f64)),
+            _ => None,
+        }
+    }
+
+    fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
+        let peer = &self.0;
+        let properties = peer.client_properties.lock();
+        let provided = properties
+            .get(b"connection_name")
+            .and_then(Amqp::as_str_bytes);
+        let mut row = described(app, peer);
+        row.insert("client_properties".to_owned(), table_to_json(&properties));
+        if let Some(provided) = provided {
+            row.insert("user_provided_name".to_owned(), text(provided));
+        }
+        drop(properties);
+        let traffic = peer.traffic();
+        let details = app
+            .sampler
+            .traffic_details(peer.id, window.data_rates, app.now_ms());
+        let names = ["recv_oct", "recv_cnt", "send_oct", "send_cnt"];
+        let counts = [
+            traffic.received_bytes,
+            traffic.reads,
+            traffic.sent_bytes,
+            traffic.writes,
+        ];
+        for ((name, count), details) in names.into_iter().zip(counts).zip(details) {
+            row.insert(name.to_owned(), count.into());
+            row.insert(format!("{name}_details"), details);
+        }
+        row
+    }
+}
+
+/// What is known of a connection without looking at its traffic.
+fn described(app: &App, peer: &Peer) -> Map<String, Value> {
+    let (peer_host, peer_port) = client_address(&peer.name);
+    let (host, port) = server_address(&peer.name);
+    let outlet = peer.outlet.lock();
+    let (frame_max, pending) = (outlet.frame_max(), outlet.queued());
+    drop(outlet);
+    let row = json!({
+        "name": peer.name,
+        "node": app.node(),
+        "type": "network",
+        "protocol": "AMQP 0-9-1",
+        "state": if peer.is_blocked() { "blocked" } else { "running" },
+        "user": *peer.user.lock(),
+        "user_who_performed_action": *peer.user.lock(),
+        "vhost": *peer.vhost.lock(),
+        "host": host,
+        "port": port,
+        "peer_host": peer_host,
+        "peer_port": peer_port,
+        "ssl": false,
+        "auth_mechanism": "PLAIN",
+        "channels": peer.channel_count(),
+        "channel_max": app.broker.config.channel_max,
+        "frame_max": frame_max,
+        "connected_at": peer.connected_at_ms,
+        "send_pend": pending,
+        "timeout": app.broker.config.heartbeat_s,
+    });
+    match row {
+        Value::Object(row) => row,
+        _ => Map::new(),
+    }
+}
+
+/// The client's host and port in a connection's name.
+pub(crate) fn client_address(name: &str) -> (String, u16) {
+    address(name.split(" -> ").next().unwrap_or_default())
+}
+
+fn server_address(name: &str) -> (String, u16) {
+    address(name.split(" -> ").nth(1).unwrap_or_default())
+}
+
+fn address(text: &str) -> (String, u16) {
+    match text.parse::<std::net::SocketAddr>() {
+        Ok(address) => (address.ip().to_canonical().to_string(), address.port()),
+        Err(_) => (text.to_owned(), 0),
+    }
+}
+
+/// The connections a caller sees: all for a monitor, otherwise the caller's own.
+pub(crate) fn visible(call: &Call) -> Result<Vec<Arc<Peer>>, Problem> {
+    let named = call.segment("vhost");
+    if !named.is_empty() {
+        call.vhost()?;
+    }
+    let mut peers = call.app.broker.peers();
+    peers.retain(|peer| {
+        let vhost = peer.vhost.lock();
+        // One that has not opened its virtual host yet is not there yet.
+        let opened = !vhost.is_empty();
+        let wanted = named.is_empty() || named == *vhost;
+        opened && wanted && (call.caller.is_monitor() || *peer.user.lock() == call.caller.name)
+    });
+    Ok(peers)
+}
+
+/// The connection that the path names.
+pub(crate) fn find(call: &Call) -> Result<Arc<Peer>, Problem> {
+    let name = call.segment("connection");
+    let found = call
+        .app
+        .broker
+        .peers()
+        .into_iter()
+        .find(|peer| peer.name == name);
+    let peer = found.ok_or(Problem::NotFound)?;
+    if call.caller.is_monitor() || *peer.user.lock() == call.caller.name {
+        Ok(peer)
+    } else {
+        Err(Problem::NotAuthorised("Not administrator user".to_owned()))
+    }
+}
+
+/// `GET /api/connections` and `/api/vhosts/{vhost}/connections`.
+pub(crate) fn index(call: &Call) -> Answer {
+    list(
+        call,
+        visible(call)?.into_iter().map(ConnectionRow).collect(),
+    )
+}
+
+/// `GET /api/connections/{connection}`.
+pub(crate) fn show(call: &Call) -> Answer {
+    let peer = find(call)?;
+    let window = Window::of(call)?;
+    Ok(Columns::reply(
+        call,
+        ConnectionRow(peer).json(&call.app, &window),
+    ))
+}
+
+/// `DELETE /api/connections/{connection}`.
+pub(crate) fn close(call: &Call) -> Answer {
+    let peer = find(call)?;
+    if !call.caller.is_administrator() && *peer.user.lock() != call.caller.name {
+        return Err(Problem::NotAuthorised("Not administrator user".to_owned()));
+    }
+    close_one(call, &peer);
+    Ok(Reply::NoContent)
+}
+
+fn close_one(call: &Call, peer: &Peer) {
+    let reason = call.header("x-reason").filter(|reason| !reason.is_empty());
+    let reason = reason.unwrap_or("Closed via management plugin");
+    peer.close(Fault::connection(
+        HardCode::ConnectionForced,
+        reason.to_owned(),
+        (0, 0),
+    ));
+}
+
+fn of_user(call: &Call) -> Result<Vec<Arc<Peer>>, Problem> {
+    let name = call.segment("user");
+    if !call.caller.is_monitor() && name != call.caller.name {
+        return Err(Problem::NotAuthorised("Not administrator user".to_owned()));
+    }
+    let mut peers = visible(call)?;
+    peers.retain(|peer| *peer.user.lock() == name);
+    Ok(peers)
+}
+
+/// `GET /api/connections/username/{user}`.
+pub(crate) fn index_of_user(call: &Call) -> Answer {
+    list(
+        call,
+        of_user(call)?.into_iter().map(ConnectionRow).collect(),
+    )
+}
+
+/// `DELETE /api/connections/username/{user}`.
+pub(crate) fn close_of_user(call: &Call) -> Answer {
+    if !call.caller.is_administrator() && call.segment("user") != call.caller.name {
+        return Err(Problem::NotAuthorised("Not administrator user".to_owned()));
+    }
+    for peer in of_user(call)? {
+        close_one(call, &peer);
+    }
+    Ok(Reply::NoContent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_out_of_names() {
+        let name = "127.0.0.1:46928 -> [::1]:5672";
+        assert_eq!(client_address(name), ("127.0.0.1".to_owned(), 46928));
+        assert_eq!(server_address(name), ("::1".to_owned(), 5672));
+        assert_eq!(server_address("odd"), (String::new(), 0));
+    }
+}

@@ -1,0 +1,128 @@
+//! Definitions: everything an administrator has set up, as RabbitMQ's files have it.
+
+mod export;
+mod import;
+mod plan;
+
+use leveret_broker::Broker;
+use serde_json::{Value, json};
+
+use crate::call::Call;
+use crate::problem::Problem;
+use crate::reply::{Answer, Reply};
+
+pub(crate) use import::Import;
+
+/// `GET /api/definitions`.
+pub(crate) fn export(call: &Call) -> Answer {
+    let definitions = export::cluster(&call.app);
+    Ok(named(call, definitions))
+}
+
+/// `GET /api/definitions/{vhost}`.
+pub(crate) fn export_vhost(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    let definitions = export::vhost(&call.app, &vhost);
+    Ok(named(call, definitions))
+}
+
+fn named(call: &Call, definitions: Value) -> Reply {
+    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@');
+    match call.parameter("download").filter(|name| !name.is_empty()) {
+        Some(name) => Reply::Download(name.chars().filter(plain).collect(), definitions),
+        None => Reply::Json(definitions),
+    }
+}
+
+/// `POST /api/definitions`; with `dry_run=true` it only says what would change.
+pub(crate) fn import(call: &Call) -> Answer {
+    let import = Import::parse(&uploaded(call)?, None, &call.app.broker)?;
+    run(call, &import)
+}
+
+/// `POST /api/definitions/{vhost}`.
+pub(crate) fn import_vhost(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    let import = Import::parse(&uploaded(call)?, Some(&vhost.name), &call.app.broker)?;
+    run(call, &import)
+}
+
+fn run(call: &Call, import: &Import) -> Answer {
+    let broker = &call.app.broker;
+    plan::rehearse(broker, import)?;
+    if call.flag("dry_run") {
+        return Ok(Reply::Json(plan::difference(broker, import)));
+    }
+    import.apply(broker)?;
+    Ok(Reply::NoContent)
+}
+
+/// Imports a file's definitions at start.
+///
+/// # Errors
+/// What is wrong with them; nothing is changed then.
+pub fn import_definitions(broker: &Broker, file: &[u8]) -> Result<(), String> {
+    let reason = |problem: Problem| match &problem.body()["reason"] {
+        Value::String(reason) => reason.clone(),
+        other => other.to_string(),
+    };
+    let file = file
+        .strip_prefix(b"\xEF\xBB\xBF".as_slice())
+        .unwrap_or(file);
+    let value: Value = serde_json::from_slice(file).map_err(|error| error.to_string())?;
+    let import = Import::parse(&value, None, broker).map_err(reason)?;
+    plan::rehearse(broker, &import).map_err(reason)?;
+    import.apply(broker).map_err(reason)
+}
+
+/// The body, or the field `file` of a form, as browsers send it.
+fn uploaded(call: &Call) -> Result<Value, Problem> {
+    let kind = call.header("content-type").unwrap_or_default();
+    let Some((_, boundary)) = kind.split_once("boundary=") else {
+        let value = call.value()?;
+        return Ok(if value.is_null() { json!({}) } else { value });
+    };
+    let boundary = format!("--{}", boundary.trim_matches('"'));
+    let not_there = || Problem::bad("the form has no field 'file'");
+    let file = part(&call.body, boundary.as_bytes()).ok_or_else(not_there)?;
+    serde_json::from_slice(file)
+        .map_err(|_| Problem::BadRequestAs("not_json", "the file is not valid JSON".to_owned()))
+}
+
+/// The content of the part named `file` of a multipart body.
+fn part<'a>(body: &'a [u8], boundary: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = body;
+    while let Some(at) = find(rest, boundary) {
+        rest = rest.get(at + boundary.len()..)?;
+        let end = find(rest, boundary)?;
+        let part = rest.get(..end)?;
+        let head_end = find(part, b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(part.get(..head_end)?);
+        if head.contains("name=\"file\"") {
+            let content = part.get(head_end + 4..)?;
+            return Some(content.strip_suffix(b"\r\n").unwrap_or(content));
+        }
+    }
+    None
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes
+        .windows(wanted.len())
+        .position(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_gives_its_file() {
+        let body = b"--X\r\nContent-Disposition: form-data; name=\"other\"\r\n\r\nno\r\n\
+            --X\r\nContent-Disposition: form-data; name=\"file\"; filename=\"d.json\"\r\n\
+            Content-Type: application/json\r\n\r\n{\"users\":[]}\r\n--X--\r\n";
+        assert_eq!(part(body, b"--X"), Some(b"{\"users\":[]}".as_slice()));
+        assert_eq!(part(b"--X--", b"--X"), None);
+        assert_eq!(part(b"", b"--X"), None);
+    }
+}

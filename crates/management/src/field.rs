@@ -1,0 +1,154 @@
+//! Reads the fields of a request's body as leniently as RabbitMQ does: `"true"` is a boolean and
+//! `"1"` a number.
+
+use serde_json::{Map, Value};
+
+use crate::problem::Problem;
+
+/// A body's fields.
+pub(crate) struct Fields<'a>(pub(crate) &'a Map<String, Value>);
+
+impl<'a> Fields<'a> {
+    /// A field that is there and not null.
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
+        self.0
+            .get(name)
+            .filter(|value| !value.is_null() && value.as_str() != Some("undefined"))
+    }
+
+    /// A field that must be there.
+    pub(crate) fn require(&self, name: &str) -> Result<&'a Value, Problem> {
+        self.get(name).ok_or_else(|| missing(name))
+    }
+
+    /// A boolean.
+    pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, Problem> {
+        match self.get(name) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(Value::String(text)) if text == "true" => Ok(true),
+            Some(Value::String(text)) if text == "false" => Ok(false),
+            Some(Value::String(text)) if text.is_empty() => Ok(default),
+            Some(other) => Err(wrong(name, "a boolean", other)),
+        }
+    }
+
+    /// A whole number.
+    pub(crate) fn integer(&self, name: &str) -> Result<Option<i64>, Problem> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        integer_of(value)
+            .map(Some)
+            .ok_or_else(|| wrong(name, "an integer", value))
+    }
+
+    /// A text.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>, Problem> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(wrong(name, "a string", other)),
+        }
+    }
+
+    /// A text that must be there.
+    pub(crate) fn required_text(&self, name: &str) -> Result<&'a str, Problem> {
+        self.text(name)?.ok_or_else(|| missing(name))
+    }
+
+    /// An object; an empty list stands for an empty one, as PHP and Lua write it.
+    pub(crate) fn object(&self, name: &str) -> Result<Option<&'a Map<String, Value>>, Problem> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Object(object)) => Ok(Some(object)),
+            Some(Value::Array(list)) if list.is_empty() => Ok(None),
+            Some(Value::String(text)) if text.is_empty() => Ok(None),
+            Some(other) => Err(wrong(name, "an object", other)),
+        }
+    }
+
+    /// Words: a list of texts, or one text with commas.
+    pub(crate) fn words(&self, name: &str) -> Result<Option<Vec<String>>, Problem> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match value {
+            Value::String(text) => {
+                let words = text
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|word| !word.is_empty());
+                Ok(Some(words.map(str::to_owned).collect()))
+            }
+            Value::Array(list) => {
+                let texts = list.iter().map(Value::as_str);
+                let words: Option<Vec<String>> =
+                    texts.map(|text| text.map(str::to_owned)).collect();
+                words
+                    .map(Some)
+                    .ok_or_else(|| wrong(name, "a list of strings", value))
+            }
+            other => Err(wrong(name, "a list of strings", other)),
+        }
+    }
+}
+
+/// A whole number, or a text that holds one.
+pub(crate) fn integer_of(value: &Value) -> Option<i64> {
+    match value {
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Number(number) => number.as_i64().or_else(|| {
+            let float = number.as_f64()?;
+            // JavaScript writes 1.0 for 1.
+            (float.fract() == 0.0 && float.abs() < 9e15).then_some(float as i64)
+        }),
+        _ => None,
+    }
+}
+
+fn missing(name: &str) -> Problem {
+    Problem::BadRequest(format!("[{{key_missing,{name}}}]"))
+}
+
+fn wrong(name: &str, expected: &str, found: &Value) -> Problem {
+    Problem::BadRequest(format!("{name} must be {expected}, not {found}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(value: &Value) -> Fields<'_> {
+        Fields(value.as_object().unwrap())
+    }
+
+    #[test]
+    fn booleans_numbers_and_words_are_taken_as_text_too() {
+        let body = json!({"a": "true", "b": false, "n": "12", "f": 3.0, "w": "x, y", "v": ["z"]});
+        let fields = fields(&body);
+        assert!(fields.flag("a", false).unwrap());
+        assert!(!fields.flag("b", true).unwrap());
+        assert!(fields.flag("absent", true).unwrap());
+        assert_eq!(fields.integer("n").unwrap(), Some(12));
+        assert_eq!(fields.integer("f").unwrap(), Some(3));
+        assert_eq!(fields.words("w").unwrap().unwrap(), ["x", "y"]);
+        assert_eq!(fields.words("v").unwrap().unwrap(), ["z"]);
+    }
+
+    #[test]
+    fn wrong_types_and_missing_fields_are_named() {
+        let body = json!({"a": 1, "n": "many", "o": "x", "nothing": null});
+        let fields = fields(&body);
+        let text = |problem: Problem| problem.body()["reason"].as_str().unwrap().to_owned();
+        assert!(text(fields.flag("a", false).unwrap_err()).contains("a must be a boolean"));
+        assert!(text(fields.integer("n").unwrap_err()).contains("n must be an integer"));
+        assert!(text(fields.object("o").unwrap_err()).contains("o must be an object"));
+        assert_eq!(
+            text(fields.required_text("nothing").unwrap_err()),
+            "[{key_missing,nothing}]"
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! The HTTP API and the metrics endpoint: RabbitMQ's management API over the broker.
+//!
+//! Endpoints are plain functions from a request to an answer, listed in one table; they run on
+//! threads of their own, so that they may wait for locks and for the disk. Nothing here is on the
+//! way of a message.
+
+mod admin;
+mod amqp;
+mod app;
+mod audit;
+mod binding;
+mod call;
+mod caller;
+mod change;
+mod channel;
+mod connection;
+mod consumer;
+mod definitions;
+mod durable;
+mod endpoint;
+mod exchange;
+mod field;
+mod health;
+mod history;
+mod limit;
+mod list;
+mod message;
+mod metrics;
+mod node;
+mod overview;
+mod parameter;
+mod peek;
+mod permission;
+mod policy;
+mod problem;
+mod queue;
+mod reply;
+mod rights;
+mod routes;
+mod sampler;
+mod server;
+mod user;
+mod vhost;
+
+pub use app::{App, Host, Listener, Settings, Vitals};
+pub use caller::Access;
+pub use definitions::import_definitions;
+pub use endpoint::{Endpoint, Verb};
+pub use metrics::metrics_router;
+pub use routes::ENDPOINTS;
+pub use server::{listen, router, sample};

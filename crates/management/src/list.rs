@@ -1,0 +1,357 @@
+//! Lists: filter by name, sort, cut into pages, choose columns.
+//!
+//! A page of a long list costs little: names and sort keys are looked at for every row, but JSON is
+//! made for the rows of the page alone.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use regex::{Regex, RegexBuilder};
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::call::Call;
+use crate::history::Window;
+use crate::problem::Problem;
+use crate::reply::{Answer, Reply};
+
+const PAGE_SIZE_DEFAULT: usize = 100;
+const PAGE_SIZE_MAX: usize = 500;
+const PATTERN_CHARS_MAX: usize = 1024;
+/// Compiled size of a pattern, bytes: a short pattern can stand for a huge program.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
+/// One row of a list, not yet written out.
+pub(crate) trait Row: Send + Sync + 'static {
+    /// What the `name` filter looks at.
+    fn name(&self) -> &str;
+
+    /// The order without `sort`.
+    fn order(&self, other: &Self) -> Ordering;
+
+    /// The whole row.
+    fn json(&self, app: &App, window: &Window) -> Map<String, Value>;
+
+    /// What `sort` compares, if it is cheaper than making the whole row.
+    fn key(&self, app: &App, field: &str) -> Option<Key> {
+        let _ = (app, field);
+        None
+    }
+}
+
+/// What rows are sorted by. A missing value counts as 0, and numbers come before texts.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Key {
+    Number(f64),
+    Text(String),
+}
+
+impl Key {
+    fn of(value: Option<&Value>) -> Self {
+        match value {
+            Some(Value::Number(number)) => Self::Number(number.as_f64().unwrap_or(0.0)),
+            Some(Value::Bool(flag)) => Self::Number(f64::from(u8::from(*flag))),
+            Some(Value::String(text)) => Self::Text(text.clone()),
+            Some(Value::Null) | None => Self::Number(0.0),
+            Some(other) => Self::Text(other.to_string()),
+        }
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Number(a), Self::Number(b)) => a.total_cmp(b),
+            (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (Self::Number(_), Self::Text(_)) => Ordering::Less,
+            (Self::Text(_), Self::Number(_)) => Ordering::Greater,
+        }
+    }
+}
+
+/// Answers with these rows as the request's parameters ask.
+pub(crate) fn list<R: Row>(call: &Call, rows: Vec<R>) -> Answer {
+    let window = Window::of(call)?;
+    let columns = Columns::of(call);
+    let page = Page::of(call)?;
+    let total = rows.len();
+    let app = Arc::clone(&call.app);
+    let Some(page) = page else {
+        let rows = sorted(call, &window, rows, total);
+        let items = rows
+            .into_iter()
+            .map(move |row| Value::Object(columns.apply(row.json(&app, &window))));
+        return Ok(Reply::List(Box::new(items)));
+    };
+    let rows = page.filter.matching(rows);
+    let filtered = rows.len();
+    let end = page.number.saturating_mul(page.size).min(filtered);
+    let start = (page.number - 1).saturating_mul(page.size);
+    if start >= filtered && page.number > 1 {
+        let count = filtered.div_ceil(page.size);
+        return Err(Problem::BadRequestAs(
+            "page_out_of_range",
+            format!(
+                "page: {} page size: {} page count: {count}",
+                page.number, page.size
+            ),
+        ));
+    }
+    let rows = sorted(call, &window, rows, end);
+    let items: Vec<Value> = rows
+        .get(start..end)
+        .unwrap_or_default()
+        .iter()
+        .map(|row| Value::Object(columns.apply(row.json(&app, &window))))
+        .collect();
+    Ok(Reply::Json(json!({
+        "total_count": total,
+        "item_count": items.len(),
+        "filtered_count": filtered,
+        "page": page.number,
+        "page_size": page.size,
+        "page_count": filtered.div_ceil(page.size),
+        "items": items,
+    })))
+}
+
+/// Sorts so much of the rows that the first `end` of them are in their places.
+fn sorted<R: Row>(call: &Call, window: &Window, rows: Vec<R>, end: usize) -> Vec<R> {
+    let reverse = call.flag("sort_reverse");
+    let field = call.parameter("sort").filter(|field| !field.is_empty());
+    let Some(field) = field else {
+        let mut rows = rows;
+        sort_front(&mut rows, end, reverse, R::order);
+        return rows;
+    };
+    let path: Vec<&str> = field.split('.').collect();
+    let key = |row: &R| {
+        let cheap = row.key(&call.app, field);
+        cheap.unwrap_or_else(|| Key::of(at(&row.json(&call.app, window), &path)))
+    };
+    let mut keyed: Vec<(Key, R)> = rows.into_iter().map(|row| (key(&row), row)).collect();
+    let order = |a: &(Key, R), b: &(Key, R)| a.0.order(&b.0).then_with(|| a.1.order(&b.1));
+    sort_front(&mut keyed, end, reverse, order);
+    keyed.into_iter().map(|(_, row)| row).collect()
+}
+
+fn sort_front<T>(items: &mut [T], end: usize, reverse: bool, order: impl Fn(&T, &T) -> Ordering) {
+    let order = |a: &T, b: &T| if reverse { order(b, a) } else { order(a, b) };
+    if end < items.len() && end > 0 {
+        items.select_nth_unstable_by(end - 1, order);
+    }
+    if let Some(front) = items.get_mut(..end) {
+        front.sort_unstable_by(order);
+    }
+}
+
+/// A value inside an object, by the keys that lead to it.
+fn at<'a>(object: &'a Map<String, Value>, path: &[&str]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    rest.iter()
+        .try_fold(object.get(*first)?, |value, key| value.get(key))
+}
+
+/// Which page of which rows.
+struct Page {
+    number: usize,
+    size: usize,
+    filter: Filter,
+}
+
+impl Page {
+    fn of(call: &Call) -> Result<Option<Self>, Problem> {
+        let invalid = |text: String| Problem::BadRequestAs("invalid_pagination_parameters", text);
+        let Some(number) = call.parameter("page") else {
+            return Ok(None);
+        };
+        let number = number
+            .parse()
+            .ok()
+            .filter(|page| *page >= 1)
+            .ok_or_else(|| invalid(format!("page must be a positive integer, not {number}")))?;
+        let size = match call.parameter("page_size") {
+            None | Some("") => PAGE_SIZE_DEFAULT,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|size| (1..=PAGE_SIZE_MAX).contains(size))
+                .ok_or_else(|| {
+                    invalid(format!(
+                        "page_size must be from 1 to {PAGE_SIZE_MAX}, not {text}"
+                    ))
+                })?,
+        };
+        let filter = Filter::of(call)?;
+        Ok(Some(Self {
+            number,
+            size,
+            filter,
+        }))
+    }
+}
+
+/// Which names are wanted.
+enum Filter {
+    All,
+    Part(String),
+    Pattern(Regex),
+}
+
+impl Filter {
+    fn of(call: &Call) -> Result<Self, Problem> {
+        let name = call.parameter("name").unwrap_or_default();
+        if name.is_empty() {
+            return Ok(Self::All);
+        }
+        if name.chars().count() > PATTERN_CHARS_MAX {
+            return Err(Problem::bad(format!(
+                "name filter is longer than {PATTERN_CHARS_MAX} characters"
+            )));
+        }
+        if !call.flag("use_regex") {
+            return Ok(Self::Part(name.to_lowercase()));
+        }
+        RegexBuilder::new(name)
+            .case_insensitive(true)
+            .size_limit(PATTERN_BYTES_MAX)
+            .build()
+            .map(Self::Pattern)
+            .map_err(|error| Problem::bad(format!("invalid name pattern: {error}")))
+    }
+
+    fn matching<R: Row>(&self, mut rows: Vec<R>) -> Vec<R> {
+        match self {
+            Self::All => {}
+            Self::Part(part) => rows.retain(|row| contains(row.name(), part)),
+            Self::Pattern(pattern) => rows.retain(|row| pattern.is_match(row.name())),
+        }
+        rows
+    }
+}
+
+/// Whether a name holds a part in any case; `part` is in lower case.
+fn contains(name: &str, part: &str) -> bool {
+    if name.is_ascii() {
+        let (name, part) = (name.as_bytes(), part.as_bytes());
+        return name
+            .windows(part.len())
+            .any(|window| window.eq_ignore_ascii_case(part));
+    }
+    name.to_lowercase().contains(part)
+}
+
+/// Which parts of a row are wanted.
+pub(crate) struct Columns(Vec<Vec<String>>);
+
+impl Columns {
+    pub(crate) fn of(call: &Call) -> Self {
+        let names = call.parameter("columns").unwrap_or_default();
+        let names = names.split(',').filter(|name| !name.is_empty());
+        Self(
+            names
+                .map(|name| name.split('.').map(str::to_owned).collect())
+                .collect(),
+        )
+    }
+
+    /// The wanted parts of an object; all of it when nothing was asked for.
+    pub(crate) fn apply(&self, object: Map<String, Value>) -> Map<String, Value> {
+        if self.0.is_empty() {
+            return object;
+        }
+        let mut chosen = Map::new();
+        for path in &self.0 {
+            copy(&object, &mut chosen, path);
+        }
+        chosen
+    }
+
+    /// The same for a single object.
+    pub(crate) fn reply(call: &Call, object: Map<String, Value>) -> Reply {
+        Reply::Json(Value::Object(Self::of(call).apply(object)))
+    }
+}
+
+fn copy(from: &Map<String, Value>, to: &mut Map<String, Value>, path: &[String]) {
+    let Some((first, rest)) = path.split_first() else {
+        return;
+    };
+    let Some(value) = from.get(first) else {
+        return;
+    };
+    match (rest.is_empty(), value) {
+        (true, value) => {
+            to.insert(first.clone(), value.clone());
+        }
+        (false, Value::Object(inner)) => {
+            let slot = to.entry(first.clone()).or_insert_with(|| json!({}));
+            if let Value::Object(slot) = slot {
+                copy(inner, slot, rest);
+            }
+        }
+        (false, Value::Array(list)) => {
+            let pick = |item: &Value| {
+                let mut chosen = Map::new();
+                if let Value::Object(inner) = item {
+                    copy(inner, &mut chosen, rest);
+                }
+                Value::Object(chosen)
+            };
+            to.insert(first.clone(), list.iter().map(pick).collect());
+        }
+        (false, _) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_front_is_sorted_and_the_rest_is_left() {
+        let mut numbers: Vec<u32> = (0..1000).map(|n| (n * 7919) % 1000).collect();
+        sort_front(&mut numbers, 10, false, Ord::cmp);
+        assert_eq!(numbers[..10], (0..10).collect::<Vec<_>>());
+        sort_front(&mut numbers, 3, true, Ord::cmp);
+        assert_eq!(numbers[..3], [999, 998, 997]);
+        sort_front(&mut numbers, 0, true, Ord::cmp);
+        sort_front(&mut numbers, 1000, false, Ord::cmp);
+        assert!(numbers.is_sorted());
+    }
+
+    #[test]
+    fn names_are_found_in_any_case() {
+        for (name, part, found) in [
+            ("Orders", "order", true),
+            ("orders", "", true),
+            ("o", "orders", false),
+            ("ÄRGER", "ärg", true),
+        ] {
+            assert_eq!(
+                part.is_empty() || contains(name, part),
+                found,
+                "{name} {part}"
+            );
+        }
+    }
+
+    #[test]
+    fn columns_reach_into_objects() {
+        let object = json!({"a": {"b": 1, "c": 2}, "d": 3, "l": [{"x": 1, "y": 2}]});
+        let columns =
+            ["a.b", "d", "none", "l.x"].map(|c| c.split('.').map(str::to_owned).collect());
+        let chosen = Columns(columns.into()).apply(object.as_object().unwrap().clone());
+        assert_eq!(
+            Value::Object(chosen),
+            json!({"a": {"b": 1}, "d": 3, "l": [{"x": 1}]})
+        );
+    }
+
+    #[test]
+    fn missing_keys_sort_as_zero() {
+        assert_eq!(Key::of(None).order(&Key::Number(0.0)), Ordering::Equal);
+        assert_eq!(
+            Key::Number(9.0).order(&Key::Text(String::new())),
+            Ordering::Less
+        );
+    }
+}

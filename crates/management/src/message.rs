@@ -1,0 +1,331 @@
+//! Messages over HTTP: RabbitMQ's publish and get, and our own ingress with back pressure.
+
+use axum::http::StatusCode;
+use leveret_broker::{Direct, Fetch, Published, Vhost, Work};
+use leveret_codec::split_route;
+use serde_json::{Map, Value, json};
+
+use crate::amqp::{json_to_header, payload_from_json, payload_to_json, properties_to_json, text};
+use crate::call::Call;
+use crate::durable;
+use crate::field::Fields;
+use crate::problem::Problem;
+use crate::queue;
+use crate::reply::{Answer, Reply};
+use crate::rights::{Right, require, require_key};
+
+/// Messages that one request fetches or publishes.
+const COUNT_MAX: i64 = 10_000;
+/// Bytes of bodies that one request fetches; it gives fewer messages then.
+const FETCH_BYTES_MAX: usize = 64 << 20;
+/// Seconds after which a publisher that was refused tries again.
+const RETRY_AFTER_S: u32 = 1;
+
+/// A message as a request describes it.
+struct Described {
+    key: String,
+    header: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Described {
+    /// Reads a message. RabbitMQ's endpoint insists on all fields, ours does not.
+    fn of(fields: &Fields<'_>, strict: bool) -> Result<Self, Problem> {
+        if strict {
+            for name in ["routing_key", "payload", "payload_encoding", "properties"] {
+                fields.require(name)?;
+            }
+        }
+        let encoding = fields.text("payload_encoding")?.unwrap_or("string");
+        let body = match fields.get("payload") {
+            Some(Value::String(payload)) => payload_from_json(payload, encoding)?,
+            Some(other) if !strict => other.to_string().into_bytes(),
+            Some(_) => return Err(Problem::bad("payload must be a string")),
+            None => Vec::new(),
+        };
+        let empty = Map::new();
+        let properties = fields.object("properties")?.unwrap_or(&empty);
+        Ok(Self {
+            key: fields.text("routing_key")?.unwrap_or_default().to_owned(),
+            header: json_to_header(properties, body.len())?,
+            body,
+        })
+    }
+}
+
+/// Publishes one message; what it leaves to do is in `work`.
+fn publish_one(
+    call: &Call,
+    vhost: &Vhost,
+    message: &Described,
+    work: &mut Work,
+) -> Result<Published, Problem> {
+    let exchange = call.exchange_segment("exchange");
+    if message.key.len() > 255 {
+        return Err(Problem::bad("routing key is longer than 255 bytes"));
+    }
+    require_key(
+        call,
+        vhost,
+        Right::Write,
+        (exchange, message.key.as_bytes()),
+    )?;
+    let direct = Direct {
+        exchange,
+        key: message.key.as_bytes(),
+        header: &message.header,
+        body: &message.body,
+    };
+    let published = call
+        .app
+        .broker
+        .publish(vhost, &call.caller.name, &direct, work);
+    published.map_err(|refusal| Problem::refused(refusal, &vhost.name))
+}
+
+/// The virtual host and a permission to publish to the path's exchange.
+fn publisher(call: &Call) -> Result<std::sync::Arc<Vhost>, Problem> {
+    let vhost = call.vhost()?;
+    let exchange = call.exchange_segment("exchange");
+    if vhost.directory.read().router.exchange(exchange).is_none() {
+        return Err(Problem::NotFound);
+    }
+    require(call, &vhost.name, Right::Write, ("exchange", exchange))?;
+    Ok(vhost)
+}
+
+/// `POST /api/exchanges/{vhost}/{exchange}/publish`.
+pub(crate) fn publish(call: &Call) -> Answer {
+    let vhost = publisher(call)?;
+    let body = call.object()?;
+    let message = Described::of(&Fields(&body), true)?;
+    let mut work = Work::default();
+    let published = publish_one(call, &vhost, &message, &mut work)?;
+    durable::finish(&call.app.broker, &mut work)?;
+    match published {
+        Published::Unroutable => Ok(Reply::Json(json!({"routed": false}))),
+        Published::Routed(_) => Ok(Reply::Json(json!({"routed": true}))),
+        Published::Refused => Err(Problem::bad("rejected")),
+    }
+}
+
+/// `POST /api/queues/{vhost}/{queue}/get`.
+pub(crate) fn get(call: &Call) -> Answer {
+    let (vhost, cell) = queue::find(call)?;
+    require(call, &vhost.name, Right::Read, ("queue", &cell.name))?;
+    queue::not_exclusive(&vhost, &cell)?;
+    let body = call.object()?;
+    let fields = Fields(&body);
+    let count = fields.integer("count")?.unwrap_or(1).clamp(0, COUNT_MAX);
+    let fetch = fetch_of(&fields)?;
+    let base64 = match fields.text("encoding")?.unwrap_or("auto") {
+        "auto" => false,
+        "base64" => true,
+        other => return Err(Problem::bad(format!("Unsupported encoding: {other}"))),
+    };
+    let truncate = fields
+        .integer("truncate")?
+        .and_then(|bytes| usize::try_from(bytes).ok());
+    let mut work = Work::default();
+    let limits = (usize::try_from(count).unwrap_or(0), FETCH_BYTES_MAX);
+    let taken = call.app.broker.fetch(&cell, limits, fetch, &mut work);
+    let taken = taken.ok_or(Problem::NotFound)?;
+    durable::finish(&call.app.broker, &mut work)?;
+    let messages = taken.iter().map(|(message, left)| {
+        let (exchange, key) = split_route(&message.route).unwrap_or_default();
+        let payload = message.body();
+        let shown = payload
+            .get(..truncate.unwrap_or(usize::MAX))
+            .unwrap_or(payload);
+        let (shown, encoding) = payload_to_json(shown, base64);
+        json!({
+            "payload_bytes": payload.len(),
+            "redelivered": message.deliveries > 0,
+            "exchange": text(exchange),
+            "routing_key": text(key),
+            "message_count": left,
+            "properties": properties_to_json(&message.header),
+            "payload": shown,
+            "payload_encoding": encoding,
+        })
+    });
+    Ok(Reply::Json(messages.collect()))
+}
+
+/// What becomes of the messages: in the words of today's RabbitMQ, or of older ones.
+fn fetch_of(fields: &Fields<'_>) -> Result<Fetch, Problem> {
+    if let Some(mode) = fields.text("ackmode")? {
+        return match mode {
+            "ack_requeue_true" | "reject_requeue_true" => Ok(Fetch::Requeue),
+            "ack_requeue_false" | "reject_requeue_false" => Ok(Fetch::Settle),
+            other => Err(Problem::bad(format!("Unknown ackmode: {other}"))),
+        };
+    }
+    match fields.get("requeue") {
+        None => Err(Problem::bad("[{key_missing,ackmode}]")),
+        Some(_) if fields.flag("requeue", true)? => Ok(Fetch::Requeue),
+        Some(_) => Ok(Fetch::Settle),
+    }
+}
+
+/// `POST /api/x/publish/{vhost}/{exchange}`: answers only when the messages are confirmed.
+///
+/// A body of JSON is one message, or a list of them; any other body is one message as it is, with
+/// its routing key in the query.
+pub(crate) fn ingress(call: &Call) -> Answer {
+    let vhost = publisher(call)?;
+    if let Some(reason) = call.app.blocked() {
+        return Err(busy(reason));
+    }
+    if !is_json(call) {
+        let header = raw_header(call)?;
+        let key = call.parameter("routing_key").unwrap_or_default().to_owned();
+        let message = Described {
+            key,
+            header,
+            body: call.body.to_vec(),
+        };
+        return one(call, &vhost, &message);
+    }
+    match call.value()? {
+        Value::Array(list) => batch(call, &vhost, &list),
+        Value::Object(object) => {
+            too_large(call, &object)?;
+            one(call, &vhost, &Described::of(&Fields(&object), false)?)
+        }
+        _ => Err(Problem::BadRequestAs(
+            "not_json",
+            "body must be an object or a list".to_owned(),
+        )),
+    }
+}
+
+fn is_json(call: &Call) -> bool {
+    call.header("content-type")
+        .is_some_and(|kind| kind.starts_with("application/json"))
+}
+
+/// A message's size is bounded as on a channel; the request's own bound is another one.
+fn too_large(call: &Call, object: &Map<String, Value>) -> Result<(), Problem> {
+    let max = call.app.broker.config.max_message_bytes;
+    let bytes = object
+        .get("payload")
+        .and_then(Value::as_str)
+        .map_or(0, str::len) as u64;
+    // Base64 writes three bytes as four.
+    let base64 = object.get("payload_encoding").and_then(Value::as_str) == Some("base64");
+    let bytes = if base64 { bytes / 4 * 3 } else { bytes };
+    if bytes > max {
+        return Err(Problem::TooLarge(
+            usize::try_from(max).unwrap_or(usize::MAX),
+        ));
+    }
+    Ok(())
+}
+
+/// Properties of a message that is sent as it is.
+fn raw_header(call: &Call) -> Result<Vec<u8>, Problem> {
+    let max = call.app.broker.config.max_message_bytes;
+    if call.body.len() as u64 > max {
+        return Err(Problem::TooLarge(
+            usize::try_from(max).unwrap_or(usize::MAX),
+        ));
+    }
+    let mut properties = Map::new();
+    if let Some(kind) = call.header("content-type") {
+        properties.insert("content_type".to_owned(), kind.into());
+    }
+    let transient = call.parameter("delivery_mode") == Some("1");
+    properties.insert(
+        "delivery_mode".to_owned(),
+        if transient { 1 } else { 2 }.into(),
+    );
+    for name in [
+        "message_id",
+        "correlation_id",
+        "type",
+        "app_id",
+        "priority",
+        "expiration",
+    ] {
+        if let Some(value) = call.parameter(name) {
+            properties.insert(name.to_owned(), value.into());
+        }
+    }
+    json_to_header(&properties, call.body.len())
+}
+
+fn busy(reason: impl Into<String>) -> Problem {
+    Problem::Busy {
+        reason: reason.into(),
+        retry_after_s: RETRY_AFTER_S,
+    }
+}
+
+fn one(call: &Call, vhost: &Vhost, message: &Described) -> Answer {
+    let mut work = Work::default();
+    let published = publish_one(call, vhost, message, &mut work)?;
+    durable::finish(&call.app.broker, &mut work)?;
+    match published {
+        Published::Routed(queues) => Ok(Reply::Status(
+            StatusCode::ACCEPTED,
+            json!({"routed": true, "queues": queues}),
+        )),
+        Published::Unroutable => Ok(Reply::Status(
+            StatusCode::NOT_FOUND,
+            json!({"error": "unroutable", "reason": "the message leads to no queue"}),
+        )),
+        Published::Refused => Err(busy(FULL)),
+    }
+}
+
+/// Publishes a list in order; each message has its own result, and the request the worst of them.
+fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
+    if list.len() > COUNT_MAX as usize {
+        return Err(Problem::bad(format!("more than {COUNT_MAX} messages")));
+    }
+    let mut work = Work::default();
+    let mut results = Vec::with_capacity(list.len());
+    let (mut refused, mut failed) = (0_usize, 0_usize);
+    for entry in list {
+        let outcome = entry
+            .as_object()
+            .ok_or_else(|| Problem::bad("a message must be an object"))
+            .and_then(|object| {
+                too_large(call, object)?;
+                Described::of(&Fields(object), false)
+            })
+            .and_then(|message| publish_one(call, vhost, &message, &mut work));
+        results.push(match outcome {
+            Ok(Published::Routed(queues)) => json!({"status": 202, "queues": queues}),
+            Ok(Published::Unroutable) => {
+                failed += 1;
+                json!({"status": 404, "error": "unroutable"})
+            }
+            Ok(Published::Refused) => {
+                refused += 1;
+                json!({"status": 503, "error": "busy", "reason": FULL})
+            }
+            Err(problem) => {
+                failed += 1;
+                let mut body = problem.body();
+                body["status"] = problem.status_code().into();
+                body
+            }
+        });
+    }
+    durable::finish(&call.app.broker, &mut work)?;
+    let accepted = list.len() - refused - failed;
+    let body = json!({"accepted": accepted, "results": results});
+    if refused > 0 {
+        return Ok(Reply::RetryAfter(RETRY_AFTER_S, body));
+    }
+    let status = if failed > 0 {
+        StatusCode::MULTI_STATUS
+    } else {
+        StatusCode::ACCEPTED
+    };
+    Ok(Reply::Status(status, body))
+}
+
+const FULL: &str = "a queue, or the broker, is full";

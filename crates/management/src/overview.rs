@@ -1,0 +1,160 @@
+//! The broker as a whole.
+
+use leveret_router::ExchangeKind;
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::call::Call;
+use crate::history::Window;
+use crate::list::Columns;
+use crate::reply::{Answer, Reply};
+
+/// The RabbitMQ version whose behaviour Leveret follows; tools gate features on it.
+pub(crate) const RABBITMQ_VERSION: &str = "4.2.0";
+/// RabbitMQ's tools insist on a version of the runtime RabbitMQ has and Leveret has not.
+pub(crate) const NO_ERLANG: &str = "none";
+/// Leveret's own version.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// `GET /api/overview`.
+pub(crate) fn show(call: &Call) -> Answer {
+    let app = &call.app;
+    let window = Window::of(call)?;
+    let now_ms = app.now_ms();
+    let vhosts = call.vhosts()?;
+    let (mut ready, mut unacked, mut consumers) = (0, 0, 0);
+    let (mut queues, mut exchanges) = (0, 0);
+    for vhost in &vhosts {
+        let held = vhost.holdings.get();
+        ready += held.ready;
+        unacked += held.unacked;
+        consumers += held.consumers;
+        let directory = vhost.directory.read();
+        queues += directory.queues().len();
+        exchanges += directory.router.exchange_count();
+    }
+    let peers = crate::connection::visible(call)?;
+    let channels: usize = peers.iter().map(|peer| peer.channel_count()).sum();
+    let mut overview = product(app);
+    let stats = app
+        .sampler
+        .message_stats(&app.broker, window.message_rates, now_ms);
+    let churn = app.sampler.churn(&app.broker, window.data_rates, now_ms);
+    let totals = app
+        .sampler
+        .queue_totals((ready, unacked), window.lengths, now_ms);
+    overview.insert("message_stats".to_owned(), stats.into());
+    overview.insert("churn_rates".to_owned(), churn);
+    overview.insert("queue_totals".to_owned(), totals.into());
+    let objects = json!({
+        "connections": peers.len(),
+        "channels": channels,
+        "exchanges": exchanges,
+        "queues": queues,
+        "consumers": consumers,
+    });
+    overview.insert("object_totals".to_owned(), objects);
+    if call.caller.is_monitor() {
+        overview.insert("listeners".to_owned(), listeners(app));
+        overview.insert("contexts".to_owned(), contexts(app));
+    } else {
+        overview.insert("listeners".to_owned(), json!([]));
+        overview.insert("contexts".to_owned(), json!([]));
+    }
+    Ok(Columns::reply(call, overview))
+}
+
+/// What Leveret is, and whom it stands in for.
+fn product(app: &App) -> Map<String, Value> {
+    let kinds = ["direct", "fanout", "headers", "topic"];
+    let kinds: Vec<Value> = kinds
+        .into_iter()
+        .filter(|kind| ExchangeKind::from_name(kind).is_some())
+        .map(|kind| {
+            let description = format!("AMQP {kind} exchange, as per the AMQP specification");
+            json!({"name": kind, "description": description, "enabled": true})
+        })
+        .collect();
+    let product = json!({
+        "management_version": RABBITMQ_VERSION,
+        "rabbitmq_version": RABBITMQ_VERSION,
+        "erlang_version": NO_ERLANG,
+        "erlang_full_version": NO_ERLANG,
+        "crypto_lib_version": NO_ERLANG,
+        "product_name": "Leveret",
+        "product_version": VERSION,
+        "cluster_name": app.cluster_name(),
+        "cluster_tags": {},
+        "node": app.node(),
+        "node_tags": {},
+        "rates_mode": "basic",
+        "sample_retention_policies": {"global": [600, 3600], "basic": [600], "detailed": [600]},
+        "exchange_types": kinds,
+        "statistics_db_event_queue": 0,
+        "disable_stats": false,
+        "enable_queue_totals": false,
+        "is_op_policy_updating_enabled": true,
+        "default_queue_type": "classic",
+        "release_series_support_status": "supported",
+    });
+    match product {
+        Value::Object(product) => product,
+        _ => Map::new(),
+    }
+}
+
+fn listeners(app: &App) -> Value {
+    let listeners = app.host.listeners().into_iter().map(|listener| {
+        json!({
+            "node": app.node(),
+            "protocol": listener.protocol,
+            "ip_address": listener.address.ip().to_string(),
+            "port": listener.address.port(),
+            "socket_opts": {},
+        })
+    });
+    listeners.collect()
+}
+
+fn contexts(app: &App) -> Value {
+    let http = app
+        .host
+        .listeners()
+        .into_iter()
+        .filter(|l| l.protocol.starts_with("http"));
+    let contexts = http.map(|listener| {
+        let description = if listener.protocol == "http" {
+            "RabbitMQ Management"
+        } else {
+            "Prometheus exporter"
+        };
+        json!({
+            "node": app.node(),
+            "description": description,
+            "path": "/",
+            "ip": listener.address.ip().to_string(),
+            "port": listener.address.port().to_string(),
+            "ssl_opts": [],
+        })
+    });
+    contexts.collect()
+}
+
+/// `GET /api/whoami`.
+pub(crate) fn whoami(call: &Call) -> Answer {
+    Ok(Reply::Json(json!({
+        "name": call.caller.name,
+        "tags": call.caller.tags,
+        "is_internal_user": true,
+    })))
+}
+
+/// `GET /api/version`.
+pub(crate) fn version(_: &Call) -> Answer {
+    Ok(Reply::Json(RABBITMQ_VERSION.into()))
+}
+
+/// `GET /api/extensions`: pages that plug-ins add to the user interface.
+pub(crate) fn extensions(_: &Call) -> Answer {
+    Ok(Reply::Json(json!([])))
+}

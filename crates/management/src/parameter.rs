@@ -1,0 +1,177 @@
+//! Runtime parameters, global parameters, and the name of the cluster, which is one of them.
+
+use std::cmp::Ordering;
+
+use leveret_broker::Parameter;
+use serde_json::{Map, Value, json};
+
+use crate::admin::{administer, is_new, put as put_with};
+use crate::app::App;
+use crate::call::Call;
+use crate::field::Fields;
+use crate::history::Window;
+use crate::list::{Columns, Row, list};
+use crate::problem::Problem;
+use crate::reply::{Answer, Reply};
+
+/// The global parameter that names the cluster.
+pub(crate) const CLUSTER_NAME: &str = "cluster_name";
+/// The one that tells clusters of the same name apart.
+pub(crate) const CLUSTER_ID: &str = "internal_cluster_id";
+
+struct ParameterRow {
+    order: (String, String, String),
+    row: Map<String, Value>,
+}
+
+impl ParameterRow {
+    fn new(parameter: &Parameter) -> Self {
+        Self {
+            order: (
+                parameter.vhost.clone(),
+                parameter.component.clone(),
+                parameter.name.clone(),
+            ),
+            row: shown(parameter),
+        }
+    }
+}
+
+impl Row for ParameterRow {
+    fn name(&self) -> &str {
+        &self.order.2
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        self.order.cmp(&other.order)
+    }
+
+    fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
+        self.row.clone()
+    }
+}
+
+/// A parameter as lists and definitions have it.
+pub(crate) fn shown(parameter: &Parameter) -> Map<String, Value> {
+    match serde_json::to_value(parameter) {
+        Ok(Value::Object(object)) => object,
+        _ => Map::new(),
+    }
+}
+
+/// `GET /api/parameters`, `…/{component}` and `…/{component}/{vhost}`.
+pub(crate) fn index(call: &Call) -> Answer {
+    let component = call.segment("component");
+    let mut rows = Vec::new();
+    for vhost in call.vhosts()? {
+        let rules = vhost.rules.read();
+        let wanted =
+            |parameter: &&Parameter| component.is_empty() || component == parameter.component;
+        rows.extend(
+            rules
+                .parameters
+                .list()
+                .filter(wanted)
+                .map(ParameterRow::new),
+        );
+    }
+    list(call, rows)
+}
+
+/// `GET /api/parameters/{component}/{vhost}/{name}`.
+pub(crate) fn show(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    let rules = vhost.rules.read();
+    let found = rules
+        .parameters
+        .get(call.segment("component"), call.segment("name"));
+    Ok(Columns::reply(call, shown(found.ok_or(Problem::NotFound)?)))
+}
+
+/// `PUT /api/parameters/{component}/{vhost}/{name}`.
+pub(crate) fn put(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    let body = call.object()?;
+    let parameter = Parameter {
+        vhost: vhost.name.to_string(),
+        component: call.segment("component").to_owned(),
+        name: call.segment("name").to_owned(),
+        value: Fields(&body).require("value")?.clone(),
+    };
+    let put = put_with(&call.app, |admin| admin.put_parameter(parameter))?;
+    Ok(Reply::put(is_new(put)))
+}
+
+/// `DELETE /api/parameters/{component}/{vhost}/{name}`.
+pub(crate) fn delete(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    let (component, name) = (call.segment("component"), call.segment("name"));
+    administer(&call.app, |admin| {
+        admin.delete_parameter(&vhost.name, component, name)
+    })?;
+    Ok(Reply::NoContent)
+}
+
+/// Global parameters, with those that every broker has.
+pub(crate) fn globals(app: &App) -> Vec<(String, Value)> {
+    let mut globals = app.broker.global_parameters();
+    let standing = [
+        (CLUSTER_NAME, app.cluster_name()),
+        (CLUSTER_ID, app.cluster_id()),
+    ];
+    for (name, value) in standing {
+        if !globals.iter().any(|(known, _)| known == name) {
+            globals.push((name.to_owned(), value.into()));
+        }
+    }
+    globals.sort_by(|a, b| a.0.cmp(&b.0));
+    globals
+}
+
+/// `GET /api/global-parameters`.
+pub(crate) fn index_global(call: &Call) -> Answer {
+    let all = globals(&call.app).into_iter();
+    let rows = all.map(|(name, value)| json!({"name": name, "value": value}));
+    Ok(Reply::Json(rows.collect()))
+}
+
+/// `GET /api/global-parameters/{name}`.
+pub(crate) fn show_global(call: &Call) -> Answer {
+    let name = call.segment("name");
+    let found = globals(&call.app)
+        .into_iter()
+        .find(|(known, _)| known == name);
+    let (name, value) = found.ok_or(Problem::NotFound)?;
+    Ok(Reply::Json(json!({"name": name, "value": value})))
+}
+
+/// `PUT /api/global-parameters/{name}`.
+pub(crate) fn put_global(call: &Call) -> Answer {
+    let body = call.object()?;
+    let value = Fields(&body).require("value")?.clone();
+    let name = call.segment("name");
+    let put = put_with(&call.app, |admin| admin.put_global_parameter(name, value))?;
+    Ok(Reply::put(is_new(put)))
+}
+
+/// `DELETE /api/global-parameters/{name}`.
+pub(crate) fn delete_global(call: &Call) -> Answer {
+    let name = call.segment("name");
+    administer(&call.app, |admin| admin.delete_global_parameter(name))?;
+    Ok(Reply::NoContent)
+}
+
+/// `GET /api/cluster-name`.
+pub(crate) fn show_cluster_name(call: &Call) -> Answer {
+    Ok(Reply::Json(json!({"name": call.app.cluster_name()})))
+}
+
+/// `PUT /api/cluster-name`.
+pub(crate) fn put_cluster_name(call: &Call) -> Answer {
+    let body = call.object()?;
+    let name = Fields(&body).required_text("name")?.to_owned();
+    administer(&call.app, |admin| {
+        admin.put_global_parameter(CLUSTER_NAME, name.into())
+    })?;
+    Ok(Reply::NoContent)
+}

@@ -1,0 +1,138 @@
+//! Why a request is not answered as asked, in the status and words of RabbitMQ's API.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use leveret_broker::Refusal;
+use leveret_session::Fault;
+use serde_json::{Value, json};
+
+/// What is wrong with a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Problem {
+    /// The request names no user: the client should ask for one.
+    NoCredentials,
+    /// The credentials are wrong.
+    BadCredentials,
+    /// The user may not do this.
+    NotAuthorised(String),
+    /// What the path names does not exist.
+    NotFound,
+    /// The path exists, but not with this method.
+    MethodNotAllowed,
+    /// The request is wrong; the text says how.
+    BadRequest(String),
+    /// The same, under another error word than `bad_request`.
+    BadRequestAs(&'static str, String),
+    /// A precondition does not hold: 412.
+    Precondition(String),
+    /// The body is larger than this endpoint takes.
+    TooLarge(usize),
+    /// Try again later.
+    Busy {
+        /// Why.
+        reason: String,
+        /// Seconds to wait.
+        retry_after_s: u32,
+    },
+    /// The broker failed.
+    Internal(String),
+}
+
+impl Problem {
+    /// A wrong request.
+    pub(crate) fn bad(reason: impl Into<String>) -> Self {
+        Self::BadRequest(reason.into())
+    }
+
+    /// The broker refused; RabbitMQ's API shows `CODE NAME - text` as the reason.
+    pub(crate) fn refused(refusal: Refusal, vhost: &str) -> Self {
+        match refusal {
+            Refusal::Denied(text) => Self::NotAuthorised(format!("ACCESS_REFUSED - {text}")),
+            Refusal::NoExchange(_) | Refusal::NoQueue(_) => Self::NotFound,
+            refusal => Self::BadRequest(reason_of(&refusal.fault(1, vhost, (0, 0)))),
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NoCredentials | Self::BadCredentials | Self::NotAuthorised(_) => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BadRequest(_) | Self::BadRequestAs(..) => StatusCode::BAD_REQUEST,
+            Self::Precondition(_) => StatusCode::PRECONDITION_FAILED,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The body.
+    pub(crate) fn body(&self) -> Value {
+        let (error, reason) = match self {
+            Self::NoCredentials | Self::BadCredentials => {
+                ("not_authorized", "Not_Authorized".to_owned())
+            }
+            Self::NotAuthorised(reason) => ("not_authorised", reason.clone()),
+            Self::NotFound => ("Object Not Found", "Not Found".to_owned()),
+            Self::MethodNotAllowed => ("Method Not Allowed", "Method Not Allowed".to_owned()),
+            Self::BadRequest(reason) => ("bad_request", reason.clone()),
+            Self::BadRequestAs(error, reason) => (*error, reason.clone()),
+            Self::Precondition(reason) => ("precondition_failed", reason.clone()),
+            Self::TooLarge(max) => (
+                "payload_too_large",
+                format!("request body is larger than {max} bytes"),
+            ),
+            Self::Busy { reason, .. } => ("busy", reason.clone()),
+            Self::Internal(reason) => ("internal_error", reason.clone()),
+        };
+        json!({"error": error, "reason": reason})
+    }
+
+    /// One word for the audit log.
+    pub(crate) fn status_code(&self) -> u16 {
+        self.status().as_u16()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = json_response(self.status(), &self.body());
+        let headers = response.headers_mut();
+        match self {
+            Self::NoCredentials => {
+                headers.insert(
+                    header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static(CHALLENGE),
+                );
+            }
+            Self::Busy { retry_after_s, .. } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// The text an AMQP client would be told.
+fn reason_of(fault: &Fault) -> String {
+    match fault {
+        Fault::Channel { code, text, .. } => format!("{} {} - {text}", code.code(), code.name()),
+        Fault::Connection { code, text, .. } => {
+            format!("{} {} - {text}", code.code(), code.name())
+        }
+        Fault::Authentication { text } => text.clone(),
+    }
+}
+
+/// A response with a JSON body.
+pub(crate) fn json_response(status: StatusCode, body: &Value) -> Response {
+    let bytes = serde_json::to_vec(body).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, JSON)], bytes).into_response()
+}
+
+/// The content type of every answer with a body.
+pub(crate) const JSON: &str = "application/json";
+const CHALLENGE: &str = "Basic realm=\"RabbitMQ Management\"";

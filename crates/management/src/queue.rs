@@ -1,0 +1,311 @@
+//! Queues as the API shows them.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use leveret_broker::{Broker, ConnectionId, Object, Peer, QueueCell, QueueSpec, Refusal, Vhost};
+use serde_json::{Map, Value, json};
+
+use crate::amqp::table_to_json;
+use crate::app::App;
+use crate::call::Call;
+use crate::consumer;
+use crate::history::Window;
+use crate::list::{Columns, Key, Row, list};
+use crate::problem::Problem;
+use crate::reply::{Answer, Reply};
+use crate::sampler::{MESSAGES, Values, counter_values, details_of, length_details};
+
+/// Which of [`MESSAGES`] a queue counts.
+const COUNTED: [usize; 9] = [0, 4, 5, 6, 7, 8, 9, 10, 11];
+
+/// A queue in a list.
+pub(crate) struct QueueRow {
+    vhost: Arc<Vhost>,
+    cell: Arc<QueueCell>,
+    /// Only what costs nothing to know.
+    plain: bool,
+}
+
+/// What a queue holds at one moment.
+struct Held {
+    ready: u64,
+    unacked: u64,
+    ready_bytes: u64,
+    unacked_bytes: u64,
+    consumers: u64,
+    resident_bytes: u64,
+    has_credit: bool,
+    exclusive_tag: Option<Value>,
+    active_tag: Option<Value>,
+    counters: Values,
+}
+
+impl Held {
+    fn of(cell: &QueueCell) -> Self {
+        let state = cell.lock();
+        let queue = &state.queue;
+        let single = cell.spec.arguments.get(b"x-single-active-consumer");
+        let single = single.and_then(leveret_codec::Value::as_bool) == Some(true);
+        let tag = |wanted: bool, exclusive: bool| {
+            let mut consumers = queue.consumers();
+            let found = consumers.find(|(_, consumer, active)| {
+                wanted
+                    && if exclusive {
+                        consumer.asked.exclusive
+                    } else {
+                        *active
+                    }
+            });
+            found.map(|(_, consumer, _)| crate::amqp::text(&consumer.handle.tag))
+        };
+        Self {
+            ready: queue.ready(),
+            unacked: queue.unacked(),
+            ready_bytes: queue.ready_bytes(),
+            unacked_bytes: queue.unacked_bytes(),
+            consumers: queue.consumer_count() as u64,
+            resident_bytes: (queue.resident_bytes() + size_of::<QueueCell>()) as u64,
+            has_credit: queue.has_credit(),
+            exclusive_tag: tag(queue.has_exclusive_consumer(), true),
+            active_tag: tag(single, false),
+            counters: counter_values(queue.counters(), queue.ready(), queue.unacked()),
+        }
+    }
+
+    fn write(&self, row: &mut Map<String, Value>) {
+        let numbers = [
+            ("messages", self.ready + self.unacked),
+            ("messages_ready", self.ready),
+            ("messages_unacknowledged", self.unacked),
+            ("messages_ram", self.ready + self.unacked),
+            ("messages_ready_ram", self.ready),
+            ("messages_unacknowledged_ram", self.unacked),
+            ("message_bytes", self.ready_bytes + self.unacked_bytes),
+            ("message_bytes_ready", self.ready_bytes),
+            ("message_bytes_unacknowledged", self.unacked_bytes),
+            ("message_bytes_ram", self.ready_bytes + self.unacked_bytes),
+            ("consumers", self.consumers),
+            ("memory", self.resident_bytes),
+        ];
+        for (name, number) in numbers {
+            row.insert(name.to_owned(), number.into());
+        }
+        let capacity = if self.consumers == 0 {
+            0.0
+        } else {
+            f64::from(u8::from(self.has_credit || self.ready == 0))
+        };
+        row.insert("consumer_capacity".to_owned(), capacity.into());
+        row.insert("consumer_utilisation".to_owned(), capacity.into());
+        let tags = [
+            ("exclusive_consumer_tag", &self.exclusive_tag),
+            ("single_active_consumer_tag", &self.active_tag),
+        ];
+        for (name, tag) in tags {
+            if let Some(tag) = tag {
+                row.insert(name.to_owned(), tag.clone());
+            }
+        }
+    }
+}
+
+impl QueueRow {
+    pub(crate) fn new(vhost: &Arc<Vhost>, cell: &Arc<QueueCell>) -> Self {
+        Self {
+            vhost: Arc::clone(vhost),
+            cell: Arc::clone(cell),
+            plain: false,
+        }
+    }
+
+    /// What the queue was declared with, and what governs it.
+    fn definition(&self, app: &App) -> Map<String, Value> {
+        let mut row = Map::new();
+        let spec = &self.cell.spec;
+        row.insert("name".to_owned(), Value::from(&*self.cell.name));
+        row.insert("vhost".to_owned(), Value::from(&*self.vhost.name));
+        row.insert("type".to_owned(), kind(spec).into());
+        row.insert("durable".to_owned(), spec.durable.into());
+        row.insert("auto_delete".to_owned(), spec.auto_delete.into());
+        row.insert("exclusive".to_owned(), spec.owner.is_some().into());
+        row.insert("arguments".to_owned(), table_to_json(&spec.arguments));
+        row.insert("node".to_owned(), app.node().into());
+        row.insert("state".to_owned(), "running".into());
+        self.effective(&mut row);
+        if let Some(owner) = spec.owner
+            && let Some(peer) = peer(&app.broker, owner)
+        {
+            row.insert("owner_pid_details".to_owned(), owner_of(&peer));
+        }
+        row
+    }
+}
+
+impl QueueRow {
+    /// The policies that apply.
+    fn effective(&self, row: &mut Map<String, Value>) {
+        let rules = self.vhost.rules.read();
+        if rules.policies.is_empty() {
+            row.insert("effective_policy_definition".to_owned(), json!({}));
+            return;
+        }
+        let quorum = kind(&self.cell.spec) == "quorum";
+        let effective = rules
+            .policies
+            .effective(Object::Queue(&self.cell.name, quorum));
+        drop(rules);
+        for (name, policy) in [
+            ("policy", effective.policy),
+            ("operator_policy", effective.operator_policy),
+        ] {
+            if let Some(policy) = policy {
+                row.insert(name.to_owned(), policy.into());
+            }
+        }
+        row.insert(
+            "effective_policy_definition".to_owned(),
+            effective.definition.into(),
+        );
+    }
+}
+
+impl Row for QueueRow {
+    fn name(&self) -> &str {
+        &self.cell.name
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        (&self.vhost.name, &self.cell.name).cmp(&(&other.vhost.name, &other.cell.name))
+    }
+
+    fn key(&self, _: &App, field: &str) -> Option<Key> {
+        let text = |text: &str| Some(Key::Text(text.to_owned()));
+        match field {
+            "name" => return text(&self.cell.name),
+            "vhost" => return text(&self.vhost.name),
+            "type" => return text(kind(&self.cell.spec)),
+            "state" => return text("running"),
+            "durable" => return Some(Key::Number(f64::from(u8::from(self.cell.spec.durable)))),
+            _ => {}
+        }
+        let state = self.cell.lock();
+        let queue = &state.queue;
+        let number = match field {
+            "messages" => queue.ready() + queue.unacked(),
+            "messages_ready" => queue.ready(),
+            "messages_unacknowledged" => queue.unacked(),
+            "message_bytes" => queue.ready_bytes() + queue.unacked_bytes(),
+            "message_bytes_ready" => queue.ready_bytes(),
+            "consumers" => queue.consumer_count() as u64,
+            "memory" => queue.resident_bytes() as u64,
+            _ => return None,
+        };
+        Some(Key::Number(number as f64))
+    }
+
+    fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
+        let mut row = self.definition(app);
+        let held = Held::of(&self.cell);
+        held.write(&mut row);
+        if self.plain {
+            return row;
+        }
+        let now_ms = app.now_ms();
+        app.sampler.with_queue(&self.cell, |ring| {
+            for (name, details) in length_details(ring, window.lengths, now_ms) {
+                row.insert(name.to_owned(), details);
+            }
+            if held
+                .counters
+                .iter()
+                .take(MESSAGES.len())
+                .all(|count| *count == 0)
+            {
+                return;
+            }
+            let mut stats = Map::new();
+            for field in COUNTED {
+                let name = MESSAGES[field];
+                let details = details_of(ring, field, window.message_rates, now_ms);
+                stats.insert(name.to_owned(), held.counters[field].into());
+                stats.insert(format!("{name}_details"), details);
+            }
+            row.insert("message_stats".to_owned(), stats.into());
+        });
+        row
+    }
+}
+
+/// The type a queue was declared with.
+pub(crate) fn kind(spec: &QueueSpec) -> &str {
+    let kind = spec.arguments.get(b"x-queue-type");
+    let kind = kind.and_then(leveret_codec::Value::as_str_bytes);
+    kind.and_then(|kind| std::str::from_utf8(kind).ok())
+        .unwrap_or("classic")
+}
+
+fn owner_of(peer: &Peer) -> Value {
+    let (host, port) = crate::connection::client_address(&peer.name);
+    json!({"name": peer.name, "peer_host": host, "peer_port": port})
+}
+
+/// An open connection by its number.
+pub(crate) fn peer(broker: &Broker, id: ConnectionId) -> Option<Arc<Peer>> {
+    broker.peers().into_iter().find(|peer| peer.id == id)
+}
+
+/// `GET /api/queues` and `/api/queues/{vhost}`.
+pub(crate) fn index(call: &Call) -> Answer {
+    let plain = call.flag("disable_stats");
+    let mut rows = Vec::new();
+    for vhost in call.vhosts()? {
+        let directory = vhost.directory.read();
+        let queues = directory.queues();
+        rows.reserve(queues.len());
+        rows.extend(queues.map(|cell| QueueRow {
+            plain,
+            ..QueueRow::new(&vhost, cell)
+        }));
+    }
+    list(call, rows)
+}
+
+/// The queue that the path names.
+pub(crate) fn find(call: &Call) -> Result<(Arc<Vhost>, Arc<QueueCell>), Problem> {
+    let vhost = call.vhost()?;
+    let cell = vhost
+        .queue(call.segment("queue"))
+        .ok_or(Problem::NotFound)?;
+    Ok((vhost, cell))
+}
+
+/// An exclusive queue serves its own connection only.
+pub(crate) fn not_exclusive(vhost: &Vhost, cell: &QueueCell) -> Result<(), Problem> {
+    if cell.spec.owner.is_none() {
+        return Ok(());
+    }
+    let refusal = Refusal::Locked(cell.name.to_string());
+    Err(Problem::refused(refusal, &vhost.name))
+}
+
+/// `GET /api/queues/{vhost}/{queue}`.
+pub(crate) fn show(call: &Call) -> Answer {
+    let (vhost, cell) = find(call)?;
+    let window = Window::of(call)?;
+    let mut row = QueueRow::new(&vhost, &cell).json(&call.app, &window);
+    let consumers = consumer::of_queue(&call.app, &vhost, &cell);
+    let consumers: Vec<_> = consumers
+        .iter()
+        .map(|consumer| Value::Object(consumer.json(&call.app, &window)))
+        .collect();
+    row.insert("consumer_details".to_owned(), consumers.into());
+    row.insert("deliveries".to_owned(), json!([]));
+    row.insert("incoming".to_owned(), json!([]));
+    Ok(Columns::reply(call, row))
+}
+
+/// Lists without any row, for what Leveret does not have, such as streams.
+pub(crate) fn none(_: &Call) -> Answer {
+    Ok(Reply::Json(json!([])))
+}

@@ -1,0 +1,291 @@
+//! Serves the API over HTTP/1.1: bounds on connections, headers, bodies and requests at a time.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{RawPathParams, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tower_service::Service as _;
+use tracing::{debug, warn};
+
+use crate::app::App;
+use crate::audit;
+use crate::call::Call;
+use crate::caller::{Access, Caller};
+use crate::endpoint::{Endpoint, Verb};
+use crate::problem::Problem;
+use crate::routes::ENDPOINTS;
+
+/// A client that does not send its header for so long is cut off.
+const HEADER_TIME: Duration = Duration::from_secs(30);
+/// The same for a body.
+const BODY_TIME: Duration = Duration::from_secs(60);
+/// Bytes of a request's line and header fields.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// What a request needs of the server.
+struct Shared {
+    app: Arc<App>,
+    /// One permit for each request that may be worked on.
+    requests: Semaphore,
+}
+
+/// The endpoints of one path.
+#[derive(Clone)]
+struct AtPath {
+    shared: Arc<Shared>,
+    endpoints: Arc<[Endpoint]>,
+}
+
+/// The API as a service.
+pub fn router(app: &Arc<App>) -> Router {
+    let requests = Semaphore::new(app.settings.requests_max);
+    let shared = Arc::new(Shared {
+        app: Arc::clone(app),
+        requests,
+    });
+    let mut paths: BTreeMap<&str, Vec<Endpoint>> = BTreeMap::new();
+    for endpoint in ENDPOINTS {
+        paths.entry(endpoint.path).or_default().push(*endpoint);
+    }
+    let mut router = Router::new();
+    for (path, endpoints) in paths {
+        let state = AtPath {
+            shared: Arc::clone(&shared),
+            endpoints: endpoints.into(),
+        };
+        router = router.route(path, any(serve).with_state(state));
+    }
+    let fallback = AtPath {
+        shared,
+        endpoints: Arc::new([]),
+    };
+    router.fallback(any(serve).with_state(fallback))
+}
+
+/// Serves connections of a listener until it is aborted.
+pub async fn listen(listener: TcpListener, router: Router, connections_max: usize) {
+    let connections = Arc::new(Semaphore::new(connections_max));
+    loop {
+        let permit = Arc::clone(&connections).acquire_owned().await;
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = converse(stream, from, router).await {
+                        debug!(%from, %error, "HTTP connection lost");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept an HTTP connection");
+                sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Takes samples of all counters until it is aborted.
+pub async fn sample(app: Arc<App>) {
+    let mut ticks = interval(Duration::from_millis(app.settings.sample_interval_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let app = Arc::clone(&app);
+        let sampled = blocking(move || app.sampler.sample(&app.broker, app.now_ms())).await;
+        if sampled.is_err() {
+            warn!("a sample could not be taken");
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, from: SocketAddr, router: Router) -> hyper::Result<()> {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%from, %error, "cannot set TCP_NODELAY");
+    }
+    let service = service_fn(move |request| router.clone().call(prepared(request, from)));
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}
+
+/// A request with its client's address, and with a path that ends in no slash.
+fn prepared(mut request: hyper::Request<Incoming>, from: SocketAddr) -> hyper::Request<Incoming> {
+    let path = request.uri().path();
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.len() < path.len() && !trimmed.is_empty() {
+        let query = request.uri().query();
+        let place = query.map_or_else(|| trimmed.to_owned(), |query| format!("{trimmed}?{query}"));
+        if let Ok(uri) = place.parse::<Uri>() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request.extensions_mut().insert(from);
+    request
+}
+
+async fn serve(State(at): State<AtPath>, parameters: RawPathParams, request: Request) -> Response {
+    let head = request.method() == Method::HEAD;
+    let mut response = answer(&at, &parameters, request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(
+        header::VARY,
+        HeaderValue::from_static("accept, accept-encoding, origin"),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if head {
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+async fn answer(at: &AtPath, parameters: &RawPathParams, request: Request) -> Response {
+    if request.method() == Method::OPTIONS {
+        return options(&at.endpoints);
+    }
+    let Ok(permit) = at.shared.requests.acquire().await else {
+        return Problem::Internal("stopped".to_owned()).into_response();
+    };
+    let response = match permitted(at, parameters, request).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    };
+    drop(permit);
+    response
+}
+
+fn options(endpoints: &[Endpoint]) -> Response {
+    let mut allowed = vec!["OPTIONS"];
+    if endpoints.iter().any(|endpoint| endpoint.verb == Verb::Get) {
+        allowed.push("HEAD");
+    }
+    allowed.extend(endpoints.iter().map(|endpoint| endpoint.verb.name()));
+    (StatusCode::OK, [(header::ALLOW, allowed.join(", "))]).into_response()
+}
+
+/// Checks the caller before anything else, then reads the body and runs the endpoint.
+async fn permitted(
+    at: &AtPath,
+    parameters: &RawPathParams,
+    request: Request,
+) -> Result<Response, Problem> {
+    let app = Arc::clone(&at.shared.app);
+    let from = request.extensions().get().copied().unwrap_or(UNKNOWN);
+    let (parts, body) = request.into_parts();
+    let segments = segments(parameters);
+    let verb = Verb::of(&parts.method);
+    let found = at
+        .endpoints
+        .iter()
+        .find(|endpoint| Some(endpoint.verb) == verb)
+        .copied();
+    let headers = parts.headers.clone();
+    let vhost = vhost_of(&segments);
+    let known_path = !at.endpoints.is_empty();
+    let caller = blocking({
+        let app = Arc::clone(&app);
+        move || {
+            let caller = Caller::of(&app, &headers, from)?;
+            let access = found.map_or(Access::Management, |endpoint| endpoint.access);
+            caller.check(&app, access, vhost.as_deref())?;
+            Ok(caller)
+        }
+    })
+    .await??;
+    let endpoint = match found {
+        Some(endpoint) => endpoint,
+        None if known_path => return Err(Problem::MethodNotAllowed),
+        None => return Err(Problem::NotFound),
+    };
+    let body = read_body(&app, &parts.headers, body).await?;
+    let query = parts.uri.query().unwrap_or_default();
+    let query = form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .collect();
+    let call = Call {
+        app,
+        caller,
+        segments,
+        query,
+        headers: parts.headers,
+        body,
+        from,
+    };
+    let (to, answer) = oneshot::channel();
+    tokio::task::spawn_blocking(move || run(&endpoint, &call, to));
+    answer
+        .await
+        .map_err(|_| Problem::Internal("the endpoint gave no answer".to_owned()))
+}
+
+/// Runs an endpoint and notes what it changed.
+fn run(endpoint: &Endpoint, call: &Call, to: oneshot::Sender<Response>) {
+    let answer = (endpoint.run)(call);
+    audit::note(endpoint, call, &answer);
+    match answer {
+        Ok(reply) => reply.send(to),
+        Err(problem) => {
+            // A client that has gone away needs no answer.
+            let _ = to.send(problem.into_response());
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Problem::Internal(error.to_string()))
+}
+
+fn segments(parameters: &RawPathParams) -> Vec<(String, String)> {
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    parameters.iter().map(owned).collect()
+}
+
+fn vhost_of(segments: &[(String, String)]) -> Option<String> {
+    let found = segments.iter().find(|(name, _)| name == "vhost");
+    found.map(|(_, name)| name.clone())
+}
+
+async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let max = app.settings.body_bytes_max;
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|bytes| bytes > max) {
+        return Err(Problem::TooLarge(max));
+    }
+    match timeout(BODY_TIME, axum::body::to_bytes(body, max)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) if announced.is_none() => Err(Problem::TooLarge(max)),
+        Ok(Err(error)) => Err(Problem::bad(format!("cannot read the body: {error}"))),
+        Err(_) => Err(Problem::bad("the body did not come in time")),
+    }
+}
+
+/// Stands for a client whose address is not known: it is not the broker's own machine.
+const UNKNOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

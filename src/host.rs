@@ -1,0 +1,79 @@
+//! What the HTTP API learns of the process, and the listeners of both.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use leveret_management::{Host, Listener, Vitals};
+use parking_lot::Mutex;
+
+use crate::clock::now_ms;
+use crate::config::Config;
+use crate::process::{
+    disk_free_bytes, memory_limit, open_descriptors, raise_descriptor_limit, resident_bytes,
+};
+
+/// The process around the broker.
+pub(crate) struct Process {
+    memory_total: u64,
+    disk: PathBuf,
+    disk_alarm_at: u64,
+    descriptors_max: u64,
+    listeners: Mutex<Vec<Listener>>,
+}
+
+impl Process {
+    pub(crate) fn new(config: &Config) -> Self {
+        let memory_total = memory_limit().map_or(0, |limit| limit.bytes);
+        Self {
+            memory_total,
+            disk: config.data_dir.clone(),
+            disk_alarm_at: config.limits.disk_free_min,
+            descriptors_max: raise_descriptor_limit().map_or(0, |limit| limit.in_force),
+            listeners: Mutex::default(),
+        }
+    }
+
+    /// Notes where clients connect.
+    pub(crate) fn listens(&self, protocol: &'static str, addresses: &[SocketAddr]) {
+        let listener = |address: &SocketAddr| Listener {
+            protocol,
+            address: *address,
+        };
+        self.listeners.lock().extend(addresses.iter().map(listener));
+    }
+}
+
+impl Host for Process {
+    fn now_ms(&self) -> u64 {
+        now_ms()
+    }
+
+    fn node_name(&self) -> String {
+        let system = rustix::system::uname();
+        let machine = system.nodename().to_string_lossy().into_owned();
+        let machine = machine.split('.').next().unwrap_or_default();
+        format!("rabbit@{machine}")
+    }
+
+    fn vitals(&self) -> Vitals {
+        let here = PathBuf::from(".");
+        let disk_free = disk_free_bytes(&self.disk).or_else(|_| disk_free_bytes(&here));
+        let processors = std::thread::available_parallelism();
+        let tasks = tokio::runtime::Handle::try_current()
+            .map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+        Vitals {
+            memory_used: resident_bytes().unwrap_or(0),
+            memory_total: self.memory_total,
+            disk_free: disk_free.unwrap_or(0),
+            disk_alarm_at: self.disk_alarm_at,
+            descriptors_used: open_descriptors().unwrap_or(0),
+            descriptors_max: self.descriptors_max,
+            processors: processors.map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
+            tasks: tasks as u64,
+        }
+    }
+
+    fn listeners(&self) -> Vec<Listener> {
+        self.listeners.lock().clone()
+    }
+}
