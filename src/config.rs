@@ -207,6 +207,18 @@ pub struct Runtime {
 pub struct Storage {
     /// When a confirmed message is on disk.
     pub sync: SyncMode,
+    /// What to do at start about confirmed messages that cannot be read.
+    pub on_corruption: Corruption,
+}
+
+/// What to do about confirmed messages that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Corruption {
+    /// Start without them and say which they are.
+    Salvage,
+    /// Do not start.
+    Refuse,
 }
 
 /// When a confirmed message is on disk.
@@ -363,6 +375,7 @@ impl Default for Storage {
     fn default() -> Self {
         Self {
             sync: SyncMode::Group,
+            on_corruption: Corruption::Salvage,
         }
     }
 }

@@ -121,6 +121,9 @@ async fn read(
         if turn.pause {
             sleep(PAUSE).await;
         }
+        while turn.persistent && link.broker.is_store_behind() {
+            sleep(PAUSE).await;
+        }
         while connection.is_congested() {
             sleep(CONGESTION_CHECK).await;
             if connection.peer().is_dead() {

@@ -5,6 +5,7 @@ pub mod config;
 mod connection;
 pub mod disk;
 mod host;
+mod journal;
 mod link;
 pub mod logging;
 pub mod process;

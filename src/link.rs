@@ -24,7 +24,7 @@ thread_local! {
 /// A connection's socket, written to by its own writer and by whoever made the connection dirty.
 pub(crate) struct Link {
     pub(crate) stream: TcpStream,
-    broker: Arc<Broker>,
+    pub(crate) broker: Arc<Broker>,
     outlet: OnceLock<SharedOutlet>,
     wake: Notify,
     interrupt: Notify,

@@ -10,7 +10,7 @@ use leveret_broker::{
     Access, AlarmState, Broker, BrokerConfig, Identity, Measured, QueueDefaults, Ticker,
 };
 use leveret_management::App;
-use leveret_store::InstantStore;
+use leveret_store::Journal;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -20,6 +20,7 @@ use crate::clock::now_ms;
 use crate::config::{self, Config};
 use crate::connection::{Patience, serve};
 use crate::host::Process;
+use crate::journal::{self, Refusal};
 use crate::process::{
     StopSignals, disk_free_bytes, memory_limit, raise_descriptor_limit, resident_bytes,
 };
@@ -35,19 +36,29 @@ const DRAIN_CHECK: Duration = Duration::from_millis(10);
 /// Runs the broker until it is told to stop.
 ///
 /// # Errors
-/// When no listener can be opened.
+/// When the data folder cannot be used or no listener can be opened.
 pub fn run(config: &Config) -> io::Result<()> {
+    let folder = config.data_dir.display();
+    let unusable = |error: Refusal| io::Error::other(format!("data folder {folder}: {error}"));
+    let opened = journal::open(config).map_err(unusable)?;
+    let broker = Arc::new(broker(config, Arc::clone(&opened.journal)));
+    let journal = opened.restore(&broker, &config.default).map_err(unusable)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if config.runtime.worker_threads > 0 {
         builder.worker_threads(config.runtime.worker_threads as usize);
     }
-    builder
+    let served = builder
         .enable_all()
         .build()?
-        .block_on(serve_until_stopped(config))
+        .block_on(serve_until_stopped(config, &broker));
+    journal.stop();
+    if served.is_ok() {
+        info!("stopped");
+    }
+    served
 }
 
-async fn serve_until_stopped(config: &Config) -> io::Result<()> {
+async fn serve_until_stopped(config: &Config, broker: &Arc<Broker>) -> io::Result<()> {
     let mut signals = StopSignals::new()?;
     match raise_descriptor_limit() {
         Ok(limit) => info!(limit = limit.in_force, "file descriptors"),
@@ -56,26 +67,21 @@ async fn serve_until_stopped(config: &Config) -> io::Result<()> {
     if let Some(limit) = memory_limit() {
         info!(bytes = limit.bytes, set_by = ?limit.set_by, "memory limit");
     }
-    warn!(
-        "messages, queues and exchanges are kept in memory only: durable means until the broker \
-         stops"
-    );
-    let broker = Arc::new(broker(config)?);
     let listeners = listen_on(&config.amqp.listen).await?;
     let addresses = addresses_of(&listeners);
     let process = Arc::new(Process::new(config));
     process.listens("amqp", &addresses);
-    let http = serve_http(config, &broker, &process).await?;
+    let http = serve_http(config, broker, &process).await?;
     let patience = Patience {
         handshake: Duration::from_millis(config.amqp.handshake_timeout_ms),
         login_failure_delay: Duration::from_millis(config.amqp.login_failure_delay_ms),
     };
     let accepting: Vec<_> = listeners
         .into_iter()
-        .map(|listener| tokio::spawn(accept(Arc::clone(&broker), listener, patience)))
+        .map(|listener| tokio::spawn(accept(Arc::clone(broker), listener, patience)))
         .chain(http)
         .collect();
-    tokio::spawn(tick(Arc::clone(&broker), config.data_dir.clone()));
+    tokio::spawn(tick(Arc::clone(broker), config.data_dir.clone()));
     info!(?addresses, "Server startup complete");
 
     let signal = signals.next().await;
@@ -95,11 +101,10 @@ async fn serve_until_stopped(config: &Config) -> io::Result<()> {
         }
         signal = signals.next() => warn!(signal, "second signal: not waiting for connections"),
     }
-    info!("stopped");
     Ok(())
 }
 
-fn broker(config: &Config) -> io::Result<Broker> {
+fn broker(config: &Config, journal: Arc<Journal>) -> Broker {
     let limits = &config.limits;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     let settings = BrokerConfig {
@@ -132,11 +137,7 @@ fn broker(config: &Config) -> io::Result<Broker> {
         ..BrokerConfig::default()
     };
     let access = Access::new(config.amqp.loopback_users.clone());
-    let broker = Broker::new(settings, access, Arc::new(InstantStore));
-    let first = &config.default;
-    let started = broker.first_start(&first.user, first.password.expose(), &first.vhost);
-    started.map_err(|refused| io::Error::new(io::ErrorKind::InvalidInput, refused))?;
-    Ok(broker)
+    Broker::new(settings, access, journal)
 }
 
 /// Names that the server makes up differ from one start to the next.

@@ -1,5 +1,6 @@
 //! The real binary over real sockets: peers that break the rules, and an orderly stop.
 
+#[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
 use std::thread::sleep;

@@ -227,4 +227,8 @@ const KEYS: &[(&str, Kind)] = &[
         },
     ),
     ("storage.sync", Kind::Choice(&["group", "os"])),
+    (
+        "storage.on_corruption",
+        Kind::Choice(&["salvage", "refuse"]),
+    ),
 ];

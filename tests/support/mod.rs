@@ -2,8 +2,10 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,33 @@ pub(crate) fn leveret() -> Command {
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+    _folder: Option<Folder>,
+}
+
+/// A data folder of its own, removed when dropped.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "data-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Relaxed)
+        );
+        Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Server {
@@ -37,27 +66,55 @@ impl Server {
 
     /// With settings, each as `section.key=value`.
     pub(crate) fn start_with(settings: &[&str]) -> Self {
+        let folder = Folder::new();
+        let mut server = Self::start_in(&folder, settings);
+        server._folder = Some(folder);
+        server
+    }
+
+    /// With a data folder that outlives it.
+    pub(crate) fn start_in(folder: &Folder, settings: &[&str]) -> Self {
         let mut child = leveret()
             .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .args(["--set", r#"amqp.listen=["127.0.0.1:0"]"#])
             .args(["--set", "management.listen=[]"])
             .args(["--set", "management.metrics_listen=[]"])
-            .args(["--log-format", "json"])
+            .args(["--log-format", "json", "--data-dir"])
+            .arg(folder.path())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the broker starts");
-        let log = BufReader::new(child.stderr.take().expect("its log is a pipe"));
+        let pipe = BufReader::new(child.stderr.take().expect("its log is a pipe"));
         let (found, address) = mpsc::channel();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&log);
         // Reads to the end, so that the broker never waits for room in the pipe.
         thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
+            for line in pipe.lines().map_while(Result::ok) {
                 if let Some(address) = listening_on(&line) {
                     let _ = found.send(address);
                 }
+                lines.lock().unwrap().push(line);
             }
         });
         let address = address.recv_timeout(PATIENCE).expect("the broker listens");
-        Self { child, address }
+        Self {
+            child,
+            address,
+            log,
+            _folder: None,
+        }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
     }
 
     pub(crate) fn connect(&self) -> Client {

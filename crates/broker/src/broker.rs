@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use leveret_codec::{Table, Value};
 use leveret_session::{Fault, SessionConfig};
-use leveret_store::{LaneId, Store, Ticket};
+use leveret_store::{LaneId, Store, StoreRefusal, Ticket};
 use parking_lot::{Mutex, RwLock};
 
 use crate::access::{Access, Hashing};
@@ -22,6 +22,8 @@ use crate::vhost::Vhost;
 
 /// The RabbitMQ version whose behaviour Leveret follows; clients gate features on it.
 const RABBITMQ_VERSION: &str = "4.2.0";
+/// Bytes on their way to the disk, above which publishers of persistent messages wait.
+const STAGED_BYTES_MAX: usize = 8 << 20;
 const MECHANISMS: &str = "PLAIN AMQPLAIN";
 
 /// Numbers connections from 1; never reused.
@@ -334,6 +336,18 @@ impl Broker {
             self.warm.lock().append(&mut work.warm);
         }
         std::mem::take(&mut work.ticket)
+    }
+
+    /// Whether the store is so far behind that publishers of persistent messages wait for it.
+    #[must_use]
+    pub fn is_store_behind(&self) -> bool {
+        self.store.staged_bytes() > STAGED_BYTES_MAX
+    }
+
+    /// Whether persistent messages are refused for want of space on the disk.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        self.store.admission() == Err(StoreRefusal::DiskFull)
     }
 
     pub(crate) fn next_connection(&self) -> ConnectionId {

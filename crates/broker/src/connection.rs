@@ -27,6 +27,8 @@ pub struct Turn {
     pub unfinished: bool,
     /// A queue grows although its consumers have credit: read on a little later.
     pub pause: bool,
+    /// Persistent messages were published: read on when the store takes more.
+    pub persistent: bool,
     /// The login was refused: write the answer a little later.
     pub login_refused: bool,
     /// Hang up once everything is written.
@@ -195,6 +197,7 @@ impl Connection {
         turn.ended |= self.core.peer.dead.load(Ordering::Acquire);
         turn.pause = std::mem::take(&mut self.core.work.pause);
         self.core.work.copies = 0;
+        turn.persistent = std::mem::take(&mut self.core.work.persistent);
         turn.login_refused = std::mem::take(&mut self.core.login_refused);
         turn
     }

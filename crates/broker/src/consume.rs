@@ -307,7 +307,7 @@ impl Core {
         if cell.is_deleted() {
             return Err(Refusal::NoQueue(cell.name.to_string()));
         }
-        let mut first = false;
+        let (mut first, mut taken) = (false, None);
         let mut pump = Pump::new(cell, &mut self.work);
         let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
             let parcel = Parcel {
@@ -321,6 +321,7 @@ impl Core {
             let message_count = u32::try_from(left).unwrap_or(u32::MAX);
             let redelivered = delivery.record.deliveries > 0;
             let route = delivery.record.route;
+            taken = Some(delivery.unacked);
             first = outlet.lock().give(channel, &parcel, |out, delivery_tag| {
                 get_ok(
                     out,
@@ -334,6 +335,9 @@ impl Core {
                 );
             });
         });
+        if let Some(unacked) = taken.filter(|_| !no_ack) {
+            pump.note_delivered(&unacked);
+        }
         drop(state);
         if !found {
             if let Some(state) = self.channel(channel) {

@@ -35,6 +35,7 @@ mod publish;
 mod pump;
 mod queues;
 mod refusal;
+mod restore;
 mod routes;
 mod rules;
 mod settle;
@@ -63,5 +64,6 @@ pub use stats::{
     ChannelStats, Count, Event, Events, HoldingCounts, Holdings, MessageCounts, SIZE_BOUNDS,
     SizeCounts, Totals, Traffic,
 };
+pub use restore::Restored;
 pub use tick::Ticker;
 pub use vhost::{Directory, Vhost};

@@ -269,17 +269,23 @@ pub(crate) fn enqueue(
     refused
 }
 
+/// Whether a body is kept once, outside the chunks.
+pub(crate) const fn is_shared(body_len: usize, by_many: bool) -> bool {
+    body_len
+        >= if by_many {
+            SHARED_BY_MANY_BYTES_MIN
+        } else {
+            SHARED_BYTES_MIN
+        }
+}
+
 /// Bodies that are large, or go to several queues, are kept once. Most batches have none.
 fn shared_bodies(batch: &Publishes<'_>, queues: usize) -> Vec<Option<Arc<Blob>>> {
-    let min = if queues > 1 {
-        SHARED_BY_MANY_BYTES_MIN
-    } else {
-        SHARED_BYTES_MIN
-    };
-    if queues == 0 || batch.body_len_max < min {
+    let shared = |len: usize| is_shared(len, queues > 1);
+    if queues == 0 || !shared(batch.body_len_max) {
         return Vec::new();
     }
-    let share = |body: &[u8]| (body.len() >= min).then(|| Arc::new(Blob::new(body.to_vec())));
+    let share = |body: &[u8]| shared(body.len()).then(|| Arc::new(Blob::new(body.to_vec())));
     batch.iter().map(|publish| share(publish.body)).collect()
 }
 
@@ -350,15 +356,12 @@ impl Load<'_> {
             targets, journal, ..
         } = work;
         let mut lanes = Vec::with_capacity(1);
-        for of_one in targets.chunk_by(|a, b| a.0 == b.0) {
-            let Some(&(index, ..)) = of_one.first() else {
-                continue;
-            };
-            let Some(publish) = self.batch.iter().nth(index as usize) else {
-                continue;
-            };
+        let mut rest = targets.as_slice();
+        for (index, publish) in (0u32..).zip(self.batch.iter()) {
+            let of_one = rest.iter().take_while(|target| target.0 == index);
             lanes.clear();
-            lanes.extend(of_one.iter().map(|(_, lane, seq)| (*lane, *seq)));
+            lanes.extend(of_one.map(|(_, lane, seq)| (*lane, *seq)));
+            rest = rest.get(lanes.len()..).unwrap_or_default();
             let parts = MessageParts {
                 expiry_ms: None,
                 route: self.batch.route,
@@ -368,6 +371,7 @@ impl Load<'_> {
             journal.message(&lanes, &parts);
         }
         targets.clear();
+        work.persistent = true;
     }
 }
 

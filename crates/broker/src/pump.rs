@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use leveret_queue::{Consumer, ConsumerKey, Delivery, Gone, Offer, Sink};
+use leveret_queue::{Consumer, ConsumerKey, Delivery, Gone, Offer, Sink, Unacked};
 use leveret_session::{Delivered, Flush, Outlet, Parcel};
 use leveret_store::{LaneId, Scratch, Store, Ticket};
 use parking_lot::{ArcMutexGuard, RawMutex};
@@ -31,6 +31,8 @@ pub struct Work {
     pub(crate) ticket: Ticket,
     /// Queues whose memory the timer must look after.
     pub(crate) warm: Vec<Arc<QueueCell>>,
+    /// Messages were recorded: their publisher waits while the store is behind.
+    pub(crate) persistent: bool,
     /// A queue grows although its consumers have credit: its publisher should pause.
     pub(crate) pause: bool,
     /// Copies of messages put into queues.
@@ -147,6 +149,17 @@ impl<'a> Pump<'a> {
         }
     }
 
+    /// Writes that a message is out, so that it counts as redelivered after a crash.
+    #[inline]
+    pub(crate) fn note_delivered(&mut self, unacked: &Unacked) {
+        if let Some(lane) = self.lane
+            && unacked.persistent
+        {
+            let deliveries = unacked.deliveries.saturating_add(1);
+            self.work.journal.returned(lane, unacked.seq, deliveries);
+        }
+    }
+
     #[inline]
     fn outlet(&mut self, handle: &Handle) -> &mut Outlet<Arc<Handle>> {
         let same =
@@ -178,10 +191,14 @@ impl Sink<Arc<Handle>> for Pump<'_> {
         };
         let outlet = self.outlet(handle);
         match outlet.deliver(handle.channel, &parcel) {
-            Delivered::Sent { first: false } => Offer::Taken,
-            Delivered::Sent { first: true } => {
-                let flusher = outlet.flusher().cloned();
-                self.work.dirty.extend(flusher);
+            Delivered::Sent { first } => {
+                if first {
+                    let flusher = outlet.flusher().cloned();
+                    self.work.dirty.extend(flusher);
+                }
+                if !parcel.no_ack {
+                    self.note_delivered(&delivery.unacked);
+                }
                 Offer::Taken
             }
             Delivered::Full => {

@@ -140,10 +140,8 @@ fn give_back<'a>(
         let is = |verdict| part.first().is_some_and(|first| first.2 == verdict);
         if is(Verdict::Requeue) {
             for (_, unacked, _) in part {
-                let deliveries = state.queue.requeue(source.consumer, unacked);
-                if let (Some(lane), true) = (cell.lane, unacked.persistent) {
-                    work.journal.returned(lane, unacked.seq, deliveries);
-                }
+                // That it was delivered stands in the journal already.
+                state.queue.requeue(source.consumer, unacked);
             }
             continue;
         }

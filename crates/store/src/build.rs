@@ -37,6 +37,7 @@ impl Frame {
             elided: Vec::new(),
         };
         frame.merge_settled();
+        frame.drop_settled_counts();
         if frame.stage.bytes.is_empty() {
             frame.stage.bytes.resize(HEADER, 0);
         }
@@ -94,6 +95,27 @@ impl Frame {
                 last.to = last.to.max(next.to);
             }
             touches
+        });
+    }
+
+    /// Leaves out delivery counts of messages that this very frame settles: most deliveries are
+    /// acknowledged before the next frame.
+    fn drop_settled_counts(&mut self) {
+        let Stage {
+            settled, returned, ..
+        } = &mut self.stage;
+        let open = settled.partition_point(|range| !range.grouped);
+        let settled = settled.get(..open).unwrap_or(&[]);
+        if settled.is_empty() {
+            return;
+        }
+        returned.retain_mut(|range| {
+            let after = settled.partition_point(|s| (s.lane, s.from) <= (range.lane, range.from));
+            let covering = after.checked_sub(1).and_then(|at| settled.get(at));
+            if let Some(settled) = covering.filter(|settled| settled.lane == range.lane) {
+                range.from = range.from.max(settled.to);
+            }
+            range.from < range.to
         });
     }
 

@@ -165,8 +165,9 @@ impl Scratch {
         });
     }
 
-    /// Records that a message was requeued and how often it has been delivered, so that the count
-    /// (and with it the redelivered flag) survives a restart. The highest count wins.
+    /// Records that a message was delivered or requeued, and how often it has been delivered, so
+    /// that the count (and with it the redelivered flag) survives a restart. The highest count
+    /// wins.
     pub fn returned(&mut self, lane: LaneId, seq: u64, deliveries: u8) {
         if let Some(last) = self.returned.last_mut()
             && last.lane == lane

@@ -1,0 +1,284 @@
+//! The journal's files and threads: opened before anything is served, closed after everything.
+
+use std::fmt;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use leveret_broker::Broker;
+use leveret_store::{
+    Config as JournalConfig, Damage, Journal, LaneId, Messages, OnCorruption, OpenError,
+    PLAUSIBLE_SYNC_NANOS, RecoveredLane, Store, StoreFailure, SyncPolicy, Vfs, probe_sync,
+};
+use tracing::{error, info, warn};
+
+use crate::config::{Bootstrap, Config, Corruption, SyncMode};
+use crate::disk::{Disk, DiskRefusal};
+
+/// Exit code after a write or sync of the journal failed: nothing may be confirmed any more.
+const JOURNAL_FAILED: i32 = 3;
+/// How often the free space is looked at while the journal is idle, and while it is not.
+const SPACE_CHECK_IDLE: Duration = Duration::from_secs(1);
+const SPACE_CHECK: Duration = Duration::from_millis(100);
+
+/// Why the broker cannot start with its data folder.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The folder cannot be used.
+    Folder(DiskRefusal),
+    /// What is in it cannot be used.
+    Store(OpenError),
+    /// What it says about exchanges, queues and bindings cannot be understood.
+    Topology(leveret_broker::topology::NotUnderstood),
+    /// The first user or virtual host cannot be.
+    First(leveret_broker::AdminError),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(refusal) => refusal.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::Topology(error) => error.fmt(f),
+            Self::First(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// A journal that was opened, and what it remembers.
+pub(crate) struct Opened {
+    pub(crate) journal: Arc<Journal>,
+    disk: Arc<Disk>,
+    sync: SyncMode,
+    topology: std::collections::BTreeMap<Vec<u8>, Vec<u8>>,
+    next_lane: u32,
+    lanes: Vec<RecoveredLane>,
+    messages: Messages,
+    damage: Vec<Damage>,
+}
+
+/// Opens the journal in the data folder, or makes one.
+///
+/// # Errors
+/// [`Refusal`].
+pub(crate) fn open(config: &Config) -> Result<Opened, Refusal> {
+    let disk = Arc::new(Disk::open(&config.data_dir).map_err(Refusal::Folder)?);
+    let settings = JournalConfig {
+        disk_free_min: config.limits.disk_free_min,
+        sync: match config.storage.sync {
+            SyncMode::Group => SyncPolicy::Group,
+            SyncMode::Os => SyncPolicy::Os,
+        },
+        on_corruption: match config.storage.on_corruption {
+            Corruption::Salvage => OnCorruption::Salvage,
+            Corruption::Refuse => OnCorruption::Refuse,
+        },
+        new_store_id: random().map_err(|error| Refusal::Folder(DiskRefusal::Io(error)))?,
+        ..JournalConfig::default()
+    };
+    let vfs = Arc::clone(&disk) as Arc<dyn Vfs>;
+    let recovered = Journal::open(vfs, settings).map_err(Refusal::Store)?;
+    Ok(Opened {
+        journal: Arc::new(recovered.journal),
+        disk,
+        sync: config.storage.sync,
+        topology: recovered.topology,
+        next_lane: recovered.next_lane,
+        lanes: recovered.lanes,
+        messages: recovered.messages,
+        damage: recovered.damage,
+    })
+}
+
+fn random() -> std::io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+impl Opened {
+    /// Gives the broker what the journal remembers, and to a new one its first user and virtual
+    /// host; starts the journal's threads.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) fn restore(self, broker: &Broker, first: &Bootstrap) -> Result<Running, Refusal> {
+        let begun = Instant::now();
+        broker
+            .restore(&self.topology, self.next_lane)
+            .map_err(Refusal::Topology)?;
+        let restored = broker
+            .restore_messages(&self.lanes, self.messages)
+            .map_err(Refusal::Store)?;
+        let new = self.topology.is_empty();
+        if new {
+            broker
+                .first_start(&first.user, first.password.expose(), &first.vhost)
+                .map_err(Refusal::First)?;
+        }
+        for damage in &self.damage {
+            tell(broker, damage);
+        }
+        if restored.orphans > 0 {
+            warn!(
+                messages = restored.orphans,
+                "messages of queues that are gone were dropped"
+            );
+        }
+        info!(
+            new,
+            queues = restored.queues,
+            messages = restored.messages,
+            ms = begun.elapsed().as_millis(),
+            "durable queues and their messages are back"
+        );
+        if self.sync == SyncMode::Os {
+            warn!(
+                "storage.sync is \"os\": confirmed messages survive the broker, but not a power \
+                 cut or a crash of the operating system"
+            );
+        }
+        Ok(Running::start(self.journal, self.disk, self.sync))
+    }
+}
+
+/// Says what was lost, by queue and sequence number.
+fn tell(broker: &Broker, damage: &Damage) {
+    let queue = |lane: LaneId| match broker.queue_of_lane(lane) {
+        Some((vhost, queue)) => format!("queue '{queue}' in vhost '{vhost}'"),
+        None => format!("a deleted queue (lane {})", lane.0),
+    };
+    let lost = damage.lost.iter().map(|(lane, from, to)| {
+        format!(
+            "{}: messages {from} to {}",
+            queue(*lane),
+            to.saturating_sub(1)
+        )
+    });
+    let lost = lost.collect::<Vec<_>>().join("; ");
+    error!(
+        %damage,
+        lost,
+        "confirmed data could not be read and is left out; check the disk, and restore the data \
+         folder from a backup if the messages are needed"
+    );
+}
+
+/// The journal at work.
+pub(crate) struct Running {
+    journal: Arc<Journal>,
+    committer: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(journal: Arc<Journal>, disk: Arc<Disk>, sync: SyncMode) -> Self {
+        let committing = Arc::clone(&journal);
+        let committer = spawn("journal", move || {
+            while committing.turn().unwrap_or_else(|failure| stop(&failure)) {}
+        });
+        let keeping = Arc::clone(&journal);
+        let keeper = spawn("housekeeping", move || {
+            if sync == SyncMode::Group {
+                probe(&disk);
+            }
+            keep(&keeping);
+        });
+        Self {
+            journal,
+            committer,
+            keeper,
+        }
+    }
+
+    /// Commits what was submitted and leaves a checkpoint, so that the next start is quick.
+    pub(crate) fn stop(self) {
+        self.journal.close();
+        for thread in [self.committer, self.keeper] {
+            if thread.join().is_err() {
+                error!("a thread of the journal has panicked");
+            }
+        }
+        if let Err(failure) = self.journal.checkpoint() {
+            warn!(%failure, "no checkpoint: the next start takes longer");
+        }
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "a broker without its journal cannot run"
+)]
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .expect("the system has threads")
+}
+
+/// Ends the process at once, so that nothing is told to anybody any more.
+fn stop(failure: &StoreFailure) -> ! {
+    error!(
+        %failure,
+        "the broker stops: nothing more can be confirmed. What was confirmed is on the disk; check \
+         the disk, then start again"
+    );
+    std::process::exit(JOURNAL_FAILED)
+}
+
+/// The housekeeping thread's work until the journal is closed.
+fn keep(journal: &Journal) {
+    let mut refused = false;
+    let mut seen = journal.durable();
+    let mut unknown = false;
+    let mut checked = Instant::now();
+    let mut limit = Duration::ZERO;
+    loop {
+        if !journal.wait_for_chores(limit.saturating_sub(checked.elapsed())) {
+            return;
+        }
+        while journal.housekeep().unwrap_or_else(|failure| stop(&failure)) {}
+        if checked.elapsed() < limit {
+            continue;
+        }
+        checked = Instant::now();
+        let busy = refused || journal.durable() != seen;
+        seen = journal.durable();
+        limit = if busy { SPACE_CHECK } else { SPACE_CHECK_IDLE };
+        if let Err(error) = journal.check_space()
+            && !std::mem::replace(&mut unknown, true)
+        {
+            warn!(%error, "the disk does not tell its free space");
+        }
+        let refuses = !journal.admits_messages();
+        if refuses != refused {
+            refused = refuses;
+            if refuses {
+                warn!(
+                    "the disk is full or below limits.disk_free_min: persistent messages are \
+                     refused until there is space; consumers go on"
+                );
+            } else {
+                info!("the disk has space again: persistent messages are accepted");
+            }
+        }
+    }
+}
+
+/// Warns about a disk that says yes too quickly.
+fn probe(disk: &Disk) {
+    let start = Instant::now();
+    let clock = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    match probe_sync(disk, clock) {
+        Ok(nanos) if nanos < PLAUSIBLE_SYNC_NANOS => warn!(
+            sync_us = nanos / 1000,
+            "a sync of the data folder takes implausibly little time: the disk may not write \
+             through, and confirmed messages may not survive a power cut"
+        ),
+        Ok(nanos) => info!(sync_us = nanos / 1000, "a sync of the data folder"),
+        Err(error) => warn!(%error, "cannot measure a sync of the data folder"),
+    }
+}
