@@ -319,8 +319,9 @@ impl Broker {
         self.peers.lock().len()
     }
 
+    /// Lanes below this one are taken.
     pub(crate) fn begin_lanes_at(&self, next_lane: u32) {
-        self.lanes.store(next_lane, Ordering::Relaxed);
+        self.lanes.fetch_max(next_lane, Ordering::Relaxed);
     }
 
     /// A lane of the store that no queue had before.

@@ -206,6 +206,8 @@ impl Broker {
         let vhost = self.add_vhost(parts.text()?);
         let name = parts.text()?;
         let lane = LaneId(value.number()?);
+        // The store has not heard of it if nothing was ever published to the queue.
+        self.begin_lanes_at(lane.0.saturating_add(1));
         let [auto_delete] = value.flags()?;
         let spec = QueueSpec {
             durable: true,

@@ -231,6 +231,21 @@ fn a_queue_made_again_has_a_lane_of_its_own() {
 }
 
 #[test]
+fn a_lane_is_never_given_to_a_second_queue() {
+    let disk = SimDisk::new();
+    let mut world = start(&disk);
+    for queue in ["a", "b"] {
+        world.queue(queue, durable());
+    }
+    // Nothing was published: the store has not seen these lanes in a message.
+    let mut world = world.restart(&disk);
+    world.queue("c", durable());
+    let lane = |name: &str| world.vhost.queue(name).and_then(|cell| cell.lane);
+    assert!(lane("c").is_some());
+    assert!(lane("c") != lane("a") && lane("c") != lane("b"));
+}
+
+#[test]
 fn what_a_later_version_wrote_is_not_passed_over() {
     let disk = SimDisk::new();
     let world = start(&disk);
