@@ -121,6 +121,8 @@ pub struct Limits {
     pub resident_bytes: u64,
     /// Body bytes received of messages that one connection has not completed yet.
     pub assembly_bytes_max: u64,
+    /// Messages and settlements of one transaction, bytes; a larger one closes its channel.
+    pub transaction_bytes_max: u64,
     /// Unsent replies, confirms and returns of one connection, bytes; then it is not read.
     pub reply_bytes_max: u64,
     /// Unsent deliveries of one connection, bytes; then its consumers are skipped.
@@ -328,6 +330,7 @@ impl Default for Limits {
             channel_unacked_max: 1_000_000,
             resident_bytes: 0,
             assembly_bytes_max: 256 * MIB,
+            transaction_bytes_max: 256 * MIB,
             reply_bytes_max: MIB,
             outbound_bytes_max: 128 * KIB,
             memory_high_watermark: 0.6,

@@ -117,6 +117,7 @@ fn broker(config: &Config, journal: Arc<Journal>) -> Broker {
         heartbeat_s: config.amqp.heartbeat_s,
         max_message_bytes: config.amqp.max_message_size,
         assembly_bytes_max: size(limits.assembly_bytes_max),
+        transaction_bytes_max: size(limits.transaction_bytes_max),
         outbound_bytes_max: size(limits.outbound_bytes_max),
         reply_bytes_max: size(limits.reply_bytes_max),
         resident_bytes_max: memory_limit()

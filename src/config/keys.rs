@@ -164,6 +164,13 @@ const KEYS: &[(&str, Kind)] = &[
         },
     ),
     (
+        "limits.transaction_bytes_max",
+        Kind::Bytes {
+            min: 4_096,
+            max: MAX,
+        },
+    ),
+    (
         "limits.reply_bytes_max",
         Kind::Bytes {
             min: 4_096,

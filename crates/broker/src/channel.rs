@@ -9,6 +9,7 @@ use leveret_store::Ticket;
 use crate::cell::Source;
 use crate::held::Held;
 use crate::stats::ChannelStats;
+use crate::transactions::Transaction;
 
 /// Cancelled sources kept before the numbers of unused ones are given out again.
 const CANCELLED_MIN: usize = 8;
@@ -30,6 +31,8 @@ pub(crate) struct Channel {
     pub(crate) last_queue: Option<Arc<str>>,
     /// Prefetch of consumers started from now on; 0 means no limit.
     pub(crate) prefetch: u16,
+    /// Present after `tx.select`.
+    pub(crate) transaction: Option<Box<Transaction>>,
     /// Answers that wait for the disk, and what waits behind them.
     pub(crate) held: VecDeque<(Ticket, Held)>,
 }
@@ -50,7 +53,10 @@ impl Channel {
             .filter(|source| source.cancelled)
             .count();
         if cancelled >= CANCELLED_MIN && cancelled * 2 > self.sources.len() {
-            let in_use = in_use();
+            let mut in_use = in_use();
+            if let Some(transaction) = &self.transaction {
+                in_use.extend(transaction.slots().map(|slot| slot.source));
+            }
             let free = self.sources.iter().enumerate().position(|(index, source)| {
                 let index = u32::try_from(index).unwrap_or(u32::MAX);
                 source.cancelled && !in_use.contains(&index)

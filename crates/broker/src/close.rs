@@ -30,7 +30,11 @@ impl Core {
             self.peer.channels.lock().end(channel);
             self.broker.events.count(Event::ChannelClosed);
             self.confirming.retain(|confirming| *confirming != channel);
-            let slots = self.peer.outlet.lock().close_channel(channel);
+            let mut slots = self.peer.outlet.lock().close_channel(channel);
+            if let Some(transaction) = &state.transaction {
+                // What was not committed was not settled.
+                slots.extend(transaction.slots().copied());
+            }
             for source in &state.sources {
                 if let Some(key) = source.consumer {
                     source.cell.lock().queue.cancel(key);

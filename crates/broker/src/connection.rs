@@ -474,9 +474,9 @@ impl Core {
                 self.reply(channel, leveret_codec::AccessRequestOk { ticket: 1 });
                 Ok(())
             }
-            Method::TxSelect(_) | Method::TxCommit(_) | Method::TxRollback(_) => {
-                Err(Refusal::NotImplemented("tx class".into()))
-            }
+            Method::TxSelect(_) => self.tx_select(channel),
+            Method::TxCommit(_) => self.tx_commit(channel),
+            Method::TxRollback(_) => self.tx_rollback(channel),
             Method::ConnectionUpdateSecret(update) => self.update_secret(update.new_secret),
             Method::BasicCancelOk(_) | Method::ChannelFlowOk(_) => Ok(()),
             ref other => Err(Refusal::Unexpected(other.name())),

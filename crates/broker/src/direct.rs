@@ -10,7 +10,7 @@ use leveret_session::{Publish, Publishes};
 
 use crate::broker::Broker;
 use crate::cell::QueueCell;
-use crate::publish::{check_expiration, check_user, enqueue, without_blind_copies};
+use crate::publish::{Room, check_expiration, check_user, enqueue, without_blind_copies};
 use crate::pump::{Pump, Work};
 use crate::refusal::Refusal;
 use crate::routes::{ExchangeTally, Route, RouteCache, sender_selected};
@@ -133,8 +133,8 @@ impl Broker {
         } else if resident_bytes() > self.config.resident_bytes_max {
             Published::Refused
         } else {
-            let admits = self.store.admits_messages();
-            match enqueue(&route, &batch, None, admits, work) {
+            let room = Room::of(&*self.store);
+            match enqueue(&route.cells, &batch, None, room, work) {
                 0 => Published::Routed(route.cells.len()),
                 _ => Published::Refused,
             }

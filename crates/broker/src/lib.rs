@@ -42,6 +42,7 @@ mod settle;
 mod stats;
 mod tick;
 pub mod topology;
+mod transactions;
 mod vhost;
 
 pub use access::{
@@ -59,11 +60,11 @@ pub use parameters::{Parameter, Parameters};
 pub use policy::{ApplyTo, Effective, Object, Policies, Policy, PolicyKind};
 pub use pump::{Work, resume};
 pub use refusal::Refusal;
+pub use restore::Restored;
 pub use rules::{Rules, VhostMetadata};
 pub use stats::{
     ChannelStats, Count, Event, Events, HoldingCounts, Holdings, MessageCounts, SIZE_BOUNDS,
     SizeCounts, Totals, Traffic,
 };
-pub use restore::Restored;
 pub use tick::Ticker;
 pub use vhost::{Directory, Vhost};

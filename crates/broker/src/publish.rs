@@ -9,7 +9,7 @@ use leveret_codec::{
 use leveret_queue::{Message, MessageBody};
 use leveret_record::{Blob, resident_bytes};
 use leveret_session::{Assembled, Confirm, Confirms, Fault, Publish, Publishes};
-use leveret_store::MessageParts;
+use leveret_store::{MessageParts, Store};
 
 use crate::cell::QueueCell;
 use crate::channel::UNSUBMITTED;
@@ -26,12 +26,34 @@ const SHARED_BY_MANY_BYTES_MIN: usize = 512;
 const PAUSE_BYTES: u64 = 512 * 1024;
 /// What a ready message takes beside its body, about.
 const RECORD_BYTES: u64 = 64;
-const PERSISTENT: u8 = 2;
-const PUBLISH: (u16, u16) = (60, 40);
+pub(crate) const PERSISTENT: u8 = 2;
+pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 /// Properties that make the broker look closer at a message.
 const INSPECTED: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
 /// The longest time to live, ten years, milliseconds.
 const EXPIRATION_MAX: u64 = 315_360_000_000;
+
+/// What is known of the room for a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// The queue says whether there is some.
+    Asked,
+    /// The same, but the disk takes no persistent messages.
+    DiskFull,
+    /// It was reserved.
+    Reserved,
+}
+
+impl Room {
+    /// What is known before anybody is asked.
+    pub(crate) fn of(store: &dyn Store) -> Self {
+        if store.admits_messages() {
+            Self::Asked
+        } else {
+            Self::DiskFull
+        }
+    }
+}
 
 /// A batch and its bodies that are shared.
 struct Load<'a> {
@@ -48,7 +70,7 @@ impl Core {
             if !route.depends_on_headers() || batch.len() == 1 {
                 let batch =
                     batch.first(COPIES_OF_TURN / route.cells.len().clamp(1, COPIES_OF_TURN));
-                self.publish_to(&route, &batch, None);
+                self.publish_to(&route, &batch, None)?;
                 return Ok(batch.len());
             }
         }
@@ -106,10 +128,9 @@ impl Core {
             Some(route) => self.publish_to(&route, one, blob),
             None => {
                 let route = self.route(one)?;
-                self.publish_to(&route, one, blob);
+                self.publish_to(&route, one, blob)
             }
         }
-        Ok(())
     }
 
     /// Checks a message's properties; gives its own route when they have a say in it.
@@ -153,9 +174,17 @@ impl Core {
     }
 
     /// Puts a batch into its queues, returns what goes nowhere, and counts it for confirms.
-    fn publish_to(&mut self, route: &Route, batch: &Publishes<'_>, blob: Option<Arc<Blob>>) {
+    fn publish_to(
+        &mut self,
+        route: &Route,
+        batch: &Publishes<'_>,
+        blob: Option<Arc<Blob>>,
+    ) -> Result<(), Fault> {
         self.exchange.count(route, batch.len() as u64);
         batch.body_lens().for_each(|len| self.sizes.count(len));
+        if self.is_transactional(batch.channel) {
+            return self.stage_publishes(route, batch, blob.as_ref());
+        }
         if route.cells.is_empty() {
             self.return_unroutable(batch);
         }
@@ -165,15 +194,15 @@ impl Core {
             self.work.pause = true;
             u128::MAX
         } else {
-            let admits = self.broker.store.admits_messages();
-            enqueue(route, batch, blob, admits, &mut self.work)
+            let room = Room::of(&*self.broker.store);
+            enqueue(&route.cells, batch, blob, room, &mut self.work)
         };
         let Some(state) = self.channel(batch.channel) else {
-            return;
+            return Ok(());
         };
         state.stats.published.add(batch.len() as u64);
         let Some(confirms) = &mut state.confirms else {
-            return;
+            return Ok(());
         };
         state.stats.published_confirming.add(batch.len() as u64);
         let refused = if route.cells.is_empty() { 0 } else { refused };
@@ -181,9 +210,10 @@ impl Core {
         if !std::mem::replace(&mut state.confirming, true) {
             self.confirming.push(batch.channel);
         }
+        Ok(())
     }
 
-    fn return_unroutable(&mut self, batch: &Publishes<'_>) {
+    pub(crate) fn return_unroutable(&mut self, batch: &Publishes<'_>) {
         const NO_ROUTE: SoftCode = SoftCode::NoRoute;
         let mut returned = 0;
         let mut outlet = self.peer.outlet.lock();
@@ -209,6 +239,10 @@ impl Core {
         select: ConfirmSelect,
     ) -> Result<(), Refusal> {
         if let Some(state) = self.channel(channel) {
+            if state.transaction.is_some() {
+                let text = "cannot switch from tx to confirm mode";
+                return Err(Refusal::Precondition(text.into()));
+            }
             state.confirms.get_or_insert_default();
             state.stats.confirming.set(1);
         }
@@ -244,23 +278,23 @@ fn count(confirms: &mut Confirms, messages: usize, refused: u128, mark: u64) {
 /// Puts a batch into every queue of its route; gives a bit for each message that one of them
 /// refused.
 pub(crate) fn enqueue(
-    route: &Route,
+    cells: &[Arc<QueueCell>],
     batch: &Publishes<'_>,
     blob: Option<Arc<Blob>>,
-    store_admits: bool,
+    room: Room,
     work: &mut Work,
 ) -> u128 {
     let blobs: Vec<_> = match blob {
         Some(blob) => vec![Some(blob)],
-        None => shared_bodies(batch, route.cells.len()),
+        None => shared_bodies(batch, cells.len()),
     };
     let load = Load {
         batch,
         blobs: &blobs,
     };
     let (mut refused, mut backlog) = (0, 0);
-    for cell in &route.cells {
-        refused |= load.enqueue(cell, store_admits, work, &mut backlog);
+    for cell in cells {
+        refused |= load.enqueue(cell, room, work, &mut backlog);
     }
     work.pause |= backlog > PAUSE_BYTES;
     if !work.targets.is_empty() {
@@ -294,7 +328,7 @@ impl Load<'_> {
     fn enqueue(
         &self,
         cell: &Arc<QueueCell>,
-        store_admits: bool,
+        room: Room,
         work: &mut Work,
         backlog: &mut u64,
     ) -> u128 {
@@ -307,10 +341,11 @@ impl Load<'_> {
         let mut pump = Pump::new(cell, work);
         for (index, publish) in self.batch.iter().enumerate() {
             let message = self.message(cell, index, publish);
-            let pushed = if message.persistent && !store_admits {
-                Err(leveret_queue::Refused)
-            } else {
-                state.queue.push(&message, &mut pump)
+            let pushed = match room {
+                Room::Asked => state.queue.push(&message, &mut pump),
+                Room::Reserved => Ok(state.queue.push_reserved(&message, &mut pump)),
+                Room::DiskFull if message.persistent => Err(leveret_queue::Refused),
+                Room::DiskFull => state.queue.push(&message, &mut pump),
             };
             match (pushed, cell.lane) {
                 (Ok(seq), Some(lane)) if message.persistent => {

@@ -14,6 +14,9 @@ use crate::refusal::Refusal;
 impl Core {
     /// Settles deliveries of one channel; an unknown tag closes it after those before it.
     pub(crate) fn settle(&mut self, channel: u16, settlements: &[Settlement]) -> Result<(), Fault> {
+        if self.is_transactional(channel) {
+            return self.stage_settlements(channel, settlements);
+        }
         let mut failed = None;
         let mut outlet = self.peer.outlet.lock();
         let settled = &mut self.settled;
@@ -26,7 +29,7 @@ impl Core {
                 verdict,
                 method,
             } = *settlement;
-            let taken = outlet.settle(channel, tag, multiple, |slot| {
+            let taken = outlet.settle(channel, tag, multiple, |_, slot| {
                 settled.push((slot.source, slot.unacked, verdict));
             });
             if taken.is_err() {
@@ -58,14 +61,13 @@ impl Core {
         match failed {
             None => Ok(()),
             Some((tag, method)) => {
-                let vhost = self.vhost.as_ref().map_or("", |vhost| &*vhost.name);
-                Err(Refusal::UnknownDeliveryTag(tag).fault(channel, vhost, method))
+                Err(self.fault_of(Refusal::UnknownDeliveryTag(tag), channel, method))
             }
         }
     }
 
     /// Gives settled deliveries back to their queues, one lock for each run of one source.
-    fn release(&mut self, channel: u16) {
+    pub(crate) fn release(&mut self, channel: u16) {
         let Self {
             settled,
             channels,
@@ -99,7 +101,7 @@ impl Core {
         let mut outlet = self.peer.outlet.lock();
         let settled = &mut self.settled;
         // Tag 0 with multiple is never an error.
-        let _ = outlet.settle(channel, 0, true, |slot| {
+        let _ = outlet.settle(channel, 0, true, |_, slot| {
             settled.push((slot.source, slot.unacked, Verdict::Requeue));
         });
         let requeued = settled.len() as u64;

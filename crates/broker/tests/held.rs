@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use leveret_codec::{
-    BasicCancel, BasicConsume, BasicGet, ConfirmSelect, ExchangeDeclare, QueueBind, QueueDelete,
-    QueuePurge, RawTable,
+    BasicCancel, BasicGet, ConfirmSelect, ExchangeDeclare, QueueBind, QueueDelete, QueuePurge,
+    RawTable,
 };
 use leveret_store::DelayedStore;
 
-use support::{Client, broker, declaration};
+use support::{Client, broker, consume, declaration};
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
@@ -17,18 +17,6 @@ fn start() -> (Arc<DelayedStore>, Client, Client) {
     let store = Arc::new(DelayedStore::default());
     let broker = broker(store.clone());
     (store, Client::new(&broker), Client::new(&broker))
-}
-
-fn consume(queue: &str) -> BasicConsume<'_> {
-    BasicConsume {
-        queue: queue.as_bytes(),
-        consumer_tag: b"tag",
-        no_local: false,
-        no_ack: false,
-        exclusive: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
-    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use leveret_record::{Blob, Position, Record, Unacked};
 use crate::chunk::{Chunks, Message};
 use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming};
 use crate::limits::{Limits, Overflow};
+use crate::reserve::Reserved;
 
 /// A message on its way to a consumer.
 #[derive(Clone, Copy, Debug)]
@@ -95,16 +96,17 @@ pub struct Counters {
 #[derive(Debug)]
 #[repr(C)]
 pub struct Queue<C> {
-    limits: Limits,
+    pub(crate) limits: Limits,
     next_seq: u64,
-    ready: u64,
-    ready_bytes: u64,
-    unacked: u64,
-    unacked_bytes: u64,
+    pub(crate) ready: u64,
+    pub(crate) ready_bytes: u64,
+    pub(crate) unacked: u64,
+    pub(crate) unacked_bytes: u64,
     chunks: Chunks,
     consumers: Consumers<C>,
     counters: Counters,
     requeued: BTreeMap<u64, Position>,
+    pub(crate) reserved: Option<Box<Reserved>>,
 }
 
 impl<C> Queue<C> {
@@ -114,6 +116,7 @@ impl<C> Queue<C> {
         Self {
             chunks: Chunks::default(),
             requeued: BTreeMap::new(),
+            reserved: None,
             consumers: Consumers::new(single_active),
             limits,
             counters: Counters::default(),
@@ -142,11 +145,16 @@ impl<C> Queue<C> {
                 return Err(Refused);
             }
         }
+        Ok(self.accept(message, sink))
+    }
+
+    #[inline]
+    pub(crate) fn accept(&mut self, message: &Message<'_>, sink: &mut impl Sink<C>) -> u64 {
         self.counters.published += 1;
         if self.ready == 0 && self.consumers.any_ready() && self.pass_on(message, sink) {
-            return Ok(self.next_seq - 1);
+            return self.next_seq - 1;
         }
-        Ok(self.append(message, bytes))
+        self.append(message, message.body_len())
     }
 
     /// Hands a message straight to a consumer that will not settle it: it is never stored.
@@ -422,17 +430,6 @@ impl<C> Queue<C> {
     /// Changes a running consumer's prefetch; the caller pumps afterwards.
     pub fn set_prefetch(&mut self, key: ConsumerKey, prefetch: u32) {
         self.consumers.set_prefetch(key, prefetch);
-    }
-
-    /// Changes the limits; the caller trims afterwards.
-    pub const fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
-    }
-
-    /// The limits in force.
-    #[must_use]
-    pub const fn limits(&self) -> &Limits {
-        &self.limits
     }
 
     /// Ready messages.

@@ -100,6 +100,9 @@ struct Channel {
     /// Unacknowledged deliveries above which deliveries pause: the channel-wide prefetch, or the
     /// broker's own limit.
     unacked_max: usize,
+    /// Settled in a transaction that is not committed: these count as unacknowledged still, and
+    /// are taken off `unacked_max`.
+    uncommitted: usize,
 }
 
 impl Channel {
@@ -206,6 +209,7 @@ impl<W> Outlet<W> {
                 counts: DeliveryCounts::default(),
                 unacked: Ring::default(),
                 unacked_max: self.limits.channel_unacked_max,
+                uncommitted: 0,
             }));
         }
     }
@@ -256,10 +260,11 @@ impl<W> Outlet<W> {
     pub fn set_prefetch(&mut self, channel: u16, prefetch: u32) {
         let most = self.limits.channel_unacked_max;
         if let Some(channel) = self.channel(channel) {
-            channel.unacked_max = match prefetch {
+            let max = match prefetch {
                 0 => most,
                 prefetch => most.min(prefetch as usize),
             };
+            channel.unacked_max = max.saturating_sub(channel.uncommitted);
         }
     }
 
@@ -294,10 +299,27 @@ impl<W> Outlet<W> {
         channel: u16,
         tag: u64,
         multiple: bool,
-        settled: impl FnMut(Slot),
+        settled: impl FnMut(u64, Slot),
     ) -> Result<(), UnknownTag> {
         let channel = self.channel(channel).ok_or(UnknownTag)?;
         channel.unacked.settle(tag, multiple, settled)
+    }
+
+    /// Tells how many settled deliveries of a channel count as out still: a transaction that is
+    /// not committed.
+    pub fn set_uncommitted(&mut self, channel: u16, uncommitted: usize) {
+        if let Some(channel) = self.channel(channel) {
+            let max = channel.unacked_max + channel.uncommitted;
+            channel.uncommitted = uncommitted.min(max);
+            channel.unacked_max = max - channel.uncommitted;
+        }
+    }
+
+    /// Brings back a delivery that [`Outlet::settle`] took.
+    pub fn restore(&mut self, channel: u16, tag: u64, slot: Slot) {
+        if let Some(channel) = self.channel(channel) {
+            channel.unacked.restore(tag, slot);
+        }
     }
 
     /// Encodes a delivery, if the connection and the channel have room for it.

@@ -95,7 +95,7 @@ impl Ring {
         &mut self,
         tag: u64,
         multiple: bool,
-        mut settled: impl FnMut(Slot),
+        mut settled: impl FnMut(u64, Slot),
     ) -> Result<(), UnknownTag> {
         if multiple {
             return self.settle_up_to(tag, settled);
@@ -116,11 +116,35 @@ impl Ring {
             }
             None => self.stragglers.remove(&tag).ok_or(UnknownTag)?,
         };
-        settled(slot);
+        settled(tag, slot);
         Ok(())
     }
 
-    fn settle_up_to(&mut self, tag: u64, mut settled: impl FnMut(Slot)) -> Result<(), UnknownTag> {
+    /// Brings a delivery back that was taken out.
+    pub fn restore(&mut self, tag: u64, slot: Slot) {
+        if self.slots.is_empty() {
+            self.base = self.base.max(tag + 1);
+        }
+        let place = tag.checked_sub(self.base).and_then(|index| {
+            let index = usize::try_from(index).ok()?;
+            self.slots.get_mut(index)
+        });
+        match place {
+            Some(place) => {
+                *place = slot;
+                self.live += 1;
+            }
+            None => {
+                self.stragglers.insert(tag, slot);
+            }
+        }
+    }
+
+    fn settle_up_to(
+        &mut self,
+        tag: u64,
+        mut settled: impl FnMut(u64, Slot),
+    ) -> Result<(), UnknownTag> {
         let tag = if tag == 0 { u64::MAX } else { tag };
         if tag != u64::MAX && !self.contains(tag) {
             return Err(UnknownTag);
@@ -129,17 +153,19 @@ impl Ring {
             if *entry.key() > tag {
                 return Ok(());
             }
-            settled(entry.remove());
+            let (tag, slot) = entry.remove_entry();
+            settled(tag, slot);
         }
         if self.base <= tag {
             let up_to =
                 usize::try_from(tag - self.base).map_or(usize::MAX, |n| n.saturating_add(1));
             let count = up_to.min(self.slots.len());
+            let tags = self.base..;
             self.base += count as u64;
-            for slot in self.slots.drain(..count) {
+            for (tag, slot) in tags.zip(self.slots.drain(..count)) {
                 if slot.source != SETTLED {
                     self.live -= 1;
-                    settled(slot);
+                    settled(tag, slot);
                 }
             }
         }
@@ -203,7 +229,7 @@ mod tests {
 
     fn settle(ring: &mut Ring, tag: u64, multiple: bool) -> Result<Vec<u64>, UnknownTag> {
         let mut seqs = Vec::new();
-        ring.settle(tag, multiple, |slot| seqs.push(slot.unacked.seq))?;
+        ring.settle(tag, multiple, |_, slot| seqs.push(slot.unacked.seq))?;
         Ok(seqs)
     }
 

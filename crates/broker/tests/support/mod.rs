@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin};
+use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin, Work, resume};
 use leveret_codec::{
-    BasicPublish, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, FrameKind,
-    Method, PROTOCOL_HEADER, Properties, QueueDeclare, RawTable, content, frame,
+    BasicConsume, BasicPublish, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk,
+    FrameKind, Method, PROTOCOL_HEADER, Properties, QueueDeclare, RawTable, content, frame,
 };
 use leveret_session::Flush;
 use leveret_store::Store;
@@ -33,7 +33,9 @@ pub(crate) fn broker_with(config: BrokerConfig, store: Arc<dyn Store>) -> Arc<Br
 }
 
 pub(crate) struct Client {
+    broker: Arc<Broker>,
     pub(crate) connection: Connection,
+    work: Work,
 }
 
 impl Client {
@@ -53,7 +55,11 @@ impl Client {
             loopback: true,
         };
         let connection = Connection::new(Arc::clone(broker), origin, 0, Arc::new(NoSocket));
-        let mut client = Self { connection };
+        let mut client = Self {
+            broker: Arc::clone(broker),
+            connection,
+            work: Work::default(),
+        };
         client.send(&PROTOCOL_HEADER);
         let start_ok = ConnectionStartOk {
             client_properties,
@@ -110,7 +116,8 @@ impl Client {
                 pending.advance(taken);
             }
             outlet.lock().end_flush(pending, &mut starved);
-            starved.clear();
+            resume(&mut starved, &mut self.work);
+            self.broker.submit(&mut self.work);
         }
         let mut heard = Vec::new();
         let mut rest = &bytes[..];
@@ -180,7 +187,7 @@ fn told(channel: u16, payload: &[u8]) -> String {
         Method::ChannelClose(close) => format!(
             "{channel} close {} {}",
             close.reply_code,
-            close.reply_text.escape_ascii()
+            String::from_utf8_lossy(close.reply_text)
         ),
         Method::BasicDeliver(deliver) => {
             let again = if deliver.redelivered { " again" } else { "" };
@@ -197,6 +204,18 @@ pub(crate) fn declaration(queue: &str, durable: bool) -> QueueDeclare<'_> {
         durable,
         exclusive: false,
         auto_delete: false,
+        nowait: false,
+        arguments: RawTable::EMPTY,
+    }
+}
+
+pub(crate) fn consume(queue: &str) -> BasicConsume<'_> {
+    BasicConsume {
+        queue: queue.as_bytes(),
+        consumer_tag: b"tag",
+        no_local: false,
+        no_ack: false,
+        exclusive: false,
         nowait: false,
         arguments: RawTable::EMPTY,
     }

@@ -1,0 +1,277 @@
+//! The tx class: publishes and settlements that wait for `tx.commit`.
+//!
+//! Routes are found and delivery tags looked up when they come, as errors close the channel then.
+//! A commit first reserves room in every queue, so that it is done whole or refused whole, and is
+//! one atomic group in the journal. Consumers may see its parts queue by queue.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use leveret_codec::{TxCommitOk, TxRollbackOk, TxSelectOk, delivery_mode};
+use leveret_record::{Blob, resident_bytes};
+use leveret_session::{Fault, Publish, Publishes, Settlement, Slot, Verdict};
+
+use crate::cell::QueueCell;
+use crate::connection::Core;
+use crate::publish::{PERSISTENT, PUBLISH, Room, enqueue};
+use crate::refusal::Refusal;
+use crate::routes::Route;
+
+/// What a staged publish or settlement costs besides its bytes.
+const STAGED_BYTES: usize = 160;
+
+/// What a channel in tx mode has done since its last commit.
+#[derive(Default)]
+pub(crate) struct Transaction {
+    publishes: Vec<Staged>,
+    settlements: Vec<(u64, Slot, Verdict)>,
+    bytes: usize,
+}
+
+/// One publish, with the queues it goes to.
+struct Staged {
+    cells: Box<[Arc<QueueCell>]>,
+    route: Box<[u8]>,
+    header: Box<[u8]>,
+    body: Box<[u8]>,
+    /// Instead of `body`, for a large one.
+    blob: Option<Arc<Blob>>,
+    mandatory: bool,
+}
+
+impl Staged {
+    fn body(&self) -> &[u8] {
+        self.blob.as_deref().map_or(&*self.body, |blob| blob)
+    }
+}
+
+impl Transaction {
+    /// Deliveries whose settlement is not committed.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.settlements.iter().map(|(_, slot, _)| slot)
+    }
+
+    /// How many messages and bytes each queue gets.
+    fn demand(&self) -> Vec<(Arc<QueueCell>, u64, u64)> {
+        let mut places = HashMap::new();
+        let mut demand: Vec<(Arc<QueueCell>, u64, u64)> = Vec::new();
+        for staged in &self.publishes {
+            for cell in &staged.cells {
+                let place = *places.entry(Arc::as_ptr(cell)).or_insert_with(|| {
+                    demand.push((Arc::clone(cell), 0, 0));
+                    demand.len() - 1
+                });
+                if let Some((_, messages, bytes)) = demand.get_mut(place) {
+                    *messages += 1;
+                    *bytes += staged.body().len() as u64;
+                }
+            }
+        }
+        demand
+    }
+
+    fn is_persistent(&self) -> bool {
+        let lasts = |cell: &Arc<QueueCell>| cell.lane.is_some();
+        self.publishes.iter().any(|staged| {
+            delivery_mode(&staged.header) == PERSISTENT && staged.cells.iter().any(lasts)
+        })
+    }
+}
+
+impl Core {
+    pub(crate) fn is_transactional(&mut self, channel: u16) -> bool {
+        self.channel(channel)
+            .is_some_and(|state| state.transaction.is_some())
+    }
+
+    pub(crate) fn tx_select(&mut self, channel: u16) -> Result<(), Refusal> {
+        let Some(state) = self.channel(channel) else {
+            return Ok(());
+        };
+        if state.confirms.is_some() {
+            let text = "cannot switch from confirm to tx mode";
+            return Err(Refusal::Precondition(text.into()));
+        }
+        state.transaction.get_or_insert_default();
+        self.reply(channel, TxSelectOk {});
+        Ok(())
+    }
+
+    /// Keeps a batch for the commit.
+    pub(crate) fn stage_publishes(
+        &mut self,
+        route: &Route,
+        batch: &Publishes<'_>,
+        blob: Option<&Arc<Blob>>,
+    ) -> Result<(), Fault> {
+        if let Some(state) = self.channel(batch.channel) {
+            state.stats.published.add(batch.len() as u64);
+        }
+        for publish in batch.iter() {
+            let shared = blob.is_some();
+            let bytes = batch.route.len()
+                + publish.header.len()
+                + publish.body.len()
+                + size_of_val(&*route.cells);
+            self.charge(batch.channel, bytes, PUBLISH)?;
+            let staged = Staged {
+                cells: route.cells.clone(),
+                route: batch.route.into(),
+                header: publish.header.into(),
+                body: if shared { &[][..] } else { publish.body }.into(),
+                blob: blob.cloned(),
+                mandatory: publish.mandatory,
+            };
+            if let Some(transaction) = self.transaction(batch.channel) {
+                transaction.publishes.push(staged);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps settlements for the commit; an unknown tag closes the channel now.
+    pub(crate) fn stage_settlements(
+        &mut self,
+        channel: u16,
+        settlements: &[Settlement],
+    ) -> Result<(), Fault> {
+        let outlet = Arc::clone(&self.peer.outlet);
+        for settlement in settlements {
+            let mut taken = Vec::new();
+            let mut outlet = outlet.lock();
+            let (tag, multiple) = (settlement.tag, settlement.multiple);
+            let known = outlet.settle(channel, tag, multiple, |tag, slot| {
+                taken.push((tag, slot, settlement.verdict));
+            });
+            let count = taken.len();
+            if let Some(transaction) = self.transaction(channel) {
+                transaction.settlements.append(&mut taken);
+                outlet.set_uncommitted(channel, transaction.settlements.len());
+            }
+            drop(outlet);
+            if known.is_err() {
+                let refusal = Refusal::UnknownDeliveryTag(tag);
+                return Err(self.fault_of(refusal, channel, settlement.method));
+            }
+            self.charge(
+                channel,
+                count.saturating_sub(1) * STAGED_BYTES,
+                settlement.method,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn transaction(&mut self, channel: u16) -> Option<&mut Transaction> {
+        self.channel(channel)?.transaction.as_deref_mut()
+    }
+
+    /// Counts one more staged thing against the bound of a transaction.
+    fn charge(&mut self, channel: u16, bytes: usize, method: (u16, u16)) -> Result<(), Fault> {
+        let max = self.broker.config.transaction_bytes_max;
+        let Some(transaction) = self.transaction(channel) else {
+            return Ok(());
+        };
+        transaction.bytes += bytes + STAGED_BYTES;
+        if transaction.bytes <= max {
+            return Ok(());
+        }
+        let text = format!("transaction is larger than the limit ({max} bytes)");
+        Err(self.fault_of(Refusal::Limit(text), channel, method))
+    }
+
+    pub(crate) fn tx_commit(&mut self, channel: u16) -> Result<(), Refusal> {
+        self.reserve(channel)?;
+        let transaction = self.transaction(channel).map(std::mem::take);
+        let Transaction {
+            publishes,
+            settlements,
+            ..
+        } = transaction.unwrap_or_default();
+        self.work.journal.begin_group();
+        for staged in publishes {
+            self.publish_staged(channel, staged);
+        }
+        let settled = settlements
+            .iter()
+            .map(|(_, slot, verdict)| (slot.source, slot.unacked, *verdict));
+        self.settled.extend(settled);
+        self.release(channel);
+        self.work.journal.end_group();
+        self.work.submit(&*self.broker.store);
+        self.peer.outlet.lock().set_uncommitted(channel, 0);
+        self.resume_channel();
+        self.reply_durable(channel, TxCommitOk {});
+        Ok(())
+    }
+
+    /// Finds room for the whole of a transaction. Refused, it stays as it is.
+    fn reserve(&mut self, channel: u16) -> Result<(), Refusal> {
+        let max = self.broker.config.resident_bytes_max;
+        let admits = self.broker.store.admits_messages();
+        let vhost = self.vhost()?;
+        let Some(transaction) = self.transaction(channel) else {
+            return Err(not_transactional());
+        };
+        let refused = |why: String| {
+            let text = format!("partial tx completion: nothing was published, {why}");
+            Refusal::Precondition(text)
+        };
+        if !transaction.publishes.is_empty() && resident_bytes() > max {
+            return Err(refused("the memory for messages is full".into()));
+        }
+        if !admits && transaction.is_persistent() {
+            return Err(refused("the disk is full".into()));
+        }
+        let demand = transaction.demand();
+        for (done, (cell, messages, bytes)) in demand.iter().enumerate() {
+            let mut state = cell.lock();
+            if cell.is_deleted() || state.queue.reserve(*messages, *bytes) {
+                continue;
+            }
+            drop(state);
+            for (cell, messages, bytes) in demand.iter().take(done) {
+                cell.lock().queue.release_reserved(*messages, *bytes);
+            }
+            let (queue, vhost) = (&cell.name, &vhost.name);
+            return Err(refused(format!(
+                "queue '{queue}' in vhost '{vhost}' is full"
+            )));
+        }
+        Ok(())
+    }
+
+    fn publish_staged(&mut self, channel: u16, staged: Staged) {
+        let publish = Publish {
+            header: &staged.header,
+            body: staged.body(),
+            mandatory: staged.mandatory,
+        };
+        let one = Publishes::one(channel, &staged.route, publish);
+        if staged.cells.is_empty() {
+            self.return_unroutable(&one);
+            return;
+        }
+        self.work.copies += staged.cells.len();
+        let blob = staged.blob.clone();
+        enqueue(&staged.cells, &one, blob, Room::Reserved, &mut self.work);
+    }
+
+    /// Forgets publishes, and that deliveries were settled: they wait again.
+    pub(crate) fn tx_rollback(&mut self, channel: u16) -> Result<(), Refusal> {
+        let transaction = self.transaction(channel).map(std::mem::take);
+        let transaction = transaction.ok_or_else(not_transactional)?;
+        let mut outlet = self.peer.outlet.lock();
+        outlet.set_uncommitted(channel, 0);
+        for (tag, slot, _) in transaction.settlements {
+            outlet.restore(channel, tag, slot);
+        }
+        drop(outlet);
+        self.reply(channel, TxRollbackOk {});
+        Ok(())
+    }
+}
+
+fn not_transactional() -> Refusal {
+    Refusal::Precondition("channel is not transactional".into())
+}
