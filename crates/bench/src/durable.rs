@@ -96,6 +96,7 @@ pub fn restart(broker: &mut Broker) -> Result<Sample, String> {
     let mut connection = Connection::open(target.address, 0)?;
     connection.messages_ready(&queue(queues - 1))?;
     let serving = begun.elapsed();
+    let cpu = process::cpu_ns(target.pid)?;
     count(&mut connection, queues, MESSAGES_EACH as u64)?;
     let rss_mb = Some(megabytes(process::resident(target.pid)?));
     let also = vec![
@@ -103,6 +104,7 @@ pub fn restart(broker: &mut Broker) -> Result<Sample, String> {
         ("messages", (queues * MESSAGES_EACH) as f64),
         ("listening_ms", listening.as_secs_f64() * 1e3),
         ("serving_ms", serving.as_secs_f64() * 1e3),
+        ("cpu_ms", cpu as f64 / 1e6),
     ];
     Ok(Sample {
         rss_mb,

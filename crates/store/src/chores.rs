@@ -138,21 +138,20 @@ impl Journal {
     pub fn judge_space(&self, free_bytes: Option<u64>) {
         let floor = self.config.disk_free_min;
         let mut core = self.core.lock();
+        if let Some(free) = free_bytes {
+            core.disk_free = Some(free);
+            let enough = if core.tight { floor + floor / 2 } else { floor };
+            core.tight = free < enough;
+        }
         let free_segments = core.pool.free_of(self.config.segment_bytes);
         if free_segments >= wanted(&self.config) && core.pending.is_none() {
             core.starved = false;
-        } else if free_bytes.is_some_and(|free| free > floor + self.config.segment_bytes) {
+        } else if free_bytes.is_some() && core.has_space_to_grow(&self.config) {
             // Worth another attempt; that it fails shows at once.
             core.may_grow = true;
         }
-        let starved = core.starved;
+        self.admit(!core.starved && !core.tight);
         drop(core);
-        match free_bytes {
-            _ if starved => self.admit(false),
-            Some(free) if free < floor => self.admit(false),
-            Some(free) if free >= floor + floor / 2 => self.admit(true),
-            _ => {}
-        }
         self.ring();
     }
 
@@ -174,7 +173,8 @@ impl Journal {
         let short = free < wanted(config) && core.used;
         let reclaimable = core.pool.has_stale() || core.has_dead();
         let in_window = core.pool.bytes() + config.segment_bytes <= config.window_bytes;
-        if core.checkpoint_due(config) || (short && reclaimable && (!in_window || core.starved)) {
+        let reclaims = core.tight || (short && (!in_window || core.starved));
+        if core.checkpoint_due(config) || (reclaimable && reclaims) {
             drop(core);
             chores.job = Job::Write(self.begin_checkpoint()?);
         } else if short
@@ -182,8 +182,17 @@ impl Journal {
             && let Some(emptying) = core.begin_emptying()
         {
             chores.job = Job::Empty(emptying);
-        } else if short && (core.may_grow || !core.starved) {
+        } else if short && !core.tight && (core.may_grow || !core.starved) {
             core.may_grow = false;
+            if !core.has_space_to_grow(config) {
+                core.starved = true;
+                drop(core);
+                self.judge_space(None);
+                return Ok(());
+            }
+            core.disk_free = core
+                .disk_free
+                .map(|free| free.saturating_sub(config.segment_bytes));
             let slot = core.unused_slot();
             core.growing = Some(slot);
             drop(core);
@@ -463,17 +472,23 @@ impl Core {
         })
     }
 
-    /// A free segment that is not worth keeping: of an odd size, or more than the window needs.
+    /// A free segment that is not worth keeping: of an odd size, or more than the window needs;
+    /// on a disk that is short of space, all but the reserve.
     fn surplus(&self, config: &crate::Config) -> Option<u32> {
-        if self.pool.free_of(config.segment_bytes) < wanted(config) {
+        let keep = if self.tight {
+            config.reserve_segments
+        } else {
+            wanted(config)
+        };
+        if self.pool.free_of(config.segment_bytes) < keep {
             return None;
         }
         let odd = self
             .pool
             .free()
             .find(|(_, segment)| segment.bytes != config.segment_bytes);
-        let many = self.pool.free_of(config.segment_bytes) > wanted(config)
-            && self.pool.bytes() > config.window_bytes;
+        let many = self.pool.free_of(config.segment_bytes) > keep
+            && (self.tight || self.pool.bytes() > config.window_bytes);
         odd.map(|(slot, _)| slot).or_else(|| {
             self.pool
                 .free()

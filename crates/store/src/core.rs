@@ -39,6 +39,10 @@ pub(crate) struct Core {
     pub(crate) used: bool,
     /// Space may have come back: another attempt is worth it.
     pub(crate) may_grow: bool,
+    /// The disk's free space has fallen below the floor, and not risen well above it since.
+    pub(crate) tight: bool,
+    /// The disk's free space when last asked, less what was taken for segments since.
+    pub(crate) disk_free: Option<u64>,
 }
 
 /// Why a frame was not written.
@@ -289,6 +293,14 @@ impl Core {
             .collect();
         dead.into_iter()
             .for_each(|slot| self.pool.set(slot, Use::Free));
+    }
+}
+
+impl Core {
+    /// Whether another segment would leave the disk at or above its floor, as far as known.
+    pub(crate) fn has_space_to_grow(&self, config: &Config) -> bool {
+        let needed = config.disk_free_min.saturating_add(config.segment_bytes);
+        self.disk_free.is_none_or(|free| free >= needed)
     }
 }
 
