@@ -1,4 +1,5 @@
 //! `leveretctl`: a command-line client of the management HTTP API of Leveret and of RabbitMQ.
+//! Started as `rabbitmqctl` or `rabbitmq-diagnostics` it speaks their language.
 
 mod arguments;
 mod cli;
@@ -10,12 +11,31 @@ mod output;
 mod secrets;
 mod session;
 mod settings;
+mod shim;
 
+use std::env;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use shim::Tool;
+
 fn main() -> ExitCode {
+    let mut arguments = env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let program = arguments.next().unwrap_or_default();
+    let arguments: Vec<String> = arguments.collect();
+    let name = |path: &str| {
+        Path::new(path)
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    if let Some(tool) = name(&program).and_then(|name| Tool::named(&name)) {
+        return tool.run(&arguments);
+    }
+    if let Some(tool) = arguments.first().and_then(|first| Tool::named(first)) {
+        return tool.run(&arguments[1..]);
+    }
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 pub(crate) enum Source {
     /// A recording.
     Recorded(VecDeque<Value>),
-    /// A broker that runs, by its URL with credentials.
+    /// A broker that runs, by its URL.
     Broker(String),
 }
 
@@ -100,12 +100,12 @@ impl Answers {
 
 /// Answers the one request of a connection.
 fn answer(mut stream: TcpStream, state: &Mutex<State>) {
-    let request = read_request(&mut stream);
+    let (request, authorisation) = read_request(&mut stream);
     let mut state = state.lock().expect("the state");
     let state = &mut *state;
     let (status, body) = match &mut state.source {
         Source::Broker(url) => {
-            let (status, body) = forward(url, &request);
+            let (status, body) = forward(url, &request, &authorisation);
             let mut entry = request;
             entry.insert("status".to_owned(), status.into());
             entry.insert("answer".to_owned(), body.clone());
@@ -139,8 +139,8 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     let _ = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes());
 }
 
-/// A request as it is recorded: its line, the headers that matter, and its body.
-fn read_request(stream: &mut TcpStream) -> Map<String, Value> {
+/// A request as it is recorded (its line, the headers that matter, its body), and who sends it.
+fn read_request(stream: &mut TcpStream) -> (Map<String, Value>, String) {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).expect("a request line");
@@ -148,6 +148,7 @@ fn read_request(stream: &mut TcpStream) -> Map<String, Value> {
     let mut request = Map::new();
     request.insert("request".to_owned(), target.into());
     let mut length = 0;
+    let mut authorisation = String::new();
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).expect("a header");
@@ -156,6 +157,7 @@ fn read_request(stream: &mut TcpStream) -> Map<String, Value> {
         };
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().expect("a length"),
+            "authorization" => value.clone_into(&mut authorisation),
             "x-reason" => {
                 request.insert("headers".to_owned(), json!({"x-reason": value}));
             }
@@ -168,25 +170,18 @@ fn read_request(stream: &mut TcpStream) -> Map<String, Value> {
         let body = serde_json::from_slice(&body).expect("a JSON body");
         request.insert("body".to_owned(), body);
     }
-    request
+    (request, authorisation)
 }
 
 /// Asks the broker what we were asked.
-fn forward(url: &str, request: &Map<String, Value>) -> (u64, Value) {
-    use base64::Engine as _;
-    let (scheme, rest) = url.split_once("://").expect("a URL");
-    let (credentials, host) = rest.rsplit_once('@').expect("credentials in the URL");
-    let credentials = base64::engine::general_purpose::STANDARD.encode(credentials);
-    let (method, target) = request["request"]
-        .as_str()
-        .expect("text")
-        .split_once(' ')
-        .expect("a line");
+fn forward(url: &str, request: &Map<String, Value>, authorisation: &str) -> (u64, Value) {
+    let line = request["request"].as_str().expect("text");
+    let (method, target) = line.split_once(' ').expect("a line");
     let mut builder = ureq::http::Request::builder()
         .method(method)
-        .uri(format!("{scheme}://{host}{target}"))
+        .uri(format!("{url}{target}"))
         .header("content-type", "application/json")
-        .header("authorization", format!("Basic {credentials}"));
+        .header("authorization", authorisation);
     if let Some(reason) = request
         .get("headers")
         .and_then(|headers| headers["x-reason"].as_str())

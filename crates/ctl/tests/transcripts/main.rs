@@ -2,7 +2,7 @@
 //!
 //! Each `.txt` file is a session at a shell, and the `.jsonl` beside it holds the requests that
 //! the commands send, in order, with RabbitMQ's answers; requests are compared as well. With
-//! `LEVERETCTL_RECORD=http://guest:guest@127.0.0.1:15672` both are written anew by that broker,
+//! `LEVERETCTL_RECORD=http://127.0.0.1:15672` both are written anew by that broker,
 //! with `LEVERETCTL_BLESS=1` only what is printed.
 
 mod answers;
