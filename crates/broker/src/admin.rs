@@ -58,6 +58,14 @@ impl Broker {
         self.access.read().user(name).cloned()
     }
 
+    pub(crate) fn user_limits(&self, name: &str) -> UserLimits {
+        let access = self.access.read();
+        access
+            .user(name)
+            .map(|user| user.limits)
+            .unwrap_or_default()
+    }
+
     /// Looks at users and permissions.
     pub fn with_access<T>(&self, look: impl FnOnce(&crate::Access) -> T) -> T {
         look(&self.access.read())

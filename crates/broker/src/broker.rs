@@ -18,6 +18,7 @@ use crate::stats::{
     ChannelList, ChannelStats, Count, Ended, Event, Events, MessageCounts, SizeCounts, Sizes,
     Totals, Traffic,
 };
+use crate::uses::Uses;
 use crate::vhost::Vhost;
 
 /// The RabbitMQ version whose behaviour Leveret follows; clients gate features on it.
@@ -226,6 +227,8 @@ pub struct Broker {
     pub(crate) access: RwLock<Access>,
     /// Goes up with each change of what anybody may do.
     pub(crate) access_generation: AtomicU64,
+    /// What limits of users and virtual hosts are compared with.
+    pub(crate) uses: Mutex<Uses>,
     /// Of this run, for digests of verified passwords.
     pub(crate) secret: [u8; 16],
     /// Global parameters.
@@ -272,6 +275,7 @@ impl Broker {
             access: RwLock::new(access),
             lanes: AtomicU32::new(0),
             access_generation: AtomicU64::new(0),
+            uses: Mutex::default(),
             globals: RwLock::default(),
             administration: Mutex::default(),
             warm: Mutex::default(),

@@ -25,6 +25,7 @@ impl Core {
             let Some(mut state) = self.channels.get_mut(index).and_then(Option::take) else {
                 continue;
             };
+            self.broker.uses.lock().close_channel(&self.user);
             let channel = u16::try_from(index).unwrap_or(u16::MAX);
             self.forget_held(channel, state.held.drain(..));
             self.peer.channels.lock().end(channel);
@@ -58,6 +59,9 @@ impl Core {
         let Some(vhost) = self.vhost.clone() else {
             return;
         };
+        if std::mem::take(&mut self.entered) {
+            self.broker.uses.lock().leave(&vhost.name, &self.user);
+        }
         for cell in std::mem::take(&mut self.exclusive) {
             // Without a condition it cannot be refused.
             let condition = Condition::default();

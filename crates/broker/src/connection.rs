@@ -9,6 +9,7 @@ use leveret_session::{Event, Fault, Flush, Outlet, OutletLimits, Session, Verdic
 use leveret_store::{Ticket, Waiter};
 use parking_lot::Mutex;
 
+use crate::acting::Acting;
 use crate::broker::{Broker, Peer, stopping};
 use crate::cell::QueueCell;
 use crate::channel::{Channel, UNSUBMITTED};
@@ -46,6 +47,9 @@ pub(crate) struct Core {
     pub(crate) broker: Arc<Broker>,
     pub(crate) peer: Arc<Peer>,
     pub(crate) vhost: Option<Arc<Vhost>>,
+    pub(crate) user: Arc<str>,
+    /// Counted among the connections of its virtual host and user.
+    pub(crate) entered: bool,
     pub(crate) channels: Vec<Option<Box<Channel>>>,
     pub(crate) confirming: Vec<u16>,
     /// Channels whose answers wait for the disk.
@@ -123,6 +127,8 @@ impl Connection {
             broker,
             peer,
             vhost: None,
+            user: Arc::default(),
+            entered: false,
             channels: Vec::new(),
             confirming: Vec::new(),
             holding: Vec::new(),
@@ -216,7 +222,10 @@ impl Connection {
             Event::Progress => {}
             Event::Assembled(channel, message) => core.publish_assembled(channel, message)?,
             Event::Method(channel, method) => core.method(channel, &method)?,
-            Event::ChannelOpened(channel) => core.open_channel(channel),
+            Event::ChannelOpened(channel) => {
+                core.open_channel(channel)?;
+                session.channel_open_ok(channel);
+            }
             Event::ChannelClosed(channel) => {
                 core.close_channel(channel);
                 session.channel_close_ok(channel);
@@ -343,7 +352,8 @@ impl Core {
         self.channels.get_mut(usize::from(channel))?.as_deref_mut()
     }
 
-    fn open_channel(&mut self, channel: u16) {
+    fn open_channel(&mut self, channel: u16) -> Result<(), Fault> {
+        self.count_channel()?;
         let index = usize::from(channel);
         if self.channels.len() <= index {
             self.channels.resize_with(index + 1, || None);
@@ -358,6 +368,16 @@ impl Core {
             *slot = Some(Box::new(Channel::new(stats)));
         }
         self.peer.outlet.lock().open_channel(channel);
+        Ok(())
+    }
+
+    /// This connection's user at work.
+    pub(crate) fn acting<'a>(&'a self, vhost: &'a Vhost) -> Acting<'a> {
+        Acting {
+            broker: &self.broker,
+            vhost,
+            user: &self.user,
+        }
     }
 
     /// Hands the turn's records to the store, confirms what needs no waiting, flushes.

@@ -11,6 +11,7 @@ use leveret_queue::Consuming;
 use leveret_session::Parcel;
 use leveret_store::Ticket;
 
+use crate::access::Right;
 use crate::cell::{Handle, QueueCell, QueueState, Source};
 use crate::connection::Core;
 use crate::held::Held;
@@ -24,7 +25,7 @@ impl Core {
         channel: u16,
         consume: &BasicConsume<'_>,
     ) -> Result<(), Refusal> {
-        let cell = self.named_queue(channel, consume.queue)?;
+        let cell = self.named_queue(channel, consume.queue, Right::Read)?;
         let asked = self.asked(channel, &cell, consume)?;
         let tag = self.consumer_tag(channel, consume.consumer_tag)?;
         let source = self.add_source(channel, &cell);
@@ -284,7 +285,7 @@ impl Core {
     }
 
     pub(crate) fn get(&mut self, channel: u16, get: &BasicGet<'_>) -> Result<(), Refusal> {
-        let cell = self.named_queue(channel, get.queue)?;
+        let cell = self.named_queue(channel, get.queue, Right::Read)?;
         let no_ack = get.no_ack;
         if self.holds(channel) {
             self.hold(channel, Ticket(0), Held::Get { cell, no_ack });

@@ -8,9 +8,10 @@ use leveret_queue::Unacked;
 use leveret_record::{Blob, Body, Record, resident_bytes};
 use leveret_session::{Publish, Publishes};
 
+use crate::acting::Acting;
 use crate::broker::Broker;
 use crate::cell::QueueCell;
-use crate::publish::{Room, check_expiration, check_user, enqueue, without_blind_copies};
+use crate::publish::{Room, check_expiration, enqueue, without_blind_copies};
 use crate::pump::{Pump, Work};
 use crate::refusal::Refusal;
 use crate::routes::{ExchangeTally, Route, RouteCache, sender_selected};
@@ -106,10 +107,10 @@ impl Copied {
 }
 
 impl Broker {
-    /// Publishes a message on behalf of a user. Whether the user may is for the caller to ask.
+    /// Publishes a message on behalf of a user.
     ///
     /// # Errors
-    /// When there is no such exchange, it is internal, or the message is not valid.
+    /// When the user may not, there is no such exchange, it is internal, or the message is not valid.
     pub fn publish(
         &self,
         vhost: &Vhost,
@@ -167,10 +168,15 @@ impl Broker {
         user: &str,
         message: &Direct<'_>,
     ) -> Result<(Route, Vec<u8>), Refusal> {
+        let acting = Acting {
+            broker: self,
+            vhost,
+            user,
+        };
         let properties = Properties::decode(message.header)
             .map_err(|error| Refusal::Precondition(format!("invalid message: {error}")))?;
         if let Some(named) = properties.user_id {
-            check_user(named, user)?;
+            acting.check_user_id(named)?;
         }
         if let Some(expiration) = properties.expiration {
             check_expiration(expiration)?;
@@ -187,7 +193,7 @@ impl Broker {
             None => Vec::new(),
         };
         let raw = raw_route(message)?;
-        let route = RouteCache::default().resolve(vhost, &raw, &keys, properties.headers)?;
+        let route = RouteCache::default().resolve(acting, &raw, &keys, properties.headers)?;
         Ok((route, raw))
     }
 

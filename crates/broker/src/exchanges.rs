@@ -6,6 +6,7 @@ use leveret_codec::{
 };
 use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec};
 
+use crate::acting::Resource;
 use crate::connection::Core;
 use crate::refusal::Refusal;
 
@@ -24,6 +25,7 @@ impl Core {
         let vhost = self.vhost()?;
         let name = name_of(declare.exchange, "exchange name")?;
         if declare.passive {
+            self.acting(&vhost).check_any(Resource::Exchange(&name))?;
             let directory = vhost.directory.read();
             directory
                 .router
@@ -38,6 +40,8 @@ impl Core {
                 internal: declare.internal,
                 arguments: declare.arguments.to_table(),
             };
+            self.acting(&vhost)
+                .declare_exchange(&name, &spec.arguments)?;
             self.broker
                 .declare_exchange(&vhost, &name, spec, &mut self.work)?;
         }
@@ -54,6 +58,7 @@ impl Core {
     ) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
         let name = name_of(delete.exchange, "exchange name")?;
+        self.acting(&vhost).configure_exchange(&name)?;
         self.broker
             .delete_exchange(&vhost, &name, delete.if_unused, &mut self.work)?;
         if !delete.nowait {
@@ -70,6 +75,9 @@ impl Core {
         let vhost = self.vhost()?;
         let source = name_of(bind.source, "exchange name")?;
         let destination = name_of(bind.destination, "exchange name")?;
+        let resource = Resource::Exchange(&destination);
+        self.acting(&vhost)
+            .bind(&source, resource, bind.routing_key)?;
         let binding = BindingSpec {
             source,
             destination: Destination::Exchange(destination),
@@ -91,6 +99,9 @@ impl Core {
         let vhost = self.vhost()?;
         let source = name_of(unbind.source, "exchange name")?;
         let destination = name_of(unbind.destination, "exchange name")?;
+        let resource = Resource::Exchange(&destination);
+        self.acting(&vhost)
+            .bind(&source, resource, unbind.routing_key)?;
         let binding = BindingSpec {
             source,
             destination: Destination::Exchange(destination),

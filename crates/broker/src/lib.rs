@@ -14,6 +14,7 @@
 )]
 
 mod access;
+mod acting;
 mod admin;
 mod alarms;
 mod arguments;
@@ -43,12 +44,14 @@ mod stats;
 mod tick;
 pub mod topology;
 mod transactions;
+mod uses;
 mod vhost;
 
 pub use access::{
     ADMINISTRATOR, Access, AdminError, Denied, Hashing, IMPERSONATOR, PasswordHash, Permission,
     Put, Right, TopicPermission, User, UserLimits, VhostLimits,
 };
+pub use acting::{Acting, Resource};
 pub use admin::Admin;
 pub use alarms::{Alarm, AlarmState, Measured};
 pub use broker::{Broker, BrokerConfig, ConnectionId, Identity, Peer, QueueDefaults};

@@ -10,6 +10,8 @@ use crate::access::Denied;
 use crate::connection::Core;
 use crate::refusal::Refusal;
 use crate::stats::Event;
+use crate::uses::Reached;
+use crate::vhost::Vhost;
 
 /// Clients of this product change prefetch while they consume and expect it to take effect.
 const LIVE_PREFETCH_PRODUCT: &[u8] = b"py-amqp";
@@ -50,6 +52,7 @@ impl Core {
         let allowed = self.broker.authenticate(user, password, self.peer.loopback);
         allowed.map_err(|_| refused())?;
         *self.peer.user.lock() = user.into();
+        self.user = user.into();
         self.broker.events.count(Event::LoginAccepted);
         Ok(())
     }
@@ -80,8 +83,9 @@ impl Core {
 
     /// `connection.update-secret`: the new secret must let the user in as a login would.
     pub(crate) fn update_secret(&mut self, secret: &[u8]) -> Result<(), Refusal> {
-        let user = self.peer.user.lock().clone();
-        let allowed = self.broker.authenticate(&user, secret, self.peer.loopback);
+        let allowed = self
+            .broker
+            .authenticate(&self.user, secret, self.peer.loopback);
         allowed.map_err(|_| Refusal::SecretRefused)?;
         self.reply(0, ConnectionUpdateSecretOk {});
         Ok(())
@@ -90,23 +94,54 @@ impl Core {
     /// Enters a virtual host.
     pub(crate) fn open_vhost(&mut self, name: &[u8]) -> Result<(), Fault> {
         let name = String::from_utf8_lossy(name);
-        let not_allowed = |text: String| Fault::connection(HardCode::NotAllowed, text, (10, 40));
-        let vhost = self
-            .broker
-            .vhost(&name)
-            .ok_or_else(|| not_allowed(format!("vhost {name} not found")))?;
-        let max = self.broker.config.connections_max;
-        if self.broker.peer_count() > max {
-            let text = format!(
-                "access to vhost '{name}' refused for user '{}': connection limit ({max}) is \
-                 reached",
-                self.peer.user.lock()
-            );
-            return Err(not_allowed(text));
-        }
-        *self.peer.vhost.lock() = name.into_owned();
-        self.vhost = Some(Arc::clone(&vhost));
+        // Before anything is checked: whoever deletes the virtual host now finds this connection.
+        *self.peer.vhost.lock() = name.clone().into_owned();
+        let entered = self.enter(&name);
+        let vhost =
+            entered.map_err(|text| Fault::connection(HardCode::NotAllowed, text, (10, 40)))?;
+        self.vhost = Some(vhost);
+        self.entered = true;
         Ok(())
+    }
+
+    /// Finds the virtual host, checks limits and permission, and counts the connection.
+    fn enter(&self, name: &str) -> Result<Arc<Vhost>, String> {
+        let (broker, user) = (&self.broker, &*self.user);
+        let vhost = broker
+            .vhost(name)
+            .ok_or_else(|| format!("vhost {name} not found"))?;
+        let refused = format!("access to vhost '{name}' refused for user '{user}'");
+        let max = broker.config.connections_max;
+        if broker.peer_count() > max {
+            return Err(format!("{refused}: connection limit ({max}) is reached"));
+        }
+        if !broker.access.read().may_enter(name, user) {
+            return Err(refused);
+        }
+        let of_vhost = (name, vhost.rules.read().limits);
+        let of_user = (user, broker.user_limits(user));
+        let counted = broker.uses.lock().enter(of_vhost, of_user);
+        counted.map_err(|reached| match reached {
+            Reached::Vhost(max) => format!("{refused}: connection limit ({max}) is reached"),
+            Reached::User(max) => format!(
+                "connection refused for user '{user}': user connection limit ({max}) is reached"
+            ),
+        })?;
+        Ok(vhost)
+    }
+
+    /// Counts a channel that is being opened.
+    pub(crate) fn count_channel(&self) -> Result<(), Fault> {
+        let limits = self.broker.user_limits(&self.user);
+        let counted = self.broker.uses.lock().open_channel(&self.user, limits);
+        counted.map_err(|max| {
+            let text = format!(
+                "number of channels opened for user '{}' has reached the maximum allowed user \
+                 limit of ({max})",
+                self.user
+            );
+            Fault::connection(HardCode::NotAllowed, text, (20, 10))
+        })
     }
 }
 

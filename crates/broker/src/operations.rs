@@ -17,6 +17,7 @@ use crate::cell::{QueueCell, QueueSpec, QueueState};
 use crate::pump::Work;
 use crate::refusal::{Refusal, from_router};
 use crate::topology;
+use crate::uses::reached;
 use crate::vhost::{Directory, Vhost};
 
 /// When a queue may be deleted.
@@ -60,28 +61,45 @@ impl Broker {
         if name.starts_with("amq.") {
             return Err(Refusal::ReservedName("queue", name.into()));
         }
+        if name.is_empty() {
+            return self.declare_new_queue(vhost, &self.queue_name(), spec, work);
+        }
+        self.declare_new_queue(vhost, name, spec, work)
+    }
+
+    /// A name for a queue that is declared without one.
+    pub(crate) fn queue_name(&self) -> String {
+        self.names.next("amq.gen-")
+    }
+
+    /// Makes a queue that did not exist a moment ago, whatever its name.
+    pub(crate) fn declare_new_queue(
+        &self,
+        vhost: &Vhost,
+        name: &str,
+        spec: QueueSpec,
+        work: &mut Work,
+    ) -> Result<(Arc<QueueCell>, bool), Refusal> {
         validate(name, &spec)?;
-        let name = if name.is_empty() {
-            self.names.next("amq.gen-")
-        } else {
-            name.into()
-        };
         let mut directory = vhost.directory.write();
-        if let Some(cell) = directory.queue(&name).cloned() {
+        if let Some(cell) = directory.queue(name).cloned() {
             redeclare(&cell, &spec)?;
             if cell.lane.is_some() {
                 work.depends_on(directory.changed);
             }
             return Ok((cell, false));
         }
-        let max = self.config.queues_max;
-        if directory.queues().len() >= max {
+        directory.check_open(vhost)?;
+        let count = directory.queues().len() as u64;
+        let own_max = reached(vhost.rules.read().limits.max_queues, count);
+        let max = self.config.queues_max as u64;
+        if let Some(max) = own_max.or_else(|| (count >= max).then_some(max)) {
             return Err(Refusal::Limit(format!(
                 "cannot declare queue '{name}': queue limit in vhost '{}' ({max}) is reached",
                 vhost.name
             )));
         }
-        let cell = self.create_queue(&mut directory, &name, spec);
+        let cell = self.create_queue(&mut directory, name, spec);
         if cell.lane.is_some() {
             topology::queue(work, vhost, &cell);
             self.changed(&mut directory, work);
@@ -209,6 +227,7 @@ impl Broker {
         work: &mut Work,
     ) -> Result<Declared, Refusal> {
         let mut directory = vhost.directory.write();
+        directory.check_open(vhost)?;
         let max = self.config.exchanges_max;
         if directory.router.exchange(name).is_none() && directory.router.exchange_count() >= max {
             return Err(Refusal::Limit(format!(
@@ -262,6 +281,7 @@ impl Broker {
         work: &mut Work,
     ) -> Result<bool, Refusal> {
         let mut directory = vhost.directory.write();
+        directory.check_open(vhost)?;
         let bound = directory.router.bind(binding);
         let bound = bound.map_err(|refused| from_router(refused, &binding.source))?;
         if !bound {

@@ -11,6 +11,7 @@ use leveret_record::{Blob, resident_bytes};
 use leveret_session::{Assembled, Confirm, Confirms, Fault, Publish, Publishes};
 use leveret_store::{MessageParts, Store};
 
+use crate::acting::Acting;
 use crate::cell::QueueCell;
 use crate::channel::UNSUBMITTED;
 use crate::connection::Core;
@@ -139,10 +140,18 @@ impl Core {
         one: &Publishes<'_>,
         publish: Publish<'_>,
     ) -> Result<Option<Route>, Refusal> {
+        // Whether the user may publish there, and whether there is anything, comes first.
+        let vhost = self.vhost()?;
+        let acting = Acting {
+            broker: &self.broker,
+            vhost: &vhost,
+            user: &self.user,
+        };
+        let plain = self.routes.get(acting, one.route)?;
         let properties = Properties::decode(publish.header)
             .map_err(|error| Refusal::Precondition(format!("invalid message: {error}")))?;
         if let Some(user) = properties.user_id {
-            check_user(user, &self.peer.user.lock())?;
+            acting.check_user_id(user)?;
         }
         if let Some(expiration) = properties.expiration {
             check_expiration(expiration)?;
@@ -151,18 +160,24 @@ impl Core {
             return Ok(None);
         };
         let keys = sender_selected(headers)?;
-        let vhost = self.vhost()?;
-        if keys.is_empty() && !self.routes.get(&vhost, one.route)?.depends_on_headers() {
+        if keys.is_empty() && !plain.depends_on_headers() {
             return Ok(None);
         }
         self.routes
-            .resolve(&vhost, one.route, &keys, Some(headers))
+            .resolve(acting, one.route, &keys, Some(headers))
             .map(Some)
     }
 
     fn route(&mut self, batch: &Publishes<'_>) -> Result<Arc<Route>, Fault> {
         let found = match &self.vhost {
-            Some(vhost) => self.routes.get(vhost, batch.route),
+            Some(vhost) => {
+                let acting = Acting {
+                    broker: &self.broker,
+                    vhost,
+                    user: &self.user,
+                };
+                self.routes.get(acting, batch.route)
+            }
             None => Err(Refusal::NotImplemented("no virtual host".into())),
         };
         found.map_err(|refusal| self.fault(batch, refusal))
@@ -431,16 +446,6 @@ pub(crate) fn encode_confirm(out: &mut Vec<u8>, channel: u16, confirm: Confirm) 
         Confirm::Ack { tag, multiple } => ack(out, channel, tag, multiple),
         Confirm::Nack { tag } => nack(out, channel, tag, false, false),
     }
-}
-
-pub(crate) fn check_user(user: &[u8], login: &str) -> Result<(), Refusal> {
-    if user == login.as_bytes() {
-        return Ok(());
-    }
-    Err(Refusal::Precondition(format!(
-        "user_id property set to '{}' but authenticated user was '{login}'",
-        String::from_utf8_lossy(user)
-    )))
 }
 
 pub(crate) fn check_expiration(expiration: &[u8]) -> Result<(), Refusal> {

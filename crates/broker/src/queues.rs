@@ -7,12 +7,15 @@ use leveret_codec::{
     QueuePurgeOk, QueueUnbind, QueueUnbindOk,
 };
 
+use crate::access::Right;
+use crate::acting::Resource;
 use crate::cell::{QueueCell, QueueSpec};
 use crate::connection::Core;
 use crate::exchanges::name_of;
 use crate::operations::{Condition, queue_binding};
 use crate::refusal::Refusal;
 use crate::stats::Event;
+use crate::vhost::Vhost;
 
 impl Core {
     pub(crate) fn queue_declare(
@@ -26,6 +29,7 @@ impl Core {
             name = self.last_queue(channel)?;
         }
         let cell = if declare.passive {
+            self.acting(&vhost).check_any(Resource::Queue(&name))?;
             vhost
                 .queue(&name)
                 .ok_or_else(|| Refusal::NoQueue(name.clone()))?
@@ -36,15 +40,7 @@ impl Core {
                 owner: declare.exclusive.then_some(self.peer.id),
                 arguments: declare.arguments.to_table(),
             };
-            self.broker.events.count(Event::QueueDeclared);
-            let declared = self
-                .broker
-                .declare_queue(&vhost, &name, spec, &mut self.work);
-            let (cell, created) = declared?;
-            if created && cell.spec.owner.is_some() {
-                self.exclusive.push(Arc::clone(&cell));
-            }
-            cell
+            self.declare(&vhost, name, spec)?
         };
         self.check_owner(&cell)?;
         if let Some(channel) = self.channel(channel) {
@@ -68,6 +64,32 @@ impl Core {
         Ok(())
     }
 
+    fn declare(
+        &mut self,
+        vhost: &Vhost,
+        name: String,
+        spec: QueueSpec,
+    ) -> Result<Arc<QueueCell>, Refusal> {
+        let made_up = name.is_empty();
+        let name = if made_up {
+            self.broker.queue_name()
+        } else {
+            name
+        };
+        self.acting(vhost).declare_queue(&name, &spec.arguments)?;
+        self.broker.events.count(Event::QueueDeclared);
+        let (broker, work) = (&self.broker, &mut self.work);
+        let (cell, created) = if made_up {
+            broker.declare_new_queue(vhost, &name, spec, work)?
+        } else {
+            broker.declare_queue(vhost, &name, spec, work)?
+        };
+        if created && cell.spec.owner.is_some() {
+            self.exclusive.push(Arc::clone(&cell));
+        }
+        Ok(cell)
+    }
+
     /// An exclusive queue serves its own connection only.
     pub(crate) fn check_owner(&self, cell: &QueueCell) -> Result<(), Refusal> {
         match cell.spec.owner {
@@ -83,34 +105,48 @@ impl Core {
         last.map(String::from).ok_or(Refusal::NoPreviousQueue)
     }
 
-    /// The queue a method names; an empty name means the one declared last on the channel.
+    /// The name a method gives; an empty one means the queue declared last on the channel.
+    fn queue_name(&mut self, channel: u16, name: &[u8]) -> Result<String, Refusal> {
+        if name.is_empty() {
+            self.last_queue(channel)
+        } else {
+            name_of(name, "queue name")
+        }
+    }
+
+    /// The queue a method names, if the user may do to it what the method does.
     pub(crate) fn named_queue(
         &mut self,
         channel: u16,
         name: &[u8],
+        right: Right,
     ) -> Result<Arc<QueueCell>, Refusal> {
         let vhost = self.vhost()?;
-        let name = if name.is_empty() {
-            self.last_queue(channel)?
-        } else {
-            name_of(name, "queue name")?
-        };
+        let name = self.queue_name(channel, name)?;
+        self.acting(&vhost).check(right, Resource::Queue(&name))?;
+        self.existing_queue(&vhost, name)
+    }
+
+    fn existing_queue(&self, vhost: &Vhost, name: String) -> Result<Arc<QueueCell>, Refusal> {
         let cell = vhost.queue(&name).ok_or(Refusal::NoQueue(name))?;
         self.check_owner(&cell)?;
         Ok(cell)
     }
 
     pub(crate) fn queue_bind(&mut self, channel: u16, bind: &QueueBind<'_>) -> Result<(), Refusal> {
-        let cell = self.named_queue(channel, bind.queue)?;
+        let vhost = self.vhost()?;
+        let name = self.queue_name(channel, bind.queue)?;
         let named_by_channel = bind.queue.is_empty() && bind.routing_key.is_empty();
         let key = if named_by_channel {
-            cell.name.as_bytes()
+            name.as_bytes()
         } else {
             bind.routing_key
         };
         let source = name_of(bind.exchange, "exchange name")?;
+        self.acting(&vhost)
+            .bind(&source, Resource::Queue(&name), key)?;
+        let cell = self.existing_queue(&vhost, name.clone())?;
         let binding = queue_binding(&source, &cell, key, bind.arguments.to_table());
-        let vhost = self.vhost()?;
         self.broker.bind(&vhost, &binding, &mut self.work)?;
         if !bind.nowait {
             self.reply_durable(channel, QueueBindOk {});
@@ -123,12 +159,16 @@ impl Core {
         channel: u16,
         unbind: &QueueUnbind<'_>,
     ) -> Result<(), Refusal> {
+        let vhost = self.vhost()?;
         let source = name_of(unbind.exchange, "exchange name")?;
-        match self.named_queue(channel, unbind.queue) {
+        let name = self.queue_name(channel, unbind.queue)?;
+        let resource = Resource::Queue(&name);
+        self.acting(&vhost)
+            .bind(&source, resource, unbind.routing_key)?;
+        match self.existing_queue(&vhost, name) {
             Ok(cell) => {
                 let arguments = unbind.arguments.to_table();
                 let binding = queue_binding(&source, &cell, unbind.routing_key, arguments);
-                let vhost = self.vhost()?;
                 self.broker.unbind(&vhost, &binding, &mut self.work)?;
             }
             // What does not exist is not bound either.
@@ -144,7 +184,7 @@ impl Core {
         channel: u16,
         purge: &QueuePurge<'_>,
     ) -> Result<(), Refusal> {
-        let cell = self.named_queue(channel, purge.queue)?;
+        let cell = self.named_queue(channel, purge.queue, Right::Read)?;
         let count = self.broker.purge_queue(&cell, &mut self.work);
         if !purge.nowait {
             let message_count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -158,7 +198,7 @@ impl Core {
         channel: u16,
         delete: &QueueDelete<'_>,
     ) -> Result<(), Refusal> {
-        let count = match self.named_queue(channel, delete.queue) {
+        let count = match self.named_queue(channel, delete.queue, Right::Configure) {
             Ok(cell) => {
                 let condition = Condition {
                     unused: delete.if_unused,

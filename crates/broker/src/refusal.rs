@@ -61,6 +61,8 @@ pub enum Refusal {
     UnknownDeliveryTag(u64),
     /// A consumer tag is in use on the channel.
     ConsumerTagInUse(String),
+    /// The virtual host is gone.
+    NoVhost(String),
     /// `connection.update-secret` with a secret that would not let the user in.
     SecretRefused,
     /// A limit of the broker is reached.
@@ -158,6 +160,7 @@ impl Refusal {
                 HardCode::NotAllowed,
                 format!("attempt to reuse consumer tag '{tag}'"),
             ),
+            Self::NoVhost(name) => (HardCode::NotAllowed, format!("vhost {name} not found")),
             Self::SecretRefused => (
                 HardCode::NotAllowed,
                 "New secret was refused by one of the backends".into(),

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_codec::{RawTable, ValueRef, split_route};
 use leveret_router::{ExchangeCounts, Routes};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::access::Right;
+use crate::acting::{Acting, Resource};
 use crate::cell::QueueCell;
 use crate::refusal::Refusal;
-use crate::vhost::Vhost;
 
 /// Remembered routes of one connection; emptied when full, as keys are the client's to invent.
 const ROUTES_MAX: usize = 4096;
@@ -91,22 +92,39 @@ pub(crate) struct RouteCache {
     last: Option<(Vec<u8>, Arc<Route>)>,
     routes: FxHashMap<Box<[u8]>, Arc<Route>>,
     found: Routes,
+    /// Exchanges the user may publish to.
+    permitted: FxHashSet<Box<str>>,
+    /// Of what users may do, as it was when all this was found.
+    access_generation: u64,
 }
 
 impl RouteCache {
     /// The route of a raw exchange and routing key.
     #[inline]
-    pub(crate) fn get(&mut self, vhost: &Vhost, route: &[u8]) -> Result<Arc<Route>, Refusal> {
+    pub(crate) fn get(&mut self, acting: Acting<'_>, route: &[u8]) -> Result<Arc<Route>, Refusal> {
+        let generation = acting.broker.access_generation.load(Ordering::Acquire);
+        if self.access_generation != generation {
+            self.forget(generation);
+        }
         if let Some((key, found)) = &self.last
             && key == route
             && found.stands()
         {
             return Ok(Arc::clone(found));
         }
-        self.look_up(vhost, route)
+        self.look_up(acting, route)
     }
 
-    fn look_up(&mut self, vhost: &Vhost, route: &[u8]) -> Result<Arc<Route>, Refusal> {
+    /// Somebody's permissions have changed: everything is checked anew.
+    #[cold]
+    fn forget(&mut self, access_generation: u64) {
+        self.last = None;
+        self.routes.clear();
+        self.permitted.clear();
+        self.access_generation = access_generation;
+    }
+
+    fn look_up(&mut self, acting: Acting<'_>, route: &[u8]) -> Result<Arc<Route>, Refusal> {
         let known = self
             .routes
             .get(route)
@@ -115,7 +133,7 @@ impl RouteCache {
         let found = match known {
             Some(found) => found,
             None => {
-                let found = Arc::new(self.resolve(vhost, route, &[], None)?);
+                let found = Arc::new(self.resolve(acting, route, &[], None)?);
                 if !found.depends_on_headers() {
                     if self.routes.len() >= ROUTES_MAX {
                         self.routes.clear();
@@ -138,7 +156,7 @@ impl RouteCache {
     /// Asks the router, with further routing keys and the message's headers.
     pub(crate) fn resolve(
         &mut self,
-        vhost: &Vhost,
+        acting: Acting<'_>,
         route: &[u8],
         more_keys: &[&[u8]],
         headers: Option<RawTable<'_>>,
@@ -149,7 +167,8 @@ impl RouteCache {
         let mut keys = Vec::with_capacity(1 + more_keys.len());
         keys.push(key);
         keys.extend_from_slice(more_keys);
-        let directory = vhost.directory.read();
+        self.check(acting, exchange, &keys)?;
+        let directory = acting.vhost.directory.read();
         let source = directory.router.exchange(exchange).ok_or_else(missing)?;
         if source.spec().internal {
             return Err(Refusal::InternalExchange(exchange.into()));
@@ -182,6 +201,21 @@ impl RouteCache {
             counts,
             validity,
         })
+    }
+}
+
+impl RouteCache {
+    /// Asks for the permission of an exchange once, for those of routing keys each time.
+    fn check(&mut self, acting: Acting<'_>, exchange: &str, keys: &[&[u8]]) -> Result<(), Refusal> {
+        if !self.permitted.contains(exchange) {
+            acting.check(Right::Write, Resource::Exchange(exchange))?;
+            if self.permitted.len() >= ROUTES_MAX {
+                self.permitted.clear();
+            }
+            self.permitted.insert(exchange.into());
+        }
+        keys.iter()
+            .try_for_each(|key| acting.check_key(Right::Write, exchange, key))
     }
 }
 

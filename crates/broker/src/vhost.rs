@@ -8,6 +8,7 @@ use leveret_store::Ticket;
 use parking_lot::RwLock;
 
 use crate::cell::QueueCell;
+use crate::refusal::Refusal;
 use crate::rules::Rules;
 use crate::stats::{Event, Events, Holdings};
 
@@ -48,6 +49,8 @@ pub struct Directory {
     pub router: Router,
     /// When every durable change so far is durable.
     pub(crate) changed: Ticket,
+    /// The virtual host is being deleted: nothing more may be made in it.
+    pub(crate) closed: bool,
     queues: HashMap<Arc<str>, Arc<QueueCell>>,
     cells: Vec<Option<Arc<QueueCell>>>,
     free: Vec<QueueId>,
@@ -60,12 +63,21 @@ impl Directory {
         Self {
             router: Router::with_seed(seed),
             changed: Ticket(0),
+            closed: false,
             queues: HashMap::new(),
             cells: Vec::new(),
             free: Vec::new(),
             holdings,
             events,
         }
+    }
+
+    /// Whether something may be made.
+    pub(crate) fn check_open(&self, vhost: &Vhost) -> Result<(), Refusal> {
+        if self.closed {
+            return Err(Refusal::NoVhost(vhost.name.to_string()));
+        }
+        Ok(())
     }
 
     /// A queue by name.

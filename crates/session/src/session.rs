@@ -68,7 +68,7 @@ pub enum Event<'a> {
     Assembled(u16, Assembled),
     /// Acknowledgements and rejections of one channel.
     Settlements(u16, &'a [Settlement]),
-    /// A channel was opened; `open-ok` is among the replies.
+    /// A channel is opened: answer with [`Session::channel_open_ok`] or a fault.
     ChannelOpened(u16),
     /// The client closes a channel: clean up, then [`Session::channel_close_ok`].
     ChannelClosed(u16),
@@ -451,8 +451,12 @@ impl Session {
         if let Some(slot) = self.channels.get_mut(index) {
             *slot = Some(Box::default());
         }
-        Method::from(ChannelOpenOk {}).encode(channel, &mut self.replies);
         Ok(Event::ChannelOpened(channel))
+    }
+
+    /// The channel was accepted.
+    pub fn channel_open_ok(&mut self, channel: u16) {
+        Method::from(ChannelOpenOk {}).encode(channel, &mut self.replies);
     }
 
     fn method_while_closing(&mut self, channel: u16, id: (u16, u16)) {

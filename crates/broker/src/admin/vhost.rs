@@ -55,6 +55,7 @@ impl Admin<'_> {
         if vhost.rules.read().metadata.protected_from_deletion {
             return Err(AdminError::Protected(name.into()));
         }
+        vhost.directory.write().closed = true;
         self.broker.remove_vhost(name);
         self.broker
             .close_peers(&format!("vhost '{name}' is deleted"), |peer| {

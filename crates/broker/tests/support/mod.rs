@@ -50,6 +50,24 @@ impl Client {
         client_properties: RawTable<'_>,
         heartbeat: u16,
     ) -> Self {
+        let client = (client_properties, heartbeat);
+        let mut client = Self::open_as(broker, ("guest", "/"), client);
+        client.say(1, ChannelOpen {});
+        client.say(2, ChannelOpen {});
+        client.hear();
+        client
+    }
+
+    /// A client that has asked for a virtual host; its user's password is its name.
+    pub(crate) fn open(broker: &Arc<Broker>, user: &str, vhost: &str) -> Self {
+        Self::open_as(broker, (user, vhost), (RawTable::EMPTY, 0))
+    }
+
+    fn open_as(
+        broker: &Arc<Broker>,
+        (user, vhost): (&str, &str),
+        (client_properties, heartbeat): (RawTable<'_>, u16),
+    ) -> Self {
         let origin = Origin {
             name: "memory".into(),
             loopback: true,
@@ -61,10 +79,11 @@ impl Client {
             work: Work::default(),
         };
         client.send(&PROTOCOL_HEADER);
+        let response = format!("\0{user}\0{user}");
         let start_ok = ConnectionStartOk {
             client_properties,
             mechanism: b"PLAIN",
-            response: b"\0guest\0guest",
+            response: response.as_bytes(),
             locale: b"en_US",
         };
         client.say(0, start_ok);
@@ -74,10 +93,8 @@ impl Client {
             heartbeat,
         };
         client.say(0, tune_ok);
-        client.say(0, ConnectionOpen { virtual_host: b"/" });
-        client.say(1, ChannelOpen {});
-        client.say(2, ChannelOpen {});
-        client.hear();
+        let virtual_host = vhost.as_bytes();
+        client.say(0, ConnectionOpen { virtual_host });
         client
     }
 
@@ -188,6 +205,11 @@ fn told(channel: u16, payload: &[u8]) -> String {
             "{channel} close {} {}",
             close.reply_code,
             String::from_utf8_lossy(close.reply_text)
+        ),
+        Method::ConnectionClose(close) => format!(
+            "{channel} close {} {}",
+            close.reply_code,
+            close.reply_text.escape_ascii()
         ),
         Method::BasicDeliver(deliver) => {
             let again = if deliver.redelivered { " again" } else { "" };
