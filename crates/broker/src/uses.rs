@@ -1,4 +1,5 @@
-//! Connections and channels in use by virtual host and by user: what their limits are compared with.
+//! Connections and channels in use, by virtual host and by user: what their limits are compared
+//! with.
 
 use std::collections::HashMap;
 

@@ -74,8 +74,8 @@ fn ask<'a>(client: &mut Client, method: impl Into<Method<'a>>) -> String {
 }
 
 fn denied(right: &str, resource: &str) -> String {
-    format!("1 close 403 ACCESS_REFUSED - {right} access to {resource} in vhost '/' refused for user 'app'")
-        .replace('\'', "\\'")
+    let what = format!("{right} access to {resource} in vhost '/' refused for user 'app'");
+    format!("1 close 403 ACCESS_REFUSED - {what}").replace('\'', "\\'")
 }
 
 fn exchange<'a>(name: &'a str, kind: &'a str, arguments: RawTable<'a>) -> ExchangeDeclare<'a> {
