@@ -110,7 +110,8 @@ impl Broker {
     /// Publishes a message on behalf of a user.
     ///
     /// # Errors
-    /// When the user may not, there is no such exchange, it is internal, or the message is not valid.
+    /// When the user may not, there is no such exchange, it is internal, or the message is not
+    /// valid.
     pub fn publish(
         &self,
         vhost: &Vhost,

@@ -75,7 +75,7 @@ fn ask<'a>(client: &mut Client, method: impl Into<Method<'a>>) -> String {
 
 fn denied(right: &str, resource: &str) -> String {
     let what = format!("{right} access to {resource} in vhost '/' refused for user 'app'");
-    format!("1 close 403 ACCESS_REFUSED - {what}").replace('\'', "\\'")
+    format!("1 close 403 ACCESS_REFUSED - {what}")
 }
 
 fn exchange<'a>(name: &'a str, kind: &'a str, arguments: RawTable<'a>) -> ExchangeDeclare<'a> {
@@ -212,9 +212,7 @@ fn looking_for_something_needs_any_permission() {
         passive: true,
         ..declaration(queue, false)
     };
-    let missing = |name| {
-        format!("1 close 404 NOT_FOUND - no queue '{name}' in vhost '/'").replace('\'', "\\'")
-    };
+    let missing = |name| format!("1 close 404 NOT_FOUND - no queue '{name}' in vhost '/'");
     assert_eq!(ask(&mut client, passive("written")), missing("written"));
     assert_eq!(ask(&mut client, passive("read")), missing("read"));
     assert_eq!(
@@ -415,10 +413,7 @@ fn only_an_impersonator_publishes_in_anothers_name() {
     assert_eq!(publish(&mut client, "", "q", &of(b"app")), [""; 0]);
     let refused = "1 close 406 PRECONDITION_FAILED - user_id property set to 'other' but \
                    authenticated user was 'app'";
-    assert_eq!(
-        publish(&mut client, "", "q", &of(b"other")),
-        [refused.replace('\'', "\\'")]
-    );
+    assert_eq!(publish(&mut client, "", "q", &of(b"other")), [refused]);
     add_user(&broker, "app", &[IMPERSONATOR]);
     assert_eq!(publish(&mut client, "", "q", &of(b"other")), [""; 0]);
 }
@@ -428,10 +423,7 @@ fn a_vhost_is_entered_with_a_permission_and_within_limits() {
     let broker = broker(Arc::new(InstantStore));
     let refusal = |user: &str, vhost: &str| {
         let mut client = Client::open(&broker, user, vhost);
-        (
-            client.hear().pop().unwrap_or_default().replace('\\', ""),
-            client,
-        )
+        (client.hear().pop().unwrap_or_default(), client)
     };
     add_user(&broker, "app", &[]);
     assert_eq!(
@@ -491,18 +483,14 @@ fn channels_and_queues_are_limited() {
         "1 queue.declare-ok"
     );
     assert_eq!(
-        ask(&mut client, declaration("two", false)).replace('\\', ""),
+        ask(&mut client, declaration("two", false)),
         "1 close 406 PRECONDITION_FAILED - cannot declare queue 'two': queue limit in vhost '/' \
          (1) is reached"
     );
     client.say(1, ChannelOpen {});
     client.hear();
     client.say(2, ChannelOpen {});
-    let heard: Vec<_> = client
-        .hear()
-        .iter()
-        .map(|told| told.replace('\\', ""))
-        .collect();
+    let heard: Vec<_> = client.hear();
     assert_eq!(
         heard,
         [
@@ -519,7 +507,7 @@ fn a_deleted_user_or_vhost_closes_its_connections() {
     broker.administer().delete_user("app").unwrap();
     client.turn();
     guest.turn();
-    let told = |client: &mut Client| client.hear().pop().unwrap_or_default().replace('\\', "");
+    let told = |client: &mut Client| client.hear().pop().unwrap_or_default();
     assert_eq!(
         told(&mut client),
         "0 close 320 CONNECTION_FORCED - user 'app' was deleted"

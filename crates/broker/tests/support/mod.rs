@@ -209,7 +209,7 @@ fn told(channel: u16, payload: &[u8]) -> String {
         Method::ConnectionClose(close) => format!(
             "{channel} close {} {}",
             close.reply_code,
-            close.reply_text.escape_ascii()
+            String::from_utf8_lossy(close.reply_text)
         ),
         Method::BasicDeliver(deliver) => {
             let again = if deliver.redelivered { " again" } else { "" };
