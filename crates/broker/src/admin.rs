@@ -2,6 +2,7 @@
 //! with its record for the store.
 
 mod access;
+mod policy;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,8 @@ use crate::broker::{Broker, Peer};
 use crate::parameters::check_value;
 use crate::pump::Work;
 use crate::topology::Kind;
+
+pub(crate) use policy::apply_to_exchange;
 
 /// Global parameters at most.
 const GLOBALS_MAX: usize = 10_000;

@@ -1,10 +1,13 @@
 //! `queue.declare` arguments: validation, equivalence, and what they mean for the queue.
 
+use std::sync::Arc;
+
 use leveret_codec::{Table, Value};
 use leveret_queue::{Limits, Overflow};
 
 use crate::broker::QueueDefaults;
 use crate::cell::QueueSpec;
+use crate::policy::Effective;
 use crate::refusal::Refusal;
 
 /// What a known argument must be.
@@ -136,33 +139,61 @@ fn text<'a>(arguments: &'a Table, key: &str) -> Option<&'a str> {
     std::str::from_utf8(bytes).ok()
 }
 
-/// What validated arguments mean for the queue: its limits, and whether it serves one consumer
-/// only.
-///
-/// A default applies only where no argument sets that limit.
-pub(crate) fn meaning(arguments: &Table, defaults: QueueDefaults) -> (Limits, bool) {
+/// What validated arguments and policies mean for a queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Meaning {
+    pub(crate) limits: Limits,
+    /// Serves one consumer only.
+    pub(crate) single_active: bool,
+    /// The policies in it.
+    pub(crate) policy: Option<Arc<Effective>>,
+}
+
+impl Meaning {
+    pub(crate) fn of(
+        arguments: &Table,
+        policy: Option<Arc<Effective>>,
+        defaults: QueueDefaults,
+    ) -> Self {
+        let single_active = arguments
+            .get(b"x-single-active-consumer")
+            .and_then(Value::as_bool);
+        Self {
+            limits: limits(arguments, policy.as_deref(), defaults),
+            single_active: single_active.unwrap_or(false),
+            policy,
+        }
+    }
+}
+
+/// Of an argument and a policy the lower number holds, but the argument's text. A default applies
+/// only where neither sets that limit.
+fn limits(arguments: &Table, policy: Option<&Effective>, defaults: QueueDefaults) -> Limits {
     let number = |key: &str| {
-        let value = arguments.get(key.as_bytes())?.as_integer()?;
-        u64::try_from(value).ok()
+        let argument = arguments.get(format!("x-{key}").as_bytes());
+        let argument = argument
+            .and_then(Value::as_integer)
+            .and_then(|number| u64::try_from(number).ok());
+        let policy = policy.and_then(|policy| policy.number(key));
+        match (argument, policy) {
+            (Some(argument), Some(policy)) => Some(argument.min(policy)),
+            (argument, policy) => argument.or(policy),
+        }
     };
-    let (length, bytes) = (number("x-max-length"), number("x-max-length-bytes"));
-    let refuses = text(arguments, "x-overflow") == Some("reject-publish");
+    let (length, bytes) = (number("max-length"), number("max-length-bytes"));
+    let by_policy = || policy.and_then(|policy| policy.text("overflow"));
+    let overflow = match text(arguments, "x-overflow").or_else(by_policy) {
+        Some("reject-publish" | "reject-publish-dlx") => Overflow::RejectPublish,
+        _ => Overflow::DropHead,
+    };
     let default = |explicit: Option<u64>, default| explicit.map_or(default, |_| u64::MAX);
-    let limits = Limits {
+    Limits {
         ready_max: length.unwrap_or(u64::MAX),
         ready_bytes_max: bytes.unwrap_or(u64::MAX),
         total_max: default(length, defaults.length_max),
         total_bytes_max: default(bytes, defaults.bytes_max),
-        overflow: if refuses {
-            Overflow::RejectPublish
-        } else {
-            Overflow::DropHead
-        },
-    };
-    let single_active = arguments
-        .get(b"x-single-active-consumer")
-        .and_then(Value::as_bool);
-    (limits, single_active.unwrap_or(false))
+        overflow,
+    }
 }
 
 /// Compares a repeated declaration with the queue that exists.
@@ -331,13 +362,32 @@ mod tests {
 
     #[test]
     fn a_default_limit_gives_way_to_an_explicit_one() {
-        let (limits, _) = meaning(&spec(&[]).arguments, DEFAULTS);
-        assert_eq!((limits.total_max, limits.total_bytes_max), (10, 20));
-        let (limits, _) = meaning(
-            &spec(&[("x-max-length", Value::I32(99))]).arguments,
-            DEFAULTS,
-        );
-        assert_eq!((limits.ready_max, limits.total_max), (99, u64::MAX));
-        assert_eq!(limits.total_bytes_max, 20);
+        let none = limits(&spec(&[]).arguments, None, DEFAULTS);
+        assert_eq!((none.total_max, none.total_bytes_max), (10, 20));
+        let arguments = spec(&[("x-max-length", Value::I32(99))]).arguments;
+        let own = limits(&arguments, None, DEFAULTS);
+        assert_eq!((own.ready_max, own.total_max), (99, u64::MAX));
+        assert_eq!(own.total_bytes_max, 20);
+    }
+
+    #[test]
+    fn of_two_limits_the_lower_one_holds_and_of_two_texts_the_arguments() {
+        let set = |json: serde_json::Value| Effective {
+            definition: json.as_object().unwrap().clone(),
+            ..Effective::default()
+        };
+        let policy = set(serde_json::json!({"max-length": 5, "overflow": "reject-publish"}));
+        let by_policy = limits(&spec(&[]).arguments, Some(&policy), DEFAULTS);
+        assert_eq!((by_policy.ready_max, by_policy.total_max), (5, u64::MAX));
+        assert_eq!(by_policy.overflow, Overflow::RejectPublish);
+        for (argument, lower) in [(3, 3), (9, 5)] {
+            let arguments = [
+                ("x-max-length", Value::I32(argument)),
+                ("x-overflow", text("drop-head")),
+            ];
+            let both = limits(&spec(&arguments).arguments, Some(&policy), DEFAULTS);
+            assert_eq!(both.ready_max, lower);
+            assert_eq!(both.overflow, Overflow::DropHead);
+        }
     }
 }

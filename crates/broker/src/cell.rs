@@ -4,14 +4,16 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use leveret_codec::{DeliverTemplate, Table};
-use leveret_queue::{ConsumerKey, Limits, Queue};
+use leveret_codec::{DeliverTemplate, Table, Value};
+use leveret_queue::{ConsumerKey, Queue};
 use leveret_router::QueueId;
 use leveret_session::Outlet;
 use leveret_store::LaneId;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::arguments::Meaning;
 use crate::broker::{ConnectionId, Peer};
+use crate::policy::{Effective, Object};
 use crate::stats::{HoldingCounts, Holdings};
 
 /// A connection's outlet, shared by everyone who writes to it.
@@ -28,6 +30,15 @@ pub struct QueueSpec {
     pub owner: Option<ConnectionId>,
     /// `queue.declare` arguments.
     pub arguments: Table,
+}
+
+impl QueueSpec {
+    /// What policies see of a queue of that name.
+    pub(crate) fn object<'a>(&self, name: &'a str) -> Object<'a> {
+        let kind = self.arguments.get(b"x-queue-type");
+        let quorum = kind.and_then(Value::as_str_bytes) == Some(b"quorum");
+        Object::Queue(name, quorum)
+    }
 }
 
 /// One queue: its fixed properties, and its messages and consumers behind a short mutex.
@@ -54,6 +65,8 @@ pub struct QueueState {
     pub consumed: bool,
     /// The timer looks after its memory.
     pub warm: bool,
+    /// The policies that apply to it.
+    pub policy: Option<Arc<Effective>>,
     /// What its virtual host counts for it.
     counted: HoldingCounts,
 }
@@ -110,13 +123,14 @@ impl QueueCell {
         id: QueueId,
         spec: QueueSpec,
         lane: Option<LaneId>,
-        (limits, single_active): (Limits, bool),
+        meaning: Meaning,
     ) -> Self {
-        let queue = Queue::new(limits, single_active);
+        let queue = Queue::new(meaning.limits, meaning.single_active);
         let state = Mutex::new(QueueState {
             queue,
             consumed: false,
             warm: false,
+            policy: meaning.policy,
             counted: HoldingCounts::default(),
         });
         Self {
@@ -148,6 +162,12 @@ impl QueueCell {
             cell: self,
             state: self.state.lock(),
         }
+    }
+
+    /// What policies see of it.
+    #[must_use]
+    pub fn object(&self) -> Object<'_> {
+        self.spec.object(&self.name)
     }
 
     /// Has what the queue holds counted there from now on.

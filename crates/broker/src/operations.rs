@@ -11,7 +11,8 @@ use leveret_codec::{BasicCancel, Method};
 use leveret_router::{BindingSpec, Declared, Destination, ExchangeSpec};
 use parking_lot::RwLockWriteGuard;
 
-use crate::arguments::{equivalent, meaning, validate};
+use crate::admin::apply_to_exchange;
+use crate::arguments::{Meaning, equivalent, validate};
 use crate::broker::Broker;
 use crate::cell::{QueueCell, QueueSpec, QueueState};
 use crate::pump::Work;
@@ -99,7 +100,9 @@ impl Broker {
                 vhost.name
             )));
         }
-        let cell = self.create_queue(&mut directory, name, spec);
+        let policy = vhost.rules.read().effective(spec.object(name));
+        let meaning = Meaning::of(&spec.arguments, policy, self.config.queue);
+        let cell = self.create_queue(&mut directory, name, spec, meaning);
         if cell.lane.is_some() {
             topology::queue(work, vhost, &cell);
             self.changed(&mut directory, work);
@@ -112,9 +115,9 @@ impl Broker {
         directory: &mut Directory,
         name: &str,
         spec: QueueSpec,
+        meaning: Meaning,
     ) -> Arc<QueueCell> {
         let id = directory.next_id();
-        let meaning = meaning(&spec.arguments, self.config.queue);
         // An exclusive queue ends with its connection, at the latest with the broker.
         let lasts = spec.durable && spec.owner.is_none();
         let lane = lasts.then(|| self.next_lane());
@@ -236,6 +239,9 @@ impl Broker {
         }
         let declared = directory.router.declare(name, spec.clone());
         let declared = declared.map_err(|refused| from_router(refused, name))?;
+        if declared == Declared::Created {
+            apply_to_exchange(vhost, &mut directory, name);
+        }
         match declared {
             Declared::Created if spec.durable => {
                 topology::exchange(work, vhost, name, &spec);

@@ -1,11 +1,13 @@
 //! What administrators set for a virtual host: its description, limits, policies and parameters.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::access::{AdminError, VhostLimits};
 use crate::arguments::QUEUE_TYPES;
 use crate::parameters::Parameters;
-use crate::policy::Policies;
+use crate::policy::{Effective, Object, Policies};
 
 /// What an administrator says of a virtual host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +70,16 @@ impl Rules {
             metadata: self.metadata.clone(),
             limits: self.limits,
         }
+    }
+
+    /// The policies that apply to a queue or exchange, if any do.
+    pub(crate) fn effective(&self, object: Object<'_>) -> Option<Arc<Effective>> {
+        if self.policies.is_empty() {
+            return None;
+        }
+        let effective = self.policies.effective(object);
+        let any = effective.policy.is_some() || effective.operator_policy.is_some();
+        any.then(|| Arc::new(effective))
     }
 
     pub(crate) fn apply(&mut self, record: VhostRecord) {

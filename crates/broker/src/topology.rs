@@ -11,7 +11,8 @@ use leveret_codec::{RawTable, Table};
 use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec, Removal};
 use leveret_store::LaneId;
 
-use crate::arguments::meaning;
+use crate::admin::apply_to_exchange;
+use crate::arguments::Meaning;
 use crate::broker::Broker;
 use crate::cell::{QueueCell, QueueSpec};
 use crate::pump::Work;
@@ -198,8 +199,10 @@ impl Broker {
             internal,
             arguments: value.table()?,
         };
-        let declared = vhost.directory.write().router.declare(name, spec);
-        declared.ok().map(|_| ())
+        let mut directory = vhost.directory.write();
+        directory.router.declare(name, spec).ok()?;
+        apply_to_exchange(&vhost, &mut directory, name);
+        Some(())
     }
 
     fn restore_queue(&self, parts: &mut Reader<'_>, value: &mut Reader<'_>) -> Option<()> {
@@ -217,7 +220,8 @@ impl Broker {
         };
         let mut directory = vhost.directory.write();
         let id = directory.next_id();
-        let meaning = meaning(&spec.arguments, self.config.queue);
+        let policy = vhost.rules.read().effective(spec.object(name));
+        let meaning = Meaning::of(&spec.arguments, policy, self.config.queue);
         let cell = Arc::new(QueueCell::new(name.into(), id, spec, Some(lane), meaning));
         directory.insert(&cell);
         Some(())

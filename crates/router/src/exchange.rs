@@ -154,6 +154,12 @@ impl Exchange {
         self.spec.alternate().or(self.policy_alternate.as_deref())
     }
 
+    /// The alternate exchange that a policy gives.
+    #[must_use]
+    pub fn policy_alternate(&self) -> Option<&str> {
+        self.policy_alternate.as_deref()
+    }
+
     /// How many explicit bindings have this exchange as source.
     #[must_use]
     pub fn binding_count(&self) -> usize {

@@ -9,7 +9,7 @@ use super::record;
 use crate::access::{AdminError, Put, VhostLimits, check_name};
 use crate::operations::Condition;
 use crate::parameters::Parameter;
-use crate::policy::{Policy, PolicyKind};
+use crate::policy::PolicyKind;
 use crate::rules::VhostMetadata;
 use crate::topology::Kind;
 use crate::vhost::Vhost;
@@ -173,39 +173,6 @@ impl Admin<'_> {
         let vhost = self.existing_vhost(vhost)?;
         change(&mut vhost.rules.write().limits)?;
         self.keep_vhost(&vhost);
-        Ok(())
-    }
-
-    /// Adds a policy, or replaces it; it takes effect at once.
-    ///
-    /// # Errors
-    /// When there is no such virtual host or the policy is invalid, in RabbitMQ's words.
-    pub fn put_policy(&mut self, kind: PolicyKind, policy: Policy) -> Result<Put, AdminError> {
-        let vhost = self.existing_vhost(&policy.vhost)?;
-        let put = vhost.rules.write().policies.put(kind, policy.clone())?;
-        self.keep(
-            record::kind_of(kind),
-            &[&policy.vhost, &policy.name],
-            &policy,
-        );
-        Ok(put)
-    }
-
-    /// Removes a policy; what it set ends at once.
-    ///
-    /// # Errors
-    /// When there is none of the name.
-    pub fn delete_policy(
-        &mut self,
-        kind: PolicyKind,
-        vhost: &str,
-        name: &str,
-    ) -> Result<(), AdminError> {
-        let vhost = self.existing_vhost(vhost)?;
-        if !vhost.rules.write().policies.delete(kind, name) {
-            return Err(AdminError::Missing);
-        }
-        self.forget(record::kind_of(kind), &[&vhost.name, name]);
         Ok(())
     }
 

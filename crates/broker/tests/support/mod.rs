@@ -163,24 +163,29 @@ impl Client {
     }
 
     pub(crate) fn publish(&mut self, channel: u16, queue: &str, body: &str, persistent: bool) {
-        self.send(&message(channel, queue, body, (true, persistent)));
+        self.send(&message(channel, ("", queue), body, (true, persistent)));
+    }
+
+    /// Publishes to an exchange, without `mandatory`.
+    pub(crate) fn publish_to_exchange(&mut self, channel: u16, exchange: &str, key: &str) {
+        self.send(&message(channel, (exchange, key), "body", (false, false)));
     }
 
     /// Publishes without `mandatory`.
     pub(crate) fn publish_optional(&mut self, channel: u16, queue: &str, body: &str) {
-        self.send(&message(channel, queue, body, (false, false)));
+        self.send(&message(channel, ("", queue), body, (false, false)));
     }
 }
 
 fn message(
     channel: u16,
-    queue: &str,
+    (exchange, key): (&str, &str),
     body: &str,
     (mandatory, persistent): (bool, bool),
 ) -> Vec<u8> {
     let publish = BasicPublish {
-        exchange: b"",
-        routing_key: queue.as_bytes(),
+        exchange: exchange.as_bytes(),
+        routing_key: key.as_bytes(),
         mandatory,
         immediate: false,
     };
