@@ -8,7 +8,7 @@ use leveret_codec::{
 };
 use leveret_store::InstantStore;
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Value as Json, json};
 
 use support::{Client, broker, declaration};
 
@@ -21,7 +21,7 @@ fn start() -> (Arc<Broker>, Client) {
     (broker, client)
 }
 
-fn set(broker: &Broker, kind: PolicyKind, name: &str, pattern: &str, definition: &Value) {
+fn set(broker: &Broker, kind: PolicyKind, name: &str, pattern: &str, definition: &Json) {
     let policy = Policy {
         vhost: "/".into(),
         name: name.into(),
@@ -165,7 +165,7 @@ fn the_lowest_of_argument_policy_and_operator_policy_holds() {
     let policy = cell.lock().policy.clone().unwrap();
     assert_eq!(policy.operator_policy.as_deref(), Some("o"));
     assert_eq!(
-        Value::Object(policy.definition.clone()),
+        Json::Object(policy.definition.clone()),
         json!({"max-length": 2})
     );
 }
@@ -206,13 +206,18 @@ fn an_alternate_exchange_by_policy_takes_what_is_unroutable() {
     assert_eq!(ready(&broker, "q"), 1);
 }
 
+/// Which policy, whether it is the operator's, and its limit; none deletes it.
+fn change() -> impl Strategy<Value = (usize, bool, Option<u64>)> {
+    (0usize..3, any::<bool>(), prop::option::of(0u64..8))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// Whatever policies come and go, a queue holds to the last ones.
     #[test]
     fn a_queue_holds_to_the_policies_that_are_left(
-        changes in prop::collection::vec((0usize..3, any::<bool>(), prop::option::of(0u64..8)), 1..12),
+        changes in prop::collection::vec(change(), 1..12),
     ) {
         let (broker, mut client) = start();
         client.declare(1, "q", false);
