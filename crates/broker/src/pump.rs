@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use leveret_queue::{Consumer, ConsumerKey, Delivery, Gone, Offer, Sink, Unacked};
+use leveret_record::{Sabotage, breaks};
 use leveret_session::{Delivered, Flush, Outlet, Parcel};
 use leveret_store::{LaneId, Scratch, Store, Ticket};
 use parking_lot::{ArcMutexGuard, RawMutex};
@@ -83,7 +84,9 @@ impl Work {
 
     /// Notes that an outlet got its first bytes since its last flush.
     pub(crate) fn dirtied(&mut self, outlet: &Outlet<Arc<Handle>>) {
-        self.dirty.extend(outlet.flusher().cloned());
+        if !breaks(Sabotage::LoseFlush) {
+            self.dirty.extend(outlet.flusher().cloned());
+        }
     }
 
     /// Appends a reply to an outlet.
@@ -202,7 +205,8 @@ impl Sink<Arc<Handle>> for Pump<'_> {
                 Offer::Taken
             }
             Delivered::Full => {
-                if !handle.waiting.swap(true, Ordering::AcqRel) {
+                let waits = handle.waiting.swap(true, Ordering::AcqRel);
+                if !waits && !breaks(Sabotage::LoseWakeup) {
                     outlet.starve(Arc::clone(handle));
                 }
                 Offer::Refused

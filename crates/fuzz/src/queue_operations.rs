@@ -10,8 +10,9 @@ use leveret_record::{Blob, Body};
 
 const ROUTE: &[u8] = b"\x02ex\x01k";
 const CONSUMERS_MAX: usize = 8;
-/// The last one is larger than a chunk.
-const SIZES: [usize; 8] = [0, 1, 7, 60, 200, 900, 5_000, 300_000];
+const SIZES: [usize; 8] = [0, 1, 7, 60, 90, 200, 900, 3_000];
+/// Larger than a chunk.
+const LARGE: usize = 300_000;
 
 /// Reads input as a queue's limits, then as what is done to it, two bytes an operation.
 pub fn queue_operations(input: &[u8]) {
@@ -156,7 +157,12 @@ impl World {
 
     fn push(&mut self, pick: usize, shared: bool) {
         let seq = self.queue.next_seq();
-        let body = vec![seq as u8; SIZES[pick % SIZES.len()]];
+        let size = if pick == 255 {
+            LARGE
+        } else {
+            SIZES[pick % SIZES.len()]
+        };
+        let body = vec![seq as u8; size];
         let blob = Arc::new(Blob::new(body.clone()));
         let header = header(body.len());
         let message = Message {

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use leveret_record::{Sabotage, breaks};
+
 /// Identifies a consumer within its queue; never valid again after the consumer is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsumerKey {
@@ -321,7 +323,7 @@ impl<C> Consumers<C> {
         let Some(consumer) = self.at(key.index) else {
             return;
         };
-        if consumer.generation != key.generation {
+        if consumer.generation != key.generation || breaks(Sabotage::KeepCredit) {
             return;
         }
         consumer.unacked = consumer.unacked.saturating_sub(messages);

@@ -6,7 +6,7 @@ mod settle;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use leveret_record::{Blob, Position, Record, Unacked};
+use leveret_record::{Blob, Position, Record, Sabotage, Unacked, breaks};
 
 use crate::chunk::{Chunks, Message};
 use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming};
@@ -356,8 +356,16 @@ impl<C> Queue<C> {
         self.returned(consumer, 1, u64::from(unacked.body_len));
         self.counters.requeued += 1;
         let deliveries = unacked.deliveries.saturating_add(1);
-        self.chunks.set_deliveries(unacked.position, deliveries);
-        self.requeued.insert(unacked.seq, unacked.position);
+        if !breaks(Sabotage::ForgetDelivery) {
+            self.chunks.set_deliveries(unacked.position, deliveries);
+        }
+        let mut seq = unacked.seq;
+        if breaks(Sabotage::RequeueLast)
+            && let Some((last, _)) = self.requeued.last_key_value()
+        {
+            seq = seq.max(last + 1);
+        }
+        self.requeued.insert(seq, unacked.position);
         self.ready += 1;
         self.ready_bytes += u64::from(unacked.body_len);
         deliveries

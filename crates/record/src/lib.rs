@@ -20,8 +20,12 @@
 )]
 
 mod blob;
+mod sabotage;
 
 pub use blob::{Blob, account_released, account_taken, resident_bytes};
+#[cfg(feature = "sabotage")]
+pub use sabotage::sabotage;
+pub use sabotage::{Sabotage, breaks};
 
 /// Bytes of the fixed record header.
 pub const HEADER_BYTES: usize = 12;

@@ -13,6 +13,7 @@ mod project;
 mod report;
 mod server;
 mod shell;
+mod simulate;
 mod tidy;
 
 use std::path::PathBuf;
@@ -83,6 +84,15 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Simulates the whole broker against a model of what it owes, one world for each seed
+    Simulate {
+        /// How many seeds
+        #[arg(long, default_value_t = 1)]
+        seeds: u64,
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Builds the load generator and runs it with the arguments that follow
     Bench {
         /// For the load generator; `--help` lists them
@@ -137,6 +147,7 @@ fn run(project: &Project, task: Task) -> Result<()> {
             conclude(&report)
         }
         Task::Crash { states, seed, .. } => crash::run(project, states, seed),
+        Task::Simulate { seeds, seed } => simulate::run(project, seeds, seed),
         Task::Bench { arguments } => bench::run(project, &arguments),
     }
 }

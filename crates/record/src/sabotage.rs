@@ -1,0 +1,43 @@
+//! Deliberate faults: each breaks one rule that queues and the broker live by, and the simulation
+//! must notice.
+
+/// One broken rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    /// A consumer whose connection has no room is not remembered.
+    LoseWakeup,
+    /// Bytes for a connection are left there and nobody is told.
+    LoseFlush,
+    /// A delivery that comes back goes behind those that came back before.
+    RequeueLast,
+    /// A settled delivery gives its consumer no credit back.
+    KeepCredit,
+    /// A delivery that comes back is not marked as delivered.
+    ForgetDelivery,
+}
+
+#[cfg(feature = "sabotage")]
+thread_local! {
+    static BROKEN: std::cell::Cell<Option<Sabotage>> = const { std::cell::Cell::new(None) };
+}
+
+/// Breaks a rule on this thread from now on, or none.
+#[cfg(feature = "sabotage")]
+pub fn sabotage(rule: Option<Sabotage>) {
+    BROKEN.set(rule);
+}
+
+/// Whether this rule is broken; never, outside the tests that ask for it.
+#[cfg(feature = "sabotage")]
+#[must_use]
+pub fn breaks(rule: Sabotage) -> bool {
+    BROKEN.get() == Some(rule)
+}
+
+/// Whether this rule is broken; never, outside the tests that ask for it.
+#[cfg(not(feature = "sabotage"))]
+#[must_use]
+#[inline]
+pub const fn breaks(_: Sabotage) -> bool {
+    false
+}

@@ -1,0 +1,176 @@
+//! What must hold after each step and whenever nothing is left to do.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::command::queue_name;
+use crate::model::{Model, Stage, Step};
+use crate::sight::{Seen, Sight};
+
+const NO_ROUTE: u16 = 312;
+
+impl Model {
+    /// Returns, confirms and cancelled consumers of one step.
+    pub(crate) fn check_told(
+        &mut self,
+        heard: &[(usize, Seen)],
+        step: &Step,
+    ) -> Result<(), String> {
+        let mut returns: BTreeMap<(usize, u16), VecDeque<_>> = BTreeMap::new();
+        for (connection, channel, message) in std::mem::take(&mut self.returns) {
+            let of_channel = returns.entry((connection, channel)).or_default();
+            of_channel.push_back(message);
+        }
+        let mut cancels = std::mem::take(&mut self.cancels);
+        for (connection, seen) in heard {
+            let place = (*connection, seen.channel);
+            match seen.sight {
+                Sight::Return { code, message } => {
+                    let expected = returns.get_mut(&place).and_then(VecDeque::pop_front);
+                    if (expected, code) != (Some(message), NO_ROUTE) {
+                        return Err(format!("returned: {seen:?}, expected {expected:?}"));
+                    }
+                }
+                Sight::Cancelled(tag) if cancels.remove(&tag) => {}
+                Sight::Cancelled(_) => return Err(format!("cancelled without reason: {seen:?}")),
+                Sight::Confirm {
+                    tag,
+                    multiple,
+                    nack,
+                } => self.confirmed(place, tag, multiple, nack)?,
+                _ => {}
+            }
+        }
+        if let Some((place, left)) = returns.iter().find(|(_, left)| !left.is_empty()) {
+            return Err(format!("not returned on {place:?}: {left:?}"));
+        }
+        let deaf = |tag: &u64| {
+            let plan = self.plans.get(tag);
+            plan.is_none_or(|plan| step.deaf.contains(&plan.connection))
+        };
+        let untold: BTreeSet<_> = cancels.iter().filter(|tag| !deaf(tag)).collect();
+        if untold.is_empty() {
+            Ok(())
+        } else {
+            Err(format!(
+                "consumers not told that their queue is gone: {untold:?}"
+            ))
+        }
+    }
+
+    fn confirmed(
+        &mut self,
+        place: (usize, u16),
+        tag: u64,
+        multiple: bool,
+        nack: bool,
+    ) -> Result<(), String> {
+        let state = self.channel(place.0, place.1);
+        let confirming = state.and_then(|state| state.confirming.as_mut());
+        let Some(confirming) = confirming else {
+            return Err(format!("confirm {tag} on {place:?}, which has none"));
+        };
+        let (from, to) = (
+            confirming.confirmed,
+            usize::try_from(tag).unwrap_or(usize::MAX),
+        );
+        let covered = confirming.publishes.get(from..to).unwrap_or_default();
+        if covered.is_empty() || (!multiple && covered.len() > 1) {
+            return Err(format!("confirm {tag} on {place:?} comes after {from}"));
+        }
+        if covered.iter().any(|(_, refused)| *refused != nack) {
+            return Err(format!(
+                "confirm {tag} on {place:?}, nack {nack}: {covered:?}"
+            ));
+        }
+        confirming.confirmed = to;
+        Ok(())
+    }
+
+    /// Bounds of channels.
+    pub(crate) fn check_channels(&self) -> Result<(), String> {
+        for (connection, session) in self.sessions.iter().enumerate() {
+            for (number, channel) in &session.channels {
+                let is_new = |consumed| {
+                    let mut held = channel.unacked.values();
+                    held.any(|held| held.step == self.step && held.consumer.is_some() == consumed)
+                };
+                // What basic.get fetches is not bounded by any prefetch.
+                if !is_new(true) || is_new(false) {
+                    continue;
+                }
+                let bound = match channel.prefetch_global {
+                    0 => self.channel_unacked_max,
+                    prefetch => usize::from(prefetch).min(self.channel_unacked_max),
+                };
+                let held = channel.unacked.len();
+                if held > bound {
+                    return Err(format!(
+                        "{held} deliveries out on channel {number} of {connection}, {bound} at most"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is on its way any more: everything owed must have been paid.
+    ///
+    /// # Errors
+    /// What is still owed.
+    pub(crate) fn check_quiet(&self) -> Result<(), String> {
+        for (connection, session) in self.sessions.iter().enumerate() {
+            if let Some((channel, left)) = session.answers.iter().find(|(_, left)| !left.is_empty())
+            {
+                return Err(format!(
+                    "answers nobody asked for on channel {channel} of {connection}: {left:?}"
+                ));
+            }
+            if session.stage == Stage::Ended {
+                continue;
+            }
+            for (number, channel) in &session.channels {
+                if !channel.waiting.is_empty() {
+                    let waiting = &channel.waiting;
+                    return Err(format!(
+                        "commands never answered on channel {number} of {connection}: {waiting:?}"
+                    ));
+                }
+                if let Some(confirming) = &channel.confirming
+                    && confirming.confirmed < confirming.publishes.len()
+                {
+                    return Err(format!(
+                        "publishes never confirmed on channel {number} of {connection}: \
+                         {confirming:?}"
+                    ));
+                }
+            }
+        }
+        self.check_wakeups()
+    }
+
+    /// A ready message and a consumer that could take it: somebody forgot to look.
+    fn check_wakeups(&self) -> Result<(), String> {
+        for queue in self.queues.iter().filter(|queue| !queue.gone) {
+            let ledger = &queue.ledger;
+            let Some((head, _)) = ledger.ready.first_key_value() else {
+                continue;
+            };
+            let waits = ledger.seats.iter().find(|seat| {
+                let channel = self.sessions[seat.connection].channels.get(&seat.channel);
+                let room = channel.is_some_and(|channel| {
+                    let held = channel.unacked.len();
+                    let prefetch = usize::from(channel.prefetch_global);
+                    held < self.channel_unacked_max && (prefetch == 0 || held < prefetch)
+                });
+                seat.has_credit() && ledger.serves(seat.tag) && room
+            });
+            if let Some(seat) = waits {
+                return Err(format!(
+                    "lost wakeup: message {head} is ready in {} and {seat:?} could take it",
+                    queue_name(queue.number)
+                ));
+            }
+        }
+        Ok(())
+    }
+}

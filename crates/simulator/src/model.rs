@@ -1,0 +1,349 @@
+//! What the broker owes: topology, channels and messages as plain lists, advanced by the same
+//! commands the broker was given, in the order it took them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::command::{Command, Message, Spec, queue_name};
+use crate::ledger::{Arrival, Counts, Delivery, Event, Ledger};
+use crate::sight::{Reply, Seen, Sight};
+
+/// A queue that is or was.
+pub(crate) type QueueKey = usize;
+
+/// What happened in one step of the world.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// Whose commands were taken, and which.
+    pub(crate) turn: Option<(usize, Vec<(u16, Command)>)>,
+    /// A connection that was taken down after that.
+    pub(crate) left: Option<usize>,
+    /// Bytes each connection had been told at the end.
+    pub(crate) told: Vec<u64>,
+    /// The broker's queues at the end.
+    pub(crate) queues: BTreeMap<String, Counts>,
+    /// Connections whose socket was gone: they are told nothing more.
+    pub(crate) deaf: BTreeSet<usize>,
+}
+
+/// A delivery that waits for its settlement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) arrival: Arrival,
+    /// `None`: fetched with `basic.get` from `queue`.
+    pub(crate) consumer: Option<u64>,
+    pub(crate) queue: Option<QueueKey>,
+    pub(crate) step: usize,
+}
+
+/// What is known of a consumer from its command alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) connection: usize,
+    pub(crate) channel: u16,
+    pub(crate) no_ack: bool,
+    /// Once its command was taken.
+    pub(crate) queue: Option<QueueKey>,
+}
+
+/// A command whose answer waits for the disk; reading ones take effect only then.
+#[derive(Clone, Debug)]
+pub(crate) enum Waiting {
+    Answer(Reply),
+    Consume {
+        command: Command,
+        queue: QueueKey,
+        prefetch: u16,
+    },
+    Get {
+        queue: QueueKey,
+        no_ack: bool,
+    },
+    /// A consumer that was cancelled before it started, and whose start was not to be answered.
+    Nothing,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Confirming {
+    /// For each publish: the step, and whether a queue refused it.
+    pub(crate) publishes: Vec<(usize, bool)>,
+    pub(crate) confirmed: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Channel {
+    /// The server has closed it and waits for the answer.
+    pub(crate) closing: bool,
+    pub(crate) confirming: Option<Confirming>,
+    pub(crate) prefetch: u16,
+    pub(crate) prefetch_global: u16,
+    pub(crate) consumers: BTreeMap<u64, QueueKey>,
+    pub(crate) unacked: BTreeMap<u64, Held>,
+    pub(crate) waiting: VecDeque<Waiting>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Stage {
+    #[default]
+    Running,
+    /// The server has closed the connection and waits for the answer.
+    Closing,
+    Ended,
+}
+
+/// A connection and what was seen of it.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    pub(crate) stage: Stage,
+    pub(crate) channels: BTreeMap<u16, Channel>,
+    /// Channels whose answers wait, in the order they began to.
+    pub(crate) holding: Vec<u16>,
+    /// Answers not yet matched with a command, by channel.
+    pub(crate) answers: BTreeMap<u16, VecDeque<(u64, Reply)>>,
+    /// Everything else not yet judged.
+    pub(crate) seen: VecDeque<Seen>,
+    /// The last delivery tag of each channel.
+    pub(crate) tags: BTreeMap<u16, u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) number: u8,
+    pub(crate) spec: Spec,
+    pub(crate) owner: Option<usize>,
+    pub(crate) gone: bool,
+    pub(crate) ledger: Ledger,
+    /// Consumers, as the commands have it; the ledger has them once the step is judged.
+    pub(crate) consumers: Vec<(u64, bool)>,
+}
+
+/// A publish whose outcome the queues decide.
+#[derive(Debug)]
+pub(crate) struct Undecided {
+    pub(crate) connection: usize,
+    pub(crate) channel: u16,
+    pub(crate) index: usize,
+    pub(crate) arrival: Arrival,
+    pub(crate) queues: Vec<QueueKey>,
+}
+
+/// The model.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) queues: Vec<Queue>,
+    pub(crate) names: BTreeMap<u8, QueueKey>,
+    /// Exchange, queue, binding key.
+    pub(crate) bindings: BTreeSet<(u8, QueueKey, &'static str)>,
+    pub(crate) arrivals: BTreeMap<Message, Arrival>,
+    pub(crate) next_arrival: Arrival,
+    pub(crate) step: usize,
+    /// Bounds of the broker's configuration.
+    pub(crate) channel_unacked_max: usize,
+    pub(crate) events: BTreeMap<QueueKey, Vec<Event>>,
+    pub(crate) undecided: Vec<Undecided>,
+    /// Told in this step: consumers that end with their queue, and returned messages.
+    pub(crate) cancels: BTreeSet<u64>,
+    pub(crate) returns: VecDeque<(usize, u16, Message)>,
+    pub(crate) plans: BTreeMap<u64, Plan>,
+}
+
+impl Model {
+    /// Takes what a connection was told.
+    pub(crate) fn hear(&mut self, connection: usize, seen: Vec<Seen>) {
+        let session = &mut self.sessions[connection];
+        for seen in seen {
+            if let Sight::Reply(reply) = &seen.sight {
+                let answers = session.answers.entry(seen.channel).or_default();
+                answers.push_back((seen.at, reply.clone()));
+            }
+            session.seen.push_back(seen);
+        }
+    }
+
+    /// Judges one step.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn judge(&mut self, step: &Step) -> Result<(), String> {
+        self.step += 1;
+        self.note_plans(step);
+        let heard = self.heard(step);
+        let deliveries = self.note_deliveries(&heard)?;
+        if let Some((connection, commands)) = &step.turn {
+            for (channel, command) in commands {
+                self.command(*connection, *channel, command, step)?;
+            }
+            self.release(*connection, step)?;
+        }
+        if let Some(connection) = step.left {
+            self.leave(connection);
+            self.sessions[connection].stage = Stage::Ended;
+        }
+        self.explain(deliveries, step)?;
+        self.decide();
+        self.check_told(&heard, step)?;
+        self.check_channels()
+    }
+
+    fn note_plans(&mut self, step: &Step) {
+        let Some((connection, commands)) = &step.turn else {
+            return;
+        };
+        for (channel, command) in commands {
+            if let Command::Publish { message, .. } = command {
+                self.arrivals.insert(*message, self.next_arrival);
+                self.next_arrival += 1;
+            }
+            if let Command::Consume { tag, no_ack, .. } = command {
+                let plan = Plan {
+                    connection: *connection,
+                    channel: *channel,
+                    no_ack: *no_ack,
+                    queue: None,
+                };
+                self.plans.insert(*tag, plan);
+            }
+        }
+    }
+
+    /// What was told in this step, connection by connection.
+    fn heard(&mut self, step: &Step) -> Vec<(usize, Seen)> {
+        let mut heard = Vec::new();
+        for (connection, session) in self.sessions.iter_mut().enumerate() {
+            let told = step.told.get(connection).copied().unwrap_or(0);
+            while session.seen.front().is_some_and(|seen| seen.at <= told)
+                && let Some(seen) = session.seen.pop_front()
+            {
+                heard.push((connection, seen));
+            }
+        }
+        heard
+    }
+
+    /// Checks delivery tags, keeps what must be settled, and gives all deliveries.
+    fn note_deliveries(
+        &mut self,
+        heard: &[(usize, Seen)],
+    ) -> Result<Vec<(usize, Delivery)>, String> {
+        let mut deliveries = Vec::new();
+        for (connection, seen) in heard {
+            let session = &mut self.sessions[*connection];
+            let last = session.tags.entry(seen.channel).or_default();
+            match seen.sight {
+                Sight::Reply(Reply::Plain(20, 11)) => *last = 0,
+                Sight::Reply(Reply::GetOk { tag, .. }) | Sight::Deliver { tag, .. } => {
+                    if tag != *last + 1 {
+                        return Err(format!("delivery tag {tag} comes after {last}: {seen:?}"));
+                    }
+                    *last = tag;
+                }
+                _ => {}
+            }
+            let Sight::Deliver {
+                consumer,
+                tag,
+                redelivered,
+                message,
+            } = seen.sight
+            else {
+                continue;
+            };
+            let arrival = self.note_delivery(*connection, seen, (consumer, tag, message))?;
+            deliveries.push((
+                *connection,
+                Delivery {
+                    arrival,
+                    consumer,
+                    redelivered,
+                },
+            ));
+        }
+        Ok(deliveries)
+    }
+
+    fn note_delivery(
+        &mut self,
+        connection: usize,
+        seen: &Seen,
+        (consumer, tag, message): (u64, u64, Message),
+    ) -> Result<Arrival, String> {
+        let plan = self.plans.get(&consumer);
+        let plan = plan.ok_or_else(|| format!("for a consumer nobody started: {seen:?}"))?;
+        if (plan.connection, plan.channel) != (connection, seen.channel) {
+            return Err(format!("on the wrong channel: {seen:?}"));
+        }
+        let arrival = self.arrival(message);
+        let arrival = arrival.ok_or_else(|| format!("of what nobody published: {seen:?}"))?;
+        let held = Held {
+            arrival,
+            consumer: Some(consumer),
+            queue: None,
+            step: self.step,
+        };
+        if !plan.no_ack {
+            let channel = self.sessions[connection].channels.get_mut(&seen.channel);
+            let channel = channel.ok_or_else(|| format!("on a closed channel: {seen:?}"))?;
+            channel.unacked.insert(tag, held);
+        }
+        Ok(arrival)
+    }
+
+    /// The number of a message: its place in the order in which publishes were taken.
+    pub(crate) fn arrival(&self, message: Message) -> Option<Arrival> {
+        self.arrivals.get(&message).copied()
+    }
+
+    fn explain(&mut self, deliveries: Vec<(usize, Delivery)>, step: &Step) -> Result<(), String> {
+        let mut pending: BTreeMap<QueueKey, BTreeMap<usize, VecDeque<Delivery>>> = BTreeMap::new();
+        for (connection, delivery) in deliveries {
+            let plan = self.plans.get(&delivery.consumer);
+            let queue = plan.and_then(|plan| plan.queue);
+            let queue = queue.ok_or_else(|| format!("{delivery:?} before its consumer"))?;
+            let of_queue = pending.entry(queue).or_default();
+            of_queue.entry(connection).or_default().push_back(delivery);
+        }
+        let mut events = std::mem::take(&mut self.events);
+        for (key, queue) in self.queues.iter_mut().enumerate() {
+            let events = events.remove(&key).unwrap_or_default();
+            let pending = pending.remove(&key).unwrap_or_default();
+            let name = queue_name(queue.number);
+            let counts = step.queues.get(&name).copied().filter(|_| !queue.gone);
+            if queue.gone && events.is_empty() && pending.is_empty() {
+                continue;
+            }
+            if counts.is_none() != queue.gone {
+                return Err(format!(
+                    "{name}: in the broker {counts:?}, gone: {}",
+                    queue.gone
+                ));
+            }
+            let pending = pending.into_values().collect();
+            let explained = queue.ledger.explain(&events, pending, counts);
+            explained.map_err(|reason| format!("{name}: {reason}"))?;
+        }
+        let live = self.names.len();
+        if live != step.queues.len() {
+            return Err(format!(
+                "{live} queues expected, the broker has {:?}",
+                step.queues
+            ));
+        }
+        Ok(())
+    }
+
+    /// Notes which publishes a queue refused.
+    fn decide(&mut self) {
+        for publish in std::mem::take(&mut self.undecided) {
+            let refused = publish.queues.iter().any(|queue| {
+                let ledger = &self.queues[*queue].ledger;
+                ledger.refused.contains(&publish.arrival)
+            });
+            let session = &mut self.sessions[publish.connection];
+            let channel = session.channels.get_mut(&publish.channel);
+            let confirming = channel.and_then(|channel| channel.confirming.as_mut());
+            if let Some(outcome) = confirming.and_then(|it| it.publishes.get_mut(publish.index)) {
+                outcome.1 = refused;
+            }
+        }
+    }
+}
