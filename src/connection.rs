@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tracing::{debug, warn};
 
 use crate::clock::now_ms;
 use crate::link::Link;
+use crate::throttle::Throttle;
 
 /// One read; large enough that the cost of a system call is spread over hundreds of messages.
 const READ_BYTES: usize = 64 * 1024;
@@ -38,8 +40,15 @@ pub(crate) struct Patience {
     pub(crate) login_failure_delay: Duration,
 }
 
+/// What all connections of the listeners share.
+pub(crate) struct Gate {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) patience: Patience,
+    pub(crate) throttle: Throttle,
+}
+
 /// Serves one connection until it ends.
-pub(crate) async fn serve(broker: Arc<Broker>, stream: TcpStream, patience: Patience) {
+pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) else {
         return;
     };
@@ -51,12 +60,18 @@ pub(crate) async fn serve(broker: Arc<Broker>, stream: TcpStream, patience: Pati
         loopback: client.ip().to_canonical().is_loopback(),
     };
     debug!(connection = origin.name, "connection accepted");
+    let broker = Arc::clone(&gate.broker);
     let link = Arc::new(Link::new(Arc::clone(&broker), stream));
     let flusher: Arc<dyn Flush> = Arc::clone(&link) as Arc<dyn Flush>;
     let mut connection = Connection::new(broker, origin, now_ms(), flusher);
     link.attach(Arc::clone(&connection.peer().outlet));
     let writer = tokio::spawn(Arc::clone(&link).write());
-    let ended = read(&link, &mut connection, patience).await;
+    let deadline = Instant::now() + gate.patience.handshake;
+    let ended = if wait_for_turn(&gate, client.ip(), deadline).await {
+        read(&link, &mut connection, &gate, client.ip()).await
+    } else {
+        Ok("too many refused logins from its address")
+    };
     match ended {
         Ok(reason) => debug!(
             connection = connection.peer().name,
@@ -69,13 +84,36 @@ pub(crate) async fn serve(broker: Arc<Broker>, stream: TcpStream, patience: Pati
     let _ = writer.await;
 }
 
+/// Waits as long as addresses with too many refused logins have to; `false` when that is too long.
+async fn wait_for_turn(gate: &Gate, client: IpAddr, deadline: Instant) -> bool {
+    while let Some(until) = gate.throttle.waits_until(client, Instant::now()) {
+        if until > deadline {
+            debug!(%client, "too many refused logins from this address");
+            sleep_until(deadline).await;
+            return false;
+        }
+        sleep_until(until).await;
+    }
+    true
+}
+
+/// Tells why a login was refused; the client is told only that it was.
+fn log_refusal(connection: &Connection) {
+    let name = &connection.peer().name;
+    if let Some(refusal) = connection.login_refusal() {
+        let (user, reason) = (&refusal.user, refusal.reason.to_string());
+        warn!(connection = name, ?user, reason, "login refused");
+    }
+}
+
 /// Reads until the connection ends; gives why.
 async fn read(
     link: &Arc<Link>,
     connection: &mut Connection,
-    patience: Patience,
+    gate: &Gate,
+    client: IpAddr,
 ) -> io::Result<&'static str> {
-    let deadline = Instant::now() + patience.handshake;
+    let deadline = Instant::now() + gate.patience.handshake;
     let mut buffer = Vec::new();
     let mut unfinished = false;
     loop {
@@ -109,9 +147,9 @@ async fn read(
         put_back(&mut buffer, turn.consumed);
         unfinished = turn.unfinished;
         if turn.login_refused {
-            let name = &connection.peer().name;
-            warn!(connection = name, "login refused");
-            sleep(patience.login_failure_delay).await;
+            log_refusal(connection);
+            gate.throttle.refused(client, Instant::now());
+            sleep(gate.patience.login_failure_delay).await;
             link.flush();
         }
         if turn.ended {

@@ -10,3 +10,4 @@ mod link;
 pub mod logging;
 pub mod process;
 pub mod server;
+mod throttle;

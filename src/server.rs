@@ -18,12 +18,13 @@ use tracing::{error, info, warn};
 
 use crate::clock::now_ms;
 use crate::config::{self, Config};
-use crate::connection::{Patience, serve};
+use crate::connection::{Gate, Patience, serve};
 use crate::host::Process;
 use crate::journal::{self, Refusal};
 use crate::process::{
     StopSignals, disk_free_bytes, memory_limit, raise_descriptor_limit, resident_bytes,
 };
+use crate::throttle::Throttle;
 
 const BACKLOG: u32 = 4096;
 /// Memory and disk are measured every so many ticks: once a second.
@@ -76,9 +77,14 @@ async fn serve_until_stopped(config: &Config, broker: &Arc<Broker>) -> io::Resul
         handshake: Duration::from_millis(config.amqp.handshake_timeout_ms),
         login_failure_delay: Duration::from_millis(config.amqp.login_failure_delay_ms),
     };
+    let gate = Arc::new(Gate {
+        broker: Arc::clone(broker),
+        patience,
+        throttle: Throttle::new(config.limits.login_failures_per_minute),
+    });
     let accepting: Vec<_> = listeners
         .into_iter()
-        .map(|listener| tokio::spawn(accept(Arc::clone(broker), listener, patience)))
+        .map(|listener| tokio::spawn(accept(Arc::clone(&gate), listener)))
         .chain(http)
         .collect();
     tokio::spawn(tick(Arc::clone(broker), config.data_dir.clone()));
@@ -130,6 +136,7 @@ fn broker(config: &Config, journal: Arc<Journal>) -> Broker {
         disk_free_min: limits.disk_free_min,
         queues_max: size(limits.queues_max),
         exchanges_max: size(limits.exchanges_max),
+        bindings_max: size(limits.bindings_max),
         queue: QueueDefaults {
             length_max: limits.queue_length_max,
             bytes_max: limits.queue_bytes_max,
@@ -249,11 +256,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn accept(broker: Arc<Broker>, listener: TcpListener, patience: Patience) {
+async fn accept(gate: Arc<Gate>, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(serve(Arc::clone(&broker), stream, patience));
+                tokio::spawn(serve(Arc::clone(&gate), stream));
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");

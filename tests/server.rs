@@ -7,10 +7,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use leveret_codec::{
-    ConfirmSelect, ConnectionCloseOk, ConnectionUpdateSecret, Method, PROTOCOL_HEADER,
-    QueueDeclare, TABLE_DEPTH_MAX, Table, Value,
+    ConfirmSelect, ConnectionCloseOk, ConnectionStartOk, ConnectionUpdateSecret, Method,
+    PROTOCOL_HEADER, QueueDeclare, TABLE_DEPTH_MAX, Table, Value,
 };
-use support::{FRAME_MAX, Server, declare, encode, leveret, message, nested_table, raw_frame};
+use support::{
+    FRAME_MAX, Server, declare, encode, leveret, message, nested_table, raw_frame, start_ok,
+};
 
 /// The type of a method frame.
 const METHOD: u8 = 1;
@@ -330,4 +332,27 @@ fn publishers_are_not_read_during_an_alarm_and_consumers_are() {
         assert_eq!(consumer.count(1, "q"), taken, "nothing more was read");
         assert_eq!(consumer.get(1, "q"), b"x");
     }
+}
+
+#[test]
+fn an_address_with_too_many_refused_logins_has_to_wait() {
+    let server = Server::start_with(&[
+        "limits.login_failures_per_minute=2",
+        "amqp.login_failure_delay_ms=0",
+        "amqp.handshake_timeout_ms=1000",
+    ]);
+    for _ in 0..2 {
+        let mut peer = server.connect();
+        peer.send(&PROTOCOL_HEADER);
+        peer.expect(0, "connection.start");
+        let guess = ConnectionStartOk {
+            response: b"\0guest\0guess",
+            ..start_ok(&[])
+        };
+        peer.method(0, guess);
+        peer.expect_end();
+    }
+    let mut peer = server.connect();
+    peer.send(&PROTOCOL_HEADER);
+    assert_eq!(peer.expect_end(), b"", "it is not even asked");
 }

@@ -274,12 +274,13 @@ impl Client {
         longest
     }
 
-    /// The broker hangs up in time, having or not having read all that was sent.
-    pub(crate) fn expect_end(mut self) {
+    /// The broker hangs up in time, having or not having read all that was sent; gives what it said.
+    pub(crate) fn expect_end(mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         if let Err(error) = self.stream.read_to_end(&mut rest) {
             assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
         }
+        rest
     }
 
     fn log_in(&mut self, properties: &[u8], heartbeat_s: u16) {

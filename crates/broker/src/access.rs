@@ -9,6 +9,7 @@ mod user;
 mod validate;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 pub use error::AdminError;
 pub use limits::{UserLimits, VhostLimits};
@@ -35,6 +36,17 @@ pub enum Denied {
     Mechanism,
     /// The response is not in the mechanism's form.
     Malformed,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Credentials => "unknown user or wrong password",
+            Self::NotLoopback => "the user may log in from the broker's own machine only",
+            Self::Mechanism => "the mechanism is not offered",
+            Self::Malformed => "the response is not in the mechanism's form",
+        })
+    }
 }
 
 /// Whether a change made something new.

@@ -72,6 +72,7 @@ pub struct BrokerConfig {
     pub disk_free_min: u64,
     pub queues_max: usize,
     pub exchanges_max: usize,
+    pub bindings_max: usize,
     pub queue: QueueDefaults,
     /// Seeds the names the server makes up, and the salts of passwords.
     pub seed: u64,
@@ -101,6 +102,7 @@ impl Default for BrokerConfig {
             disk_free_min: 1 << 30,
             queues_max: 1_000_000,
             exchanges_max: 100_000,
+            bindings_max: 2_000_000,
             queue: QueueDefaults {
                 length_max: 10_000_000,
                 bytes_max: 8 << 30,

@@ -13,6 +13,7 @@ use crate::acting::Acting;
 use crate::broker::{Broker, Peer, stopping};
 use crate::cell::QueueCell;
 use crate::channel::{Channel, UNSUBMITTED};
+use crate::login::LoginRefusal;
 use crate::pump::Work;
 use crate::refusal::Refusal;
 use crate::routes::{ExchangeTally, RouteCache};
@@ -63,6 +64,7 @@ pub(crate) struct Core {
     /// A client that expects `basic.qos` to change consumers that run already.
     pub(crate) live_prefetch: bool,
     login_refused: bool,
+    pub(crate) refusal: Option<LoginRefusal>,
     pub(crate) sizes: SizeCounts,
     pub(crate) exchange: ExchangeTally,
     waiter: Arc<Woken>,
@@ -122,6 +124,7 @@ impl Connection {
             reads: Count::default(),
         });
         broker.register(&peer);
+        let seed = broker.config.seed;
         let session = Session::new(Arc::clone(&broker.session));
         let core = Core {
             broker,
@@ -134,12 +137,13 @@ impl Connection {
             holding: Vec::new(),
             held_bytes: 0,
             exclusive: Vec::new(),
-            routes: RouteCache::default(),
+            routes: RouteCache::new(seed),
             work: Work::default(),
             settled: Vec::new(),
             tell_login_failure: false,
             live_prefetch: false,
             login_refused: false,
+            refusal: None,
             sizes: SizeCounts::default(),
             exchange: ExchangeTally::default(),
             waiter: Arc::new(Woken {
@@ -324,6 +328,12 @@ impl Connection {
     pub fn is_congested(&self) -> bool {
         let waiting = self.core.peer.outlet.lock().queued() + self.core.held_bytes;
         waiting > self.core.broker.config.reply_bytes_max
+    }
+
+    /// Why the login was refused, if it was: for logs, not for the client.
+    #[must_use]
+    pub const fn login_refusal(&self) -> Option<&LoginRefusal> {
+        self.core.refusal.as_ref()
     }
 
     /// Whether nothing should be read from it, as an alarm is on and it publishes.

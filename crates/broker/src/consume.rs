@@ -128,9 +128,7 @@ impl Core {
             .channel(channel)
             .map_or((0, 0), |ch| (ch.prefetch, ch.consumers.len()));
         if consumers >= max {
-            return Err(Refusal::Limit(format!(
-                "consumer limit ({max}) per channel is reached"
-            )));
+            return Err(Refusal::TooManyConsumers(max));
         }
         Ok(Consuming {
             prefetch: u32::from(prefetch),

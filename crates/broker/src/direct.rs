@@ -194,7 +194,8 @@ impl Broker {
             None => Vec::new(),
         };
         let raw = raw_route(message)?;
-        let route = RouteCache::default().resolve(acting, &raw, &keys, properties.headers)?;
+        let mut routes = RouteCache::new(self.config.seed);
+        let route = routes.resolve(acting, &raw, &keys, properties.headers)?;
         Ok((route, raw))
     }
 

@@ -58,6 +58,7 @@ pub use broker::{Broker, BrokerConfig, ConnectionId, Identity, Peer, QueueDefaul
 pub use cell::{Handle, QueueCell, QueueGuard, QueueSpec, QueueState, SharedOutlet};
 pub use connection::{Connection, Origin, Turn};
 pub use direct::{Copied, Direct, Fetch, Published};
+pub use login::LoginRefusal;
 pub use operations::{Condition, queue_binding};
 pub use parameters::{Parameter, Parameters};
 pub use policy::{ApplyTo, Effective, Object, Policies, Policy, PolicyKind};
@@ -66,8 +67,8 @@ pub use refusal::Refusal;
 pub use restore::Restored;
 pub use rules::{Rules, VhostMetadata};
 pub use stats::{
-    ChannelStats, Count, Event, Events, HoldingCounts, Holdings, MessageCounts, SIZE_BOUNDS,
-    SizeCounts, Totals, Traffic,
+    ChannelStats, Count, Event, Events, Existing, HoldingCounts, Holdings, MessageCounts,
+    SIZE_BOUNDS, SizeCounts, Totals, Traffic,
 };
 pub use tick::Ticker;
 pub use vhost::{Directory, Vhost};

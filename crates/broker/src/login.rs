@@ -16,6 +16,15 @@ use crate::vhost::Vhost;
 /// Clients of this product change prefetch while they consume and expect it to take effect.
 const LIVE_PREFETCH_PRODUCT: &[u8] = b"py-amqp";
 
+/// A login that was refused.
+#[derive(Clone, Debug)]
+pub struct LoginRefusal {
+    /// The user it named; empty if none could be made out.
+    pub user: String,
+    /// Why.
+    pub reason: Denied,
+}
+
 impl Core {
     /// Checks credentials.
     pub(crate) fn login(
@@ -43,14 +52,21 @@ impl Core {
                 return Err(Fault::connection(HardCode::CommandInvalid, text, (10, 11)));
             }
         };
-        let events = &self.broker.events;
-        let refused = || {
-            events.count(Event::LoginRefused);
-            refused()
+        let allowed = credentials
+            .map_err(|reason| ("", reason))
+            .and_then(|(user, password)| {
+                let allowed = self.broker.authenticate(user, password, self.peer.loopback);
+                allowed.map(|_| user).map_err(|reason| (user, reason))
+            });
+        let user = match allowed {
+            Ok(user) => user,
+            Err((user, reason)) => {
+                let user = user.into();
+                self.refusal = Some(LoginRefusal { user, reason });
+                self.broker.events.count(Event::LoginRefused);
+                return Err(refused());
+            }
         };
-        let (user, password) = credentials.map_err(|_| refused())?;
-        let allowed = self.broker.authenticate(user, password, self.peer.loopback);
-        allowed.map_err(|_| refused())?;
         *self.peer.user.lock() = user.into();
         self.user = user.into();
         self.broker.events.count(Event::LoginAccepted);

@@ -17,6 +17,7 @@ use crate::broker::Broker;
 use crate::cell::{QueueCell, QueueSpec, QueueState};
 use crate::pump::Work;
 use crate::refusal::{Refusal, from_router};
+use crate::stats::Existing;
 use crate::topology;
 use crate::uses::reached;
 use crate::vhost::{Directory, Vhost};
@@ -92,12 +93,16 @@ impl Broker {
         }
         directory.check_open(vhost)?;
         let count = directory.queues().len() as u64;
-        let own_max = reached(vhost.rules.read().limits.max_queues, count);
-        let max = self.config.queues_max as u64;
-        if let Some(max) = own_max.or_else(|| (count >= max).then_some(max)) {
+        if let Some(max) = reached(vhost.rules.read().limits.max_queues, count) {
             return Err(Refusal::Limit(format!(
                 "cannot declare queue '{name}': queue limit in vhost '{}' ({max}) is reached",
                 vhost.name
+            )));
+        }
+        let max = self.config.queues_max;
+        if self.events.existing(Existing::Queues) >= max {
+            return Err(Refusal::Limit(format!(
+                "cannot declare queue '{name}': queue limit in cluster ({max}) is reached"
             )));
         }
         let policy = vhost.rules.read().effective(spec.object(name));
@@ -232,9 +237,10 @@ impl Broker {
         let mut directory = vhost.directory.write();
         directory.check_open(vhost)?;
         let max = self.config.exchanges_max;
-        if directory.router.exchange(name).is_none() && directory.router.exchange_count() >= max {
+        let full = self.events.existing(Existing::Exchanges) >= max;
+        if full && directory.router.exchange(name).is_none() {
             return Err(Refusal::Limit(format!(
-                "cannot declare exchange '{name}': exchange limit ({max}) is reached"
+                "cannot declare exchange '{name}': exchange limit in cluster ({max}) is reached"
             )));
         }
         let declared = directory.router.declare(name, spec.clone());
@@ -242,6 +248,7 @@ impl Broker {
         if declared == Declared::Created {
             apply_to_exchange(vhost, &mut directory, name);
         }
+        directory.recount();
         match declared {
             Declared::Created if spec.durable => {
                 topology::exchange(work, vhost, name, &spec);
@@ -267,6 +274,7 @@ impl Broker {
         let mut directory = vhost.directory.write();
         let removal = directory.router.delete(name, if_unused);
         let removal = removal.map_err(|refused| from_router(refused, name))?;
+        directory.recount();
         if removal.is_empty() {
             // It may be gone for a moment only: not yet for a restart.
             work.depends_on(directory.changed);
@@ -288,8 +296,17 @@ impl Broker {
     ) -> Result<bool, Refusal> {
         let mut directory = vhost.directory.write();
         directory.check_open(vhost)?;
+        let max = self.config.bindings_max;
+        let full = self.events.existing(Existing::Bindings) >= max;
+        if full && !directory.router.is_bound(binding) {
+            return Err(Refusal::Limit(format!(
+                "cannot bind to exchange '{}': binding limit ({max}) is reached",
+                binding.source
+            )));
+        }
         let bound = directory.router.bind(binding);
         let bound = bound.map_err(|refused| from_router(refused, &binding.source))?;
+        directory.recount();
         if !bound {
             work.depends_on(directory.changed);
         } else if topology::binding(work, (vhost, &directory), binding) {
@@ -312,6 +329,7 @@ impl Broker {
         let mut directory = vhost.directory.write();
         let removal = directory.router.unbind(binding);
         let removal = removal.map_err(|refused| from_router(refused, &binding.source))?;
+        directory.recount();
         if removal.is_empty() {
             work.depends_on(directory.changed);
         } else if topology::removal(work, (vhost, &directory), None, &removal) {

@@ -65,6 +65,8 @@ pub enum Refusal {
     NoVhost(String),
     /// `connection.update-secret` with a secret that would not let the user in.
     SecretRefused,
+    /// A channel has as many consumers as it may have.
+    TooManyConsumers(usize),
     /// A limit of the broker is reached.
     Limit(String),
     /// Any other failed precondition, in RabbitMQ's words.
@@ -161,6 +163,10 @@ impl Refusal {
                 format!("attempt to reuse consumer tag '{tag}'"),
             ),
             Self::NoVhost(name) => (HardCode::NotAllowed, format!("vhost {name} not found")),
+            Self::TooManyConsumers(max) => (
+                HardCode::NotAllowed,
+                format!("reached maximum ({max}) of consumers per channel"),
+            ),
             Self::SecretRefused => (
                 HardCode::NotAllowed,
                 "New secret was refused by one of the backends".into(),

@@ -1,11 +1,11 @@
 //! Where a message goes: found once per exchange and routing key, then remembered.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_codec::{RawTable, ValueRef, split_route};
-use leveret_router::{ExchangeCounts, Routes};
-use rustc_hash::{FxHashMap, FxHashSet};
+use leveret_router::{ExchangeCounts, KeyedHash, Routes};
 
 use crate::access::Right;
 use crate::acting::{Acting, Resource};
@@ -87,18 +87,28 @@ impl ExchangeTally {
 }
 
 /// The routes one connection has used.
-#[derive(Default)]
 pub(crate) struct RouteCache {
     last: Option<(Vec<u8>, Arc<Route>)>,
-    routes: FxHashMap<Box<[u8]>, Arc<Route>>,
+    routes: HashMap<Box<[u8]>, Arc<Route>, KeyedHash>,
     found: Routes,
     /// Exchanges the user may publish to.
-    permitted: FxHashSet<Box<str>>,
+    permitted: HashSet<Box<str>, KeyedHash>,
     /// Of what users may do, as it was when all this was found.
     access_generation: u64,
 }
 
 impl RouteCache {
+    /// An empty one. `seed` is the broker's secret: no client can choose routes that collide.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            last: None,
+            routes: HashMap::with_hasher(KeyedHash::new(seed)),
+            found: Routes::default(),
+            permitted: HashSet::with_hasher(KeyedHash::new(seed)),
+            access_generation: 0,
+        }
+    }
+
     /// The route of a raw exchange and routing key.
     #[inline]
     pub(crate) fn get(&mut self, acting: Acting<'_>, route: &[u8]) -> Result<Arc<Route>, Refusal> {

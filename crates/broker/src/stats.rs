@@ -7,7 +7,7 @@
 use std::array;
 use std::ops::AddAssign;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use leveret_session::DeliveryCounts;
 use parking_lot::Mutex;
@@ -298,6 +298,22 @@ pub struct Events {
     queues_deleted: AtomicU64,
     logins_accepted: AtomicU64,
     logins_refused: AtomicU64,
+    existing: [AtomicUsize; 3],
+}
+
+/// What virtual hosts consist of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Queues.
+    Queues,
+    /// Exchanges, the predeclared ones included.
+    Exchanges,
+    /// Bindings.
+    Bindings,
+}
+
+impl Existing {
+    pub(crate) const ALL: [Self; 3] = [Self::Queues, Self::Exchanges, Self::Bindings];
 }
 
 /// One kind of event.
@@ -333,6 +349,27 @@ impl Events {
     #[must_use]
     pub fn get(&self, event: Event) -> u64 {
         self.of(event).load(Ordering::Relaxed)
+    }
+
+    /// How many there are in all virtual hosts together.
+    #[must_use]
+    pub fn existing(&self, kind: Existing) -> usize {
+        self.existing_of(kind).load(Ordering::Relaxed)
+    }
+
+    /// A virtual host has `now` instead of `before`.
+    pub(crate) fn exist(&self, kind: Existing, before: usize, now: usize) {
+        let change = now.wrapping_sub(before);
+        self.existing_of(kind).fetch_add(change, Ordering::Relaxed);
+    }
+
+    const fn existing_of(&self, kind: Existing) -> &AtomicUsize {
+        let [queues, exchanges, bindings] = &self.existing;
+        match kind {
+            Existing::Queues => queues,
+            Existing::Exchanges => exchanges,
+            Existing::Bindings => bindings,
+        }
     }
 
     const fn of(&self, event: Event) -> &AtomicU64 {

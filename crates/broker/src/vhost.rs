@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use crate::cell::QueueCell;
 use crate::refusal::Refusal;
 use crate::rules::Rules;
-use crate::stats::{Event, Events, Holdings};
+use crate::stats::{Event, Events, Existing, Holdings};
 
 /// A virtual host.
 pub struct Vhost {
@@ -56,6 +56,8 @@ pub struct Directory {
     free: Vec<QueueId>,
     holdings: Arc<Holdings>,
     events: Arc<Events>,
+    /// Queues, exchanges and bindings, as they are counted for the whole broker.
+    counted: [usize; 3],
 }
 
 impl Directory {
@@ -69,6 +71,21 @@ impl Directory {
             free: Vec::new(),
             holdings,
             events,
+            counted: [0; 3],
+        }
+    }
+
+    /// Has the broker's totals follow, after a change.
+    pub(crate) fn recount(&mut self) {
+        let exchanges = self.router.exchange_count();
+        let bindings = self.router.binding_count();
+        self.count([self.queues.len(), exchanges, bindings]);
+    }
+
+    fn count(&mut self, now: [usize; 3]) {
+        let before = std::mem::replace(&mut self.counted, now);
+        for (kind, (before, now)) in Existing::ALL.into_iter().zip(before.into_iter().zip(now)) {
+            self.events.exist(kind, before, now);
         }
     }
 
@@ -112,6 +129,7 @@ impl Directory {
         }
         cell.count_in(&self.holdings);
         self.events.count(Event::QueueCreated);
+        self.recount();
     }
 
     /// Takes a queue out, and tells what went with it; nothing when it is gone already.
@@ -125,6 +143,14 @@ impl Directory {
         self.queues.remove(&*cell.name);
         self.free.push(cell.id);
         self.events.count(Event::QueueDeleted);
-        Some(self.router.remove_queue(cell.id))
+        let removal = self.router.remove_queue(cell.id);
+        self.recount();
+        Some(removal)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.count([0; 3]);
     }
 }

@@ -3,6 +3,56 @@
 //! Fx and other unkeyed hashes let one client fill a bucket at will: sixteen-byte keys that share
 //! their first half are enough. Here both multiplicands depend on the router's secret seed.
 
+use std::hash::{BuildHasher, Hasher};
+
+/// Hashes the keys of a map that clients choose.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyedHash(Seed);
+
+impl KeyedHash {
+    /// With a secret that differs from start to start.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(Seed::new(seed))
+    }
+}
+
+impl BuildHasher for KeyedHash {
+    type Hasher = KeyedHasher;
+
+    #[inline]
+    fn build_hasher(&self) -> KeyedHasher {
+        KeyedHasher {
+            seed: self.0,
+            state: 0,
+        }
+    }
+}
+
+/// The hash of one key.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyedHasher {
+    seed: Seed,
+    state: u64,
+}
+
+impl Hasher for KeyedHasher {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        self.state = self.seed.then(self.state, self.seed.bytes(bytes));
+    }
+
+    #[inline]
+    fn write_usize(&mut self, number: usize) {
+        self.state = self.seed.then(self.state, number as u64);
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
+
 /// The secret of one router's hash tables.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seed {

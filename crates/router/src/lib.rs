@@ -41,6 +41,7 @@ mod trie;
 mod words;
 
 pub use exchange::{Exchange, ExchangeCounts, ExchangeKind, ExchangeSpec};
+pub use hash::{KeyedHash, KeyedHasher};
 pub use listing::{BindingSpec, BindingView, Destination, DestinationView};
 pub use refused::{NoExchange, Refused};
 pub use route::Routes;

@@ -76,6 +76,24 @@ impl Router {
         Ok(true)
     }
 
+    /// Whether there is such a binding.
+    #[must_use]
+    pub fn is_bound(&self, spec: &BindingSpec) -> bool {
+        let ends = self
+            .exchange_id(spec.source.as_bytes())
+            .zip(self.target(&spec.destination));
+        ends.is_some_and(|(source, target)| {
+            let arguments = canonical(&spec.arguments);
+            let identity = Identity {
+                source,
+                target,
+                key: &spec.key,
+                arguments: &arguments,
+            };
+            self.bindings.find(self.seed, identity).is_some()
+        })
+    }
+
     /// Removes a binding (`queue.unbind`, `exchange.unbind`). What is missing is no error, as in
     /// RabbitMQ 4.
     pub fn unbind(&mut self, spec: &BindingSpec) -> Result<Removal, Refused> {

@@ -438,10 +438,15 @@ impl Session {
 
     fn channel_open<'a>(&mut self, channel: u16) -> Result<Event<'a>, Fault> {
         if channel > self.channel_max {
-            let text = format!(
-                "channel {channel} is above the negotiated channel_max ({})",
-                self.channel_max
-            );
+            let open = self.channels.iter().flatten().count();
+            let max = self.channel_max;
+            let text = if open >= usize::from(max) {
+                format!(
+                    "number of channels opened ({open}) has reached the negotiated channel_max ({max})"
+                )
+            } else {
+                format!("channel {channel} is above the negotiated channel_max ({max})")
+            };
             return Err(Fault::connection(HardCode::NotAllowed, text, (20, 10)));
         }
         let index = usize::from(channel);

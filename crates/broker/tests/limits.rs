@@ -1,0 +1,168 @@
+//! Every number of things a client can make has a limit, and RabbitMQ's text where it has one.
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+use std::sync::Arc;
+
+use leveret_broker::{BrokerConfig, Existing};
+use leveret_codec::{
+    BasicConsume, ChannelCloseOk, ChannelOpen, ExchangeDeclare, Method, QueueBind, QueueDelete,
+    QueueUnbind, RawTable,
+};
+use leveret_store::InstantStore;
+use support::{Client, broker_with};
+
+/// A fresh client's answer on channel 1, which the limit may have closed.
+fn ask<'a>(client: &mut Client, method: impl Into<Method<'a>>) -> String {
+    client.say(1, method);
+    let answer = client.hear().remove(0);
+    if answer.contains("close") {
+        client.say(1, ChannelCloseOk {});
+        client.say(1, ChannelOpen {});
+        client.hear();
+    }
+    answer
+}
+
+fn bind(key: &str) -> QueueBind<'_> {
+    QueueBind {
+        queue: b"q",
+        exchange: b"amq.topic",
+        routing_key: key.as_bytes(),
+        nowait: false,
+        arguments: RawTable::EMPTY,
+    }
+}
+
+#[test]
+fn bindings_of_the_broker() {
+    let config = BrokerConfig {
+        bindings_max: 2,
+        ..BrokerConfig::default()
+    };
+    let broker = broker_with(config, Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    client.hear();
+    for key in ["a", "b", "b"] {
+        assert_eq!(ask(&mut client, bind(key)), "1 queue.bind-ok");
+    }
+    assert_eq!(
+        ask(&mut client, bind("c")),
+        "1 close 406 PRECONDITION_FAILED - cannot bind to exchange \\'amq.topic\\': binding limit (2) \
+         is reached"
+    );
+    assert_eq!(
+        ask(&mut client, bind("a")),
+        "1 queue.bind-ok",
+        "it is there already"
+    );
+    let unbind = QueueUnbind {
+        queue: b"q",
+        exchange: b"amq.topic",
+        routing_key: b"a",
+        arguments: RawTable::EMPTY,
+    };
+    assert_eq!(ask(&mut client, unbind), "1 queue.unbind-ok");
+    assert_eq!(ask(&mut client, bind("c")), "1 queue.bind-ok");
+    assert_eq!(broker.events.existing(Existing::Bindings), 2);
+    let delete = QueueDelete {
+        queue: b"q",
+        if_unused: false,
+        if_empty: false,
+        nowait: false,
+    };
+    assert_eq!(ask(&mut client, delete), "1 queue.delete-ok");
+    assert_eq!(broker.events.existing(Existing::Bindings), 0);
+}
+
+#[test]
+fn queues_and_exchanges_of_the_broker() {
+    let config = BrokerConfig {
+        queues_max: 1,
+        exchanges_max: 8,
+        ..BrokerConfig::default()
+    };
+    let broker = broker_with(config, Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    let declare = |name| support::declaration(name, false);
+    assert_eq!(ask(&mut client, declare("q")), "1 queue.declare-ok");
+    assert_eq!(ask(&mut client, declare("q")), "1 queue.declare-ok");
+    assert_eq!(
+        ask(&mut client, declare("r")),
+        "1 close 406 PRECONDITION_FAILED - cannot declare queue \\'r\\': queue limit in cluster (1) is \
+         reached"
+    );
+    let exchange = |name: &'static [u8]| ExchangeDeclare {
+        exchange: name,
+        kind: b"fanout",
+        passive: false,
+        durable: false,
+        auto_delete: false,
+        internal: false,
+        nowait: false,
+        arguments: RawTable::EMPTY,
+    };
+    // Seven are there from the start.
+    for name in [b"x", b"x"] {
+        assert_eq!(ask(&mut client, exchange(name)), "1 exchange.declare-ok");
+    }
+    assert_eq!(
+        ask(&mut client, exchange(b"y")),
+        "1 close 406 PRECONDITION_FAILED - cannot declare exchange \\'y\\': exchange limit in cluster \
+         (8) is reached"
+    );
+}
+
+#[test]
+fn consumers_of_a_channel() {
+    let config = BrokerConfig {
+        consumers_per_channel_max: 1,
+        ..BrokerConfig::default()
+    };
+    let broker = broker_with(config, Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    client.hear();
+    let consume = |tag: &'static [u8]| BasicConsume {
+        queue: b"q",
+        consumer_tag: tag,
+        no_local: false,
+        no_ack: false,
+        exclusive: false,
+        nowait: false,
+        arguments: RawTable::EMPTY,
+    };
+    client.say(1, consume(b"a"));
+    assert_eq!(client.hear(), ["1 basic.consume-ok"]);
+    client.say(1, consume(b"b"));
+    assert_eq!(
+        client.hear(),
+        ["0 close 530 NOT_ALLOWED - reached maximum (1) of consumers per channel"]
+    );
+}
+
+#[test]
+fn channels_of_a_connection() {
+    let broker = broker_with(
+        BrokerConfig {
+            channel_max: 2047,
+            ..BrokerConfig::default()
+        },
+        Arc::new(InstantStore),
+    );
+    let mut client = Client::new(&broker);
+    for channel in 3..=2047 {
+        client.say(channel, ChannelOpen {});
+    }
+    client.hear();
+    client.say(2048, ChannelOpen {});
+    assert_eq!(
+        client.hear(),
+        [
+            "0 close 530 NOT_ALLOWED - number of channels opened (2047) has reached the negotiated \
+          channel_max (2047)"
+        ]
+    );
+}
