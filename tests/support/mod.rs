@@ -274,7 +274,7 @@ impl Client {
         longest
     }
 
-    /// The broker hangs up in time, having or not having read all that was sent; gives what it said.
+    /// The broker hangs up in time, whether or not it read all; gives what it said.
     pub(crate) fn expect_end(mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         if let Err(error) = self.stream.read_to_end(&mut rest) {

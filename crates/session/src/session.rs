@@ -442,7 +442,8 @@ impl Session {
             let max = self.channel_max;
             let text = if open >= usize::from(max) {
                 format!(
-                    "number of channels opened ({open}) has reached the negotiated channel_max ({max})"
+                    "number of channels opened ({open}) has reached the negotiated channel_max \
+                     ({max})"
                 )
             } else {
                 format!("channel {channel} is above the negotiated channel_max ({max})")
