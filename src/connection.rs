@@ -97,13 +97,16 @@ async fn wait_for_turn(gate: &Gate, client: IpAddr, deadline: Instant) -> bool {
     true
 }
 
-/// Tells why a login was refused; the client is told only that it was.
-fn log_refusal(connection: &Connection) {
+/// Logs why a login was refused; the client is told late, and only that it was.
+async fn answer_refusal(connection: &Connection, link: &Link, gate: &Gate, client: IpAddr) {
     let name = &connection.peer().name;
     if let Some(refusal) = connection.login_refusal() {
         let (user, reason) = (&refusal.user, refusal.reason.to_string());
         warn!(connection = name, ?user, reason, "login refused");
     }
+    gate.throttle.refused(client, Instant::now());
+    sleep(gate.patience.login_failure_delay).await;
+    link.flush();
 }
 
 /// Reads until the connection ends; gives why.
@@ -147,10 +150,7 @@ async fn read(
         put_back(&mut buffer, turn.consumed);
         unfinished = turn.unfinished;
         if turn.login_refused {
-            log_refusal(connection);
-            gate.throttle.refused(client, Instant::now());
-            sleep(gate.patience.login_failure_delay).await;
-            link.flush();
+            answer_refusal(connection, link, gate, client).await;
         }
         if turn.ended {
             farewell(link).await;
