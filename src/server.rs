@@ -113,6 +113,7 @@ async fn serve_until_stopped(config: &Config, broker: &Arc<Broker>) -> io::Resul
 fn broker(config: &Config, journal: Arc<Journal>) -> Broker {
     let limits = &config.limits;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let some = |value: u64| (value > 0).then(|| i64::try_from(value).unwrap_or(i64::MAX));
     let settings = BrokerConfig {
         identity: match config.amqp.identity {
             config::Identity::Leveret => Identity::Leveret,
@@ -131,6 +132,8 @@ fn broker(config: &Config, journal: Arc<Journal>) -> Broker {
         channel_unacked_max: size(limits.channel_unacked_max),
         consumers_per_channel_max: size(limits.consumers_per_channel_max),
         connections_max: size(limits.connections_max),
+        connections_per_user_max: some(limits.connections_per_user_max),
+        connections_per_vhost_max: some(limits.connections_per_vhost_max),
         memory_limit_bytes: memory_limit().map_or(u64::MAX, |memory| memory.bytes),
         memory_high_watermark: limits.memory_high_watermark,
         disk_free_min: limits.disk_free_min,
@@ -165,6 +168,7 @@ async fn serve_http(
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let management = &config.management;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let some = |value: u64| (value > 0).then(|| i64::try_from(value).unwrap_or(i64::MAX));
     let settings = leveret_management::Settings {
         body_bytes_max: size(management.body_bytes_max),
         connections_max: size(management.connections_max),

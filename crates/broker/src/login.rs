@@ -129,14 +129,23 @@ impl Core {
         let refused = format!("access to vhost '{name}' refused for user '{user}'");
         let max = broker.config.connections_max;
         if broker.peer_count() > max {
-            return Err(format!("{refused}: connection limit ({max}) is reached"));
+            return Err(format!(
+                "connection refused: node connection limit ({max}) is reached"
+            ));
         }
         if !broker.access.read().may_enter(name, user) {
             return Err(refused);
         }
-        let of_vhost = (name, vhost.rules.read().limits);
-        let of_user = (user, broker.user_limits(user));
-        let counted = broker.uses.lock().enter(of_vhost, of_user);
+        let mut of_vhost = vhost.rules.read().limits;
+        let mut of_user = broker.user_limits(user);
+        // A limit that an administrator has set is the one that holds.
+        of_vhost.max_connections = of_vhost
+            .max_connections
+            .or(broker.config.connections_per_vhost_max);
+        of_user.max_connections = of_user
+            .max_connections
+            .or(broker.config.connections_per_user_max);
+        let counted = broker.uses.lock().enter((name, of_vhost), (user, of_user));
         counted.map_err(|reached| match reached {
             Reached::Vhost(max) => format!("{refused}: connection limit ({max}) is reached"),
             Reached::User(max) => format!(

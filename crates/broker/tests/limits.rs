@@ -166,3 +166,39 @@ fn channels_of_a_connection() {
         ]
     );
 }
+
+#[test]
+fn connections_of_a_user_and_to_a_virtual_host() {
+    for (config, text) in [
+        (
+            BrokerConfig {
+                connections_per_user_max: Some(1),
+                ..BrokerConfig::default()
+            },
+            "connection refused for user 'guest': user connection limit (1) is reached",
+        ),
+        (
+            BrokerConfig {
+                connections_per_vhost_max: Some(1),
+                ..BrokerConfig::default()
+            },
+            "access to vhost '/' refused for user 'guest': connection limit (1) is reached",
+        ),
+        (
+            BrokerConfig {
+                connections_max: 1,
+                ..BrokerConfig::default()
+            },
+            "connection refused: node connection limit (1) is reached",
+        ),
+    ] {
+        let broker = broker_with(config, Arc::new(InstantStore));
+        let mut first = Client::new(&broker);
+        let mut second = Client::open(&broker, "guest", "/");
+        let expected = format!("0 close 530 NOT_ALLOWED - {text}");
+        assert_eq!(second.hear().last(), Some(&expected));
+        second.connection.disconnect();
+        first.connection.disconnect();
+        Client::new(&broker);
+    }
+}
