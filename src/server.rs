@@ -168,7 +168,6 @@ async fn serve_http(
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let management = &config.management;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let some = |value: u64| (value > 0).then(|| i64::try_from(value).unwrap_or(i64::MAX));
     let settings = leveret_management::Settings {
         body_bytes_max: size(management.body_bytes_max),
         connections_max: size(management.connections_max),
