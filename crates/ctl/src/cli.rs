@@ -24,6 +24,7 @@ use crate::failure::{Failure, Result};
 use crate::output::{Format, Output};
 use crate::session::Session;
 use crate::settings::{Overrides, Settings};
+use crate::top::Top;
 
 const AFTER_HELP: &str = "\
 Environment: LEVERETCTL_URL, LEVERETCTL_CONTEXT, LEVERETCTL_VHOST, LEVERETCTL_USERNAME,
@@ -120,6 +121,8 @@ enum Command {
     Publish(Publish),
     /// Consume a queue over AMQP
     Consume(Consume),
+    /// Queues, connections and rates, live
+    Top(Top),
     /// Virtual hosts
     #[command(subcommand, visible_alias = "vhosts")]
     Vhost(VhostCommand),
@@ -249,6 +252,7 @@ impl Command {
             Self::Binding(command) => command.run(session),
             Self::Publish(publish) => publish.run(session),
             Self::Consume(consume) => consume.run(session),
+            Self::Top(top) => top.run(session),
             Self::Vhost(command) => command.run(session),
             Self::User(command) => command.run(session),
             Self::Permission(command) => command.run(session),

@@ -21,7 +21,7 @@ pub(crate) struct Request {
     pub(crate) method: &'static str,
     /// Below `/api/`, each segment percent-encoded.
     pub(crate) path: String,
-    pub(crate) query: Vec<(&'static str, String)>,
+    pub(crate) query: Vec<(String, String)>,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Option<Value>,
 }
@@ -62,12 +62,12 @@ impl Request {
         Self::new("DELETE", segments)
     }
 
-    pub(crate) fn query(mut self, key: &'static str, value: impl Into<String>) -> Self {
-        self.query.push((key, value.into()));
+    pub(crate) fn query(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.query.push((key.to_owned(), value.into()));
         self
     }
 
-    pub(crate) fn flag(self, key: &'static str, set: bool) -> Self {
+    pub(crate) fn flag(self, key: &str, set: bool) -> Self {
         if set { self.query(key, "true") } else { self }
     }
 
@@ -81,7 +81,7 @@ impl Request {
         let mut target = format!("/api/{}", self.path);
         for (index, (key, value)) in self.query.iter().enumerate() {
             target.push(if index == 0 { '?' } else { '&' });
-            target.push_str(key);
+            target.push_str(&encode(key));
             target.push('=');
             target.push_str(&encode(value));
         }

@@ -12,6 +12,7 @@ mod secrets;
 mod session;
 mod settings;
 mod shim;
+mod top;
 
 use std::env;
 use std::path::Path;

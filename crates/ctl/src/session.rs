@@ -38,6 +38,15 @@ impl Session {
         self.client.call(&Request::get(segments), what)
     }
 
+    /// What the broker calls itself; old versions of RabbitMQ do not say.
+    pub(crate) fn product(&self) -> Result<String> {
+        let overview = self.get(&["overview"], "overview")?;
+        Ok(overview["product_name"]
+            .as_str()
+            .unwrap_or("RabbitMQ")
+            .to_owned())
+    }
+
     /// Prints the list at `segments`, of the virtual host if one was named.
     pub(crate) fn list(&self, segments: &[&str], scoped: bool, columns: &[&str]) -> Result<()> {
         let rows = self.rows(segments, scoped, columns, None)?;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use futures_lite::StreamExt as _;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use serde_json::{Map, Value, json};
@@ -21,6 +21,8 @@ use crate::session::Session;
 
 /// How many messages may be on their way to us.
 const PREFETCH: u16 = 100;
+/// Longer than anybody waits.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Consumes a queue; payloads are printed line by line, whole messages with -o json or ndjson.
 #[derive(Args, Debug)]
@@ -51,13 +53,7 @@ impl Consume {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(async {
-            let mut over = std::pin::pin!(tokio::signal::ctrl_c());
-            tokio::select! {
-                done = self.consume(session, &url) => done,
-                _ = &mut over => Ok(()),
-            }
-        })
+        runtime.block_on(self.consume(session, &url))
     }
 
     async fn consume(&self, session: &Session, url: &str) -> Result<()> {
@@ -96,14 +92,15 @@ impl Consume {
         let queue = self.queue.as_str().into();
         let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default());
         let mut consumer = consumer.await.map_err(failed)?;
+        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
         let mut consumed = 0;
+        let mut held = None;
         while self.count.is_none_or(|count| consumed < count) {
-            let next = match self.idle {
-                Some(idle) => match tokio::time::timeout(idle, consumer.next()).await {
-                    Ok(next) => next,
-                    Err(_) => break,
-                },
-                None => consumer.next().await,
+            let idle = tokio::time::sleep(self.idle.unwrap_or(FOREVER));
+            let next = tokio::select! {
+                next = consumer.next() => next,
+                () = idle => break,
+                _ = &mut interrupted => break,
             };
             let Some(delivery) = next else {
                 return Err(Failure::failed(format!(
@@ -112,13 +109,31 @@ impl Consume {
             };
             let delivery = delivery.map_err(failed)?;
             show(session, &delivery)?;
-            if !self.requeue {
+            consumed += 1;
+            // Each acknowledgement makes room for another delivery. The last ones are held back,
+            // lest messages come that are not wanted and go back marked as redelivered.
+            let last = self
+                .count
+                .is_some_and(|count| consumed + u64::from(prefetch) > count);
+            if self.requeue || last {
+                held = Some(delivery.acker);
+            } else {
                 delivery
                     .ack(BasicAckOptions::default())
                     .await
                     .map_err(failed)?;
             }
-            consumed += 1;
+        }
+        let tag = consumer.tag();
+        channel
+            .basic_cancel(tag, BasicCancelOptions::default())
+            .await
+            .map_err(failed)?;
+        if let Some(acker) = held.filter(|_| !self.requeue) {
+            acker
+                .ack(BasicAckOptions { multiple: true })
+                .await
+                .map_err(failed)?;
         }
         session.output.say(&format!("consumed {consumed}"));
         Ok(())

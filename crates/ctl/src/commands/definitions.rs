@@ -32,7 +32,8 @@ pub(crate) enum DefinitionsCommand {
         /// Where to; standard output if not given
         file: Option<String>,
     },
-    /// Add the definitions of a file; nothing is deleted. --dry-run counts what the file holds
+    /// Add the definitions of a file; nothing is deleted. With --dry-run Leveret tells what would
+    /// change; of another broker's file only the contents are counted
     Import {
         /// A file that `export` or RabbitMQ wrote; `-` is standard input
         file: String,
@@ -81,6 +82,13 @@ fn import(session: &Session, path: &[&str], file: &str) -> Result<()> {
     let counts = counts.join(", ");
     let request = Request::post(path, definitions);
     if session.dry_run {
+        // Another broker does not know the option, and would import.
+        if session.product()?.eq_ignore_ascii_case("leveret") {
+            let changes = session
+                .client
+                .call(&request.query("dry_run", "true"), file)?;
+            return session.output.object(&changes);
+        }
         return print(&format!("POST {}\n{counts}\n", request.target()));
     }
     session.confirm(|| format!("Import {counts}?"))?;

@@ -7,6 +7,7 @@ use super::binding;
 use crate::arguments::{object, pair};
 use crate::client::Request;
 use crate::failure::{Failure, Kind, Result};
+use crate::output::Format;
 use crate::session::Session;
 
 const COLUMNS: &[&str] = &[
@@ -144,15 +145,23 @@ impl Route {
         let what = format!("exchange `{}`", self.name);
         let answer = session.client.call(&Request::post(&path, body), &what);
         let answer = answer.map_err(|failure| only_leveret(session, failure))?;
-        let rows = answer.get("routes").cloned().unwrap_or(answer);
-        match rows {
-            Value::Array(rows) => session.output.rows(rows, ROUTE_COLUMNS),
-            other => session.output.object(&other),
+        if !matches!(session.output.format, Format::Table | Format::Csv) {
+            return session.output.object(&answer);
         }
+        session
+            .output
+            .rows(binding::array(answer["bindings"].clone()), ROUTE_COLUMNS)?;
+        let queues = crate::output::cell(answer.get("queues"));
+        session.output.say(&match queues.as_str() {
+            "" => "routed to no queue".to_owned(),
+            queues => format!("routed to {queues}"),
+        });
+        Ok(())
     }
 }
 
 const ROUTE_COLUMNS: &[&str] = &[
+    "matches",
     "destination",
     "destination_type",
     "routing_key",
@@ -173,9 +182,8 @@ pub(crate) fn only_leveret(session: &Session, failure: Failure) -> Failure {
     if failure.kind != Kind::NotFound && failure.kind != Kind::Refused {
         return failure;
     }
-    let overview = session.get(&["overview"], "overview").unwrap_or_default();
-    match overview["product_name"].as_str() {
-        Some(product) if !product.eq_ignore_ascii_case("leveret") => {
+    match session.product() {
+        Ok(product) if !product.eq_ignore_ascii_case("leveret") => {
             let text = format!("{product} has no endpoint for this; only Leveret does");
             Failure::failed(text)
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,13 +23,7 @@ const COLUMNS: &[&str] = &[
     "payload_bytes",
     "payload",
 ];
-const PEEK_COLUMNS: &[&str] = &[
-    "position",
-    "exchange",
-    "routing_key",
-    "payload_bytes",
-    "payload",
-];
+const PEEK_COLUMNS: &[&str] = &["seq", "exchange", "routing_key", "payload_bytes", "payload"];
 
 /// Publishes messages, and tells whether they reached a queue.
 #[derive(Args, Debug)]
@@ -189,11 +184,14 @@ pub(crate) struct PeekMessages {
     #[arg(long, short)]
     key: Option<String>,
     /// Only messages with this header
-    #[arg(long = "header", short = 'H', value_name = "NAME=VALUE")]
-    headers: Vec<String>,
-    /// Only messages published at least this long ago
+    #[arg(long = "header", short = 'H', value_name = "NAME=VALUE", value_parser = pair)]
+    headers: Vec<(String, Value)>,
+    /// Only messages whose timestamp is at least this old
     #[arg(long, value_name = "TIME", value_parser = duration)]
-    older_than: Option<std::time::Duration>,
+    older_than: Option<Duration>,
+    /// Only messages whose timestamp is at most this old
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    newer_than: Option<Duration>,
     /// Bytes to show of each payload
     #[arg(long, value_name = "BYTES")]
     truncate: Option<u64>,
@@ -203,28 +201,29 @@ impl PeekMessages {
     pub(crate) fn run(self, session: &Session) -> Result<()> {
         let path = ["x", "queues", session.vhost(), &self.name, "peek"];
         let mut request = Request::get(&path).query("count", self.count.to_string());
-        let older = self.older_than.map(|age| age.as_millis().to_string());
+        let seconds = |age: Option<Duration>| age.map(|age| age.as_secs().to_string());
         let options = [
             ("cursor", self.cursor),
-            ("key", self.key),
-            ("min_age_ms", older),
+            ("routing_key", self.key),
+            ("min_age", seconds(self.older_than)),
+            ("max_age", seconds(self.newer_than)),
             ("truncate", self.truncate.map(|bytes| bytes.to_string())),
         ];
         for (key, value) in options {
-            request.query.extend(value.map(|value| (key, value)));
+            if let Some(value) = value {
+                request = request.query(key, value);
+            }
         }
-        for header in self.headers {
-            request = request.query("header", header);
+        for (name, value) in &self.headers {
+            let value = crate::output::cell(Some(value));
+            request = request.query(&format!("header.{name}"), value);
         }
         let what = format!("queue `{}`", self.name);
         let answer = session.client.call(&request, &what);
         let mut answer = answer.map_err(|failure| only_leveret(session, failure))?;
-        let rows = match answer.get_mut("messages") {
-            Some(messages) => array(messages.take()),
-            None => array(answer.clone()),
-        };
+        let rows = array(answer["items"].take());
         session.output.rows(rows, PEEK_COLUMNS)?;
-        if let Some(cursor) = answer.get("cursor").filter(|cursor| !cursor.is_null()) {
+        if let Some(cursor) = answer.get("cursor") {
             let cursor = crate::output::cell(Some(cursor));
             session.output.say(&format!("more: --cursor {cursor}"));
         }

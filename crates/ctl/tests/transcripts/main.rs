@@ -1,9 +1,12 @@
 //! Golden transcripts: commands with what they print, against recorded answers of RabbitMQ.
 //!
 //! Each `.txt` file is a session at a shell, and the `.jsonl` beside it holds the requests that
-//! the commands send, in order, with RabbitMQ's answers; requests are compared as well. With
-//! `LEVERETCTL_RECORD=http://127.0.0.1:15672` both are written anew by that broker,
-//! with `LEVERETCTL_BLESS=1` only what is printed.
+//! the commands send, in order, with the broker's answers; requests are compared as well. Answers
+//! are RabbitMQ's, or Leveret's where the transcript begins with `# broker leveret`.
+//!
+//! `LEVERETCTL_RECORD=http://127.0.0.1:15672` writes both anew by that RabbitMQ, and
+//! `LEVERETCTL_RECORD_LEVERET` by that Leveret; `LEVERETCTL_BLESS=1` only what is printed.
+//! `LEVERETCTL_LEVERET=http://127.0.0.1:15672` plays the latter against a Leveret that runs.
 
 mod answers;
 mod shell;
@@ -35,8 +38,15 @@ fn every_transcript_holds() {
 fn play(path: &Path) -> Result<(), String> {
     let text = fs::read_to_string(path).expect("a transcript");
     let recorded = path.with_extension("jsonl");
-    let upstream = env::var("LEVERETCTL_RECORD").ok();
-    let source = match &upstream {
+    let leveret = text.starts_with("# broker leveret\n");
+    let variable = if leveret {
+        "LEVERETCTL_RECORD_LEVERET"
+    } else {
+        "LEVERETCTL_RECORD"
+    };
+    let upstream = env::var(variable).ok();
+    let live = env::var("LEVERETCTL_LEVERET").ok().filter(|_| leveret);
+    let source = match upstream.as_ref().or(live.as_ref()) {
         Some(url) => Source::Broker(url.clone()),
         None => Source::recorded(&recorded),
     };
@@ -48,7 +58,7 @@ fn play(path: &Path) -> Result<(), String> {
             Step::Text(line) => actual.push_str(&line),
             Step::Wait(seconds) => {
                 actual.push_str(&format!("# wait {seconds}\n"));
-                if upstream.is_some() {
+                if upstream.is_some() || live.is_some() {
                     std::thread::sleep(std::time::Duration::from_secs_f64(seconds));
                 }
             }
@@ -62,13 +72,14 @@ fn play(path: &Path) -> Result<(), String> {
         .to_string_lossy()
         .into_owned();
     let outcome = answers.finish();
-    if let Some(lines) = outcome.recorded {
+    if let Some(lines) = outcome.recorded.filter(|_| upstream.is_some()) {
         fs::write(&recorded, lines).expect("the recording");
     }
     if let Some(problem) = outcome.problem {
         return Err(format!("{name}: {problem}"));
     }
-    if upstream.is_some() || env::var_os("LEVERETCTL_BLESS").is_some() {
+    let bless = env::var_os("LEVERETCTL_BLESS").is_some() && live.is_none();
+    if upstream.is_some() || bless {
         fs::write(path, actual).expect("the transcript");
         return Ok(());
     }

@@ -234,7 +234,7 @@ pub(super) fn set_vm_memory_high_watermark(shim: &Shim) -> Outcome {
         .map(String::as_str)
         .collect();
     let (value, shown): (Value, String) = match arguments.as_slice() {
-        ["absolute", size] => (json!({"absolute": size}), format!("{size} bytes")),
+        ["absolute", size] => (fraction_of(shim, size)?.into(), format!("{size} bytes")),
         [fraction] => {
             let parsed = fraction.parse::<f64>().ok();
             let parsed = parsed.filter(|fraction| (0.0..=1.0).contains(fraction));
@@ -253,6 +253,32 @@ pub(super) fn set_vm_memory_high_watermark(shim: &Shim) -> Outcome {
     );
     shim.change(&request)?;
     Ok(())
+}
+
+/// A size as a fraction of the memory there is, which is how the setting is kept.
+fn fraction_of(shim: &Shim, size: &str) -> Result<f64, Stop> {
+    const UNITS: &[(&str, f64)] = &[
+        ("GiB", 1_073_741_824.0),
+        ("MiB", 1_048_576.0),
+        ("kiB", 1024.0),
+        ("GB", 1e9),
+        ("MB", 1e6),
+        ("kB", 1e3),
+        ("", 1.0),
+    ];
+    let unit = UNITS.iter().find(|(unit, _)| size.ends_with(unit));
+    let (unit, factor) = unit.copied().unwrap_or(("", 1.0));
+    let number = size[..size.len() - unit.len()].parse::<f64>();
+    let bytes = number.map_err(|_| wrong_watermark(shim))? * factor;
+    let current = shim.get(&["x", "settings", "vm_memory_high_watermark"])?;
+    let node = shim.get(&["nodes", &shim.node()?])?;
+    let total = node["mem_limit"].as_f64().unwrap_or_default()
+        / current["value"].as_f64().unwrap_or_default();
+    let fraction = bytes / total;
+    if (0.0..=1.0).contains(&fraction) {
+        return Ok(fraction);
+    }
+    Err(wrong_watermark(shim))
 }
 
 fn wrong_watermark(shim: &Shim) -> Stop {
