@@ -91,6 +91,20 @@ pub struct Bootstrap {
     pub password: Secret,
     /// Name of the first virtual host.
     pub vhost: String,
+    /// How the passwords of new users are hashed.
+    pub password_hashing: PasswordHashing,
+}
+
+/// How the passwords of new users are hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PasswordHashing {
+    /// As RabbitMQ does, so that definitions can go there.
+    Sha256,
+    /// RabbitMQ's alternative.
+    Sha512,
+    /// Slow to guess; no RabbitMQ understands it.
+    Argon2id,
 }
 
 /// Upper bounds of everything a client can make grow.
@@ -311,6 +325,7 @@ impl Default for Bootstrap {
             user: "guest".to_owned(),
             password: Secret::new("guest".to_owned()),
             vhost: "/".to_owned(),
+            password_hashing: PasswordHashing::Sha256,
         }
     }
 }

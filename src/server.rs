@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use leveret_broker::{
-    Access, AlarmState, Broker, BrokerConfig, Identity, Measured, QueueDefaults, Ticker,
+    Access, AlarmState, Broker, BrokerConfig, Hashing, Identity, Measured, QueueDefaults, Ticker,
 };
 use leveret_management::App;
 use leveret_store::Journal;
@@ -145,10 +145,24 @@ fn broker(config: &Config, journal: Arc<Journal>) -> Broker {
             bytes_max: limits.queue_bytes_max,
         },
         seed: seed(),
+        password_hashing: match config.default.password_hashing {
+            config::PasswordHashing::Sha256 => Hashing::Sha256,
+            config::PasswordHashing::Sha512 => Hashing::Sha512,
+            config::PasswordHashing::Argon2id => Hashing::Argon2id,
+        },
+        aside,
         ..BrokerConfig::default()
     };
     let access = Access::new(config.amqp.loopback_users.clone());
     Broker::new(settings, access, journal)
+}
+
+/// Runs slow work on this thread, and what waits for the thread on another one.
+fn aside(work: &mut dyn FnMut()) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(_) => tokio::task::block_in_place(work),
+        Err(_) => work(),
+    }
 }
 
 /// Names that the server makes up differ from one start to the next.

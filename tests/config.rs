@@ -314,6 +314,10 @@ fn bad_value_says_what_is_accepted() {
             "must be a whole number from 1 to 65535",
         ),
         (
+            "default.password_hashing=md5",
+            "must be one of \"sha256\", \"sha512\", \"argon2id\"",
+        ),
+        (
             "amqp.identity=kafka",
             "must be one of \"leveret\", \"rabbitmq\"",
         ),

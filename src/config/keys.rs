@@ -143,6 +143,10 @@ const KEYS: &[(&str, Kind)] = &[
     ("default.password", Kind::Secret),
     ("default.vhost", Kind::ShortText),
     (
+        "default.password_hashing",
+        Kind::Choice(&["sha256", "sha512", "argon2id"]),
+    ),
+    (
         "limits.queue_length_max",
         Kind::Integer { min: 1, max: MAX },
     ),

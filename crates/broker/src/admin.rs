@@ -48,11 +48,35 @@ impl Broker {
         }
     }
 
-    /// Hashes a password as new ones are; slow if the algorithm is.
+    /// Hashes a password as new ones are. Not while administrating: it may be slow.
     #[must_use]
     pub fn hash_password(&self, password: &str) -> PasswordHash {
+        let hashing = self.config.password_hashing;
         let chance = self.names.chance();
-        PasswordHash::new(self.config.password_hashing, password, chance)
+        if !hashing.is_slow() {
+            return PasswordHash::new(hashing, password, chance);
+        }
+        let mut hash = None;
+        self.aside(|| hash = Some(PasswordHash::new(hashing, password, chance)));
+        hash.unwrap_or_else(|| PasswordHash::new(hashing, password, chance))
+    }
+
+    /// Checks a password against a hash; a slow one only once for each right password.
+    fn verify(&self, hash: &PasswordHash, password: &[u8]) -> bool {
+        if !hash.is_slow_for(password, &self.secret) {
+            return hash.verify(password, &self.secret);
+        }
+        let mut right = false;
+        self.aside(|| right = hash.verify(password, &self.secret));
+        right
+    }
+
+    /// Does slow work where nobody else waits for it, one piece at a time.
+    fn aside(&self, mut work: impl FnMut()) {
+        (self.config.aside)(&mut || {
+            let _one_at_a_time = self.slow.lock();
+            work();
+        });
     }
 
     /// A user.
@@ -74,8 +98,7 @@ impl Broker {
         look(&self.access.read())
     }
 
-    /// Checks a password and where the user comes from. Slow for a slow hash whose password was
-    /// not verified before: not for a worker.
+    /// Checks a password and where the user comes from.
     ///
     /// # Errors
     /// Why the login is refused; clients are told only that it is.
@@ -87,7 +110,7 @@ impl Broker {
     ) -> Result<User, Denied> {
         let found = self.user(user).ok_or(Denied::Credentials)?;
         let hash = found.password.as_ref().ok_or(Denied::Credentials)?;
-        if !hash.verify(password, &self.secret) {
+        if !self.verify(hash, password) {
             return Err(Denied::Credentials);
         }
         if !self.access.read().may_log_in_from(user, loopback) {

@@ -80,6 +80,8 @@ pub struct BrokerConfig {
     pub seed: u64,
     /// For new passwords.
     pub password_hashing: Hashing,
+    /// Runs what takes long, such as a slow password hash, so that nobody else waits for it.
+    pub aside: fn(&mut dyn FnMut()),
     pub cluster_name: String,
 }
 
@@ -113,6 +115,7 @@ impl Default for BrokerConfig {
             },
             seed: 0,
             password_hashing: Hashing::Sha256,
+            aside: |work| work(),
             cluster_name: "leveret@localhost".into(),
         }
     }
@@ -233,6 +236,8 @@ pub struct Broker {
     pub(crate) access: RwLock<Access>,
     /// Goes up with each change of what anybody may do.
     pub(crate) access_generation: AtomicU64,
+    /// One slow password hash at a time: each takes 19 MiB and a core.
+    pub(crate) slow: Mutex<()>,
     /// What limits of users and virtual hosts are compared with.
     pub(crate) uses: Mutex<Uses>,
     /// Of this run, for digests of verified passwords.
@@ -281,6 +286,7 @@ impl Broker {
             access: RwLock::new(access),
             lanes: AtomicU32::new(0),
             access_generation: AtomicU64::new(0),
+            slow: Mutex::default(),
             uses: Mutex::default(),
             globals: RwLock::default(),
             administration: Mutex::default(),

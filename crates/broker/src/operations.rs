@@ -43,9 +43,10 @@ impl Broker {
         &self,
         vhost: &Vhost,
         name: &str,
-        spec: QueueSpec,
+        mut spec: QueueSpec,
         work: &mut Work,
     ) -> Result<(Arc<QueueCell>, bool), Refusal> {
+        give_default_type(vhost, &mut spec);
         let found = {
             let directory = vhost.directory.read();
             directory
@@ -79,9 +80,10 @@ impl Broker {
         &self,
         vhost: &Vhost,
         name: &str,
-        spec: QueueSpec,
+        mut spec: QueueSpec,
         work: &mut Work,
     ) -> Result<(Arc<QueueCell>, bool), Refusal> {
+        give_default_type(vhost, &mut spec);
         validate(name, &spec)?;
         let mut directory = vhost.directory.write();
         if let Some(cell) = directory.queue(name).cloned() {
@@ -352,6 +354,22 @@ pub fn queue_binding(
         destination: Destination::Queue(cell.id),
         key: key.into(),
         arguments,
+    }
+}
+
+/// Gives a queue that is declared without a type the one its virtual host sets, if it can have it.
+fn give_default_type(vhost: &Vhost, spec: &mut QueueSpec) {
+    const TYPE: &str = "x-queue-type";
+    if spec.arguments.get(TYPE.as_bytes()).is_some() {
+        return;
+    }
+    let rules = vhost.rules.read();
+    let Some(kind) = rules.metadata.default_queue_type.as_deref() else {
+        return;
+    };
+    let lasts = spec.durable && !spec.auto_delete && spec.owner.is_none();
+    if lasts || kind == "classic" {
+        spec.arguments.insert(TYPE, kind);
     }
 }
 

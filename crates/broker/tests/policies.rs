@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{ApplyTo, Broker, Policy, PolicyKind};
+use leveret_broker::{ApplyTo, Broker, Policy, PolicyKind, VhostMetadata};
 use leveret_codec::{
     BasicGet, ConfirmSelect, ExchangeDeclare, QueueBind, QueueDeclare, RawTable, Table,
 };
@@ -243,4 +243,38 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_vhosts_default_queue_type_is_that_of_queues_without_one() {
+    let (broker, mut client) = start();
+    let metadata = VhostMetadata {
+        default_queue_type: Some("quorum".into()),
+        ..VhostMetadata::default()
+    };
+    broker.administer().put_vhost("/", metadata).unwrap();
+    client.declare(1, "lasting", true);
+    client.declare(1, "lasting", true);
+    client.declare(1, "fleeting", false);
+    assert_eq!(client.hear(), ["1 queue.declare-ok"; 3]);
+    let kind = |name| {
+        let cell = broker.vhost("/").unwrap().queue(name).unwrap();
+        cell.spec.arguments.get(b"x-queue-type").cloned()
+    };
+    assert_eq!(kind("lasting"), Some("quorum".into()));
+    assert_eq!(kind("fleeting"), None);
+    let policy = Policy {
+        vhost: "/".into(),
+        name: "p".into(),
+        pattern: String::new(),
+        apply_to: ApplyTo::QuorumQueues,
+        priority: 0,
+        definition: json!({"max-length": 1}).as_object().unwrap().clone(),
+    };
+    broker
+        .administer()
+        .put_policy(PolicyKind::User, policy)
+        .unwrap();
+    assert_eq!(policy_of(&broker, "lasting").as_deref(), Some("p"));
+    assert_eq!(policy_of(&broker, "fleeting"), None);
 }

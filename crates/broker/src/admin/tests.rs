@@ -115,3 +115,26 @@ fn a_vhost_goes_with_everything_in_it_unless_it_is_protected() {
         Err(AdminError::Invalid(_))
     ));
 }
+
+#[test]
+fn a_slow_hash_is_checked_aside_and_a_right_password_only_once() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static ASIDE: AtomicUsize = AtomicUsize::new(0);
+    let config = BrokerConfig {
+        password_hashing: Hashing::Argon2id,
+        aside: |work| {
+            ASIDE.fetch_add(1, Ordering::Relaxed);
+            work();
+        },
+        ..BrokerConfig::default()
+    };
+    let broker = Broker::new(config, Access::default(), Arc::new(InstantStore));
+    broker.first_start("app", "s3cret", "/").unwrap();
+    assert_eq!(ASIDE.load(Ordering::Relaxed), 1);
+    for _ in 0..3 {
+        assert!(broker.authenticate("app", b"s3cret", false).is_ok());
+    }
+    assert_eq!(ASIDE.load(Ordering::Relaxed), 2);
+    assert!(broker.authenticate("app", b"wrong", false).is_err());
+    assert_eq!(ASIDE.load(Ordering::Relaxed), 3);
+}
