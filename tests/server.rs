@@ -1,4 +1,4 @@
-//! The real binary over real sockets: peers that break the rules, and an orderly stop.
+//! The real binary over real sockets: what it does at its edges, and an orderly stop.
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
@@ -8,140 +8,9 @@ use std::time::Duration;
 
 use leveret_codec::{
     ConfirmSelect, ConnectionCloseOk, ConnectionStartOk, ConnectionUpdateSecret, Method,
-    PROTOCOL_HEADER, QueueDeclare, TABLE_DEPTH_MAX, Table, Value,
+    PROTOCOL_HEADER, QueueDeclare, Table, Value,
 };
-use support::{
-    FRAME_MAX, Server, declare, encode, leveret, message, nested_table, raw_frame, start_ok,
-};
-
-/// The type of a method frame.
-const METHOD: u8 = 1;
-const TOO_DEEP: &str = "field table nested too deeply";
-
-/// Whether a connection still works, and the broker accepts and serves new ones.
-fn assert_unharmed(server: &Server, witness: &mut support::Client) {
-    witness.declare(1, "witness");
-    server.login().declare(1, "newcomer");
-}
-
-#[test]
-fn garbage_is_answered_with_the_protocol_header() {
-    let server = Server::start();
-    let mut peer = server.connect();
-    peer.send(b"SSH-2.0-");
-    assert_eq!(peer.rest(), PROTOCOL_HEADER);
-}
-
-#[test]
-fn another_version_of_amqp_is_answered_with_ours() {
-    let server = Server::start();
-    let mut peer = server.connect();
-    peer.send(b"AMQP\x00\x01\x00\x00");
-    assert_eq!(peer.rest(), PROTOCOL_HEADER);
-}
-
-#[test]
-fn http_gets_no_answer() {
-    let server = Server::start();
-    let mut peer = server.connect();
-    peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(peer.rest(), b"");
-}
-
-#[test]
-fn a_frame_with_a_wrong_end_closes_its_connection_only() {
-    let server = Server::start();
-    let mut witness = server.login();
-    let mut peer = server.login();
-    let mut frame = encode(1, declare("q", &[]));
-    *frame.last_mut().unwrap() = 0xCD;
-    peer.send(&frame);
-    peer.expect_close(501, "FRAME_ERROR - frame does not end with 0xCE");
-    assert_unharmed(&server, &mut witness);
-}
-
-#[test]
-fn a_frame_above_the_agreed_size_is_refused_by_its_head() {
-    let server = Server::start();
-    let mut peer = server.login();
-    let mut head = vec![METHOD, 0, 1];
-    head.extend_from_slice(&(FRAME_MAX + 1).to_be_bytes());
-    peer.send(&head);
-    peer.expect_close(501, "larger than the agreed 131064");
-}
-
-#[test]
-fn a_method_on_a_channel_that_is_not_open_is_a_channel_error() {
-    let server = Server::start();
-    let mut peer = server.login();
-    peer.method(3, declare("q", &[]));
-    peer.expect_close(504, "CHANNEL_ERROR - expected 'channel.open'");
-}
-
-#[test]
-fn a_body_longer_than_announced_is_a_frame_error() {
-    for parts in [&[b"12345".as_slice()][..], &[b"12", b"345"]] {
-        let server = Server::start();
-        let mut peer = server.login();
-        peer.declare(1, "q");
-        peer.send(&message(1, "q", 4, parts).concat());
-        peer.expect_close(501, "longer than what remains of the announced size");
-        let mut after = server.login();
-        after.method(1, declare("q", &[]));
-        let answer = after.expect(1, "queue.declare-ok");
-        let Method::QueueDeclareOk(ok) = answer.method() else {
-            unreachable!("the name says so");
-        };
-        assert_eq!(ok.message_count, 0, "nothing of it is queued");
-    }
-}
-
-/// A `connection.start-ok` whose client properties nest so deep.
-fn nested_start_ok(depth: usize) -> Vec<u8> {
-    let mut payload = vec![0, 10, 0, 11];
-    payload.extend(nested_table(depth));
-    payload.extend(b"\x05PLAIN\0\0\0\x0c\0guest\0guest\x05en_US");
-    raw_frame(METHOD, 0, &payload)
-}
-
-#[test]
-fn a_deep_table_before_login_ends_its_connection_only() {
-    let server = Server::start();
-    let mut witness = server.login();
-    // The first is refused for its size, as nothing larger than 8 KiB is read before login; the
-    // second is as deep as fits, the third one level too deep.
-    for depth in [20_000, 1_300, TABLE_DEPTH_MAX + 1] {
-        let mut peer = server.connect();
-        peer.send(&PROTOCOL_HEADER);
-        peer.expect(0, "connection.start");
-        peer.send_unwelcome(&nested_start_ok(depth));
-        if depth == 20_000 {
-            peer.expect_end();
-        } else {
-            peer.expect_close(501, TOO_DEEP);
-        }
-        assert_unharmed(&server, &mut witness);
-    }
-    let mut peer = server.connect();
-    peer.send(&PROTOCOL_HEADER);
-    peer.expect(0, "connection.start");
-    peer.send(&nested_start_ok(TABLE_DEPTH_MAX));
-    peer.expect(0, "connection.tune");
-}
-
-#[test]
-fn a_deep_table_after_login_ends_its_connection_only() {
-    let server = Server::start();
-    let mut witness = server.login();
-    let mut peer = server.login();
-    let plain = encode(1, declare("q", &[]));
-    let without_arguments = &plain[7..plain.len() - 5];
-    let payload = [without_arguments, &nested_table(20_000)].concat();
-    assert!(payload.len() < FRAME_MAX as usize);
-    peer.send(&raw_frame(METHOD, 1, &payload));
-    peer.expect_close(501, TOO_DEEP);
-    assert_unharmed(&server, &mut witness);
-}
+use support::{Server, declare, leveret, message, start_ok};
 
 #[test]
 fn contents_of_two_channels_may_be_interleaved() {

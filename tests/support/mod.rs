@@ -148,6 +148,23 @@ impl Server {
         client
     }
 
+    /// A line of `/proc/PID/status` in kB, as bytes: `VmRSS` now, `VmHWM` at most so far.
+    pub(crate) fn memory(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|rest| rest.trim_matches(':').split_whitespace().next());
+        1024 * number
+            .and_then(|text| text.parse::<u64>().ok())
+            .expect("a size in kB")
+    }
+
+    /// Open files and sockets.
+    pub(crate) fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(path).expect("it runs").count()
+    }
+
     pub(crate) fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
@@ -289,7 +306,7 @@ impl Client {
         self.method(0, start_ok(properties));
         self.expect(0, "connection.tune");
         let tune_ok = ConnectionTuneOk {
-            channel_max: 100,
+            channel_max: 2047,
             frame_max: FRAME_MAX,
             heartbeat: heartbeat_s,
         };
@@ -328,6 +345,37 @@ impl Client {
             }
         }
         panic!("the broker says nothing");
+    }
+
+    /// Reads frames up to and including the named method.
+    pub(crate) fn skip_until(&mut self, channel: u16, name: &str) {
+        loop {
+            let next = self.next();
+            if next.kind == FrameKind::Method && next.method().name() == name {
+                assert_eq!(next.channel, channel);
+                return;
+            }
+        }
+    }
+
+    /// Reads and forgets whatever comes until `done` holds in a pause; gives how many bytes.
+    pub(crate) fn skip_deliveries(&mut self, mut done: impl FnMut() -> bool) -> u64 {
+        self.stream
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        let mut buffer = vec![0; 1 << 20];
+        let mut bytes = 0;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(len) => {
+                    assert!(len > 0, "the broker hung up");
+                    bytes += len as u64;
+                }
+                Err(_) if done() => return bytes,
+                Err(_) => assert!(Instant::now() < deadline, "nothing more comes"),
+            }
+        }
     }
 
     /// Fetches a message and gives its body.

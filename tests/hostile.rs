@@ -1,0 +1,561 @@
+//! Peers that break the rules, or keep them and ask for everything. Each case ends with the right
+//! close or timeout, under a ceiling of memory, and with another client served in time throughout.
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use leveret_codec::{
+    BasicCancel, BasicConsume, ChannelCloseOk, ChannelOpen, ConfirmSelect, Method, PROTOCOL_HEADER,
+    QueueDelete, QueuePurge, RawTable, TABLE_DEPTH_MAX,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use support::{Client, FRAME_MAX, Server, declare, encode, message, nested_table, raw_frame};
+
+/// The type of a method frame.
+const METHOD: u8 = 1;
+const TOO_DEEP: &str = "field table nested too deeply";
+/// What a peer with a few small frames may cost at most, MiB.
+const SMALL_MIB: u64 = 16;
+/// The longest another client may wait for an answer while a peer misbehaves. Far more than it
+/// takes, as machines that run tests are busy.
+const LATENCY_MAX: Duration = Duration::from_secs(3);
+const MIB: u64 = 1 << 20;
+
+/// A broker, a client that uses it all the time, and what memory it had at first.
+struct Case {
+    server: Server,
+    witness: Witness,
+    resident_before: u64,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Case {
+    fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(settings: &[&str]) -> Self {
+        // One after the other: each measures latency.
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let server = Server::start_with(settings);
+        let witness = Witness::start(&server);
+        Self {
+            resident_before: server.memory("VmRSS"),
+            witness,
+            server,
+            _alone: alone,
+        }
+    }
+
+    /// The broker accepts and serves new clients.
+    fn assert_serves(&self) {
+        self.server.login().declare(1, "newcomer");
+    }
+
+    /// The broker never held more than `ceiling` MiB beyond what it began with, and others were
+    /// served all the time.
+    fn end(self, ceiling: u64) {
+        self.assert_serves();
+        let (served, longest) = self.witness.end();
+        assert!(
+            served > 0 && longest < LATENCY_MAX,
+            "{served} served, {longest:?} at most"
+        );
+        let peak = self
+            .server
+            .memory("VmHWM")
+            .saturating_sub(self.resident_before);
+        println!(
+            "{} MiB at most, {served} served, {longest:?} at most",
+            peak / MIB
+        );
+        assert!(
+            peak <= ceiling * MIB,
+            "{} MiB, at most {ceiling}",
+            peak / MIB
+        );
+    }
+}
+
+/// A client that publishes and fetches without a break.
+struct Witness {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<(u32, Duration)>,
+}
+
+impl Witness {
+    fn start(server: &Server) -> Self {
+        let mut client = server.login();
+        client.declare(1, "witness");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let (mut served, mut longest) = (0, Duration::ZERO);
+            while !stopped.load(Ordering::Relaxed) {
+                let start = Instant::now();
+                client.send(&message(1, "witness", 2, &[b"hi"]).concat());
+                assert_eq!(client.get(1, "witness"), b"hi");
+                longest = longest.max(start.elapsed());
+                served += 1;
+                sleep(Duration::from_millis(5));
+            }
+            (served, longest)
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) -> (u32, Duration) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the witness was served")
+    }
+}
+
+fn consume(tag: &'static [u8], no_ack: bool) -> BasicConsume<'static> {
+    BasicConsume {
+        queue: b"q",
+        consumer_tag: tag,
+        no_local: false,
+        no_ack,
+        exclusive: false,
+        nowait: false,
+        arguments: RawTable::EMPTY,
+    }
+}
+
+/// Publishes bodies of so many bytes to `q` and waits until all are confirmed.
+fn fill(client: &mut Client, messages: u32, bytes: usize) {
+    client.declare(1, "q");
+    client.method(2, ConfirmSelect { nowait: false });
+    client.expect(2, "confirm.select-ok");
+    let body = vec![7; bytes];
+    let parts: Vec<&[u8]> = body.chunks(100_000).collect();
+    let one = message(2, "q", bytes as u64, &parts).concat();
+    let batch = (messages / 100).clamp(1, 1000);
+    let many = one.repeat(batch as usize);
+    let (mut sent, mut confirmed) = (0, 0);
+    while confirmed < u64::from(messages) {
+        if sent < messages {
+            let now = batch.min(messages - sent);
+            client.send(&many[..one.len() * now as usize]);
+            sent += now;
+        }
+        while confirmed < u64::from(sent) {
+            match client.next().method() {
+                Method::BasicAck(ack) => confirmed = ack.delivery_tag,
+                other => panic!("{} instead of an ack", other.name()),
+            }
+        }
+    }
+}
+
+#[test]
+fn garbage_is_answered_with_the_protocol_header() {
+    let case = Case::start();
+    let mut peer = case.server.connect();
+    peer.send(b"SSH-2.0-");
+    assert_eq!(peer.rest(), PROTOCOL_HEADER);
+    let mut flood = case.server.connect();
+    for _ in 0..1000 {
+        flood.send_unwelcome(&[0xA5; 10_000]);
+    }
+    flood.expect_end();
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn another_version_of_amqp_is_answered_with_ours() {
+    let case = Case::start();
+    let mut peer = case.server.connect();
+    peer.send(b"AMQP\x00\x01\x00\x00");
+    assert_eq!(peer.rest(), PROTOCOL_HEADER);
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn http_gets_no_answer() {
+    let case = Case::start();
+    let mut peer = case.server.connect();
+    peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(peer.rest(), b"");
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn a_frame_with_a_wrong_end_closes_its_connection_only() {
+    let case = Case::start();
+    let mut peer = case.server.login();
+    let mut frame = encode(1, declare("q", &[]));
+    *frame.last_mut().unwrap() = 0xCD;
+    peer.send(&frame);
+    peer.expect_close(501, "FRAME_ERROR - frame does not end with 0xCE");
+    case.assert_serves();
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn a_frame_above_the_agreed_size_is_refused_by_its_head() {
+    let case = Case::start();
+    let mut peer = case.server.login();
+    let mut head = vec![METHOD, 0, 1];
+    head.extend_from_slice(&(FRAME_MAX + 1).to_be_bytes());
+    peer.send(&head);
+    peer.expect_close(501, "larger than the agreed 131064");
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn a_method_on_a_channel_that_is_not_open_is_a_channel_error() {
+    let case = Case::start();
+    let mut peer = case.server.login();
+    peer.method(3, declare("q", &[]));
+    peer.expect_close(504, "CHANNEL_ERROR - expected 'channel.open'");
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn a_body_longer_than_announced_is_a_frame_error() {
+    for parts in [&[b"12345".as_slice()][..], &[b"12", b"345"]] {
+        let case = Case::start();
+        let mut peer = case.server.login();
+        peer.declare(1, "q");
+        peer.send(&message(1, "q", 4, parts).concat());
+        peer.expect_close(501, "longer than what remains of the announced size");
+        let mut after = case.server.login();
+        after.method(1, declare("q", &[]));
+        let answer = after.expect(1, "queue.declare-ok");
+        let Method::QueueDeclareOk(ok) = answer.method() else {
+            unreachable!("the name says so");
+        };
+        assert_eq!(ok.message_count, 0, "nothing of it is queued");
+        case.end(SMALL_MIB);
+    }
+}
+
+/// A `connection.start-ok` whose client properties nest so deep.
+fn nested_start_ok(depth: usize) -> Vec<u8> {
+    let mut payload = vec![0, 10, 0, 11];
+    payload.extend(nested_table(depth));
+    payload.extend(b"\x05PLAIN\0\0\0\x0c\0guest\0guest\x05en_US");
+    raw_frame(METHOD, 0, &payload)
+}
+
+#[test]
+fn a_deep_table_before_login_ends_its_connection_only() {
+    let case = Case::start();
+    // The first is refused for its size, as nothing larger than 8 KiB is read before login; the
+    // second is as deep as fits, the third one level too deep.
+    for depth in [20_000, 1_300, TABLE_DEPTH_MAX + 1] {
+        let mut peer = case.server.connect();
+        peer.send(&PROTOCOL_HEADER);
+        peer.expect(0, "connection.start");
+        peer.send_unwelcome(&nested_start_ok(depth));
+        if depth == 20_000 {
+            peer.expect_end();
+        } else {
+            peer.expect_close(501, TOO_DEEP);
+        }
+        case.assert_serves();
+    }
+    let mut peer = case.server.connect();
+    peer.send(&PROTOCOL_HEADER);
+    peer.expect(0, "connection.start");
+    peer.send(&nested_start_ok(TABLE_DEPTH_MAX));
+    peer.expect(0, "connection.tune");
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn a_deep_table_after_login_ends_its_connection_only() {
+    let case = Case::start();
+    let mut peer = case.server.login();
+    let plain = encode(1, declare("q", &[]));
+    let without_arguments = &plain[7..plain.len() - 5];
+    let payload = [without_arguments, &nested_table(20_000)].concat();
+    assert!(payload.len() < FRAME_MAX as usize);
+    peer.send(&raw_frame(METHOD, 1, &payload));
+    peer.expect_close(501, TOO_DEEP);
+    case.assert_serves();
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn frames_on_a_channel_that_was_closed_are_discarded_until_close_ok() {
+    let case = Case::start();
+    let mut peer = case.server.login();
+    peer.declare(1, "q");
+    peer.send(&message(1, "q", 2, &[b"ok"]).concat());
+    let missing = leveret_codec::BasicPublish {
+        exchange: b"missing",
+        routing_key: b"",
+        mandatory: false,
+        immediate: false,
+    };
+    let mut frames = message(1, "q", 2, &[b"no"]);
+    frames[0] = encode(1, missing);
+    peer.send(&frames.concat());
+    peer.expect(1, "channel.close");
+    peer.send(&message(1, "q", 3, &[b"too", b"late"]).concat());
+    peer.send(&message(1, "q", 100, &[b"half"]).concat());
+    peer.method(1, declare("never", &[]));
+    peer.method(1, ChannelCloseOk {});
+    peer.method(1, ChannelOpen {});
+    peer.expect(1, "channel.open-ok");
+    assert_eq!(peer.count(1, "q"), 1);
+    assert_eq!(peer.get(1, "q"), b"ok");
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn a_method_in_the_middle_of_a_content_is_an_unexpected_frame() {
+    let case = Case::start();
+    for sent in 1..=3 {
+        let mut peer = case.server.login();
+        peer.declare(1, "q");
+        let frames = message(1, "q", 100, &[b"half"]);
+        peer.send(&frames[..sent].concat());
+        peer.method(1, declare("q", &[]));
+        peer.expect_close(505, "UNEXPECTED_FRAME - expected content");
+    }
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn names_that_are_no_utf8_are_refused_and_routing_keys_are_bytes() {
+    let case = Case::start();
+    let mut peer = case.server.login();
+    peer.declare(1, "q");
+    let odd = leveret_codec::BasicPublish {
+        exchange: b"",
+        routing_key: b"\xff\xfe",
+        mandatory: true,
+        immediate: false,
+    };
+    let mut frames = message(1, "q", 1, &[b"x"]);
+    frames[0] = encode(1, odd);
+    peer.send(&frames.concat());
+    peer.expect(1, "basic.return");
+    let named = leveret_codec::QueueDeclare {
+        queue: b"\xff\xfe",
+        ..declare("", &[])
+    };
+    let mut other = case.server.login();
+    other.method(1, named);
+    other.expect_close(502, "SYNTAX_ERROR - queue name is not valid UTF-8");
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn a_consumer_that_stops_reading_leaves_the_queue_where_it_is() {
+    const MESSAGES: u32 = 2000;
+    let case = Case::start();
+    fill(&mut case.server.login(), MESSAGES, 16_000);
+    let mut deaf = case.server.login();
+    deaf.method(1, consume(b"deaf", false));
+    deaf.expect(1, "basic.consume-ok");
+    sleep(Duration::from_secs(1));
+    let mut reader = case.server.login();
+    let left = reader.count(1, "q");
+    // It was sent what the kernel and limits.outbound_bytes_max hold.
+    assert!(left > MESSAGES / 2, "{left} of {MESSAGES} are left");
+    drop(deaf);
+    let all_back = (0..100).any(|_| {
+        sleep(Duration::from_millis(50));
+        reader.count(1, "q") == MESSAGES
+    });
+    assert!(all_back, "{} are back", reader.count(1, "q"));
+    // 32 MB of messages, and what they pass through.
+    case.end(80);
+}
+
+#[test]
+fn a_handshake_of_a_byte_a_second_is_cut_off() {
+    let case = Case::start_with(&["amqp.handshake_timeout_ms=2000"]);
+    let mut slow: Vec<Client> = (0..100).map(|_| case.server.connect()).collect();
+    let start = Instant::now();
+    for byte in &PROTOCOL_HEADER[..4] {
+        slow.iter_mut()
+            .for_each(|peer| peer.send_unwelcome(&[*byte]));
+        sleep(Duration::from_secs(1));
+    }
+    for peer in slow {
+        assert_eq!(peer.expect_end(), b"");
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        start.elapsed()
+    );
+    case.end(SMALL_MIB);
+}
+
+/// Lets this process have as many sockets as the system lets it.
+fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+#[test]
+fn ten_thousand_connections_that_never_finish_their_handshake() {
+    let connections = 10_000.min(raise_descriptor_limit() as usize - 500);
+    let case = Case::start_with(&["amqp.handshake_timeout_ms=20000"]);
+    let before = case.server.descriptors();
+    let mut idle = Vec::with_capacity(connections);
+    for number in 0..connections {
+        let mut stream = TcpStream::connect(case.server.address).expect("the broker accepts");
+        if number % 2 == 0 {
+            std::io::Write::write_all(&mut stream, &PROTOCOL_HEADER).unwrap();
+        }
+        idle.push(stream);
+    }
+    case.assert_serves();
+    let open = case.server.descriptors() - before;
+    assert!(open > connections / 2, "{open} are open at once");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while case.server.descriptors() > before + 50 {
+        assert!(
+            Instant::now() < deadline,
+            "{} stay",
+            case.server.descriptors()
+        );
+        sleep(Duration::from_millis(200));
+    }
+    drop(idle);
+    // 12 KiB each.
+    case.end(128);
+}
+
+#[test]
+fn announced_bodies_cost_nothing_until_they_arrive() {
+    const CHANNELS: u16 = 2047;
+    let case = Case::start();
+    let mut peer = case.server.login();
+    peer.declare(1, "q");
+    for channel in 3..=CHANNELS {
+        peer.method(channel, ChannelOpen {});
+        peer.expect(channel, "channel.open-ok");
+    }
+    for channel in 1..=CHANNELS {
+        let frames = message(channel, "q", 128 << 20, &[&[7; 1000]]);
+        peer.send(&frames.concat());
+    }
+    let before_bodies = case.server.memory("VmRSS");
+    let grown = before_bodies.saturating_sub(case.resident_before);
+    assert!(grown < 64 * MIB, "{} MiB for announcements", grown / MIB);
+    // What does arrive is bounded for all channels together.
+    let part = raw_frame(3, 1, &[7; 130_000]);
+    for channel in (1..=CHANNELS).chain(1..=CHANNELS) {
+        let mut part = part.clone();
+        part[1..3].copy_from_slice(&channel.to_be_bytes());
+        peer.send_unwelcome(&part);
+    }
+    peer.expect_close(
+        506,
+        "partial message bodies exceed limits.assembly_bytes_max",
+    );
+    case.end(256 + 128);
+}
+
+#[test]
+fn a_million_deliveries_without_prefetch_and_without_an_ack() {
+    const MESSAGES: u32 = 1_000_100;
+    let case = Case::start();
+    fill(&mut case.server.login(), MESSAGES, 16);
+    let mut hoarder = case.server.login();
+    hoarder.method(1, consume(b"hoarder", false));
+    hoarder.expect(1, "basic.consume-ok");
+    let mut other = case.server.login();
+    let received = hoarder.skip_deliveries(|| other.count(1, "q") == MESSAGES - 1_000_000);
+    assert!(received > 0);
+    drop(hoarder);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while other.count(1, "q") < MESSAGES {
+        assert!(
+            Instant::now() < deadline,
+            "{} are back",
+            other.count(1, "q")
+        );
+        sleep(Duration::from_millis(100));
+    }
+    // About 60 bytes each in the queue, 40 while it is out, 50 while it goes back.
+    case.end(400);
+}
+
+#[test]
+fn consumers_that_cancel_while_deliveries_are_on_their_way_lose_nothing() {
+    const MESSAGES: u32 = 20_000;
+    let case = Case::start();
+    fill(&mut case.server.login(), MESSAGES, 100);
+    for _ in 0..50 {
+        let mut fickle = case.server.login();
+        fickle.method(1, consume(b"fickle", false));
+        fickle.method(
+            1,
+            BasicCancel {
+                consumer_tag: b"fickle",
+                nowait: false,
+            },
+        );
+        fickle.expect(1, "basic.consume-ok");
+        fickle.skip_until(1, "basic.cancel-ok");
+    }
+    let mut other = case.server.login();
+    let all_back = (0..100).any(|_| {
+        sleep(Duration::from_millis(50));
+        other.count(1, "q") == MESSAGES
+    });
+    assert!(all_back, "{} are back", other.count(1, "q"));
+    case.end(64);
+}
+
+#[test]
+fn deletes_and_purges_race_publishes() {
+    let case = Case::start();
+    let mut racer = case.server.login();
+    racer.declare(1, "q");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let racing = thread::spawn(move || {
+        let mut rounds = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            let purge = QueuePurge {
+                queue: b"q",
+                nowait: false,
+            };
+            racer.method(1, purge);
+            racer.expect(1, "queue.purge-ok");
+            let delete = QueueDelete {
+                queue: b"q",
+                if_unused: false,
+                if_empty: false,
+                nowait: false,
+            };
+            racer.method(1, delete);
+            racer.expect(1, "queue.delete-ok");
+            racer.declare(1, "q");
+            rounds += 1;
+        }
+        rounds
+    });
+    // Every publish is confirmed, whether its queue was there or not.
+    for _ in 0..3 {
+        fill(&mut case.server.login(), 20_000, 200);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let rounds = racing.join().expect("the racer is answered");
+    assert!(rounds > 10, "{rounds} rounds");
+    case.end(64);
+}
