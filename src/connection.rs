@@ -159,23 +159,38 @@ async fn read(
         if turn.pause {
             sleep(PAUSE).await;
         }
-        while turn.persistent && link.broker.is_store_behind() {
-            sleep(PAUSE).await;
-        }
-        while connection.is_congested() {
-            sleep(CONGESTION_CHECK).await;
-            if connection.peer().is_dead() {
-                return Ok("client does not read");
-            }
-            // Answers may have waited for the disk only.
-            if connection.receive(&[], now_ms()).ended {
-                farewell(link).await;
-                return Ok("closed");
-            }
+        if let Some(reason) = wait_for_room(link, connection, turn.persistent).await {
+            return Ok(reason);
         }
         // try_read takes no part in the runtime's budget: a reader that always finds bytes would
         // starve the others.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Waits while the connection's own replies pile up, or while the disk is behind with what it has
+/// published; gives why the connection ends meanwhile, if it does.
+async fn wait_for_room(
+    link: &Arc<Link>,
+    connection: &mut Connection,
+    persistent: bool,
+) -> Option<&'static str> {
+    loop {
+        if connection.is_congested() {
+            sleep(CONGESTION_CHECK).await;
+        } else if persistent && link.broker.is_store_behind() {
+            sleep(PAUSE).await;
+        } else {
+            return None;
+        }
+        if connection.peer().is_dead() {
+            return Some("client does not read");
+        }
+        // Answers may have waited for the disk only.
+        if connection.receive(&[], now_ms()).ended {
+            farewell(link).await;
+            return Some("closed");
+        }
     }
 }
 

@@ -191,6 +191,47 @@ fn a_crash_loses_nothing_confirmed_and_brings_nothing_settled_back() {
 }
 
 #[test]
+fn a_committed_transaction_is_whole_after_a_crash_and_another_never_was() {
+    let folder = Folder::new();
+    let server = Server::start_in(&folder, &[]);
+    let mut client = server.login();
+    declare_all(&mut client);
+    client.method(1, leveret_codec::TxSelect {});
+    client.expect(1, "tx.select-ok");
+    publish(&mut client, "", "a", "one", true);
+    publish(&mut client, "fan", "", "two", true);
+    client.method(1, leveret_codec::TxCommit {});
+    client.expect(1, "tx.commit-ok");
+    let get = BasicGet {
+        queue: b"a",
+        no_ack: false,
+    };
+    client.method(1, get);
+    client.expect(1, "basic.get-ok");
+    client.next();
+    client.next();
+    let ack = BasicAck {
+        delivery_tag: 1,
+        multiple: false,
+    };
+    client.method(1, ack);
+    publish(&mut client, "", "b", "three", true);
+    // An answer: what came before it was read, and is not committed.
+    client.declare(1, "another");
+    server.kill();
+
+    let server = Server::start_in(&folder, &[]);
+    let mut client = server.login();
+    let left = drain(&mut client, "a");
+    assert!(
+        left.first().is_some_and(|body| body.starts_with("one")),
+        "{left:?}"
+    );
+    assert_eq!(left.get(1).map(String::as_str), Some("two"));
+    assert_eq!(drain(&mut client, "b"), ["two"]);
+}
+
+#[test]
 fn a_folder_in_use_is_refused() {
     let folder = Folder::new();
     let _server = Server::start_in(&folder, &[]);
