@@ -75,10 +75,10 @@ impl Server {
     /// With a data folder that outlives it.
     pub(crate) fn start_in(folder: &Folder, settings: &[&str]) -> Self {
         let mut child = leveret()
-            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .args(["--set", r#"amqp.listen=["127.0.0.1:0"]"#])
             .args(["--set", "management.listen=[]"])
             .args(["--set", "management.metrics_listen=[]"])
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .args(["--log-format", "json", "--data-dir"])
             .arg(folder.path())
             .stderr(Stdio::piped())
@@ -91,7 +91,9 @@ impl Server {
         // Reads to the end, so that the broker never waits for room in the pipe.
         thread::spawn(move || {
             for line in pipe.lines().map_while(Result::ok) {
-                if let Some(address) = listening_on(&line) {
+                if line.contains("startup complete")
+                    && let Some(address) = listening_on(&line)
+                {
                     let _ = found.send(address);
                 }
                 lines.lock().unwrap().push(line);
@@ -109,6 +111,25 @@ impl Server {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Asks its HTTP API as the user `guest`, which a setting has to turn on; gives the status.
+    pub(crate) fn http(&self, method: &str, path: &str, body: &str) -> u16 {
+        let log = self.log();
+        let serves = |line: &&String| line.contains("\"protocol\":\"http\"");
+        let address = log.iter().find(serves).and_then(|line| listening_on(line));
+        let mut stream = TcpStream::connect(address.expect("it serves HTTP")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} /api/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Authorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+        status.unwrap_or_else(|| panic!("no HTTP: {answer}"))
     }
 
     /// Ends it as a crash would.
@@ -141,11 +162,21 @@ impl Server {
     /// The same, with client properties too: an encoded table without its length.
     pub(crate) fn login_with(&self, properties: &[u8], heartbeat_s: u16) -> Client {
         let mut client = self.connect();
-        client.log_in(properties, heartbeat_s);
-        for channel in [1, 2] {
-            client.method(channel, ChannelOpen {});
-            client.expect(channel, "channel.open-ok");
-        }
+        client.log_in(start_ok(properties), heartbeat_s);
+        client.open_channels();
+        client
+    }
+
+    /// The same, as another user, whose password is its name.
+    pub(crate) fn login_as(&self, user: &str) -> Client {
+        let response = format!("\0{user}\0{user}");
+        let mut client = self.connect();
+        let start_ok = ConnectionStartOk {
+            response: response.as_bytes(),
+            ..start_ok(&[])
+        };
+        client.log_in(start_ok, 0);
+        client.open_channels();
         client
     }
 
@@ -301,10 +332,17 @@ impl Client {
         rest
     }
 
-    fn log_in(&mut self, properties: &[u8], heartbeat_s: u16) {
+    fn open_channels(&mut self) {
+        for channel in [1, 2] {
+            self.method(channel, ChannelOpen {});
+            self.expect(channel, "channel.open-ok");
+        }
+    }
+
+    fn log_in(&mut self, start_ok: ConnectionStartOk<'_>, heartbeat_s: u16) {
         self.send(&PROTOCOL_HEADER);
         self.expect(0, "connection.start");
-        self.method(0, start_ok(properties));
+        self.method(0, start_ok);
         self.expect(0, "connection.tune");
         let tune_ok = ConnectionTuneOk {
             channel_max: 2047,
