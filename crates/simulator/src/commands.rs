@@ -127,9 +127,9 @@ impl Model {
                 key,
                 nowait,
             } => match self.named(connection, queue) {
+                _ if exchange == DEFAULT => Outcome::Soft(ACCESS_REFUSED),
                 Err(code) => Outcome::Soft(code),
                 Ok(_) if exchange == NOWHERE => Outcome::Soft(NOT_FOUND),
-                Ok(_) if exchange == DEFAULT => Outcome::Soft(ACCESS_REFUSED),
                 Ok(queue) => {
                     self.bindings.insert((exchange, queue, key));
                     silent_if(nowait, plain(50, 21))

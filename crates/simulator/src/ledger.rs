@@ -72,8 +72,9 @@ pub(crate) struct Counts {
 /// The queue as a list.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
-    /// Ready messages, and whether each was delivered before.
-    pub(crate) ready: BTreeMap<Arrival, bool>,
+    /// Ready messages, and whether each was delivered before; nobody knows of those that were out
+    /// when the broker ended.
+    pub(crate) ready: BTreeMap<Arrival, Option<bool>>,
     pub(crate) out: BTreeSet<Arrival>,
     pub(crate) seats: Vec<Seat>,
     pub(crate) length_max: Option<u64>,
@@ -137,6 +138,14 @@ impl Ledger {
         !self.single_active || self.seats.first().is_some_and(|seat| seat.tag == tag)
     }
 
+    /// The broker has ended and begun again from its disk, which has these messages.
+    pub(crate) fn restart(&mut self, durable: impl Fn(&Arrival) -> bool) {
+        let out = std::mem::take(&mut self.out).into_iter();
+        self.ready.extend(out.map(|arrival| (arrival, None)));
+        self.ready.retain(|arrival, _| durable(arrival));
+        self.seats.clear();
+    }
+
     fn seat(&mut self, tag: Option<u64>) -> Option<&mut Seat> {
         self.seats.iter_mut().find(|seat| Some(seat.tag) == tag)
     }
@@ -152,7 +161,7 @@ impl Ledger {
             .ready
             .first_key_value()
             .map(|(head, again)| (*head, *again));
-        if head != Some((arrival, redelivered)) {
+        if !is_head(head, arrival, redelivered) {
             return Some(format!(
                 "{delivery:?}, but the oldest ready message is {head:?}"
             ));
@@ -202,7 +211,7 @@ impl Ledger {
             Event::Requeue(back) => {
                 for (arrival, consumer) in back {
                     self.returned(*arrival, *consumer)?;
-                    self.ready.insert(*arrival, true);
+                    self.ready.insert(*arrival, Some(true));
                 }
             }
             Event::Get { got, left, no_ack } => return self.get(*got, *left, *no_ack),
@@ -228,7 +237,7 @@ impl Ledger {
         if self.refuses && self.ready.len() as u64 >= max {
             self.refused.push(arrival);
         } else {
-            self.ready.insert(arrival, false);
+            self.ready.insert(arrival, Some(false));
         }
     }
 
@@ -249,7 +258,11 @@ impl Ledger {
             .ready
             .first_key_value()
             .map(|(head, again)| (*head, *again));
-        if head != got {
+        let right = match got {
+            Some((arrival, redelivered)) => is_head(head, arrival, redelivered),
+            None => head.is_none(),
+        };
+        if !right {
             return Err(format!(
                 "get gave {got:?}, the oldest ready message is {head:?}"
             ));
@@ -362,6 +375,13 @@ impl Search<'_> {
             );
         }
     }
+}
+
+/// Whether this is the oldest ready message, and marked as it should be.
+fn is_head(head: Option<(Arrival, Option<bool>)>, arrival: Arrival, redelivered: bool) -> bool {
+    head.is_some_and(|(head, again)| {
+        head == arrival && again.is_none_or(|again| again == redelivered)
+    })
 }
 
 /// Connections whose next delivery can happen now.

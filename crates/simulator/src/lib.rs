@@ -15,6 +15,7 @@ mod link;
 mod model;
 mod node;
 mod sight;
+mod storage;
 mod world;
 
 use std::fmt;

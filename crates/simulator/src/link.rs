@@ -1,7 +1,7 @@
 //! A simulated socket: what the broker writes, when, and what of it the client has read.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use leveret_broker::{Broker, Handle, SharedOutlet, Work, resume};
 use leveret_session::{Flush, Pending};
@@ -12,7 +12,7 @@ const PARTS_MAX: usize = 8;
 
 /// One connection's socket, towards the client.
 pub(crate) struct Link {
-    broker: Arc<Broker>,
+    broker: Weak<Broker>,
     outlet: OnceLock<SharedOutlet>,
     /// The connection's own writer is to flush.
     woken: AtomicBool,
@@ -37,13 +37,13 @@ struct Socket {
 }
 
 impl Link {
-    pub(crate) fn new(broker: Arc<Broker>, capacity: usize) -> Self {
+    pub(crate) fn new(broker: &Arc<Broker>, capacity: usize) -> Self {
         let socket = Socket {
             capacity,
             ..Socket::default()
         };
         Self {
-            broker,
+            broker: Arc::downgrade(broker),
             outlet: OnceLock::new(),
             woken: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
@@ -166,7 +166,9 @@ impl Link {
             outlet.lock().end_flush(pending, starved);
             if !starved.is_empty() {
                 resume(starved, work);
-                self.broker.submit(work);
+                if let Some(broker) = self.broker.upgrade() {
+                    broker.submit(work);
+                }
                 work.wake();
             }
             if full {

@@ -206,6 +206,36 @@ impl Model {
         }
     }
 
+    /// The broker has ended and begun again, in a quiet moment: what is durable is still there.
+    pub(crate) fn restart(&mut self) {
+        for session in &mut self.sessions {
+            *session = Session {
+                stage: Stage::Ended,
+                ..Session::default()
+            };
+        }
+        let persistent = self
+            .arrivals
+            .iter()
+            .filter(|(message, _)| message.persistent);
+        let persistent: BTreeSet<Arrival> = persistent.map(|(_, arrival)| *arrival).collect();
+        for (key, queue) in self
+            .queues
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, it)| !it.gone)
+        {
+            if queue.spec.durable && queue.owner.is_none() {
+                queue.consumers.clear();
+                queue.ledger.restart(|arrival| persistent.contains(arrival));
+            } else {
+                queue.gone = true;
+                self.names.remove(&queue.number);
+                self.bindings.retain(|(_, bound, _)| *bound != key);
+            }
+        }
+    }
+
     /// What was told in this step, connection by connection.
     fn heard(&mut self, step: &Step) -> Vec<(usize, Seen)> {
         let mut heard = Vec::new();

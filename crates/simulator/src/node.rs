@@ -52,7 +52,7 @@ pub(crate) enum Read {
 impl Node {
     pub(crate) fn new(broker: &Arc<Broker>, rng: &mut Rng, one_by_one: bool, now_ms: u64) -> Self {
         let capacity = [300, 4_096, 65_536][rng.below(3) as usize];
-        let link = Arc::new(Link::new(Arc::clone(broker), capacity));
+        let link = Arc::new(Link::new(broker, capacity));
         let origin = Origin {
             name: "simulated".into(),
             loopback: true,
@@ -193,6 +193,14 @@ impl Node {
             connection.disconnect();
         }
         self.link.cut(true);
+    }
+
+    /// The broker ends without a word, and the connection with it.
+    pub(crate) fn abandon(&mut self) {
+        self.take_down();
+        self.client.done = true;
+        self.eof = true;
+        self.link.tap();
     }
 
     /// The client goes away: part of what it had written still arrives, or with `reset` nothing.

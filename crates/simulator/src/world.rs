@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leveret_broker::{Access, Broker, BrokerConfig, QueueDefaults, Ticker, Vhost};
 use leveret_record::resident_bytes;
 use leveret_store::DelayedStore;
-use leveret_store::sim::Rng;
+use leveret_store::sim::{Image, Rng};
 
 use crate::Summary;
 use crate::client::Plan;
@@ -14,6 +14,7 @@ use crate::command::{Command, Spec, queue_name};
 use crate::ledger::Counts;
 use crate::model::{Model, Session, Step};
 use crate::node::{Node, Read};
+use crate::storage::Storage;
 
 const START_MS: u64 = 1_700_000_000_000;
 /// Rounds of activity, each ended by a quiet moment in which everything owed must be paid.
@@ -28,7 +29,8 @@ pub(crate) struct World {
     rng: Rng,
     broker: Arc<Broker>,
     vhost: Arc<Vhost>,
-    store: Arc<DelayedStore>,
+    storage: Storage,
+    config: BrokerConfig,
     ticker: Ticker,
     now_ms: u64,
     next_tick_ms: u64,
@@ -48,14 +50,13 @@ impl World {
     pub(crate) fn new(seed: u64, traced: bool) -> Self {
         let mut rng = Rng::new(seed);
         let resident_before = resident_bytes();
-        let store = Arc::new(DelayedStore::default());
         let config = config(&mut rng, seed);
         let channel_unacked_max = config.channel_unacked_max;
-        let broker = Broker::new(config, Access::default(), Arc::clone(&store) as _);
-        let broker = Arc::new(broker);
-        let begun = broker.first_start("guest", "guest", "/");
-        begun.expect("a new broker takes its first user");
-        let vhost = broker.vhost("/").expect("it was just made");
+        let begun = match rng.below(2) {
+            0 => begin(&config, None),
+            _ => begin(&config, Some(&Image::default())),
+        };
+        let (storage, broker, vhost) = begun.expect("a new store opens");
         let queues = 1 + rng.below(5);
         let limited = rng.one_in(2);
         let plan = Plan {
@@ -68,7 +69,8 @@ impl World {
             rng,
             broker,
             vhost,
-            store,
+            storage,
+            config,
             ticker: Ticker::default(),
             now_ms: START_MS,
             next_tick_ms: START_MS,
@@ -106,6 +108,7 @@ impl World {
                 self.something()?;
             }
             self.come_to_rest()?;
+            self.restart()?;
         }
         while let Some(index) = self.nodes.iter().position(|node| !node.client.done) {
             match self.rng.below(3) {
@@ -225,7 +228,7 @@ impl World {
     }
 
     fn store_catches_up(&mut self) -> Result<(), String> {
-        self.store.release();
+        self.storage.catch_up()?;
         self.note(|| "the store catches up".into());
         self.record(None, None)
     }
@@ -315,7 +318,7 @@ impl World {
             let now_ms = self.now_ms;
             if self.nodes.iter().any(|node| node.is_paused(now_ms)) {
                 self.pass_time(1)?;
-            } else if self.store_is_behind() {
+            } else if self.storage.is_behind() {
                 self.store_catches_up()?;
             } else if self
                 .nodes
@@ -328,11 +331,6 @@ impl World {
             }
         }
         self.check_rest()
-    }
-
-    fn store_is_behind(&self) -> bool {
-        use leveret_store::Store as _;
-        self.store.staged_bytes() > 0
     }
 
     fn check_rest(&mut self) -> Result<(), String> {
@@ -362,6 +360,33 @@ impl World {
             })?;
         }
         self.model.check_quiet()
+    }
+
+    /// Sometimes, and if there is a disk, the broker ends and begins again: in an orderly way, when
+    /// its clients are gone, or in a crash that loses part of what was not synced.
+    fn restart(&mut self) -> Result<(), String> {
+        if self.rng.one_in(2) || matches!(self.storage, Storage::Delayed(_)) {
+            return Ok(());
+        }
+        if self.rng.one_in(2) {
+            for index in 0..self.nodes.len() {
+                self.cut(index, true);
+            }
+            self.come_to_rest()?;
+        }
+        let Some(image) = self.storage.crash(&mut self.rng) else {
+            return Ok(());
+        };
+        self.nodes.iter_mut().for_each(Node::abandon);
+        self.ticker = Ticker::default();
+        (self.storage, self.broker, self.vhost) = begin(&self.config, Some(&image))?;
+        self.model.restart();
+        self.note(|| "the broker ends and begins again".into());
+        self.record(None, None)?;
+        for _ in 0..1 + self.rng.below(3) {
+            self.connect();
+        }
+        Ok(())
     }
 
     /// A last client fetches everything that is left, and deletes the queues.
@@ -422,6 +447,29 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// A broker that begins with what a disk remembers, or without a disk.
+fn begin(
+    config: &BrokerConfig,
+    disk: Option<&Image>,
+) -> Result<(Storage, Arc<Broker>, Arc<Vhost>), String> {
+    let opened = match disk {
+        Some(image) => Storage::open(image).map(|(storage, it)| (storage, Some(it)))?,
+        None => (Storage::Delayed(Arc::new(DelayedStore::default())), None),
+    };
+    let (storage, remembered) = opened;
+    let broker = Broker::new(config.clone(), Access::default(), storage.store());
+    match remembered {
+        Some(remembered) => remembered.restore(&broker)?,
+        None => {
+            let begun = broker.first_start("guest", "guest", "/");
+            begun.map_err(|error| format!("{error:?}"))?;
+        }
+    }
+    storage.catch_up()?;
+    let vhost = broker.vhost("/").ok_or("the virtual host is gone")?;
+    Ok((storage, Arc::new(broker), vhost))
 }
 
 fn is_mute(node: &Node) -> bool {
