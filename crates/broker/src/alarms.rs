@@ -177,8 +177,11 @@ impl Broker {
         self.alarms.disk_free.store(shown, Ordering::Relaxed);
         let min = self.config.disk_free_min;
         let raised = self.alarms.raised.load(Ordering::Acquire) & Alarm::Disk.measured() != 0;
-        let on = free
+        let low = free
             .is_some_and(|free| free < min || (raised && free < min.saturating_add(margin(min))));
+        // Also when the store finds no space above the floor: without confirms, publishers would
+        // not learn that their persistent messages are refused.
+        let on = low || self.is_disk_full();
         self.change_alarm(Alarm::Disk.measured(), on);
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use leveret_broker::{Alarm, AlarmState, Broker, BrokerConfig, Measured, Ticker};
 use leveret_codec::{RawTable, Table, Value};
-use leveret_store::InstantStore;
+use leveret_store::{DelayedStore, InstantStore, StoreRefusal};
 use support::{Client, broker, broker_with};
 
 fn capable(broker: &Arc<Broker>) -> Client {
@@ -36,6 +36,19 @@ fn measure(broker: &Broker, memory: u64, disk: u64) {
         memory_bytes: Some(memory * MIB),
         disk_free_bytes: Some(disk * MIB),
     });
+}
+
+#[test]
+fn a_store_without_space_raises_the_disk_alarm_whatever_is_measured() {
+    let store = Arc::new(DelayedStore::default());
+    let broker = broker(store.clone());
+    let disk = || broker.alarms().map(|alarm| alarm.active);
+    store.refuse(Some(StoreRefusal::DiskFull));
+    measure(&broker, 0, u64::MAX / MIB);
+    assert_eq!(disk(), Alarm::ALL.map(|alarm| alarm == Alarm::Disk));
+    store.refuse(None);
+    measure(&broker, 0, u64::MAX / MIB);
+    assert_eq!(disk(), [false, false]);
 }
 
 #[test]
