@@ -43,7 +43,8 @@ fn a_change_of_permissions_holds_for_open_connections_within_a_second() {
     client.send(&message(1, "q", 2, &[b"hi"]).concat());
     assert_eq!(
         close_text(&mut client, 1),
-        "ACCESS_REFUSED - write access to exchange 'amq.default' in vhost '/' refused for user 'app'"
+        "ACCESS_REFUSED - write access to exchange 'amq.default' in vhost '/' refused for user \
+         'app'"
     );
     assert!(changed.elapsed() < SOON);
     assert_eq!(client.count(2, "q"), 1);
