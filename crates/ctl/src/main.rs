@@ -1,5 +1,5 @@
 //! `leveretctl`: a command-line client of the management HTTP API of Leveret and of RabbitMQ.
-//! Started as `rabbitmqctl` or `rabbitmq-diagnostics` it speaks their language.
+//! Started as `rabbitmqctl`, `rabbitmq-diagnostics` or `rabbitmqadmin` it speaks their language.
 
 mod arguments;
 mod cli;

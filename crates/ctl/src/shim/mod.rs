@@ -1,6 +1,7 @@
-//! RabbitMQ's own tools by another name: started as `rabbitmqctl` or
-//! `rabbitmq-diagnostics`, we take their arguments and print what they print, over HTTP.
+//! RabbitMQ's own tools by another name: started as `rabbitmqctl`, `rabbitmq-diagnostics` or
+//! `rabbitmqadmin`, we take their arguments and print what they print, over HTTP.
 
+mod admin;
 mod erlang;
 mod eval;
 mod health;
@@ -25,6 +26,7 @@ use verbs::Verb;
 pub(crate) enum Tool {
     Ctl,
     Diagnostics,
+    Admin,
 }
 
 impl Tool {
@@ -33,6 +35,7 @@ impl Tool {
         match name {
             "rabbitmqctl" => Some(Self::Ctl),
             "rabbitmq-diagnostics" => Some(Self::Diagnostics),
+            "rabbitmqadmin" => Some(Self::Admin),
             _ => None,
         }
     }
@@ -41,12 +44,17 @@ impl Tool {
         match self {
             Self::Ctl => "rabbitmqctl",
             Self::Diagnostics => "rabbitmq-diagnostics",
+            Self::Admin => "rabbitmqadmin",
         }
     }
 
     /// Runs with the arguments after the tool's name.
     pub(crate) fn run(self, arguments: &[String]) -> ExitCode {
-        match run(self, arguments) {
+        let outcome = match self {
+            Self::Admin => admin::run(arguments),
+            Self::Ctl | Self::Diagnostics => run(self, arguments),
+        };
+        match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(stop) => {
                 if !stop.text.is_empty() {

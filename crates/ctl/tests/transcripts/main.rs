@@ -6,9 +6,10 @@
 //!
 //! `LEVERETCTL_RECORD=http://127.0.0.1:15672` writes both anew by that RabbitMQ, and
 //! `LEVERETCTL_RECORD_LEVERET` by that Leveret; `LEVERETCTL_BLESS=1` only what is printed.
-//! `LEVERETCTL_LEVERET=http://127.0.0.1:15672` plays the latter against a Leveret that runs.
+//! The transcripts of Leveret are also played against the real thing.
 
 mod answers;
+mod leveret;
 mod shell;
 
 use std::env;
@@ -18,8 +19,35 @@ use std::path::{Path, PathBuf};
 use answers::{Answers, Source};
 use shell::Step;
 
+/// First line of the transcripts that Leveret answers.
+const LEVERET: &str = "# broker leveret\n";
+
 #[test]
 fn every_transcript_holds() {
+    let failures: Vec<String> = transcripts()
+        .iter()
+        .filter_map(|path| play(path, None).err())
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn leveret_answers_as_recorded() {
+    let mut paths = transcripts();
+    paths.retain(|path| fs::read_to_string(path).is_ok_and(|text| text.starts_with(LEVERET)));
+    if paths.is_empty() {
+        return; // only another one was asked for
+    }
+    let broker = leveret::Broker::start();
+    let failures: Vec<String> = paths
+        .iter()
+        .filter_map(|path| play(path, Some(&broker.url)).err())
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// All transcripts, or the one that `LEVERETCTL_TRANSCRIPT` names.
+fn transcripts() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
     let mut paths: Vec<PathBuf> = fs::read_dir(&folder)
         .expect("the transcripts")
@@ -27,27 +55,26 @@ fn every_transcript_holds() {
         .filter(|path| path.extension().is_some_and(|ending| ending == "txt"))
         .collect();
     paths.sort();
-    assert!(!paths.is_empty(), "no transcript in {}", folder.display());
     let only = env::var("LEVERETCTL_TRANSCRIPT").ok();
     paths.retain(|path| only.as_deref().is_none_or(|only| path.ends_with(only)));
-    let failures: Vec<String> = paths.iter().filter_map(|path| play(path).err()).collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    assert!(!paths.is_empty(), "no transcript in {}", folder.display());
+    paths
 }
 
-/// Runs one transcript; the error tells where it went another way.
-fn play(path: &Path) -> Result<(), String> {
+/// Runs one transcript against its recording, or against a broker that runs; the error tells where
+/// it went another way.
+fn play(path: &Path, live: Option<&str>) -> Result<(), String> {
     let text = fs::read_to_string(path).expect("a transcript");
     let recorded = path.with_extension("jsonl");
-    let leveret = text.starts_with("# broker leveret\n");
+    let leveret = text.starts_with(LEVERET);
     let variable = if leveret {
         "LEVERETCTL_RECORD_LEVERET"
     } else {
         "LEVERETCTL_RECORD"
     };
-    let upstream = env::var(variable).ok();
-    let live = env::var("LEVERETCTL_LEVERET").ok().filter(|_| leveret);
-    let source = match upstream.as_ref().or(live.as_ref()) {
-        Some(url) => Source::Broker(url.clone()),
+    let upstream = env::var(variable).ok().filter(|_| live.is_none());
+    let source = match upstream.as_deref().or(live) {
+        Some(url) => Source::Broker(url.to_owned()),
         None => Source::recorded(&recorded),
     };
     let answers = Answers::serve(source);
