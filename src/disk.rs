@@ -45,6 +45,15 @@ impl From<io::Error> for DiskRefusal {
 }
 
 impl Disk {
+    /// The size of the file system, bytes.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn total_bytes(&self) -> io::Result<u64> {
+        let stat = statvfs(&self.path)?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
     /// Makes the directory if need be, and locks it.
     ///
     /// # Errors

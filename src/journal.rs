@@ -22,6 +22,9 @@ const JOURNAL_FAILED: i32 = 3;
 const SPACE_CHECK_IDLE: Duration = Duration::from_secs(1);
 const SPACE_CHECK: Duration = Duration::from_millis(100);
 
+/// A disk has room for at least so many segments.
+const SEGMENTS_A_DISK: u64 = 32;
+
 /// Why the broker cannot start with its data folder.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -66,7 +69,10 @@ pub(crate) struct Opened {
 /// [`Refusal`].
 pub(crate) fn open(config: &Config) -> Result<Opened, Refusal> {
     let disk = Arc::new(Disk::open(&config.data_dir).map_err(Refusal::Folder)?);
+    let total = disk.total_bytes();
+    let total = total.map_err(|error| Refusal::Folder(DiskRefusal::Io(error)))?;
     let settings = JournalConfig {
+        segment_bytes: segment_bytes(total),
         disk_free_min: config.limits.disk_free_min,
         sync: match config.storage.sync {
             SyncMode::Group => SyncPolicy::Group,
@@ -91,6 +97,16 @@ pub(crate) fn open(config: &Config) -> Result<Opened, Refusal> {
         messages: recovered.messages,
         damage: recovered.damage,
     })
+}
+
+/// The size of a segment: less than usual on a small disk, on which the reserve and the segments
+/// in use must leave room for each other.
+fn segment_bytes(disk_bytes: u64) -> u64 {
+    let usual = JournalConfig::default();
+    let share = (disk_bytes / SEGMENTS_A_DISK).max(usual.first_segment_bytes);
+    // A power of two, so that a disk that is resized a little keeps its segments.
+    let share = share.checked_ilog2().map_or(0, |bits| 1 << bits);
+    usual.segment_bytes.min(share)
 }
 
 fn random() -> std::io::Result<[u8; 16]> {
@@ -280,5 +296,19 @@ fn probe(disk: &Disk) {
         ),
         Ok(nanos) => info!(sync_us = nanos / 1000, "a sync of the data folder"),
         Err(error) => warn!(%error, "cannot measure a sync of the data folder"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_disks_have_small_segments() {
+        assert_eq!(segment_bytes(0), 1 << 20);
+        assert_eq!(segment_bytes(40 << 20), 1 << 20);
+        assert_eq!(segment_bytes(400 << 20), 8 << 20);
+        assert_eq!(segment_bytes(2 << 30), 64 << 20);
+        assert_eq!(segment_bytes(u64::MAX), 64 << 20);
     }
 }

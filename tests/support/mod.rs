@@ -74,7 +74,12 @@ impl Server {
 
     /// With a data folder that outlives it.
     pub(crate) fn start_in(folder: &Folder, settings: &[&str]) -> Self {
-        let mut child = leveret()
+        Self::start_from(leveret(), folder, settings)
+    }
+
+    /// By a command that becomes the broker with the arguments appended.
+    pub(crate) fn start_from(mut command: Command, folder: &Folder, settings: &[&str]) -> Self {
+        let mut child = command
             .args(["--set", r#"amqp.listen=["127.0.0.1:0"]"#])
             .args(["--set", "management.listen=[]"])
             .args(["--set", "management.metrics_listen=[]"])
@@ -130,6 +135,11 @@ impl Server {
         stream.read_to_string(&mut answer).expect("an answer");
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
         status.unwrap_or_else(|| panic!("no HTTP: {answer}"))
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
     }
 
     /// Ends it as a crash would.
@@ -198,8 +208,7 @@ impl Server {
     }
 
     pub(crate) fn terminate(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).expect("it runs");
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {

@@ -11,10 +11,13 @@ use serde_json::Value;
 use crate::clients::{Broker, Extent};
 use crate::project::Project;
 use crate::report::{Ending, Outcome, Report, Suite};
-use crate::{callgrind, clients, fuzz, outcomes, shell, tidy};
+use crate::{callgrind, clients, crash, fuzz, outcomes, shell, tidy};
 
 /// Long enough for each fuzz target to find what is easily found.
 const FUZZ_SECONDS: u64 = 10;
+
+/// Each takes a second, and crashes that need luck are looked for with `cargo xtask crash --kill`.
+const KILLS: usize = 20;
 
 /// Runs everything, or with `quick` what daily work needs, and prints the report.
 ///
@@ -213,6 +216,12 @@ fn real_clients(project: &Project, report: &mut Report) {
         let broker = Broker::Leveret(project.target.join("release/leveret"));
         let all = clients::select(None).unwrap_or_default();
         clients::run(project, &broker, &all, Extent::Full, report);
+        step(report, "crash kill", || {
+            let Broker::Leveret(binary) = &broker else {
+                bail!("a broker of our own is needed");
+            };
+            crash::kill::suite(project, binary, KILLS, crash::kill::fresh_seed())
+        });
     }
 }
 

@@ -337,10 +337,17 @@ impl<'a> Run<'a> {
 fn broker(binary: &Path, address: SocketAddr, folder: &Path) -> Command {
     let mut command = Command::new(binary);
     command.args(["--set", &format!("amqp.listen=[\"{address}\"]")]);
+    command.args(["--set", "management.listen=[]"]);
+    command.args(["--set", "management.metrics_listen=[]"]);
     let data = folder.join("data");
     command.args(["--set", &format!("data_dir=\"{}\"", data.display())]);
     command.current_dir(folder);
     command
+}
+
+/// Another one each time.
+pub(crate) fn fresh_seed() -> u64 {
+    now_ms()
 }
 
 fn now_ms() -> u64 {

@@ -1,0 +1,317 @@
+//! The real binary on a disk that is full, and on one that fails.
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use leveret_codec::{
+    BasicAck, BasicConsume, BasicPublish, ConfirmSelect, Method, Properties, QueueDeclare,
+    RawTable, Table, Value,
+};
+use support::{Client, Folder, Server, declare, encode, raw_frame};
+
+const BODY_BYTES: usize = 16 * 1024;
+/// The broker notices space that came back within this time.
+const HEALED_WITHIN: Duration = Duration::from_secs(10);
+/// Exit code after a write or sync of the journal failed.
+const JOURNAL_FAILED: i32 = 3;
+
+/// A small file system of its own, gone when dropped.
+struct SmallDisk {
+    folder: Folder,
+}
+
+impl SmallDisk {
+    fn mount(mib: u32) -> Self {
+        let folder = Folder::new();
+        std::fs::create_dir_all(folder.path()).expect("a folder to mount on");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]);
+        let output = mount.arg(folder.path()).output().expect("mount can be run");
+        assert!(
+            output.status.success(),
+            "a small tmpfs is mounted, which needs root; run: sudo -E cargo test --test disk\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Self { folder }
+    }
+
+    fn start(&self, free_min: &str) -> Server {
+        let setting = format!("limits.disk_free_min={free_min}");
+        Server::start_in(&self.folder, &[&setting])
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let mut unmount = Command::new("umount");
+        let _ = unmount.arg("--lazy").arg(self.folder.path()).status();
+    }
+}
+
+/// What the broker has said to a publisher.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answer {
+    Confirmed,
+    Refused,
+    /// The connection is not read for now; the message is settled later.
+    Blocked,
+}
+
+/// A publisher in confirm mode, with one message on its way.
+struct Publisher {
+    client: Client,
+    sent: u64,
+    /// The numbers of the messages that were confirmed, in order.
+    confirmed: Vec<u64>,
+}
+
+impl Publisher {
+    fn new(server: &Server) -> Self {
+        let mut capabilities = Table::new();
+        capabilities.insert("connection.blocked", Value::Bool(true));
+        let mut properties = Table::new();
+        properties.insert("capabilities", Value::Table(capabilities));
+        let mut client = server.login_with(&properties.encoded(), 0);
+        let durable = QueueDeclare {
+            durable: true,
+            ..declare("full", &[])
+        };
+        client.method(1, durable);
+        client.expect(1, "queue.declare-ok");
+        client.method(1, ConfirmSelect { nowait: false });
+        client.expect(1, "confirm.select-ok");
+        Self {
+            client,
+            sent: 0,
+            confirmed: Vec::new(),
+        }
+    }
+
+    /// Publishes one message and waits for what the broker says to it.
+    fn publish(&mut self, persistent: bool) -> Answer {
+        self.send(persistent);
+        self.answer()
+    }
+
+    fn send(&mut self, persistent: bool) {
+        self.sent += 1;
+        let properties = Properties {
+            delivery_mode: persistent.then_some(2),
+            ..Properties::default()
+        };
+        let publish = BasicPublish {
+            exchange: b"",
+            routing_key: b"full",
+            mandatory: false,
+            immediate: false,
+        };
+        let mut body = self.sent.to_be_bytes().to_vec();
+        body.resize(BODY_BYTES, b'x');
+        let mut header = Vec::new();
+        properties.encode(body.len() as u64, &mut header);
+        let frames = [
+            encode(1, publish),
+            raw_frame(2, 1, &header),
+            raw_frame(3, 1, &body),
+        ];
+        self.client.send(&frames.concat());
+    }
+
+    /// What the broker says to the last message.
+    fn answer(&mut self) -> Answer {
+        loop {
+            let answer = match self.client.next().method() {
+                Method::BasicAck(ack) => (Answer::Confirmed, ack.delivery_tag),
+                Method::BasicNack(nack) => (Answer::Refused, nack.delivery_tag),
+                Method::ConnectionBlocked(_) => (Answer::Blocked, self.sent),
+                Method::ConnectionUnblocked(_) => continue,
+                other => panic!("{other:?} instead of a confirm"),
+            };
+            assert_eq!(answer.1, self.sent);
+            if answer.0 == Answer::Confirmed {
+                self.confirmed.push(self.sent);
+            }
+            return answer.0;
+        }
+    }
+
+    /// Publishes until the disk is full; how it was told.
+    fn fill(&mut self) -> Answer {
+        loop {
+            let answer = self.publish(true);
+            if answer != Answer::Confirmed {
+                return answer;
+            }
+            assert!(self.sent * (BODY_BYTES as u64) < 1 << 30, "never full");
+        }
+    }
+
+    /// Publishes until a message is confirmed again; its number.
+    fn heal(&mut self, mut told: Answer) -> u64 {
+        let deadline = Instant::now() + HEALED_WITHIN;
+        loop {
+            while told == Answer::Blocked {
+                told = self.answer();
+            }
+            told = self.publish(true);
+            if told == Answer::Confirmed {
+                return self.sent;
+            }
+            let now = Instant::now();
+            assert!(now < deadline, "persistent messages stay refused");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Takes all messages there are by consuming, number `last` among them; their numbers.
+fn drain(server: &Server, last: u64) -> Vec<u64> {
+    let mut client = server.login();
+    let consume = BasicConsume {
+        queue: b"full",
+        consumer_tag: b"",
+        no_local: false,
+        no_ack: false,
+        exclusive: false,
+        nowait: false,
+        arguments: RawTable::EMPTY,
+    };
+    client.method(1, consume);
+    client.expect(1, "basic.consume-ok");
+    let mut numbers = Vec::new();
+    loop {
+        let next = client.next();
+        let tag = match next.method() {
+            Method::BasicDeliver(deliver) => deliver.delivery_tag,
+            Method::QueueDeclareOk(ok) => {
+                assert_eq!(ok.message_count, 0);
+                return numbers;
+            }
+            other => panic!("{other:?} instead of a message"),
+        };
+        client.next();
+        let body = client.next().payload;
+        let number = body.first_chunk::<8>().expect("a number in front");
+        numbers.push(u64::from_be_bytes(*number));
+        let ack = BasicAck {
+            delivery_tag: tag,
+            multiple: false,
+        };
+        client.method(1, ack);
+        if numbers.last() == Some(&last) {
+            // Answered behind what is still being delivered.
+            client.method(1, passive());
+        }
+    }
+}
+
+fn passive() -> QueueDeclare<'static> {
+    QueueDeclare {
+        passive: true,
+        ..declare("full", &[])
+    }
+}
+
+/// Drains the queue: all of `confirmed` is there in order, and at most one message more, which was
+/// not answered yet.
+fn assert_whole(server: &Server, confirmed: &[u64]) {
+    let last = confirmed.last().expect("something was confirmed");
+    let mut got = drain(server, *last);
+    got.retain(|number| *number != last + 1);
+    assert_eq!(got, confirmed);
+}
+
+/// Fills the disk, drains it while it is full, and goes on; then once more with a crash while it
+/// is full.
+fn fill_drain_and_heal(free_min: &str, mib: u32) {
+    let disk = SmallDisk::mount(mib);
+    let server = disk.start(free_min);
+    let mut publisher = Publisher::new(&server);
+    let mut told = publisher.fill();
+    let filled = publisher.confirmed.len() * BODY_BYTES;
+    assert!(filled > 4 << 20, "{filled} bytes, {:?}", server.log());
+    let warned = |line: &String| line.contains("WARN") && line.contains("disk");
+    assert!(server.log().iter().any(warned), "{:?}", server.log());
+    if told == Answer::Refused {
+        // What needs no disk is not refused.
+        told = publisher.publish(false);
+    }
+    assert_whole(&server, &publisher.confirmed);
+    let healed = publisher.heal(told);
+    drain(&server, healed);
+
+    publisher.confirmed.clear();
+    publisher.fill();
+    server.kill();
+    let server = disk.start(free_min);
+    assert_whole(&server, &publisher.confirmed);
+    let mut publisher = Publisher::new(&server);
+    let healed = publisher.heal(Answer::Refused);
+    server.kill();
+    let server = disk.start(free_min);
+    assert_eq!(drain(&server, healed), publisher.confirmed);
+}
+
+#[test]
+fn a_disk_below_its_floor_refuses_drains_and_heals() {
+    fill_drain_and_heal("32MiB", 128);
+}
+
+#[test]
+fn a_disk_without_a_floor_refuses_at_the_last_byte_drains_and_heals() {
+    fill_drain_and_heal("0", 64);
+}
+
+#[test]
+fn a_very_small_disk_serves_as_well() {
+    fill_drain_and_heal("8MiB", 32);
+}
+
+/// A broker to which a file that grows too large is an error, not the end.
+fn start_with_limited_files(folder: &Folder) -> Server {
+    let mut shell = Command::new("/bin/sh");
+    shell.current_dir(env!("CARGO_TARGET_TMPDIR")).env_clear();
+    shell.args([
+        "-c",
+        r#"trap '' XFSZ; exec "$@""#,
+        "sh",
+        env!("CARGO_BIN_EXE_leveret"),
+    ]);
+    Server::start_from(shell, folder, &[])
+}
+
+fn limit_files(server: &Server, bytes: u64) {
+    let limit = rustix::process::Rlimit {
+        current: Some(bytes),
+        maximum: Some(bytes),
+    };
+    let resource = rustix::process::Resource::Fsize;
+    rustix::process::prlimit(Some(server.pid()), resource, limit).expect("it is ours");
+}
+
+#[test]
+fn a_failed_write_ends_the_broker_and_nothing_is_confirmed_after_it() {
+    let folder = Folder::new();
+    let mut server = start_with_limited_files(&folder);
+    let mut publisher = Publisher::new(&server);
+    for _ in 0..5 {
+        assert_eq!(publisher.publish(true), Answer::Confirmed);
+    }
+    limit_files(&server, 4096);
+    publisher.send(true);
+    let rest = publisher.client.expect_end();
+    assert_eq!(rest, b"", "something was said after the failure");
+    assert_eq!(server.wait().code(), Some(JOURNAL_FAILED));
+    let last = server.log().pop().expect("it logs");
+    assert!(
+        last.contains("ERROR") && last.contains("nothing more can be confirmed"),
+        "{last}"
+    );
+    drop(server);
+
+    let server = Server::start_in(&folder, &[]);
+    assert_whole(&server, &publisher.confirmed);
+}
