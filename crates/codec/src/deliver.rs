@@ -96,7 +96,6 @@ impl DeliverTemplate {
             header,
             body,
         } = *content;
-        out.reserve(self.deliver_len(route.len(), header.len(), body.len(), frame_max));
         self.head(out, (tag, redelivered), route);
         out.extend_from_slice(&joint(FRAME_HEADER, self.channel, header.len()));
         out.extend_from_slice(header);
@@ -115,18 +114,19 @@ impl DeliverTemplate {
         out.push(FRAME_END);
     }
 
-    /// Bytes that a whole delivery takes on the wire: method, header and body frames.
+    /// Bytes that a whole delivery takes on the wire: method, header and body frames. Of lengths of
+    /// things in memory, so that the sums cannot wrap.
     #[inline]
     #[must_use]
     pub fn deliver_len(&self, route: usize, header: usize, body: usize, frame_max: u32) -> usize {
         self.frame_len(route)
-            .saturating_add(content_len(header, body, frame_max))
+            .wrapping_add(content_len(header, body, frame_max))
     }
 
     #[inline]
     fn frame_len(&self, route: usize) -> usize {
         // The end octet is the one byte that neither head nor route has.
-        self.head.len().saturating_add(route).saturating_add(1)
+        self.head.len().wrapping_add(route).wrapping_add(1)
     }
 }
 
@@ -146,11 +146,11 @@ pub fn content_len(header: usize, body: usize, frame_max: u32) -> usize {
     let frames = match body {
         0 => 1_usize,
         body if body <= chunk => 2,
-        body => body.div_ceil(chunk).saturating_add(1),
+        body => body.div_ceil(chunk).wrapping_add(1),
     };
     header
-        .saturating_add(body)
-        .saturating_add(frames.saturating_mul(FRAME_OVERHEAD))
+        .wrapping_add(body)
+        .wrapping_add(frames.wrapping_mul(FRAME_OVERHEAD))
 }
 
 /// The largest body payload of a frame. A smaller `frame_max` than the specification allows is

@@ -158,6 +158,7 @@ impl<C> Queue<C> {
     }
 
     /// Hands a message straight to a consumer that will not settle it: it is never stored.
+    #[inline(never)]
     fn pass_on(&mut self, message: &Message<'_>, sink: &mut impl Sink<C>) -> bool {
         let mut turn = self.consumers.turn();
         let Some((key, consumer)) = self.consumers.next(&mut turn) else {

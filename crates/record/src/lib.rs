@@ -106,6 +106,7 @@ impl Record<'_> {
         clippy::cast_possible_truncation,
         reason = "routes are at most 512 bytes"
     )]
+    #[inline]
     pub fn append(&self, out: &mut Vec<u8>) {
         let mut flags = if self.persistent { FLAG_PERSISTENT } else { 0 };
         if self.expiry_ms.is_some() {

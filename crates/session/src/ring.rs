@@ -162,12 +162,15 @@ impl Ring {
             let count = up_to.min(self.slots.len());
             let tags = self.base..;
             self.base += count as u64;
-            for (tag, slot) in tags.zip(self.slots.drain(..count)) {
+            // In place: a slot that is moved out first is written to the stack in pieces of other
+            // sizes than it is read in, and the processor waits for that.
+            for (tag, slot) in tags.zip(self.slots.range(..count)) {
                 if slot.source != SETTLED {
                     self.live -= 1;
-                    settled(tag, slot);
+                    settled(tag, *slot);
                 }
             }
+            self.slots.drain(..count);
         }
         self.skip_holes();
         Ok(())

@@ -5,7 +5,7 @@ use crate::consumers::Turn;
 
 impl<C> Queue<C> {
     /// Moves ready messages to consumers with credit, one a turn, until either runs out.
-    #[inline]
+    #[inline(never)]
     pub fn pump(&mut self, sink: &mut impl Sink<C>) {
         if self.ready == 0 || !self.consumers.any_ready() {
             return;
@@ -56,7 +56,7 @@ impl<C> Queue<C> {
         refused || handed.messages > 0
     }
 
-    #[inline]
+    #[inline(never)]
     fn pump_one(&mut self, turn: &mut Turn, sink: &mut impl Sink<C>) -> bool {
         let Some(position) = self.head() else {
             return false;
