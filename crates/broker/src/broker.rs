@@ -19,7 +19,7 @@ use crate::stats::{
     Totals, Traffic,
 };
 use crate::uses::Uses;
-use crate::vhost::Vhost;
+use crate::vhost::{SHRINK_ABOVE, SPARSE, Vhost};
 
 /// The RabbitMQ version whose behaviour Leveret follows; clients gate features on it.
 const RABBITMQ_VERSION: &str = "4.2.0";
@@ -384,6 +384,10 @@ impl Broker {
             // Under the same lock that totals are summed under, so that none is counted twice.
             self.ended.add(peer.totals());
             self.events.count(Event::ConnectionClosed);
+            if peers.capacity() > SHRINK_ABOVE && peers.len() < peers.capacity() / SPARSE {
+                let kept = peers.len() * 2;
+                peers.shrink_to(kept);
+            }
         }
     }
 

@@ -12,6 +12,11 @@ use crate::refusal::Refusal;
 use crate::rules::Rules;
 use crate::stats::{Event, Events, Existing, Holdings};
 
+/// Entries up to which a table is not worth shrinking.
+pub(crate) const SHRINK_ABOVE: usize = 64;
+/// One that is filled to less than this part is.
+pub(crate) const SPARSE: usize = 8;
+
 /// A virtual host.
 pub struct Vhost {
     /// Its name.
@@ -115,10 +120,14 @@ impl Directory {
     }
 
     pub(crate) fn next_id(&mut self) -> QueueId {
-        self.free.pop().unwrap_or_else(|| {
-            self.cells.push(None);
-            QueueId(u32::try_from(self.cells.len() - 1).unwrap_or(u32::MAX))
-        })
+        while let Some(id) = self.free.pop() {
+            // One that was cut off, and perhaps given again since, is not free.
+            if matches!(self.cells.get(id.0 as usize), Some(None)) {
+                return id;
+            }
+        }
+        self.cells.push(None);
+        QueueId(u32::try_from(self.cells.len() - 1).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn insert(&mut self, cell: &Arc<QueueCell>) {
@@ -145,7 +154,27 @@ impl Directory {
         self.events.count(Event::QueueDeleted);
         let removal = self.router.remove_queue(cell.id);
         self.recount();
+        self.trim();
         Some(removal)
+    }
+}
+
+impl Directory {
+    /// Gives memory back once tables are nearly empty for their size.
+    fn trim(&mut self) {
+        let (len, capacity) = (self.queues.len(), self.queues.capacity());
+        if capacity > SHRINK_ABOVE && len < capacity / SPARSE {
+            self.queues.shrink_to(len * 2);
+        }
+        while let Some(None) = self.cells.last() {
+            self.cells.pop();
+        }
+        let (kept, capacity) = (self.cells.len(), self.cells.capacity());
+        if capacity > SHRINK_ABOVE && kept < capacity / SPARSE {
+            self.cells.shrink_to(kept * 2);
+            self.free.retain(|id| (id.0 as usize) < kept);
+            self.free.shrink_to(kept * 2);
+        }
     }
 }
 

@@ -21,8 +21,6 @@ pub struct Router {
     exchange_names: IdSet,
     /// By queue id, which the broker keeps dense.
     pub(crate) queues: Vec<Option<Queue>>,
-    /// Queues removed since the table's free tail was last cut.
-    removed_queues: usize,
     queue_names: IdSet,
     pub(crate) bindings: Bindings,
     /// Which exchanges name each alternate, whether that one exists or not.
@@ -67,7 +65,6 @@ impl Router {
             exchanges: Slab::default(),
             exchange_names: IdSet::default(),
             queues: Vec::new(),
-            removed_queues: 0,
             queue_names: IdSet::default(),
             bindings: Bindings::default(),
             alternates: BTreeMap::new(),
@@ -139,7 +136,7 @@ impl Router {
     /// Binds a new queue to the default exchange under its name. False, and nothing done, if the
     /// name or the id is taken.
     ///
-    /// Ids index a table, so they should be dense.
+    /// Ids index a table, so they should be dense, and low again once high ones are removed.
     pub fn add_queue(&mut self, name: &str, id: QueueId) -> bool {
         let at = id.0 as usize;
         let taken = self.queues.get(at).is_some_and(Option::is_some);
@@ -225,17 +222,12 @@ impl Router {
         if let Some(slot) = self.queues.get_mut(id.0 as usize) {
             *slot = None;
         }
-        self.removed_queues += 1;
-        if self.removed_queues > self.queues.len() / 2 {
-            self.cut_queues();
-        }
+        self.cut_queues();
         self.invalidate_default();
     }
 
-    /// Drops the free tail of the queue table. Rarely, so that a high id in a nearly empty table
-    /// does not make it grow and shrink each time.
+    /// Drops the free tail of the queue table.
     fn cut_queues(&mut self) {
-        self.removed_queues = 0;
         while let Some(None) = self.queues.last() {
             self.queues.pop();
         }
