@@ -1,7 +1,10 @@
 """Fixtures shared by every Python client: where the broker is and names nobody else uses."""
 
 import os
+import signal
+import socket
 import subprocess
+import time
 import uuid
 
 import pytest
@@ -36,3 +39,55 @@ def alarm():
     switch = Alarm()
     yield switch
     switch.down()
+
+
+class OwnBroker:
+    """A Leveret of the test's own, which may be stopped, killed and started again."""
+
+    def __init__(self, binary, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"amqp://guest:guest@127.0.0.1:{port}/%2f"
+        self.address = ("127.0.0.1", port)
+        self.command = [binary, "--data-dir", folder / "data"]
+        for setting in [f'amqp.listen=["127.0.0.1:{port}"]', "management.listen=[]",
+                        "management.metrics_listen=[]"]:
+            self.command += ["--set", setting]
+        self.log = folder / "log"
+        self.start()
+
+    def start(self):
+        with open(self.log, "a") as log:
+            # LEVERET_… in its environment would be settings.
+            self.process = subprocess.Popen(self.command, stderr=log, env={})
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(self.address).close()
+                return
+            except OSError:
+                assert self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.01)
+
+    def end(self, how):
+        """Ends the broker with a signal; asked to stop it has to do so well."""
+        self.process.send_signal(how)
+        status = self.process.wait(15)
+        assert status == (0 if how == signal.SIGTERM else -how), self.log.read_text()
+
+    def restart(self, how=signal.SIGKILL):
+        self.end(how)
+        self.start()
+
+
+@pytest.fixture
+def own_broker(tmp_path):
+    binary = os.environ.get("LEVERET_BIN")
+    if not binary:
+        pytest.skip("only a Leveret can be restarted")
+    broker = OwnBroker(binary, tmp_path)
+    yield broker
+    broker.process.kill()
+    broker.process.wait()
