@@ -195,6 +195,8 @@ pub struct Management {
     pub listen: Vec<String>,
     /// Addresses of the metrics endpoint, `host:port`; none turns it off.
     pub metrics_listen: Vec<String>,
+    /// A file of definitions that is imported at each start; empty for none.
+    pub load_definitions: String,
     /// Largest body of a request, bytes.
     pub body_bytes_max: u64,
     /// HTTP connections open at a time.
@@ -371,6 +373,7 @@ impl Default for Management {
         Self {
             listen: everywhere(15_672),
             metrics_listen: everywhere(15_692),
+            load_definitions: String::new(),
             body_bytes_max: 20 * MIB,
             connections_max: 1_024,
             requests_max: 64,

@@ -1,13 +1,17 @@
 //! What the HTTP API learns of the process, and the listeners of both.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use tokio::time::Instant;
 
 use leveret_management::{Host, Listener, Vitals};
 use parking_lot::Mutex;
 
 use crate::clock::now_ms;
 use crate::config::Config;
+use crate::listeners::Listeners;
 use crate::process::{
     disk_free_bytes, memory_limit, open_descriptors, raise_descriptor_limit, resident_bytes,
 };
@@ -19,6 +23,7 @@ pub(crate) struct Process {
     disk_alarm_at: u64,
     descriptors_max: u64,
     listeners: Mutex<Vec<Listener>>,
+    amqp: OnceLock<Arc<Listeners>>,
 }
 
 impl Process {
@@ -30,7 +35,13 @@ impl Process {
             disk_alarm_at: config.limits.disk_free_min,
             descriptors_max: raise_descriptor_limit().map_or(0, |limit| limit.in_force),
             listeners: Mutex::default(),
+            amqp: OnceLock::new(),
         }
+    }
+
+    /// Notes who opens and closes the AMQP listeners.
+    pub(crate) fn opens(&self, amqp: &Arc<Listeners>) {
+        let _ = self.amqp.set(Arc::clone(amqp));
     }
 
     /// Notes where clients connect.
@@ -75,5 +86,31 @@ impl Host for Process {
 
     fn listeners(&self) -> Vec<Listener> {
         self.listeners.lock().clone()
+    }
+
+    fn login_wait_s(&self, from: IpAddr) -> Option<u32> {
+        let now = Instant::now();
+        let until = self.amqp.get()?.throttle().waits_until(from, now)?;
+        let seconds = until.saturating_duration_since(now).as_secs();
+        Some(u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
+    fn login_refused(&self, from: IpAddr) {
+        if let Some(amqp) = self.amqp.get() {
+            amqp.throttle().refused(from, Instant::now());
+        }
+    }
+
+    fn set_running(&self, running: bool) -> io::Result<()> {
+        let Some(amqp) = self.amqp.get() else {
+            return Err(io::Error::other("the broker is still starting"));
+        };
+        let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+        if running {
+            runtime.block_on(amqp.open())
+        } else {
+            runtime.block_on(amqp.close());
+            Ok(())
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod disk;
 mod host;
 mod journal;
 mod link;
+mod listeners;
 pub mod logging;
 pub mod process;
 pub mod server;

@@ -18,9 +18,10 @@ use tracing::{error, info, warn};
 
 use crate::clock::now_ms;
 use crate::config::{self, Config};
-use crate::connection::{Gate, Patience, serve};
+use crate::connection::{Gate, Patience};
 use crate::host::Process;
 use crate::journal::{self, Refusal};
+use crate::listeners::Listeners;
 use crate::process::{
     StopSignals, disk_free_bytes, memory_limit, raise_descriptor_limit, resident_bytes,
 };
@@ -30,8 +31,6 @@ const BACKLOG: u32 = 4096;
 /// Memory and disk are measured every so many ticks: once a second.
 const MEASURE_TICKS: u32 = 4;
 const TICK: Duration = Duration::from_millis(Ticker::INTERVAL_MS);
-/// After a failed accept: descriptors have run out, and one may come free.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
 /// Runs the broker until it is told to stop.
@@ -68,32 +67,30 @@ async fn serve_until_stopped(config: &Config, broker: &Arc<Broker>) -> io::Resul
     if let Some(limit) = memory_limit() {
         info!(bytes = limit.bytes, set_by = ?limit.set_by, "memory limit");
     }
-    let listeners = listen_on(&config.amqp.listen).await?;
-    let addresses = addresses_of(&listeners);
     let process = Arc::new(Process::new(config));
-    process.listens("amqp", &addresses);
-    let http = serve_http(config, broker, &process).await?;
+    load_definitions(config, broker)?;
     let patience = Patience {
         handshake: Duration::from_millis(config.amqp.handshake_timeout_ms),
         login_failure_delay: Duration::from_millis(config.amqp.login_failure_delay_ms),
     };
-    let gate = Arc::new(Gate {
+    let gate = Gate {
         broker: Arc::clone(broker),
         patience,
         throttle: Throttle::new(config.limits.login_failures_per_minute),
-    });
-    let accepting: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| tokio::spawn(accept(Arc::clone(&gate), listener)))
-        .chain(http)
-        .collect();
+    };
+    let listeners = listen_on(&config.amqp.listen).await?;
+    let addresses = addresses_of(&listeners);
+    process.listens("amqp", &addresses);
+    let listeners = Arc::new(Listeners::new(Arc::new(gate), listeners));
+    process.opens(&listeners);
+    let http = serve_http(config, broker, &process).await?;
     tokio::spawn(tick(Arc::clone(broker), config.data_dir.clone()));
     info!(?addresses, "Server startup complete");
 
     let signal = signals.next().await;
     info!(signal, connections = broker.peer_count(), "stopping");
-    accepting.iter().for_each(JoinHandle::abort);
-    broker.stop();
+    http.iter().for_each(JoinHandle::abort);
+    listeners.shut().await;
     let drained = async {
         while broker.peer_count() > 0 {
             sleep(DRAIN_CHECK).await;
@@ -174,6 +171,19 @@ fn seed() -> u64 {
     nanos ^ (u64::from(std::process::id()) << 32)
 }
 
+/// Imports the definitions that the configuration names.
+fn load_definitions(config: &Config, broker: &Broker) -> io::Result<()> {
+    let path = &config.management.load_definitions;
+    if path.is_empty() {
+        return Ok(());
+    }
+    let about = |reason: String| io::Error::other(format!("{path}: {reason}"));
+    let file = std::fs::read(path).map_err(|error| about(error.to_string()))?;
+    leveret_management::import_definitions(broker, &file).map_err(about)?;
+    info!(path, "definitions imported");
+    Ok(())
+}
+
 /// Opens the HTTP API and the metrics endpoint, and takes samples for them.
 async fn serve_http(
     config: &Config,
@@ -205,7 +215,7 @@ async fn serve_http(
         let addresses = addresses_of(&listeners);
         process.listens(protocol, &addresses);
         if !addresses.is_empty() {
-            info!(protocol, ?addresses, "serving HTTP");
+            info!(protocol, http = ?addresses, "serving HTTP");
         }
         let max = size(management.connections_max);
         let serve =
@@ -258,7 +268,7 @@ fn is_no_ipv6(error: &io::Error) -> bool {
         || code == Some(Errno::ADDRNOTAVAIL.raw_os_error())
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -271,20 +281,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.bind(address)?;
     socket.listen(BACKLOG)
-}
-
-async fn accept(gate: Arc<Gate>, listener: TcpListener) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(serve(Arc::clone(&gate), stream));
-            }
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_AGAIN).await;
-            }
-        }
-    }
 }
 
 /// Tells of alarms that went on or off.

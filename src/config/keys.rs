@@ -199,6 +199,7 @@ const KEYS: &[(&str, Kind)] = &[
     ("log.filter", Kind::LogFilter),
     ("management.listen", Kind::AddressesOrNone),
     ("management.metrics_listen", Kind::AddressesOrNone),
+    ("management.load_definitions", Kind::TextOrNone),
     (
         "management.body_bytes_max",
         Kind::Bytes {

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Choice(&'static [&'static str]),
     /// Any text that is not empty.
     Text,
+    /// Any text.
+    TextOrNone,
     /// A text of 1 to 255 bytes, so that it fits AMQP's short string.
     ShortText,
     /// Any text; its value is never shown.
@@ -53,7 +55,10 @@ impl Kind {
             (Self::Secret, Some(Value::String(text))) if raw.starts_with(['"', '\'']) => {
                 Value::String(text)
             }
-            (Self::Text | Self::ShortText | Self::Secret | Self::Choice(_), Some(value)) => {
+            (
+                Self::Text | Self::TextOrNone | Self::ShortText | Self::Secret | Self::Choice(_),
+                Some(value),
+            ) => {
                 if value.is_str() {
                     value
                 } else {
@@ -96,6 +101,8 @@ impl Kind {
                 _ => Err(format!("must be one of {}", quoted(words))),
             },
             Self::Text => text_of_at_most(value, usize::MAX),
+            Self::TextOrNone if value.is_str() => Ok(value),
+            Self::TextOrNone => Err("must be a text in quotes".to_owned()),
             Self::ShortText => text_of_at_most(value, SHORT_STRING_BYTES_MAX),
             Self::Secret if value.is_str() => Ok(value),
             Self::Secret => Err("must be a text in quotes".to_owned()),

@@ -1,5 +1,7 @@
 //! The real binary on a free port, and a client that may send whatever bytes it likes.
 
+pub(crate) mod http;
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -32,6 +34,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
     _folder: Option<Folder>,
+    /// Of the HTTP API and of the metrics, if they are served.
+    http: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// A data folder of its own, removed when dropped.
@@ -78,39 +82,43 @@ impl Server {
     }
 
     /// By a command that becomes the broker with the arguments appended.
-    pub(crate) fn start_from(mut command: Command, folder: &Folder, settings: &[&str]) -> Self {
-        let mut child = command
-            .args(["--set", r#"amqp.listen=["127.0.0.1:0"]"#])
-            .args(["--set", "management.listen=[]"])
-            .args(["--set", "management.metrics_listen=[]"])
-            .args(settings.iter().flat_map(|setting| ["--set", setting]))
-            .args(["--log-format", "json", "--data-dir"])
-            .arg(folder.path())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the broker starts");
-        let pipe = BufReader::new(child.stderr.take().expect("its log is a pipe"));
-        let (found, address) = mpsc::channel();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let lines = Arc::clone(&log);
-        // Reads to the end, so that the broker never waits for room in the pipe.
-        thread::spawn(move || {
-            for line in pipe.lines().map_while(Result::ok) {
-                if line.contains("startup complete")
-                    && let Some(address) = listening_on(&line)
-                {
-                    let _ = found.send(address);
-                }
-                lines.lock().unwrap().push(line);
-            }
-        });
-        let address = address.recv_timeout(PATIENCE).expect("the broker listens");
-        Self {
-            child,
-            address,
-            log,
-            _folder: None,
-        }
+    pub(crate) fn start_from(command: Command, folder: &Folder, settings: &[&str]) -> Self {
+        let off = ["management.listen=[]", "management.metrics_listen=[]"];
+        start(command, folder, &[&off, settings].concat())
+    }
+
+    /// With the HTTP API and the metrics.
+    pub(crate) fn start_http(settings: &[&str]) -> Self {
+        let folder = Folder::new();
+        let mut server = Self::start_http_in(&folder, settings);
+        server._folder = Some(folder);
+        server
+    }
+
+    /// The same, with a data folder that outlives it.
+    pub(crate) fn start_http_in(folder: &Folder, settings: &[&str]) -> Self {
+        let on = [
+            r#"management.listen=["127.0.0.1:0"]"#,
+            r#"management.metrics_listen=["127.0.0.1:0"]"#,
+        ];
+        start(leveret(), folder, &[&on, settings].concat())
+    }
+
+    /// A user's way to the HTTP API.
+    pub(crate) fn http_as(&self, user: &str, password: &str) -> http::Http {
+        let (api, _) = self.http.expect("the API is served");
+        http::Http::new(api, user, password)
+    }
+
+    /// The HTTP API's address.
+    pub(crate) fn api(&self) -> SocketAddr {
+        self.http.expect("the API is served").0
+    }
+
+    /// The metrics endpoint.
+    pub(crate) fn metrics(&self) -> http::Http {
+        let (_, metrics) = self.http.expect("metrics are served");
+        http::Http::new(metrics, "", "")
     }
 
     /// What it has logged so far.
@@ -122,7 +130,10 @@ impl Server {
     pub(crate) fn http(&self, method: &str, path: &str, body: &str) -> u16 {
         let log = self.log();
         let serves = |line: &&String| line.contains("\"protocol\":\"http\"");
-        let address = log.iter().find(serves).and_then(|line| listening_on(line));
+        let address = log
+            .iter()
+            .find(serves)
+            .and_then(|line| address_in(line, "http"));
         let mut stream = TcpStream::connect(address.expect("it serves HTTP")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let length = body.len();
@@ -230,8 +241,49 @@ impl Drop for Server {
     }
 }
 
-fn listening_on(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("\"addresses\":\"[")?;
+/// Starts a broker and waits until it listens.
+fn start(mut command: Command, folder: &Folder, settings: &[&str]) -> Server {
+    let mut child = command
+        .args(["--set", r#"amqp.listen=["127.0.0.1:0"]"#])
+        .args(settings.iter().flat_map(|setting| ["--set", setting]))
+        .args(["--log-format", "json", "--data-dir"])
+        .arg(folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the broker starts");
+    let pipe = BufReader::new(child.stderr.take().expect("its log is a pipe"));
+    let (found, address) = mpsc::channel();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&log);
+    // Reads to the end, so that the broker never waits for room in the pipe.
+    thread::spawn(move || {
+        for line in pipe.lines().map_while(Result::ok) {
+            let address = address_in(&line, "addresses");
+            lines.lock().unwrap().push(line);
+            if let Some(address) = address {
+                let _ = found.send(address);
+            }
+        }
+    });
+    let address = address.recv_timeout(PATIENCE).expect("the broker listens");
+    let http: Vec<_> = log
+        .lock()
+        .unwrap()
+        .iter()
+        .filter_map(|line| address_in(line, "http"))
+        .collect();
+    Server {
+        child,
+        address,
+        log,
+        _folder: None,
+        http: http.first().copied().zip(http.get(1).copied()),
+    }
+}
+
+/// The address in a line of the log that tells of a listener, in a field of this name.
+fn address_in(line: &str, field: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once(&format!("\"{field}\":\"["))?;
     rest.split_once(']')?.0.parse().ok()
 }
 

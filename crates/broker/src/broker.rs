@@ -232,7 +232,7 @@ pub struct Broker {
     pub config: BrokerConfig,
     /// Where durable things go.
     pub store: Arc<dyn Store>,
-    pub(crate) session: Arc<SessionConfig>,
+    session: RwLock<Arc<SessionConfig>>,
     pub(crate) access: RwLock<Access>,
     /// Goes up with each change of what anybody may do.
     pub(crate) access_generation: AtomicU64,
@@ -282,7 +282,7 @@ impl Broker {
             alarms: Alarms::new(config.memory_high_watermark),
             config,
             store,
-            session,
+            session: RwLock::new(session),
             access: RwLock::new(access),
             lanes: AtomicU32::new(0),
             access_generation: AtomicU64::new(0),
@@ -416,6 +416,32 @@ impl Broker {
         for peer in self.peers() {
             peer.close(stopping());
         }
+    }
+
+    /// Lets clients in again after [`Self::stop`].
+    pub fn start_again(&self) {
+        self.stopping.store(false, Ordering::Release);
+    }
+
+    /// What connections are offered from now on.
+    pub(crate) fn session(&self) -> Arc<SessionConfig> {
+        Arc::clone(&self.session.read())
+    }
+
+    /// Highest channel number that connections are offered from now on.
+    #[must_use]
+    pub fn channel_max(&self) -> u16 {
+        self.session.read().channel_max
+    }
+
+    /// Changes that number; connections that are open keep theirs.
+    pub fn set_channel_max(&self, channel_max: u16) {
+        let mut session = self.session.write();
+        let changed = SessionConfig {
+            channel_max,
+            ..SessionConfig::clone(&session)
+        };
+        *session = Arc::new(changed);
     }
 
     /// Whether the broker is stopping: nobody may come in any more.

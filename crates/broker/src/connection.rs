@@ -125,7 +125,7 @@ impl Connection {
         });
         broker.register(&peer);
         let seed = broker.config.seed;
-        let session = Session::new(Arc::clone(&broker.session));
+        let session = Session::new(broker.session());
         let core = Core {
             broker,
             peer,

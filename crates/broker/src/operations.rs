@@ -206,6 +206,31 @@ impl Broker {
         }
     }
 
+    /// Deletes queues and exchanges that do not survive a restart.
+    ///
+    /// # Errors
+    /// None is expected: what is in use is deleted as well.
+    pub fn forget_transient(&self, work: &mut Work) -> Result<(), Refusal> {
+        for vhost in self.vhosts() {
+            let directory = vhost.directory.read();
+            let cells = directory.queues().filter(|cell| !cell.spec.durable);
+            let cells: Vec<_> = cells.cloned().collect();
+            let exchanges = directory.router.exchanges();
+            let transient = exchanges.filter(|exchange| !exchange.spec().durable);
+            let names: Vec<_> = transient
+                .map(|exchange| exchange.name().to_owned())
+                .collect();
+            drop(directory);
+            for cell in cells {
+                self.delete_queue(&vhost, &cell, Condition::default(), work)?;
+            }
+            for name in names {
+                self.delete_exchange(&vhost, &name, false, work)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Drops all ready messages of a queue and tells how many there were.
     pub fn purge_queue(&self, cell: &QueueCell, work: &mut Work) -> u64 {
         let mut state = cell.lock();

@@ -1,6 +1,7 @@
 //! What all endpoints share.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,6 +49,16 @@ pub trait Host: Send + Sync {
     fn vitals(&self) -> Vitals;
     /// Where clients connect.
     fn listeners(&self) -> Vec<Listener>;
+    /// Seconds for which logins from this address have to wait: too many were refused.
+    fn login_wait_s(&self, from: IpAddr) -> Option<u32>;
+    /// Takes note of a refused login.
+    fn login_refused(&self, from: IpAddr);
+    /// Opens the AMQP listeners, or closes them with all connections and forgets what does not
+    /// survive a restart. Called from a thread that may wait.
+    ///
+    /// # Errors
+    /// When a listener cannot be opened.
+    fn set_running(&self, running: bool) -> io::Result<()>;
 }
 
 /// What the process uses and may use.
@@ -138,8 +149,15 @@ impl App {
         &self,
         name: &str,
         password: &[u8],
-        loopback: bool,
+        from: IpAddr,
     ) -> Result<Caller, Problem> {
+        if let Some(retry_after_s) = self.host.login_wait_s(from) {
+            return Err(Problem::Busy {
+                reason: "too many refused logins from this address".to_owned(),
+                retry_after_s,
+            });
+        }
+        let loopback = from.to_canonical().is_loopback();
         let user = self.broker.authenticate(name, password, loopback);
         let (count, outcome) = match user {
             Ok(user) => (
@@ -153,7 +171,10 @@ impl App {
                 let text = "User can only log in via localhost".to_owned();
                 (&self.refused, Err(Problem::NotAuthorised(text)))
             }
-            Err(_) => (&self.refused, Err(Problem::BadCredentials)),
+            Err(_) => {
+                self.host.login_refused(from);
+                (&self.refused, Err(Problem::BadCredentials))
+            }
         };
         count.fetch_add(1, Ordering::Relaxed);
         outcome

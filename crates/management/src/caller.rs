@@ -38,8 +38,7 @@ impl Caller {
     pub(crate) fn of(app: &App, headers: &HeaderMap, from: SocketAddr) -> Result<Self, Problem> {
         let credentials = headers.get(AUTHORIZATION).ok_or(Problem::NoCredentials)?;
         let (name, password) = basic(credentials.as_bytes()).ok_or(Problem::BadCredentials)?;
-        let loopback = from.ip().to_canonical().is_loopback();
-        app.log_in(&name, &password, loopback)
+        app.log_in(&name, &password, from.ip())
     }
 
     fn has(&self, tag: &str) -> bool {

@@ -94,7 +94,7 @@ fn described(app: &App, peer: &Peer) -> Map<String, Value> {
         "ssl": false,
         "auth_mechanism": "PLAIN",
         "channels": peer.channel_count(),
-        "channel_max": app.broker.config.channel_max,
+        "channel_max": app.broker.channel_max(),
         "frame_max": frame_max,
         "connected_at": peer.connected_at_ms,
         "send_pend": pending,

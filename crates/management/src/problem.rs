@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use leveret_broker::Refusal;
+use leveret_codec::SoftCode;
 use leveret_session::Fault;
 use serde_json::{Value, json};
 
@@ -49,7 +50,14 @@ impl Problem {
         match refusal {
             Refusal::Denied(text) => Self::NotAuthorised(format!("ACCESS_REFUSED - {text}")),
             Refusal::NoExchange(_) | Refusal::NoQueue(_) => Self::NotFound,
-            refusal => Self::BadRequest(reason_of(&refusal.fault(1, vhost, (0, 0)))),
+            refusal => match refusal.fault(1, vhost, (0, 0)) {
+                Fault::Channel {
+                    code: SoftCode::AccessRefused,
+                    text,
+                    ..
+                } => Self::NotAuthorised(format!("ACCESS_REFUSED - {text}")),
+                fault => Self::BadRequest(reason_of(&fault)),
+            },
         }
     }
 

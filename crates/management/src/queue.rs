@@ -305,6 +305,11 @@ pub(crate) fn show(call: &Call) -> Answer {
     Ok(Columns::reply(call, row))
 }
 
+/// `POST /api/rebalance/queues`: there is one node, so every queue is in its place.
+pub(crate) fn rebalance(_: &Call) -> Answer {
+    Ok(Reply::NoContent)
+}
+
 /// Lists without any row, for what Leveret does not have, such as streams.
 pub(crate) fn none(_: &Call) -> Answer {
     Ok(Reply::Json(json!([])))

@@ -5,8 +5,8 @@ use crate::caller::Access::{
 };
 use crate::endpoint::{Endpoint, delete, get, post, put};
 use crate::{
-    binding, change, channel, connection, consumer, definitions, exchange, health, limit, message,
-    node, overview, parameter, peek, permission, policy, queue, user, vhost,
+    binding, change, channel, connection, consumer, definitions, exchange, feature, health, limit,
+    message, node, operate, overview, parameter, peek, permission, policy, queue, user, vhost,
 };
 
 /// Every endpoint. The matrix of roles and endpoints is tested from it.
@@ -361,6 +361,29 @@ pub const ENDPOINTS: &[Endpoint] = &[
         Administrator,
         user::hash_password,
     ),
+    get("/api/feature-flags", Management, feature::flags),
+    put(
+        "/api/feature-flags/{name}/enable",
+        Administrator,
+        feature::enable,
+    ),
+    get("/api/deprecated-features", Management, feature::deprecated),
+    get(
+        "/api/deprecated-features/used",
+        Management,
+        feature::deprecated_used,
+    ),
+    post("/api/rebalance/queues", Administrator, queue::rebalance),
+    get("/api/x/alarms", Monitoring, operate::alarms),
+    put("/api/x/alarms/{alarm}", Administrator, operate::force_alarm),
+    delete(
+        "/api/x/alarms/{alarm}",
+        Administrator,
+        operate::release_alarm,
+    ),
+    get("/api/x/settings/{setting}", Administrator, operate::setting),
+    put("/api/x/settings/{setting}", Administrator, operate::set),
+    put("/api/x/app", Administrator, operate::app),
     get("/api/shovels", Monitoring, queue::none),
     get("/api/shovels/{vhost}", Monitoring, queue::none),
     get("/api/federation-links", Monitoring, queue::none),

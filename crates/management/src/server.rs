@@ -1,7 +1,9 @@
 //! Serves the API over HTTP/1.1: bounds on connections, headers, bodies and requests at a time.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use axum::extract::{RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -35,6 +38,8 @@ const HEADER_TIME: Duration = Duration::from_secs(30);
 const BODY_TIME: Duration = Duration::from_secs(60);
 /// Bytes of a request's line and header fields.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// A body that is too large is read up to so many times what may be.
+const DISCARD: usize = 4;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a request needs of the server.
@@ -277,6 +282,8 @@ async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, 
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > max) {
+        // A client that is cut off while it sends may never read why.
+        let _ = timeout(BODY_TIME, discard(body, max.saturating_mul(DISCARD))).await;
         return Err(Problem::TooLarge(max));
     }
     match timeout(BODY_TIME, axum::body::to_bytes(body, max)).await {
@@ -284,6 +291,16 @@ async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, 
         Ok(Err(_)) if announced.is_none() => Err(Problem::TooLarge(max)),
         Ok(Err(error)) => Err(Problem::bad(format!("cannot read the body: {error}"))),
         Err(_) => Err(Problem::bad("the body did not come in time")),
+    }
+}
+
+/// Reads a body to its end, but no more than so many bytes.
+async fn discard(mut body: Body, max: usize) {
+    let mut read = 0;
+    while read <= max {
+        let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        let Some(Ok(frame)) = frame else { return };
+        read += frame.data_ref().map_or(0, Bytes::len);
     }
 }
 

@@ -48,6 +48,8 @@ enum Language {
     JavaScript,
     Go,
     Java,
+    /// A program of RabbitMQ's that speaks HTTP, walked through by `walk.sh` in this folder.
+    Http(&'static str),
 }
 
 const CLIENTS: &[Client] = &[
@@ -59,6 +61,7 @@ const CLIENTS: &[Client] = &[
     Client::new("amqplib", Language::JavaScript),
     Client::new("amqp091-go", Language::Go),
     Client::new("java", Language::Java),
+    Client::new("rabbitmqadmin", Language::Http("rabbitmqadmin")),
 ];
 
 /// Every client, or the one called `name`.
@@ -119,6 +122,7 @@ impl Client {
         };
         if let Some(server) = &server {
             command.env("AMQP_URL", &server.url);
+            command.env("API_PORT", server.api_port.to_string());
             if let Some((raise, clear)) = &server.alarm {
                 command.env("ALARM_RAISE", raise).env("ALARM_CLEAR", clear);
             }
@@ -161,6 +165,7 @@ impl Client {
             Language::JavaScript => clients.join("javascript"),
             Language::Go => clients.join("go"),
             Language::Java => clients.join("java"),
+            Language::Http(folder) => clients.join(folder),
         }
     }
 
@@ -177,6 +182,7 @@ impl Client {
             Language::JavaScript => self.javascript(project),
             Language::Go => self.go(project),
             Language::Java => self.java(project),
+            Language::Http(_) => self.rabbitmqadmin(project),
         }
     }
 
@@ -243,11 +249,19 @@ impl Client {
         Ok(command)
     }
 
+    fn rabbitmqadmin(&self, project: &Project) -> Result<Command> {
+        let program = install::rabbitmqadmin(&self.work(project, "package"))?;
+        let mut command = Command::new("sh");
+        command.arg("walk.sh").current_dir(self.folder(project));
+        command.env("RABBITMQADMIN", program);
+        Ok(command)
+    }
+
     fn outcomes(&self, project: &Project, text: &str) -> Result<Vec<Outcome>> {
         match self.language {
             Language::Python(_) => Ok(outcomes::pytest(text)),
             Language::Rust => Ok(outcomes::libtest(text)),
-            Language::JavaScript => Ok(outcomes::tap(text)),
+            Language::JavaScript | Language::Http(_) => Ok(outcomes::tap(text)),
             Language::Go => Ok(outcomes::go(text)),
             Language::Java => junit_reports(&self.work(project, "build/surefire-reports")),
         }

@@ -73,6 +73,34 @@ pub(crate) fn node(folder: &Path, project: &Path) -> Result<PathBuf> {
     Ok(folder.join("node_modules"))
 }
 
+/// RabbitMQ's Python `rabbitmqadmin`, unpacked from Debian's package below `folder`; nothing of it
+/// is installed or started.
+///
+/// # Errors
+/// Python is missing, or the package cannot be fetched.
+pub(crate) fn rabbitmqadmin(folder: &Path) -> Result<PathBuf> {
+    program("python3", &["python3"])?;
+    let unpacked = folder.join("unpacked");
+    once(folder, &[], || {
+        let mut fetch = Command::new("sh");
+        fetch.args([
+            "-c",
+            "apt-get download rabbitmq-server && dpkg -x rabbitmq-server_*.deb unpacked",
+        ]);
+        fetch.current_dir(folder);
+        shell::require(fetch)
+    })?;
+    let mut find = Command::new("find");
+    find.arg(&unpacked)
+        .args(["-path", "*/priv/www/cli/rabbitmqadmin"]);
+    let found = shell::require(find)?;
+    let program = found
+        .lines()
+        .next()
+        .context("the package holds no rabbitmqadmin")?;
+    Ok(PathBuf::from(program))
+}
+
 /// Has `command`, which is Go's, keep its caches below `folder`.
 pub(crate) fn go_environment(command: &mut Command, folder: &Path) {
     // Without -modcacherw the cache below `target/` could not be deleted.

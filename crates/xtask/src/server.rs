@@ -24,6 +24,8 @@ const MAPPER_PORT: &str = "ERL_EPMD_PORT";
 pub(crate) struct Server {
     /// Where clients connect.
     pub(crate) url: String,
+    /// The port of its HTTP API; 0 where it is not served.
+    pub(crate) api_port: u16,
     /// Shell commands that raise and clear an alarm, where the broker has such.
     pub(crate) alarm: Option<(String, String)>,
     child: Child,
@@ -41,13 +43,17 @@ impl Server {
         let port = free_port()?;
         let mut command = Command::new(binary);
         command.args(["--set", &format!("amqp.listen=[\"127.0.0.1:{port}\"]")]);
-        command.args(["--set", "management.listen=[]"]);
+        let api_port = free_port()?;
+        let api = format!("management.listen=[\"127.0.0.1:{api_port}\"]");
+        command.args(["--set", &api]);
         command.args(["--set", "management.metrics_listen=[]"]);
         command.args([
             "--set",
             &format!("data_dir=\"{}\"", folder.join("data").display()),
         ]);
-        Self::start(command, folder, port, None)
+        let mut server = Self::start(command, folder, port, None)?;
+        server.api_port = api_port;
+        Ok(server)
     }
 
     /// Starts Debian's RabbitMQ as a node of its own; the oracle of the client suites.
@@ -106,6 +112,7 @@ impl Server {
         let url = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
         let mut server = Self {
             url,
+            api_port: 0,
             alarm,
             child,
             folder: folder.to_path_buf(),

@@ -1,0 +1,89 @@
+//! Our own switches: alarms by hand, settings that change while the broker runs, and opening and
+//! closing for clients.
+
+use leveret_broker::Alarm;
+use serde_json::{Value, json};
+
+use crate::call::Call;
+use crate::field::{Fields, integer_of};
+use crate::problem::Problem;
+use crate::reply::{Answer, Reply};
+
+/// `GET /api/x/alarms`.
+pub(crate) fn alarms(call: &Call) -> Answer {
+    let states = call.app.broker.alarms().map(
+        |state| json!({"name": state.alarm.name(), "active": state.active, "forced": state.forced}),
+    );
+    Ok(Reply::Json(json!(states)))
+}
+
+fn force(call: &Call, forced: bool) -> Answer {
+    let name = call.segment("alarm");
+    let alarm = Alarm::ALL.into_iter().find(|alarm| alarm.name() == name);
+    call.app
+        .broker
+        .force_alarm(alarm.ok_or(Problem::NotFound)?, forced);
+    Ok(Reply::NoContent)
+}
+
+/// `PUT /api/x/alarms/{alarm}`: on, whatever is measured.
+pub(crate) fn force_alarm(call: &Call) -> Answer {
+    force(call, true)
+}
+
+/// `DELETE /api/x/alarms/{alarm}`: as it is measured.
+pub(crate) fn release_alarm(call: &Call) -> Answer {
+    force(call, false)
+}
+
+/// `GET /api/x/settings/{setting}`.
+pub(crate) fn setting(call: &Call) -> Answer {
+    let broker = &call.app.broker;
+    let value: Value = match call.segment("setting") {
+        "channel_max" => broker.channel_max().into(),
+        "loopback_users" => broker
+            .with_access(|access| access.loopback_only().to_vec())
+            .into(),
+        "vm_memory_high_watermark" => broker.memory_high_watermark().into(),
+        _ => return Err(Problem::NotFound),
+    };
+    Ok(Reply::Json(json!({"value": value})))
+}
+
+/// `PUT /api/x/settings/{setting}`: until the next start.
+pub(crate) fn set(call: &Call) -> Answer {
+    let body = call.object()?;
+    let fields = Fields(&body);
+    let value = fields.require("value")?;
+    let broker = &call.app.broker;
+    match call.segment("setting") {
+        "channel_max" => {
+            let number = integer_of(value).and_then(|number| u16::try_from(number).ok());
+            let wrong = || Problem::bad("value must be from 0 to 65535; 0 is no limit");
+            let number = number.ok_or_else(wrong)?;
+            broker.set_channel_max(if number == 0 { u16::MAX } else { number });
+        }
+        "loopback_users" => {
+            broker.set_loopback_only(fields.words("value")?.unwrap_or_default());
+        }
+        "vm_memory_high_watermark" => {
+            let part = value.as_f64().or_else(|| value.as_str()?.parse().ok());
+            let part = part.filter(|part| (0.0..=1.0).contains(part));
+            let wrong = || Problem::bad("value must be from 0 to 1");
+            broker.set_memory_high_watermark(part.ok_or_else(wrong)?);
+        }
+        _ => return Err(Problem::NotFound),
+    }
+    Ok(Reply::NoContent)
+}
+
+/// `PUT /api/x/app`: closes for clients, or opens again.
+pub(crate) fn app(call: &Call) -> Answer {
+    let body = call.object()?;
+    let fields = Fields(&body);
+    fields.require("running")?;
+    let running = fields.flag("running", true)?;
+    let done = call.app.host.set_running(running);
+    done.map_err(|error| Problem::Internal(error.to_string()))?;
+    Ok(Reply::NoContent)
+}

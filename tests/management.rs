@@ -1,0 +1,717 @@
+//! The HTTP API of the real binary: who may do what, what is refused, and what survives.
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+use std::collections::BTreeSet;
+
+use leveret_management::{Access, ENDPOINTS, Endpoint};
+use serde_json::{Value, json};
+use support::Server;
+use support::http::Http;
+
+/// One kind of user.
+struct Role {
+    name: &'static str,
+    tags: &'static [&'static str],
+    in_vhost: bool,
+}
+
+const ROLES: [Role; 6] = [
+    Role {
+        name: "untagged",
+        tags: &[],
+        in_vhost: true,
+    },
+    Role {
+        name: "manager",
+        tags: &["management"],
+        in_vhost: true,
+    },
+    Role {
+        name: "outsider",
+        tags: &["management"],
+        in_vhost: false,
+    },
+    Role {
+        name: "policymaker",
+        tags: &["policymaker"],
+        in_vhost: true,
+    },
+    Role {
+        name: "monitor",
+        tags: &["monitoring"],
+        in_vhost: false,
+    },
+    Role {
+        name: "admin",
+        tags: &["administrator"],
+        in_vhost: true,
+    },
+];
+
+impl Role {
+    fn has(&self, tag: &str) -> bool {
+        self.tags.contains(&tag)
+    }
+
+    /// What the documentation promises.
+    fn may(&self, endpoint: &Endpoint) -> bool {
+        let admin = self.has("administrator");
+        let monitor = admin || self.has("monitoring");
+        let vhost = endpoint.path.contains("{vhost}");
+        match endpoint.access {
+            Access::Management => !self.tags.is_empty(),
+            Access::Vhost => !self.tags.is_empty() && (self.in_vhost || !vhost),
+            Access::VhostVisible => !self.tags.is_empty() && (self.in_vhost || monitor),
+            Access::Policymaker => (admin || self.has("policymaker")) && (self.in_vhost || !vhost),
+            Access::Monitoring => monitor,
+            Access::Administrator => admin,
+        }
+    }
+}
+
+/// A path in which nothing that matters exists.
+fn example(endpoint: &Endpoint, role: &str) -> String {
+    let vhost = if endpoint.path == "/api/vhosts/{vhost}" && endpoint.verb.name() != "GET" {
+        "elsewhere"
+    } else {
+        "%2F"
+    };
+    let user = if endpoint.path.starts_with("/api/connections/username") {
+        role
+    } else {
+        "nobody"
+    };
+    let mut path = endpoint
+        .path
+        .replace("{vhost}", vhost)
+        .replace("{user}", user);
+    while let Some(start) = path.find('{') {
+        let end = path.find('}').unwrap();
+        path.replace_range(start..=end, "nothing");
+    }
+    path
+}
+
+#[test]
+fn nobody_reaches_what_tags_or_permissions_forbid() {
+    let server = Server::start_http(&["limits.login_failures_per_minute=1000000"]);
+    let guest = server.http_as("guest", "guest");
+    for role in &ROLES {
+        let user = json!({"password": "p", "tags": role.tags.join(",")});
+        guest.done("PUT", &format!("/api/users/{}", role.name), &user);
+        if role.in_vhost {
+            let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
+            guest.done("PUT", &format!("/api/permissions/%2F/{}", role.name), &all);
+        }
+    }
+    let mut checked = 0;
+    for endpoint in ENDPOINTS {
+        let method = endpoint.verb.name();
+        let wrong = server
+            .http_as("admin", "wrong")
+            .call(method, &example(endpoint, "admin"), "");
+        assert_eq!(wrong.status, 401, "{method} {}", endpoint.path);
+        for role in &ROLES {
+            let path = example(endpoint, role.name);
+            let answer = server.http_as(role.name, "p").call(method, &path, "");
+            let refused = answer.status == 401;
+            let (name, may) = (role.name, role.may(endpoint));
+            assert_eq!(
+                !refused, may,
+                "{name}: {method} {path}: {} {}",
+                answer.status, answer.text
+            );
+            assert!(
+                answer.status < 500 || answer.status == 503,
+                "{name}: {method} {path}: {}",
+                answer.text
+            );
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, ENDPOINTS.len() * ROLES.len());
+    assert!(ENDPOINTS.len() > 100);
+}
+
+/// Requests that are refused: method, path, body, status and error.
+const ERRORS: &[(&str, &str, &str, u16, &str)] = &[
+    ("GET", "/api/queues/%2F/none", "", 404, "Object Not Found"),
+    ("GET", "/api/queues/nowhere", "", 404, "Object Not Found"),
+    ("GET", "/api/no-such-thing", "", 404, "Object Not Found"),
+    ("DELETE", "/api/overview", "", 405, "Method Not Allowed"),
+    ("PUT", "/api/queues/%2F/q", "{not json", 400, "not_json"),
+    ("PUT", "/api/queues/%2F/q", "[]", 400, "not_json"),
+    (
+        "PUT",
+        "/api/queues/%2F/q",
+        r#"{"durable":"maybe"}"#,
+        400,
+        "bad_request",
+    ),
+    ("PUT", "/api/queues/%2F/amq.q", "{}", 401, "not_authorised"),
+    (
+        "PUT",
+        "/api/exchanges/%2F/x",
+        r#"{"type":"none"}"#,
+        400,
+        "bad_request",
+    ),
+    ("PUT", "/api/users/u", "{}", 400, "bad_request"),
+    (
+        "PUT",
+        "/api/policies/%2F/p",
+        r#"{"pattern":"(","definition":{"max-length":1}}"#,
+        400,
+        "bad_request",
+    ),
+    (
+        "PUT",
+        "/api/policies/%2F/p",
+        r#"{"pattern":".*","definition":{"nonsense":1}}"#,
+        400,
+        "bad_request",
+    ),
+    (
+        "PUT",
+        "/api/parameters/none/%2F/p",
+        r#"{"value":{}}"#,
+        400,
+        "bad_request",
+    ),
+    (
+        "PUT",
+        "/api/vhost-limits/%2F/max-queues",
+        r#"{"value":"many"}"#,
+        400,
+        "bad_request",
+    ),
+    (
+        "GET",
+        "/api/queues?page=0",
+        "",
+        400,
+        "invalid_pagination_parameters",
+    ),
+    (
+        "GET",
+        "/api/queues?page=1&page_size=501",
+        "",
+        400,
+        "invalid_pagination_parameters",
+    ),
+    ("GET", "/api/queues?page=2", "", 400, "page_out_of_range"),
+    (
+        "GET",
+        "/api/queues?page=1&name=(&use_regex=true",
+        "",
+        400,
+        "bad_request",
+    ),
+    (
+        "GET",
+        "/api/overview?lengths_age=60000&lengths_incr=1",
+        "",
+        400,
+        "bad_request",
+    ),
+    (
+        "POST",
+        "/api/definitions",
+        r#"{"queues":[{"name":"q"}]}"#,
+        400,
+        "bad_request",
+    ),
+];
+
+#[test]
+fn errors_have_rabbitmqs_form() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    for (method, path, body, status, error) in ERRORS {
+        let answer = guest.call(method, path, body);
+        assert_eq!(answer.status, *status, "{method} {path}: {}", answer.text);
+        let said = answer.json();
+        assert_eq!(said["error"], *error, "{method} {path}");
+        assert!(said["reason"].is_string(), "{method} {path}");
+    }
+    let huge = "x".repeat(21 << 20);
+    assert_eq!(guest.call("POST", "/api/definitions", &huge).status, 413);
+    let nobody = server
+        .http_as("nobody", "x")
+        .call("GET", "/api/overview", "");
+    assert_eq!(
+        (nobody.status, nobody.header("www-authenticate")),
+        (401, None)
+    );
+}
+
+#[test]
+fn paths_bodies_and_methods_are_taken_leniently() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/vhosts/a%2Fb", &json!({}));
+    guest.done(
+        "PUT",
+        "/api/permissions/a%2Fb/guest",
+        &json!({"configure": ".*", "write": ".*", "read": ".*"}),
+    );
+    assert_eq!(
+        guest.call("PUT", "/api/queues/a%2Fb/q+1%20/", "").status,
+        201
+    );
+    assert_eq!(
+        guest
+            .call("PUT", "/api/queues/a%2Fb/q+1%20", "undefined")
+            .status,
+        204
+    );
+    let text = r#"{"durable":"true","auto_delete":"false","arguments":{"x-max-length":10}}"#;
+    assert_eq!(
+        guest.call("PUT", "/api/queues/a%2Fb/text", text).status,
+        201
+    );
+    let queue = guest.get("/api/queues/a%2Fb/text");
+    assert_eq!(
+        (&queue["durable"], &queue["arguments"]["x-max-length"]),
+        (&json!(true), &json!(10))
+    );
+    let names = guest.get("/api/queues/a%2Fb/?columns=name");
+    assert_eq!(names, json!([{"name": "q+1 "}, {"name": "text"}]));
+    for path in [
+        "/api/queues/",
+        "/api/users/",
+        "/api/health/checks/virtual-hosts/",
+    ] {
+        assert_eq!(guest.call("GET", path, "").status, 200, "{path}");
+    }
+    let head = guest.call("HEAD", "/api/overview", "");
+    assert_eq!((head.status, head.text.as_str()), (200, ""));
+    let options = guest.call("OPTIONS", "/api/queues/%2F/q", "");
+    assert_eq!(
+        options.header("allow"),
+        Some("OPTIONS, HEAD, GET, PUT, DELETE")
+    );
+    let default = guest.get("/api/exchanges/%2F/amq.default");
+    assert_eq!(default["name"], "");
+}
+
+#[test]
+fn lists_are_filtered_sorted_and_cut() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    for number in 0..25 {
+        guest.done(
+            "PUT",
+            &format!("/api/queues/%2F/Queue-{number:02}"),
+            &json!({}),
+        );
+    }
+    for _ in 0..3 {
+        let message = message("Queue-07");
+        guest.done("POST", "/api/exchanges/%2F/amq.default/publish", &message);
+    }
+    let page = guest.get("/api/queues?page=2&page_size=10&columns=name");
+    let counts = [
+        "total_count",
+        "item_count",
+        "filtered_count",
+        "page",
+        "page_size",
+        "page_count",
+    ];
+    assert_eq!(
+        counts.map(|name| page[name].as_u64().unwrap()),
+        [25, 10, 25, 2, 10, 3]
+    );
+    assert_eq!(page["items"][0], json!({"name": "Queue-10"}));
+    let found = guest.get("/api/queues?page=1&name=queue-2");
+    assert_eq!(
+        (
+            found["filtered_count"].as_u64(),
+            found["total_count"].as_u64()
+        ),
+        (Some(5), Some(25))
+    );
+    let found = guest.get("/api/queues?page=1&name=%5Equeue-0%5B1-3%5D%24&use_regex=true");
+    assert_eq!(found["filtered_count"], 3);
+    let sorted = guest.get(
+        "/api/queues?sort=messages&sort_reverse=true&columns=name,messages&page=1&page_size=1",
+    );
+    assert_eq!(
+        sorted["items"],
+        json!([{"name": "Queue-07", "messages": 3}])
+    );
+    let reversed = guest.get("/api/queues/%2F?sort_reverse=true&columns=name");
+    assert_eq!(reversed[0]["name"], "Queue-24");
+}
+
+/// A message for RabbitMQ's publish endpoint.
+fn message(key: &str) -> Value {
+    json!({"routing_key": key, "payload": "x", "payload_encoding": "string", "properties": {}})
+}
+
+/// What a definitions file holds, without what differs from broker to broker.
+fn comparable(guest: &Http) -> Value {
+    let mut definitions = guest.get("/api/definitions");
+    let object = definitions.as_object_mut().unwrap();
+    object.retain(|key, value| value.is_array() && key != "global_parameters");
+    for list in object.values_mut() {
+        let list = list.as_array_mut().unwrap();
+        list.sort_by_key(Value::to_string);
+    }
+    definitions
+}
+
+const FILE: &str = include_str!("fixtures/definitions-rabbitmq-3.10.json");
+
+#[test]
+fn definitions_of_rabbitmq_come_in_whole_and_go_round_unchanged() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let before = comparable(&guest);
+    let plan = guest.call("POST", "/api/definitions?dry_run=true", FILE);
+    assert_eq!(plan.status, 200, "{}", plan.text);
+    assert!(
+        !plan.json()["queues"]["create"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(comparable(&guest), before);
+    let answer = guest.call("POST", "/api/definitions", FILE);
+    assert_eq!(answer.status, 204, "{}", answer.text);
+    let first = guest.get("/api/definitions");
+    let given: Value = serde_json::from_str(FILE).unwrap();
+    for section in [
+        "users",
+        "vhosts",
+        "permissions",
+        "topic_permissions",
+        "policies",
+        "queues",
+        "exchanges",
+        "bindings",
+    ] {
+        let names = |file: &Value| -> BTreeSet<String> {
+            let items = file[section].as_array().unwrap().iter();
+            items
+                .map(|item| {
+                    format!(
+                        "{}{}{}{}",
+                        item["vhost"], item["name"], item["user"], item["destination"]
+                    )
+                })
+                .collect()
+        };
+        assert!(names(&first).is_superset(&names(&given)), "{section}");
+    }
+    let once = comparable(&guest);
+    assert_eq!(
+        guest
+            .call("POST", "/api/definitions", &first.to_string())
+            .status,
+        204
+    );
+    assert_eq!(comparable(&guest), once);
+    let other = Server::start_http(&[]);
+    let there = other.http_as("guest", "guest");
+    assert_eq!(
+        there
+            .call("POST", "/api/definitions", &first.to_string())
+            .status,
+        204
+    );
+    assert_eq!(comparable(&other.http_as("guest", "guest")), once);
+}
+
+#[test]
+fn definitions_that_are_wrong_change_nothing() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let before = comparable(&guest);
+    let queue = json!({"vhost": "/", "name": "q"});
+    let wrong = [
+        json!({"queues": [queue, {"vhost": "/", "name": "r", "arguments": {"x-max-length": -1}}]}),
+        json!({"queues": [queue, {"vhost": "missing", "name": "r"}]}),
+        json!({"queues": [queue], "bindings": [{"vhost": "/", "source": "none", "destination": "q",
+            "destination_type": "queue", "routing_key": ""}]}),
+        json!({"queues": [queue], "users": [{"name": "u", "password_hash": "!", "tags": ""}]}),
+        json!({"queues": [queue], "permissions": [{"user": "none", "vhost": "/", "configure": "",
+            "write": "", "read": ""}]}),
+        json!({"queues": [queue], "policies": [{"vhost": "/", "name": "p", "pattern": "(",
+            "definition": {"max-length": 1}}]}),
+        json!({"queues": "all"}),
+        json!({"queues": [queue], "exchanges": [1]}),
+    ];
+    for file in wrong {
+        let answer = guest.call("POST", "/api/definitions", &file.to_string());
+        assert_eq!(answer.status, 400, "{file}: {}", answer.text);
+        assert!(answer.json()["reason"].is_string(), "{}", answer.text);
+        assert_eq!(comparable(&guest), before, "{file}");
+    }
+}
+
+#[test]
+fn ingress_tells_publishers_to_wait_and_loses_nothing() {
+    const MESSAGES: usize = 60;
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let arguments = json!({"x-max-length": 10, "x-overflow": "reject-publish"});
+    guest.done(
+        "PUT",
+        "/api/queues/%2F/small",
+        &json!({"arguments": arguments}),
+    );
+    let publish = |number: usize| {
+        let path = "/api/x/publish/%2F/amq.default?routing_key=small";
+        guest.call_as("POST", path, &number.to_string(), "text/plain")
+    };
+    for number in 0..10 {
+        assert_eq!(publish(number).status, 202);
+    }
+    let full = publish(10);
+    assert_eq!((full.status, full.header("retry-after")), (503, Some("1")));
+    let unroutable = guest.call_as(
+        "POST",
+        "/api/x/publish/%2F/amq.default?routing_key=none",
+        "x",
+        "text/plain",
+    );
+    assert_eq!(unroutable.status, 404);
+    let batch = json!([{"routing_key": "small", "payload": "x"}, {"routing_key": "none"}]);
+    let answer = guest.call_as(
+        "POST",
+        "/api/x/publish/%2F/amq.default",
+        &batch.to_string(),
+        "application/json",
+    );
+    assert_eq!(answer.status, 503);
+    let statuses: Vec<_> = answer.json()["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["status"].clone())
+        .collect();
+    assert_eq!(statuses, [503, 404]);
+    let mut received = Vec::new();
+    let mut next = 10;
+    while received.len() < MESSAGES {
+        if next < MESSAGES && publish(next).status == 202 {
+            next += 1;
+            continue;
+        }
+        let body = json!({"count": 7, "ackmode": "ack_requeue_false", "encoding": "auto"});
+        let answer = guest.call("POST", "/api/queues/%2F/small/get", &body.to_string());
+        let payloads = answer.json();
+        let payloads = payloads.as_array().unwrap().iter();
+        received.extend(payloads.map(|m| m["payload"].as_str().unwrap().parse::<usize>().unwrap()));
+    }
+    assert_eq!(received, (0..MESSAGES).collect::<Vec<_>>());
+    assert_eq!(guest.call("PUT", "/api/x/alarms/memory", "").status, 204);
+    assert_eq!(publish(0).status, 503);
+    assert_eq!(guest.get("/api/nodes")[0]["mem_alarm"], true);
+    assert_eq!(
+        guest.call("GET", "/api/health/checks/alarms", "").status,
+        503
+    );
+    assert_eq!(guest.call("DELETE", "/api/x/alarms/memory", "").status, 204);
+    assert_eq!(publish(0).status, 202);
+}
+
+#[test]
+fn peeking_takes_nothing_and_finds_what_is_asked_for() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/queues/%2F/q", &json!({}));
+    for number in 0..300 {
+        let colour = if number % 3 == 0 { "red" } else { "blue" };
+        let properties = json!({"headers": {"colour": colour}, "timestamp": 1_000 + number});
+        let mut message = message("q");
+        message["payload"] = number.to_string().into();
+        message["properties"] = properties;
+        guest.done("POST", "/api/exchanges/%2F/amq.default/publish", &message);
+    }
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = guest.get(&format!(
+            "/api/x/queues/%2F/q/peek?count=33&header.colour=red&cursor={cursor}"
+        ));
+        let items = page["items"].as_array().unwrap();
+        seen.extend(
+            items
+                .iter()
+                .map(|m| m["payload"].as_str().unwrap().parse::<u64>().unwrap()),
+        );
+        match page["cursor"].as_str() {
+            Some(next) => cursor = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(seen, (0..300).step_by(3).collect::<Vec<_>>());
+    let queue = guest.get("/api/queues/%2F/q");
+    assert_eq!(
+        (&queue["messages_ready"], &queue["messages_unacknowledged"]),
+        (&json!(300), &json!(0))
+    );
+    let first = guest.get("/api/x/queues/%2F/q/peek?count=1");
+    assert_eq!(first["items"][0]["redelivered"], false);
+    let young = guest.get("/api/x/queues/%2F/q/peek?max_age=10");
+    assert_eq!(young["items"], json!([]));
+    assert_eq!(
+        guest
+            .call("GET", "/api/x/queues/%2F/q/peek?cursor=x", "")
+            .status,
+        400
+    );
+}
+
+/// A segment of a path, percent-decoded once.
+fn decoded(segment: &str) -> String {
+    let mut parts = segment.split('%');
+    let mut text = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at(2);
+        text.push(char::from(u8::from_str_radix(code, 16).unwrap()));
+        text.push_str(rest);
+    }
+    text
+}
+
+#[test]
+fn the_route_tester_tells_which_bindings_match() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/exchanges/%2F/t", &json!({"type": "topic"}));
+    for (queue, key) in [("a", "orders.#"), ("b", "*.created")] {
+        guest.done("PUT", &format!("/api/queues/%2F/{queue}"), &json!({}));
+        let answer = guest.call(
+            "POST",
+            &format!("/api/bindings/%2F/e/t/q/{queue}"),
+            &json!({"routing_key": key}).to_string(),
+        );
+        assert_eq!(answer.status, 201);
+        let place = answer.header("location").unwrap().to_owned();
+        let listed = guest.get(&format!("/api/bindings/%2F/e/t/q/{queue}"));
+        let key = listed[0]["properties_key"].as_str().unwrap();
+        let last = decoded(place.rsplit('/').next().unwrap());
+        assert_eq!(last, key, "{place}");
+    }
+    let answer = guest
+        .call(
+            "POST",
+            "/api/x/routes/%2F/t",
+            r#"{"routing_key":"orders.created"}"#,
+        )
+        .json();
+    assert_eq!(answer["queues"], json!(["a", "b"]));
+    let answer = guest
+        .call(
+            "POST",
+            "/api/x/routes/%2F/t",
+            r#"{"routing_key":"bills.created"}"#,
+        )
+        .json();
+    assert_eq!(answer["queues"], json!(["b"]));
+    let matches: Vec<_> = answer["bindings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| b["matches"].clone())
+        .collect();
+    assert_eq!(matches, [false, true]);
+    assert_eq!(guest.get("/api/queues/%2F/b")["messages"], 0);
+}
+
+#[test]
+fn metrics_and_probes_need_no_password() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/queues/%2F/q", &json!({}));
+    let message =
+        json!({"routing_key": "q", "payload": "x", "payload_encoding": "string", "properties": {}});
+    guest.done("POST", "/api/exchanges/%2F/amq.default/publish", &message);
+    let metrics = server.metrics();
+    let page = metrics.call("GET", "/metrics", "");
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    for line in [
+        "rabbitmq_queues 1",
+        "rabbitmq_queue_messages_ready 1",
+        r#"rabbitmq_global_messages_received_total{protocol="amqp091"} 1"#,
+        r#"rabbitmq_message_size_bytes_bucket{protocol="amqp091",le="1e+06"} 1"#,
+        "rabbitmq_alarms_memory_used_watermark 0",
+    ] {
+        assert!(
+            page.text.lines().any(|found| found == line),
+            "{line} in {}",
+            page.text
+        );
+    }
+    let identities = page
+        .text
+        .lines()
+        .filter(|line| line.starts_with("rabbitmq_identity_info{"));
+    assert_eq!(identities.count(), 1);
+    for line in page.text.lines().filter(|line| !line.starts_with('#')) {
+        let (_, value) = line.rsplit_once(' ').unwrap();
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+    assert_eq!(metrics.call("GET", "/livez", "").status, 200);
+    assert_eq!(metrics.call("GET", "/readyz", "").status, 200);
+}
+
+#[test]
+fn closing_for_clients_and_opening_again_keeps_what_is_durable() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/queues/%2F/durable", &json!({}));
+    guest.done(
+        "PUT",
+        "/api/queues/%2F/transient",
+        &json!({"durable": false}),
+    );
+    let client = server.login();
+    guest.done("PUT", "/api/x/app", &json!({"running": false}));
+    assert!(client.rest().windows(8).any(|bytes| bytes == b"shutdown"));
+    assert_eq!(server.metrics().call("GET", "/readyz", "").status, 503);
+    assert!(std::net::TcpStream::connect(server.address).is_err());
+    guest.done("PUT", "/api/x/app", &json!({"running": true}));
+    let names = guest.get("/api/queues?columns=name");
+    assert_eq!(names, json!([{"name": "durable"}]));
+    server.login().declare(1, "again");
+}
+
+#[test]
+fn rates_and_samples_follow_the_traffic() {
+    let server = Server::start_http(&["management.sample_interval_ms=200"]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/queues/%2F/q", &json!({}));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        for _ in 0..20 {
+            let message = message("q");
+            guest.done("POST", "/api/exchanges/%2F/amq.default/publish", &message);
+        }
+        let queue = guest.get(
+            "/api/queues/%2F/q?lengths_age=60&lengths_incr=5&msg_rates_age=60&msg_rates_incr=5",
+        );
+        let rate = queue["message_stats"]["publish_details"]["rate"]
+            .as_f64()
+            .unwrap_or(0.0);
+        let overview = guest.get("/api/overview");
+        let total = overview["message_stats"]["publish_details"]["rate"]
+            .as_f64()
+            .unwrap();
+        if rate > 0.0 && total > 0.0 {
+            let samples = queue["messages_details"]["samples"].as_array().unwrap();
+            assert_eq!(samples.len(), 13);
+            assert!(samples[0]["timestamp"].as_u64() > samples[1]["timestamp"].as_u64());
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{queue}");
+    }
+}
