@@ -1,7 +1,7 @@
 //! Measures the journal on the real disk: `journal DIRECTORY [commit | restart | probe]`.
 
 #[path = "../../../src/disk.rs"]
-#[allow(unreachable_pub, reason = "the binary's module, as it is")]
+#[allow(unreachable_pub, dead_code, reason = "the binary's module, as it is")]
 mod disk;
 
 use std::path::Path;
