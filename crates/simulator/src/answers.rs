@@ -238,7 +238,12 @@ impl Model {
             self.leave_queue(*queue, *tag);
         }
         let mut back: BTreeMap<QueueKey, Vec<_>> = BTreeMap::new();
-        for held in taken.iter().flat_map(|channel| channel.unacked.values()) {
+        let staged = taken
+            .iter()
+            .filter_map(|channel| channel.transaction.as_ref());
+        let staged = staged.flat_map(|staged| staged.settlements.iter().map(|(_, held, _)| held));
+        let unacked = taken.iter().flat_map(|channel| channel.unacked.values());
+        for held in unacked.chain(staged) {
             if let Some(queue) = self.queue_of(held) {
                 let of_queue = back.entry(queue).or_default();
                 of_queue.push((held.arrival, held.consumer));

@@ -102,7 +102,7 @@ impl Model {
                     0 => self.channel_unacked_max,
                     prefetch => usize::from(prefetch).min(self.channel_unacked_max),
                 };
-                let held = channel.unacked.len();
+                let held = channel.out();
                 if held > bound {
                     return Err(format!(
                         "{held} deliveries out on channel {number} of {connection}, {bound} at most"
@@ -158,7 +158,7 @@ impl Model {
             let waits = ledger.seats.iter().find(|seat| {
                 let channel = self.sessions[seat.connection].channels.get(&seat.channel);
                 let room = channel.is_some_and(|channel| {
-                    let held = channel.unacked.len();
+                    let held = channel.out();
                     let prefetch = usize::from(channel.prefetch_global);
                     held < self.channel_unacked_max && (prefetch == 0 || held < prefetch)
                 });

@@ -28,6 +28,7 @@ struct Channel {
     unsettled: Vec<u64>,
     consumers: Vec<u64>,
     confirms: bool,
+    transacts: bool,
 }
 
 /// A command on its way.
@@ -370,9 +371,12 @@ impl Client {
                 Command::Recover
             }
             6 if !channel.confirms => {
-                channel.confirms = true;
-                Command::ConfirmSelect
+                channel.transacts = true;
+                Command::TxSelect
             }
+            7..=20 if channel.transacts => Command::TxCommit,
+            21 if channel.transacts => Command::TxRollback,
+            22 => Command::TxCommit,
             _ if channel.unsettled.is_empty() => return,
             _ => {
                 let pick = rng.below(channel.unsettled.len() as u64) as usize;
@@ -387,6 +391,10 @@ impl Client {
     /// Publishes one message, a batch on one route, or two with their frames mixed.
     fn publish(&mut self, rng: &mut Rng, number: u16, plan: &mut Plan) {
         if rng.one_in(6)
+            && !self
+                .channels
+                .get(&number)
+                .is_some_and(|channel| channel.transacts)
             && let Some(channel) = self.channels.get_mut(&number)
             && !std::mem::replace(&mut channel.confirms, true)
         {

@@ -4,7 +4,7 @@ use leveret_codec::{
     BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicPublish, BasicQos, BasicRecover,
     ChannelClose, ChannelCloseOk, ChannelOpen, ConfirmSelect, ConnectionClose, ConnectionCloseOk,
     Method, Properties, QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind, RawTable,
-    Table, Value, body_frame_head, header_frame,
+    Table, TxCommit, TxRollback, TxSelect, Value, body_frame_head, header_frame,
 };
 
 /// The exchanges of the workload. The last one does not exist.
@@ -132,6 +132,9 @@ pub(crate) enum Command {
         mandatory: bool,
     },
     ConfirmSelect,
+    TxSelect,
+    TxCommit,
+    TxRollback,
     Qos {
         prefetch: u16,
         global: bool,
@@ -173,6 +176,7 @@ impl Command {
     pub(crate) const fn stands_alone(&self) -> bool {
         match self {
             Self::Recover | Self::OpenChannel => true,
+            Self::TxSelect | Self::TxCommit | Self::TxRollback => true,
             Self::Delete { if_empty, .. } => *if_empty,
             Self::Qos { global, .. } => *global,
             Self::Settle { tag, .. } => *tag == 0,
@@ -210,6 +214,9 @@ impl Command {
             Self::CloseConnection => encoded(0, connection_close()),
             Self::ConnectionCloseOk => encoded(0, ConnectionCloseOk {}),
             Self::ConfirmSelect => encoded(channel, ConfirmSelect { nowait: false }),
+            Self::TxSelect => encoded(channel, TxSelect {}),
+            Self::TxCommit => encoded(channel, TxCommit {}),
+            Self::TxRollback => encoded(channel, TxRollback {}),
             Self::Recover => encoded(channel, BasicRecover { requeue: true }),
             Self::Qos { prefetch, global } => encoded(
                 channel,

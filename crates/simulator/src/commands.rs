@@ -24,7 +24,7 @@ pub(crate) enum Outcome {
 pub(crate) const NOT_FOUND: u16 = 404;
 const ACCESS_REFUSED: u16 = 403;
 const RESOURCE_LOCKED: u16 = 405;
-const PRECONDITION_FAILED: u16 = 406;
+pub(crate) const PRECONDITION_FAILED: u16 = 406;
 const CHANNEL_ERROR: u16 = 504;
 
 const DEFAULT: u8 = 0;
@@ -148,13 +148,17 @@ impl Model {
                 }
             },
             Command::Publish { .. } => self.publish(connection, channel, command),
+            Command::TxSelect | Command::TxCommit | Command::TxRollback => {
+                let told = self.foreseen((connection, channel), step);
+                self.transaction((connection, channel), command, told.as_ref())
+            }
             Command::Settle {
                 tag,
                 multiple,
                 verdict,
-            } => self.settle(connection, channel, (tag, multiple), verdict),
+            } => self.settle((connection, channel), (tag, multiple), verdict, true),
             Command::Recover => {
-                let _ = self.settle(connection, channel, (0, true), Verdict::Requeue);
+                let _ = self.settle((connection, channel), (0, true), Verdict::Requeue, false);
                 plain(60, 111)
             }
             _ => self.on_consumers(connection, channel, command),
@@ -164,6 +168,9 @@ impl Model {
     fn on_consumers(&mut self, connection: usize, channel: u16, command: &Command) -> Outcome {
         let plain = |class, method| Outcome::Answer(Reply::Plain(class, method));
         match *command {
+            Command::ConfirmSelect if self.transacts(connection, channel) => {
+                Outcome::Soft(PRECONDITION_FAILED)
+            }
             Command::ConfirmSelect => {
                 if let Some(state) = self.channel(connection, channel) {
                     state.confirming.get_or_insert_with(Confirming::default);
@@ -375,6 +382,11 @@ impl Model {
             return Outcome::Soft(NOT_FOUND);
         }
         let queues = self.route(*exchange, key);
+        let state = self.channel(connection, channel);
+        if let Some(staged) = state.and_then(|state| state.transaction.as_mut()) {
+            staged.publishes.push((*message, queues, *mandatory));
+            return Outcome::Silent;
+        }
         let arrival = self.arrival(*message).unwrap_or_default();
         for queue in &queues {
             self.event(*queue, Event::Push(arrival));
@@ -416,41 +428,6 @@ impl Model {
         queues.sort_unstable();
         queues.dedup();
         queues
-    }
-
-    fn settle(
-        &mut self,
-        connection: usize,
-        channel: u16,
-        (tag, multiple): (u64, bool),
-        verdict: Verdict,
-    ) -> Outcome {
-        let now = self.step;
-        let Some(state) = self.channel(connection, channel) else {
-            return Outcome::Silent;
-        };
-        let tags: Vec<u64> = if multiple && tag == 0 {
-            let before = state.unacked.iter().filter(|(_, held)| held.step < now);
-            before.map(|(tag, _)| *tag).collect()
-        } else if !state.unacked.contains_key(&tag) {
-            return Outcome::Soft(PRECONDITION_FAILED);
-        } else if multiple {
-            state.unacked.range(..=tag).map(|(tag, _)| *tag).collect()
-        } else {
-            vec![tag]
-        };
-        let taken = tags.iter().filter_map(|tag| state.unacked.remove(tag));
-        for held in taken.collect::<Vec<_>>() {
-            let Some(queue) = self.queue_of(&held) else {
-                continue;
-            };
-            let event = match verdict {
-                Verdict::Requeue => Event::Requeue(vec![(held.arrival, held.consumer)]),
-                _ => Event::Settle(held.arrival, held.consumer),
-            };
-            self.event(queue, event);
-        }
-        Outcome::Silent
     }
 
     /// The queue a delivery came from, unless it is gone.

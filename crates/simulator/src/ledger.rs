@@ -31,6 +31,8 @@ impl Seat {
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     Push(Arrival),
+    /// A publish for which a commit has reserved room.
+    Commit(Arrival),
     /// A delivery is done with; whose it was.
     Settle(Arrival, Option<u64>),
     /// Deliveries come back, all before the next one goes out.
@@ -207,6 +209,7 @@ impl Ledger {
         };
         match event {
             Event::Push(arrival) => self.push(*arrival),
+            Event::Commit(arrival) => drop(self.ready.insert(*arrival, Some(false))),
             Event::Settle(arrival, consumer) => self.returned(*arrival, *consumer)?,
             Event::Requeue(back) => {
                 for (arrival, consumer) in back {
@@ -315,7 +318,11 @@ impl Search<'_> {
         loop {
             self.budget = self.budget.checked_sub(1)?;
             let next = self.events.get(at);
-            let waits = matches!(next, Some(Event::Push(_))) && ledger.pushes_first();
+            let waits = match next {
+                Some(Event::Push(_)) => ledger.pushes_first(),
+                Some(Event::Commit(_)) => ledger.length_max.is_none(),
+                _ => false,
+            };
             let places = match waits {
                 true => Vec::new(),
                 false => deliverable(&ledger, &pending),
@@ -344,7 +351,7 @@ impl Search<'_> {
                 self.stuck(at, &reason, &ledger, &pending);
                 return None;
             }
-            trims = matches!(event, Event::Push(_));
+            trims = matches!(event, Event::Push(_) | Event::Commit(_));
             at += 1;
         }
     }

@@ -14,6 +14,7 @@ mod ledger;
 mod link;
 mod model;
 mod node;
+mod settlements;
 mod sight;
 mod storage;
 mod world;

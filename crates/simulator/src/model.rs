@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::command::{Command, Message, Spec, queue_name};
+use crate::command::{Command, Message, Spec, Verdict, queue_name};
 use crate::ledger::{Arrival, Counts, Delivery, Event, Ledger};
 use crate::sight::{Reply, Seen, Sight};
 
@@ -69,11 +69,20 @@ pub(crate) struct Confirming {
     pub(crate) confirmed: usize,
 }
 
+/// What a channel has done since its last commit.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Transaction {
+    /// Messages, where they go, and whether they are returned if that is nowhere.
+    pub(crate) publishes: Vec<(Message, Vec<QueueKey>, bool)>,
+    pub(crate) settlements: Vec<(u64, Held, Verdict)>,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Channel {
     /// The server has closed it and waits for the answer.
     pub(crate) closing: bool,
     pub(crate) confirming: Option<Confirming>,
+    pub(crate) transaction: Option<Transaction>,
     pub(crate) prefetch: u16,
     pub(crate) prefetch_global: u16,
     pub(crate) consumers: BTreeMap<u64, QueueKey>,
@@ -147,6 +156,14 @@ pub(crate) struct Model {
     pub(crate) plans: BTreeMap<u64, Plan>,
 }
 
+impl Channel {
+    /// Deliveries that count against prefetch: also those whose settlement is not committed.
+    pub(crate) fn out(&self) -> usize {
+        let staged = self.transaction.as_ref();
+        self.unacked.len() + staged.map_or(0, |staged| staged.settlements.len())
+    }
+}
+
 impl Model {
     /// Takes what a connection was told.
     pub(crate) fn hear(&mut self, connection: usize, seen: Vec<Seen>) {
@@ -190,8 +207,20 @@ impl Model {
             return;
         };
         for (channel, command) in commands {
-            if let Command::Publish { message, .. } = command {
-                self.arrivals.insert(*message, self.next_arrival);
+            let state = self.sessions[*connection].channels.get(channel);
+            let transaction = state.and_then(|state| state.transaction.as_ref());
+            // What is published in a transaction has its place from the commit.
+            let published: Vec<Message> = match (command, transaction) {
+                (Command::Publish { message, .. }, None) => vec![*message],
+                (Command::TxCommit, Some(staged)) => staged
+                    .publishes
+                    .iter()
+                    .map(|(message, ..)| *message)
+                    .collect(),
+                _ => Vec::new(),
+            };
+            for message in published {
+                self.arrivals.insert(message, self.next_arrival);
                 self.next_arrival += 1;
             }
             if let Command::Consume { tag, no_ack, .. } = command {
