@@ -51,7 +51,7 @@ fn a_change_of_permissions_holds_for_open_connections_within_a_second() {
     assert_eq!(server.http("DELETE", "users/app", ""), 204);
     assert_eq!(
         close_text(&mut client, 0),
-        "CONNECTION_FORCED - user 'app' was deleted"
+        "CONNECTION_FORCED - user 'app' is deleted"
     );
     assert!(changed.elapsed() < SOON);
 }

@@ -134,8 +134,15 @@ impl Acting<'_> {
     /// `exchange.delete`.
     ///
     /// # Errors
-    /// 403 when the permission is missing, or for the default exchange.
-    pub fn configure_exchange(&self, name: &str) -> Result<(), Refusal> {
+    /// 403 when the permission is missing, or for an exchange that every virtual host has.
+    pub fn delete_exchange(&self, name: &str) -> Result<(), Refusal> {
+        if name.starts_with("amq.") {
+            return Err(Refusal::SystemExchange(name.into()));
+        }
+        self.configure_exchange(name)
+    }
+
+    fn configure_exchange(&self, name: &str) -> Result<(), Refusal> {
         if name.is_empty() {
             return Err(Refusal::DefaultExchange);
         }

@@ -58,7 +58,7 @@ impl Core {
     ) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
         let name = name_of(delete.exchange, "exchange name")?;
-        self.acting(&vhost).configure_exchange(&name)?;
+        self.acting(&vhost).delete_exchange(&name)?;
         self.broker
             .delete_exchange(&vhost, &name, delete.if_unused, &mut self.work)?;
         if !delete.nowait {

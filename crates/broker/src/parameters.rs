@@ -40,6 +40,10 @@ impl Parameters {
     pub fn put(&mut self, parameter: Parameter) -> Result<Put, AdminError> {
         check_name("parameter", &parameter.name)?;
         check_value(&parameter.value)?;
+        if parameter.component == "policy" {
+            let text = "policies may not be set using this method";
+            return Err(AdminError::Invalid(text.into()));
+        }
         if !COMPONENTS.contains(&parameter.component.as_str()) {
             let component = &parameter.component;
             let text = format!("Validation failed\n\ncomponent {component} not found\n");

@@ -150,7 +150,7 @@ impl Policies {
         check_name("policy", &policy.name)?;
         let pattern = Pattern::new(&policy.pattern).map_err(|reason| {
             failed(&format!(
-                "pattern should be a regular expression but is invalid: {reason}"
+                "pattern should be regular expression but is invalid: {reason}"
             ))
         })?;
         validate(kind, &policy.definition)?;

@@ -191,6 +191,11 @@ fn declaring_and_deleting_need_configure() {
         denied("configure", "exchange 'theirs'")
     );
     assert_eq!(ask(client, delete(b"mine")), "1 exchange.delete-ok");
+    assert_eq!(
+        ask(client, delete(b"amq.direct")),
+        "1 close 403 ACCESS_REFUSED - deletion of system exchange 'amq.direct' in vhost '/' not \
+         allowed"
+    );
     let delete = |queue| QueueDelete {
         queue,
         if_unused: false,
@@ -510,7 +515,7 @@ fn a_deleted_user_or_vhost_closes_its_connections() {
     let told = |client: &mut Client| client.hear().pop().unwrap_or_default();
     assert_eq!(
         told(&mut client),
-        "0 close 320 CONNECTION_FORCED - user 'app' was deleted"
+        "0 close 320 CONNECTION_FORCED - user 'app' is deleted"
     );
     let vhost = broker.vhost("/").unwrap();
     guest.declare(1, "q", false);

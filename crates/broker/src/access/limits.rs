@@ -98,7 +98,7 @@ mod tests {
         };
         assert_eq!(
             refused(json!({"max-queues": "many"})),
-            "max-queues should be an integer, actually was <<\"many\">>"
+            "max-queues should be a number, actually was <<\"many\">>"
         );
         assert_eq!(
             refused(json!({"max-channels": 1})),

@@ -126,7 +126,7 @@ impl PasswordHash {
     /// # Errors
     /// When it is not base64, or of impossible length.
     pub fn from_base64(hashing: Hashing, text: &str) -> Result<Self, super::AdminError> {
-        let invalid = || super::AdminError::Invalid("invalid password_hash".into());
+        let invalid = || super::AdminError::Invalid("not_base64".into());
         if text.len() > HASH_BYTES_MAX * 2 {
             return Err(invalid());
         }

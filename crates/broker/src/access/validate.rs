@@ -17,7 +17,7 @@ pub(crate) fn name(what: &str, name: &str) -> Result<(), AdminError> {
 
 pub(crate) fn integer(name: &str, value: &Value) -> Result<i64, AdminError> {
     value.as_i64().ok_or_else(|| {
-        let text = format!("{name} should be an integer, actually was {}", term(value));
+        let text = format!("{name} should be a number, actually was {}", term(value));
         AdminError::Invalid(text)
     })
 }

@@ -87,7 +87,7 @@ impl Admin<'_> {
         }
         self.forget(Kind::User, &[name]);
         self.broker
-            .close_peers(&format!("user '{name}' was deleted"), |peer| {
+            .close_peers(&format!("user '{name}' is deleted"), |peer| {
                 *peer.user.lock() == name
             });
         Ok(())
