@@ -18,6 +18,8 @@ use crate::reply::{Answer, Reply};
 const PAGE_SIZE_DEFAULT: usize = 100;
 const PAGE_SIZE_MAX: usize = 500;
 const PATTERN_CHARS_MAX: usize = 1024;
+/// So many rows are picked out of a long list one by one; more are sorted.
+const FRONT_MAX: usize = 1024;
 /// Compiled size of a pattern, bytes: a short pattern can stand for a huge program.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
@@ -135,11 +137,31 @@ fn sorted<R: Row>(call: &Call, window: &Window, rows: Vec<R>, end: usize) -> Vec
 
 fn sort_front<T>(items: &mut [T], end: usize, reverse: bool, order: impl Fn(&T, &T) -> Ordering) {
     let order = |a: &T, b: &T| if reverse { order(b, a) } else { order(a, b) };
+    if end > 0 && end <= FRONT_MAX && end < items.len() / 8 {
+        return keep_least(items, end, order);
+    }
     if end < items.len() && end > 0 {
         items.select_nth_unstable_by(end - 1, order);
     }
     if let Some(front) = items.get_mut(..end) {
         front.sort_unstable_by(order);
+    }
+}
+
+/// Brings the `end` least items to the front, in order. Each of the others is looked at once, and
+/// compared with one that is at hand: what costs in a long list is reaching a row, not comparing.
+fn keep_least<T>(items: &mut [T], end: usize, order: impl Fn(&T, &T) -> Ordering) {
+    let (front, rest) = items.split_at_mut(end);
+    front.sort_unstable_by(&order);
+    for item in rest {
+        let Some(last) = front.last_mut() else { return };
+        if order(item, last) == Ordering::Less {
+            std::mem::swap(item, last);
+            let inner = front.len() - 1;
+            let (sorted, new) = front.split_at(inner);
+            let place = sorted.partition_point(|known| order(known, &new[0]) != Ordering::Greater);
+            front[place..].rotate_right(1);
+        }
     }
 }
 
@@ -313,6 +335,10 @@ mod tests {
         assert_eq!(numbers[..10], (0..10).collect::<Vec<_>>());
         sort_front(&mut numbers, 3, true, Ord::cmp);
         assert_eq!(numbers[..3], [999, 998, 997]);
+        sort_front(&mut numbers, 100, false, Ord::cmp);
+        assert_eq!(numbers[..100], (0..100).collect::<Vec<_>>());
+        sort_front(&mut numbers, 400, true, Ord::cmp);
+        assert_eq!(numbers[..400], (600..1000).rev().collect::<Vec<_>>());
         sort_front(&mut numbers, 0, true, Ord::cmp);
         sort_front(&mut numbers, 1000, false, Ord::cmp);
         assert!(numbers.is_sorted());
