@@ -50,6 +50,8 @@ enum Language {
     Java,
     /// A program of RabbitMQ's that speaks HTTP, walked through by `walk.sh` in this folder.
     Http(&'static str),
+    /// The integration tests that a module of this name and version comes with.
+    GoModule(&'static str),
 }
 
 const CLIENTS: &[Client] = &[
@@ -62,7 +64,11 @@ const CLIENTS: &[Client] = &[
     Client::new("amqp091-go", Language::Go),
     Client::new("java", Language::Java),
     Client::new("rabbitmqadmin", Language::Http("rabbitmqadmin")),
+    Client::new("amqp091-go-own", Language::GoModule(AMQP091_GO)),
 ];
+
+/// The Go client, whose own integration tests are run unmodified.
+const AMQP091_GO: &str = "github.com/rabbitmq/amqp091-go@v1.10.0";
 
 /// Every client, or the one called `name`.
 ///
@@ -112,7 +118,16 @@ impl Client {
         let mut command = self.command(project, extent)?;
         let mut server = match broker {
             Broker::Leveret(binary) => {
-                Some(Server::leveret(binary, &self.work(project, "leveret"))?)
+                // RabbitMQ's own tests ask for its name, and for its tool.
+                let own = matches!(self.language, Language::GoModule(_));
+                let identity = if own { "rabbitmq" } else { "leveret" };
+                let server = Server::leveret(binary, &self.work(project, "leveret"), identity)?;
+                if own {
+                    let api = format!("http://127.0.0.1:{}", server.api_port);
+                    command.env("LEVERETCTL_URL", api);
+                    command.env("RABBITMQ_RABBITMQCTL_PATH", self.rabbitmqctl(project)?);
+                }
+                Some(server)
             }
             Broker::RabbitMq => Some(Server::rabbitmq(&self.work(project, "rabbitmq"))?),
             Broker::Url(url) => {
@@ -166,6 +181,7 @@ impl Client {
             Language::Go => clients.join("go"),
             Language::Java => clients.join("java"),
             Language::Http(folder) => clients.join(folder),
+            Language::GoModule(_) => clients.join(self.name),
         }
     }
 
@@ -183,6 +199,7 @@ impl Client {
             Language::Go => self.go(project),
             Language::Java => self.java(project),
             Language::Http(_) => self.rabbitmqadmin(project),
+            Language::GoModule(module) => self.go_module(project, module),
         }
     }
 
@@ -233,6 +250,38 @@ impl Client {
         Ok(command)
     }
 
+    /// The tests of a module as Go's proxy has it, copied out of the cache to be compiled.
+    fn go_module(&self, project: &Project, module: &str) -> Result<Command> {
+        install::program("go", &["golang-go"])?;
+        let caches = project.target.join("clients/amqp091-go");
+        let mut download = Command::new("go");
+        install::go_environment(&mut download, &caches);
+        download.args(["mod", "download", module]).current_dir("/");
+        shell::require(download)?;
+        let source = self.work(project, "module");
+        let _ = fs::remove_dir_all(&source);
+        let mut copy = Command::new("cp");
+        let cached = caches.join("path/pkg/mod").join(module);
+        copy.arg("-r").arg(cached).arg(&source);
+        fs::create_dir_all(source.with_file_name("bin"))?;
+        shell::require(copy)?;
+        let mut command = Command::new("go");
+        let arguments = ["test", "-v", "-count=1", "-tags", "integration", "."];
+        command.args(arguments).current_dir(&source);
+        install::go_environment(&mut command, &caches);
+        Ok(command)
+    }
+
+    /// `leveretctl` by the name that makes it stand in for RabbitMQ's tool.
+    fn rabbitmqctl(&self, project: &Project) -> Result<PathBuf> {
+        let build = ["build", "--locked", "--package", "leveretctl"];
+        shell::require(shell::cargo(&project.root, &build))?;
+        let link = self.work(project, "bin/rabbitmqctl");
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(project.target.join("debug/leveretctl"), &link)?;
+        Ok(link)
+    }
+
     fn java(&self, project: &Project) -> Result<Command> {
         install::program("javac", &["default-jdk-headless"])?;
         install::program("mvn", &["maven"])?;
@@ -262,7 +311,7 @@ impl Client {
             Language::Python(_) => Ok(outcomes::pytest(text)),
             Language::Rust => Ok(outcomes::libtest(text)),
             Language::JavaScript | Language::Http(_) => Ok(outcomes::tap(text)),
-            Language::Go => Ok(outcomes::go(text)),
+            Language::Go | Language::GoModule(_) => Ok(outcomes::go(text)),
             Language::Java => junit_reports(&self.work(project, "build/surefire-reports")),
         }
     }

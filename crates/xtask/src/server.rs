@@ -35,13 +35,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts Leveret from `binary` with its data in `folder`, which is emptied first.
+    /// Starts Leveret from `binary` with its data in `folder`, which is emptied first, and with
+    /// the name `identity` towards clients.
     ///
     /// # Errors
     /// It does not start, or does not listen in time.
-    pub(crate) fn leveret(binary: &Path, folder: &Path) -> Result<Self> {
+    pub(crate) fn leveret(binary: &Path, folder: &Path, identity: &str) -> Result<Self> {
         let port = free_port()?;
         let mut command = Command::new(binary);
+        command.args(["--set", &format!("amqp.identity=\"{identity}\"")]);
         command.args(["--set", &format!("amqp.listen=[\"127.0.0.1:{port}\"]")]);
         let api_port = free_port()?;
         let api = format!("management.listen=[\"127.0.0.1:{api_port}\"]");

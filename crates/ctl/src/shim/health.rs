@@ -21,11 +21,22 @@ fn report(shim: &Shim, text: &str) {
     }
 }
 
-/// Whether clients are served: the broker answers, and listens for AMQP.
+/// Whether clients are served. Versions of RabbitMQ that have no check for it are taken to serve
+/// them if they listen for AMQP.
 pub(crate) fn is_running(shim: &Shim) -> Result<bool, Failure> {
-    Ok(all_listeners(shim)?
-        .iter()
-        .any(|listener| listener.protocol.starts_with("amqp")))
+    let check = Request::get(&["health", "checks", "ready-to-serve-clients"]);
+    let answer = shim.client.send(&check)?;
+    match answer.status {
+        200 => Ok(true),
+        503 => Ok(false),
+        404 => {
+            let listeners = all_listeners(shim)?;
+            Ok(listeners
+                .iter()
+                .any(|listener| listener.protocol.starts_with("amqp")))
+        }
+        status => Err(Failure::from_answer(status, &answer.body, "health")),
+    }
 }
 
 pub(super) fn ping(shim: &Shim) -> Outcome {

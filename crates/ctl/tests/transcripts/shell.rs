@@ -74,7 +74,7 @@ pub(crate) fn run(command: &Command, url: &str, home: &Path) -> String {
     let show = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
         let text = text.replace(url, "http://broker");
-        text.replace(&home.display().to_string(), "HOME")
+        hosts_hidden(&text.replace(&home.display().to_string(), "HOME"))
     };
     for line in show(&output.stdout).lines() {
         // A line that would read as another part of the transcript is set off.
@@ -92,6 +92,18 @@ pub(crate) fn run(command: &Command, url: &str, home: &Path) -> String {
     }
     text.push('\n');
     text
+}
+
+/// Node names without the machine's name, which is another one elsewhere.
+fn hosts_hidden(text: &str) -> String {
+    let mut parts = text.split("rabbit@");
+    let mut hidden = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let host = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        hidden.push_str("rabbit@HOST");
+        hidden.push_str(part.trim_start_matches(host));
+    }
+    hidden
 }
 
 /// Splits as a shell would: at spaces, but not inside quotes.
