@@ -213,17 +213,15 @@ class Ledger:
     def arrive(self, arriving):
         for queue, item in arriving.items():
             self.queues[queue].append(item)
+        if SHORT in arriving:
+            ready = self.ready(SHORT)
+            for item in ready[: max(0, len(ready) - SHORT_LENGTH)]:
+                item.settled_at = time.time()  # the broker has dropped it
+        # All that has happened is in the model, before anything else can fail.
         self.doubt = Doubt()
         for queue in arriving:
-            self.shorten(queue)
-
-    def shorten(self, queue):
-        """Drops from the head what is over a queue's length, and settles what is very long."""
-        ready = [item for item in self.queues[queue] if item.settled_at is None]
-        for item in ready[: max(0, len(ready) - SHORT_LENGTH)] if queue == SHORT else []:
-            item.settled_at = time.time()
-        if queue != SHORT and len(ready) > READY_MAX:
-            for _ in ready:
+            ready = self.ready(queue)
+            for _ in ready if len(ready) > READY_MAX else []:
                 self.take(queue)
 
     def ready(self, queue):
@@ -329,8 +327,10 @@ class Ledger:
             self.compare(queue, messages, doubt, happened)
         for queue in [queue for queue, messages in found.items() if messages is None]:
             self.forget_queue(queue)
-        self.channel = connection.channel()
+        # The model is right again, before anything else can fail.
         self.doubt = Doubt()
+        self.doubt.repeat = doubt.repeat
+        self.channel = connection.channel()
         if doubt.repeat is not None:
             doubt.repeat()
         for exchange, kind in self.exchanges.items():
