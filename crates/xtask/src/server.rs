@@ -53,7 +53,12 @@ impl Server {
             "--set",
             &format!("data_dir=\"{}\"", folder.join("data").display()),
         ]);
-        let mut server = Self::start(command, folder, port, None)?;
+        let control = |method: &str| {
+            let url = format!("http://127.0.0.1:{api_port}/api/x/alarms/memory");
+            format!("curl -fsS -u guest:guest -X {method} {url}")
+        };
+        let alarm = (control("PUT"), control("DELETE"));
+        let mut server = Self::start(command, folder, port, Some(alarm))?;
         server.api_port = api_port;
         Ok(server)
     }
