@@ -156,8 +156,8 @@ async fn read(
             farewell(link).await;
             return Ok("closed");
         }
-        if turn.pause {
-            sleep(PAUSE).await;
+        if turn.pause_ms > 0 {
+            sleep(Duration::from_millis(turn.pause_ms)).await;
         }
         if let Some(reason) = wait_for_room(link, connection, turn.persistent).await {
             return Ok(reason);

@@ -28,7 +28,7 @@ pub struct Turn {
     /// The turn was full: call again with the rest before reading more.
     pub unfinished: bool,
     /// A queue grows although its consumers have credit: read on a little later.
-    pub pause: bool,
+    pub pause_ms: u64,
     /// Persistent messages were published: read on when the store takes more.
     pub persistent: bool,
     /// The login was refused: write the answer a little later.
@@ -205,7 +205,7 @@ impl Connection {
         self.core.end_turn();
         self.core.peer.received_bytes.add(turn.consumed as u64);
         turn.ended |= self.core.peer.dead.load(Ordering::Acquire);
-        turn.pause = std::mem::take(&mut self.core.work.pause);
+        turn.pause_ms = std::mem::take(&mut self.core.work.pause_ms);
         self.core.work.copies = 0;
         turn.persistent = std::mem::take(&mut self.core.work.persistent);
         turn.login_refused = std::mem::take(&mut self.core.login_refused);
@@ -306,7 +306,8 @@ impl Connection {
             self.core
                 .work
                 .reply(&mut outlet, |out| out.extend_from_slice(replies));
-            replies.clear();
+            // Replies are rare, connections may be many.
+            *replies = Vec::new();
         }
     }
 

@@ -25,6 +25,9 @@ const SHARED_BYTES_MIN: usize = 16 * 1024;
 const SHARED_BY_MANY_BYTES_MIN: usize = 512;
 /// Ready bytes of a route's queues above which its publisher pauses while consumers have credit.
 const PAUSE_BYTES: u64 = 512 * 1024;
+/// For each such a backlog one millisecond, up to these: a wide route's backlog grows faster than a
+/// millisecond a turn holds it.
+const PAUSE_MS_MAX: u64 = 5;
 /// What a ready message takes beside its body, about.
 const RECORD_BYTES: u64 = 64;
 pub(crate) const PERSISTENT: u8 = 2;
@@ -206,7 +209,7 @@ impl Core {
         self.work.copies += route.cells.len() * batch.len();
         let refused = if resident_bytes() > self.broker.config.resident_bytes_max {
             // Memory holds no more messages: the publisher is told, and slowed down.
-            self.work.pause = true;
+            self.work.pause_ms = PAUSE_MS_MAX;
             u128::MAX
         } else {
             let room = Room::of(&*self.broker.store);
@@ -311,7 +314,7 @@ pub(crate) fn enqueue(
     for cell in cells {
         refused |= load.enqueue(cell, room, work, &mut backlog);
     }
-    work.pause |= backlog > PAUSE_BYTES;
+    work.pause_ms = work.pause_ms.max((backlog / PAUSE_BYTES).min(PAUSE_MS_MAX));
     if !work.targets.is_empty() {
         load.record(work);
     }

@@ -35,7 +35,7 @@ pub struct Work {
     /// Messages were recorded: their publisher waits while the store is behind.
     pub(crate) persistent: bool,
     /// A queue grows although its consumers have credit: its publisher should pause.
-    pub(crate) pause: bool,
+    pub(crate) pause_ms: u64,
     /// Copies of messages put into queues.
     pub(crate) copies: usize,
     pub(crate) targets: Vec<(u32, LaneId, u64)>,

@@ -5,9 +5,6 @@ use std::sync::Arc;
 
 use leveret_record::Blob;
 
-/// A connection that falls idle keeps no more than this per buffer.
-const IDLE_BYTES_MAX: usize = 4 * 1024;
-
 /// A shared body that goes out after `at` bytes of the buffer.
 #[derive(Debug)]
 struct Splice {
@@ -195,13 +192,11 @@ impl Outbound {
         self.queued() > 0
     }
 
-    /// Gives memory back when nothing waits and the buffers have grown.
+    /// Gives memory back when nothing waits.
     pub fn shrink(&mut self) {
         if self.queued() == 0 && !self.writing {
             for segments in [&mut self.filling, &mut self.unwritten.segments] {
-                if segments.bytes.capacity() > IDLE_BYTES_MAX {
-                    *segments = Segments::default();
-                }
+                *segments = Segments::default();
             }
         }
     }

@@ -11,8 +11,6 @@ use crate::command::Command;
 use crate::link::Link;
 use crate::sight::Observer;
 
-/// A publisher that is told to pause does so for this long, milliseconds.
-const PAUSE_MS: u64 = 1;
 /// For writing the last frames of a connection, milliseconds.
 const FAREWELL_MS: u64 = 3000;
 
@@ -170,8 +168,8 @@ impl Node {
         if !without_input {
             self.unfinished = turn.unfinished;
         }
-        if turn.pause {
-            self.paused_until_ms = now_ms + PAUSE_MS;
+        if turn.pause_ms > 0 {
+            self.paused_until_ms = now_ms + turn.pause_ms;
         }
         if turn.ended {
             self.link.flush();
