@@ -25,6 +25,9 @@ impl Core {
         let vhost = self.vhost()?;
         let name = name_of(declare.exchange, "exchange name")?;
         if declare.passive {
+            if name.is_empty() {
+                return Err(Refusal::DefaultExchange);
+            }
             self.acting(&vhost).check_any(Resource::Exchange(&name))?;
             let directory = vhost.directory.read();
             directory

@@ -97,6 +97,11 @@ REFUSALS = {
         403,
         "ACCESS_REFUSED - operation not permitted on the default exchange",
     ),
+    "look for the default exchange": (
+        lambda c, n: c.exchange_declare("", passive=True),
+        403,
+        "ACCESS_REFUSED - operation not permitted on the default exchange",
+    ),
     "delete the default exchange": (
         lambda c, n: c.exchange_delete(""),
         403,
