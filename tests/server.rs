@@ -163,9 +163,8 @@ fn a_new_secret_must_let_the_user_in() {
 fn the_shortest_heartbeats_are_sent_in_time() {
     let server = Server::start();
     let mut peer = server.login_with_heartbeat(1);
-    // Until just before the broker, which hears nothing, takes the client for dead.
-    let silence = peer.longest_silence(Duration::from_millis(1900));
-    assert!(silence < Duration::from_millis(1400), "{silence:?}");
+    let silence = peer.longest_silence(Duration::from_secs(3));
+    assert!(silence < Duration::from_millis(1500), "{silence:?}");
 }
 
 /// Client properties that ask for `connection.blocked`.

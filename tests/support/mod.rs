@@ -371,7 +371,7 @@ impl Client {
         rest
     }
 
-    /// Reads for so long, and tells the longest time without a byte.
+    /// Reads for so long, answering all with a heartbeat; tells the longest time without a byte.
     pub(crate) fn longest_silence(&mut self, during: Duration) -> Duration {
         let start = Instant::now();
         let (mut last, mut longest) = (start, Duration::ZERO);
@@ -380,6 +380,7 @@ impl Client {
             assert!(len > 0, "the broker hung up");
             longest = longest.max(last.elapsed());
             last = Instant::now();
+            self.send(&leveret_codec::HEARTBEAT);
         }
         longest
     }
