@@ -139,7 +139,10 @@ func publish(url string, e *evidence) error {
 			return orGone(err)
 		case err := <-lost:
 			return orGone(err)
-		case returned := <-returns:
+		case returned, open := <-returns:
+			if !open {
+				return first(closed, lost)
+			}
 			e.line("V returned %.20q: %d %s", returned.Body, returned.ReplyCode, returned.ReplyText)
 		case confirm, open := <-confirms:
 			if !open {
