@@ -388,7 +388,8 @@ class Ledger:
         if seen:
             return any(seen.values())
         left = {queue: [any(body == item.body for body, _ in found.get(queue) or [])
-                        for item in items] for queue, items in doubt.leaving.items()}
+                        for item in items if not item.transient]
+                for queue, items in doubt.leaving.items()}
         left = [there for parts in left.values() for there in parts]
         if len(set(left)) > 1:
             self.broken(f"an operation in flight was done by half: {left}")
