@@ -72,7 +72,7 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     } else {
         Ok("too many refused logins from its address")
     };
-    match ended {
+    match &ended {
         Ok(reason) => debug!(
             connection = connection.peer().name,
             reason, "connection ended"
@@ -82,6 +82,9 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     connection.disconnect();
     link.hang_up();
     let _ = writer.await;
+    if ended.is_ok() {
+        link.linger().await;
+    }
 }
 
 /// Waits as long as addresses with too many refused logins have to; `false` when that is too long.

@@ -15,6 +15,8 @@ use tokio::time::timeout;
 
 /// Parts of one vectored write; more gain nothing.
 const PARTS_MAX: usize = 64;
+/// For what a client still sends when its connection has ended.
+const LINGER: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// What a flush needs to pump those who waited for room; a flush never nests.
@@ -69,6 +71,27 @@ impl Link {
     pub(crate) fn hang_up(&self) {
         self.hung_up.store(true, Ordering::Release);
         self.wake.notify_one();
+    }
+
+    /// Ends the stream to the client and drops what it still sends, for a bounded time: closing a
+    /// socket with bytes unread resets it, and then the client may never see the last frames.
+    pub(crate) async fn linger(&self) {
+        if rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write).is_err() {
+            return;
+        }
+        let dropped = async {
+            while self.stream.readable().await.is_ok() {
+                match self.stream.try_read(&mut [0; 4096]) {
+                    Ok(0) => return,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        // A client that does not hang up either is not waited for.
+        let _ = timeout(LINGER, dropped).await;
     }
 
     /// Bytes not yet with the kernel.

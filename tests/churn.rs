@@ -6,9 +6,7 @@ mod support;
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use leveret_codec::{
-    BasicCancel, BasicConsume, ChannelClose, ConnectionClose, QueueBind, QueueDelete, RawTable,
-};
+use leveret_codec::{BasicCancel, BasicConsume, ChannelClose, QueueBind, QueueDelete, RawTable};
 use support::{Client, Server, message};
 
 /// Connections made, a few at a time; `LEVERET_CHURN` sets another number.
@@ -76,13 +74,7 @@ fn visit(server: &Server, visitor: u32, round: u32) {
 }
 
 fn close(mut client: Client) {
-    let close = ConnectionClose {
-        reply_code: 200,
-        reply_text: b"",
-        class_id: 0,
-        method_id: 0,
-    };
-    client.method(0, close);
+    client.method(0, support::close());
     client.skip_until(0, "connection.close-ok");
 }
 

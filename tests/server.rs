@@ -10,7 +10,7 @@ use leveret_codec::{
     ConfirmSelect, ConnectionCloseOk, ConnectionStartOk, ConnectionUpdateSecret, Method,
     PROTOCOL_HEADER, QueueDeclare, Table, Value,
 };
-use support::{Server, declare, leveret, message, start_ok};
+use support::{Server, close, declare, encode, leveret, message, start_ok};
 
 #[test]
 fn contents_of_two_channels_may_be_interleaved() {
@@ -156,6 +156,21 @@ fn a_new_secret_must_let_the_user_in() {
         },
     );
     peer.expect_close(530, "New secret was refused");
+}
+
+/// A client with several threads that all close the connection sends more than one close.
+#[test]
+fn close_ok_is_read_although_the_client_has_sent_more() {
+    let server = Server::start();
+    let mut peer = server.login();
+    let close = encode(0, close());
+    peer.send(&close);
+    peer.expect(0, "connection.close-ok");
+    for _ in 0..20 {
+        peer.send(&close);
+        sleep(Duration::from_millis(5));
+    }
+    assert_eq!(peer.rest(), b"", "no reset");
 }
 
 /// Go's client hangs up after one and a half intervals of silence.

@@ -569,3 +569,13 @@ pub(crate) fn nested_table(depth: usize) -> Vec<u8> {
     reversed.reverse();
     reversed
 }
+
+/// An orderly `connection.close`.
+pub(crate) fn close() -> leveret_codec::ConnectionClose<'static> {
+    leveret_codec::ConnectionClose {
+        reply_code: 200,
+        reply_text: b"bye",
+        class_id: 0,
+        method_id: 0,
+    }
+}
