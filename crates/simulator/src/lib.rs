@@ -1,8 +1,8 @@
 //! The whole broker in one thread from one seed, against a model of what it owes its clients.
 //!
-//! A [`World`](world::World) holds a broker, clients that speak real frames over simulated
+//! A `World` holds a broker, clients that speak real frames over simulated
 //! sockets, a clock and a store. The seed says whose turn it is, how many bytes move, and who is
-//! cut off when. What every connection is told is compared with a [`Model`](model::Model) that
+//! cut off when. What every connection is told is compared with a `Model` that
 //! replays the commands in the order the broker took them.
 
 mod answers;
