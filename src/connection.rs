@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leveret_broker::{Broker, Connection, Origin};
+use leveret_broker::{Broker, Connection, Origin, Turn};
 use leveret_session::Flush;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -47,6 +47,31 @@ pub(crate) struct Gate {
     pub(crate) throttle: Throttle,
 }
 
+/// How a connection ends that is not lost.
+enum End {
+    /// The client closed it and hangs up itself.
+    Closed,
+    /// The broker hangs up, for this reason.
+    Cut(&'static str),
+}
+
+impl End {
+    const fn of(turn: &Turn) -> Self {
+        if turn.client_hangs_up {
+            Self::Closed
+        } else {
+            Self::Cut("closed")
+        }
+    }
+
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed by the client",
+            Self::Cut(reason) => reason,
+        }
+    }
+}
+
 /// Serves one connection until it ends.
 pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) else {
@@ -70,20 +95,23 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     let ended = if wait_for_turn(&gate, client.ip(), deadline).await {
         read(&link, &mut connection, &gate, client.ip()).await
     } else {
-        Ok("too many refused logins from its address")
+        Ok(End::Cut("too many refused logins from its address"))
     };
     match &ended {
-        Ok(reason) => debug!(
+        Ok(end) => debug!(
             connection = connection.peer().name,
-            reason, "connection ended"
+            reason = end.reason(),
+            "connection ended"
         ),
         Err(error) => debug!(connection = connection.peer().name, %error, "connection lost"),
     }
     connection.disconnect();
     link.hang_up();
     let _ = writer.await;
-    if ended.is_ok() {
-        link.linger().await;
+    match ended {
+        Ok(End::Closed) => link.await_hang_up().await,
+        Ok(End::Cut(_)) => link.linger().await,
+        Err(_) => {}
     }
 }
 
@@ -112,20 +140,20 @@ async fn answer_refusal(connection: &Connection, link: &Link, gate: &Gate, clien
     link.flush();
 }
 
-/// Reads until the connection ends; gives why.
+/// Reads until the connection ends; gives how.
 async fn read(
     link: &Arc<Link>,
     connection: &mut Connection,
     gate: &Gate,
     client: IpAddr,
-) -> io::Result<&'static str> {
+) -> io::Result<End> {
     let deadline = Instant::now() + gate.patience.handshake;
     let mut buffer = Vec::new();
     let mut unfinished = false;
     loop {
-        if wait_while_blocked(link, connection).await {
+        if let Some(end) = wait_while_blocked(link, connection).await {
             farewell(link).await;
-            return Ok("closed");
+            return Ok(end);
         }
         let mut interrupted = false;
         if !unfinished {
@@ -135,13 +163,13 @@ async fn read(
                 ready = link.stream.readable() => { ready?; false }
                 () = sleep_until(deadline), if !connection.is_running() => {
                     warn!(connection = connection.peer().name, "handshake timeout");
-                    return Ok("handshake timeout");
+                    return Ok(End::Cut("handshake timeout"));
                 }
             };
             if !interrupted {
                 prepare(&mut buffer, connection.frame_max());
                 match link.stream.try_read_buf(&mut buffer) {
-                    Ok(0) => return Ok("closed by the client"),
+                    Ok(0) => return Ok(End::Cut("hung up on by the client")),
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                     Err(error) => return Err(error),
@@ -157,13 +185,13 @@ async fn read(
         }
         if turn.ended {
             farewell(link).await;
-            return Ok("closed");
+            return Ok(End::of(&turn));
         }
         if turn.pause_ms > 0 {
             sleep(Duration::from_millis(turn.pause_ms)).await;
         }
-        if let Some(reason) = wait_for_room(link, connection, turn.persistent).await {
-            return Ok(reason);
+        if let Some(end) = wait_for_room(link, connection, turn.persistent).await {
+            return Ok(end);
         }
         // try_read takes no part in the runtime's budget: a reader that always finds bytes would
         // starve the others.
@@ -172,12 +200,12 @@ async fn read(
 }
 
 /// Waits while the connection's own replies pile up, or while the disk is behind with what it has
-/// published; gives why the connection ends meanwhile, if it does.
+/// published; gives how the connection ends meanwhile, if it does.
 async fn wait_for_room(
     link: &Arc<Link>,
     connection: &mut Connection,
     persistent: bool,
-) -> Option<&'static str> {
+) -> Option<End> {
     loop {
         if connection.is_congested() {
             sleep(CONGESTION_CHECK).await;
@@ -187,34 +215,37 @@ async fn wait_for_room(
             return None;
         }
         if connection.peer().is_dead() {
-            return Some("client does not read");
+            return Some(End::Cut("client does not read"));
         }
         // Answers may have waited for the disk only.
-        if connection.receive(&[], now_ms()).ended {
+        let turn = connection.receive(&[], now_ms());
+        if turn.ended {
             farewell(link).await;
-            return Some("closed");
+            return Some(End::of(&turn));
         }
     }
 }
 
-/// Waits while an alarm keeps the broker from reading; `true` when the connection ends meanwhile.
-async fn wait_while_blocked(link: &Arc<Link>, connection: &mut Connection) -> bool {
+/// Waits while an alarm keeps the broker from reading; gives how the connection ends meanwhile, if
+/// it does.
+async fn wait_while_blocked(link: &Arc<Link>, connection: &mut Connection) -> Option<End> {
     while connection.is_blocked() {
         tokio::select! {
             () = link.interrupted() => {
-                if connection.receive(&[], now_ms()).ended {
-                    return true;
+                let turn = connection.receive(&[], now_ms());
+                if turn.ended {
+                    return Some(End::of(&turn));
                 }
             }
             () = sleep(BLOCKED_CHECK) => {
                 // What it sent before is read to its end; it is no more than the kernel holds.
                 if link.is_hung_up_on().await {
-                    return false;
+                    return None;
                 }
             }
         }
     }
-    false
+    None
 }
 
 /// Makes room for the next read: behind what is left of the last one, for a whole frame at least.

@@ -15,6 +15,8 @@ use tokio::time::timeout;
 
 /// Parts of one vectored write; more gain nothing.
 const PARTS_MAX: usize = 64;
+/// For a client that has closed its connection to hang up.
+const HANG_UP_PATIENCE: Duration = Duration::from_secs(5);
 /// For what a client still sends when its connection has ended.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -73,25 +75,34 @@ impl Link {
         self.wake.notify_one();
     }
 
+    /// Waits until a client that closed its connection hangs up, which is its to do: one that meets
+    /// the end of the stream first may take that for a failure, and RabbitMQ never lets it.
+    pub(crate) async fn await_hang_up(&self) {
+        if timeout(HANG_UP_PATIENCE, self.drop_input()).await.is_err() {
+            self.linger().await;
+        }
+    }
+
     /// Ends the stream to the client and drops what it still sends, for a bounded time: closing a
     /// socket with bytes unread resets it, and then the client may never see the last frames.
     pub(crate) async fn linger(&self) {
-        if rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write).is_err() {
-            return;
+        if rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write).is_ok() {
+            // A client that does not hang up either is not waited for.
+            let _ = timeout(LINGER, self.drop_input()).await;
         }
-        let dropped = async {
-            while self.stream.readable().await.is_ok() {
-                match self.stream.try_read(&mut [0; 4096]) {
-                    Ok(0) => return,
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return,
-                }
-                tokio::task::yield_now().await;
+    }
+
+    /// Drops what the client sends until it hangs up.
+    async fn drop_input(&self) {
+        while self.stream.readable().await.is_ok() {
+            match self.stream.try_read(&mut [0; 4096]) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
             }
-        };
-        // A client that does not hang up either is not waited for.
-        let _ = timeout(LINGER, dropped).await;
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Bytes not yet with the kernel.

@@ -35,6 +35,8 @@ pub struct Turn {
     pub login_refused: bool,
     /// Hang up once everything is written.
     pub ended: bool,
+    /// The end is the client's wish: it hangs up once it has read `connection.close-ok`.
+    pub client_hangs_up: bool,
 }
 
 /// A connection, owned by its reader.
@@ -186,8 +188,9 @@ impl Connection {
             match self.step(input, &mut turn.consumed) {
                 Ok(Step::More) => {}
                 Ok(Step::Pending) => break,
-                Ok(Step::Ended) => {
+                Ok(step @ (Step::Closed | Step::Ended)) => {
                     turn.ended = true;
+                    turn.client_hangs_up = matches!(step, Step::Closed);
                     break;
                 }
                 Err(fault) => self.fail(&fault),
@@ -253,7 +256,7 @@ impl Connection {
                 core.leave();
                 session.close_ok();
                 self.forward_last();
-                return Ok(Step::Ended);
+                return Ok(Step::Closed);
             }
             Event::Ended => return Ok(Step::Ended),
         }
@@ -355,6 +358,8 @@ impl Connection {
 enum Step {
     More,
     Pending,
+    /// By the client.
+    Closed,
     Ended,
 }
 

@@ -38,8 +38,12 @@ func TestTutorial2WorkQueues(t *testing.T) {
 	}
 	var done []string
 	for round := 0; round < 3; round++ {
+		// Neither acknowledges before both have work: acknowledgements of two connections race.
+		var taken []amqp.Delivery
 		for _, worker := range workers {
-			delivery := next(t, worker)
+			taken = append(taken, next(t, worker))
+		}
+		for _, delivery := range taken {
 			equal(t, delivery.DeliveryMode, amqp.Persistent)
 			done = append(done, string(delivery.Body))
 			check(t, delivery.Ack(false))
