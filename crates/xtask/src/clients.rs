@@ -96,7 +96,7 @@ pub(crate) fn run(
         println!("== client {}", client.name);
         let start = Instant::now();
         let name = format!("client {}", client.name);
-        let suite = match client.run(project, broker, extent) {
+        let suite = match client.judged(project, broker, extent) {
             Ok((outcomes, log)) => Suite::new(&name, outcomes, log, start),
             Err(error) => Suite::single(&name, false, format!("{error:#}"), start),
         };
@@ -107,6 +107,32 @@ pub(crate) fn run(
 impl Client {
     const fn new(name: &'static str, language: Language) -> Self {
         Self { name, language }
+    }
+
+    /// Runs the suite; one whose waits of a fraction of a second are not ours to change has a second
+    /// try, and a test of it fails that failed both times.
+    fn judged(
+        &self,
+        project: &Project,
+        broker: &Broker,
+        extent: Extent,
+    ) -> Result<(Vec<Outcome>, String)> {
+        let (outcomes, log) = self.run(project, broker, extent)?;
+        let foreign = matches!(self.language, Language::GoModule(_));
+        let failed: Vec<&str> = outcomes.iter().filter_map(Outcome::failure).collect();
+        if !foreign || failed.is_empty() {
+            return Ok((outcomes, log));
+        }
+        println!("{log}\nanother try, as these failed: {}", failed.join(", "));
+        let (mut again, log) = self.run(project, broker, extent)?;
+        let failed_before = |name: &str| failed.contains(&name);
+        for outcome in &mut again {
+            if outcome.failure().is_some_and(|name| !failed_before(name)) {
+                println!("{} failed the second time only", outcome.name);
+                outcome.ending = Ending::Passed;
+            }
+        }
+        Ok((again, log))
     }
 
     fn run(

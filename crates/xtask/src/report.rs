@@ -30,6 +30,11 @@ impl Outcome {
             ending,
         }
     }
+
+    /// Its name, if it failed.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        (self.ending == Ending::Failed).then_some(&self.name)
+    }
 }
 
 /// One suite's counts.
