@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use leveret_management::{Host, Listener, Vitals};
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -22,6 +23,7 @@ pub(crate) struct Process {
     disk: PathBuf,
     disk_alarm_at: u64,
     descriptors_max: u64,
+    configuration: Value,
     listeners: Mutex<Vec<Listener>>,
     amqp: OnceLock<Arc<Listeners>>,
 }
@@ -34,6 +36,8 @@ impl Process {
             disk: config.data_dir.clone(),
             disk_alarm_at: config.limits.disk_free_min,
             descriptors_max: raise_descriptor_limit().map_or(0, |limit| limit.in_force),
+            // A path that is not UTF-8 has no form in JSON.
+            configuration: serde_json::to_value(config).unwrap_or_else(|_| json!({})),
             listeners: Mutex::default(),
             amqp: OnceLock::new(),
         }
@@ -82,6 +86,10 @@ impl Host for Process {
             processors: processors.map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
             tasks: tasks as u64,
         }
+    }
+
+    fn configuration(&self) -> Value {
+        self.configuration.clone()
     }
 
     fn listeners(&self) -> Vec<Listener> {

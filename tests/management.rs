@@ -347,6 +347,61 @@ fn lists_are_filtered_sorted_and_cut() {
     assert_eq!(reversed[0]["name"], "Queue-24");
 }
 
+#[test]
+fn pages_go_on_from_one_vhost_to_the_next() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/vhosts/%21before", &json!({}));
+    let mut declared = Vec::new();
+    for vhost in ["%21before", "%2F"] {
+        for name in ["c", "a", "b", "e", "d"] {
+            guest.done("PUT", &format!("/api/queues/{vhost}/{name}"), &json!({}));
+            declared.push((vhost.replace("%21", "!").replace("%2F", "/"), name));
+        }
+    }
+    guest.done("DELETE", "/api/queues/%2F/b", &json!({}));
+    declared.retain(|(vhost, name)| (vhost.as_str(), *name) != ("/", "b"));
+    declared.sort();
+    let shown = |items: &Value| -> Vec<(String, String)> {
+        let text = |item: &Value, name: &str| item[name].as_str().unwrap().to_owned();
+        let items = items.as_array().unwrap().iter();
+        items
+            .map(|item| (text(item, "vhost"), text(item, "name")))
+            .collect()
+    };
+    for parameters in [
+        "",
+        "&sort_reverse=true",
+        "&name=",
+        "&sort=vhost",
+        "&use_regex=true",
+    ] {
+        let mut pages = Vec::new();
+        for page in 1..=5 {
+            let path = format!("/api/queues?page={page}&page_size=2{parameters}");
+            let page = guest.get(&path);
+            assert_eq!(
+                (page["total_count"].as_u64(), page["page_count"].as_u64()),
+                (Some(9), Some(5))
+            );
+            pages.extend(shown(&page["items"]));
+        }
+        if parameters == "&sort_reverse=true" {
+            pages.reverse();
+        }
+        let all: Vec<_> = pages.iter().map(|(v, n)| (v.clone(), n.as_str())).collect();
+        assert_eq!(all, declared, "{parameters}");
+    }
+    let found = guest.get("/api/queues?page=2&page_size=1&name=A&sort_reverse=true");
+    assert_eq!(
+        shown(&found["items"]),
+        [("!before".to_owned(), "a".to_owned())]
+    );
+    let all = shown(&guest.get("/api/queues?sort_reverse=true"));
+    assert_eq!(all[0], ("/".to_owned(), "e".to_owned()));
+    assert_eq!(all.len(), 9);
+}
+
 /// A message for RabbitMQ's publish endpoint.
 fn message(key: &str) -> Value {
     json!({"routing_key": key, "payload": "x", "payload_encoding": "string", "properties": {}})
@@ -714,4 +769,86 @@ fn rates_and_samples_follow_the_traffic() {
         }
         assert!(std::time::Instant::now() < deadline, "{queue}");
     }
+}
+
+#[test]
+fn channels_and_exchanges_have_rates() {
+    let server = Server::start_http(&["management.sample_interval_ms=200"]);
+    let guest = server.http_as("guest", "guest");
+    let mut client = server.login();
+    client.declare(1, "q");
+    guest.done("POST", "/api/bindings/%2F/e/amq.fanout/q/q", &json!({}));
+    let unused = guest.get("/api/exchanges/%2F/amq.topic");
+    assert_eq!(unused["message_stats"], Value::Null);
+    let rate = |stats: &Value, name: &str| stats[name]["rate"].as_f64().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        for _ in 0..20 {
+            for frame in support::message(1, "q", 1, &[b"x"]) {
+                client.send(&frame);
+            }
+            let message = message("");
+            guest.done("POST", "/api/exchanges/%2F/amq.fanout/publish", &message);
+        }
+        let channels = guest.get("/api/channels?msg_rates_age=60&msg_rates_incr=5");
+        let stats = &channels[0]["message_stats"];
+        let fanout = guest.get("/api/exchanges/%2F/amq.fanout");
+        let exchange = &fanout["message_stats"];
+        if rate(stats, "publish_details") > 0.0 && rate(exchange, "publish_in_details") > 0.0 {
+            assert!(stats["publish"].as_u64() >= Some(20));
+            let samples = stats["publish_details"]["samples"].as_array().unwrap();
+            assert_eq!(samples.len(), 13);
+            assert_eq!(exchange["publish_in"], exchange["publish_out"]);
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{channels} {fanout}");
+    }
+}
+
+#[test]
+fn settings_are_shown_without_passwords() {
+    let server = Server::start_http(&["default.password=\"not for eyes\"", "limits.queues_max=77"]);
+    let guest = server.http_as("guest", "not for eyes");
+    let answer = guest.call("GET", "/api/x/config/effective", "");
+    let settings = answer.json();
+    assert_eq!(settings["limits"]["queues_max"], 77);
+    assert_eq!(settings["default"]["user"], "guest");
+    assert!(!answer.text.contains("not for eyes"), "{}", answer.text);
+}
+
+#[test]
+fn what_amqp_refuses_http_refuses() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let user = json!({"password": "p", "tags": "management"});
+    guest.done("PUT", "/api/users/own", &user);
+    let own = json!({"configure": "^own", "write": "^own", "read": "^own"});
+    guest.done("PUT", "/api/permissions/%2F/own", &own);
+    let http = server.http_as("own", "p");
+    // What dies there would be published in this user's name.
+    for (path, argument) in [
+        ("/api/queues/%2F/own-queue", "x-dead-letter-exchange"),
+        ("/api/exchanges/%2F/own-exchange", "alternate-exchange"),
+    ] {
+        let kind = json!({"type": if path.contains("queues") { "classic" } else { "direct" }});
+        let mut body = kind;
+        body["arguments"] = json!({argument: "amq.fanout"});
+        let answer = http.call("PUT", path, &body.to_string());
+        assert_eq!(answer.status, 401, "{path}: {}", answer.text);
+        let reason = answer.json()["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert!(
+            reason.contains("write access to exchange 'amq.fanout'"),
+            "{reason}"
+        );
+    }
+    http.done("PUT", "/api/queues/%2F/own-queue", &json!({}));
+    let other = http.call("PUT", "/api/queues/%2F/own-queue", r#"{"durable":false}"#);
+    assert_eq!(
+        other.json()["reason"],
+        "inequivalent arg 'durable' for queue 'own-queue' in vhost '/': received 'false' but \
+         current is 'true'"
+    );
 }

@@ -331,6 +331,12 @@ impl Broker {
         self.peers.lock().values().cloned().collect()
     }
 
+    /// An open connection by its number.
+    #[must_use]
+    pub fn peer(&self, id: ConnectionId) -> Option<Arc<Peer>> {
+        self.peers.lock().get(&id).cloned()
+    }
+
     /// How many connections there are.
     #[must_use]
     pub fn peer_count(&self) -> usize {

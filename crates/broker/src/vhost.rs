@@ -1,6 +1,9 @@
 //! One virtual host: its exchanges, bindings and queues by name.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use leveret_router::{QueueId, Removal, Router};
@@ -48,6 +51,35 @@ impl Vhost {
     }
 }
 
+/// A queue that is ordered by its name.
+struct ByName(Arc<QueueCell>);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Ord for ByName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
+}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for ByName {}
+
 /// What a virtual host knows by name.
 pub struct Directory {
     /// Exchanges and bindings.
@@ -57,6 +89,8 @@ pub struct Directory {
     /// The virtual host is being deleted: nothing more may be made in it.
     pub(crate) closed: bool,
     queues: HashMap<Arc<str>, Arc<QueueCell>>,
+    /// The same in the order of their names, so that a page of a long list is found at once.
+    ordered: BTreeSet<ByName>,
     cells: Vec<Option<Arc<QueueCell>>>,
     free: Vec<QueueId>,
     holdings: Arc<Holdings>,
@@ -72,6 +106,7 @@ impl Directory {
             changed: Ticket(0),
             closed: false,
             queues: HashMap::new(),
+            ordered: BTreeSet::new(),
             cells: Vec::new(),
             free: Vec::new(),
             holdings,
@@ -119,6 +154,12 @@ impl Directory {
         self.queues.values()
     }
 
+    /// The queues at these places of their order by name.
+    pub fn queues_at(&self, places: Range<usize>) -> impl Iterator<Item = &Arc<QueueCell>> {
+        let cells = self.ordered.iter().map(|ByName(cell)| cell);
+        cells.skip(places.start).take(places.len())
+    }
+
     pub(crate) fn next_id(&mut self) -> QueueId {
         while let Some(id) = self.free.pop() {
             // One that was cut off, and perhaps given again since, is not free.
@@ -133,6 +174,7 @@ impl Directory {
     pub(crate) fn insert(&mut self, cell: &Arc<QueueCell>) {
         self.router.add_queue(&cell.name, cell.id);
         self.queues.insert(Arc::clone(&cell.name), Arc::clone(cell));
+        self.ordered.insert(ByName(Arc::clone(cell)));
         if let Some(slot) = self.cells.get_mut(cell.id.0 as usize) {
             *slot = Some(Arc::clone(cell));
         }
@@ -150,6 +192,7 @@ impl Directory {
         }
         *slot = None;
         self.queues.remove(&*cell.name);
+        self.ordered.remove(&*cell.name);
         self.free.push(cell.id);
         self.events.count(Event::QueueDeleted);
         let removal = self.router.remove_queue(cell.id);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_broker::{Alarm, Broker, Denied};
+use serde_json::{Value, json};
 
 use crate::caller::Caller;
-use crate::parameter::{CLUSTER_ID, CLUSTER_NAME};
+use crate::parameter::{CLUSTER_ID, CLUSTER_NAME, CLUSTER_TAGS};
 use crate::problem::Problem;
 use crate::sampler::Sampler;
 
@@ -47,6 +48,8 @@ pub trait Host: Send + Sync {
     fn node_name(&self) -> String;
     /// What the process uses and may use.
     fn vitals(&self) -> Vitals;
+    /// Every setting of the process with the value in force, passwords hidden.
+    fn configuration(&self) -> Value;
     /// Where clients connect.
     fn listeners(&self) -> Vec<Listener>;
     /// Seconds for which logins from this address have to wait: too many were refused.
@@ -130,17 +133,28 @@ impl App {
 
     /// The cluster's name: an administrator's, or the node's.
     pub(crate) fn cluster_name(&self) -> String {
-        let globals = self.broker.global_parameters();
-        let named = globals.into_iter().find(|(name, _)| name == CLUSTER_NAME);
-        let named = named.and_then(|(_, value)| value.as_str().map(str::to_owned));
+        let named = self.global_parameter(CLUSTER_NAME);
+        let named = named.and_then(|value| value.as_str().map(str::to_owned));
         named.unwrap_or_else(|| self.node.clone())
+    }
+
+    /// The cluster's tags, an object.
+    pub(crate) fn cluster_tags(&self) -> Value {
+        let tags = self.global_parameter(CLUSTER_TAGS);
+        tags.filter(Value::is_object).unwrap_or_else(|| json!({}))
+    }
+
+    fn global_parameter(&self, name: &str) -> Option<Value> {
+        let mut globals = self.broker.global_parameters().into_iter();
+        globals
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value)
     }
 
     /// What tells this broker from others of its name, over restarts if it was ever set.
     pub(crate) fn cluster_id(&self) -> String {
-        let globals = self.broker.global_parameters();
-        let known = globals.into_iter().find(|(name, _)| name == CLUSTER_ID);
-        let known = known.and_then(|(_, value)| value.as_str().map(str::to_owned));
+        let known = self.global_parameter(CLUSTER_ID);
+        let known = known.and_then(|value| value.as_str().map(str::to_owned));
         known.unwrap_or_else(|| format!("leveret-cluster-id-{:x}", self.started_ms))
     }
 

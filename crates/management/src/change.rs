@@ -12,7 +12,7 @@ use crate::field::Fields;
 use crate::problem::Problem;
 use crate::queue;
 use crate::reply::{Answer, Reply};
-use crate::rights::{Right, require, require_key};
+use crate::rights::{Resource, Right, require, require_read};
 
 /// A binding's body is small: its arguments are.
 const BINDING_BYTES_MAX: usize = 5_000;
@@ -55,7 +55,9 @@ pub(crate) fn declare_queue(call: &Call) -> Answer {
         owner: None,
         arguments,
     };
-    require(call, &vhost.name, Right::Configure, ("queue", name))?;
+    require(call, &vhost, |acting| {
+        acting.declare_queue(name, &spec.arguments)
+    })?;
     let mut work = Work::default();
     let declared = call.app.broker.declare_queue(&vhost, name, spec, &mut work);
     let (_, created) = declared.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
@@ -66,7 +68,9 @@ pub(crate) fn declare_queue(call: &Call) -> Answer {
 /// `DELETE /api/queues/{vhost}/{queue}`.
 pub(crate) fn delete_queue(call: &Call) -> Answer {
     let (vhost, cell) = queue::find(call)?;
-    require(call, &vhost.name, Right::Configure, ("queue", &cell.name))?;
+    require(call, &vhost, |acting| {
+        acting.check(Right::Configure, Resource::Queue(&cell.name))
+    })?;
     let condition = Condition {
         unused: call.flag("if-unused"),
         empty: call.flag("if-empty"),
@@ -85,7 +89,7 @@ pub(crate) fn delete_queue(call: &Call) -> Answer {
 /// `DELETE /api/queues/{vhost}/{queue}/contents`.
 pub(crate) fn purge(call: &Call) -> Answer {
     let (vhost, cell) = queue::find(call)?;
-    require(call, &vhost.name, Right::Read, ("queue", &cell.name))?;
+    require_read(call, &vhost, &cell.name)?;
     queue::not_exclusive(&vhost, &cell)?;
     let mut work = Work::default();
     call.app.broker.purge_queue(&cell, &mut work);
@@ -120,7 +124,9 @@ pub(crate) fn declare_exchange(call: &Call) -> Answer {
         internal: fields.flag("internal", false)?,
         arguments: arguments(&fields)?,
     };
-    require(call, &vhost.name, Right::Configure, ("exchange", name))?;
+    require(call, &vhost, |acting| {
+        acting.declare_exchange(name, &spec.arguments)
+    })?;
     let mut work = Work::default();
     let declared = call
         .app
@@ -138,7 +144,7 @@ pub(crate) fn delete_exchange(call: &Call) -> Answer {
     if vhost.directory.read().router.exchange(name).is_none() {
         return Err(Problem::NotFound);
     }
-    require(call, &vhost.name, Right::Configure, ("exchange", name))?;
+    require(call, &vhost, |acting| acting.delete_exchange(name))?;
     let mut work = Work::default();
     let if_unused = call.flag("if-unused");
     let deleted = call
@@ -161,7 +167,7 @@ pub(crate) fn bind(call: &Call) -> Answer {
     let key = fields.text("routing_key")?.unwrap_or_default();
     new_name(key, "routing key")?;
     let spec = binding_spec(&ends, key, arguments(&fields)?)?;
-    may_bind(call, &ends, key)?;
+    may_bind(call, &ends, key.as_bytes())?;
     let mut work = Work::default();
     let bound = call.app.broker.bind(&ends.vhost, &spec, &mut work);
     bound.map_err(|refusal| Problem::refused(refusal, &ends.vhost.name))?;
@@ -203,12 +209,15 @@ fn binding_spec(ends: &Ends, key: &str, arguments: Table) -> Result<BindingSpec,
 }
 
 /// Whoever binds writes to the destination and reads from the source.
-fn may_bind(call: &Call, ends: &Ends, key: &str) -> Result<(), Problem> {
-    let kind = if ends.is_queue { "queue" } else { "exchange" };
-    let vhost = &ends.vhost;
-    require(call, &vhost.name, Right::Write, (kind, &ends.destination))?;
-    require(call, &vhost.name, Right::Read, ("exchange", &ends.source))?;
-    require_key(call, vhost, Right::Read, (&ends.source, key.as_bytes()))
+fn may_bind(call: &Call, ends: &Ends, key: &[u8]) -> Result<(), Problem> {
+    let destination = if ends.is_queue {
+        Resource::Queue(&ends.destination)
+    } else {
+        Resource::Exchange(&ends.destination)
+    };
+    require(call, &ends.vhost, |acting| {
+        acting.bind(&ends.source, destination, key)
+    })
 }
 
 /// `DELETE /api/bindings/{vhost}/e/{source}/{kind}/{destination}/{properties}`.
@@ -222,7 +231,7 @@ pub(crate) fn unbind(call: &Call) -> Answer {
             .find(|view| is_named(view, call.segment("properties")));
         view.ok_or(Problem::NotFound)?.to_spec()
     };
-    may_bind(call, &ends, &String::from_utf8_lossy(&spec.key))?;
+    may_bind(call, &ends, &spec.key)?;
     let mut work = Work::default();
     let unbound = call.app.broker.unbind(&ends.vhost, &spec, &mut work);
     let found = unbound.map_err(|refusal| Problem::refused(refusal, &ends.vhost.name))?;

@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 use crate::app::App;
 use crate::call::Call;
 use crate::connection::{self, client_address};
+use crate::consumer;
 use crate::history::Window;
 use crate::list::{Columns, Row, list};
 use crate::problem::Problem;
 use crate::reply::Answer;
-use crate::sampler::{MESSAGES, values_of};
 
 /// A channel in a list.
 pub(crate) struct ChannelRow {
@@ -61,20 +61,12 @@ impl Row for ChannelRow {
         key(self).cmp(&key(other))
     }
 
-    fn json(&self, app: &App, _: &Window) -> Map<String, Value> {
-        let outlet = self.peer.outlet.lock();
-        let unacked = outlet.unacked(self.stats.number);
-        let deliveries = outlet.delivery_counts(self.stats.number);
-        drop(outlet);
+    fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
+        let unacked = self.peer.outlet.lock().unacked(self.stats.number);
         let (host, port) = client_address(&self.peer.name);
-        let counts = values_of(&self.stats.counts(deliveries), 0, 0);
-        let names = MESSAGES
-            .iter()
-            .zip(counts)
-            .filter(|(name, _)| !name.starts_with("disk"));
-        let stats: Map<String, Value> = names
-            .map(|(name, count)| ((*name).to_owned(), count.into()))
-            .collect();
+        let (span, now_ms) = (window.message_rates, app.now_ms());
+        let channel = (&*self.peer, &self.stats);
+        let stats = app.sampler.channel_stats(channel, span, now_ms);
         let row = json!({
             "name": self.name,
             "number": self.stats.number,
@@ -127,6 +119,10 @@ pub(crate) fn show(call: &Call) -> Answer {
     let row = row.ok_or(Problem::NotFound)?;
     let window = Window::of(call)?;
     let mut object = row.json(&call.app, &window);
-    object.insert("consumer_details".to_owned(), json!([]));
+    let consumers: Vec<_> = consumer::of_channel(&call.app, &row.peer, row.stats.number)
+        .iter()
+        .map(|consumer| Value::Object(consumer.json(&call.app, &window)))
+        .collect();
+    object.insert("consumer_details".to_owned(), consumers.into());
     Ok(Columns::reply(call, object))
 }

@@ -55,7 +55,7 @@ impl Row for ConnectionRow {
         let traffic = peer.traffic();
         let details = app
             .sampler
-            .traffic_details(peer.id, window.data_rates, app.now_ms());
+            .traffic_details(peer, window.data_rates, app.now_ms());
         let names = ["recv_oct", "recv_cnt", "send_oct", "send_cnt"];
         let counts = [
             traffic.received_bytes,

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use leveret_broker::{Handle, QueueCell, Vhost};
+use leveret_broker::{Handle, Peer, QueueCell, Vhost};
 use leveret_queue::Consuming;
 use serde_json::{Map, Value, json};
 
@@ -25,8 +25,7 @@ pub(crate) struct ConsumerRow {
 }
 
 /// The consumers of one queue.
-pub(crate) fn of_queue(app: &App, vhost: &Arc<Vhost>, cell: &Arc<QueueCell>) -> Vec<ConsumerRow> {
-    let _ = app;
+pub(crate) fn of_queue(vhost: &Arc<Vhost>, cell: &Arc<QueueCell>) -> Vec<ConsumerRow> {
     let state = cell.lock();
     let rows = state
         .queue
@@ -39,6 +38,18 @@ pub(crate) fn of_queue(app: &App, vhost: &Arc<Vhost>, cell: &Arc<QueueCell>) -> 
             tag: String::from_utf8_lossy(&consumer.handle.tag).into_owned(),
         });
     rows.collect()
+}
+
+/// The consumers of one channel: queues know their consumers, so each queue is asked.
+pub(crate) fn of_channel(app: &App, peer: &Arc<Peer>, channel: u16) -> Vec<ConsumerRow> {
+    let Some(vhost) = app.broker.vhost(&peer.vhost.lock().clone()) else {
+        return Vec::new();
+    };
+    let cells: Vec<_> = vhost.directory.read().queues().cloned().collect();
+    let all = cells.iter().flat_map(|cell| of_queue(&vhost, cell));
+    let own =
+        |row: &ConsumerRow| Arc::ptr_eq(&row.handle.peer, peer) && row.handle.channel == channel;
+    all.filter(own).collect()
 }
 
 impl Row for ConsumerRow {
@@ -81,7 +92,7 @@ pub(crate) fn index(call: &Call) -> Answer {
     for vhost in call.vhosts()? {
         let cells: Vec<_> = vhost.directory.read().queues().cloned().collect();
         for cell in cells {
-            rows.append(&mut of_queue(&call.app, &vhost, &cell));
+            rows.append(&mut of_queue(&vhost, &cell));
         }
     }
     list(call, rows)

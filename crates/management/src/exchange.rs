@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use leveret_router::{Exchange, ExchangeSpec};
+use leveret_router::{Exchange, ExchangeCounts, ExchangeSpec};
 use serde_json::{Map, Value};
 
 use crate::amqp::table_to_json;
@@ -19,6 +19,7 @@ pub(crate) struct ExchangeRow {
     vhost: Arc<str>,
     name: Box<str>,
     spec: ExchangeSpec,
+    counts: Arc<ExchangeCounts>,
 }
 
 impl ExchangeRow {
@@ -27,6 +28,7 @@ impl ExchangeRow {
             vhost: Arc::clone(vhost),
             name: exchange.name().into(),
             spec: exchange.spec().clone(),
+            counts: Arc::clone(exchange.counts()),
         }
     }
 }
@@ -40,7 +42,7 @@ impl Row for ExchangeRow {
         (&self.vhost, &self.name).cmp(&(&other.vhost, &other.name))
     }
 
-    fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
+    fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
         let mut row = Map::new();
         row.insert("name".to_owned(), Value::from(&*self.name));
         row.insert("vhost".to_owned(), Value::from(&*self.vhost));
@@ -49,6 +51,10 @@ impl Row for ExchangeRow {
         row.insert("auto_delete".to_owned(), self.spec.auto_delete.into());
         row.insert("internal".to_owned(), self.spec.internal.into());
         row.insert("arguments".to_owned(), table_to_json(&self.spec.arguments));
+        let (span, now_ms) = (window.message_rates, app.now_ms());
+        if let Some(stats) = app.sampler.exchange_stats(&self.counts, span, now_ms) {
+            row.insert("message_stats".to_owned(), stats.into());
+        }
         row
     }
 }

@@ -1,9 +1,10 @@
 //! Lists: filter by name, sort, cut into pages, choose columns.
 //!
-//! A page of a long list costs little: names and sort keys are looked at for every row, but JSON is
-//! made for the rows of the page alone.
+//! A page of a long list costs little: JSON is made for the rows of the page alone. Where rows are
+//! kept in order, no others are looked at; names and sort keys are looked at for every row.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
 use regex::{Regex, RegexBuilder};
@@ -69,50 +70,88 @@ impl Key {
     }
 }
 
-/// Answers with these rows as the request's parameters ask.
-pub(crate) fn list<R: Row>(call: &Call, rows: Vec<R>) -> Answer {
-    let window = Window::of(call)?;
-    let columns = Columns::of(call);
-    let page = Page::of(call)?;
+/// Rows that are kept in order somewhere, so that those of a page can be had alone.
+pub(crate) trait Ordered {
+    /// One of them.
+    type Row: Row;
+
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Those at these places, in order.
+    fn at(&self, places: Range<usize>) -> Vec<Self::Row>;
+
+    /// Those whose names are wanted, in order.
+    fn named(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<Self::Row>;
+}
+
+/// Answers with these rows as the request's parameters ask. Without `sort`, no row of another page
+/// is made.
+pub(crate) fn list_ordered<O: Ordered>(call: &Call, rows: &O) -> Answer {
     let total = rows.len();
-    let app = Arc::clone(&call.app);
-    let Some(page) = page else {
-        let rows = sorted(call, &window, rows, total);
-        let items = rows
-            .into_iter()
-            .map(move |row| Value::Object(columns.apply(row.json(&app, &window))));
-        return Ok(Reply::List(Box::new(items)));
-    };
-    let rows = page.filter.matching(rows);
-    let filtered = rows.len();
-    let end = page.number.saturating_mul(page.size).min(filtered);
-    let start = (page.number - 1).saturating_mul(page.size);
-    if start >= filtered && page.number > 1 {
-        let count = filtered.div_ceil(page.size);
-        return Err(Problem::BadRequestAs(
-            "page_out_of_range",
-            format!(
-                "page: {} page size: {} page count: {count}",
-                page.number, page.size
-            ),
-        ));
+    if is_sorted_by_request(call) {
+        return list(call, rows.at(0..total));
     }
-    let rows = sorted(call, &window, rows, end);
-    let items: Vec<Value> = rows
-        .get(start..end)
-        .unwrap_or_default()
-        .iter()
-        .map(|row| Value::Object(columns.apply(row.json(&app, &window))))
-        .collect();
-    Ok(Reply::Json(json!({
-        "total_count": total,
-        "item_count": items.len(),
-        "filtered_count": filtered,
-        "page": page.number,
-        "page_size": page.size,
-        "page_count": filtered.div_ceil(page.size),
-        "items": items,
-    })))
+    let reverse = call.flag("sort_reverse");
+    let Some(page) = Page::of(call)? else {
+        let mut rows = rows.at(0..total);
+        if reverse {
+            rows.reverse();
+        }
+        return stream(call, rows);
+    };
+    if page.filter.is_all() {
+        let places = page.places(total)?;
+        let mut items = if reverse {
+            rows.at(total - places.end..total - places.start)
+        } else {
+            rows.at(places)
+        };
+        if reverse {
+            items.reverse();
+        }
+        return page.answer(call, items, (total, total));
+    }
+    let mut matching = rows.named(&|name| page.filter.wants(name));
+    if reverse {
+        matching.reverse();
+    }
+    let filtered = matching.len();
+    let places = page.places(filtered)?;
+    let items = matching.drain(places).collect();
+    page.answer(call, items, (total, filtered))
+}
+
+/// Answers with these rows as the request's parameters ask.
+pub(crate) fn list<R: Row>(call: &Call, mut rows: Vec<R>) -> Answer {
+    let window = Window::of(call)?;
+    let total = rows.len();
+    let Some(page) = Page::of(call)? else {
+        return stream(call, sorted(call, &window, rows, total));
+    };
+    if !page.filter.is_all() {
+        rows.retain(|row| page.filter.wants(row.name()));
+    }
+    let filtered = rows.len();
+    let places = page.places(filtered)?;
+    let mut rows = sorted(call, &window, rows, places.end);
+    let items = rows.drain(places).collect();
+    page.answer(call, items, (total, filtered))
+}
+
+/// Answers with all of these rows in their order, each made when it is sent.
+fn stream<R: Row>(call: &Call, rows: Vec<R>) -> Answer {
+    let (window, columns) = (Window::of(call)?, Columns::of(call));
+    let app = Arc::clone(&call.app);
+    let items = rows
+        .into_iter()
+        .map(move |row| Value::Object(columns.apply(row.json(&app, &window))));
+    Ok(Reply::List(Box::new(items)))
+}
+
+fn is_sorted_by_request(call: &Call) -> bool {
+    call.parameter("sort")
+        .is_some_and(|field| !field.is_empty())
 }
 
 /// Sorts so much of the rows that the first `end` of them are in their places.
@@ -209,6 +248,43 @@ impl Page {
             filter,
         }))
     }
+
+    /// Where the page's rows are among so many.
+    fn places(&self, filtered: usize) -> Result<Range<usize>, Problem> {
+        let start = (self.number - 1).saturating_mul(self.size);
+        if start >= filtered && self.number > 1 {
+            let count = filtered.div_ceil(self.size);
+            return Err(Problem::BadRequestAs(
+                "page_out_of_range",
+                format!(
+                    "page: {} page size: {} page count: {count}",
+                    self.number, self.size
+                ),
+            ));
+        }
+        Ok(start..self.number.saturating_mul(self.size).min(filtered))
+    }
+
+    /// The page with these rows, out of so many in all and so many that the filter lets through.
+    fn answer<R: Row>(
+        &self,
+        call: &Call,
+        rows: Vec<R>,
+        (total, filtered): (usize, usize),
+    ) -> Answer {
+        let (window, columns) = (Window::of(call)?, Columns::of(call));
+        let item = |row: &R| Value::Object(columns.apply(row.json(&call.app, &window)));
+        let items: Vec<Value> = rows.iter().map(item).collect();
+        Ok(Reply::Json(json!({
+            "total_count": total,
+            "item_count": items.len(),
+            "filtered_count": filtered,
+            "page": self.number,
+            "page_size": self.size,
+            "page_count": filtered.div_ceil(self.size),
+            "items": items,
+        })))
+    }
 }
 
 /// Which names are wanted.
@@ -240,13 +316,16 @@ impl Filter {
             .map_err(|error| Problem::bad(format!("invalid name pattern: {error}")))
     }
 
-    fn matching<R: Row>(&self, mut rows: Vec<R>) -> Vec<R> {
+    const fn is_all(&self) -> bool {
+        matches!(self, Self::All)
+    }
+
+    fn wants(&self, name: &str) -> bool {
         match self {
-            Self::All => {}
-            Self::Part(part) => rows.retain(|row| contains(row.name(), part)),
-            Self::Pattern(pattern) => rows.retain(|row| pattern.is_match(row.name())),
+            Self::All => true,
+            Self::Part(part) => contains(name, part),
+            Self::Pattern(pattern) => pattern.is_match(name),
         }
-        rows
     }
 }
 

@@ -12,7 +12,7 @@ use crate::field::Fields;
 use crate::problem::Problem;
 use crate::queue;
 use crate::reply::{Answer, Reply};
-use crate::rights::{Right, require, require_key};
+use crate::rights::{Resource, Right, require, require_read};
 
 /// Messages that one request fetches or publishes.
 const COUNT_MAX: i64 = 10_000;
@@ -64,12 +64,6 @@ fn publish_one(
     if message.key.len() > 255 {
         return Err(Problem::bad("routing key is longer than 255 bytes"));
     }
-    require_key(
-        call,
-        vhost,
-        Right::Write,
-        (exchange, message.key.as_bytes()),
-    )?;
     let direct = Direct {
         exchange,
         key: message.key.as_bytes(),
@@ -80,7 +74,7 @@ fn publish_one(
         .app
         .broker
         .publish(vhost, &call.caller.name, &direct, work);
-    published.map_err(|refusal| Problem::refused(refusal, &vhost.name))
+    published.map_err(|refusal| Problem::refused_on_channel(refusal, &vhost.name))
 }
 
 /// The virtual host and a permission to publish to the path's exchange.
@@ -90,7 +84,9 @@ fn publisher(call: &Call) -> Result<std::sync::Arc<Vhost>, Problem> {
     if vhost.directory.read().router.exchange(exchange).is_none() {
         return Err(Problem::NotFound);
     }
-    require(call, &vhost.name, Right::Write, ("exchange", exchange))?;
+    require(call, &vhost, |acting| {
+        acting.check(Right::Write, Resource::Exchange(exchange))
+    })?;
     Ok(vhost)
 }
 
@@ -112,7 +108,7 @@ pub(crate) fn publish(call: &Call) -> Answer {
 /// `POST /api/queues/{vhost}/{queue}/get`.
 pub(crate) fn get(call: &Call) -> Answer {
     let (vhost, cell) = queue::find(call)?;
-    require(call, &vhost.name, Right::Read, ("queue", &cell.name))?;
+    require_read(call, &vhost, &cell.name)?;
     queue::not_exclusive(&vhost, &cell)?;
     let body = call.object()?;
     let fields = Fields(&body);

@@ -9,6 +9,11 @@ use crate::field::{Fields, integer_of};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 
+/// `GET /api/x/config/effective`: every setting with its value, passwords hidden.
+pub(crate) fn configuration(call: &Call) -> Answer {
+    Ok(Reply::Json(call.app.host.configuration()))
+}
+
 /// `GET /api/x/alarms`.
 pub(crate) fn alarms(call: &Call) -> Answer {
     let states = call.app.broker.alarms().map(

@@ -84,7 +84,7 @@ fn product(app: &App) -> Map<String, Value> {
         "product_name": "Leveret",
         "product_version": VERSION,
         "cluster_name": app.cluster_name(),
-        "cluster_tags": {},
+        "cluster_tags": app.cluster_tags(),
         "node": app.node(),
         "node_tags": {},
         "rates_mode": "basic",
@@ -147,6 +147,11 @@ pub(crate) fn whoami(call: &Call) -> Answer {
         "tags": call.caller.tags,
         "is_internal_user": true,
     })))
+}
+
+/// `GET /api/auth`: how one may log in.
+pub(crate) fn auth(_: &Call) -> Answer {
+    Ok(Reply::Json(json!({"oauth_enabled": false})))
 }
 
 /// `GET /api/version`.

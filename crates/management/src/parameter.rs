@@ -18,6 +18,8 @@ use crate::reply::{Answer, Reply};
 pub(crate) const CLUSTER_NAME: &str = "cluster_name";
 /// The one that tells clusters of the same name apart.
 pub(crate) const CLUSTER_ID: &str = "internal_cluster_id";
+/// The cluster's tags, a parameter of RabbitMQ's.
+pub(crate) const CLUSTER_TAGS: &str = "cluster_tags";
 
 struct ParameterRow {
     order: (String, String, String),

@@ -11,7 +11,7 @@ use crate::field::Fields;
 use crate::problem::Problem;
 use crate::queue;
 use crate::reply::{Answer, Reply};
-use crate::rights::{Right, require};
+use crate::rights::require_read;
 
 const COUNT_DEFAULT: usize = 10;
 const COUNT_MAX: usize = 1_000;
@@ -116,7 +116,7 @@ fn number(call: &Call, name: &str, default: usize, max: usize) -> Result<usize, 
 /// The queue is locked for a short step at a time; messages are compared and written outside.
 pub(crate) fn peek(call: &Call) -> Answer {
     let (vhost, cell) = queue::find(call)?;
-    require(call, &vhost.name, Right::Read, ("queue", &cell.name))?;
+    require_read(call, &vhost, &cell.name)?;
     let wanted = Wanted::of(call)?;
     let count = number(call, "count", COUNT_DEFAULT, COUNT_MAX)?;
     let truncate = number(call, "truncate", TRUNCATE_DEFAULT, usize::MAX)?;

@@ -45,8 +45,30 @@ impl Problem {
         Self::BadRequest(reason.into())
     }
 
-    /// The broker refused; RabbitMQ's API shows `CODE NAME - text` as the reason.
+    /// The broker refused an operation on topology; the reason is the bare text.
     pub(crate) fn refused(refusal: Refusal, vhost: &str) -> Self {
+        Self::of_fault(refusal, vhost, |fault| match fault {
+            Fault::Channel { text, .. }
+            | Fault::Connection { text, .. }
+            | Fault::Authentication { text } => text,
+        })
+    }
+
+    /// The same for what RabbitMQ's API does over a channel: the reason is `CODE NAME - text`, what
+    /// an AMQP client is told.
+    pub(crate) fn refused_on_channel(refusal: Refusal, vhost: &str) -> Self {
+        Self::of_fault(refusal, vhost, |fault| match fault {
+            Fault::Channel { code, text, .. } => {
+                format!("{} {} - {text}", code.code(), code.name())
+            }
+            Fault::Connection { code, text, .. } => {
+                format!("{} {} - {text}", code.code(), code.name())
+            }
+            Fault::Authentication { text } => text,
+        })
+    }
+
+    fn of_fault(refusal: Refusal, vhost: &str, reason: fn(Fault) -> String) -> Self {
         match refusal {
             Refusal::Denied(text) => Self::NotAuthorised(format!("ACCESS_REFUSED - {text}")),
             Refusal::NoExchange(_) | Refusal::NoQueue(_) => Self::NotFound,
@@ -56,7 +78,7 @@ impl Problem {
                     text,
                     ..
                 } => Self::NotAuthorised(format!("ACCESS_REFUSED - {text}")),
-                fault => Self::BadRequest(reason_of(&fault)),
+                fault => Self::BadRequest(reason(fault)),
             },
         }
     }
@@ -121,17 +143,6 @@ impl IntoResponse for Problem {
             _ => {}
         }
         response
-    }
-}
-
-/// The text an AMQP client would be told.
-fn reason_of(fault: &Fault) -> String {
-    match fault {
-        Fault::Channel { code, text, .. } => format!("{} {} - {text}", code.code(), code.name()),
-        Fault::Connection { code, text, .. } => {
-            format!("{} {} - {text}", code.code(), code.name())
-        }
-        Fault::Authentication { text } => text.clone(),
     }
 }
 

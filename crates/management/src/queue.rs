@@ -1,9 +1,10 @@
 //! Queues as the API shows them.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
-use leveret_broker::{Broker, ConnectionId, Object, Peer, QueueCell, QueueSpec, Refusal, Vhost};
+use leveret_broker::{Object, Peer, QueueCell, QueueSpec, Refusal, Vhost};
 use serde_json::{Map, Value, json};
 
 use crate::amqp::table_to_json;
@@ -11,10 +12,10 @@ use crate::app::App;
 use crate::call::Call;
 use crate::consumer;
 use crate::history::Window;
-use crate::list::{Columns, Key, Row, list};
+use crate::list::{Columns, Key, Ordered, Row, list_ordered};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
-use crate::sampler::{MESSAGES, Values, counter_values, details_of, length_details};
+use crate::sampler::{MESSAGES, Values, counter_values, length_details, stats};
 
 /// Which of [`MESSAGES`] a queue counts.
 const COUNTED: [usize; 9] = [0, 4, 5, 6, 7, 8, 9, 10, 11];
@@ -134,7 +135,7 @@ impl QueueRow {
         row.insert("state".to_owned(), "running".into());
         self.effective(&mut row);
         if let Some(owner) = spec.owner
-            && let Some(peer) = peer(&app.broker, owner)
+            && let Some(peer) = app.broker.peer(owner)
         {
             row.insert("owner_pid_details".to_owned(), owner_of(&peer));
         }
@@ -224,13 +225,9 @@ impl Row for QueueRow {
             {
                 return;
             }
-            let mut stats = Map::new();
-            for field in COUNTED {
-                let name = MESSAGES[field];
-                let details = details_of(ring, field, window.message_rates, now_ms);
-                stats.insert(name.to_owned(), held.counters[field].into());
-                stats.insert(format!("{name}_details"), details);
-            }
+            let counters = COUNTED.into_iter();
+            let counters = counters.map(|field| (field, MESSAGES[field], held.counters[field]));
+            let stats = stats(ring, counters, window.message_rates, now_ms);
             row.insert("message_stats".to_owned(), stats.into());
         });
         row
@@ -250,25 +247,66 @@ fn owner_of(peer: &Peer) -> Value {
     json!({"name": peer.name, "peer_host": host, "peer_port": port})
 }
 
-/// An open connection by its number.
-pub(crate) fn peer(broker: &Broker, id: ConnectionId) -> Option<Arc<Peer>> {
-    broker.peers().into_iter().find(|peer| peer.id == id)
+/// The queues of some virtual hosts, by virtual host and name.
+struct Queues {
+    vhosts: Vec<Arc<Vhost>>,
+    /// Only what costs nothing to know.
+    plain: bool,
+}
+
+impl Queues {
+    fn row(&self, vhost: &Arc<Vhost>, cell: &Arc<QueueCell>) -> QueueRow {
+        QueueRow {
+            plain: self.plain,
+            ..QueueRow::new(vhost, cell)
+        }
+    }
+}
+
+impl Ordered for Queues {
+    type Row = QueueRow;
+
+    fn len(&self) -> usize {
+        let counts = self
+            .vhosts
+            .iter()
+            .map(|vhost| vhost.directory.read().queues().len());
+        counts.sum()
+    }
+
+    fn at(&self, places: Range<usize>) -> Vec<QueueRow> {
+        let mut rows = Vec::with_capacity(places.len());
+        let mut passed = 0;
+        for vhost in &self.vhosts {
+            let directory = vhost.directory.read();
+            let count = directory.queues().len();
+            let inside = |place: usize| place.saturating_sub(passed).min(count);
+            let cells = directory.queues_at(inside(places.start)..inside(places.end));
+            rows.extend(cells.map(|cell| self.row(vhost, cell)));
+            passed += count;
+        }
+        rows
+    }
+
+    fn named(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<QueueRow> {
+        let mut rows = Vec::new();
+        for vhost in &self.vhosts {
+            let directory = vhost.directory.read();
+            let cells = directory.queues_at(0..usize::MAX);
+            let cells = cells.filter(|cell| wanted(&cell.name));
+            rows.extend(cells.map(|cell| self.row(vhost, cell)));
+        }
+        rows
+    }
 }
 
 /// `GET /api/queues` and `/api/queues/{vhost}`.
 pub(crate) fn index(call: &Call) -> Answer {
-    let plain = call.flag("disable_stats");
-    let mut rows = Vec::new();
-    for vhost in call.vhosts()? {
-        let directory = vhost.directory.read();
-        let queues = directory.queues();
-        rows.reserve(queues.len());
-        rows.extend(queues.map(|cell| QueueRow {
-            plain,
-            ..QueueRow::new(&vhost, cell)
-        }));
-    }
-    list(call, rows)
+    let queues = Queues {
+        vhosts: call.vhosts()?,
+        plain: call.flag("disable_stats"),
+    };
+    list_ordered(call, &queues)
 }
 
 /// The queue that the path names.
@@ -286,7 +324,7 @@ pub(crate) fn not_exclusive(vhost: &Vhost, cell: &QueueCell) -> Result<(), Probl
         return Ok(());
     }
     let refusal = Refusal::Locked(cell.name.to_string());
-    Err(Problem::refused(refusal, &vhost.name))
+    Err(Problem::refused_on_channel(refusal, &vhost.name))
 }
 
 /// `GET /api/queues/{vhost}/{queue}`.
@@ -294,7 +332,7 @@ pub(crate) fn show(call: &Call) -> Answer {
     let (vhost, cell) = find(call)?;
     let window = Window::of(call)?;
     let mut row = QueueRow::new(&vhost, &cell).json(&call.app, &window);
-    let consumers = consumer::of_queue(&call.app, &vhost, &cell);
+    let consumers = consumer::of_queue(&vhost, &cell);
     let consumers: Vec<_> = consumers
         .iter()
         .map(|consumer| Value::Object(consumer.json(&call.app, &window)))
@@ -312,5 +350,11 @@ pub(crate) fn rebalance(_: &Call) -> Answer {
 
 /// Lists without any row, for what Leveret does not have, such as streams.
 pub(crate) fn none(_: &Call) -> Answer {
+    Ok(Reply::Json(json!([])))
+}
+
+/// The same for one virtual host, which must exist.
+pub(crate) fn none_in(call: &Call) -> Answer {
+    call.vhost()?;
     Ok(Reply::Json(json!([])))
 }

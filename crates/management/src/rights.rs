@@ -1,70 +1,29 @@
 //! Permissions of users on exchanges and queues: those of AMQP hold over HTTP too.
 
-use leveret_broker::Vhost;
-use leveret_router::ExchangeKind;
+use leveret_broker::{Acting, Refusal, Vhost};
 
-pub(crate) use leveret_broker::Right;
+pub(crate) use leveret_broker::{Resource, Right};
 
 use crate::call::Call;
 use crate::problem::Problem;
 
-/// Requires access to an exchange or a queue; `object` is which of the two, and its name.
+/// Requires what `check` asks of the caller in a virtual host.
 pub(crate) fn require(
     call: &Call,
-    vhost: &str,
-    right: Right,
-    (kind, name): (&str, &str),
+    vhost: &Vhost,
+    check: impl FnOnce(Acting<'_>) -> Result<(), Refusal>,
 ) -> Result<(), Problem> {
-    let user = &call.caller.name;
-    let may = call
-        .app
-        .broker
-        .with_access(|access| access.may(vhost, user, right, name));
-    if may {
-        return Ok(());
-    }
-    let shown = if name.is_empty() {
-        crate::call::DEFAULT_EXCHANGE
-    } else {
-        name
+    let acting = Acting {
+        broker: &call.app.broker,
+        vhost,
+        user: &call.caller.name,
     };
-    Err(Problem::NotAuthorised(format!(
-        "ACCESS_REFUSED - {} access to {kind} '{shown}' in vhost '{vhost}' refused for user \
-         '{user}'",
-        right.name()
-    )))
+    check(acting).map_err(|refusal| Problem::refused(refusal, &vhost.name))
 }
 
-/// Requires that a routing key may be used with an exchange, if it is a topic exchange.
-pub(crate) fn require_key(
-    call: &Call,
-    vhost: &Vhost,
-    right: Right,
-    (exchange, key): (&str, &[u8]),
-) -> Result<(), Problem> {
-    let kind = vhost
-        .directory
-        .read()
-        .router
-        .exchange(exchange)
-        .map(|found| found.spec().kind);
-    if kind != Some(ExchangeKind::Topic) {
-        return Ok(());
-    }
-    let user = &call.caller.name;
-    let at = (&*vhost.name, user.as_str(), exchange);
-    if call
-        .app
-        .broker
-        .with_access(|access| access.may_use_key(at, right, key))
-    {
-        return Ok(());
-    }
-    let key = String::from_utf8_lossy(key);
-    Err(Problem::NotAuthorised(format!(
-        "ACCESS_REFUSED - {} access to topic '{key}' in exchange '{exchange}' in vhost '{}' \
-         refused for user '{user}'",
-        right.name(),
-        vhost.name
-    )))
+/// Requires that the caller may read from a queue.
+pub(crate) fn require_read(call: &Call, vhost: &Vhost, queue: &str) -> Result<(), Problem> {
+    require(call, vhost, |acting| {
+        acting.check(Right::Read, Resource::Queue(queue))
+    })
 }

@@ -354,6 +354,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         Administrator,
         definitions::import_vhost,
     ),
+    get("/api/auth", Management, overview::auth),
     get("/api/auth/attempts/{node}", Monitoring, user::attempts),
     get("/api/auth/attempts/{node}/source", Monitoring, queue::none),
     get(
@@ -374,6 +375,11 @@ pub const ENDPOINTS: &[Endpoint] = &[
         feature::deprecated_used,
     ),
     post("/api/rebalance/queues", Administrator, queue::rebalance),
+    get(
+        "/api/x/config/effective",
+        Administrator,
+        operate::configuration,
+    ),
     get("/api/x/alarms", Monitoring, operate::alarms),
     put("/api/x/alarms/{alarm}", Administrator, operate::force_alarm),
     delete(
@@ -389,8 +395,28 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get("/api/federation-links", Monitoring, queue::none),
     get("/api/federation-links/{vhost}", Monitoring, queue::none),
     get("/api/stream/connections", Monitoring, queue::none),
+    get(
+        "/api/stream/connections/{vhost}",
+        VhostVisible,
+        queue::none_in,
+    ),
     get("/api/stream/publishers", Monitoring, queue::none),
+    get(
+        "/api/stream/publishers/{vhost}",
+        VhostVisible,
+        queue::none_in,
+    ),
+    get(
+        "/api/stream/publishers/{vhost}/{stream}",
+        VhostVisible,
+        queue::none_in,
+    ),
     get("/api/stream/consumers", Monitoring, queue::none),
+    get(
+        "/api/stream/consumers/{vhost}",
+        VhostVisible,
+        queue::none_in,
+    ),
     get("/api/aliveness-test/{vhost}", Vhost, health::aliveness),
     get("/api/health/checks/alarms", Management, health::alarms),
     get(

@@ -1,10 +1,12 @@
 //! Takes a sample of every counter at a fixed interval; rates and past values come from these.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use leveret_broker::{Broker, ConnectionId, Event, MessageCounts, QueueCell, Traffic};
+use leveret_broker::{Broker, ChannelStats, Event, MessageCounts, Peer, QueueCell, Traffic};
 use leveret_queue::Counters;
+use leveret_router::ExchangeCounts;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
@@ -59,29 +61,74 @@ type TrafficValues = [u64; 4];
 /// All samples.
 pub(crate) struct Sampler {
     state: Mutex<State>,
-    long_max: usize,
 }
 
 struct State {
     broker: Ring<BROKER>,
-    /// By the address of the cell, which stays taken as long as the weak reference is held.
-    queues: HashMap<usize, (Weak<QueueCell>, Ring<16>)>,
-    connections: HashMap<ConnectionId, Ring<4>>,
-    /// Nothing moved in the last two samples: queues need not be looked at.
+    queues: Objects<QueueCell, 16>,
+    exchanges: Objects<ExchangeCounts, 2>,
+    channels: Objects<ChannelStats, 16>,
+    connections: Objects<Peer, 4>,
+    /// Nothing moved in the last two samples: what counts messages need not be looked at.
     still: u8,
 }
 
+/// Samples of all objects of one kind.
+struct Objects<T, const N: usize> {
+    /// By the address of the object, which stays taken as long as the weak reference is held.
+    rings: HashMap<usize, (Weak<T>, Ring<N>)>,
+    /// Keeps the past of so many.
+    long_max: usize,
+}
+
+impl<T, const N: usize> Objects<T, N> {
+    fn new(long_max: usize) -> Self {
+        Self {
+            rings: HashMap::new(),
+            long_max,
+        }
+    }
+
+    fn push(&mut self, object: &Arc<T>, now_ms: u64, values: [u64; N]) {
+        let (address, count) = (Arc::as_ptr(object) as usize, self.rings.len());
+        if let Some((_, ring)) = self.rings.get_mut(&address) {
+            return ring.push(now_ms, values);
+        }
+        let idle = values.iter().all(|value| *value == 0);
+        if idle || count >= RATED_MAX {
+            return;
+        }
+        let long = count < self.long_max;
+        let mut ring = Ring::new(if long { OBJECT_SAMPLES } else { RATE_SAMPLES });
+        // It came to life since the last sample.
+        ring.push(now_ms.saturating_sub(FIRST_INTERVAL_MS), [0; N]);
+        ring.push(now_ms, values);
+        self.rings.insert(address, (Arc::downgrade(object), ring));
+    }
+
+    fn ring(&self, object: &Arc<T>) -> Option<&Ring<N>> {
+        let known = self.rings.get(&(Arc::as_ptr(object) as usize));
+        known.map(|(_, ring)| ring)
+    }
+
+    fn forget_ended(&mut self) {
+        self.rings
+            .retain(|_, (object, _)| object.strong_count() > 0);
+    }
+}
+
 impl Sampler {
-    /// Keeps the past of so many queues.
+    /// Keeps the past of so many queues, and of so many other objects of each kind.
     pub(crate) fn new(long_max: usize) -> Self {
         Self {
             state: Mutex::new(State {
                 broker: Ring::new(BROKER_SAMPLES),
-                queues: HashMap::new(),
-                connections: HashMap::new(),
+                queues: Objects::new(long_max),
+                exchanges: Objects::new(long_max),
+                channels: Objects::new(long_max),
+                connections: Objects::new(long_max),
                 still: 0,
             }),
-            long_max,
         }
     }
 
@@ -98,62 +145,47 @@ impl Sampler {
         };
         let still = state.still >= RATE_SAMPLES as u8;
         drop(state);
-        self.sample_connections(broker, now_ms);
+        self.sample_connections(broker, still, now_ms);
         if !still {
-            for vhost in broker.vhosts() {
-                let cells: Vec<_> = vhost.directory.read().queues().cloned().collect();
-                self.sample_queues(&cells, now_ms);
-            }
+            self.sample_topology(broker, now_ms);
         }
-        self.state
-            .lock()
-            .queues
-            .retain(|_, (cell, _)| cell.strong_count() > 0);
-    }
-
-    fn sample_connections(&self, broker: &Broker, now_ms: u64) {
-        let peers = broker.peers();
-        let traffic: Vec<_> = peers
-            .iter()
-            .map(|peer| (peer.id, traffic_values(peer.traffic())))
-            .collect();
         let mut state = self.state.lock();
-        let known = std::mem::take(&mut state.connections);
-        let mut rings = HashMap::with_capacity(traffic.len());
-        let mut known = known;
-        for (id, values) in traffic {
-            let ring = known.remove(&id);
-            let mut ring = ring.unwrap_or_else(|| Ring::new(self.room(rings.len())));
-            ring.push(now_ms, values);
-            rings.insert(id, ring);
-        }
-        state.connections = rings;
+        state.queues.forget_ended();
+        state.exchanges.forget_ended();
+        state.channels.forget_ended();
+        state.connections.forget_ended();
     }
 
-    fn sample_queues(&self, cells: &[Arc<QueueCell>], now_ms: u64) {
-        for cell in cells {
-            let values = queue_values(cell);
-            let idle = values.iter().all(|value| *value == 0);
-            let address = Arc::as_ptr(cell) as usize;
-            let mut state = self.state.lock();
-            let count = state.queues.len();
-            if let Some((_, ring)) = state.queues.get_mut(&address) {
-                ring.push(now_ms, values);
-            } else if !idle && count < RATED_MAX {
-                let mut ring = Ring::new(self.room(count));
-                // It came to life since the last sample.
-                ring.push(now_ms.saturating_sub(FIRST_INTERVAL_MS), [0; 16]);
-                ring.push(now_ms, values);
-                state.queues.insert(address, (Arc::downgrade(cell), ring));
+    /// Of each object on its own: whoever reads a rate need not wait for all of them.
+    fn sample_connections(&self, broker: &Broker, still: bool, now_ms: u64) {
+        for peer in broker.peers() {
+            let traffic = traffic_values(peer.traffic());
+            self.state.lock().connections.push(&peer, now_ms, traffic);
+            if still {
+                continue;
+            }
+            for channel in peer.channels() {
+                let values = channel_values(&peer, &channel);
+                self.state.lock().channels.push(&channel, now_ms, values);
             }
         }
     }
 
-    const fn room(&self, count: usize) -> usize {
-        if count < self.long_max {
-            OBJECT_SAMPLES
-        } else {
-            RATE_SAMPLES
+    fn sample_topology(&self, broker: &Broker, now_ms: u64) {
+        for vhost in broker.vhosts() {
+            let directory = vhost.directory.read();
+            let cells: Vec<_> = directory.queues().cloned().collect();
+            let exchanges = directory.router.exchanges();
+            let exchanges: Vec<_> = exchanges.map(|one| Arc::clone(one.counts())).collect();
+            drop(directory);
+            for cell in &cells {
+                let values = queue_values(cell);
+                self.state.lock().queues.push(cell, now_ms, values);
+            }
+            for counts in &exchanges {
+                let values = exchange_values(counts);
+                self.state.lock().exchanges.push(counts, now_ms, values);
+            }
         }
     }
 
@@ -162,7 +194,7 @@ impl Sampler {
         self.state.lock().broker.details(field, span, now_ms)
     }
 
-    /// Adds the broker's message counters and their rates.
+    /// The broker's message counters and their rates.
     pub(crate) fn message_stats(
         &self,
         broker: &Broker,
@@ -170,13 +202,10 @@ impl Sampler {
         now_ms: u64,
     ) -> Map<String, Value> {
         let values = broker_values(broker);
-        let mut stats = Map::new();
-        for (field, name) in MESSAGES.iter().enumerate() {
-            stats.insert((*name).to_owned(), values[field].into());
-            let details = self.broker_details(field, span, now_ms);
-            stats.insert(format!("{name}_details"), details);
-        }
-        stats
+        let state = self.state.lock();
+        let counters = MESSAGES.iter().zip(values).enumerate();
+        let counters = counters.map(|(field, (name, value))| (field, *name, value));
+        stats(Some(&state.broker), counters, span, now_ms)
     }
 
     /// What the broker's queues hold, and how that changes.
@@ -223,22 +252,72 @@ impl Sampler {
         cell: &Arc<QueueCell>,
         with: impl FnOnce(Option<&Ring<16>>) -> T,
     ) -> T {
+        with(self.state.lock().queues.ring(cell))
+    }
+
+    /// A channel's message counters and their rates.
+    pub(crate) fn channel_stats(
+        &self,
+        (peer, channel): (&Peer, &Arc<ChannelStats>),
+        span: Option<Span>,
+        now_ms: u64,
+    ) -> Map<String, Value> {
+        let values = channel_values(peer, channel);
         let state = self.state.lock();
-        let ring = state.queues.get(&(Arc::as_ptr(cell) as usize));
-        with(ring.map(|(_, ring)| ring))
+        let counters = MESSAGES.iter().zip(values).enumerate();
+        let counters = counters
+            .filter(|(_, (name, _))| !name.starts_with("disk"))
+            .map(|(field, (name, value))| (field, *name, value));
+        stats(state.channels.ring(channel), counters, span, now_ms)
+    }
+
+    /// How much was published to an exchange, and from there; nothing of one never used.
+    pub(crate) fn exchange_stats(
+        &self,
+        counts: &Arc<ExchangeCounts>,
+        span: Option<Span>,
+        now_ms: u64,
+    ) -> Option<Map<String, Value>> {
+        let [published_in, published_out] = exchange_values(counts);
+        if published_in == 0 && published_out == 0 {
+            return None;
+        }
+        let state = self.state.lock();
+        let counters = [
+            (0, "publish_in", published_in),
+            (1, "publish_out", published_out),
+        ];
+        let ring = state.exchanges.ring(counts);
+        Some(stats(ring, counters.into_iter(), span, now_ms))
     }
 
     /// Rates of a connection's traffic: bytes in, reads, bytes out, writes.
     pub(crate) fn traffic_details(
         &self,
-        id: ConnectionId,
+        peer: &Arc<Peer>,
         span: Option<Span>,
         now_ms: u64,
     ) -> [Value; 4] {
         let state = self.state.lock();
-        let ring = state.connections.get(&id);
+        let ring = state.connections.ring(peer);
         std::array::from_fn(|field| details_of(ring, field, span, now_ms))
     }
+}
+
+/// Counters, each with its place in the ring, its name and its value now, and their rates.
+pub(crate) fn stats<const N: usize>(
+    ring: Option<&Ring<N>>,
+    counters: impl Iterator<Item = (usize, &'static str, u64)>,
+    span: Option<Span>,
+    now_ms: u64,
+) -> Map<String, Value> {
+    let mut stats = Map::new();
+    for (field, name, value) in counters {
+        stats.insert(name.to_owned(), value.into());
+        let details = details_of(ring, field, span, now_ms);
+        stats.insert(format!("{name}_details"), details);
+    }
+    stats
 }
 
 /// A ring's details; those of an object without a ring are a rate of 0.
@@ -341,6 +420,18 @@ fn queue_values(cell: &QueueCell) -> Values {
     let state = cell.lock();
     let queue = &state.queue;
     counter_values(queue.counters(), queue.ready(), queue.unacked())
+}
+
+fn channel_values(peer: &Peer, channel: &ChannelStats) -> Values {
+    let outlet = peer.outlet.lock();
+    let unacked = outlet.unacked(channel.number) as u64;
+    let deliveries = outlet.delivery_counts(channel.number);
+    drop(outlet);
+    values_of(&channel.counts(deliveries), 0, unacked)
+}
+
+fn exchange_values(counts: &ExchangeCounts) -> [u64; 2] {
+    [&counts.published_in, &counts.published_out].map(|count| count.load(Ordering::Relaxed))
 }
 
 /// A queue's counters in the order of [`MESSAGES`].

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use leveret_broker::{Vhost, VhostMetadata};
+use leveret_broker::{Permission, Vhost, VhostMetadata};
 use serde_json::{Map, Value, json};
 
 use crate::admin::administer;
@@ -52,14 +52,27 @@ pub(crate) fn show(call: &Call) -> Answer {
     Ok(Columns::reply(call, row))
 }
 
-/// `PUT /api/vhosts/{vhost}`.
+/// `PUT /api/vhosts/{vhost}`. Whoever makes one may do everything in it.
 pub(crate) fn put(call: &Call) -> Answer {
     let name = call.segment("vhost");
     let body = call.object()?;
     let known = call.app.broker.vhost(name);
     let before = known.map(|vhost| vhost.rules.read().metadata.clone());
     let metadata = metadata_from_json(&Fields(&body), before.clone().unwrap_or_default())?;
-    administer(&call.app, |admin| admin.put_vhost(name, metadata))?;
+    let own = Permission {
+        user: call.caller.name.clone(),
+        vhost: name.to_owned(),
+        configure: EVERYTHING.to_owned(),
+        write: EVERYTHING.to_owned(),
+        read: EVERYTHING.to_owned(),
+    };
+    administer(&call.app, |admin| {
+        admin.put_vhost(name, metadata)?;
+        if before.is_none() {
+            admin.put_permission(own)?;
+        }
+        Ok(())
+    })?;
     Ok(Reply::put(before.is_none()))
 }
 
@@ -140,3 +153,6 @@ pub(crate) fn described(vhost: &Vhost) -> Map<String, Value> {
     row.insert("metadata".to_owned(), details);
     row
 }
+
+/// The pattern of a permission for every name.
+const EVERYTHING: &str = ".*";

@@ -109,8 +109,8 @@ impl Client {
         Self { name, language }
     }
 
-    /// Runs the suite; one whose waits of a fraction of a second are not ours to change has a second
-    /// try, and a test of it fails that failed both times.
+    /// Runs the suite; one whose waits of a fraction of a second are not ours to change has a
+    /// second try, and a test of it fails that failed both times.
     fn judged(
         &self,
         project: &Project,
