@@ -40,22 +40,34 @@ pub(crate) struct Client {
 }
 
 #[derive(Clone, Copy)]
-#[allow(dead_code, reason = "suites of these languages follow")]
 enum Language {
     /// pytest over this folder of `tests/clients/python`.
     Python(&'static str),
-    Rust,
+    /// The tests of this package, in this folder of `tests/clients`.
+    Rust {
+        package: &'static str,
+        folder: &'static str,
+    },
     JavaScript,
     Go,
     Java,
-    /// A program of RabbitMQ's that speaks HTTP, walked through by `walk.sh` in this folder.
-    Http(&'static str),
+    /// A command line tool for the HTTP API, walked through by `walk.sh`.
+    Http(Tool),
     /// The integration tests that a module of this name and version comes with.
     GoModule(&'static str),
 }
 
+/// Where a command line tool comes from.
+#[derive(Clone, Copy)]
+enum Tool {
+    /// The Python script in Debian's package of RabbitMQ.
+    Script,
+    /// The program of RabbitMQ's crate, of this version.
+    Crate(&'static str),
+}
+
 const CLIENTS: &[Client] = &[
-    Client::new("lapin", Language::Rust),
+    Client::new("lapin", LAPIN),
     Client::new("pika", Language::Python("test_pika")),
     Client::new("aio-pika", Language::Python("test_aio_pika")),
     Client::new("kombu", Language::Python("test_kombu")),
@@ -63,9 +75,31 @@ const CLIENTS: &[Client] = &[
     Client::new("amqplib", Language::JavaScript),
     Client::new("amqp091-go", Language::Go),
     Client::new("java", Language::Java),
-    Client::new("rabbitmqadmin", Language::Http("rabbitmqadmin")),
+    Client::new("rabbitmqadmin", Language::Http(Tool::Script)),
+    Client::new("rabbitmqadmin-v2", Language::Http(RABBITMQADMIN)),
+    Client::new("rabbitmq-http-client", RABBITMQ_HTTP_CLIENT),
     Client::new("amqp091-go-own", Language::GoModule(AMQP091_GO)),
 ];
+
+const LAPIN: Language = Language::Rust {
+    package: "client-lapin",
+    folder: "rust",
+};
+const RABBITMQ_HTTP_CLIENT: Language = Language::Rust {
+    package: "client-rabbitmq-http-client",
+    folder: "rabbitmq-http-client",
+};
+
+/// Needs Rust 1.94.
+const RABBITMQADMIN: Tool = Tool::Crate("2.35.0");
+
+/// The packages of the suites in Rust, whose tests need a broker.
+pub(crate) fn packages() -> impl Iterator<Item = &'static str> {
+    CLIENTS.iter().filter_map(|client| match client.language {
+        Language::Rust { package, .. } => Some(package),
+        _ => None,
+    })
+}
 
 /// The Go client, whose own integration tests are run unmodified.
 const AMQP091_GO: &str = "github.com/rabbitmq/amqp091-go@v1.10.0";
@@ -202,12 +236,11 @@ impl Client {
         let clients = project.root.join("tests/clients");
         match self.language {
             Language::Python(folder) => clients.join("python").join(folder),
-            Language::Rust => clients.join("rust"),
+            Language::Rust { folder, .. } => clients.join(folder),
             Language::JavaScript => clients.join("javascript"),
             Language::Go => clients.join("go"),
             Language::Java => clients.join("java"),
-            Language::Http(folder) => clients.join(folder),
-            Language::GoModule(_) => clients.join(self.name),
+            Language::Http(_) | Language::GoModule(_) => clients.join(self.name),
         }
     }
 
@@ -220,11 +253,11 @@ impl Client {
     fn command(&self, project: &Project, extent: Extent) -> Result<Command> {
         match self.language {
             Language::Python(_) => self.python(project, extent),
-            Language::Rust => Ok(rust(project)),
+            Language::Rust { package, .. } => Ok(rust(project, package)),
             Language::JavaScript => self.javascript(project),
             Language::Go => self.go(project),
             Language::Java => self.java(project),
-            Language::Http(_) => self.rabbitmqadmin(project),
+            Language::Http(tool) => self.walk(project, tool),
             Language::GoModule(module) => self.go_module(project, module),
         }
     }
@@ -324,8 +357,11 @@ impl Client {
         Ok(command)
     }
 
-    fn rabbitmqadmin(&self, project: &Project) -> Result<Command> {
-        let program = install::rabbitmqadmin(&self.work(project, "package"))?;
+    fn walk(&self, project: &Project, tool: Tool) -> Result<Command> {
+        let program = match tool {
+            Tool::Script => install::rabbitmqadmin(&self.work(project, "package"))?,
+            Tool::Crate(version) => install::rabbitmqadmin_crate(project, version)?,
+        };
         let mut command = Command::new("sh");
         command.arg("walk.sh").current_dir(self.folder(project));
         command.env("RABBITMQADMIN", program);
@@ -335,7 +371,7 @@ impl Client {
     fn outcomes(&self, project: &Project, text: &str) -> Result<Vec<Outcome>> {
         match self.language {
             Language::Python(_) => Ok(outcomes::pytest(text)),
-            Language::Rust => Ok(outcomes::libtest(text)),
+            Language::Rust { .. } => Ok(outcomes::libtest(text)),
             Language::JavaScript | Language::Http(_) => Ok(outcomes::tap(text)),
             Language::Go | Language::GoModule(_) => Ok(outcomes::go(text)),
             Language::Java => junit_reports(&self.work(project, "build/surefire-reports")),
@@ -343,11 +379,8 @@ impl Client {
     }
 }
 
-fn rust(project: &Project) -> Command {
-    shell::cargo(
-        &project.root,
-        &["test", "--locked", "--package", "client-lapin"],
-    )
+fn rust(project: &Project, package: &str) -> Command {
+    shell::cargo(&project.root, &["test", "--locked", "--package", package])
 }
 
 fn junit_reports(folder: &Path) -> Result<Vec<Outcome>> {

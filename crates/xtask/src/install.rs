@@ -1,11 +1,13 @@
 //! Getting what the client suites need: runtimes from the system, libraries below `target/`.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::project::Project;
 use crate::shell;
 
 /// Makes sure that `program` can be run; as root it is installed with apt.
@@ -99,6 +101,37 @@ pub(crate) fn rabbitmqadmin(folder: &Path) -> Result<PathBuf> {
         .next()
         .context("the package holds no rabbitmqadmin")?;
     Ok(PathBuf::from(program))
+}
+
+/// The `rabbitmqadmin` of RabbitMQ's crate, built once for each version: it takes minutes, so it is
+/// kept in the user's cache, which outlives `target/`.
+///
+/// # Errors
+/// It cannot be built.
+pub(crate) fn rabbitmqadmin_crate(project: &Project, version: &str) -> Result<PathBuf> {
+    let root = cache()?.join(format!("rabbitmqadmin-{version}"));
+    let built = root.join("bin/rabbitmqadmin");
+    if built.is_file() {
+        return Ok(built);
+    }
+    program("cc", &["gcc", "libc6-dev"])?;
+    println!("building rabbitmqadmin {version} into {}", root.display());
+    // How fast it runs does not matter.
+    let arguments = ["install", "--debug", "--locked", "rabbitmqadmin"];
+    let mut install = shell::cargo(&project.root, &arguments);
+    install.args(["--version", version, "--root"]).arg(&root);
+    shell::require(install)?;
+    Ok(built)
+}
+
+/// Where this project keeps what should outlive `target/`.
+fn cache() -> Result<PathBuf> {
+    let named = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
+    let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    let cache = named.map(PathBuf::from).or_else(home);
+    Ok(cache
+        .context("neither XDG_CACHE_HOME nor HOME is set")?
+        .join("leveret"))
 }
 
 /// Has `command`, which is Go's, keep its caches below `folder`.

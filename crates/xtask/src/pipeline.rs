@@ -147,7 +147,8 @@ struct TestProgram {
 
 fn test_programs(project: &Project, quick: bool) -> Result<Vec<TestProgram>> {
     let mut command = shell::cargo(&project.root, &["test", "--no-run", "--locked"]);
-    command.args(["--workspace", "--exclude", "client-lapin"]);
+    command.arg("--workspace");
+    command.args(clients::packages().flat_map(|package| ["--exclude", package]));
     command.arg("--message-format=json-render-diagnostics");
     if quick {
         command.args(["--lib", "--bins"]);

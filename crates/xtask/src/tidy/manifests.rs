@@ -22,6 +22,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("crates/xtask", 4),
     ("crates/fuzz", 4),
     ("tests/clients/rust", 4),
+    ("tests/clients/rabbitmq-http-client", 4),
 ];
 
 /// Levels up to this one are pure: no runtime, socket, file, clock or random source.
