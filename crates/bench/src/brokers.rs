@@ -72,6 +72,15 @@ impl Floor {
     }
 }
 
+/// Where a server answers HTTP.
+#[derive(Clone, Copy, Debug)]
+pub struct Api {
+    /// The management API.
+    pub management: SocketAddr,
+    /// The metrics.
+    pub metrics: SocketAddr,
+}
+
 /// A server under test and how to get it.
 pub struct Broker {
     /// Its name in reports.
@@ -128,7 +137,7 @@ impl Broker {
             });
         }
         if self.running.is_none() {
-            self.running = Some(start(&self.recipe)?);
+            self.running = Some(start(&self.recipe, None)?);
         }
         self.running
             .as_ref()
@@ -140,6 +149,22 @@ impl Broker {
     pub fn fresh(&mut self) -> Result<Target, String> {
         self.stop();
         self.target()
+    }
+
+    /// The same with its HTTP API, which otherwise has no part in a benchmark.
+    pub fn fresh_with_api(&mut self) -> Result<(Target, Api), String> {
+        if !matches!(self.recipe, Recipe::Leveret(_)) {
+            return Err("its HTTP API is not started".into());
+        }
+        self.stop();
+        let api = Api {
+            management: process::free_address()?,
+            metrics: process::free_address()?,
+        };
+        let started = start(&self.recipe, Some(api))?;
+        let target = started.target;
+        self.running = Some(started);
+        Ok((target, api))
     }
 
     /// Stops it, if it is ours.
@@ -155,7 +180,7 @@ impl Broker {
         running.server.kill();
         let begun = Instant::now();
         let (address, epmd) = (running.target.address, running.epmd);
-        let again = launch(&self.recipe, running.cleanup, address, epmd)?;
+        let again = launch(&self.recipe, running.cleanup, (address, epmd), None)?;
         let listening = again.start;
         self.running = Some(again);
         Ok((listening, begun))
@@ -167,23 +192,23 @@ impl Broker {
     }
 }
 
-fn start(recipe: &Recipe) -> Result<Instance, String> {
+fn start(recipe: &Recipe, api: Option<Api>) -> Result<Instance, String> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let cleanup = Cleanup::new(COUNT.fetch_add(1, Ordering::Relaxed))?;
     let (address, epmd) = (process::free_address()?, process::free_address()?.port());
-    launch(recipe, cleanup, address, epmd)
+    launch(recipe, cleanup, (address, epmd), api)
 }
 
 /// Starts a server on what its directory holds.
 fn launch(
     recipe: &Recipe,
     cleanup: Cleanup,
-    address: SocketAddr,
-    epmd: u16,
+    (address, epmd): (SocketAddr, u16),
+    api: Option<Api>,
 ) -> Result<Instance, String> {
     let directory = cleanup.directory.as_path();
     let (mut command, dialect) = match recipe {
-        Recipe::Leveret(binary) => (leveret(binary, address, directory), Dialect::Amqp),
+        Recipe::Leveret(binary) => (leveret(binary, address, directory, api), Dialect::Amqp),
         Recipe::RabbitMq => (rabbitmq(address, epmd, directory)?, Dialect::Amqp),
         Recipe::Floor(floor) => {
             let dialect = match floor {
@@ -227,12 +252,22 @@ fn launch(
 }
 
 /// The command line of Leveret: one AMQP listener, everything else as it comes.
-fn leveret(binary: &Path, address: SocketAddr, directory: &Path) -> Command {
+fn leveret(binary: &Path, address: SocketAddr, directory: &Path, api: Option<Api>) -> Command {
     let mut command = Command::new(binary);
     command
         .arg("--set")
         .arg(format!("amqp.listen=[\"{address}\"]"));
-    if has_management(binary) {
+    if let Some(Api {
+        management,
+        metrics,
+    }) = api
+    {
+        command.args(["--set", &format!("management.listen=[\"{management}\"]")]);
+        command.args([
+            "--set",
+            &format!("management.metrics_listen=[\"{metrics}\"]"),
+        ]);
+    } else if has_management(binary) {
         command.args(["--set", "management.listen=[]"]);
         command.args(["--set", "management.metrics_listen=[]"]);
     }

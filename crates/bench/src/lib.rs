@@ -10,6 +10,7 @@ pub mod connection;
 pub mod consumer;
 pub mod durable;
 pub mod floor;
+pub mod management;
 pub mod message;
 pub mod one_in_flight;
 pub mod process;

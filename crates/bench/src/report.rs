@@ -61,15 +61,20 @@ impl Row {
 
     /// Holds it against the scenario's goal; a figure that is missing misses it.
     pub fn judge(&mut self, goal: Goal) {
-        let (figure, most) = match goal {
-            Goal::CpuToFloor(most) => (self.ratio_to_floor, most),
-            Goal::LatencyToFloor(most) => (self.latency_to_floor, most),
-            Goal::Figure(name, most) => {
-                let found = self.median.also.iter().find(|(n, _)| *n == name);
-                (found.map(|(_, value)| *value), most)
-            }
+        let within = |figure: Option<f64>, most| figure.is_some_and(|figure| figure <= most);
+        let named = |name: &str| {
+            let found = self.median.also.iter().find(|(n, _)| *n == name);
+            found.map(|(_, value)| *value)
         };
-        self.goal = Some((goal, figure.is_some_and(|figure| figure <= most)));
+        let reached = match goal {
+            Goal::CpuToFloor(most) => within(self.ratio_to_floor, most),
+            Goal::LatencyToFloor(most) => within(self.latency_to_floor, most),
+            Goal::Figure(name, most) => within(named(name), most),
+            Goal::Figures(figures) => figures
+                .iter()
+                .all(|(name, most)| within(named(name), *most)),
+        };
+        self.goal = Some((goal, reached));
     }
 
     /// One line of JSON.

@@ -14,7 +14,7 @@ use crate::traffic::{self, Load, Target};
 use crate::wire::{BASIC_ACK, Method, MethodId, QUEUE_BIND_OK, QUEUE_DECLARE_OK, QUEUE_DELETE_OK};
 
 /// Queues of the width and idleness scenarios.
-const MANY_QUEUES: usize = 100_000;
+pub(crate) const MANY_QUEUES: usize = 100_000;
 /// Requests on their way before their replies are read.
 const PIPELINED: usize = 200;
 /// A server gets this long to settle before its memory is read.
@@ -203,7 +203,7 @@ pub fn idle_queues(broker: &mut Broker) -> Result<Sample, String> {
     })
 }
 
-fn declare_many(connection: &mut Connection, queues: usize) -> Result<(), String> {
+pub(crate) fn declare_many(connection: &mut Connection, queues: usize) -> Result<(), String> {
     let declare = |n| declare_queue(&queue(n), QueueKind::Temporary);
     pipeline(connection, queues, QUEUE_DECLARE_OK, declare)
 }

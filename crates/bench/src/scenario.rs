@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::brokers::{Broker, Floor};
 use crate::process::Cost;
 use crate::traffic::{self, Load, LoadPace, Measured};
-use crate::{durable, one_in_flight, publish_only, resources};
+use crate::{durable, management, one_in_flight, publish_only, resources};
 
 /// One benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +48,8 @@ pub enum Work {
     Together,
     /// A crash, and a start with much to recover.
     Restart,
+    /// Requests over HTTP to a broker with very many queues, alone and beside traffic.
+    Management(Load),
 }
 
 /// What Leveret's median has to come to; a scenario without one has its goal elsewhere.
@@ -59,6 +61,8 @@ pub enum Goal {
     LatencyToFloor(f64),
     /// Another figure by name, at most.
     Figure(&'static str, f64),
+    /// Several of them.
+    Figures(&'static [(&'static str, f64)]),
 }
 
 impl fmt::Display for Goal {
@@ -67,6 +71,12 @@ impl fmt::Display for Goal {
             Self::CpuToFloor(most) => write!(out, "CPU at most {most} x floor"),
             Self::LatencyToFloor(most) => write!(out, "p50 at most {most} x floor"),
             Self::Figure(name, most) => write!(out, "{name} at most {most}"),
+            Self::Figures(figures) => {
+                let each = figures
+                    .iter()
+                    .map(|(name, most)| format!("{name} at most {most}"));
+                out.write_str(&each.collect::<Vec<_>>().join(", "))
+            }
         }
     }
 }
@@ -150,6 +160,7 @@ impl Scenario {
             Work::OneInFlight => one_in_flight::run(broker.target()?, window),
             Work::Together => durable::together(broker),
             Work::Restart => durable::restart(broker),
+            Work::Management(load) => management::run(broker, &load, window),
         }
     }
 
@@ -261,6 +272,11 @@ pub const ALL: &[Scenario] = &[
     plain("fanout-100k", Work::WideFanout, 3),
     plain("idle-connections", Work::IdleConnections, 1),
     plain("idle-queues", Work::IdleQueues, 1),
+    plain("management-100k", Work::Management(BASE), 3).goal(Goal::Figures(&[
+        ("page_ms_max", 50.0),
+        ("scrape_ms_max", 50.0),
+        ("without_to_with", 1.0 / 0.9),
+    ])),
 ];
 
 const fn relayed(name: &'static str, load: Load) -> Scenario {
