@@ -128,13 +128,11 @@ impl Core {
         let visible = without_blind_copies(publish.header);
         let header = visible.as_deref().unwrap_or(publish.header);
         let one = &Publishes::one(one.channel, one.route, Publish { header, ..publish });
-        match inspected {
-            Some(route) => self.publish_to(&route, one, blob),
-            None => {
-                let route = self.route(one)?;
-                self.publish_to(&route, one, blob)
-            }
-        }
+        let route = match inspected {
+            Some(route) => Arc::new(route),
+            None => self.route(one)?,
+        };
+        self.publish_to(&route, one, blob)
     }
 
     /// Checks a message's properties; gives its own route when they have a say in it.
@@ -194,15 +192,14 @@ impl Core {
     /// Puts a batch into its queues, returns what goes nowhere, and counts it for confirms.
     fn publish_to(
         &mut self,
-        route: &Route,
+        route: &Arc<Route>,
         batch: &Publishes<'_>,
         blob: Option<Arc<Blob>>,
     ) -> Result<(), Fault> {
-        self.exchange.count(route, batch.len() as u64);
-        batch.body_lens().for_each(|len| self.sizes.count(len));
         if self.is_transactional(batch.channel) {
             return self.stage_publishes(route, batch, blob.as_ref());
         }
+        self.count_published(route, batch);
         if route.cells.is_empty() {
             self.return_unroutable(batch);
         }
@@ -229,6 +226,13 @@ impl Core {
             self.confirming.push(batch.channel);
         }
         Ok(())
+    }
+
+    /// Counts a batch for its exchange and by its sizes; its channel counts it elsewhere.
+    #[inline]
+    pub(crate) fn count_published(&mut self, route: &Route, batch: &Publishes<'_>) {
+        self.exchange.count(route, batch.len() as u64);
+        batch.body_lens().for_each(|len| self.sizes.count(len));
     }
 
     pub(crate) fn return_unroutable(&mut self, batch: &Publishes<'_>) {

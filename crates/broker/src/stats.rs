@@ -9,7 +9,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
-use leveret_session::DeliveryCounts;
+use leveret_session::{DeliveryCounts, Verdict};
 use parking_lot::Mutex;
 
 /// Upper bounds of the message sizes counted together, bytes; the last class has none.
@@ -138,6 +138,15 @@ pub struct ChannelStats {
 }
 
 impl ChannelStats {
+    /// Where deliveries that end so are counted.
+    pub(crate) const fn settled(&self, verdict: Verdict) -> &Count {
+        match verdict {
+            Verdict::Ack => &self.acked,
+            Verdict::Discard => &self.rejected,
+            Verdict::Requeue => &self.requeued,
+        }
+    }
+
     /// Its totals; `deliveries` come from the connection's outlet.
     #[must_use]
     pub fn counts(&self, deliveries: DeliveryCounts) -> MessageCounts {

@@ -3,6 +3,8 @@
 //! Routes are found and delivery tags looked up when they come, as errors close the channel then.
 //! A commit first reserves room in every queue, so that it is done whole or refused whole, and is
 //! one atomic group in the journal. Consumers may see its parts queue by queue.
+//!
+//! What is committed is counted then, what is rolled back never.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,8 +32,9 @@ pub(crate) struct Transaction {
 
 /// One publish, with the queues it goes to.
 struct Staged {
-    cells: Box<[Arc<QueueCell>]>,
-    route: Box<[u8]>,
+    route: Arc<Route>,
+    /// Exchange and routing key, raw.
+    key: Box<[u8]>,
     header: Box<[u8]>,
     body: Box<[u8]>,
     /// Instead of `body`, for a large one.
@@ -56,7 +59,7 @@ impl Transaction {
         let mut places = HashMap::new();
         let mut demand: Vec<(Arc<QueueCell>, u64, u64)> = Vec::new();
         for staged in &self.publishes {
-            for cell in &staged.cells {
+            for cell in &staged.route.cells {
                 let place = *places.entry(Arc::as_ptr(cell)).or_insert_with(|| {
                     demand.push((Arc::clone(cell), 0, 0));
                     demand.len() - 1
@@ -73,7 +76,7 @@ impl Transaction {
     fn is_persistent(&self) -> bool {
         let lasts = |cell: &Arc<QueueCell>| cell.lane.is_some();
         self.publishes.iter().any(|staged| {
-            delivery_mode(&staged.header) == PERSISTENT && staged.cells.iter().any(lasts)
+            delivery_mode(&staged.header) == PERSISTENT && staged.route.cells.iter().any(lasts)
         })
     }
 }
@@ -100,13 +103,10 @@ impl Core {
     /// Keeps a batch for the commit.
     pub(crate) fn stage_publishes(
         &mut self,
-        route: &Route,
+        route: &Arc<Route>,
         batch: &Publishes<'_>,
         blob: Option<&Arc<Blob>>,
     ) -> Result<(), Fault> {
-        if let Some(state) = self.channel(batch.channel) {
-            state.stats.published.add(batch.len() as u64);
-        }
         for publish in batch.iter() {
             let shared = blob.is_some();
             let bytes = batch.route.len()
@@ -115,8 +115,8 @@ impl Core {
                 + size_of_val(&*route.cells);
             self.charge(batch.channel, bytes, PUBLISH)?;
             let staged = Staged {
-                cells: route.cells.clone(),
-                route: batch.route.into(),
+                route: Arc::clone(route),
+                key: batch.route.into(),
                 header: publish.header.into(),
                 body: if shared { &[][..] } else { publish.body }.into(),
                 blob: blob.cloned(),
@@ -192,6 +192,7 @@ impl Core {
         for staged in publishes {
             self.publish_staged(channel, staged);
         }
+        self.count_settled(channel, &settlements);
         let settled = settlements
             .iter()
             .map(|(_, slot, verdict)| (slot.source, slot.unacked, *verdict));
@@ -247,14 +248,28 @@ impl Core {
             body: staged.body(),
             mandatory: staged.mandatory,
         };
-        let one = Publishes::one(channel, &staged.route, publish);
-        if staged.cells.is_empty() {
+        let one = Publishes::one(channel, &staged.key, publish);
+        self.count_published(&staged.route, &one);
+        if let Some(state) = self.channel(channel) {
+            state.stats.published.add(1);
+        }
+        let cells = &staged.route.cells;
+        if cells.is_empty() {
             self.return_unroutable(&one);
             return;
         }
-        self.work.copies += staged.cells.len();
+        self.work.copies += cells.len();
         let blob = staged.blob.clone();
-        enqueue(&staged.cells, &one, blob, Room::Reserved, &mut self.work);
+        enqueue(cells, &one, blob, Room::Reserved, &mut self.work);
+    }
+
+    fn count_settled(&mut self, channel: u16, settlements: &[(u64, Slot, Verdict)]) {
+        let Some(state) = self.channel(channel) else {
+            return;
+        };
+        for (.., verdict) in settlements {
+            state.stats.settled(*verdict).add(1);
+        }
     }
 
     /// Forgets publishes, and that deliveries were settled: they wait again.

@@ -6,14 +6,15 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use leveret_broker::{Event, HoldingCounts, MessageCounts};
+use leveret_broker::{Broker, Event, HoldingCounts, MessageCounts};
 use leveret_codec::{
     BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicReject, ChannelClose,
-    ConfirmSelect, QueueDelete, RawTable,
+    ConfirmSelect, Method, QueueDeclare, QueueDelete, RawTable, Table, TxCommit, TxRollback, TxSelect,
+    Value,
 };
 use leveret_session::DeliveryCounts;
 use leveret_store::InstantStore;
-use support::{Client, broker};
+use support::{Client, broker, declaration};
 
 fn get(client: &mut Client, no_ack: bool) -> String {
     client.say(
@@ -26,16 +27,31 @@ fn get(client: &mut Client, no_ack: bool) -> String {
     client.hear().remove(0)
 }
 
-/// Publishes 7 messages in confirm mode and settles what comes of them in every way.
-fn traffic(client: &mut Client) {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Confirms,
+    Transactions,
+}
+
+/// Publishes 7 messages and settles what comes of them in every way.
+fn traffic(client: &mut Client, mode: Mode) {
     client.declare(1, "q", false);
-    client.say(1, ConfirmSelect { nowait: true });
+    match mode {
+        Mode::Confirms => client.say(1, ConfirmSelect { nowait: true }),
+        Mode::Transactions => client.say(1, TxSelect {}),
+    }
+    let commit = |client: &mut Client| {
+        if mode == Mode::Transactions {
+            client.say(1, TxCommit {});
+        }
+    };
     let long = "2".repeat(200);
     for body in ["1", &long, "3", "4", "5"] {
         client.publish(1, "q", body, false);
     }
     client.publish(1, "nowhere", "back", false);
     client.publish_optional(1, "nowhere", "gone");
+    commit(client);
     client.hear();
     assert_eq!(get(client, true), "1 basic.get-ok");
     assert_eq!(get(client, false), "1 basic.get-ok");
@@ -45,6 +61,7 @@ fn traffic(client: &mut Client) {
         requeue: true,
     };
     client.say(1, nack);
+    commit(client);
     client.say(
         1,
         BasicConsume {
@@ -72,7 +89,18 @@ fn traffic(client: &mut Client) {
         requeue: false,
     };
     client.say(1, reject);
+    commit(client);
+    client.hear();
     assert_eq!(get(client, true), "1 basic.get-empty");
+}
+
+const fn close_channel() -> ChannelClose<'static> {
+    ChannelClose {
+        reply_code: 200,
+        reply_text: b"",
+        class_id: 0,
+        method_id: 0,
+    }
 }
 
 const COUNTS: MessageCounts = MessageCounts {
@@ -98,12 +126,72 @@ const COUNTS: MessageCounts = MessageCounts {
 fn a_channel_a_connection_a_queue_and_an_exchange_count_what_passed_them() {
     let broker = broker(Arc::new(InstantStore));
     let mut client = Client::new(&broker);
-    traffic(&mut client);
-    let peer = client.connection.peer().clone();
-    assert_eq!(peer.message_counts(), COUNTS);
+    traffic(&mut client, Mode::Confirms);
+    assert_counted(&broker, &client, COUNTS);
+}
+
+#[test]
+fn transactions_are_counted_as_everything_else_once_they_are_committed() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    traffic(&mut client, Mode::Transactions);
+    let counts = MessageCounts {
+        published_confirming: 0,
+        confirmed: 0,
+        ..COUNTS
+    };
+    assert_counted(&broker, &client, counts);
+
+    // What is rolled back, and what its channel takes with it, never was.
+    let nack = BasicNack {
+        delivery_tag: 6,
+        multiple: false,
+        requeue: false,
+    };
+    for end in [Method::from(TxRollback {}), close_channel().into()] {
+        for queue in ["q", "nowhere"] {
+            client.publish(1, queue, "never", false);
+        }
+        client.say(1, nack);
+        client.say(1, end);
+    }
+    assert_eq!(client.connection.peer().message_counts(), counts);
+    let counters = *broker.vhost("/").unwrap().queue("q").unwrap().lock().queue.counters();
+    assert_eq!((counters.published, counters.rejected), (5, 1));
+}
+
+#[test]
+fn a_refused_commit_is_refused_by_its_queue() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    let mut arguments = Table::default();
+    arguments.insert("x-max-length", Value::I32(2));
+    arguments.insert("x-overflow", Value::LongString(b"reject-publish".to_vec()));
+    let arguments = arguments.encoded();
+    let declare = QueueDeclare {
+        arguments: RawTable::parse(&arguments).unwrap(),
+        ..declaration("q", false)
+    };
+    client.say(1, declare);
+    client.say(1, TxSelect {});
+    for _ in 0..3 {
+        client.publish(1, "q", "too many", false);
+    }
+    client.say(1, TxCommit {});
+    let heard = client.hear();
+    assert!(heard[2].starts_with("1 close 406"), "{heard:?}");
+    let queue = *broker.vhost("/").unwrap().queue("q").unwrap().lock().queue.counters();
+    assert_eq!((queue.published, queue.refused), (0, 3));
+    assert_eq!(broker.totals().messages, MessageCounts::default());
+}
+
+/// What [`traffic`] comes to, wherever it is counted.
+fn assert_counted(broker: &Broker, client: &Client, counts: MessageCounts) {
+    let peer = client.connection.peer();
+    assert_eq!(peer.message_counts(), counts);
     let channels = peer.channels();
     let deliveries = peer.outlet.lock().delivery_counts(1);
-    assert_eq!(channels[0].counts(deliveries), COUNTS);
+    assert_eq!(channels[0].counts(deliveries), counts);
     assert_eq!((channels[0].consumers.get(), channels.len()), (1, 2));
     let sizes = peer.size_counts();
     assert_eq!(
@@ -129,7 +217,7 @@ fn a_channel_a_connection_a_queue_and_an_exchange_count_what_passed_them() {
 fn what_queues_hold_is_known_without_asking_them() {
     let broker = broker(Arc::new(InstantStore));
     let mut client = Client::new(&broker);
-    traffic(&mut client);
+    traffic(&mut client, Mode::Confirms);
     let vhost = broker.vhost("/").unwrap();
     let held = |ready, unacked, consumers| HoldingCounts {
         ready,
@@ -160,15 +248,9 @@ fn what_queues_hold_is_known_without_asking_them() {
 fn totals_survive_their_channels_and_connections() {
     let broker = broker(Arc::new(InstantStore));
     let mut client = Client::new(&broker);
-    traffic(&mut client);
+    traffic(&mut client, Mode::Confirms);
     let before = broker.totals();
-    let close = ChannelClose {
-        reply_code: 200,
-        reply_text: b"",
-        class_id: 0,
-        method_id: 0,
-    };
-    client.say(1, close);
+    client.say(1, close_channel());
     let peer = client.connection.peer().clone();
     assert_eq!(peer.message_counts(), COUNTS);
     client.connection.disconnect();

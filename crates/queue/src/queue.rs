@@ -104,7 +104,7 @@ pub struct Queue<C> {
     pub(crate) unacked_bytes: u64,
     chunks: Chunks,
     consumers: Consumers<C>,
-    counters: Counters,
+    pub(crate) counters: Counters,
     requeued: BTreeMap<u64, Position>,
     pub(crate) reserved: Option<Box<Reserved>>,
 }

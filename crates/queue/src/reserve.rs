@@ -59,6 +59,7 @@ impl<C> Queue<C> {
             || (fits(self.ready, messages, limits.ready_max)
                 && fits(self.ready_bytes, bytes, limits.ready_bytes_max));
         if !total || !ready {
+            self.counters.refused += messages;
             return false;
         }
         let reserved = self.reserved.get_or_insert_with(|| {
