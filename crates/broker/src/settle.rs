@@ -139,19 +139,16 @@ fn give_back<'a>(
         return None;
     }
     for part in run.chunk_by(|a, b| a.2 == b.2) {
-        let is = |verdict| part.first().is_some_and(|first| first.2 == verdict);
-        if is(Verdict::Requeue) {
-            for (_, unacked, _) in part {
-                // That it was delivered stands in the journal already.
-                state.queue.requeue(source.consumer, unacked);
-            }
-            continue;
-        }
         let (queue, unacked) = (&mut state.queue, |one: &(_, Unacked, _)| one.1);
-        if is(Verdict::Ack) {
-            queue.settle_all(source.consumer, part, unacked);
-        } else {
-            queue.reject_all(source.consumer, part, unacked);
+        match part.first().map(|first| first.2) {
+            Some(Verdict::Ack) => queue.settle_all(source.consumer, part, unacked),
+            Some(Verdict::Discard) => queue.reject_all(source.consumer, part, unacked),
+            Some(Verdict::Requeue) => {
+                // That they were delivered stands in the journal already.
+                queue.requeue_all(source.consumer, part, unacked);
+                continue;
+            }
+            None => continue,
         }
         if let Some(lane) = cell.lane {
             let persistent = part.iter().filter(|(_, unacked, _)| unacked.persistent);

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use leveret_broker::{Broker, Event, HoldingCounts, MessageCounts};
 use leveret_codec::{
     BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicReject, ChannelClose,
-    ConfirmSelect, Method, QueueDeclare, QueueDelete, RawTable, Table, TxCommit, TxRollback, TxSelect,
-    Value,
+    ConfirmSelect, Method, QueueDeclare, QueueDelete, RawTable, Table, TxCommit, TxRollback,
+    TxSelect, Value,
 };
 use leveret_session::DeliveryCounts;
 use leveret_store::InstantStore;
@@ -156,7 +156,14 @@ fn transactions_are_counted_as_everything_else_once_they_are_committed() {
         client.say(1, end);
     }
     assert_eq!(client.connection.peer().message_counts(), counts);
-    let counters = *broker.vhost("/").unwrap().queue("q").unwrap().lock().queue.counters();
+    let counters = *broker
+        .vhost("/")
+        .unwrap()
+        .queue("q")
+        .unwrap()
+        .lock()
+        .queue
+        .counters();
     assert_eq!((counters.published, counters.rejected), (5, 1));
 }
 
@@ -180,7 +187,14 @@ fn a_refused_commit_is_refused_by_its_queue() {
     client.say(1, TxCommit {});
     let heard = client.hear();
     assert!(heard[2].starts_with("1 close 406"), "{heard:?}");
-    let queue = *broker.vhost("/").unwrap().queue("q").unwrap().lock().queue.counters();
+    let queue = *broker
+        .vhost("/")
+        .unwrap()
+        .queue("q")
+        .unwrap()
+        .lock()
+        .queue
+        .counters();
     assert_eq!((queue.published, queue.refused), (0, 3));
     assert_eq!(broker.totals().messages, MessageCounts::default());
 }

@@ -19,6 +19,7 @@ mod consumers;
 mod limits;
 mod peek;
 mod queue;
+mod requeued;
 mod reserve;
 
 pub use chunk::{Message, MessageBody};

@@ -15,12 +15,8 @@ impl<C> Queue<C> {
         from: u64,
         mut show: impl FnMut(u64, &Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
     ) {
-        for (seq, position) in self.requeued_from(from) {
-            if let Some((record, blob, _)) = self.chunks().record(position)
-                && show(seq, &record, blob).is_break()
-            {
-                return;
-            }
+        if self.requeued_from(from, &mut show).is_break() {
+            return;
         }
         let before = |record: &Record<'_>| whole_seq(self.next_seq(), record.seq_low) < from;
         self.chunks().unread_from(before, |record, blob| {

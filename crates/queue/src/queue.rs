@@ -1,16 +1,18 @@
 //! The queue itself: what is ready, what is out, who gets the next message.
 
 mod pump;
+mod requeue;
 mod settle;
 
-use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_record::{Blob, Position, Record, Sabotage, Unacked, breaks};
+use leveret_record::{Blob, Position, Record, Unacked};
 
 use crate::chunk::{Chunks, Message};
 use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming};
 use crate::limits::{Limits, Overflow};
+use crate::requeued::Requeued;
 use crate::reserve::Reserved;
 
 /// A message on its way to a consumer.
@@ -105,7 +107,7 @@ pub struct Queue<C> {
     chunks: Chunks,
     consumers: Consumers<C>,
     pub(crate) counters: Counters,
-    requeued: BTreeMap<u64, Position>,
+    requeued: Requeued,
     pub(crate) reserved: Option<Box<Reserved>>,
 }
 
@@ -115,7 +117,7 @@ impl<C> Queue<C> {
     pub fn new(limits: Limits, single_active: bool) -> Self {
         Self {
             chunks: Chunks::default(),
-            requeued: BTreeMap::new(),
+            requeued: Requeued::default(),
             reserved: None,
             consumers: Consumers::new(single_active),
             limits,
@@ -302,16 +304,16 @@ impl<C> Queue<C> {
     /// The next message in order: requeued ones are older than any never read.
     #[inline]
     fn head(&mut self) -> Option<Position> {
-        if let Some((_, &position)) = self.requeued.first_key_value() {
-            return Some(position);
+        match self.requeued.first() {
+            Some((_, position)) => Some(position),
+            None => self.chunks.head(),
         }
-        self.chunks.head()
     }
 
     #[inline]
     fn unacked_of(&self, position: Position, record: &Record<'_>) -> Unacked {
-        let seq = match self.requeued.first_key_value() {
-            Some((&seq, _)) => seq,
+        let seq = match self.requeued.first() {
+            Some((seq, _)) => seq,
             None => whole_seq(self.next_seq, record.seq_low),
         };
         unacked(seq, position, record)
@@ -323,7 +325,7 @@ impl<C> Queue<C> {
         if self.requeued.is_empty() {
             self.chunks.advance(next);
         } else {
-            self.requeued.pop_first();
+            self.requeued.pop_first(next);
         }
         self.left(1, u64::from(unacked.body_len));
         self.counters.redelivered += u64::from(unacked.deliveries > 0);
@@ -350,28 +352,6 @@ impl<C> Queue<C> {
         }
     }
 
-    /// A delivery comes back to its place in the order, and counts as delivered once more.
-    ///
-    /// Returns the new delivery count.
-    pub fn requeue(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) -> u8 {
-        self.returned(consumer, 1, u64::from(unacked.body_len));
-        self.counters.requeued += 1;
-        let deliveries = unacked.deliveries.saturating_add(1);
-        if !breaks(Sabotage::ForgetDelivery) {
-            self.chunks.set_deliveries(unacked.position, deliveries);
-        }
-        let mut seq = unacked.seq;
-        if breaks(Sabotage::RequeueLast)
-            && let Some((last, _)) = self.requeued.last_key_value()
-        {
-            seq = seq.max(last + 1);
-        }
-        self.requeued.insert(seq, unacked.position);
-        self.ready += 1;
-        self.ready_bytes += u64::from(unacked.body_len);
-        deliveries
-    }
-
     #[inline]
     fn returned(&mut self, consumer: Option<ConsumerKey>, messages: u64, bytes: u64) {
         self.unacked -= messages;
@@ -384,12 +364,12 @@ impl<C> Queue<C> {
 
     /// Shows the sequence numbers of all ready persistent messages, in order.
     pub fn persistent_ready(&self, mut show: impl FnMut(u64)) {
-        for (&seq, &position) in &self.requeued {
-            let record = self.chunks.record(position);
-            if record.is_some_and(|(record, ..)| record.persistent) {
+        let _ = self.requeued_from(0, |seq, record, _| {
+            if record.persistent {
                 show(seq);
             }
-        }
+            ControlFlow::Continue(())
+        });
         self.chunks.unread(|record| {
             if record.persistent {
                 show(whole_seq(self.next_seq, record.seq_low));
@@ -401,19 +381,10 @@ impl<C> Queue<C> {
         &self.chunks
     }
 
-    /// The messages that came back, from this sequence number on.
-    pub(crate) fn requeued_from(&self, seq: u64) -> impl Iterator<Item = (u64, Position)> {
-        self.requeued
-            .range(seq..)
-            .map(|(seq, position)| (*seq, *position))
-    }
-
     /// Drops all ready messages and tells how many there were; unacknowledged ones stay.
     pub fn purge(&mut self) -> u64 {
         let purged = self.ready;
-        for (_, position) in std::mem::take(&mut self.requeued) {
-            self.chunks.release(position);
-        }
+        self.release_requeued();
         if self.chunks.head().is_some() {
             self.chunks.release_unread();
         }

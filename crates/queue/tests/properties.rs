@@ -76,13 +76,23 @@ fn push(queue: &mut Queue<u32>, body: &[u8], shared: bool, sink: &mut Taker) -> 
 
 #[derive(Clone, Debug)]
 enum Op {
-    Push { size: usize, shared: bool },
-    Get { no_ack: bool },
+    Push {
+        size: usize,
+        shared: bool,
+    },
+    Get {
+        no_ack: bool,
+    },
     Settle(usize),
     Requeue(usize),
     Purge,
-    Consume { prefetch: u32, no_ack: bool },
+    Consume {
+        prefetch: u32,
+        no_ack: bool,
+    },
     Cancel(usize),
+    /// A consumer goes, and all it holds comes back.
+    Leave(usize),
     Shrink,
 }
 
@@ -96,6 +106,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..4u32, any::<bool>())
             .prop_map(|(prefetch, no_ack)| Op::Consume { prefetch, no_ack }),
         1 => any::<usize>().prop_map(Op::Cancel),
+        1 => any::<usize>().prop_map(Op::Leave),
         1 => Just(Op::Shrink),
     ]
 }
@@ -113,6 +124,12 @@ impl Model {
         let (seq, expected, deliveries) = self.ready.remove(0);
         assert_eq!((seq, deliveries), (unacked.seq, unacked.deliveries));
         assert_eq!(expected, body);
+    }
+
+    fn put_back(&mut self, body: Vec<u8>, unacked: &Unacked) {
+        let at = self.ready.partition_point(|(seq, ..)| *seq < unacked.seq);
+        self.ready
+            .insert(at, (unacked.seq, body, unacked.deliveries + 1));
     }
 }
 
@@ -158,7 +175,20 @@ impl World {
                 assert_eq!(self.queue.cancel(key), Some(name));
                 assert_eq!(self.queue.cancel(key), None);
             }
-            Op::Cancel(_) => {}
+            Op::Leave(pick) if !self.keys.is_empty() => {
+                let (key, ..) = self.keys.remove(pick % self.keys.len());
+                self.queue.cancel(key);
+                let (back, out) = std::mem::take(&mut self.model.out)
+                    .into_iter()
+                    .partition(|(of, ..)| *of == Some(key));
+                self.model.out = out;
+                self.queue
+                    .requeue_all(Some(key), &back, |(.., unacked)| *unacked);
+                for (_, body, unacked) in back {
+                    self.model.put_back(body, &unacked);
+                }
+            }
+            Op::Cancel(_) | Op::Leave(_) => {}
             Op::Shrink => {
                 let empty = self.model.ready.is_empty() && self.model.out.is_empty();
                 assert!(!self.queue.shrink() || empty);
@@ -204,11 +234,7 @@ impl World {
             let (key, body, unacked) = self.model.out.remove(pick % self.model.out.len());
             let deliveries = self.queue.requeue(key, &unacked);
             assert_eq!(deliveries, unacked.deliveries + 1);
-            let at = self
-                .model
-                .ready
-                .partition_point(|(seq, ..)| *seq < unacked.seq);
-            self.model.ready.insert(at, (unacked.seq, body, deliveries));
+            self.model.put_back(body, &unacked);
         }
     }
 

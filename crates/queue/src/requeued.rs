@@ -1,0 +1,172 @@
+//! Where the messages are that came back.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use leveret_record::Position;
+
+/// Neighbours: their sequence numbers are dense, and their records follow each other in one chunk.
+///
+/// Records of one chunk are in the order of their numbers, so that dense numbers are enough.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// Of the first record.
+    pub(crate) position: Position,
+}
+
+impl Run {
+    fn precedes(&self, other: &Self) -> bool {
+        self.last + 1 == other.first && self.position.chunk == other.position.chunk
+    }
+}
+
+/// Messages that came back, in order: a million of one consumer's are a run for each chunk.
+#[derive(Debug, Default)]
+pub(crate) struct Requeued {
+    /// By the number a run began with; it may have lost messages from its front since.
+    runs: BTreeMap<u64, Run>,
+}
+
+impl Requeued {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// The oldest message.
+    #[inline]
+    pub(crate) fn first(&self) -> Option<(u64, Position)> {
+        let (_, run) = self.runs.first_key_value()?;
+        Some((run.first, run.position))
+    }
+
+    /// The number of the newest message.
+    pub(crate) fn last(&self) -> Option<u64> {
+        Some(self.runs.last_key_value()?.1.last)
+    }
+
+    /// Takes the oldest message out; `next` is where the record behind it begins.
+    #[inline]
+    pub(crate) fn pop_first(&mut self, next: u32) {
+        let Some(mut entry) = self.runs.first_entry() else {
+            return;
+        };
+        let run = entry.get_mut();
+        if run.first == run.last {
+            entry.remove();
+        } else {
+            run.first += 1;
+            run.position.offset = next;
+        }
+    }
+
+    /// Puts messages in that are not there, joined with their neighbours.
+    pub(crate) fn insert(&mut self, mut run: Run) {
+        let behind = (Bound::Excluded(run.first), Bound::Unbounded);
+        if let Some((&key, after)) = self.runs.range(behind).next()
+            && run.precedes(after)
+        {
+            run.last = after.last;
+            self.runs.remove(&key);
+        }
+        match self.runs.range_mut(..=run.first).next_back() {
+            Some((_, before)) if before.precedes(&run) => before.last = run.last,
+            Some((&key, before)) if before.first > run.first => {
+                // It began where these are now.
+                let after = *before;
+                self.runs.remove(&key);
+                if run.precedes(&after) {
+                    run.last = after.last;
+                } else {
+                    self.insert_alone(after);
+                }
+                self.insert_alone(run);
+            }
+            _ => self.insert_alone(run),
+        }
+    }
+
+    /// Puts messages in that have no neighbours.
+    pub(crate) fn insert_alone(&mut self, run: Run) {
+        self.runs.insert(run.first, run);
+    }
+
+    /// The runs that end at a number or after it, oldest first.
+    pub(crate) fn runs_from(&self, seq: u64) -> impl Iterator<Item = &Run> {
+        let within = self.runs.range(..=seq).next_back();
+        let start = within.map_or(seq, |(key, _)| *key);
+        let runs = self.runs.range(start..).map(|(_, run)| run);
+        runs.filter(move |run| run.last >= seq)
+    }
+
+    /// Takes everything out.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Run> + use<> {
+        std::mem::take(&mut self.runs).into_values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn run(first: u64, last: u64, chunk: u32) -> Run {
+        let offset = first as u32 * 10;
+        let position = Position { chunk, offset };
+        Run {
+            first,
+            last,
+            position,
+        }
+    }
+
+    fn numbers(requeued: &Requeued) -> Vec<(u64, u64, u32)> {
+        let runs = requeued.runs_from(0);
+        runs.map(|run| (run.first, run.last, run.position.offset))
+            .collect()
+    }
+
+    #[test]
+    fn neighbours_of_one_chunk_are_joined_from_either_side() {
+        let mut requeued = Requeued::default();
+        for (first, last) in [(5, 5), (9, 9), (4, 4), (6, 6), (0, 1)] {
+            requeued.insert(run(first, last, 3));
+        }
+        assert_eq!(numbers(&requeued), [(0, 1, 0), (4, 6, 40), (9, 9, 90)]);
+        requeued.insert(run(7, 8, 3));
+        requeued.insert(run(10, 12, 4));
+        assert_eq!(numbers(&requeued), [(0, 1, 0), (4, 9, 40), (10, 12, 100)]);
+        assert_eq!(requeued.last(), Some(12));
+        assert_eq!(requeued.runs_from(7).count(), 2);
+    }
+
+    #[test]
+    fn messages_are_taken_from_the_front() {
+        let mut requeued = Requeued::default();
+        requeued.insert(run(3, 4, 0));
+        requeued.insert(run(8, 8, 0));
+        let mut taken = Vec::new();
+        while let Some((seq, position)) = requeued.first() {
+            taken.push((seq, position.offset));
+            requeued.pop_first(position.offset + 10);
+        }
+        assert_eq!(taken, [(3, 30), (4, 40), (8, 80)]);
+        assert!(requeued.is_empty());
+    }
+
+    #[test]
+    fn messages_that_were_taken_may_come_back() {
+        let mut requeued = Requeued::default();
+        requeued.insert(run(3, 6, 0));
+        requeued.pop_first(40);
+        requeued.pop_first(50);
+        requeued.insert(run(3, 3, 0));
+        assert_eq!(numbers(&requeued), [(3, 3, 30), (5, 6, 50)]);
+        requeued.insert(run(4, 4, 0));
+        assert_eq!(numbers(&requeued), [(3, 6, 30)]);
+        requeued.pop_first(40);
+        requeued.insert(run(3, 3, 0));
+        assert_eq!(numbers(&requeued), [(3, 6, 30)]);
+    }
+}
