@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use leveret_codec::{
-    BasicAck, BasicConsume, BasicPublish, ConfirmSelect, Method, Properties, QueueDeclare,
-    RawTable, Table, Value,
+    BasicAck, BasicConsume, BasicPublish, ConfirmSelect, Method, Properties, QueueDeclare, Table,
+    Value,
 };
 use support::{Client, Folder, Server, declare, encode, raw_frame};
 
@@ -103,10 +103,8 @@ impl Publisher {
             ..Properties::default()
         };
         let publish = BasicPublish {
-            exchange: b"",
             routing_key: b"full",
-            mandatory: false,
-            immediate: false,
+            ..Default::default()
         };
         let mut body = self.sent.to_be_bytes().to_vec();
         body.resize(BODY_BYTES, b'x');
@@ -172,12 +170,7 @@ fn drain(server: &Server, last: u64) -> Vec<u64> {
     let mut client = server.login();
     let consume = BasicConsume {
         queue: b"full",
-        consumer_tag: b"",
-        no_local: false,
-        no_ack: false,
-        exclusive: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     client.method(1, consume);
     client.expect(1, "basic.consume-ok");

@@ -5,7 +5,7 @@ mod support;
 
 use leveret_codec::{
     BasicAck, BasicConsume, BasicGet, BasicPublish, ConfirmSelect, ConnectionCloseOk,
-    ExchangeDeclare, Method, Properties, QueueBind, QueueDeclare, QueuePurge, RawTable,
+    ExchangeDeclare, Method, Properties, QueueBind, QueueDeclare, QueuePurge,
 };
 use support::{Client, Folder, Server, declare, encode, leveret, raw_frame};
 
@@ -20,8 +20,7 @@ fn publish(client: &mut Client, exchange: &str, key: &str, body: &str, persisten
     let publish = BasicPublish {
         exchange: exchange.as_bytes(),
         routing_key: key.as_bytes(),
-        mandatory: false,
-        immediate: false,
+        ..Default::default()
     };
     let mut header = Vec::new();
     let properties = Properties {
@@ -67,6 +66,27 @@ fn drain(client: &mut Client, queue: &str) -> Vec<String> {
     }
 }
 
+/// Takes a message out and does not settle it.
+fn take(client: &mut Client, queue: &str) {
+    let get = BasicGet {
+        queue: queue.as_bytes(),
+        no_ack: false,
+    };
+    client.method(1, get);
+    client.expect(1, "basic.get-ok");
+    client.next();
+    client.next();
+}
+
+/// A client that has declared all, and whose publishes are confirmed.
+fn confirming(server: &Server) -> Client {
+    let mut client = server.login();
+    declare_all(&mut client);
+    client.method(1, ConfirmSelect { nowait: false });
+    client.expect(1, "confirm.select-ok");
+    client
+}
+
 fn declare_all(client: &mut Client) {
     for queue in ["a", "b"] {
         client.method(1, durable(queue));
@@ -76,12 +96,8 @@ fn declare_all(client: &mut Client) {
     let exchange = ExchangeDeclare {
         exchange: b"fan",
         kind: b"fanout",
-        passive: false,
         durable: true,
-        auto_delete: false,
-        internal: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     client.method(1, exchange);
     client.expect(1, "exchange.declare-ok");
@@ -89,9 +105,7 @@ fn declare_all(client: &mut Client) {
         let bind = QueueBind {
             queue: queue.as_bytes(),
             exchange: b"fan",
-            routing_key: b"",
-            nowait: false,
-            arguments: RawTable::EMPTY,
+            ..Default::default()
         };
         client.method(1, bind);
         client.expect(1, "queue.bind-ok");
@@ -102,24 +116,14 @@ fn declare_all(client: &mut Client) {
 fn a_stop_keeps_durable_things_and_persistent_messages_in_order() {
     let folder = Folder::new();
     let mut server = Server::start_in(&folder, &[]);
-    let mut client = server.login();
-    declare_all(&mut client);
-    client.method(1, ConfirmSelect { nowait: false });
-    client.expect(1, "confirm.select-ok");
+    let mut client = confirming(&server);
     for number in 0..5 {
         publish(&mut client, "fan", "", &format!("{number}"), number != 3);
     }
     publish(&mut client, "", "b", "last", true);
     confirmed(&mut client, 6);
     // One of them is out when the broker stops.
-    let get = BasicGet {
-        queue: b"b",
-        no_ack: false,
-    };
-    client.method(1, get);
-    client.expect(1, "basic.get-ok");
-    client.next();
-    client.next();
+    take(&mut client, "b");
     server.terminate();
     client.expect(0, "connection.close");
     client.method(0, ConnectionCloseOk {});
@@ -145,22 +149,14 @@ fn a_stop_keeps_durable_things_and_persistent_messages_in_order() {
 fn a_crash_loses_nothing_confirmed_and_brings_nothing_settled_back() {
     let folder = Folder::new();
     let server = Server::start_in(&folder, &[]);
-    let mut client = server.login();
-    declare_all(&mut client);
-    client.method(1, ConfirmSelect { nowait: false });
-    client.expect(1, "confirm.select-ok");
+    let mut client = confirming(&server);
     for number in 0..300 {
         publish(&mut client, "fan", "", &format!("{number}"), true);
     }
     confirmed(&mut client, 300);
     let consume = BasicConsume {
         queue: b"b",
-        consumer_tag: b"",
-        no_local: false,
-        no_ack: false,
-        exclusive: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     client.method(1, consume);
     client.expect(1, "basic.consume-ok");
@@ -202,14 +198,7 @@ fn a_committed_transaction_is_whole_after_a_crash_and_another_never_was() {
     publish(&mut client, "fan", "", "two", true);
     client.method(1, leveret_codec::TxCommit {});
     client.expect(1, "tx.commit-ok");
-    let get = BasicGet {
-        queue: b"a",
-        no_ack: false,
-    };
-    client.method(1, get);
-    client.expect(1, "basic.get-ok");
-    client.next();
-    client.next();
+    take(&mut client, "a");
     let ack = BasicAck {
         delivery_tag: 1,
         multiple: false,
@@ -287,10 +276,7 @@ fn rot(folder: &Folder, needle: &[u8]) {
 fn rot_is_told_by_queue_and_message_and_loses_no_more() {
     let folder = Folder::new();
     let server = Server::start_in(&folder, &[]);
-    let mut client = server.login();
-    declare_all(&mut client);
-    client.method(1, ConfirmSelect { nowait: false });
-    client.expect(1, "confirm.select-ok");
+    let mut client = confirming(&server);
     for (number, body) in ["first", "needle", "last"].into_iter().enumerate() {
         publish(&mut client, "", "a", body, true);
         confirmed(&mut client, number as u64 + 1);

@@ -464,6 +464,8 @@ impl Client {
         self.stream
             .set_read_timeout(Some(Duration::from_millis(200)))
             .unwrap();
+        // The rest of a frame that was begun may be among it.
+        self.received.clear();
         let mut buffer = vec![0; 1 << 20];
         let mut bytes = 0;
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -520,10 +522,8 @@ pub(crate) fn raw_frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
 /// The frames of one message for a queue, one body frame for each part.
 pub(crate) fn message(channel: u16, queue: &str, announced: u64, parts: &[&[u8]]) -> Vec<Vec<u8>> {
     let publish = BasicPublish {
-        exchange: b"",
         routing_key: queue.as_bytes(),
-        mandatory: false,
-        immediate: false,
+        ..Default::default()
     };
     let mut header = Vec::new();
     leveret_codec::Properties::default().encode(announced, &mut header);
@@ -546,12 +546,8 @@ pub(crate) fn start_ok(properties: &[u8]) -> ConnectionStartOk<'_> {
 pub(crate) fn declare<'a>(queue: &'a str, arguments: &'a [u8]) -> QueueDeclare<'a> {
     QueueDeclare {
         queue: queue.as_bytes(),
-        passive: false,
-        durable: false,
-        exclusive: false,
-        auto_delete: false,
-        nowait: false,
         arguments: RawTable::parse(arguments).expect("a lawful table"),
+        ..Default::default()
     }
 }
 
@@ -575,7 +571,6 @@ pub(crate) fn close() -> leveret_codec::ConnectionClose<'static> {
     leveret_codec::ConnectionClose {
         reply_code: 200,
         reply_text: b"bye",
-        class_id: 0,
-        method_id: 0,
+        ..Default::default()
     }
 }

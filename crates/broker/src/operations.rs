@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use leveret_codec::{BasicCancel, Method};
-use leveret_router::{BindingSpec, Declared, Destination, ExchangeSpec};
+use leveret_router::{BindingSpec, Declared, Destination, ExchangeSpec, Removal};
 use parking_lot::RwLockWriteGuard;
 
 use crate::admin::apply_to_exchange;
@@ -47,18 +47,7 @@ impl Broker {
         work: &mut Work,
     ) -> Result<(Arc<QueueCell>, bool), Refusal> {
         give_default_type(vhost, &mut spec);
-        let found = {
-            let directory = vhost.directory.read();
-            directory
-                .queue(name)
-                .cloned()
-                .map(|cell| (cell, directory.changed))
-        };
-        if let Some((cell, changed)) = found {
-            redeclare(&cell, &spec)?;
-            if cell.lane.is_some() {
-                work.depends_on(changed);
-            }
+        if let Some(cell) = redeclare(&vhost.directory.read(), name, &spec, work)? {
             return Ok((cell, false));
         }
         if name.starts_with("amq.") {
@@ -86,11 +75,7 @@ impl Broker {
         give_default_type(vhost, &mut spec);
         validate(name, &spec)?;
         let mut directory = vhost.directory.write();
-        if let Some(cell) = directory.queue(name).cloned() {
-            redeclare(&cell, &spec)?;
-            if cell.lane.is_some() {
-                work.depends_on(directory.changed);
-            }
+        if let Some(cell) = redeclare(&directory, name, &spec, work)? {
             return Ok((cell, false));
         }
         directory.check_open(vhost)?;
@@ -301,14 +286,25 @@ impl Broker {
         let mut directory = vhost.directory.write();
         let removal = directory.router.delete(name, if_unused);
         let removal = removal.map_err(|refused| from_router(refused, name))?;
+        self.removed(vhost, &mut directory, &removal, work);
+        Ok(())
+    }
+
+    /// Submits what the router has removed.
+    fn removed(
+        &self,
+        vhost: &Vhost,
+        directory: &mut Directory,
+        removal: &Removal,
+        work: &mut Work,
+    ) {
         directory.recount();
         if removal.is_empty() {
             // It may be gone for a moment only: not yet for a restart.
             work.depends_on(directory.changed);
-        } else if topology::removal(work, (vhost, &directory), None, &removal) {
-            self.changed(&mut directory, work);
+        } else if topology::removal(work, (vhost, directory), None, removal) {
+            self.changed(directory, work);
         }
-        Ok(())
     }
 
     /// Binds a queue or an exchange to an exchange; `false` if it was so already.
@@ -356,12 +352,7 @@ impl Broker {
         let mut directory = vhost.directory.write();
         let removal = directory.router.unbind(binding);
         let removal = removal.map_err(|refused| from_router(refused, &binding.source))?;
-        directory.recount();
-        if removal.is_empty() {
-            work.depends_on(directory.changed);
-        } else if topology::removal(work, (vhost, &directory), None, &removal) {
-            self.changed(&mut directory, work);
-        }
+        self.removed(vhost, &mut directory, &removal, work);
         Ok(!removal.is_empty())
     }
 }
@@ -398,10 +389,22 @@ fn give_default_type(vhost: &Vhost, spec: &mut QueueSpec) {
     }
 }
 
-/// Compares a queue that exists with a declaration of it. An exclusive one serves its owner only.
-fn redeclare(cell: &QueueCell, spec: &QueueSpec) -> Result<(), Refusal> {
+/// Finds a queue and compares it with a declaration of it. An exclusive one serves its owner only.
+fn redeclare(
+    directory: &Directory,
+    name: &str,
+    spec: &QueueSpec,
+    work: &mut Work,
+) -> Result<Option<Arc<QueueCell>>, Refusal> {
+    let Some(cell) = directory.queue(name) else {
+        return Ok(None);
+    };
     if spec.owner != cell.spec.owner {
         return Err(Refusal::Locked(cell.name.to_string()));
     }
-    equivalent(&cell.name, &cell.spec, spec)
+    equivalent(&cell.name, &cell.spec, spec)?;
+    if cell.lane.is_some() {
+        work.depends_on(directory.changed);
+    }
+    Ok(Some(Arc::clone(cell)))
 }

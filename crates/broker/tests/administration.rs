@@ -1,47 +1,32 @@
 //! Users, permissions, virtual hosts, policies and parameters through the journal: what is there
 //! after a restart, and what is not.
 
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
 use std::sync::Arc;
 
 use leveret_broker::{
-    Access, Admin, AdminError, ApplyTo, Broker, BrokerConfig, Parameter, Permission, Policy,
-    PolicyKind, QueueSpec, Right, TopicPermission, User, UserLimits, VhostMetadata, Work,
-    queue_binding,
+    Admin, AdminError, ApplyTo, Broker, Parameter, Permission, Policy, PolicyKind, QueueSpec,
+    Right, TopicPermission, User, UserLimits, VhostMetadata, Work, queue_binding,
 };
 use leveret_codec::Table;
 use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec};
 use leveret_store::sim::SimDisk;
 use leveret_store::{Config, Journal, Store};
 use serde_json::json;
-
-/// A broker on what a disk holds.
-fn start(disk: &SimDisk) -> (Broker, Arc<Journal>) {
-    let config = Config {
-        segment_bytes: 64 << 10,
-        first_segment_bytes: 32 << 10,
-        disk_free_min: 0,
-        ..Config::default()
-    };
-    let recovered = Journal::open(Arc::new(disk.clone()), config).expect("opens");
-    let journal = Arc::new(recovered.journal);
-    let store = Arc::clone(&journal) as Arc<dyn Store>;
-    let broker = Broker::new(BrokerConfig::default(), Access::default(), store);
-    broker
-        .restore(&recovered.topology, recovered.next_lane)
-        .expect("is understood");
-    (broker, journal)
-}
+use support::on_disk;
 
 /// Makes changes, then restarts.
 fn changed(disk: &SimDisk, changes: impl FnOnce(&mut Admin<'_>)) -> Broker {
-    let (broker, journal) = start(disk);
+    let (broker, journal) = on_disk(disk);
     let mut admin = broker.administer();
     changes(&mut admin);
     let ticket = admin.commit();
     journal.commit().expect("commits");
     assert!(journal.durable() >= ticket);
     drop(broker);
-    start(disk).0
+    on_disk(disk).0
 }
 
 fn user(admin: &Admin<'_>, name: &str) -> User {

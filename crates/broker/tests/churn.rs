@@ -27,11 +27,8 @@ fn use_queue(client: &mut Client, queue: &str, round: u32) {
     let consume = BasicConsume {
         queue: queue.as_bytes(),
         consumer_tag: b"c",
-        no_local: false,
-        no_ack: false,
-        exclusive: false,
         nowait: true,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     client.say(2, consume);
     for _ in 0..20 {
@@ -44,13 +41,7 @@ fn use_queue(client: &mut Client, queue: &str, round: u32) {
             nowait: true,
         };
         client.say(2, cancel);
-        let close = ChannelClose {
-            reply_code: 200,
-            reply_text: b"",
-            class_id: 0,
-            method_id: 0,
-        };
-        client.say(2, close);
+        client.say(2, ChannelClose::default());
     }
 }
 
@@ -63,12 +54,9 @@ fn visit(broker: &Arc<Broker>, round: u32) {
     let declare = ExchangeDeclare {
         exchange: exchange.as_bytes(),
         kind: b"topic",
-        passive: false,
         durable: true,
-        auto_delete: false,
-        internal: false,
         nowait: true,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     client.say(1, declare);
     for key in 0..10 {
@@ -94,9 +82,8 @@ fn visit(broker: &Arc<Broker>, round: u32) {
     use_queue(&mut client, &queue, round);
     let delete = QueueDelete {
         queue: queue.as_bytes(),
-        if_unused: false,
-        if_empty: false,
         nowait: true,
+        ..Default::default()
     };
     client.say(1, delete);
     let delete = ExchangeDelete {
@@ -106,13 +93,7 @@ fn visit(broker: &Arc<Broker>, round: u32) {
     };
     client.say(1, delete);
     if round.is_multiple_of(7) {
-        let close = ConnectionClose {
-            reply_code: 200,
-            reply_text: b"",
-            class_id: 0,
-            method_id: 0,
-        };
-        client.say(0, close);
+        client.say(0, ConnectionClose::default());
     }
     client.connection.disconnect();
 }
@@ -160,9 +141,8 @@ fn memory_comes_back_after_churn_and_after_a_burst() {
             let queue = format!("burst-{number}-{part}");
             let delete = QueueDelete {
                 queue: queue.as_bytes(),
-                if_unused: false,
-                if_empty: false,
                 nowait: true,
+                ..Default::default()
             };
             client.say(1, delete);
         }

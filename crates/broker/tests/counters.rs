@@ -67,11 +67,7 @@ fn traffic(client: &mut Client, mode: Mode) {
         BasicConsume {
             queue: b"q",
             consumer_tag: b"c",
-            no_local: false,
-            no_ack: false,
-            exclusive: false,
-            nowait: false,
-            arguments: RawTable::EMPTY,
+            ..Default::default()
         },
     );
     let delivered = client.hear();
@@ -92,15 +88,6 @@ fn traffic(client: &mut Client, mode: Mode) {
     commit(client);
     client.hear();
     assert_eq!(get(client, true), "1 basic.get-empty");
-}
-
-const fn close_channel() -> ChannelClose<'static> {
-    ChannelClose {
-        reply_code: 200,
-        reply_text: b"",
-        class_id: 0,
-        method_id: 0,
-    }
 }
 
 const COUNTS: MessageCounts = MessageCounts {
@@ -145,10 +132,9 @@ fn transactions_are_counted_as_everything_else_once_they_are_committed() {
     // What is rolled back, and what its channel takes with it, never was.
     let nack = BasicNack {
         delivery_tag: 6,
-        multiple: false,
-        requeue: false,
+        ..Default::default()
     };
-    for end in [Method::from(TxRollback {}), close_channel().into()] {
+    for end in [Method::from(TxRollback {}), ChannelClose::default().into()] {
         for queue in ["q", "nowhere"] {
             client.publish(1, queue, "never", false);
         }
@@ -250,9 +236,8 @@ fn what_queues_hold_is_known_without_asking_them() {
         1,
         QueueDelete {
             queue: b"q",
-            if_unused: false,
-            if_empty: false,
             nowait: true,
+            ..Default::default()
         },
     );
     assert_eq!(vhost.holdings.get(), held(0, 0, 0));
@@ -264,7 +249,7 @@ fn totals_survive_their_channels_and_connections() {
     let mut client = Client::new(&broker);
     traffic(&mut client, Mode::Confirms);
     let before = broker.totals();
-    client.say(1, close_channel());
+    client.say(1, ChannelClose::default());
     let peer = client.connection.peer().clone();
     assert_eq!(peer.message_counts(), COUNTS);
     client.connection.disconnect();

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use leveret_codec::{
     BasicCancel, BasicGet, ConfirmSelect, ExchangeDeclare, QueueBind, QueueDelete, QueuePurge,
-    RawTable,
 };
 use leveret_store::DelayedStore;
 
@@ -27,20 +26,14 @@ fn durable_changes_are_answered_when_the_disk_has_them() {
     let exchange = ExchangeDeclare {
         exchange: b"x",
         kind: b"fanout",
-        passive: false,
         durable: true,
-        auto_delete: false,
-        internal: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     client.say(1, exchange);
     let bind = QueueBind {
         queue: b"q",
         exchange: b"x",
-        routing_key: b"",
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     client.say(1, bind);
     assert_eq!(client.hear(), [""; 0]);
@@ -71,9 +64,7 @@ fn durable_changes_are_answered_when_the_disk_has_them() {
 
     let delete = QueueDelete {
         queue: b"q",
-        if_unused: false,
-        if_empty: false,
-        nowait: false,
+        ..Default::default()
     };
     client.say(1, delete);
     assert_eq!(client.hear(), [""; 0]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use leveret_broker::Broker;
 use leveret_codec::{
-    BasicAck, BasicConsume, BasicGet, BasicQos, ChannelClose, QueueDeclare, QueueDelete, RawTable,
+    BasicAck, BasicConsume, BasicGet, BasicQos, ChannelClose, QueueDeclare, QueueDelete,
 };
 use leveret_store::{DelayedStore, InstantStore};
 
@@ -13,23 +13,19 @@ use support::{Client, broker, declaration};
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
-const fn consume<'a>(queue: &'a str, tag: &'a str, no_ack: bool) -> BasicConsume<'a> {
+fn consume<'a>(queue: &'a str, tag: &'a str, no_ack: bool) -> BasicConsume<'a> {
     BasicConsume {
         queue: queue.as_bytes(),
         consumer_tag: tag.as_bytes(),
-        no_local: false,
         no_ack,
-        exclusive: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     }
 }
 
-const fn prefetch(prefetch_count: u16) -> BasicQos {
+fn prefetch(prefetch_count: u16) -> BasicQos {
     BasicQos {
-        prefetch_size: 0,
         prefetch_count,
-        global: false,
+        ..Default::default()
     }
 }
 
@@ -100,13 +96,7 @@ fn what_consumers_of_one_channel_held_goes_to_others_in_order() {
     let mut second = Client::new(&broker);
     second.say(1, consume("q", "c", false));
     second.hear();
-    let close = ChannelClose {
-        reply_code: 200,
-        reply_text: b"",
-        class_id: 0,
-        method_id: 0,
-    };
-    first.say(1, close);
+    first.say(1, ChannelClose::default());
     let heard = second.hear();
     let bodies: Vec<_> = heard
         .iter()
@@ -127,9 +117,8 @@ fn an_exclusive_queue_that_could_not_be_deleted_ends_with_its_connection() {
     client.publish(1, "mine", "one", false);
     let delete = QueueDelete {
         queue: b"mine",
-        if_unused: false,
         if_empty: true,
-        nowait: false,
+        ..Default::default()
     };
     client.say(1, delete);
     assert_eq!(counts(&broker, "mine"), (1, 0));

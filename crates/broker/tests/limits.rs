@@ -30,8 +30,7 @@ fn bind(key: &str) -> QueueBind<'_> {
         queue: b"q",
         exchange: b"amq.topic",
         routing_key: key.as_bytes(),
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     }
 }
 
@@ -69,9 +68,7 @@ fn bindings_of_the_broker() {
     assert_eq!(broker.events.existing(Existing::Bindings), 2);
     let delete = QueueDelete {
         queue: b"q",
-        if_unused: false,
-        if_empty: false,
-        nowait: false,
+        ..Default::default()
     };
     assert_eq!(ask(&mut client, delete), "1 queue.delete-ok");
     assert_eq!(broker.events.existing(Existing::Bindings), 0);
@@ -97,12 +94,7 @@ fn queues_and_exchanges_of_the_broker() {
     let exchange = |name: &'static [u8]| ExchangeDeclare {
         exchange: name,
         kind: b"fanout",
-        passive: false,
-        durable: false,
-        auto_delete: false,
-        internal: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     // Seven are there from the start.
     for name in [b"x", b"x"] {
@@ -128,11 +120,7 @@ fn consumers_of_a_channel() {
     let consume = |tag: &'static [u8]| BasicConsume {
         queue: b"q",
         consumer_tag: tag,
-        no_local: false,
-        no_ack: false,
-        exclusive: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     client.say(1, consume(b"a"));
     assert_eq!(client.hear(), ["1 basic.consume-ok"]);

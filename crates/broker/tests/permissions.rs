@@ -57,12 +57,7 @@ fn ask<'a>(client: &mut Client, method: impl Into<Method<'a>>) -> String {
     client.hear();
     client.say(1, method);
     let answer = client.hear().pop().unwrap_or_default();
-    let close = ChannelClose {
-        reply_code: 200,
-        reply_text: b"",
-        class_id: 0,
-        method_id: 0,
-    };
+    let close = ChannelClose::default();
     let closed_by_broker = answer.contains(" close ");
     if closed_by_broker {
         client.say(1, leveret_codec::ChannelCloseOk {});
@@ -82,12 +77,8 @@ fn exchange<'a>(name: &'a str, kind: &'a str, arguments: RawTable<'a>) -> Exchan
     ExchangeDeclare {
         exchange: name.as_bytes(),
         kind: kind.as_bytes(),
-        passive: false,
-        durable: false,
-        auto_delete: false,
-        internal: false,
-        nowait: false,
         arguments,
+        ..Default::default()
     }
 }
 
@@ -96,8 +87,7 @@ fn bind<'a>(queue: &'a str, source: &'a str, key: &'a str) -> QueueBind<'a> {
         queue: queue.as_bytes(),
         exchange: source.as_bytes(),
         routing_key: key.as_bytes(),
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     }
 }
 
@@ -114,13 +104,7 @@ fn publish(
     if heard.iter().any(|told| told.contains(" close ")) {
         client.say(1, leveret_codec::ChannelCloseOk {});
     } else {
-        let close = ChannelClose {
-            reply_code: 200,
-            reply_text: b"",
-            class_id: 0,
-            method_id: 0,
-        };
-        client.say(1, close);
+        client.say(1, ChannelClose::default());
         client.hear();
     }
     heard
@@ -130,8 +114,7 @@ fn publish_on(client: &mut Client, exchange: &str, key: &str, properties: &Prope
     let method = BasicPublish {
         exchange: exchange.as_bytes(),
         routing_key: key.as_bytes(),
-        mandatory: false,
-        immediate: false,
+        ..Default::default()
     };
     let mut bytes = Vec::new();
     Method::from(method).encode(1, &mut bytes);
@@ -152,11 +135,8 @@ fn consume(queue: &str) -> BasicConsume<'_> {
     BasicConsume {
         queue: queue.as_bytes(),
         consumer_tag: b"tag",
-        no_local: false,
         no_ack: true,
-        exclusive: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     }
 }
 
@@ -183,8 +163,7 @@ fn declaring_and_deleting_need_configure() {
     );
     let delete = |exchange| ExchangeDelete {
         exchange,
-        if_unused: false,
-        nowait: false,
+        ..Default::default()
     };
     assert_eq!(
         ask(client, delete(b"theirs")),
@@ -198,9 +177,7 @@ fn declaring_and_deleting_need_configure() {
     );
     let delete = |queue| QueueDelete {
         queue,
-        if_unused: false,
-        if_empty: false,
-        nowait: false,
+        ..Default::default()
     };
     // Whether it exists is not told.
     assert_eq!(
@@ -294,9 +271,7 @@ fn binding_writes_the_destination_and_reads_the_source() {
     let between = |destination, source| ExchangeBind {
         destination,
         source,
-        routing_key: b"",
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     assert_eq!(ask(client, between(b"w", b"r")), "1 exchange.bind-ok");
     assert_eq!(
@@ -306,9 +281,7 @@ fn binding_writes_the_destination_and_reads_the_source() {
     let apart = ExchangeUnbind {
         destination: b"w",
         source: b"s",
-        routing_key: b"",
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     assert_eq!(ask(client, apart), denied("read", "exchange 's'"));
 }
@@ -460,13 +433,7 @@ fn a_vhost_is_entered_with_a_permission_and_within_limits() {
         "0 close 530 NOT_ALLOWED - access to vhost '/' refused for user 'guest': connection limit \
          (1) is reached"
     );
-    let close = ConnectionClose {
-        reply_code: 200,
-        reply_text: b"",
-        class_id: 0,
-        method_id: 0,
-    };
-    first.say(0, close);
+    first.say(0, ConnectionClose::default());
     assert_eq!(refusal("app", "/").0, "0 connection.open-ok");
 }
 

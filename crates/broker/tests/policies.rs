@@ -177,20 +177,13 @@ fn an_alternate_exchange_by_policy_takes_what_is_unroutable() {
     let exchange = ExchangeDeclare {
         exchange: b"x",
         kind: b"direct",
-        passive: false,
-        durable: false,
-        auto_delete: false,
-        internal: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     client.say(1, exchange);
     let bind = QueueBind {
         queue: b"q",
         exchange: b"amq.fanout",
-        routing_key: b"",
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     client.say(1, bind);
     client.hear();

@@ -1,14 +1,16 @@
 //! Durable topology through the journal: what is there after a restart, and what is not.
 
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
 use std::sync::Arc;
 
-use leveret_broker::{
-    Access, Broker, BrokerConfig, Condition, ConnectionId, QueueSpec, Vhost, Work, queue_binding,
-};
+use leveret_broker::{Broker, Condition, ConnectionId, QueueSpec, Vhost, Work, queue_binding};
 use leveret_codec::{Table, Value};
 use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec};
 use leveret_store::sim::SimDisk;
-use leveret_store::{Config, Journal, Store};
+use leveret_store::{Journal, Store};
+use support::on_disk;
 
 struct World {
     broker: Broker,
@@ -18,19 +20,7 @@ struct World {
 }
 
 fn start(disk: &SimDisk) -> World {
-    let config = Config {
-        segment_bytes: 64 << 10,
-        first_segment_bytes: 32 << 10,
-        disk_free_min: 0,
-        ..Config::default()
-    };
-    let recovered = Journal::open(Arc::new(disk.clone()), config).expect("opens");
-    let journal = Arc::new(recovered.journal);
-    let store = Arc::clone(&journal) as Arc<dyn Store>;
-    let broker = Broker::new(BrokerConfig::default(), Access::default(), store);
-    broker
-        .restore(&recovered.topology, recovered.next_lane)
-        .expect("is understood");
+    let (broker, journal) = on_disk(disk);
     World {
         vhost: broker.add_vhost("/"),
         broker,

@@ -121,13 +121,7 @@ fn closing_the_channel_gives_back_what_was_not_committed() {
     client.say(1, get("q"));
     client.say(1, ack(1, false));
     client.publish(1, "q", "two", true);
-    let close = ChannelClose {
-        reply_code: 200,
-        reply_text: b"",
-        class_id: 0,
-        method_id: 0,
-    };
-    client.say(1, close);
+    client.say(1, ChannelClose::default());
     assert_eq!(ready(&broker, "q"), (1, 0));
 }
 

@@ -60,19 +60,14 @@ fn connect(broker: &Arc<Broker>) -> Connection {
 fn declare_and_bind(out: &mut Vec<u8>, queue: &str) {
     let declare = QueueDeclare {
         queue: queue.as_bytes(),
-        passive: false,
-        durable: false,
-        exclusive: false,
-        auto_delete: false,
         nowait: true,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     let bind = QueueBind {
         queue: queue.as_bytes(),
         exchange: b"amq.fanout",
-        routing_key: b"",
         nowait: true,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     Method::from(declare).encode(1, out);
     Method::from(bind).encode(1, out);
@@ -81,9 +76,7 @@ fn declare_and_bind(out: &mut Vec<u8>, queue: &str) {
 fn publish(out: &mut Vec<u8>, body: &[u8]) {
     let publish = BasicPublish {
         exchange: b"amq.fanout",
-        routing_key: b"",
-        mandatory: false,
-        immediate: false,
+        ..Default::default()
     };
     let mut header = vec![0, 60, 0, 0];
     header.extend_from_slice(&(body.len() as u64).to_be_bytes());

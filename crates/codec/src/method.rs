@@ -26,7 +26,7 @@ macro_rules! methods {
        [$($front:ident)*] { $($field:ident: $domain:ident),* } [$($behind:ident)*])*) => {
         $(
             #[doc = concat!("`", $name, "`")]
-            #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+            #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
             #[allow(missing_docs, reason = "the fields are the specification's")]
             pub struct $Method $(<$a>)? {
                 $(pub $field: domain!($domain),)*

@@ -118,23 +118,16 @@ fn neighbour_commands() -> Vec<u8> {
     for (queue, arguments) in [(b"q", &[][..]), (b"f", &limits)] {
         let declare = QueueDeclare {
             queue,
-            passive: false,
-            durable: false,
-            exclusive: false,
-            auto_delete: false,
-            nowait: false,
             arguments: RawTable::parse(arguments).unwrap_or(RawTable::EMPTY),
+            ..Default::default()
         };
         Method::from(declare).encode(1, &mut bytes);
     }
     let consume = BasicConsume {
         queue: b"q",
         consumer_tag: b"n",
-        no_local: false,
         no_ack: true,
-        exclusive: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     };
     Method::from(consume).encode(1, &mut bytes);
     bytes

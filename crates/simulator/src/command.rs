@@ -287,11 +287,10 @@ impl Command {
                 BasicConsume {
                     queue: queue_name(queue).as_bytes(),
                     consumer_tag: consumer_tag(tag).as_bytes(),
-                    no_local: false,
                     no_ack,
                     exclusive,
                     nowait,
-                    arguments: RawTable::EMPTY,
+                    ..Default::default()
                 },
             ),
             Self::Get { queue, no_ack } => encoded(
@@ -383,21 +382,19 @@ fn encoded<'a>(channel: u16, method: impl Into<Method<'a>>) -> Vec<u8> {
     out
 }
 
-const fn channel_close() -> ChannelClose<'static> {
+fn channel_close() -> ChannelClose<'static> {
     ChannelClose {
         reply_code: 200,
         reply_text: b"bye",
-        class_id: 0,
-        method_id: 0,
+        ..Default::default()
     }
 }
 
-const fn connection_close() -> ConnectionClose<'static> {
+fn connection_close() -> ConnectionClose<'static> {
     ConnectionClose {
         reply_code: 200,
         reply_text: b"bye",
-        class_id: 0,
-        method_id: 0,
+        ..Default::default()
     }
 }
 

@@ -8,7 +8,8 @@ use leveret_codec::{
     FrameKind, Method, PROTOCOL_HEADER, Properties, QueueDeclare, RawTable, content, frame,
 };
 use leveret_session::Flush;
-use leveret_store::Store;
+use leveret_store::sim::SimDisk;
+use leveret_store::{Config, Journal, Store};
 
 const FRAME_MAX: u32 = 131_072;
 
@@ -30,6 +31,24 @@ pub(crate) fn broker_with(config: BrokerConfig, store: Arc<dyn Store>) -> Arc<Br
     let broker = Arc::new(Broker::new(config, access, store));
     broker.first_start("guest", "guest", "/").unwrap();
     broker
+}
+
+/// A broker on what a disk holds.
+pub(crate) fn on_disk(disk: &SimDisk) -> (Broker, Arc<Journal>) {
+    let config = Config {
+        segment_bytes: 64 << 10,
+        first_segment_bytes: 32 << 10,
+        disk_free_min: 0,
+        ..Config::default()
+    };
+    let recovered = Journal::open(Arc::new(disk.clone()), config).expect("opens");
+    let journal = Arc::new(recovered.journal);
+    let store = Arc::clone(&journal) as Arc<dyn Store>;
+    let broker = Broker::new(BrokerConfig::default(), Access::default(), store);
+    broker
+        .restore(&recovered.topology, recovered.next_lane)
+        .expect("is understood");
+    (broker, journal)
 }
 
 pub(crate) struct Client {
@@ -227,12 +246,8 @@ fn told(channel: u16, payload: &[u8]) -> String {
 pub(crate) fn declaration(queue: &str, durable: bool) -> QueueDeclare<'_> {
     QueueDeclare {
         queue: queue.as_bytes(),
-        passive: false,
         durable,
-        exclusive: false,
-        auto_delete: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     }
 }
 
@@ -240,10 +255,6 @@ pub(crate) fn consume(queue: &str) -> BasicConsume<'_> {
     BasicConsume {
         queue: queue.as_bytes(),
         consumer_tag: b"tag",
-        no_local: false,
-        no_ack: false,
-        exclusive: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     }
 }
