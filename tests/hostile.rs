@@ -11,8 +11,8 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use leveret_codec::{
-    BasicCancel, BasicConsume, ChannelCloseOk, ChannelOpen, ConfirmSelect, Method, PROTOCOL_HEADER,
-    QueueDelete, QueuePurge, RawTable, TABLE_DEPTH_MAX,
+    BasicCancel, BasicConsume, ChannelClose, ChannelCloseOk, ChannelOpen, ConfirmSelect, Method,
+    PROTOCOL_HEADER, QueueDelete, QueuePurge, TABLE_DEPTH_MAX,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Client, FRAME_MAX, Server, declare, encode, message, nested_table, raw_frame};
@@ -25,6 +25,8 @@ const SMALL_MIB: u64 = 16;
 /// The longest another client may wait for an answer while a peer misbehaves. Far more than it
 /// takes, as machines that run tests are busy.
 const LATENCY_MAX: Duration = Duration::from_secs(3);
+/// The longest one may wait on average: its throughput.
+const MEAN_LATENCY_MAX: Duration = Duration::from_millis(250);
 const MIB: u64 = 1 << 20;
 
 /// A broker, a client that uses it all the time, and what memory it had at first.
@@ -65,17 +67,20 @@ impl Case {
     /// served all the time.
     fn end(self, ceiling: u64) {
         self.assert_serves();
-        let (served, longest) = self.witness.end();
-        assert!(
-            served > 0 && longest < LATENCY_MAX,
-            "{served} served, {longest:?} at most"
-        );
+        let Served {
+            times: served,
+            longest,
+            total,
+        } = self.witness.end();
+        assert!(longest < LATENCY_MAX, "{longest:?} at most");
+        let mean = total / served;
+        assert!(mean < MEAN_LATENCY_MAX, "{mean:?} on average");
         let peak = self
             .server
             .memory("VmHWM")
             .saturating_sub(self.resident_before);
         println!(
-            "{} MiB at most, {served} served, {longest:?} at most",
+            "{} MiB at most, {served} served in {mean:?}, {longest:?} at most",
             peak / MIB
         );
         assert!(
@@ -89,7 +94,15 @@ impl Case {
 /// A client that publishes and fetches without a break.
 struct Witness {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<(u32, Duration)>,
+    thread: JoinHandle<Served>,
+}
+
+/// How often and how fast it was served.
+#[derive(Default)]
+struct Served {
+    times: u32,
+    longest: Duration,
+    total: Duration,
 }
 
 impl Witness {
@@ -99,21 +112,22 @@ impl Witness {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
-            let (mut served, mut longest) = (0, Duration::ZERO);
-            while served == 0 || !stopped.load(Ordering::Relaxed) {
+            let mut served = Served::default();
+            while served.times == 0 || !stopped.load(Ordering::Relaxed) {
                 let start = Instant::now();
                 client.send(&message(1, "witness", 2, &[b"hi"]).concat());
                 assert_eq!(client.get(1, "witness"), b"hi");
-                longest = longest.max(start.elapsed());
-                served += 1;
+                served.longest = served.longest.max(start.elapsed());
+                served.total += start.elapsed();
+                served.times += 1;
                 sleep(Duration::from_millis(5));
             }
-            (served, longest)
+            served
         });
         Self { stop, thread }
     }
 
-    fn end(self) -> (u32, Duration) {
+    fn end(self) -> Served {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the witness was served")
     }
@@ -123,11 +137,8 @@ fn consume(tag: &'static [u8], no_ack: bool) -> BasicConsume<'static> {
     BasicConsume {
         queue: b"q",
         consumer_tag: tag,
-        no_local: false,
         no_ack,
-        exclusive: false,
-        nowait: false,
-        arguments: RawTable::EMPTY,
+        ..Default::default()
     }
 }
 
@@ -295,9 +306,7 @@ fn frames_on_a_channel_that_was_closed_are_discarded_until_close_ok() {
     peer.send(&message(1, "q", 2, &[b"ok"]).concat());
     let missing = leveret_codec::BasicPublish {
         exchange: b"missing",
-        routing_key: b"",
-        mandatory: false,
-        immediate: false,
+        ..Default::default()
     };
     let mut frames = message(1, "q", 2, &[b"no"]);
     frames[0] = encode(1, missing);
@@ -334,10 +343,9 @@ fn names_that_are_no_utf8_are_refused_and_routing_keys_are_bytes() {
     let mut peer = case.server.login();
     peer.declare(1, "q");
     let odd = leveret_codec::BasicPublish {
-        exchange: b"",
         routing_key: b"\xff\xfe",
         mandatory: true,
-        immediate: false,
+        ..Default::default()
     };
     let mut frames = message(1, "q", 1, &[b"x"]);
     frames[0] = encode(1, odd);
@@ -394,6 +402,44 @@ fn a_handshake_of_a_byte_a_second_is_cut_off() {
         "{:?}",
         start.elapsed()
     );
+    case.end(SMALL_MIB);
+}
+
+#[test]
+fn frames_of_a_byte_a_second_harm_nobody_and_heartbeats_decide_their_end() {
+    const HEARTBEAT_S: u16 = 2;
+    let case = Case::start();
+    let mut slow: Vec<Client> = (0..50)
+        .map(|_| case.server.login_with_heartbeat(HEARTBEAT_S))
+        .collect();
+    // Longer than two intervals without a whole frame: bytes are a sign of life.
+    let frame = encode(1, declare("slow", &[]));
+    let (drops, rest) = frame.split_at(6);
+    for byte in drops {
+        slow.iter_mut().for_each(|peer| peer.send(&[*byte]));
+        sleep(Duration::from_secs(1));
+    }
+    for peer in &mut slow {
+        peer.send(rest);
+        peer.expect(1, "queue.declare-ok");
+    }
+    // The same within a body. Then they fall silent, and are hung up on.
+    let frames = message(1, "slow", 100, &[&[7; 100]]);
+    for peer in &mut slow {
+        peer.send(&frames[..2].concat());
+        peer.send(&frames[2][..1]);
+    }
+    let silent = Instant::now();
+    sleep(Duration::from_millis(u64::from(HEARTBEAT_S) * 1500));
+    let before = case.server.descriptors();
+    assert!(before > slow.len(), "{before} descriptors: they live still");
+    for peer in slow {
+        peer.expect_end();
+    }
+    let silent = silent.elapsed();
+    assert!(silent < Duration::from_secs(8), "{silent:?}");
+    let mut other = case.server.login();
+    assert_eq!(other.count(1, "slow"), 0, "nothing half is queued");
     case.end(SMALL_MIB);
 }
 
@@ -480,17 +526,20 @@ fn a_million_deliveries_without_prefetch_and_without_an_ack() {
     let mut other = case.server.login();
     let received = hoarder.skip_deliveries(|| other.count(1, "q") == MESSAGES - 1_000_000);
     assert!(received > 0);
-    drop(hoarder);
+    // All of it goes back at once, while others use the queue.
+    hoarder.method(1, ChannelClose::default());
     let deadline = Instant::now() + Duration::from_secs(30);
-    while other.count(1, "q") < MESSAGES {
-        assert!(
-            Instant::now() < deadline,
-            "{} are back",
-            other.count(1, "q")
-        );
-        sleep(Duration::from_millis(100));
+    let (mut ready, mut longest) = (0, Duration::ZERO);
+    while ready < MESSAGES {
+        assert!(Instant::now() < deadline, "{ready} are back");
+        let asked = Instant::now();
+        ready = other.count(1, "q");
+        longest = longest.max(asked.elapsed());
     }
-    // About 60 bytes each in the queue, 40 while it is out, 50 while it goes back.
+    println!("another user of the queue waited {longest:?} at most");
+    assert!(longest < LATENCY_MAX, "{longest:?}");
+    hoarder.expect(1, "channel.close-ok");
+    // About 60 bytes each in the queue, 40 while it is out, 40 while it goes back.
     case.end(250);
 }
 
@@ -539,9 +588,7 @@ fn deletes_and_purges_race_publishes() {
             racer.expect(1, "queue.purge-ok");
             let delete = QueueDelete {
                 queue: b"q",
-                if_unused: false,
-                if_empty: false,
-                nowait: false,
+                ..Default::default()
             };
             racer.method(1, delete);
             racer.expect(1, "queue.delete-ok");
