@@ -5,8 +5,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use leveret_store::{DiskError, Vfs, VfsFile};
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock, statvfs};
 
 const LOCK: &str = "LOCK";
@@ -16,6 +18,8 @@ pub struct Disk {
     path: PathBuf,
     directory: File,
     _lock: File,
+    /// Makes the name of a new directory durable; the first [`Vfs::sync_dir`] waits for it.
+    naming: Mutex<Option<JoinHandle<io::Result<()>>>>,
 }
 
 /// Why a directory cannot be used.
@@ -61,13 +65,12 @@ impl Disk {
     pub fn open(path: &Path) -> Result<Self, DiskRefusal> {
         let made = !path.exists();
         std::fs::create_dir_all(path)?;
-        if made
-            && let Some(parent) = path
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            File::open(parent)?.sync_all()?;
-        }
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.filter(|_| made).map(File::open).transpose()?;
+        // Syncs side by side cost a start little more than one.
+        let naming = parent.map(|parent| thread::spawn(move || parent.sync_all()));
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -89,6 +92,7 @@ impl Disk {
             directory: File::open(path)?,
             path: path.to_owned(),
             _lock: lock,
+            naming: Mutex::new(naming),
         })
     }
 }
@@ -136,6 +140,12 @@ impl Vfs for Disk {
     }
 
     fn sync_dir(&self) -> Result<(), DiskError> {
+        if let Some(naming) = self.naming.lock().take() {
+            let named = naming
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("panic")));
+            named.map_err(failed)?;
+        }
         self.directory.sync_all().map_err(failed)
     }
 

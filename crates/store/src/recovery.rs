@@ -332,6 +332,8 @@ fn begin_epoch(
             WriteError::Fatal(reason) => disk("first frame", DiskError::Failed(reason)),
         })?;
     core.sync().map_err(|error| disk("first frame", error))?;
+    // The segment's name, which the next checkpoint relies on.
+    vfs.sync_dir().map_err(|error| disk("directory", error))?;
     let header = Header {
         serial,
         epoch,
@@ -364,7 +366,8 @@ fn epoch_segment(
 ) -> Result<u32, OpenError> {
     let slot = core.unused_slot();
     let size = config.first_segment_bytes.max(bytes);
-    match segment::create(vfs, slot, size) {
+    // Zeros and first frame need only one sync: until then nothing refers to the segment.
+    match segment::make(vfs, slot, size) {
         Ok(segment) => {
             core.pool.segments.insert(slot, segment);
             Ok(slot)
@@ -375,10 +378,7 @@ fn epoch_segment(
                 matches!(segment.used, Use::Stale(_)) && segment.bytes >= bytes && is_zero(segment)
             });
             let slot = unwritten.map(|(slot, _)| *slot);
-            let slot = slot.ok_or_else(|| disk("first segment", DiskError::NoSpace))?;
-            // Its name may be in memory only.
-            vfs.sync_dir().map_err(|error| disk("directory", error))?;
-            Ok(slot)
+            slot.ok_or_else(|| disk("first segment", DiskError::NoSpace))
         }
         Err(error) => Err(disk(&segment::name_of(slot), error)),
     }

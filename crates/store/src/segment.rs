@@ -147,15 +147,21 @@ pub(crate) const ZERO_PIECE: u64 = 4 << 20;
 
 /// Makes a segment of zeros that survives a crash, all at once.
 pub(crate) fn create(vfs: &dyn Vfs, slot: u32, bytes: u64) -> Result<Segment, DiskError> {
-    let name = name_of(slot);
-    let file = vfs.create(&name)?;
-    let made = (0..bytes.div_ceil(ZERO_PIECE))
-        .try_for_each(|piece| zero(&*file, piece * ZERO_PIECE, bytes).map(|_| ()))
-        .and_then(|()| file.sync())
-        .and_then(|()| vfs.sync_dir());
-    if let Err(error) = made {
-        // The file is worth nothing; that it may stay behind costs only space.
-        drop(vfs.remove(&name));
+    let segment = make(vfs, slot, bytes)?;
+    if let Err(error) = segment.file.sync().and_then(|()| vfs.sync_dir()) {
+        give_up(vfs, slot);
+        return Err(error);
+    }
+    Ok(segment)
+}
+
+/// Makes a segment of zeros that survives a crash once file and directory have been synced.
+pub(crate) fn make(vfs: &dyn Vfs, slot: u32, bytes: u64) -> Result<Segment, DiskError> {
+    let file = vfs.create(&name_of(slot))?;
+    let zeroed = (0..bytes.div_ceil(ZERO_PIECE))
+        .try_for_each(|piece| zero(&*file, piece * ZERO_PIECE, bytes).map(|_| ()));
+    if let Err(error) = zeroed {
+        give_up(vfs, slot);
         return Err(error);
     }
     Ok(Segment {
@@ -163,6 +169,11 @@ pub(crate) fn create(vfs: &dyn Vfs, slot: u32, bytes: u64) -> Result<Segment, Di
         bytes,
         used: Use::Free,
     })
+}
+
+/// Removes a file that is worth nothing; that it may stay behind costs only space.
+fn give_up(vfs: &dyn Vfs, slot: u32) {
+    drop(vfs.remove(&name_of(slot)));
 }
 
 /// Zeros one piece of a segment at `from`; returns where the next begins.
