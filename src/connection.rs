@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use leveret_broker::{Broker, Connection, Origin, Turn};
 use leveret_session::Flush;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
@@ -88,24 +89,26 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     let broker = Arc::clone(&gate.broker);
     let link = Arc::new(Link::new(Arc::clone(&broker), stream));
     let flusher: Arc<dyn Flush> = Arc::clone(&link) as Arc<dyn Flush>;
-    let mut connection = Connection::new(broker, origin, now_ms(), flusher);
-    link.attach(Arc::clone(&connection.peer().outlet));
+    let connection = Connection::new(broker, origin, now_ms(), flusher);
+    let peer = Arc::clone(connection.peer());
+    let connection = Arc::new(Mutex::new(connection));
+    link.attach(Arc::clone(&peer.outlet), Arc::downgrade(&connection));
     let writer = tokio::spawn(Arc::clone(&link).write());
     let deadline = Instant::now() + gate.patience.handshake;
     let ended = if wait_for_turn(&gate, client.ip(), deadline).await {
-        read(&link, &mut connection, &gate, client.ip()).await
+        read(&link, &connection, &gate, client.ip()).await
     } else {
         Ok(End::Cut("too many refused logins from its address"))
     };
     match &ended {
         Ok(end) => debug!(
-            connection = connection.peer().name,
+            connection = peer.name,
             reason = end.reason(),
             "connection ended"
         ),
-        Err(error) => debug!(connection = connection.peer().name, %error, "connection lost"),
+        Err(error) => debug!(connection = peer.name, %error, "connection lost"),
     }
-    connection.disconnect();
+    connection.lock().disconnect();
     link.hang_up();
     let _ = writer.await;
     match ended {
@@ -128,13 +131,17 @@ async fn wait_for_turn(gate: &Gate, client: IpAddr, deadline: Instant) -> bool {
     true
 }
 
-/// Logs why a login was refused; the client is told late, and only that it was.
-async fn answer_refusal(connection: &Connection, link: &Link, gate: &Gate, client: IpAddr) {
+fn log_refusal(connection: &Connection) {
     let name = &connection.peer().name;
     if let Some(refusal) = connection.login_refusal() {
         let (user, reason) = (&refusal.user, refusal.reason.to_string());
         warn!(connection = name, ?user, reason, "login refused");
     }
+}
+
+/// Logs why a login was refused; the client is told late, and only that it was.
+async fn answer_refusal(connection: &Mutex<Connection>, link: &Link, gate: &Gate, client: IpAddr) {
+    log_refusal(&connection.lock());
     gate.throttle.refused(client, Instant::now());
     sleep(gate.patience.login_failure_delay).await;
     link.flush();
@@ -143,7 +150,7 @@ async fn answer_refusal(connection: &Connection, link: &Link, gate: &Gate, clien
 /// Reads until the connection ends; gives how.
 async fn read(
     link: &Arc<Link>,
-    connection: &mut Connection,
+    connection: &Mutex<Connection>,
     gate: &Gate,
     client: IpAddr,
 ) -> io::Result<End> {
@@ -161,13 +168,13 @@ async fn read(
                 biased;
                 () = link.interrupted() => true,
                 ready = link.stream.readable() => { ready?; false }
-                () = sleep_until(deadline), if !connection.is_running() => {
-                    warn!(connection = connection.peer().name, "handshake timeout");
+                () = sleep_until(deadline), if !connection.lock().is_running() => {
+                    warn!(connection = connection.lock().peer().name, "handshake timeout");
                     return Ok(End::Cut("handshake timeout"));
                 }
             };
             if !interrupted {
-                prepare(&mut buffer, connection.frame_max());
+                prepare(&mut buffer, connection.lock().frame_max());
                 match link.stream.try_read_buf(&mut buffer) {
                     Ok(0) => return Ok(End::Cut("hung up on by the client")),
                     Ok(_) => {}
@@ -177,7 +184,7 @@ async fn read(
             }
         }
         let input = if interrupted { &[][..] } else { &buffer };
-        let turn = connection.receive(input, now_ms());
+        let turn = connection.lock().receive(input, now_ms());
         put_back(&mut buffer, turn.consumed);
         unfinished = turn.unfinished;
         if turn.login_refused {
@@ -203,22 +210,22 @@ async fn read(
 /// published; gives how the connection ends meanwhile, if it does.
 async fn wait_for_room(
     link: &Arc<Link>,
-    connection: &mut Connection,
+    connection: &Mutex<Connection>,
     persistent: bool,
 ) -> Option<End> {
     loop {
-        if connection.is_congested() {
+        if connection.lock().is_congested() {
             sleep(CONGESTION_CHECK).await;
         } else if persistent && link.broker.is_store_behind() {
             sleep(PAUSE).await;
         } else {
             return None;
         }
-        if connection.peer().is_dead() {
+        if connection.lock().peer().is_dead() {
             return Some(End::Cut("client does not read"));
         }
         // Answers may have waited for the disk only.
-        let turn = connection.receive(&[], now_ms());
+        let turn = connection.lock().receive(&[], now_ms());
         if turn.ended {
             farewell(link).await;
             return Some(End::of(&turn));
@@ -228,11 +235,11 @@ async fn wait_for_room(
 
 /// Waits while an alarm keeps the broker from reading; gives how the connection ends meanwhile, if
 /// it does.
-async fn wait_while_blocked(link: &Arc<Link>, connection: &mut Connection) -> Option<End> {
-    while connection.is_blocked() {
+async fn wait_while_blocked(link: &Arc<Link>, connection: &Mutex<Connection>) -> Option<End> {
+    while connection.lock().is_blocked() {
         tokio::select! {
             () = link.interrupted() => {
-                let turn = connection.receive(&[], now_ms());
+                let turn = connection.lock().receive(&[], now_ms());
                 if turn.ended {
                     return Some(End::of(&turn));
                 }

@@ -3,15 +3,18 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use leveret_broker::{Broker, Handle, SharedOutlet, Work, resume};
+use leveret_broker::{Broker, Connection, Handle, SharedOutlet, Work, resume};
 use leveret_session::{Flush, Pending};
+use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+
+use crate::clock::now_ms;
 
 /// Parts of one vectored write; more gain nothing.
 const PARTS_MAX: usize = 64;
@@ -30,6 +33,7 @@ pub(crate) struct Link {
     pub(crate) stream: TcpStream,
     pub(crate) broker: Arc<Broker>,
     outlet: OnceLock<SharedOutlet>,
+    connection: OnceLock<Weak<Mutex<Connection>>>,
     wake: Notify,
     interrupt: Notify,
     hung_up: AtomicBool,
@@ -47,15 +51,17 @@ impl Link {
             stream,
             broker,
             outlet: OnceLock::new(),
+            connection: OnceLock::new(),
             wake: Notify::new(),
             interrupt: Notify::new(),
             hung_up: AtomicBool::new(false),
         }
     }
 
-    /// Joins the socket with its connection's outlet; before that nothing can be written.
-    pub(crate) fn attach(&self, outlet: SharedOutlet) {
+    /// Joins the socket with its connection and its outlet; before that nothing can be written.
+    pub(crate) fn attach(&self, outlet: SharedOutlet, connection: Weak<Mutex<Connection>>) {
         let _ = self.outlet.set(outlet);
+        let _ = self.connection.set(connection);
     }
 
     /// Waits until somebody wants the reader to take a turn.
@@ -188,5 +194,19 @@ impl Flush for Link {
 
     fn interrupt(&self) {
         self.interrupt.notify_one();
+    }
+
+    fn proceed(&self) {
+        let connection = self.connection.get().and_then(Weak::upgrade);
+        if let Some(connection) = connection
+            && let Some(mut connection) = connection.try_lock()
+        {
+            let turn = connection.receive(&[], now_ms());
+            if !turn.ended && !turn.unfinished {
+                return;
+            }
+        }
+        // The reader is in a turn and may have passed by what calls for another, or has to act.
+        self.interrupt();
     }
 }

@@ -72,16 +72,20 @@ pub(crate) struct Core {
     waiter: Arc<Woken>,
 }
 
-/// Has the reader send confirms once the store has caught up.
+/// Has confirms sent once the store has caught up.
 struct Woken {
     flusher: Arc<dyn Flush>,
     waiting: AtomicBool,
 }
 
 impl Waiter for Woken {
-    fn durable(&self) {
+    fn durable(&self, few: bool) {
         self.waiting.store(false, Ordering::Release);
-        self.flusher.interrupt();
+        if few {
+            self.flusher.proceed();
+        } else {
+            self.flusher.interrupt();
+        }
     }
 }
 
@@ -346,8 +350,9 @@ impl Connection {
         self.core.peer.is_blocked() && !self.session.is_closing()
     }
 
-    /// The socket is gone: everything the connection held goes back.
+    /// The socket is gone: everything the connection held goes back. A later turn does nothing.
     pub fn disconnect(&mut self) {
+        self.session.abandon();
         self.core.leave();
         self.core.peer.outlet.lock().disconnect();
         self.core.broker.deregister(self.core.peer.id);

@@ -19,7 +19,7 @@ struct Signal {
 }
 
 impl Waiter for Signal {
-    fn durable(&self) {
+    fn durable(&self, _few: bool) {
         *self.done.lock() = true;
         self.changed.notify_all();
     }

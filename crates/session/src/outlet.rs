@@ -23,6 +23,10 @@ pub trait Flush: Send + Sync {
     fn wake(&self);
     /// Has the connection's own reader take a turn, although no bytes came in.
     fn interrupt(&self);
+    /// The same, on the caller's thread if the reader is not in a turn.
+    fn proceed(&self) {
+        self.interrupt();
+    }
 }
 
 /// Bounds of one connection's outlet.

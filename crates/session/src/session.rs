@@ -493,6 +493,11 @@ impl Session {
         self.stage = Stage::Ended;
     }
 
+    /// The client is gone.
+    pub const fn abandon(&mut self) {
+        self.stage = Stage::Ended;
+    }
+
     /// Tells the client about a fault and stops listening on that level.
     ///
     /// `tell`: whether a refused login is told at all (`authentication_failure_close`).

@@ -30,7 +30,7 @@ impl Store for InstantStore {
     }
 
     fn wake_at(&self, _ticket: Ticket, waiter: Arc<dyn Waiter>) {
-        waiter.durable();
+        waiter.durable(false);
     }
 
     fn staged_bytes(&self) -> usize {
@@ -72,7 +72,7 @@ impl DelayedStore {
             take_due(&mut state.waiters, durable)
         };
         for waiter in due {
-            waiter.durable();
+            waiter.durable(false);
         }
     }
 
@@ -120,7 +120,7 @@ impl Store for DelayedStore {
             return;
         }
         drop(state);
-        waiter.durable();
+        waiter.durable(false);
     }
 
     fn staged_bytes(&self) -> usize {
@@ -150,7 +150,7 @@ mod tests {
     struct Count(AtomicU32);
 
     impl Waiter for Count {
-        fn durable(&self) {
+        fn durable(&self, _few: bool) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -43,7 +43,9 @@ impl std::error::Error for StoreRefusal {}
 /// Told once that a ticket is durable. Called on the journal's thread: it must not block.
 pub trait Waiter: Send + Sync {
     /// The ticket this waiter was registered for is durable.
-    fn durable(&self);
+    ///
+    /// `few`: hardly anybody else waits, so work of microseconds may be done at once, in here.
+    fn durable(&self, few: bool);
 }
 
 /// The durable side of the broker.

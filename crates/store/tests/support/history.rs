@@ -124,7 +124,7 @@ struct Announce {
 }
 
 impl Waiter for Announce {
-    fn durable(&self) {
+    fn durable(&self, _few: bool) {
         let mark = Mark {
             changes: self.disk.changes(),
             allowed: vec![self.state],
