@@ -178,7 +178,10 @@ async fn read(
                 match link.stream.try_read_buf(&mut buffer) {
                     Ok(0) => return Ok(End::Cut("hung up on by the client")),
                     Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        put_back(&mut buffer, 0);
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 }
             }
