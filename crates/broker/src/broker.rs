@@ -251,8 +251,8 @@ pub struct Broker {
     lanes: AtomicU32,
     /// Queues whose chunk memory the timer looks after.
     pub(crate) warm: Mutex<Vec<Arc<QueueCell>>>,
-    /// Connections with short heartbeats.
-    pub(crate) brisk: Mutex<Vec<Weak<Peer>>>,
+    /// Connections that the timer is to look after from now on.
+    pub(crate) unwatched: Mutex<Vec<Weak<Peer>>>,
     /// What has happened since it was started.
     pub events: Arc<Events>,
     ended: Ended,
@@ -291,7 +291,7 @@ impl Broker {
             globals: RwLock::default(),
             administration: Mutex::default(),
             warm: Mutex::default(),
-            brisk: Mutex::default(),
+            unwatched: Mutex::default(),
             events: Arc::default(),
             ended: Ended::default(),
             vhosts: RwLock::default(),

@@ -1,7 +1,7 @@
 //! What happens by the clock: heartbeats, and memory that idle queues and connections give back.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use leveret_codec::HEARTBEAT;
 
@@ -12,17 +12,26 @@ use crate::pump::Work;
 const SILENT_INTERVALS: u64 = 2;
 /// A connection that wrote nothing for so long gives its buffers back.
 const IDLE_MS: u64 = 1000;
-/// Every so many ticks all connections are looked at; in between only the brisk ones.
-const SWEEP_TICKS: u32 = 4;
-/// Connections with heartbeats up to this long are brisk: once a second is too coarse for them,
-/// as clients hang up after one and a half intervals of silence.
-const BRISK_S: u16 = 4;
+/// Every so many ticks the memory of queues is looked at.
+const SWEEP_TICKS: usize = 4;
+/// Places in the wheel of connections: nobody is looked at less often than once in so many ticks.
+const WHEEL_TICKS: usize = 16;
+/// A connection is looked at so many times in one heartbeat interval: clients hang up after one
+/// and a half of silence.
+const LOOKS_OF_INTERVAL: u64 = 8;
+/// Ticks until a connection that writes, or has just written, is looked at again.
+const BUSY_TICKS: usize = 4;
 
 /// The broker's timer; one for all connections.
+///
+/// Its work is in proportion to the connections that something is due for: an idle one is looked
+/// at about once in four seconds.
 #[derive(Default)]
 pub struct Ticker {
     work: Work,
-    ticks: u32,
+    ticks: usize,
+    /// Connections by the tick they are looked at next.
+    wheel: [Vec<Weak<Peer>>; WHEEL_TICKS],
 }
 
 impl Ticker {
@@ -31,23 +40,29 @@ impl Ticker {
 
     /// Does what is due. `now_ms` is unix time and never goes back.
     pub fn tick(&mut self, broker: &Broker, now_ms: u64) {
+        // Memory of lists that were long once is not kept.
+        let mut due = std::mem::take(&mut *broker.unwatched.lock());
+        if let Some(place) = self.wheel.get_mut(self.ticks % WHEEL_TICKS) {
+            due.append(&mut std::mem::take(place));
+        }
+        for entry in due {
+            let Some(peer) = entry.upgrade() else {
+                continue;
+            };
+            let next = self.ticks + self.beat(&peer, now_ms);
+            if let Some(place) = self.wheel.get_mut(next % WHEEL_TICKS) {
+                place.push(entry);
+            }
+        }
         if self.ticks.is_multiple_of(SWEEP_TICKS) {
-            self.sweep(broker, now_ms);
-        } else {
-            broker.brisk.lock().retain(|peer| {
-                let peer = peer.upgrade();
-                peer.map(|peer| self.beat(&peer, now_ms)).is_some()
-            });
+            Self::sweep(broker);
         }
         self.ticks = self.ticks.wrapping_add(1);
         broker.submit(&mut self.work);
         self.work.wake();
     }
 
-    fn sweep(&mut self, broker: &Broker, now_ms: u64) {
-        for peer in broker.peers() {
-            self.beat(&peer, now_ms);
-        }
+    fn sweep(broker: &Broker) {
         let warm = std::mem::take(&mut *broker.warm.lock());
         let still_warm = warm.into_iter().filter(|cell| {
             let mut state = cell.lock();
@@ -58,7 +73,8 @@ impl Ticker {
         broker.warm.lock().append(&mut still_warm);
     }
 
-    fn beat(&mut self, peer: &Arc<Peer>, now_ms: u64) {
+    /// Does what is due for a connection; gives in how many ticks it is looked at again.
+    fn beat(&mut self, peer: &Peer, now_ms: u64) -> usize {
         let interval_ms = u64::from(peer.heartbeat_s.load(Ordering::Relaxed)) * 1000;
         let mut outlet = peer.outlet.lock();
         let written = outlet.written();
@@ -66,11 +82,13 @@ impl Ticker {
             peer.wrote_ms.store(now_ms, Ordering::Relaxed);
         }
         let quiet_ms = now_ms.saturating_sub(peer.wrote_ms.load(Ordering::Relaxed));
-        if quiet_ms >= IDLE_MS {
+        let busy = quiet_ms < IDLE_MS;
+        if !busy {
             outlet.shrink();
         }
+        let next = ticks_until_next(interval_ms, busy);
         if interval_ms == 0 {
-            return;
+            return next;
         }
         if quiet_ms >= interval_ms / 2 {
             self.work
@@ -91,15 +109,23 @@ impl Ticker {
                 flusher.interrupt();
             }
         }
+        next
     }
 }
 
+fn ticks_until_next(interval_ms: u64, busy: bool) -> usize {
+    let most = if busy { BUSY_TICKS } else { WHEEL_TICKS - 1 };
+    if interval_ms == 0 {
+        return most;
+    }
+    let ticks = interval_ms / LOOKS_OF_INTERVAL / Ticker::INTERVAL_MS;
+    usize::try_from(ticks).unwrap_or(most).clamp(1, most)
+}
+
 impl Broker {
-    /// Sets a connection's heartbeat interval, seconds.
+    /// Sets a connection's heartbeat interval, seconds, and has the timer look after it.
     pub(crate) fn set_heartbeat(&self, peer: &Arc<Peer>, heartbeat_s: u16) {
         peer.heartbeat_s.store(heartbeat_s, Ordering::Relaxed);
-        if (1..=BRISK_S).contains(&heartbeat_s) {
-            self.brisk.lock().push(Arc::downgrade(peer));
-        }
+        self.unwatched.lock().push(Arc::downgrade(peer));
     }
 }
