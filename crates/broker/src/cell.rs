@@ -164,6 +164,15 @@ impl QueueCell {
         }
     }
 
+    /// Locks the queue if nobody else has: allowed with an outlet held.
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<QueueGuard<'_>> {
+        Some(QueueGuard {
+            cell: self,
+            state: self.state.try_lock()?,
+        })
+    }
+
     /// What policies see of it.
     #[must_use]
     pub fn object(&self) -> Object<'_> {

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use leveret_codec::{
-    ConfirmSelect, ConfirmSelectOk, Properties, RawTable, SoftCode, ack, basic_return, content,
-    decode_header, delivery_mode, flag, nack,
+    ConfirmSelect, ConfirmSelectOk, Content, Properties, RawTable, SoftCode, Tails, ack,
+    basic_return, content, decode_header, delivery_mode, flag, nack,
 };
-use leveret_queue::{Message, MessageBody};
+use leveret_queue::{Message, MessageBody, Queue};
 use leveret_record::{Blob, resident_bytes};
 use leveret_session::{Assembled, Confirm, Confirms, Fault, Publish, Publishes};
 use leveret_store::{MessageParts, Store};
 
 use crate::acting::Acting;
-use crate::cell::QueueCell;
+use crate::cell::{Handle, QueueCell};
 use crate::channel::UNSUBMITTED;
 use crate::connection::Core;
 use crate::pump::{COPIES_OF_TURN, Pump, Work};
@@ -63,7 +63,11 @@ impl Room {
 struct Load<'a> {
     batch: &'a Publishes<'a>,
     blobs: &'a [Option<Arc<Blob>>],
+    /// The messages for consumers that take them at once, made when the first of those is met.
+    tails: Tails,
 }
+
+const _: () = assert!(SHARED_BY_MANY_BYTES_MIN <= Tails::BODY_MAX);
 
 impl Core {
     /// Publishes a batch, or of one with many copies as much as a turn bears; gives how many
@@ -310,18 +314,24 @@ pub(crate) fn enqueue(
         Some(blob) => vec![Some(blob)],
         None => shared_bodies(batch, cells.len()),
     };
-    let load = Load {
+    let mut load = Load {
         batch,
         blobs: &blobs,
+        tails: std::mem::take(&mut work.tails),
     };
+    load.tails.begin(1);
     let (mut refused, mut backlog) = (0, 0);
+    let by_many = cells.len() > 1;
+    let mut pump = Pump::of_many(work);
     for cell in cells {
-        refused |= load.enqueue(cell, room, work, &mut backlog);
+        refused |= load.enqueue(cell, (room, by_many), &mut pump, &mut backlog);
     }
+    drop(pump);
     work.pause_ms = work.pause_ms.max((backlog / PAUSE_BYTES).min(PAUSE_MS_MAX));
     if !work.targets.is_empty() {
         load.record(work);
     }
+    work.tails = load.tails;
     refused
 }
 
@@ -348,26 +358,37 @@ fn shared_bodies(batch: &Publishes<'_>, queues: usize) -> Vec<Option<Arc<Blob>>>
 impl Load<'_> {
     /// `backlog` grows by what stays in the queue although its consumers have credit.
     fn enqueue(
-        &self,
+        &mut self,
         cell: &Arc<QueueCell>,
-        room: Room,
-        work: &mut Work,
+        (room, by_many): (Room, bool),
+        pump: &mut Pump<'_>,
         backlog: &mut u64,
     ) -> u128 {
         let mut refused = 0;
-        let mut guard = cell.lock();
+        let mut guard = pump.lock(cell);
         if cell.is_deleted() {
             return 0;
         }
         let state = &mut *guard;
-        let mut pump = Pump::new(cell, work);
-        for (index, publish) in self.batch.iter().enumerate() {
+        let passed = match room {
+            Room::Asked => self.pass(cell, &mut state.queue, by_many, pump),
+            Room::DiskFull | Room::Reserved => 0,
+        };
+        if passed == self.batch.len() {
+            pump.emptied(true);
+            return 0;
+        }
+        let mut messages = self.batch.iter().enumerate();
+        if let Some(last) = passed.checked_sub(1) {
+            messages.nth(last);
+        }
+        for (index, publish) in messages {
             let message = self.message(cell, index, publish);
             let pushed = match room {
-                Room::Asked => state.queue.push(&message, &mut pump),
-                Room::Reserved => Ok(state.queue.push_reserved(&message, &mut pump)),
+                Room::Asked => state.queue.push(&message, pump),
+                Room::Reserved => Ok(state.queue.push_reserved(&message)),
                 Room::DiskFull if message.persistent => Err(leveret_queue::Refused),
-                Room::DiskFull => state.queue.push(&message, &mut pump),
+                Room::DiskFull => state.queue.push(&message, pump),
             };
             match (pushed, cell.lane) {
                 (Ok(seq), Some(lane)) if message.persistent => {
@@ -378,17 +399,70 @@ impl Load<'_> {
                 (Err(_), _) => refused |= 1 << index,
             }
         }
-        state.queue.pump(&mut pump);
-        state.queue.trim(&mut pump);
-        drop(pump);
+        state.queue.pump(pump);
+        state.queue.trim(pump);
+        pump.emptied(state.queue.ready() == 0);
         if !state.warm && state.queue.is_grown() {
             state.warm = true;
-            work.warm.push(Arc::clone(cell));
+            pump.work.warm.push(Arc::clone(cell));
         }
         if state.queue.has_credit() {
             *backlog += state.queue.ready_bytes() + state.queue.ready() * RECORD_BYTES;
         }
         refused
+    }
+
+    /// Hands messages straight to a consumer that settles none, as long as it takes them: they are
+    /// never stored. Gives how many.
+    #[inline]
+    fn pass(
+        &mut self,
+        cell: &QueueCell,
+        queue: &mut Queue<Arc<Handle>>,
+        by_many: bool,
+        pump: &mut Pump<'_>,
+    ) -> usize {
+        let Some(consumer) = queue.receiver(self.batch.body_len_max as u64) else {
+            return 0;
+        };
+        // What the journal has to know of goes the way of all others.
+        if cell.lane.is_some() && self.is_persistent() {
+            return 0;
+        }
+        let handle = &consumer.handle;
+        let passed = if by_many && self.blobs.is_empty() {
+            self.encode(handle.channel);
+            pump.pass(handle, &self.tails)
+        } else {
+            let messages = self.batch.iter().enumerate();
+            messages
+                .take_while(|&(index, publish)| {
+                    pump.pass_one(handle, &self.message(cell, index, publish))
+                })
+                .count()
+        };
+        queue.passed(passed as u64);
+        passed
+    }
+
+    /// Encodes all messages for the first of many consumers.
+    #[inline]
+    fn encode(&mut self, channel: u16) {
+        if self.tails.is_empty() {
+            self.tails.begin(channel);
+            for publish in self.batch.iter() {
+                self.tails.push(&Content {
+                    route: self.batch.route,
+                    header: publish.header,
+                    body: publish.body,
+                });
+            }
+        }
+    }
+
+    fn is_persistent(&self) -> bool {
+        let mut headers = self.batch.iter().map(|publish| publish.header);
+        headers.any(|header| delivery_mode(header) == PERSISTENT)
     }
 
     fn message<'a>(&'a self, cell: &QueueCell, index: usize, publish: Publish<'a>) -> Message<'a> {

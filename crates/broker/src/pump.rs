@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use leveret_queue::{Consumer, ConsumerKey, Delivery, Gone, Offer, Sink, Unacked};
+use leveret_codec::Tails;
+use leveret_queue::{Consumer, ConsumerKey, Delivery, Gone, Message, Offer, Sink, Unacked};
 use leveret_record::{Sabotage, breaks};
 use leveret_session::{Delivered, Flush, Outlet, Parcel};
 use leveret_store::{LaneId, Scratch, Store, Ticket};
 use parking_lot::{ArcMutexGuard, RawMutex};
 
-use crate::cell::{Handle, QueueCell};
+use crate::cell::{Handle, QueueCell, QueueGuard};
 
 /// The ticket of what a stopped store refused.
 pub(crate) const NEVER: Ticket = Ticket(u64::MAX - 1);
@@ -39,6 +40,8 @@ pub struct Work {
     /// Copies of messages put into queues.
     pub(crate) copies: usize,
     pub(crate) targets: Vec<(u32, LaneId, u64)>,
+    /// Messages encoded for many consumers.
+    pub(crate) tails: Tails,
     starved: Vec<Arc<Handle>>,
 }
 
@@ -141,6 +144,8 @@ pub(crate) struct Pump<'a> {
     pub(crate) work: &'a mut Work,
     lane: Option<LaneId>,
     held: Option<ArcMutexGuard<RawMutex, Outlet<Arc<Handle>>>>,
+    /// The present queue had something for the outlet that is held.
+    used: bool,
 }
 
 impl<'a> Pump<'a> {
@@ -149,7 +154,68 @@ impl<'a> Pump<'a> {
             work,
             lane: cell.lane,
             held: None,
+            used: false,
         }
+    }
+
+    /// For several queues, each begun with [`Self::lock`].
+    pub(crate) const fn of_many(work: &'a mut Work) -> Self {
+        Self {
+            work,
+            lane: None,
+            held: None,
+            used: false,
+        }
+    }
+
+    /// Goes on with this queue. The outlet of the one before is kept if it is likely to be needed
+    /// again; with it held no queue is waited for, as that would be the wrong order.
+    #[inline]
+    pub(crate) fn lock<'c>(&mut self, cell: &'c QueueCell) -> QueueGuard<'c> {
+        self.lane = cell.lane;
+        if !std::mem::replace(&mut self.used, false) {
+            self.held = None;
+        } else if let Some(guard) = cell.try_lock() {
+            return guard;
+        }
+        self.held = None;
+        cell.lock()
+    }
+
+    /// Hands encoded messages to a consumer that settles none, as many as there is room for; gives
+    /// how many.
+    #[inline]
+    pub(crate) fn pass(&mut self, handle: &Handle, tails: &Tails) -> usize {
+        let outlet = self.outlet(handle);
+        let (passed, first) = outlet.pass(handle.channel, &handle.template, tails);
+        if first {
+            let flusher = outlet.flusher().cloned();
+            self.work.dirty.extend(flusher);
+        }
+        passed
+    }
+
+    /// The same for one message.
+    #[inline]
+    pub(crate) fn pass_one(&mut self, handle: &Handle, message: &Message<'_>) -> bool {
+        let (record, blob) = message.as_record();
+        let parcel = Parcel {
+            template: &handle.template,
+            source: handle.source,
+            no_ack: true,
+            record: &record,
+            blob,
+            unacked: Unacked::default(),
+        };
+        let outlet = self.outlet(handle);
+        let Delivered::Sent { first } = outlet.deliver(handle.channel, &parcel) else {
+            return false;
+        };
+        if first {
+            let flusher = outlet.flusher().cloned();
+            self.work.dirty.extend(flusher);
+        }
+        true
     }
 
     /// Writes that a message is out, so that it counts as redelivered after a crash.
@@ -161,6 +227,12 @@ impl<'a> Pump<'a> {
             let deliveries = unacked.deliveries.saturating_add(1);
             self.work.journal.returned(lane, unacked.seq, deliveries);
         }
+    }
+
+    /// Tells whether the present queue gave the outlet that is held all it had.
+    #[inline]
+    pub(crate) const fn emptied(&mut self, emptied: bool) {
+        self.used = emptied;
     }
 
     #[inline]

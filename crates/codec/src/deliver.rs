@@ -67,7 +67,14 @@ impl DeliverTemplate {
 
     /// Appends the `basic.deliver` frame without its end.
     #[inline]
-    fn head(&self, out: &mut Vec<u8>, (tag, redelivered): (u64, bool), route: &[u8]) {
+    fn head(&self, out: &mut Vec<u8>, tag: (u64, bool), route: &[u8]) {
+        self.start(out, tag, route.len());
+        out.extend_from_slice(route);
+    }
+
+    /// Appends the `basic.deliver` frame up to its route.
+    #[inline]
+    fn start(&self, out: &mut Vec<u8>, (tag, redelivered): (u64, bool), route_len: usize) {
         let at = out.len();
         out.extend_from_slice(&self.head);
         let head = out.get_mut(at..).unwrap_or_default();
@@ -76,10 +83,9 @@ impl DeliverTemplate {
             *place = [t0, t1, t2, t3, t4, t5, t6, t7, u8::from(redelivered)];
         }
         if let Some([_, _, _, size @ ..]) = head.first_chunk_mut::<7>() {
-            let len = self.frame_len(route.len()).saturating_sub(FRAME_OVERHEAD);
+            let len = self.frame_len(route_len).saturating_sub(FRAME_OVERHEAD);
             *size = (len as u32).to_be_bytes();
         }
-        out.extend_from_slice(route);
     }
 
     /// Appends a whole delivery: method, header and body frames.
@@ -114,6 +120,30 @@ impl DeliverTemplate {
         out.push(FRAME_END);
     }
 
+    /// Appends a whole delivery of a message that is encoded already.
+    #[inline]
+    pub fn with_tail(&self, out: &mut Vec<u8>, delivery_tag: u64, tail: &Tail<'_>) {
+        self.start(out, (delivery_tag, false), tail.route_len);
+        let at = out.len().wrapping_add(tail.route_len);
+        out.extend_from_slice(tail.bytes);
+        if tail.channel != self.channel {
+            for place in tail.channels {
+                let place = at.wrapping_add(place as usize);
+                let octets = out.get_mut(place..).and_then(<[u8]>::first_chunk_mut);
+                if let Some(octets) = octets {
+                    *octets = self.channel.to_be_bytes();
+                }
+            }
+        }
+    }
+
+    /// Bytes that [`Self::with_tail`] appends.
+    #[inline]
+    #[must_use]
+    pub fn tail_len(&self, tail: &Tail<'_>) -> usize {
+        self.head.len().wrapping_add(tail.bytes.len())
+    }
+
     /// Bytes that a whole delivery takes on the wire: method, header and body frames. Of lengths of
     /// things in memory, so that the sums cannot wrap.
     #[inline]
@@ -127,6 +157,91 @@ impl DeliverTemplate {
     fn frame_len(&self, route: usize) -> usize {
         // The end octet is the one byte that neither head nor route has.
         self.head.len().wrapping_add(route).wrapping_add(1)
+    }
+}
+
+/// Messages of one route as all their consumers get them, encoded once: what stands behind the
+/// delivery tag.
+#[derive(Debug, Default)]
+pub struct Tails {
+    bytes: Vec<u8>,
+    route_len: usize,
+    channel: u16,
+    ends: Vec<TailEnd>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TailEnd {
+    end: u32,
+    channels: [u32; 2],
+}
+
+/// One of [`Tails`].
+#[derive(Clone, Copy, Debug)]
+pub struct Tail<'a> {
+    bytes: &'a [u8],
+    route_len: usize,
+    channel: u16,
+    /// Where behind the route the channel's number stands.
+    channels: [u32; 2],
+}
+
+impl Tails {
+    /// The largest body: one that fits a frame whatever size was negotiated.
+    pub const BODY_MAX: usize = FRAME_MIN_SIZE as usize - FRAME_OVERHEAD;
+
+    /// Forgets all messages; those to come are for consumers of this channel number most likely.
+    pub fn begin(&mut self, channel: u16) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.channel = channel;
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Encodes a message. Its route is the same as of all others, its body at most
+    /// [`Self::BODY_MAX`] bytes.
+    pub fn push(&mut self, content: &Content<'_>) {
+        let Content {
+            route,
+            header,
+            body,
+        } = *content;
+        let out = &mut self.bytes;
+        self.route_len = route.len();
+        out.extend_from_slice(route);
+        let at = out.len();
+        out.extend_from_slice(&joint(FRAME_HEADER, self.channel, header.len()));
+        let mut channels = [2, 2];
+        out.extend_from_slice(header);
+        if !body.is_empty() {
+            channels = [2, out.len().wrapping_sub(at).wrapping_add(2) as u32];
+            out.extend_from_slice(&joint(FRAME_BODY, self.channel, body.len()));
+            out.extend_from_slice(body);
+        }
+        out.push(FRAME_END);
+        let end = out.len() as u32;
+        self.ends.push(TailEnd { end, channels });
+    }
+
+    /// All messages, in the order they were put in.
+    pub fn iter(&self) -> impl Iterator<Item = Tail<'_>> {
+        let mut start = 0;
+        self.ends.iter().map(move |&TailEnd { end, channels }| {
+            let end = end as usize;
+            let bytes = self.bytes.get(start..end).unwrap_or_default();
+            start = end;
+            Tail {
+                bytes,
+                route_len: self.route_len,
+                channel: self.channel,
+                channels,
+            }
+        })
     }
 }
 
@@ -293,6 +408,34 @@ mod tests {
         let mut route = Vec::new();
         push_route(&mut route, EXCHANGE, KEY);
         route
+    }
+
+    #[test]
+    fn a_tail_makes_the_same_delivery_for_any_channel() {
+        let (route, header) = (route(), [0, 60, 0, 0, 1, 2, 3]);
+        let bodies = [&[][..], b"body", &[7; Tails::BODY_MAX]];
+        let content = |body| Content {
+            route: &route,
+            header: &header,
+            body,
+        };
+        let mut tails = Tails::default();
+        for encoded_for in [1, 0xABCD] {
+            tails.begin(encoded_for);
+            assert!(tails.is_empty());
+            bodies.iter().for_each(|body| tails.push(&content(body)));
+            for channel in [1, 2, 0xABCD] {
+                let template = DeliverTemplate::new(channel, b"tag");
+                let (mut with_tail, mut whole) = (Vec::new(), Vec::new());
+                for (tail, body) in tails.iter().zip(bodies) {
+                    let before = with_tail.len();
+                    template.with_tail(&mut with_tail, 9, &tail);
+                    assert_eq!(with_tail.len() - before, template.tail_len(&tail));
+                    template.whole(&mut whole, (9, false), &content(body), FRAME_MIN_SIZE);
+                }
+                assert_eq!(with_tail, whole);
+            }
+        }
     }
 
     fn encoded<'a>(channel: u16, method: impl Into<Method<'a>>) -> Vec<u8> {

@@ -46,7 +46,8 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     /// The message as it will be stored, all but its place.
-    pub(crate) fn as_record(&self) -> (Record<'a>, Option<&'a Arc<Blob>>) {
+    #[must_use]
+    pub fn as_record(&self) -> (Record<'a>, Option<&'a Arc<Blob>>) {
         let (body, blob) = match self.body {
             MessageBody::Inline(bytes) => (Body::Inline(bytes), None),
             MessageBody::Shared(blob) => {

@@ -276,6 +276,16 @@ impl<C> Consumers<C> {
         Some((ConsumerKey { index, generation }, consumer))
     }
 
+    /// The one consumer with credit, if there is no other.
+    #[inline]
+    pub(crate) fn only(&self) -> Option<&Consumer<C>> {
+        let [ring] = self.rings.as_slice() else {
+            return None;
+        };
+        let &index = ring.turns.front().filter(|_| ring.turns.len() == 1)?;
+        self.slots.get(index as usize)?.as_ref()
+    }
+
     fn refused_in(&self, index: u32, pump: u32) -> bool {
         let consumer = self.slots.get(index as usize).and_then(Option::as_ref);
         consumer.is_some_and(|consumer| consumer.refused_in == pump)

@@ -147,55 +147,33 @@ impl<C> Queue<C> {
                 return Err(Refused);
             }
         }
-        Ok(self.accept(message, sink))
+        Ok(self.accept(message))
     }
 
     #[inline]
-    pub(crate) fn accept(&mut self, message: &Message<'_>, sink: &mut impl Sink<C>) -> u64 {
+    pub(crate) fn accept(&mut self, message: &Message<'_>) -> u64 {
         self.counters.published += 1;
-        if self.ready == 0 && self.consumers.any_ready() && self.pass_on(message, sink) {
-            return self.next_seq - 1;
-        }
         self.append(message, message.body_len())
     }
 
-    /// Hands a message straight to a consumer that will not settle it: it is never stored.
-    #[inline(never)]
-    fn pass_on(&mut self, message: &Message<'_>, sink: &mut impl Sink<C>) -> bool {
-        let mut turn = self.consumers.turn();
-        let Some((key, consumer)) = self.consumers.next(&mut turn) else {
-            return false;
-        };
-        if !consumer.asked.no_ack {
-            return false;
+    /// The consumer that takes messages at once and settles none, if there are no others and
+    /// there is room for messages of up to so many bytes. They need not be stored: the caller
+    /// hands them over, then calls [`Queue::passed`].
+    #[inline]
+    #[must_use]
+    pub fn receiver(&self, body_bytes_max: u64) -> Option<&Consumer<C>> {
+        if self.ready > 0 || !self.has_room(body_bytes_max) {
+            return None;
         }
-        let (record, blob) = message.as_record();
-        let unacked = Unacked {
-            seq: self.next_seq,
-            body_len: record.body.len(),
-            deliveries: record.deliveries,
-            persistent: record.persistent,
-            ..Unacked::default()
-        };
-        if sink.offer(
-            consumer,
-            key,
-            &Delivery {
-                record: &record,
-                blob,
-                unacked,
-            },
-        ) == Offer::Refused
-        {
-            return false;
-        }
-        self.consumers.took(turn, key, 1);
-        self.next_seq += 1;
-        self.counters.delivered_no_ack += 1;
-        if unacked.persistent {
-            sink.gone(unacked.seq, Gone::Sent);
-        }
-        true
+        let consumer = self.consumers.only()?;
+        consumer.asked.no_ack.then_some(consumer)
+    }
+
+    /// Counts messages that went straight to the [`Queue::receiver`].
+    pub const fn passed(&mut self, messages: u64) {
+        self.next_seq += messages;
+        self.counters.published += messages;
+        self.counters.delivered_no_ack += messages;
     }
 
     /// Appends a message whatever the limits: what recovery found.

@@ -2,7 +2,7 @@
 
 use crate::chunk::Message;
 use crate::limits::{Limits, Overflow};
-use crate::queue::{Queue, Sink};
+use crate::queue::Queue;
 
 /// Room kept for transactions, and the limits without it.
 #[derive(Debug)]
@@ -90,8 +90,8 @@ impl<C> Queue<C> {
     }
 
     /// The same as [`Queue::push`] for a message whose room was reserved.
-    pub fn push_reserved(&mut self, message: &Message<'_>, sink: &mut impl Sink<C>) -> u64 {
+    pub fn push_reserved(&mut self, message: &Message<'_>) -> u64 {
         self.release_reserved(1, message.body_len());
-        self.accept(message, sink)
+        self.accept(message)
     }
 }

@@ -5,7 +5,7 @@
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use leveret_codec::{Content, DeliverTemplate, body_frame_head, content, content_len};
+use leveret_codec::{Content, DeliverTemplate, Tails, body_frame_head, content, content_len};
 use leveret_codec::{FRAME_END, FRAME_OVERHEAD, header_frame};
 use leveret_record::{Blob, Body, Record, Unacked};
 
@@ -379,6 +379,41 @@ impl<W> Outlet<W> {
         self.outbound
             .write(|out| template.whole(out, tag, &content, frame_max));
         self.sent()
+    }
+
+    /// Encodes deliveries that nobody will settle, as many as there is room for; gives how many,
+    /// and whether the caller must see to it that the outlet is flushed.
+    pub fn pass(
+        &mut self,
+        channel: u16,
+        template: &DeliverTemplate,
+        tails: &Tails,
+    ) -> (usize, bool) {
+        let state = self.channels.get_mut(usize::from(channel));
+        let Some(Some(state)) = state.filter(|_| !self.closing) else {
+            return (0, false);
+        };
+        if state.unacked.len() >= state.unacked_max {
+            return (0, false);
+        }
+        let (first_tag, mut tag) = (state.next_tag, state.next_tag);
+        let mut queued = self.outbound.queued();
+        self.outbound.write(|out| {
+            for tail in tails.iter() {
+                let len = template.tail_len(&tail);
+                if queued > 0 && queued + len > self.limits.outbound_bytes_max {
+                    break;
+                }
+                queued += len;
+                template.with_tail(out, tag, &tail);
+                tag += 1;
+            }
+        });
+        let passed = tag - first_tag;
+        state.next_tag = tag;
+        state.counts.delivered_no_ack += passed;
+        let first = passed > 0 && self.outbound.mark_dirty();
+        (usize::try_from(passed).unwrap_or(usize::MAX), first)
     }
 
     #[inline]
