@@ -1,14 +1,15 @@
-//! Takes N messages through codec, session and broker in memory: publish, deliver, acknowledge.
+//! Takes N messages through codec, session and broker in memory: publish, deliver, acknowledge; or,
+//! with `fanout` as a second argument, N copies to the unacknowledging consumers of 1,000 queues.
 //!
-//! `cargo xtask callgrind` counts its instructions for two values of N; `allocations` as a second
-//! argument counts allocations of the last half instead.
+//! `cargo xtask callgrind` counts its instructions for two values of N. It also counts allocations,
+//! of the second half, and fails when there are too many.
 
 use std::sync::Arc;
 
 use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin};
 use leveret_codec::{
     BasicAck, BasicConsume, BasicPublish, BasicQos, ChannelOpen, ConnectionOpen, ConnectionStartOk,
-    ConnectionTuneOk, Method, PROTOCOL_HEADER, QueueDeclare, RawTable, content,
+    ConnectionTuneOk, Method, PROTOCOL_HEADER, QueueBind, QueueDeclare, RawTable, content,
 };
 use leveret_session::Flush;
 use leveret_store::InstantStore;
@@ -52,16 +53,6 @@ fn connect(broker: &Arc<Broker>) -> Connection {
     Method::from(tune_ok).encode(0, &mut bytes);
     Method::from(ConnectionOpen { virtual_host: b"/" }).encode(0, &mut bytes);
     Method::from(ChannelOpen {}).encode(1, &mut bytes);
-    let declare = QueueDeclare {
-        queue: b"q",
-        passive: false,
-        durable: false,
-        exclusive: false,
-        auto_delete: false,
-        nowait: false,
-        arguments: table,
-    };
-    Method::from(declare).encode(1, &mut bytes);
     send(&mut connection, &bytes);
     assert!(connection.is_running(), "the handshake succeeds");
     connection
@@ -94,46 +85,47 @@ fn drain(connection: &Connection) -> usize {
     }
 }
 
-fn subscribe(consumer: &mut Connection) {
-    let mut bytes = Vec::new();
-    Method::from(BasicQos {
+fn prefetch(bytes: &mut Vec<u8>) {
+    let qos = BasicQos {
         prefetch_size: 0,
         prefetch_count: 1000,
         global: false,
-    })
-    .encode(1, &mut bytes);
+    };
+    Method::from(qos).encode(1, bytes);
+}
+
+fn consume(bytes: &mut Vec<u8>, queue: &str, no_ack: bool) {
     let consume = BasicConsume {
-        queue: b"q",
-        consumer_tag: b"c",
+        queue: queue.as_bytes(),
+        consumer_tag: queue.as_bytes(),
         no_local: false,
-        no_ack: false,
+        no_ack,
         exclusive: false,
         nowait: false,
         arguments: RawTable::EMPTY,
     };
-    Method::from(consume).encode(1, &mut bytes);
-    send(consumer, &bytes);
-    drain(consumer);
+    Method::from(consume).encode(1, bytes);
 }
 
-fn main() {
-    let messages = std::env::args()
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(100_000);
-    let broker = Arc::new(Broker::new(
-        BrokerConfig::default(),
-        Access::new(Vec::new()),
-        Arc::new(InstantStore),
-    ));
-    broker.first_start("guest", "guest", "/").unwrap();
-    let (mut publisher, mut consumer) = (connect(&broker), connect(&broker));
+fn declare(bytes: &mut Vec<u8>, queue: &str) {
+    let declare = QueueDeclare {
+        queue: queue.as_bytes(),
+        passive: false,
+        durable: false,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: RawTable::EMPTY,
+    };
+    Method::from(declare).encode(1, bytes);
+}
 
-    subscribe(&mut consumer);
+/// What one read of a publisher brings.
+fn publishes(exchange: &[u8], routing_key: &[u8]) -> Vec<u8> {
     let mut batch = Vec::new();
     let publish = BasicPublish {
-        exchange: b"",
-        routing_key: b"q",
+        exchange,
+        routing_key,
         mandatory: false,
         immediate: false,
     };
@@ -144,28 +136,127 @@ fn main() {
         Method::from(publish).encode(1, &mut batch);
         content(&mut batch, 1, &header, &[7; 16], 131_072);
     }
-    let mut region = Region::new(ALLOCATOR);
+    batch
+}
+
+/// Counts allocations from the middle on.
+struct Meter {
+    middle: u64,
+    region: Region<'static, std::alloc::System>,
+}
+
+impl Meter {
+    fn new(messages: u64) -> Self {
+        Self {
+            middle: messages / 2,
+            region: Region::new(ALLOCATOR),
+        }
+    }
+
+    fn reached(&mut self, done: u64) {
+        if done <= self.middle {
+            self.region = Region::new(ALLOCATOR);
+        }
+    }
+
+    fn check(&self, done: u64) {
+        let allocations = self.region.change().allocations;
+        println!("{done} messages, {allocations} allocations in the second half");
+        let allowed = usize::try_from(self.middle / 1000).unwrap_or(0);
+        assert!(
+            allocations <= allowed,
+            "at most 0.001 allocations a message"
+        );
+    }
+}
+
+/// One publisher, one queue, one consumer that acknowledges.
+fn one_to_one(broker: &Arc<Broker>, messages: u64) {
+    let (mut publisher, mut consumer) = (connect(broker), connect(broker));
+    let mut bytes = Vec::new();
+    declare(&mut bytes, "q");
+    prefetch(&mut bytes);
+    consume(&mut bytes, "q", false);
+    send(&mut consumer, &bytes);
+    drain(&consumer);
+    let batch = publishes(b"", b"q");
+    let mut meter = Meter::new(messages);
     let (mut tag, mut ack) = (0, Vec::new());
     while tag < messages {
-        if tag <= messages / 2 {
-            region = Region::new(ALLOCATOR);
-        }
+        meter.reached(tag);
         send(&mut publisher, &batch);
         assert!(drain(&consumer) > batch.len(), "every message is delivered");
         tag += BATCH;
         ack.clear();
-        Method::from(BasicAck {
+        let delivered = BasicAck {
             delivery_tag: tag,
             multiple: true,
-        })
-        .encode(1, &mut ack);
+        };
+        Method::from(delivered).encode(1, &mut ack);
         send(&mut consumer, &ack);
     }
-    let allocations = region.change().allocations;
-    println!("{tag} messages, {allocations} allocations in the second half");
-    let allowed = usize::try_from(messages / 2000).unwrap_or(0);
-    assert!(
-        allocations <= allowed,
-        "at most 0.001 allocations a message"
-    );
+    meter.check(tag);
+}
+
+/// One publisher, 50 connections with 20 queues each.
+fn fanout(broker: &Arc<Broker>, copies: u64) {
+    const QUEUES: usize = 20;
+    let mut publisher = connect(broker);
+    let consumers: Vec<_> = (0..50)
+        .map(|connection| {
+            let mut consumer = connect(broker);
+            let mut bytes = Vec::new();
+            for number in 0..QUEUES {
+                let queue = format!("{connection}-{number}");
+                declare(&mut bytes, &queue);
+                let bind = QueueBind {
+                    queue: queue.as_bytes(),
+                    exchange: b"amq.fanout",
+                    routing_key: b"",
+                    nowait: false,
+                    arguments: RawTable::EMPTY,
+                };
+                Method::from(bind).encode(1, &mut bytes);
+                consume(&mut bytes, &queue, true);
+            }
+            send(&mut consumer, &bytes);
+            drain(&consumer);
+            consumer
+        })
+        .collect();
+    let each = (consumers.len() * QUEUES) as u64;
+    let batch = publishes(b"amq.fanout", b"routing-key");
+    let mut meter = Meter::new(copies);
+    let mut done = 0;
+    while done < copies {
+        meter.reached(done);
+        let mut rest = batch.as_slice();
+        while !rest.is_empty() {
+            let turn = publisher.receive(rest, 1);
+            rest = &rest[turn.consumed..];
+            let taken: usize = consumers.iter().map(drain).sum();
+            assert!(taken > turn.consumed * 1000, "every copy is delivered");
+        }
+        done += BATCH * each;
+    }
+    meter.check(done);
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let messages = arguments
+        .next()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1_000_000);
+    let broker = Arc::new(Broker::new(
+        BrokerConfig::default(),
+        Access::new(Vec::new()),
+        Arc::new(InstantStore),
+    ));
+    broker.first_start("guest", "guest", "/").unwrap();
+    match arguments.next().as_deref() {
+        None => one_to_one(&broker, messages),
+        Some("fanout") => fanout(&broker, messages),
+        Some(other) => panic!("no path {other}"),
+    }
 }

@@ -1,10 +1,10 @@
 //! The guard against slow drift: instructions per message, counted by valgrind, against a
-//! committed baseline.
+//! committed baseline; and allocations per message, of which there are to be none.
 //!
 //! A count does not depend on the machine's load, so it can fail a build where time cannot.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -15,22 +15,45 @@ use crate::report::Suite;
 use crate::{install, shell};
 
 /// The program that pushes as many messages as its argument says through codec, session and
-/// broker in memory.
+/// broker in memory, and fails when it allocates for them.
 const PROGRAM: &str = "callgrind";
 const PACKAGE: &str = "leveret-broker";
 
-/// Two runs, so that starting and warming up cancel out of the difference.
-const MESSAGES: [u64; 2] = [20_000, 120_000];
+/// A way of messages that is guarded.
+struct Path {
+    /// What the program takes as its second argument, if any.
+    argument: Option<&'static str>,
+    /// Its figure in the baseline.
+    figure: &'static str,
+    /// Two runs, so that starting and warming up cancel out of the difference.
+    messages: [u64; 2],
+}
+
+const PATHS: [Path; 2] = [
+    Path {
+        argument: None,
+        figure: "instructions_per_message",
+        messages: [20_000, 120_000],
+    },
+    Path {
+        argument: Some("fanout"),
+        figure: "instructions_per_fanned_out_copy",
+        messages: [500_000, 1_500_000],
+    },
+];
+
+/// Messages of a run without valgrind, which counts the allocations of the second half.
+const MESSAGES_OF_ALLOCATIONS: u64 = 2_000_000;
 
 /// More than this above the baseline fails.
 const GROWTH_MAX_PERCENT: f64 = 3.0;
 
 const BASELINE: &str = "crates/xtask/callgrind-baseline.toml";
 
-/// Instructions per message, and the compiler that made the program.
+/// Instructions per message of each path, and the compiler that made the program.
 #[derive(Debug, PartialEq)]
 struct Measure {
-    instructions_per_message: f64,
+    instructions: [f64; PATHS.len()],
     compiler: String,
 }
 
@@ -101,20 +124,37 @@ fn measure(project: &Project) -> Result<Measure> {
     ];
     shell::require(shell::cargo(&project.root, &arguments))?;
     let program = project.target.join("release/examples").join(PROGRAM);
-    let few = instructions(&program, MESSAGES[0])?;
-    let many = instructions(&program, MESSAGES[1])?;
-    let instructions_per_message = per_message(few, many)?;
+    let mut figures = [0.0; PATHS.len()];
+    for (figure, path) in figures.iter_mut().zip(&PATHS) {
+        let mut command = Command::new(&program);
+        command.arg(MESSAGES_OF_ALLOCATIONS.to_string());
+        print!("{}", shell::require(path.of(command))?);
+        let [few, many] = path.messages;
+        let counts = [
+            instructions(&program, path, few)?,
+            instructions(&program, path, many)?,
+        ];
+        *figure = per_message(path, counts)?;
+    }
     Ok(Measure {
-        instructions_per_message,
+        instructions: figures,
         compiler: compiler()?,
     })
 }
 
+impl Path {
+    fn of(&self, mut command: Command) -> Command {
+        command.args(self.argument);
+        command
+    }
+}
+
 /// Instructions that `program` executes for so many messages.
-fn instructions(program: &Path, messages: u64) -> Result<u64> {
+fn instructions(program: &std::path::Path, path: &Path, messages: u64) -> Result<u64> {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
     command.arg(program).arg(messages.to_string());
+    let command = path.of(command);
     let text = shell::require(command)?;
     collected(&text).with_context(|| format!("no count in valgrind's output:\n{text}"))
 }
@@ -127,8 +167,8 @@ fn collected(text: &str) -> Option<u64> {
     line.rsplit(' ').next()?.parse().ok()
 }
 
-fn per_message(few: u64, many: u64) -> Result<f64> {
-    let [first, second] = MESSAGES;
+fn per_message(path: &Path, [few, many]: [u64; 2]) -> Result<f64> {
+    let [first, second] = path.messages;
     if many <= few {
         bail!("{second} messages took no more instructions than {first}: {few}, {many}");
     }
@@ -143,10 +183,11 @@ fn compiler() -> Result<String> {
 
 impl Measure {
     fn judge(&self, measure: &Self) -> Verdict {
-        let most = self.instructions_per_message * (1.0 + GROWTH_MAX_PERCENT / 100.0);
+        let mut pairs = self.instructions.iter().zip(measure.instructions);
+        let most = |figure: f64| figure * (1.0 + GROWTH_MAX_PERCENT / 100.0);
         if self.compiler != measure.compiler {
             Verdict::Incomparable
-        } else if measure.instructions_per_message > most {
+        } else if pairs.any(|(before, now)| now > most(*before)) {
             Verdict::Grew
         } else {
             Verdict::Holds
@@ -154,32 +195,31 @@ impl Measure {
     }
 
     fn describe(&self) -> String {
-        format!(
-            "{:.1} instructions per message",
-            self.instructions_per_message
-        )
+        let [message, copy] = self.instructions;
+        format!("{message:.1} instructions per message, {copy:.1} per copy of a fan-out")
     }
 
     fn to_toml(&self) -> String {
-        let Self {
-            instructions_per_message,
-            compiler,
-        } = self;
-        format!(
+        let mut text = format!(
             "# Written by `cargo xtask callgrind --bless`; more than {GROWTH_MAX_PERCENT} % above \
-             it fails the tests.\n\
-             instructions_per_message = {instructions_per_message:.1}\ncompiler = \"{compiler}\"\n"
-        )
+             it fails the tests.\n"
+        );
+        for (path, figure) in PATHS.iter().zip(self.instructions) {
+            text += &format!("{} = {figure:.1}\n", path.figure);
+        }
+        text + &format!("compiler = \"{}\"\n", self.compiler)
     }
 
     fn parse(text: &str) -> Result<Self> {
         let table: toml::Table = text.parse()?;
-        let count = table
-            .get("instructions_per_message")
-            .and_then(toml::Value::as_float);
+        let mut instructions = [0.0; PATHS.len()];
+        for (figure, path) in instructions.iter_mut().zip(&PATHS) {
+            let found = table.get(path.figure).and_then(toml::Value::as_float);
+            *figure = found.with_context(|| format!("no {}", path.figure))?;
+        }
         let compiler = table.get("compiler").and_then(toml::Value::as_str);
         Ok(Self {
-            instructions_per_message: count.context("no instructions_per_message")?,
+            instructions,
             compiler: compiler.context("no compiler")?.to_owned(),
         })
     }
@@ -189,9 +229,9 @@ impl Measure {
 mod tests {
     use super::*;
 
-    fn measure_of(instructions_per_message: f64) -> Measure {
+    fn measure_of(instructions: f64) -> Measure {
         Measure {
-            instructions_per_message,
+            instructions: [instructions, 100.0],
             compiler: "rustc 1.95.0".to_owned(),
         }
     }
@@ -207,8 +247,8 @@ mod tests {
     fn start_and_warm_up_cancel_out() {
         let start = 5_000_000;
         let many = start + 100_000 * 700;
-        assert_eq!(per_message(start, many).unwrap(), 700.0);
-        assert!(per_message(many, start).is_err());
+        assert_eq!(per_message(&PATHS[0], [start, many]).unwrap(), 700.0);
+        assert!(per_message(&PATHS[0], [many, start]).is_err());
     }
 
     #[test]
@@ -217,6 +257,11 @@ mod tests {
         assert_eq!(baseline.judge(&measure_of(1029.0)), Verdict::Holds);
         assert_eq!(baseline.judge(&measure_of(500.0)), Verdict::Holds);
         assert_eq!(baseline.judge(&measure_of(1031.0)), Verdict::Grew);
+        let wider = Measure {
+            instructions: [1000.0, 104.0],
+            ..measure_of(0.0)
+        };
+        assert_eq!(baseline.judge(&wider), Verdict::Grew);
         let other = Measure {
             compiler: "rustc 1.96.0".to_owned(),
             ..measure_of(1000.0)
