@@ -205,8 +205,10 @@ pub struct Management {
     pub requests_max: u64,
     /// Time between two samples of all counters, milliseconds.
     pub sample_interval_ms: u64,
-    /// Queues and connections whose past values are kept.
+    /// Objects of each kind whose past values are kept.
     pub history_objects_max: u64,
+    /// Servers whose pages may use the API from a browser; `*` is any.
+    pub cors_origins: Vec<String>,
 }
 
 /// Threads and stopping.
@@ -379,6 +381,7 @@ impl Default for Management {
             requests_max: 64,
             sample_interval_ms: 5_000,
             history_objects_max: 1_000,
+            cors_origins: Vec::new(),
         }
     }
 }

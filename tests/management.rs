@@ -780,6 +780,7 @@ fn channels_and_exchanges_have_rates() {
     guest.done("POST", "/api/bindings/%2F/e/amq.fanout/q/q", &json!({}));
     let unused = guest.get("/api/exchanges/%2F/amq.topic");
     assert_eq!(unused["message_stats"], Value::Null);
+    assert_eq!(guest.get("/api/channels")[0]["transactional"], false);
     let rate = |stats: &Value, name: &str| stats[name]["rate"].as_f64().unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
@@ -803,6 +804,114 @@ fn channels_and_exchanges_have_rates() {
         }
         assert!(std::time::Instant::now() < deadline, "{channels} {fanout}");
     }
+}
+
+#[test]
+fn channels_show_what_is_not_committed() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let mut client = server.login();
+    client.declare(1, "q");
+    let shown = || {
+        let channel = guest.get("/api/channels")[0].clone();
+        let names = ["transactional", "messages_uncommitted", "acks_uncommitted"];
+        names.map(|name| channel[name].clone())
+    };
+    client.method(1, leveret_codec::TxSelect {});
+    client.expect(1, "tx.select-ok");
+    for frame in support::message(1, "q", 1, &[b"x"]) {
+        client.send(&frame);
+    }
+    // An answer after the publish: it has been read.
+    client.declare(1, "q");
+    assert_eq!(shown(), [json!(true), json!(1), json!(0)]);
+    client.method(1, leveret_codec::TxCommit {});
+    client.expect(1, "tx.commit-ok");
+    assert_eq!(shown(), [json!(true), json!(0), json!(0)]);
+    client.method(
+        1,
+        leveret_codec::BasicGet {
+            queue: b"q",
+            no_ack: false,
+        },
+    );
+    client.expect(1, "basic.get-ok");
+    assert_eq!(client.next().kind, leveret_codec::FrameKind::Header);
+    assert_eq!(client.next().payload, b"x");
+    client.method(
+        1,
+        leveret_codec::BasicAck {
+            delivery_tag: 1,
+            multiple: false,
+        },
+    );
+    client.declare(1, "q");
+    assert_eq!(shown(), [json!(true), json!(0), json!(1)]);
+    client.method(1, leveret_codec::TxRollback {});
+    client.expect(1, "tx.rollback-ok");
+    assert_eq!(shown(), [json!(true), json!(0), json!(0)]);
+}
+
+#[test]
+fn pages_of_known_servers_may_use_the_api() {
+    let origins = "management.cors_origins=[\"https://tools.example\"]";
+    let server = Server::start_http(&[origins]);
+    let asked = |origin: &str, method: &str| {
+        let fields = [
+            ("origin", origin),
+            ("access-control-request-method", "PUT"),
+            ("access-control-request-headers", "authorization"),
+        ];
+        let guest = server.http_as("guest", "guest");
+        guest.call_with(method, "/api/queues", &fields)
+    };
+    let known = asked("https://tools.example", "OPTIONS");
+    assert_eq!(known.status, 200);
+    let allowed = [
+        ("access-control-allow-origin", "https://tools.example"),
+        ("access-control-allow-credentials", "true"),
+        ("access-control-allow-headers", "authorization"),
+        ("access-control-max-age", "1800"),
+    ];
+    for (name, value) in allowed {
+        assert_eq!(known.header(name), Some(value), "{name}");
+    }
+    let got = asked("https://tools.example", "GET");
+    let origin = got.header("access-control-allow-origin");
+    assert_eq!((got.status, origin), (200, Some("https://tools.example")));
+    let unknown = asked("https://elsewhere.example", "OPTIONS");
+    assert_eq!(unknown.header("access-control-allow-origin"), None);
+    let closed = Server::start_http(&[]);
+    let guest = closed.http_as("guest", "guest");
+    let fields = [("origin", "https://tools.example")];
+    let answer = guest.call_with("GET", "/api/queues", &fields);
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+}
+
+#[test]
+fn answers_are_compressed_for_those_who_ask() {
+    use base64::Engine as _;
+    use std::io::{Read as _, Write as _};
+    let server = Server::start_http(&[]);
+    let credentials = base64::engine::general_purpose::STANDARD.encode("guest:guest");
+    // A client that shows what came over the wire.
+    let answer = |encoding: &str| {
+        let mut stream = std::net::TcpStream::connect(server.api()).unwrap();
+        let request = format!(
+            "GET /api/exchanges HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {credentials}\r\n\
+             Accept-Encoding: {encoding}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
+    };
+    let (plain, packed) = (answer("identity"), answer("gzip"));
+    let says = |answer: &[u8], field: &str| String::from_utf8_lossy(answer).contains(field);
+    assert!(says(&plain, "200 OK") && says(&packed, "200 OK"));
+    assert!(!says(&plain, "content-encoding"));
+    assert!(says(&packed, "content-encoding: gzip"));
+    assert!(packed.len() < plain.len());
 }
 
 #[test]

@@ -227,6 +227,7 @@ const KEYS: &[(&str, Kind)] = &[
             max: 100_000,
         },
     ),
+    ("management.cors_origins", Kind::Names),
     (
         "runtime.worker_threads",
         Kind::Integer { min: 0, max: 1_024 },

@@ -54,12 +54,23 @@ impl Http {
 
     /// With a content type of the body.
     pub(crate) fn call_as(&self, method: &str, path: &str, body: &str, kind: &str) -> Answer {
+        self.request(method, path, body, &[("content-type", kind)])
+    }
+
+    /// With these header fields, and without a body.
+    pub(crate) fn call_with(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+        self.request(method, path, "", fields)
+    }
+
+    fn request(&self, method: &str, path: &str, body: &str, fields: &[(&str, &str)]) -> Answer {
         let method: Method = method.parse().unwrap();
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
-            .header("authorization", self.credentials())
-            .header("content-type", kind);
+            .header("authorization", self.credentials());
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
         let response = if body.is_empty() {
             self.agent.run(request.body(()).unwrap())
         } else {

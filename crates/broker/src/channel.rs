@@ -80,6 +80,14 @@ impl Channel {
         self.stats.consumers.set(self.consumers.len() as u64);
     }
 
+    /// Shows what waits for the commit.
+    pub(crate) fn count_uncommitted(&self) {
+        let transaction = self.transaction.as_deref();
+        let (publishes, settlements) = transaction.map_or((0, 0), Transaction::len);
+        self.stats.uncommitted.set(publishes as u64);
+        self.stats.uncommitted_settlements.set(settlements as u64);
+    }
+
     /// Ends a consumer: its tag is free again, its deliveries in waiting stay.
     pub(crate) fn forget_consumer(&mut self, tag: &[u8]) -> Option<u32> {
         let index = self.consumers.remove(tag)?;

@@ -129,6 +129,12 @@ pub struct ChannelStats {
     pub confirming: Count,
     /// Publishes that wait for their confirm.
     pub unconfirmed: Count,
+    /// 1 in tx mode.
+    pub transactional: Count,
+    /// Publishes that wait for `tx.commit`.
+    pub uncommitted: Count,
+    /// Deliveries whose settlement waits for `tx.commit`.
+    pub uncommitted_settlements: Count,
     /// Consumers.
     pub consumers: Count,
     /// Prefetch of consumers started from now on; 0 means no limit.

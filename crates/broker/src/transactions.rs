@@ -49,6 +49,11 @@ impl Staged {
 }
 
 impl Transaction {
+    /// Publishes, and deliveries whose settlement is not committed.
+    pub(crate) const fn len(&self) -> (usize, usize) {
+        (self.publishes.len(), self.settlements.len())
+    }
+
     /// Deliveries whose settlement is not committed.
     pub(crate) fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.settlements.iter().map(|(_, slot, _)| slot)
@@ -96,6 +101,7 @@ impl Core {
             return Err(Refusal::Precondition(text.into()));
         }
         state.transaction.get_or_insert_default();
+        state.stats.transactional.set(1);
         self.reply(channel, TxSelectOk {});
         Ok(())
     }
@@ -126,6 +132,7 @@ impl Core {
                 transaction.publishes.push(staged);
             }
         }
+        self.show_uncommitted(batch.channel);
         Ok(())
     }
 
@@ -159,7 +166,14 @@ impl Core {
                 settlement.method,
             )?;
         }
+        self.show_uncommitted(channel);
         Ok(())
+    }
+
+    fn show_uncommitted(&mut self, channel: u16) {
+        if let Some(state) = self.channel(channel) {
+            state.count_uncommitted();
+        }
     }
 
     fn transaction(&mut self, channel: u16) -> Option<&mut Transaction> {
@@ -188,6 +202,7 @@ impl Core {
             settlements,
             ..
         } = transaction.unwrap_or_default();
+        self.show_uncommitted(channel);
         self.work.journal.begin_group();
         for staged in publishes {
             self.publish_staged(channel, staged);
@@ -276,6 +291,7 @@ impl Core {
     pub(crate) fn tx_rollback(&mut self, channel: u16) -> Result<(), Refusal> {
         let transaction = self.transaction(channel).map(std::mem::take);
         let transaction = transaction.ok_or_else(not_transactional)?;
+        self.show_uncommitted(channel);
         let mut outlet = self.peer.outlet.lock();
         outlet.set_uncommitted(channel, 0);
         for (tag, slot, _) in transaction.settlements {

@@ -24,8 +24,10 @@ pub struct Settings {
     pub requests_max: usize,
     /// Milliseconds between two samples, from which rates are made.
     pub sample_interval_ms: u64,
-    /// Queues and connections whose past is kept.
+    /// Objects of each kind whose past is kept.
     pub history_objects_max: usize,
+    /// Servers whose pages may use the API from a browser; `*` is any.
+    pub cors_origins: Vec<String>,
 }
 
 impl Default for Settings {
@@ -36,6 +38,7 @@ impl Default for Settings {
             requests_max: 64,
             sample_interval_ms: 5000,
             history_objects_max: 20_000,
+            cors_origins: Vec::new(),
         }
     }
 }

@@ -21,6 +21,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
@@ -40,6 +43,8 @@ const BODY_TIME: Duration = Duration::from_secs(60);
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// A body that is too large is read up to so many times what may be.
 const DISCARD: usize = 4;
+/// How long a browser may remember what it was told.
+const CORS_AGE: Duration = Duration::from_secs(30 * 60);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a request needs of the server.
@@ -79,7 +84,43 @@ pub fn router(app: &Arc<App>) -> Router {
         shared,
         endpoints: Arc::new([]),
     };
-    router.fallback(any(serve).with_state(fallback))
+    let router = router.fallback(any(serve).with_state(fallback));
+    // Speed counts for more than size: the network is near, and the processor is the broker's.
+    let gzip = CompressionLayer::new().quality(CompressionLevel::Fastest);
+    let router = router.layer(gzip);
+    match cross_origin(&app.settings.cors_origins) {
+        Some(layer) => router.layer(layer),
+        None => router,
+    }
+}
+
+/// What browsers are told when a page of another server uses the API.
+fn cross_origin(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let layer = CorsLayer::new()
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::PUT,
+            Method::POST,
+            Method::DELETE,
+        ])
+        .allow_headers(AllowHeaders::mirror_request())
+        .max_age(CORS_AGE);
+    if origins.iter().any(|origin| origin == "*") {
+        return Some(layer.allow_origin(AllowOrigin::any()));
+    }
+    // One that no header can hold matches no request.
+    let origins = origins
+        .iter()
+        .filter_map(|origin| HeaderValue::from_str(origin).ok());
+    Some(
+        layer
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_credentials(true),
+    )
 }
 
 /// Serves connections of a listener until it is aborted.
