@@ -385,6 +385,21 @@ fn a_consumer_that_stops_reading_leaves_the_queue_where_it_is() {
 }
 
 #[test]
+fn a_client_that_reads_no_answers_is_not_asked_for_more() {
+    const BATCH: usize = 1000;
+    let case = Case::start();
+    let mut deaf = case.server.login();
+    deaf.declare(1, "q");
+    let asked = BATCH * deaf.send_until_stuck(&encode(1, declare("q", &[])).repeat(BATCH));
+    case.assert_serves();
+    // Not one of the answers is lost.
+    for _ in 0..asked {
+        deaf.expect(1, "queue.declare-ok");
+    }
+    case.end(SMALL_MIB);
+}
+
+#[test]
 fn a_handshake_of_a_byte_a_second_is_cut_off() {
     let case = Case::start_with(&["amqp.handshake_timeout_ms=2000"]);
     let mut slow: Vec<Client> = (0..100).map(|_| case.server.connect()).collect();

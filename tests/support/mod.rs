@@ -212,10 +212,13 @@ impl Server {
             .expect("a size in kB")
     }
 
-    /// Open files and sockets.
+    /// Open files and sockets, without the journal's segments: those follow what is stored.
     pub(crate) fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.child.id());
-        std::fs::read_dir(path).expect("it runs").count()
+        let all = std::fs::read_dir(path).expect("it runs").flatten();
+        all.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .filter(|target| !target.to_string_lossy().contains("/journal-"))
+            .count()
     }
 
     pub(crate) fn terminate(&self) {
@@ -315,6 +318,22 @@ impl Client {
     /// Sends what the broker may refuse to read to its end.
     pub(crate) fn send_unwelcome(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
+    }
+
+    /// Sends the same again and again until the broker reads no more; gives how often it was sent
+    /// whole.
+    pub(crate) fn send_until_stuck(&mut self, bytes: &[u8]) -> usize {
+        let short = Some(Duration::from_secs(1));
+        self.stream.set_write_timeout(short).unwrap();
+        let mut sent = 0;
+        loop {
+            match self.stream.write(&bytes[sent % bytes.len()..]) {
+                Ok(len) => sent += len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return sent / bytes.len(),
+                Err(error) => panic!("{error}"),
+            }
+            assert!(sent < 1 << 28, "the broker reads on");
+        }
     }
 
     pub(crate) fn method<'a>(&mut self, channel: u16, method: impl Into<Method<'a>>) {

@@ -201,6 +201,33 @@ fn what_was_deleted_stays_away_with_all_that_went_with_it() {
     assert_eq!(world.listed(), ["q other", "x plain"]);
 }
 
+/// Its bindings were not removed, they ended with the broker: RabbitMQ keeps it, too.
+#[test]
+fn a_lasting_auto_delete_exchange_outlives_bindings_that_do_not() {
+    let disk = SimDisk::new();
+    let mut world = start(&disk);
+    let spec = ExchangeSpec {
+        auto_delete: true,
+        ..exchange(ExchangeKind::Fanout)
+    };
+    world.exchange("x", spec);
+    world.queue("transient", QueueSpec::default());
+    world.bind("x", "transient", "");
+
+    let mut world = world.restart(&disk);
+    assert_eq!(world.listed(), ["x x"]);
+    world.queue("transient", QueueSpec::default());
+    world.bind("x", "transient", "");
+    let (vhost, work) = (Arc::clone(&world.vhost), &mut world.work);
+    let cell = vhost.queue("transient").expect("exists");
+    let deleted = world
+        .broker
+        .delete_queue(&vhost, &cell, Condition::default(), work);
+    assert_eq!(deleted, Ok(0));
+    assert_eq!(world.listed(), [""; 0]);
+    assert_eq!(world.restart(&disk).listed(), [""; 0]);
+}
+
 #[test]
 fn a_queue_made_again_has_a_lane_of_its_own() {
     let disk = SimDisk::new();
