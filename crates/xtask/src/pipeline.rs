@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::clients::{Broker, Extent};
@@ -42,9 +43,11 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
         smoke(project, &mut report);
     } else {
         docs(project, &mut report);
-        fuzz::explore(project, FUZZ_SECONDS, &mut report);
+        let built = fuzz_and_build(project, &mut report);
         step(&mut report, "callgrind", || callgrind::suite(project));
-        real_clients(project, &mut report);
+        if built {
+            real_clients(project, &mut report);
+        }
     }
     println!("\n{report}");
     if !report.succeeded() {
@@ -211,19 +214,32 @@ fn docs(project: &Project, report: &mut Report) {
     command_check(report, "docs", command);
 }
 
-fn real_clients(project: &Project, report: &mut Report) {
+/// Explores with the fuzz targets while the broker is built, most of which keeps one core busy;
+/// gives whether it could be.
+fn fuzz_and_build(project: &Project, report: &mut Report) -> bool {
     let arguments = ["build", "--release", "--locked", "--package", "leveret"];
-    if cargo_check(project, report, "release build", &arguments) {
-        let broker = Broker::Leveret(project.target.join("release/leveret"));
-        let all = clients::select(None).unwrap_or_default();
-        clients::run(project, &broker, &all, Extent::Full, report);
-        step(report, "crash kill", || {
-            let Broker::Leveret(binary) = &broker else {
-                bail!("a broker of our own is needed");
-            };
-            crash::kill::suite(project, binary, KILLS, crash::kill::fresh_seed())
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let build = scope.spawn(|| shell::capture(shell::cargo(&project.root, &arguments)));
+        fuzz::explore(project, FUZZ_SECONDS, report);
+        let mut success = false;
+        step(report, "release build", || {
+            let output = build.join().map_err(|_| anyhow!("the build panicked"))??;
+            success = output.success;
+            Ok(Suite::single("release build", success, output.text, start))
         });
-    }
+        success
+    })
+}
+
+fn real_clients(project: &Project, report: &mut Report) {
+    let binary = project.target.join("release/leveret");
+    let all = clients::select(None).unwrap_or_default();
+    let broker = Broker::Leveret(binary.clone());
+    clients::run(project, &broker, &all, Extent::Full, report);
+    step(report, "crash kill", || {
+        crash::kill::suite(project, &binary, KILLS, crash::kill::fresh_seed())
+    });
 }
 
 /// A few tests of one client against an unoptimised broker.
