@@ -343,6 +343,8 @@ fn lists_are_filtered_sorted_and_cut() {
         sorted["items"],
         json!([{"name": "Queue-07", "messages": 3}])
     );
+    let published = guest.get("/api/queues?sort=message_stats.publish&sort_reverse=true");
+    assert_eq!(published[0]["name"], "Queue-07");
     let reversed = guest.get("/api/queues/%2F?sort_reverse=true&columns=name");
     assert_eq!(reversed[0]["name"], "Queue-24");
 }
@@ -745,6 +747,7 @@ fn rates_and_samples_follow_the_traffic() {
     let server = Server::start_http(&["management.sample_interval_ms=200"]);
     let guest = server.http_as("guest", "guest");
     guest.done("PUT", "/api/queues/%2F/q", &json!({}));
+    guest.done("PUT", "/api/queues/%2F/unused", &json!({}));
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
         for _ in 0..20 {
@@ -761,7 +764,9 @@ fn rates_and_samples_follow_the_traffic() {
         let total = overview["message_stats"]["publish_details"]["rate"]
             .as_f64()
             .unwrap();
-        if rate > 0.0 && total > 0.0 {
+        let by_rate = "sort=message_stats.publish_details.rate&sort_reverse=true";
+        let busiest = guest.get(&format!("/api/queues?{by_rate}"))[0]["name"] == "q";
+        if rate > 0.0 && total > 0.0 && busiest {
             let samples = queue["messages_details"]["samples"].as_array().unwrap();
             assert_eq!(samples.len(), 13);
             assert!(samples[0]["timestamp"].as_u64() > samples[1]["timestamp"].as_u64());

@@ -11,7 +11,7 @@ use crate::amqp::table_to_json;
 use crate::app::App;
 use crate::call::Call;
 use crate::consumer;
-use crate::history::Window;
+use crate::history::{Ring, Window};
 use crate::list::{Columns, Key, Ordered, Row, list_ordered};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
@@ -144,6 +144,23 @@ impl QueueRow {
 }
 
 impl QueueRow {
+    /// What `message_stats` holds under this name, a counter or its rate.
+    fn counter_key(&self, app: &App, name: &str) -> Option<Key> {
+        let rated = name.strip_suffix("_details.rate");
+        let wanted = rated.unwrap_or(name);
+        let field = COUNTED
+            .into_iter()
+            .find(|field| MESSAGES[*field] == wanted)?;
+        let number = if rated.is_some() {
+            let rate = |ring: Option<&Ring<16>>| ring.map_or(0.0, |ring| ring.rate(field));
+            app.sampler.with_queue(&self.cell, rate)
+        } else {
+            let state = self.cell.lock();
+            counter_values(state.queue.counters(), 0, 0)[field] as f64
+        };
+        Some(Key::Number(number))
+    }
+
     /// The policies that apply.
     fn effective(&self, row: &mut Map<String, Value>) {
         let rules = self.vhost.rules.read();
@@ -180,7 +197,10 @@ impl Row for QueueRow {
         (&self.vhost.name, &self.cell.name).cmp(&(&other.vhost.name, &other.cell.name))
     }
 
-    fn key(&self, _: &App, field: &str) -> Option<Key> {
+    fn key(&self, app: &App, field: &str) -> Option<Key> {
+        if let Some(counter) = field.strip_prefix("message_stats.") {
+            return self.counter_key(app, counter);
+        }
         let text = |text: &str| Some(Key::Text(text.to_owned()));
         match field {
             "name" => return text(&self.cell.name),
