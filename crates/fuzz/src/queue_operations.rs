@@ -137,7 +137,8 @@ impl World {
             0..=4 => self.push(pick, operation & 16 != 0),
             5 => self.get(detail & 1 != 0),
             6..=8 => self.settle(pick),
-            9 | 10 => self.requeue(pick),
+            9 => self.requeue(pick),
+            10 => self.requeue_all(pick),
             11 => self.consume(detail),
             12 => self.cancel(pick),
             13 => self.set_prefetch(pick),
@@ -257,12 +258,32 @@ impl World {
         let Out { key, unacked } = self.out.remove(pick % self.out.len());
         let deliveries = self.queue.requeue(key, &unacked);
         assert_eq!(deliveries, unacked.deliveries.saturating_add(1));
+        self.put_back(&unacked);
+    }
+
+    /// All that one consumer holds comes back, as when its channel closes.
+    fn requeue_all(&mut self, pick: usize) {
+        if self.out.is_empty() {
+            return;
+        }
+        let key = self.out[pick % self.out.len()].key;
+        let (back, out) = std::mem::take(&mut self.out)
+            .into_iter()
+            .partition::<Vec<_>, _>(|out| out.key == key);
+        self.out = out;
+        self.queue.requeue_all(key, &back, |out| out.unacked);
+        for out in back {
+            self.put_back(&out.unacked);
+        }
+    }
+
+    fn put_back(&mut self, unacked: &Unacked) {
         let at = self.ready.partition_point(|ready| ready.seq < unacked.seq);
         let body_len = unacked.body_len as usize;
         let back = Ready {
             seq: unacked.seq,
             body_len,
-            deliveries,
+            deliveries: unacked.deliveries.saturating_add(1),
         };
         self.ready.insert(at, back);
     }
