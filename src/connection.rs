@@ -73,11 +73,17 @@ impl End {
     }
 }
 
-/// Serves one connection until it ends.
-pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
-    let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) else {
-        return;
-    };
+/// A connection that has just been accepted.
+struct Accepted {
+    link: Arc<Link>,
+    connection: Arc<Mutex<Connection>>,
+    client: IpAddr,
+}
+
+/// Joins a socket with a connection of the broker. Not a part of [`serve`], whose future would keep
+/// room for all that is moved about here.
+fn accept(gate: &Gate, stream: TcpStream) -> Option<Accepted> {
+    let (client, server) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%client, %error, "cannot set TCP_NODELAY");
     }
@@ -90,24 +96,34 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     let link = Arc::new(Link::new(Arc::clone(&broker), stream));
     let flusher: Arc<dyn Flush> = Arc::clone(&link) as Arc<dyn Flush>;
     let connection = Connection::new(broker, origin, now_ms(), flusher);
-    let peer = Arc::clone(connection.peer());
+    let outlet = Arc::clone(&connection.peer().outlet);
     let connection = Arc::new(Mutex::new(connection));
-    link.attach(Arc::clone(&peer.outlet), Arc::downgrade(&connection));
+    link.attach(outlet, Arc::downgrade(&connection));
+    Some(Accepted {
+        link,
+        connection,
+        client: client.ip(),
+    })
+}
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
+    let Some(Accepted {
+        link,
+        connection,
+        client,
+    }) = accept(&gate, stream)
+    else {
+        return;
+    };
     let writer = tokio::spawn(Arc::clone(&link).write());
     let deadline = Instant::now() + gate.patience.handshake;
-    let ended = if wait_for_turn(&gate, client.ip(), deadline).await {
-        read(&link, &connection, &gate, client.ip()).await
+    let ended = if wait_for_turn(&gate, client, deadline).await {
+        read(&link, &connection, &gate, client).await
     } else {
         Ok(End::Cut("too many refused logins from its address"))
     };
-    match &ended {
-        Ok(end) => debug!(
-            connection = peer.name,
-            reason = end.reason(),
-            "connection ended"
-        ),
-        Err(error) => debug!(connection = peer.name, %error, "connection lost"),
-    }
+    log_end(&connection.lock(), &ended);
     connection.lock().disconnect();
     link.hang_up();
     let _ = writer.await;
@@ -129,6 +145,14 @@ async fn wait_for_turn(gate: &Gate, client: IpAddr, deadline: Instant) -> bool {
         sleep_until(until).await;
     }
     true
+}
+
+fn log_end(connection: &Connection, ended: &io::Result<End>) {
+    let name = &connection.peer().name;
+    match ended {
+        Ok(end) => debug!(connection = name, reason = end.reason(), "connection ended"),
+        Err(error) => debug!(connection = name, %error, "connection lost"),
+    }
 }
 
 fn log_refusal(connection: &Connection) {
