@@ -38,12 +38,17 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
     ];
     cargo_check(project, &mut report, "clippy", &clippy);
     step(&mut report, "tidy", || tidy_suite(project));
-    workspace_tests(project, quick, &mut report);
+    let programs = build_tests(project, quick, &mut report);
     if quick {
+        run_tests(&programs, &mut report);
         smoke(project, &mut report);
     } else {
-        docs(project, &mut report);
-        let built = fuzz_and_build(project, &mut report);
+        let built = while_the_broker_is_built(project, &mut report, |report| {
+            run_tests(&programs, report);
+            step(report, "doc tests", || doc_tests(project));
+            docs(project, report);
+            fuzz::explore(project, FUZZ_SECONDS, report);
+        });
         step(&mut report, "callgrind", || callgrind::suite(project));
         if built {
             real_clients(project, &mut report);
@@ -95,15 +100,19 @@ fn tidy_suite(project: &Project) -> Result<Suite> {
     Ok(Suite::new("tidy", outcomes, log, start))
 }
 
-/// The tests of every package but the clients, a suite for each test program; those of the
-/// documentation as one more.
-fn workspace_tests(project: &Project, quick: bool, report: &mut Report) {
+/// The tests of every package but the clients.
+fn build_tests(project: &Project, quick: bool, report: &mut Report) -> Vec<TestProgram> {
     let mut programs = Vec::new();
     step(report, "build tests", || {
         let start = Instant::now();
         programs = test_programs(project, quick)?;
         Ok(Suite::single("build tests", true, String::new(), start))
     });
+    programs
+}
+
+/// A suite for each test program.
+fn run_tests(programs: &[TestProgram], report: &mut Report) {
     for program in programs {
         step(report, &program.name, || {
             let start = Instant::now();
@@ -120,23 +129,20 @@ fn workspace_tests(project: &Project, quick: bool, report: &mut Report) {
             Ok(Suite::new(&program.name, outcomes, output.text, start))
         });
     }
-    if !quick {
-        step(report, "doc tests", || {
-            let start = Instant::now();
-            let arguments = ["test", "--doc", "--workspace", "--locked", "--no-fail-fast"];
-            let output = shell::capture(shell::cargo(&project.root, &arguments))?;
-            let mut outcomes = outcomes::libtest(&output.text);
-            outcomes.push(Outcome::new(
-                "cargo test --doc",
-                if output.success {
-                    Ending::Passed
-                } else {
-                    Ending::Failed
-                },
-            ));
-            Ok(Suite::new("doc tests", outcomes, output.text, start))
-        });
-    }
+}
+
+fn doc_tests(project: &Project) -> Result<Suite> {
+    let start = Instant::now();
+    let arguments = ["test", "--doc", "--workspace", "--locked", "--no-fail-fast"];
+    let output = shell::capture(shell::cargo(&project.root, &arguments))?;
+    let mut outcomes = outcomes::libtest(&output.text);
+    let ending = if output.success {
+        Ending::Passed
+    } else {
+        Ending::Failed
+    };
+    outcomes.push(Outcome::new("cargo test --doc", ending));
+    Ok(Suite::new("doc tests", outcomes, output.text, start))
 }
 
 /// A compiled test program.
@@ -153,8 +159,9 @@ fn test_programs(project: &Project, quick: bool) -> Result<Vec<TestProgram>> {
     command.arg("--workspace");
     command.args(clients::packages().flat_map(|package| ["--exclude", package]));
     command.arg("--message-format=json-render-diagnostics");
-    if quick {
-        command.args(["--lib", "--bins"]);
+    command.args(["--lib", "--bins"]);
+    if !quick {
+        command.arg("--tests");
     }
     let text = shell::require(command)?;
     let mut programs = BTreeMap::new();
@@ -214,14 +221,19 @@ fn docs(project: &Project, report: &mut Report) {
     command_check(report, "docs", command);
 }
 
-/// Explores with the fuzz targets while the broker is built, most of which keeps one core busy;
-/// gives whether it could be.
-fn fuzz_and_build(project: &Project, report: &mut Report) -> bool {
-    let arguments = ["build", "--release", "--locked", "--package", "leveret"];
+/// Does `work`, which often waits or keeps one core busy, while the broker is built; gives whether
+/// it could be.
+fn while_the_broker_is_built(
+    project: &Project,
+    report: &mut Report,
+    work: impl FnOnce(&mut Report),
+) -> bool {
     let start = Instant::now();
     thread::scope(|scope| {
-        let build = scope.spawn(|| shell::capture(shell::cargo(&project.root, &arguments)));
-        fuzz::explore(project, FUZZ_SECONDS, report);
+        let arguments = ["build", "--release", "--locked", "--package", "leveret"];
+        let build =
+            scope.spawn(move || shell::capture(shell::cargo_aside(&project.root, &arguments)));
+        work(report);
         let mut success = false;
         step(report, "release build", || {
             let output = build.join().map_err(|_| anyhow!("the build panicked"))??;

@@ -30,6 +30,15 @@ pub(crate) fn cargo(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The same, giving way to everything else.
+pub(crate) fn cargo_aside(root: &Path, arguments: &[&str]) -> Command {
+    let cargo = cargo(root, arguments);
+    let mut command = Command::new("nice");
+    command.args(["-n", "10"]).arg(cargo.get_program());
+    command.args(cargo.get_args()).current_dir(root);
+    command
+}
+
 /// Runs `command` to its end and keeps its output.
 ///
 /// # Errors
