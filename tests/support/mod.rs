@@ -467,13 +467,18 @@ impl Client {
         panic!("the broker says nothing");
     }
 
-    /// Reads frames up to and including the named method.
+    /// Reads frames up to and including the named method; no close may come instead.
     pub(crate) fn skip_until(&mut self, channel: u16, name: &str) {
         loop {
             let next = self.next();
-            if next.kind == FrameKind::Method && next.method().name() == name {
-                assert_eq!(next.channel, channel);
-                return;
+            if next.kind == FrameKind::Method {
+                let method = next.method();
+                if method.name() == name {
+                    assert_eq!(next.channel, channel);
+                    return;
+                }
+                let closes = ["channel.close", "connection.close"].contains(&method.name());
+                assert!(!closes, "{name} was to come, not {method:?}");
             }
         }
     }

@@ -118,6 +118,28 @@ pub(crate) fn select(name: Option<&str>) -> Result<Vec<&'static Client>> {
     Ok(selected)
 }
 
+/// Installs and compiles what all clients need, giving way to everything else; a suite with an
+/// outcome for each.
+pub(crate) fn prepare(project: &Project, report: &mut Report) {
+    println!("== client libraries");
+    let start = Instant::now();
+    let mut log = String::new();
+    let mut outcomes = Vec::new();
+    for client in CLIENTS {
+        let prepared = client.prepare(project);
+        if let Err(error) = &prepared {
+            log += &format!("{}: {error:#}\n", client.name);
+        }
+        let ending = if prepared.is_ok() {
+            Ending::Passed
+        } else {
+            Ending::Failed
+        };
+        outcomes.push(Outcome::new(client.name, ending));
+    }
+    report.add(Suite::new("client libraries", outcomes, log, start));
+}
+
 /// Runs `clients` one after the other and adds a suite for each to `report`.
 pub(crate) fn run(
     project: &Project,
@@ -247,6 +269,29 @@ impl Client {
     /// A folder below `target/` for what the suite installs, builds or runs.
     fn work(&self, project: &Project, purpose: &str) -> PathBuf {
         project.target.join("clients").join(self.name).join(purpose)
+    }
+
+    /// Does ahead what need not wait for a broker: installs, and compiles.
+    fn prepare(&self, project: &Project) -> Result<()> {
+        let mut command = self.command(project, Extent::Full)?;
+        match self.language {
+            Language::Rust { package, .. } => {
+                let build = ["test", "--no-run", "--locked", "--package", package];
+                command = shell::cargo_aside(&project.root, &build);
+            }
+            Language::Go => {
+                command.args(["-run", "^$"]);
+            }
+            Language::GoModule(_) => {
+                self.rabbitmqctl(project)?;
+                command.args(["-run", "^$"]);
+            }
+            Language::Java => {
+                command.args(["-Dtest=None", "-Dsurefire.failIfNoSpecifiedTests=false"]);
+            }
+            Language::Python(_) | Language::JavaScript | Language::Http(_) => return Ok(()),
+        }
+        shell::require(command).map(drop)
     }
 
     /// Installs what the suite needs; returns the command that runs it.

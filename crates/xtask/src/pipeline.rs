@@ -1,12 +1,13 @@
 //! `cargo xtask test`: every check in order, each a suite of the report.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::clients::{Broker, Extent};
@@ -43,16 +44,7 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
         run_tests(&programs, &mut report);
         smoke(project, &mut report);
     } else {
-        let built = while_the_broker_is_built(project, &mut report, |report| {
-            run_tests(&programs, report);
-            step(report, "doc tests", || doc_tests(project));
-            docs(project, report);
-            fuzz::explore(project, FUZZ_SECONDS, report);
-        });
-        step(&mut report, "callgrind", || callgrind::suite(project));
-        if built {
-            real_clients(project, &mut report);
-        }
+        everything(project, &programs, &mut report);
     }
     println!("\n{report}");
     if !report.succeeded() {
@@ -112,7 +104,7 @@ fn build_tests(project: &Project, quick: bool, report: &mut Report) -> Vec<TestP
 }
 
 /// A suite for each test program.
-fn run_tests(programs: &[TestProgram], report: &mut Report) {
+fn run_tests<'a>(programs: impl IntoIterator<Item = &'a TestProgram>, report: &mut Report) {
     for program in programs {
         step(report, &program.name, || {
             let start = Instant::now();
@@ -221,27 +213,62 @@ fn docs(project: &Project, report: &mut Report) {
     command_check(report, "docs", command);
 }
 
-/// Does `work`, which often waits or keeps one core busy, while the broker is built; gives whether
-/// it could be.
-fn while_the_broker_is_built(
-    project: &Project,
+/// What does not depend on each other runs side by side, as most of it waits or keeps one core busy.
+fn everything(project: &Project, programs: &[TestProgram], report: &mut Report) {
+    let broker = |program: &&TestProgram| program.package == project.root;
+    let of_the_broker: Vec<_> = programs.iter().filter(broker).collect();
+    let of_its_parts: Vec<_> = programs.iter().filter(|program| !broker(program)).collect();
+    let tests = |report: &mut Report| {
+        beside(
+            report,
+            |report| run_tests(of_the_broker.iter().copied(), report),
+            |report| {
+                run_tests(of_its_parts.iter().copied(), report);
+                step(report, "doc tests", || doc_tests(project));
+                docs(project, report);
+                fuzz::explore(project, FUZZ_SECONDS, report);
+            },
+        );
+    };
+    let builds = |report: &mut Report| {
+        let built = release_build(project, report);
+        clients::prepare(project, report);
+        built
+    };
+    let built = beside(report, builds, tests);
+    let callgrind = |report: &mut Report| {
+        step(report, "callgrind", || callgrind::suite(project));
+    };
+    if built {
+        beside(report, |report| real_clients(project, report), callgrind);
+    } else {
+        callgrind(report);
+    }
+}
+
+/// Does both at once; gives what the first one gives. Its suites come first in the report.
+fn beside<T: Send>(
     report: &mut Report,
-    work: impl FnOnce(&mut Report),
-) -> bool {
-    let start = Instant::now();
-    thread::scope(|scope| {
-        let arguments = ["build", "--release", "--locked", "--package", "leveret"];
-        let build =
-            scope.spawn(move || shell::capture(shell::cargo_aside(&project.root, &arguments)));
-        work(report);
-        let mut success = false;
-        step(report, "release build", || {
-            let output = build.join().map_err(|_| anyhow!("the build panicked"))??;
-            success = output.success;
-            Ok(Suite::single("release build", success, output.text, start))
-        });
-        success
-    })
+    first: impl FnOnce(&mut Report) -> T + Send,
+    second: impl FnOnce(&mut Report),
+) -> T {
+    let mut seconds = Report::default();
+    let gives = thread::scope(|scope| {
+        let first = scope.spawn(|| first(report));
+        second(&mut seconds);
+        first.join()
+    });
+    report.append(seconds);
+    gives.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+fn release_build(project: &Project, report: &mut Report) -> bool {
+    let arguments = ["build", "--release", "--locked", "--package", "leveret"];
+    command_check(
+        report,
+        "release build",
+        shell::cargo_aside(&project.root, &arguments),
+    )
 }
 
 fn real_clients(project: &Project, report: &mut Report) {

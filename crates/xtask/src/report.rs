@@ -114,6 +114,11 @@ impl Report {
         self.suites.push(suite);
     }
 
+    /// Adds the suites of a report that was made meanwhile.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.suites.append(&mut other.suites);
+    }
+
     /// Whether no test failed.
     pub(crate) fn succeeded(&self) -> bool {
         self.total().failed == 0
