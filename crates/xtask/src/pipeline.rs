@@ -213,7 +213,7 @@ fn docs(project: &Project, report: &mut Report) {
     command_check(report, "docs", command);
 }
 
-/// What does not depend on each other runs side by side, as most of it waits or keeps one core busy.
+/// What does not depend on each other runs side by side: most of it waits or keeps one core busy.
 fn everything(project: &Project, programs: &[TestProgram], report: &mut Report) {
     let broker = |program: &&TestProgram| program.package == project.root;
     let of_the_broker: Vec<_> = programs.iter().filter(broker).collect();
@@ -231,9 +231,8 @@ fn everything(project: &Project, programs: &[TestProgram], report: &mut Report) 
         );
     };
     let builds = |report: &mut Report| {
-        let built = release_build(project, report);
-        clients::prepare(project, report);
-        built
+        let release = |report: &mut Report| release_build(project, report);
+        beside(report, release, |report| clients::prepare(project, report))
     };
     let built = beside(report, builds, tests);
     let callgrind = |report: &mut Report| {
