@@ -112,7 +112,7 @@ fn source(project: &Project) -> PathBuf {
 }
 
 fn measure(project: &Project) -> Result<Measure> {
-    install::program("valgrind", &["valgrind"])?;
+    install::program("valgrind")?;
     let arguments = [
         "build",
         "--release",

@@ -342,7 +342,7 @@ impl Client {
     }
 
     fn go(&self, project: &Project) -> Result<Command> {
-        install::program("go", &["golang-go"])?;
+        install::program("go")?;
         let mut command = Command::new("go");
         command
             .args(["test", "-v", "-count=1", "./..."])
@@ -356,7 +356,7 @@ impl Client {
 
     /// The tests of a module as Go's proxy has it, copied out of the cache to be compiled.
     fn go_module(&self, project: &Project, module: &str) -> Result<Command> {
-        install::program("go", &["golang-go"])?;
+        install::program("go")?;
         let caches = project.target.join("clients/amqp091-go");
         let mut download = Command::new("go");
         install::go_environment(&mut download, &caches);
@@ -387,8 +387,8 @@ impl Client {
     }
 
     fn java(&self, project: &Project) -> Result<Command> {
-        install::program("javac", &["default-jdk-headless"])?;
-        install::program("mvn", &["maven"])?;
+        install::program("javac")?;
+        install::program("mvn")?;
         let build = self.work(project, "build");
         let _ = fs::remove_dir_all(build.join("surefire-reports"));
         let mut command = Command::new("mvn");

@@ -88,7 +88,7 @@ pub(crate) fn run(project: &Project, target: &str, seconds: u64) -> Result<()> {
 
 /// Builds every target; returns the folder with the programs.
 fn build(project: &Project) -> Result<PathBuf> {
-    install::program("c++", &["g++"])?;
+    install::program("c++")?;
     let host = host()?;
     let folder = project.target.join("fuzz");
     let mut build = shell::cargo(&project.root, &["build", "--locked", "--profile", "fuzz"]);

@@ -4,22 +4,61 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::project::Project;
 use crate::shell;
 
-/// Makes sure that `program` can be run; as root it is installed with apt.
+/// The programs that tests need, and the packages of Debian that they come with.
+const PROGRAMS: &[(&str, &[&str])] = &[
+    ("c++", &["g++"]),
+    ("cc", &["gcc", "libc6-dev"]),
+    ("curl", &["curl"]),
+    ("go", &["golang-go"]),
+    ("javac", &["default-jdk-headless"]),
+    ("mvn", &["maven"]),
+    ("node", &["nodejs"]),
+    ("npm", &["npm"]),
+    ("python3", &["python3", "python3-venv"]),
+    ("valgrind", &["valgrind"]),
+];
+
+/// Held while apt runs, which refuses to run twice.
+static APT: Mutex<()> = Mutex::new(());
+
+/// Makes sure that every program that tests need can be run.
+///
+/// # Errors
+/// Some are missing and cannot be installed; the text names the command to run.
+pub(crate) fn programs() -> Result<()> {
+    let missing: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|(name, _)| !shell::exists(name))
+        .collect();
+    let names: Vec<_> = missing.iter().map(|(name, _)| *name).collect();
+    let packages: Vec<_> = missing
+        .iter()
+        .flat_map(|(_, packages)| packages.iter().copied())
+        .collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    apt(&names.join(", "), &packages)
+}
+
+/// Makes sure that one of [`PROGRAMS`] can be run; as root it is installed with apt.
 ///
 /// # Errors
 /// It is missing and cannot be installed; the text names the command to run.
-pub(crate) fn program(program: &str, packages: &[&str]) -> Result<()> {
+pub(crate) fn program(program: &str) -> Result<()> {
     if shell::exists(program) {
-        Ok(())
-    } else {
-        apt(program, packages)
+        return Ok(());
     }
+    let known = PROGRAMS.iter().find(|(name, _)| *name == program);
+    let (_, packages) = known.with_context(|| format!("`{program}` is missing"))?;
+    apt(program, packages)
 }
 
 /// A Python environment with `requirements`, below `folder`; returns its interpreter.
@@ -27,7 +66,7 @@ pub(crate) fn program(program: &str, packages: &[&str]) -> Result<()> {
 /// # Errors
 /// Python is missing, or a library cannot be installed.
 pub(crate) fn python(folder: &Path, requirements: &Path) -> Result<PathBuf> {
-    program("python3", &["python3", "python3-venv"])?;
+    program("python3")?;
     if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
         apt("python3 -m venv", &["python3-venv"])?;
     }
@@ -59,8 +98,8 @@ pub(crate) fn python(folder: &Path, requirements: &Path) -> Result<PathBuf> {
 /// # Errors
 /// Node is missing, or a package cannot be installed.
 pub(crate) fn node(folder: &Path, project: &Path) -> Result<PathBuf> {
-    program("node", &["nodejs"])?;
-    program("npm", &["npm"])?;
+    program("node")?;
+    program("npm")?;
     let files = ["package.json", "package-lock.json"].map(|name| project.join(name));
     once(folder, &[&files[0], &files[1]], || {
         for file in &files {
@@ -81,7 +120,7 @@ pub(crate) fn node(folder: &Path, project: &Path) -> Result<PathBuf> {
 /// # Errors
 /// Python is missing, or the package cannot be fetched.
 pub(crate) fn rabbitmqadmin(folder: &Path) -> Result<PathBuf> {
-    program("python3", &["python3"])?;
+    program("python3")?;
     let unpacked = folder.join("unpacked");
     once(folder, &[], || {
         let mut fetch = Command::new("sh");
@@ -114,7 +153,7 @@ pub(crate) fn rabbitmqadmin_crate(project: &Project, version: &str) -> Result<Pa
     if built.is_file() {
         return Ok(built);
     }
-    program("cc", &["gcc", "libc6-dev"])?;
+    program("cc")?;
     println!("building rabbitmqadmin {version} into {}", root.display());
     // How fast it runs does not matter, nor where it panics, nor the system's TLS.
     let arguments = ["install", "--debug", "--locked", "rabbitmqadmin"];
@@ -174,6 +213,7 @@ fn apt(what: &str, packages: &[&str]) -> Result<()> {
     if !root || !shell::exists("apt-get") {
         bail!("`{what}` is missing; run: sudo {line}");
     }
+    let _one = APT.lock();
     println!("installing {} with apt", packages.join(" "));
     let script = format!("apt-get update && {line}");
     let mut install = Command::new("sh");

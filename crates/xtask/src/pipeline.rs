@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::clients::{Broker, Extent};
 use crate::project::Project;
 use crate::report::{Ending, Outcome, Report, Suite};
-use crate::{callgrind, clients, crash, fuzz, outcomes, shell, tidy};
+use crate::{callgrind, clients, crash, fuzz, install, outcomes, shell, tidy};
 
 /// Long enough for each fuzz target to find what is easily found.
 const FUZZ_SECONDS: u64 = 10;
@@ -37,9 +37,14 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
         "-D",
         "warnings",
     ];
-    cargo_check(project, &mut report, "clippy", &clippy);
-    step(&mut report, "tidy", || tidy_suite(project));
-    let programs = build_tests(project, quick, &mut report);
+    let compile = |report: &mut Report| {
+        cargo_check(project, report, "clippy", &clippy);
+        step(report, "tidy", || tidy_suite(project));
+        build_tests(project, quick, report)
+    };
+    let programs = beside(&mut report, compile, |report| {
+        step(report, "programs", || programs_suite(quick));
+    });
     if quick {
         run_tests(&programs, &mut report);
         smoke(project, &mut report);
@@ -74,6 +79,17 @@ fn command_check(report: &mut Report, name: &str, command: Command) -> bool {
         Ok(Suite::single(name, success, output.text, start))
     });
     success
+}
+
+/// What tests need of the system, installed where it is missing.
+fn programs_suite(quick: bool) -> Result<Suite> {
+    let start = Instant::now();
+    if quick {
+        install::program("python3")?;
+    } else {
+        install::programs()?;
+    }
+    Ok(Suite::single("programs", true, String::new(), start))
 }
 
 fn tidy_suite(project: &Project) -> Result<Suite> {

@@ -112,9 +112,11 @@ pub(crate) fn require(command: Command) -> Result<String> {
 
 /// Sends a signal to every process of a group that this program started.
 pub(crate) fn signal(group: u32, name: &str) {
-    let target = format!("-{group}");
-    let _ = Command::new("kill")
-        .args(["-s", name, "--", &target])
+    // The shell's own `kill`: small systems lack the program of that name.
+    let kill = ["-c", "kill -s \"$0\" -- \"$1\"", name];
+    let _ = Command::new("sh")
+        .args(kill)
+        .arg(format!("-{group}"))
         .stderr(Stdio::null())
         .status();
 }

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -116,7 +117,7 @@ impl Programs {
         let clients = project.root.join("tests/clients");
         let requirements = clients.join("python/requirements.txt");
         let python = install::python(&project.target.join("clients/python"), &requirements)?;
-        install::program("go", &["golang-go"])?;
+        install::program("go")?;
         let work = project.target.join("clients/amqp091-go");
         let go = work.join("crash");
         let mut build = Command::new("go");
@@ -154,6 +155,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
+            .process_group(0)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
         let name = name.to_owned();
@@ -166,12 +168,7 @@ impl Process {
 
     /// Asks it to end; it has to, well and in time.
     fn stop(&mut self, folder: &Path) -> Result<()> {
-        let pid = self.child.id().to_string();
-        shell::require({
-            let mut kill = Command::new("kill");
-            kill.args(["-s", "TERM", &pid]);
-            kill
-        })?;
+        shell::signal(self.child.id(), "TERM");
         let deadline = Instant::now() + CLIENTS_TIME_MAX;
         while !self.has_ended()? {
             if Instant::now() > deadline {
