@@ -138,7 +138,8 @@ impl World {
             5 => self.get(detail & 1 != 0),
             6..=8 => self.settle(pick),
             9 => self.requeue(pick),
-            10 => self.requeue_all(pick),
+            10 if operation & 16 == 0 => self.requeue_some(pick, 1 + pick / 16),
+            10 => self.requeue_some(0, usize::MAX),
             11 => self.consume(detail),
             12 => self.cancel(pick),
             13 => self.set_prefetch(pick),
@@ -261,19 +262,25 @@ impl World {
         self.put_back(&unacked);
     }
 
-    /// All that one consumer holds comes back, as when its channel closes.
-    fn requeue_all(&mut self, pick: usize) {
-        if self.out.is_empty() {
+    /// Of what one consumer holds so much comes back, from one delivery on.
+    fn requeue_some(&mut self, pick: usize, count: usize) {
+        let Some(from) = pick.checked_rem(self.out.len()) else {
             return;
-        }
-        let key = self.out[pick % self.out.len()].key;
-        let (back, out) = std::mem::take(&mut self.out)
-            .into_iter()
-            .partition::<Vec<_>, _>(|out| out.key == key);
-        self.out = out;
-        self.queue.requeue_all(key, &back, |out| out.unacked);
-        for out in back {
-            self.put_back(&out.unacked);
+        };
+        let key = self.out[from].key;
+        let mut back = Vec::new();
+        let mut at = 0;
+        self.out.retain(|out| {
+            at += 1;
+            let comes = at > from && out.key == key && back.len() < count;
+            if comes {
+                back.push(out.unacked);
+            }
+            !comes
+        });
+        self.queue.requeue_all(key, &back, |unacked| *unacked);
+        for unacked in back {
+            self.put_back(&unacked);
         }
     }
 

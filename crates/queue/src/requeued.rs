@@ -1,7 +1,6 @@
 //! Where the messages are that came back.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use leveret_record::Position;
 
@@ -25,7 +24,7 @@ impl Run {
 /// Messages that came back, in order: a million of one consumer's are a run for each chunk.
 #[derive(Debug, Default)]
 pub(crate) struct Requeued {
-    /// By the number a run began with; it may have lost messages from its front since.
+    /// By their last numbers, which stay as they are when messages are taken from the front.
     runs: BTreeMap<u64, Run>,
 }
 
@@ -44,7 +43,7 @@ impl Requeued {
 
     /// The number of the newest message.
     pub(crate) fn last(&self) -> Option<u64> {
-        Some(self.runs.last_key_value()?.1.last)
+        Some(*self.runs.last_key_value()?.0)
     }
 
     /// Takes the oldest message out; `next` is where the record behind it begins.
@@ -64,25 +63,17 @@ impl Requeued {
 
     /// Puts messages in that are not there, joined with their neighbours.
     pub(crate) fn insert(&mut self, mut run: Run) {
-        let behind = (Bound::Excluded(run.first), Bound::Unbounded);
-        if let Some((&key, after)) = self.runs.range(behind).next()
-            && run.precedes(after)
+        if let Some((&key, before)) = self.runs.range(..run.first).next_back()
+            && before.precedes(&run)
         {
-            run.last = after.last;
+            run.first = before.first;
+            run.position = before.position;
             self.runs.remove(&key);
         }
-        match self.runs.range_mut(..=run.first).next_back() {
-            Some((_, before)) if before.precedes(&run) => before.last = run.last,
-            Some((&key, before)) if before.first > run.first => {
-                // It began where these are now.
-                let after = *before;
-                self.runs.remove(&key);
-                if run.precedes(&after) {
-                    run.last = after.last;
-                } else {
-                    self.insert_alone(after);
-                }
-                self.insert_alone(run);
+        match self.runs.range_mut(run.last..).next() {
+            Some((_, after)) if run.precedes(after) => {
+                after.first = run.first;
+                after.position = run.position;
             }
             _ => self.insert_alone(run),
         }
@@ -90,15 +81,13 @@ impl Requeued {
 
     /// Puts messages in that have no neighbours.
     pub(crate) fn insert_alone(&mut self, run: Run) {
-        self.runs.insert(run.first, run);
+        let replaced = self.runs.insert(run.last, run);
+        debug_assert!(replaced.is_none(), "{run:?} was there as {replaced:?}");
     }
 
     /// The runs that end at a number or after it, oldest first.
     pub(crate) fn runs_from(&self, seq: u64) -> impl Iterator<Item = &Run> {
-        let within = self.runs.range(..=seq).next_back();
-        let start = within.map_or(seq, |(key, _)| *key);
-        let runs = self.runs.range(start..).map(|(_, run)| run);
-        runs.filter(move |run| run.last >= seq)
+        self.runs.range(seq..).map(|(_, run)| run)
     }
 
     /// Takes everything out.
@@ -168,5 +157,21 @@ mod tests {
         requeued.pop_first(40);
         requeued.insert(run(3, 3, 0));
         assert_eq!(numbers(&requeued), [(3, 6, 30)]);
+    }
+    /// Messages are taken from the front of a run, and come back with more before them.
+    #[test]
+    fn what_comes_back_in_front_of_a_shortened_run_leaves_it_alone() {
+        let mut requeued = Requeued::default();
+        requeued.insert(run(2, 5, 0));
+        requeued.pop_first(30);
+        requeued.pop_first(40);
+        requeued.insert(run(0, 2, 0));
+        requeued.pop_first(10);
+        requeued.pop_first(20);
+        requeued.insert(run(0, 0, 0));
+        assert_eq!(numbers(&requeued), [(0, 0, 0), (2, 2, 20), (4, 5, 40)]);
+        requeued.insert(run(3, 3, 0));
+        requeued.insert(run(1, 1, 0));
+        assert_eq!(numbers(&requeued), [(0, 5, 0)]);
     }
 }

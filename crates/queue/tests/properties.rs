@@ -85,6 +85,8 @@ enum Op {
     },
     Settle(usize),
     Requeue(usize),
+    /// Some of what one consumer holds comes back at once, from one delivery on.
+    RequeueSome(usize, usize),
     Purge,
     Consume {
         prefetch: u32,
@@ -102,6 +104,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<bool>().prop_map(|no_ack| Op::Get { no_ack }),
         6 => any::<usize>().prop_map(Op::Settle),
         4 => any::<usize>().prop_map(Op::Requeue),
+        2 => (any::<usize>(), 1..6usize).prop_map(|(pick, count)| Op::RequeueSome(pick, count)),
         1 => Just(Op::Purge),
         1 => (0..4u32, any::<bool>())
             .prop_map(|(prefetch, no_ack)| Op::Consume { prefetch, no_ack }),
@@ -142,12 +145,23 @@ struct World {
 }
 
 impl World {
+    fn new() -> Self {
+        Self {
+            queue: Queue::new(Limits::NONE, false),
+            model: Model::default(),
+            sink: Taker::default(),
+            keys: Vec::new(),
+            names: 0,
+        }
+    }
+
     fn apply(&mut self, op: &Op) {
         match *op {
             Op::Push { size, shared } => self.push(size, shared),
             Op::Get { no_ack } => self.get(no_ack),
             Op::Settle(pick) => self.settle(pick),
             Op::Requeue(pick) => self.requeue(pick),
+            Op::RequeueSome(pick, count) => self.requeue_some(pick, count),
             Op::Purge => {
                 let mut shown = Vec::new();
                 self.queue.persistent_ready(|seq| shown.push(seq));
@@ -178,15 +192,7 @@ impl World {
             Op::Leave(pick) if !self.keys.is_empty() => {
                 let (key, ..) = self.keys.remove(pick % self.keys.len());
                 self.queue.cancel(key);
-                let (back, out) = std::mem::take(&mut self.model.out)
-                    .into_iter()
-                    .partition(|(of, ..)| *of == Some(key));
-                self.model.out = out;
-                self.queue
-                    .requeue_all(Some(key), &back, |(.., unacked)| *unacked);
-                for (_, body, unacked) in back {
-                    self.model.put_back(body, &unacked);
-                }
+                self.requeue_from(0, Some(key), usize::MAX);
             }
             Op::Cancel(_) | Op::Leave(_) => {}
             Op::Shrink => {
@@ -234,6 +240,34 @@ impl World {
             let (key, body, unacked) = self.model.out.remove(pick % self.model.out.len());
             let deliveries = self.queue.requeue(key, &unacked);
             assert_eq!(deliveries, unacked.deliveries + 1);
+            self.model.put_back(body, &unacked);
+        }
+    }
+
+    fn requeue_some(&mut self, pick: usize, count: usize) {
+        if !self.model.out.is_empty() {
+            let from = pick % self.model.out.len();
+            self.requeue_from(from, self.model.out[from].0, count);
+        }
+    }
+
+    /// So many of the deliveries that one consumer holds come back, from one on.
+    fn requeue_from(&mut self, from: usize, key: Option<ConsumerKey>, count: usize) {
+        let held = self.model.out.iter().enumerate().skip(from);
+        let back: Vec<_> = held
+            .filter(|(_, (of, ..))| *of == key)
+            .map(|(at, _)| at)
+            .take(count)
+            .collect();
+        let mut deliveries: Vec<_> = back
+            .iter()
+            .rev()
+            .map(|at| self.model.out.remove(*at))
+            .collect();
+        deliveries.reverse();
+        self.queue
+            .requeue_all(key, &deliveries, |(.., unacked)| *unacked);
+        for (_, body, unacked) in deliveries {
             self.model.put_back(body, &unacked);
         }
     }
@@ -295,13 +329,7 @@ proptest! {
 
     #[test]
     fn behaves_like_a_list(ops in prop::collection::vec(op(), 1..200)) {
-        let mut world = World {
-            queue: Queue::new(Limits::NONE, false),
-            model: Model::default(),
-            sink: Taker::default(),
-            keys: Vec::new(),
-            names: 0,
-        };
+        let mut world = World::new();
         for op in &ops {
             world.apply(op);
         }
@@ -313,6 +341,34 @@ proptest! {
         world.apply(&Op::Purge);
         assert!(world.queue.shrink(), "an empty queue holds no memory");
         assert_eq!(world.queue.resident_bytes(), 0);
+    }
+}
+
+/// Fetching and giving back, of few messages in one chunk.
+fn back_and_forth() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => Just(Op::Get { no_ack: false }),
+        1 => (any::<usize>(), 1..6usize).prop_map(|(pick, count)| Op::RequeueSome(pick, count)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn what_comes_back_in_any_order_goes_out_in_its_own(
+        ops in prop::collection::vec(back_and_forth(), 200)
+    ) {
+        let mut world = World::new();
+        for size in 1..8 {
+            world.apply(&Op::Push { size, shared: false });
+        }
+        for op in &ops {
+            world.apply(op);
+        }
+        while !world.model.ready.is_empty() {
+            world.apply(&Op::Get { no_ack: true });
+        }
     }
 }
 
@@ -479,4 +535,29 @@ fn total_limits_count_unacknowledged_messages_too() {
     let (_, _, unacked) = sink.deliveries[0].clone();
     queue.settle(None, &unacked);
     assert!(push(&mut queue, &[4], false, &mut sink));
+}
+
+/// What was shortened from its front stays whole when earlier messages come back beside it.
+#[test]
+fn messages_given_back_in_several_steps_are_all_there() {
+    let mut world = World::new();
+    for size in 1..7 {
+        world.apply(&Op::Push {
+            size,
+            shared: false,
+        });
+    }
+    let get = |world: &mut World, times| {
+        for _ in 0..times {
+            world.apply(&Op::Get { no_ack: false });
+        }
+    };
+    get(&mut world, 6);
+    world.apply(&Op::RequeueSome(2, 4));
+    get(&mut world, 2);
+    world.apply(&Op::RequeueSome(0, 3));
+    get(&mut world, 2);
+    world.apply(&Op::RequeueSome(1, 1));
+    get(&mut world, 4);
+    assert_eq!(world.model.out.len(), 6);
 }
