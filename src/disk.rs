@@ -18,7 +18,7 @@ pub struct Disk {
     path: PathBuf,
     directory: File,
     _lock: File,
-    /// Makes the name of a new directory durable; the first [`Vfs::sync_dir`] waits for it.
+    /// Makes the name of the directory durable; the first [`Vfs::sync_dir`] waits for it.
     naming: Mutex<Option<JoinHandle<io::Result<()>>>>,
 }
 
@@ -63,14 +63,10 @@ impl Disk {
     /// # Errors
     /// [`DiskRefusal`].
     pub fn open(path: &Path) -> Result<Self, DiskRefusal> {
-        let made = !path.exists();
+        let parents = parents(path);
         std::fs::create_dir_all(path)?;
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        let parent = parent.filter(|_| made).map(File::open).transpose()?;
         // Syncs side by side cost a start little more than one.
-        let naming = parent.map(|parent| thread::spawn(move || parent.sync_all()));
+        let naming = thread::spawn(move || parents.iter().try_for_each(|parent| name(parent)));
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -92,8 +88,32 @@ impl Disk {
             directory: File::open(path)?,
             path: path.to_owned(),
             _lock: lock,
-            naming: Mutex::new(naming),
+            naming: Mutex::new(Some(naming)),
         })
+    }
+}
+
+/// The directories that hold the names of `path` and of those above it that are not there yet.
+/// That of `path` itself may be new as well: an earlier start may have ended before its name was
+/// durable.
+fn parents(path: &Path) -> Vec<PathBuf> {
+    let missing = path.ancestors().skip(1);
+    let missing = missing.take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+    std::iter::once(path)
+        .chain(missing)
+        .map(|named| match named.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        })
+        .collect()
+}
+
+/// Makes the names in a directory durable; one that may not be read holds none that were made.
+fn name(directory: &Path) -> io::Result<()> {
+    match File::open(directory) {
+        Ok(directory) => directory.sync_all(),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -184,5 +204,26 @@ impl VfsFile for DiskFile {
         self.0
             .sync_data()
             .map_err(|error| DiskError::Failed(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_every_new_directory_is_synced() {
+        let there = std::env::temp_dir();
+        assert_eq!(
+            parents(&there.join("no-such-leveret/a/b")),
+            [
+                there.join("no-such-leveret/a"),
+                there.join("no-such-leveret"),
+                there.clone()
+            ]
+        );
+        assert_eq!(parents(&there), [Path::new("/")]);
+        assert_eq!(parents(Path::new("data")), [Path::new(".")]);
+        assert_eq!(parents(Path::new("./data")), [Path::new(".")]);
     }
 }

@@ -18,6 +18,9 @@ use crate::clock::now_ms;
 
 /// Parts of one vectored write; more gain nothing.
 const PARTS_MAX: usize = 64;
+/// What waits for room comes in between two rounds of a flush; a queue that holds more than a few
+/// rounds must not keep the thread that happened to begin.
+const ROUNDS_MAX: usize = 8;
 /// For a client that has closed its connection to hang up.
 const HANG_UP_PATIENCE: Duration = Duration::from_secs(5);
 /// For what a client still sends when its connection has ended.
@@ -43,6 +46,8 @@ pub(crate) struct Link {
 enum Flushed {
     Everything,
     SocketFull,
+    /// Somebody else's turn.
+    EnoughForNow,
 }
 
 impl Link {
@@ -120,9 +125,16 @@ impl Link {
     pub(crate) async fn write(self: Arc<Self>) {
         loop {
             self.wake.notified().await;
-            while self.flush_now() == Flushed::SocketFull {
-                if self.hung_up.load(Ordering::Acquire) || self.stream.writable().await.is_err() {
-                    return;
+            loop {
+                match self.flush_now() {
+                    Flushed::Everything => break,
+                    Flushed::EnoughForNow => tokio::task::yield_now().await,
+                    Flushed::SocketFull => {
+                        let hung_up = self.hung_up.load(Ordering::Acquire);
+                        if hung_up || self.stream.writable().await.is_err() {
+                            return;
+                        }
+                    }
                 }
             }
             if self.hung_up.load(Ordering::Acquire) {
@@ -131,12 +143,13 @@ impl Link {
         }
     }
 
-    /// Writes until nothing is left or the socket is full. An error shows itself to the reader.
+    /// Writes until nothing is left or the socket is full, for a few rounds at most. An error shows
+    /// itself to the reader.
     fn flush_now(&self) -> Flushed {
         let Some(outlet) = self.outlet.get() else {
             return Flushed::Everything;
         };
-        loop {
+        for _ in 0..ROUNDS_MAX {
             let Some(mut pending) = outlet.lock().begin_flush() else {
                 return Flushed::Everything;
             };
@@ -157,6 +170,7 @@ impl Link {
                 return Flushed::SocketFull;
             }
         }
+        Flushed::EnoughForNow
     }
 
     /// Writes what the socket takes; `true` when it is full.
@@ -183,7 +197,7 @@ impl Link {
 
 impl Flush for Link {
     fn flush(&self) {
-        if self.flush_now() == Flushed::SocketFull {
+        if self.flush_now() != Flushed::Everything {
             self.wake.notify_one();
         }
     }

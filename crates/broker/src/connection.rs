@@ -68,6 +68,8 @@ pub(crate) struct Core {
     login_refused: bool,
     pub(crate) refusal: Option<LoginRefusal>,
     pub(crate) sizes: SizeCounts,
+    /// Something was published in this turn, if only into a transaction.
+    pub(crate) published: bool,
     pub(crate) exchange: ExchangeTally,
     waiter: Arc<Woken>,
 }
@@ -151,6 +153,7 @@ impl Connection {
             login_refused: false,
             refusal: None,
             sizes: SizeCounts::default(),
+            published: false,
             exchange: ExchangeTally::default(),
             waiter: Arc::new(Woken {
                 flusher,
@@ -428,6 +431,8 @@ impl Core {
         let sizes = std::mem::take(&mut self.sizes);
         if sizes != SizeCounts::default() {
             self.peer.sizes.add(&sizes);
+        }
+        if std::mem::take(&mut self.published) {
             self.peer.publishes(&self.broker.alarms, &mut self.work);
         }
         self.exchange.show();

@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use leveret_broker::{Alarm, AlarmState, Broker, BrokerConfig, Measured, Ticker};
-use leveret_codec::{RawTable, Table, Value};
+use leveret_codec::{RawTable, Table, TxSelect, Value};
 use leveret_store::{DelayedStore, InstantStore, StoreRefusal};
 use support::{Client, broker, broker_with};
 
@@ -91,6 +91,23 @@ fn who_publishes_during_an_alarm_is_blocked_then() {
     late.publish(1, "q", "x", false);
     assert_eq!(late.hear(), ["0 connection.blocked"]);
     assert!(late.connection.is_blocked());
+}
+
+#[test]
+fn a_publish_in_a_transaction_counts_before_its_commit() {
+    let broker = broker(Arc::new(InstantStore));
+    let (mut early, mut late) = (capable(&broker), capable(&broker));
+    for client in [&mut early, &mut late] {
+        client.say(1, TxSelect {});
+        assert_eq!(client.hear(), ["1 tx.select-ok"]);
+    }
+    early.publish(1, "nowhere", "x", false);
+    broker.force_alarm(Alarm::Memory, true);
+    late.publish(1, "nowhere", "x", false);
+    for client in [&mut early, &mut late] {
+        assert_eq!(client.hear(), ["0 connection.blocked"]);
+        assert!(client.connection.is_blocked());
+    }
 }
 
 #[test]

@@ -342,7 +342,7 @@ impl Client {
     }
 
     fn go(&self, project: &Project) -> Result<Command> {
-        install::program("go")?;
+        install::go(project)?;
         let mut command = Command::new("go");
         command
             .args(["test", "-v", "-count=1", "./..."])
@@ -356,7 +356,7 @@ impl Client {
 
     /// The tests of a module as Go's proxy has it, copied out of the cache to be compiled.
     fn go_module(&self, project: &Project, module: &str) -> Result<Command> {
-        install::program("go")?;
+        install::go(project)?;
         let caches = project.target.join("clients/amqp091-go");
         let mut download = Command::new("go");
         install::go_environment(&mut download, &caches);

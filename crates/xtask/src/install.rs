@@ -16,7 +16,6 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("c++", &["g++"]),
     ("cc", &["gcc", "libc6-dev"]),
     ("curl", &["curl"]),
-    ("go", &["golang-go"]),
     ("javac", &["default-jdk-headless"]),
     ("mvn", &["maven"]),
     ("node", &["nodejs"]),
@@ -28,11 +27,19 @@ const PROGRAMS: &[(&str, &[&str])] = &[
 /// Held while apt runs, which refuses to run twice.
 static APT: Mutex<()> = Mutex::new(());
 
+/// What the Go clients need.
+const GO_MIN: (u32, u32) = (1, 21);
+
 /// Makes sure that every program that tests need can be run.
 ///
 /// # Errors
 /// Some are missing and cannot be installed; the text names the command to run.
-pub(crate) fn programs() -> Result<()> {
+pub(crate) fn programs(project: &Project) -> Result<()> {
+    system_programs()?;
+    go(project)
+}
+
+fn system_programs() -> Result<()> {
     let missing: Vec<_> = PROGRAMS
         .iter()
         .filter(|(name, _)| !shell::exists(name))
@@ -59,6 +66,37 @@ pub(crate) fn program(program: &str) -> Result<()> {
     let known = PROGRAMS.iter().find(|(name, _)| *name == program);
     let (_, packages) = known.with_context(|| format!("`{program}` is missing"))?;
     apt(program, packages)
+}
+
+/// Makes sure that `go` can be run, of a version that is new enough; Debian's is older, so that it
+/// comes from Python's registry where the system has none.
+///
+/// # Errors
+/// Python is missing, or Go cannot be installed.
+pub(crate) fn go(project: &Project) -> Result<()> {
+    if go_version().is_some_and(|version| version >= GO_MIN) {
+        return Ok(());
+    }
+    let requirements = project.root.join("tests/clients/go/requirements.txt");
+    let python = python(&project.target.join("clients/go-program"), &requirements)?;
+    let mut root = Command::new(python.with_file_name("go"));
+    root.args(["env", "GOROOT"]);
+    let root = shell::require(root)?;
+    shell::use_tools(Path::new(root.trim()).join("bin"));
+    Ok(())
+}
+
+/// The version of the `go` that is there, such as (1, 26).
+fn go_version() -> Option<(u32, u32)> {
+    let mut command = Command::new("go");
+    command.arg("version");
+    parse_go_version(&shell::require(command).ok()?)
+}
+
+fn parse_go_version(text: &str) -> Option<(u32, u32)> {
+    let (_, version) = text.split_once(" go")?;
+    let mut parts = version.split(['.', ' ']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// A Python environment with `requirements`, below `folder`; returns its interpreter.
@@ -227,4 +265,17 @@ fn apt(what: &str, packages: &[&str]) -> Result<()> {
 fn succeeds(command: &mut Command) -> bool {
     let command = command.stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_go_are_compared_by_number() {
+        let version = |text| parse_go_version(text).unwrap();
+        assert!(version("go version go1.26.8 linux/amd64") > GO_MIN);
+        assert!(version("go version go1.9 linux/amd64") < GO_MIN);
+        assert_eq!(parse_go_version("go version devel"), None);
+    }
 }

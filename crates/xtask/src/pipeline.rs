@@ -43,7 +43,7 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
         build_tests(project, quick, report)
     };
     let programs = beside(&mut report, compile, |report| {
-        step(report, "programs", || programs_suite(quick));
+        step(report, "programs", || programs_suite(project, quick));
     });
     if quick {
         run_tests(&programs, &mut report);
@@ -82,12 +82,12 @@ fn command_check(report: &mut Report, name: &str, command: Command) -> bool {
 }
 
 /// What tests need of the system, installed where it is missing.
-fn programs_suite(quick: bool) -> Result<Suite> {
+fn programs_suite(project: &Project, quick: bool) -> Result<Suite> {
     let start = Instant::now();
     if quick {
         install::program("python3")?;
     } else {
-        install::programs()?;
+        install::programs(project)?;
     }
     Ok(Suite::single("programs", true, String::new(), start))
 }

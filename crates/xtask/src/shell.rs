@@ -1,18 +1,40 @@
 //! Running other programs: echoed, with their output kept, never longer than a limit.
 
+use std::env;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 /// Longer than any single step takes on two cores, compiling from nothing included.
-pub(crate) const STEP_TIME_MAX: Duration = Duration::from_secs(15 * 60);
+pub(crate) const STEP_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// Programs of the project's own, found before those of the system.
+static TOOLS: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has every command that runs from now on find the programs in `folder` first.
+pub(crate) fn use_tools(folder: PathBuf) {
+    // Two steps may want the same folder.
+    let _ = TOOLS.set(folder);
+}
+
+/// Where programs are looked for.
+fn path() -> OsString {
+    let system = env::var_os("PATH").unwrap_or_default();
+    let folders = TOOLS
+        .get()
+        .cloned()
+        .into_iter()
+        .chain(env::split_paths(&system));
+    env::join_paths(folders).unwrap_or(system)
+}
 
 /// What a program said and whether it succeeded.
 pub(crate) struct Output {
@@ -24,7 +46,7 @@ pub(crate) struct Output {
 
 /// Cargo, as it was called, in the project's root.
 pub(crate) fn cargo(root: &Path, arguments: &[&str]) -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.current_dir(root).args(arguments);
     command
@@ -47,6 +69,7 @@ pub(crate) fn capture(mut command: Command) -> Result<Output> {
     let shown = show(&command);
     let (reader, writer) = io::pipe()?;
     command
+        .env("PATH", path())
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer);
@@ -123,8 +146,7 @@ pub(crate) fn signal(group: u32, name: &str) {
 
 /// Whether a program of this name can be run.
 pub(crate) fn exists(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    env::split_paths(&path()).any(|folder| folder.join(program).is_file())
 }
 
 fn read_and_wait(reader: io::PipeReader, mut child: Child) -> Result<(String, bool)> {

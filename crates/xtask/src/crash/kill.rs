@@ -117,7 +117,7 @@ impl Programs {
         let clients = project.root.join("tests/clients");
         let requirements = clients.join("python/requirements.txt");
         let python = install::python(&project.target.join("clients/python"), &requirements)?;
-        install::program("go")?;
+        install::go(project)?;
         let work = project.target.join("clients/amqp091-go");
         let go = work.join("crash");
         let mut build = Command::new("go");
