@@ -10,11 +10,16 @@ use crate::cell::QueueSpec;
 use crate::policy::Effective;
 use crate::refusal::Refusal;
 
+/// Ten years, the longest that anything may be told to wait.
+pub(crate) const TIME_MAX_MS: i64 = 315_360_000_000;
+
 /// What a known argument must be.
 #[derive(Clone, Copy)]
 enum Rule {
     /// An integer of at least this.
     AtLeast(i64),
+    /// The same, in milliseconds that a timer can wait.
+    Milliseconds(i64),
     /// An integer within bounds.
     Within(i64, i64),
     Text,
@@ -24,8 +29,8 @@ enum Rule {
 
 /// Arguments with a meaning; others are kept and never compared.
 const KNOWN: [(&str, Rule); 13] = [
-    ("x-expires", Rule::AtLeast(1)),
-    ("x-message-ttl", Rule::AtLeast(0)),
+    ("x-expires", Rule::Milliseconds(1)),
+    ("x-message-ttl", Rule::Milliseconds(0)),
     ("x-max-length", Rule::AtLeast(0)),
     ("x-max-length-bytes", Rule::AtLeast(0)),
     (
@@ -98,14 +103,19 @@ fn invalid(argument: &str, name: &str, reason: String) -> Refusal {
 
 fn check(rule: Rule, value: &Value) -> Result<(), String> {
     match rule {
-        Rule::AtLeast(_) | Rule::Within(..) => {
+        Rule::AtLeast(_) | Rule::Milliseconds(_) | Rule::Within(..) => {
             let Some(number) = value.as_integer() else {
                 return Err(format!("\"expected integer, got {}\"", value.type_name()));
             };
             match rule {
-                Rule::AtLeast(1) if number == 0 => Err("{value_zero,0}".into()),
-                Rule::AtLeast(min) | Rule::Within(min, _) if number < min => {
+                Rule::Milliseconds(1) if number == 0 => Err("{value_zero,0}".into()),
+                Rule::AtLeast(min) | Rule::Milliseconds(min) | Rule::Within(min, _)
+                    if number < min =>
+                {
                     Err(format!("{{value_negative,{number}}}"))
+                }
+                Rule::Milliseconds(_) if number > TIME_MAX_MS => {
+                    Err(format!("{{value_too_large,{number}}}"))
                 }
                 Rule::Within(_, max) if number > max => {
                     Err(format!("{{max_value_exceeded,{number}}}"))
@@ -212,7 +222,9 @@ pub(crate) fn equivalent(
         ("durable", received.durable, current.durable),
         ("auto_delete", received.auto_delete, current.auto_delete),
     ];
-    for (argument, received, current) in flags {
+    // An exclusive queue ends with its connection, whether it is durable or not.
+    let lasting = usize::from(current.owner.is_some());
+    for (argument, received, current) in flags.into_iter().skip(lasting) {
         if received != current {
             let text = format!("received '{received}' but current is '{current}'");
             return Err(differs(argument, text));
@@ -275,10 +287,15 @@ fn shown(value: &Value) -> String {
     if let Some(flag) = value.as_bool() {
         return flag.to_string();
     }
-    value.as_str_bytes().map_or_else(
-        || format!("{value:?}"),
-        |bytes| String::from_utf8_lossy(bytes).into_owned(),
-    )
+    match value {
+        Value::LongString(bytes) | Value::Bytes(bytes) => {
+            String::from_utf8_lossy(bytes).into_owned()
+        }
+        Value::F32(number) => format!("{number:?}"),
+        Value::F64(number) => format!("{number:?}"),
+        Value::Timestamp(seconds) => seconds.to_string(),
+        other => other.type_name().into(),
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::channel::Channel;
 use crate::connection::Core;
 use crate::operations::Condition;
+use crate::publish::encode_confirm;
 use crate::settle::requeue;
 use crate::stats::Event;
 
@@ -27,6 +29,7 @@ impl Core {
             };
             self.broker.uses.lock().close_channel(&self.user);
             let channel = u16::try_from(index).unwrap_or(u16::MAX);
+            self.confirm_last(channel, &mut state);
             self.forget_held(channel, state.held.drain(..));
             self.peer.channels.lock().end(channel);
             self.broker.events.count(Event::ChannelClosed);
@@ -50,6 +53,19 @@ impl Core {
         for cell in left {
             self.after_leaving(&cell);
         }
+    }
+
+    /// Confirms what needs no more waiting, before its channel ends.
+    fn confirm_last(&mut self, number: u16, state: &mut Channel) {
+        let Some(confirms) = state.confirms.as_mut().filter(|_| state.held.is_empty()) else {
+            return;
+        };
+        let durable = self.broker.store.durable().0;
+        let mut outlet = self.peer.outlet.lock();
+        confirms.emit(durable, |confirm| {
+            self.work
+                .reply(&mut outlet, |out| encode_confirm(out, number, confirm));
+        });
     }
 
     /// Gives back everything the connection holds. Doing it twice is no error.

@@ -523,7 +523,10 @@ impl Core {
             Method::TxSelect(_) => self.tx_select(channel),
             Method::TxCommit(_) => self.tx_commit(channel),
             Method::TxRollback(_) => self.tx_rollback(channel),
-            Method::ConnectionUpdateSecret(update) => self.update_secret(update.new_secret),
+            Method::ConnectionUpdateSecret(_) => {
+                self.update_secret();
+                Ok(())
+            }
             Method::BasicCancelOk(_) | Method::ChannelFlowOk(_) => Ok(()),
             ref other => Err(Refusal::Unexpected(other.name())),
         }

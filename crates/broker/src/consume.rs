@@ -370,7 +370,9 @@ fn check_consumable(cell: &QueueCell, state: &QueueState, asked: Consuming) -> R
     if cell.is_deleted() {
         return Err(Refusal::NoQueue(name()));
     }
-    if state.queue.has_exclusive_consumer() || (asked.exclusive && state.queue.consumer_count() > 0)
+    let (queue, alone) = (&state.queue, asked.exclusive);
+    if queue.has_exclusive_consumer()
+        || alone && (queue.consumer_count() > 0 || queue.is_single_active())
     {
         return Err(Refusal::ExclusiveUse(name()));
     }

@@ -12,6 +12,7 @@ use leveret_session::{Assembled, Confirm, Confirms, Fault, Publish, Publishes};
 use leveret_store::{MessageParts, Store};
 
 use crate::acting::Acting;
+use crate::arguments::TIME_MAX_MS;
 use crate::cell::{Handle, QueueCell};
 use crate::channel::UNSUBMITTED;
 use crate::connection::Core;
@@ -34,8 +35,6 @@ pub(crate) const PERSISTENT: u8 = 2;
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 /// Properties that make the broker look closer at a message.
 const INSPECTED: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
-/// The longest time to live, ten years, milliseconds.
-const EXPIRATION_MAX: u64 = 315_360_000_000;
 
 /// What is known of the room for a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -532,15 +531,48 @@ pub(crate) fn encode_confirm(out: &mut Vec<u8>, channel: u16, confirm: Confirm) 
 
 pub(crate) fn check_expiration(expiration: &[u8]) -> Result<(), Refusal> {
     let text = String::from_utf8_lossy(expiration);
-    let reason = match text.parse::<i64>() {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(&text);
+    let rest = unsigned.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    let reason = match text.parse::<i128>() {
+        _ if rest == unsigned => "no_integer".into(),
+        _ if !rest.is_empty() => format!("{{leftover_string,{rest:?}}}"),
         Ok(number) if number < 0 => format!("{{value_negative,{number}}}"),
-        Ok(number) if number.unsigned_abs() > EXPIRATION_MAX => {
-            format!("{{value_too_big,{number}}}")
-        }
-        Ok(_) => return Ok(()),
-        Err(_) => "no_integer".into(),
+        Ok(number) if number <= i128::from(TIME_MAX_MS) => return Ok(()),
+        _ => format!("{{value_too_large,{text}}}"),
     };
     Err(Refusal::Precondition(format!(
         "invalid expiration '{text}': {reason}"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiration_is_a_number_of_milliseconds_within_ten_years() {
+        let refused = |text: &str| match check_expiration(text.as_bytes()) {
+            Err(Refusal::Precondition(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        for lawful in ["0", "60000", "+5", "315360000000"] {
+            assert!(check_expiration(lawful.as_bytes()).is_ok(), "{lawful}");
+        }
+        for (text, reason) in [
+            ("", "no_integer"),
+            ("x", "no_integer"),
+            ("1.5", "{leftover_string,\".5\"}"),
+            ("-1", "{value_negative,-1}"),
+            ("315360000001", "{value_too_large,315360000001}"),
+            (
+                &"9".repeat(50),
+                &format!("{{value_too_large,{}}}", "9".repeat(50)),
+            ),
+        ] {
+            assert_eq!(
+                refused(text),
+                format!("invalid expiration '{text}': {reason}")
+            );
+        }
+    }
 }

@@ -128,12 +128,13 @@ pub fn resume(starved: &mut Vec<Arc<Handle>>, work: &mut Work) {
 }
 
 impl QueueCell {
-    /// Moves ready messages to consumers with credit.
+    /// Moves ready messages to consumers with credit, and drops what came back above a limit.
     pub fn pump(&self, work: &mut Work) {
         let mut state = self.lock();
         if !self.is_deleted() {
             let mut pump = Pump::new(self, work);
             state.queue.pump(&mut pump);
+            state.queue.trim(&mut pump);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The queue class.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use leveret_codec::{
@@ -24,10 +25,7 @@ impl Core {
         declare: &QueueDeclare<'_>,
     ) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
-        let mut name = name_of(declare.queue, "queue name")?;
-        if name.is_empty() && declare.passive {
-            name = self.last_queue(channel)?;
-        }
+        let name = name_of(declare.queue, "queue name")?;
         let cell = if declare.passive {
             self.acting(&vhost).check_any(Resource::Queue(&name))?;
             vhost
@@ -133,20 +131,34 @@ impl Core {
         Ok(cell)
     }
 
+    /// The names of queue and exchange, and the routing key, to bind or unbind; where
+    /// both queue and key are empty, both are the queue declared last on the channel.
+    fn bound_names<'a>(
+        &mut self,
+        channel: u16,
+        (queue, exchange, key): (&[u8], &[u8], &'a [u8]),
+    ) -> Result<(String, String, Cow<'a, [u8]>), Refusal> {
+        let source = name_of(exchange, "exchange name")?;
+        let name = self.queue_name(channel, queue)?;
+        let key = if queue.is_empty() && key.is_empty() {
+            Cow::Owned(name.clone().into_bytes())
+        } else {
+            Cow::Borrowed(key)
+        };
+        Ok((name, source, key))
+    }
+
     pub(crate) fn queue_bind(&mut self, channel: u16, bind: &QueueBind<'_>) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
-        let name = self.queue_name(channel, bind.queue)?;
-        let named_by_channel = bind.queue.is_empty() && bind.routing_key.is_empty();
-        let key = if named_by_channel {
-            name.as_bytes()
-        } else {
-            bind.routing_key
-        };
-        let source = name_of(bind.exchange, "exchange name")?;
-        self.acting(&vhost)
-            .bind(&source, Resource::Queue(&name), key)?;
-        let cell = self.existing_queue(&vhost, name.clone())?;
-        let binding = queue_binding(&source, &cell, key, bind.arguments.to_table());
+        let ends = (bind.queue, bind.exchange, bind.routing_key);
+        let (name, source, key) = self.bound_names(channel, ends)?;
+        let resource = Resource::Queue(&name);
+        self.acting(&vhost).bind(&source, resource, &key)?;
+        if vhost.directory.read().router.exchange(&source).is_none() {
+            return Err(Refusal::NoExchange(source));
+        }
+        let cell = self.existing_queue(&vhost, name)?;
+        let binding = queue_binding(&source, &cell, &key, bind.arguments.to_table());
         self.broker.bind(&vhost, &binding, &mut self.work)?;
         if !bind.nowait {
             self.reply_durable(channel, QueueBindOk {});
@@ -160,20 +172,17 @@ impl Core {
         unbind: &QueueUnbind<'_>,
     ) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
-        let source = name_of(unbind.exchange, "exchange name")?;
-        let name = self.queue_name(channel, unbind.queue)?;
+        let ends = (unbind.queue, unbind.exchange, unbind.routing_key);
+        let (name, source, key) = self.bound_names(channel, ends)?;
         let resource = Resource::Queue(&name);
-        self.acting(&vhost)
-            .bind(&source, resource, unbind.routing_key)?;
-        match self.existing_queue(&vhost, name) {
-            Ok(cell) => {
-                let arguments = unbind.arguments.to_table();
-                let binding = queue_binding(&source, &cell, unbind.routing_key, arguments);
-                self.broker.unbind(&vhost, &binding, &mut self.work)?;
+        self.acting(&vhost).bind(&source, resource, &key)?;
+        // What does not exist is not bound either.
+        if let Some(cell) = vhost.queue(&name) {
+            let binding = queue_binding(&source, &cell, &key, unbind.arguments.to_table());
+            if vhost.directory.read().router.is_bound(&binding) {
+                self.check_owner(&cell)?;
             }
-            // What does not exist is not bound either.
-            Err(Refusal::NoQueue(_)) => {}
-            Err(refusal) => return Err(refusal),
+            self.broker.unbind(&vhost, &binding, &mut self.work)?;
         }
         self.reply_durable(channel, QueueUnbindOk {});
         Ok(())

@@ -63,8 +63,6 @@ pub enum Refusal {
     ConsumerTagInUse(String),
     /// The virtual host is gone.
     NoVhost(String),
-    /// `connection.update-secret` with a secret that would not let the user in.
-    SecretRefused,
     /// A channel has as many consumers as it may have.
     TooManyConsumers(usize),
     /// A limit of the broker is reached.
@@ -166,10 +164,6 @@ impl Refusal {
             Self::TooManyConsumers(max) => (
                 HardCode::NotAllowed,
                 format!("reached maximum ({max}) of consumers per channel"),
-            ),
-            Self::SecretRefused => (
-                HardCode::NotAllowed,
-                "New secret was refused by one of the backends".into(),
             ),
             Self::NotImplemented(text) => (HardCode::NotImplemented, text),
             Self::Unexpected(method) => (

@@ -232,7 +232,7 @@ impl RouteCache {
 /// The routing keys in a message's `CC` and `BCC` headers.
 ///
 /// # Errors
-/// 406 when one of them is not an array of long strings.
+/// 406 when one of them is not an array.
 pub(crate) fn sender_selected<'a>(headers: RawTable<'a>) -> Result<Vec<&'a [u8]>, Refusal> {
     let mut keys = Vec::new();
     for name in ["CC", "BCC"] {
@@ -242,12 +242,11 @@ pub(crate) fn sender_selected<'a>(headers: RawTable<'a>) -> Result<Vec<&'a [u8]>
         let ValueRef::Array(list) = value else {
             return Err(unacceptable(name, value));
         };
-        for item in list.iter() {
-            let ValueRef::LongString(key) = item else {
-                return Err(unacceptable(name, item));
-            };
-            keys.push(key);
-        }
+        // RabbitMQ overlooks what is no string in there.
+        keys.extend(list.iter().filter_map(|item| match item {
+            ValueRef::LongString(key) => Some(key),
+            _ => None,
+        }));
     }
     Ok(keys)
 }
@@ -257,4 +256,25 @@ fn unacceptable(name: &str, value: ValueRef<'_>) -> Refusal {
     Refusal::Precondition(format!(
         "invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use leveret_codec::{Table, Value};
+
+    use super::*;
+
+    #[test]
+    fn more_keys_are_the_strings_of_two_arrays() {
+        let mut headers = Table::new();
+        let list = vec![Value::LongString(b"a".to_vec()), Value::I32(1)];
+        headers.insert("CC", Value::Array(list));
+        headers.insert("BCC", Value::Array(vec![Value::LongString(b"b".to_vec())]));
+        let encoded = headers.encoded();
+        let keys = sender_selected(RawTable::parse(&encoded).unwrap());
+        assert_eq!(keys.unwrap(), [b"a", b"b"]);
+        headers.insert("CC", Value::I32(1));
+        let encoded = headers.encoded();
+        assert!(sender_selected(RawTable::parse(&encoded).unwrap()).is_err());
+    }
 }

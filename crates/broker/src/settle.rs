@@ -122,7 +122,9 @@ impl Core {
 /// Gives a run of deliveries from one source back to its queue, and pumps it.
 fn release(source: &Source, run: &[(u32, Unacked, Verdict)], work: &mut Work) {
     if let Some(mut state) = give_back(source, run, work) {
-        state.queue.pump(&mut Pump::new(&source.cell, work));
+        let mut pump = Pump::new(&source.cell, work);
+        state.queue.pump(&mut pump);
+        state.queue.trim(&mut pump);
     }
 }
 

@@ -98,6 +98,10 @@ impl<C> Consumers<C> {
         }
     }
 
+    pub(crate) const fn is_single_active(&self) -> bool {
+        self.single_active
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }

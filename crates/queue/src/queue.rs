@@ -426,6 +426,12 @@ impl<C> Queue<C> {
         self.consumers.len()
     }
 
+    /// Whether only one consumer is served at a time.
+    #[must_use]
+    pub const fn is_single_active(&self) -> bool {
+        self.consumers.is_single_active()
+    }
+
     /// Whether a consumer that wants the queue for itself is registered.
     #[must_use]
     pub fn has_exclusive_consumer(&self) -> bool {

@@ -232,6 +232,9 @@ impl Model {
             .retain(|holding| !channels.contains(holding));
         let taken = channels.iter().filter_map(|it| session.channels.remove(it));
         let taken: Vec<Channel> = taken.collect();
+        for confirming in taken.iter().filter_map(|channel| channel.confirming) {
+            self.confirming[confirming].ended = Some(self.step);
+        }
         let mut left = BTreeSet::new();
         for (tag, queue) in taken.iter().flat_map(|channel| &channel.consumers) {
             left.insert(*queue);

@@ -3,10 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::command::queue_name;
-use crate::model::{Model, Stage, Step};
+use crate::model::{Confirming, Model, Stage, Step};
 use crate::sight::{Seen, Sight};
 
 const NO_ROUTE: u16 = 312;
+
+impl Confirming {
+    /// Notes what a confirm tells, if it may tell that.
+    fn take(&mut self, tag: u64, multiple: bool, nack: bool) -> Result<(), String> {
+        let (from, to) = (self.confirmed, usize::try_from(tag).unwrap_or(usize::MAX));
+        let covered = self.publishes.get(from..to).unwrap_or_default();
+        if covered.is_empty() || (!multiple && covered.len() > 1) {
+            return Err(format!("it comes after {from}"));
+        }
+        if covered.iter().any(|(_, refused)| *refused != nack) {
+            return Err(format!("{covered:?}"));
+        }
+        self.confirmed = to;
+        Ok(())
+    }
+}
 
 impl Model {
     /// Returns, confirms and cancelled consumers of one step.
@@ -64,26 +80,18 @@ impl Model {
         multiple: bool,
         nack: bool,
     ) -> Result<(), String> {
-        let state = self.channel(place.0, place.1);
-        let confirming = state.and_then(|state| state.confirming.as_mut());
-        let Some(confirming) = confirming else {
-            return Err(format!("confirm {tag} on {place:?}, which has none"));
-        };
-        let (from, to) = (
-            confirming.confirmed,
-            usize::try_from(tag).unwrap_or(usize::MAX),
-        );
-        let covered = confirming.publishes.get(from..to).unwrap_or_default();
-        if covered.is_empty() || (!multiple && covered.len() > 1) {
-            return Err(format!("confirm {tag} on {place:?} comes after {from}"));
+        let step = self.step;
+        let told = format!("confirm {tag} on {place:?}, nack {nack}");
+        let mut refused = format!("{told}: it has none");
+        // Of a channel that has ended in this step and begun again the old publishes come first.
+        let of_place = self.confirming.iter_mut().filter(|it| it.place == place);
+        for confirming in of_place.filter(|it| it.ended.is_none_or(|ended| ended == step)) {
+            match confirming.take(tag, multiple, nack) {
+                Ok(()) => return Ok(()),
+                Err(reason) => refused = format!("{told}: {reason}"),
+            }
         }
-        if covered.iter().any(|(_, refused)| *refused != nack) {
-            return Err(format!(
-                "confirm {tag} on {place:?}, nack {nack}: {covered:?}"
-            ));
-        }
-        confirming.confirmed = to;
-        Ok(())
+        Err(refused)
     }
 
     /// Bounds of channels.
@@ -135,7 +143,7 @@ impl Model {
                         "commands never answered on channel {number} of {connection}: {waiting:?}"
                     ));
                 }
-                if let Some(confirming) = &channel.confirming
+                if let Some(confirming) = channel.confirming.map(|it| &self.confirming[it])
                     && confirming.confirmed < confirming.publishes.len()
                 {
                     return Err(format!(

@@ -128,8 +128,8 @@ impl Model {
                 nowait,
             } => match self.named(connection, queue) {
                 _ if exchange == DEFAULT => Outcome::Soft(ACCESS_REFUSED),
+                _ if exchange == NOWHERE => Outcome::Soft(NOT_FOUND),
                 Err(code) => Outcome::Soft(code),
-                Ok(_) if exchange == NOWHERE => Outcome::Soft(NOT_FOUND),
                 Ok(queue) => {
                     self.bindings.insert((exchange, queue, key));
                     silent_if(nowait, plain(50, 21))
@@ -139,14 +139,23 @@ impl Model {
                 queue,
                 exchange,
                 key,
-            } => match self.named(connection, queue) {
-                Err(RESOURCE_LOCKED) => Outcome::Soft(RESOURCE_LOCKED),
-                Err(_) => plain(50, 51),
-                Ok(queue) => {
-                    self.bindings.remove(&(exchange, queue, key));
-                    plain(50, 51)
+            } => {
+                // What is not bound is not missed, whosever it is.
+                let Some(&found) = self.names.get(&queue) else {
+                    return Ok(plain(50, 51));
+                };
+                let binding = (exchange, found, key);
+                if !self.bindings.contains(&binding) {
+                    return Ok(plain(50, 51));
                 }
-            },
+                match self.named(connection, queue) {
+                    Err(code) => Outcome::Soft(code),
+                    Ok(_) => {
+                        self.bindings.remove(&binding);
+                        plain(50, 51)
+                    }
+                }
+            }
             Command::Publish { .. } => self.publish(connection, channel, command),
             Command::TxSelect | Command::TxCommit | Command::TxRollback => {
                 let told = self.foreseen((connection, channel), step);
@@ -172,8 +181,14 @@ impl Model {
                 Outcome::Soft(PRECONDITION_FAILED)
             }
             Command::ConfirmSelect => {
-                if let Some(state) = self.channel(connection, channel) {
-                    state.confirming.get_or_insert_with(Confirming::default);
+                let next = self.confirming.len();
+                if let Some(state) = self.channel(connection, channel)
+                    && *state.confirming.get_or_insert(next) == next
+                {
+                    self.confirming.push(Confirming {
+                        place: (connection, channel),
+                        ..Confirming::default()
+                    });
                 }
                 plain(85, 11)
             }
@@ -239,9 +254,11 @@ impl Model {
     }
 
     fn is_consumable(&self, queue: QueueKey, exclusive: bool) -> bool {
-        let consumers = &self.queues[queue].consumers;
+        let Queue {
+            consumers, spec, ..
+        } = &self.queues[queue];
         let taken = consumers.iter().any(|(_, exclusive)| *exclusive);
-        !taken && (!exclusive || consumers.is_empty())
+        !taken && (!exclusive || consumers.is_empty() && !spec.single_active)
     }
 
     pub(crate) fn event(&mut self, queue: QueueKey, event: Event) {
@@ -267,7 +284,12 @@ impl Model {
                 if !passive && spec.exclusive != current.exclusive {
                     return Outcome::Soft(RESOURCE_LOCKED);
                 }
-                if !passive && spec != current {
+                let mut same = spec;
+                if current.exclusive {
+                    // It ends with its connection, durable or not.
+                    same.durable = current.durable;
+                }
+                if !passive && same != current {
                     return Outcome::Soft(PRECONDITION_FAILED);
                 }
                 if nowait {
@@ -395,14 +417,13 @@ impl Model {
             self.returns.push_back((connection, channel, *message));
         }
         let step = self.step;
-        if let Some(state) = self.channel(connection, channel)
-            && let Some(confirming) = &mut state.confirming
-        {
-            let index = confirming.publishes.len();
-            confirming.publishes.push((step, false));
+        let state = self.channel(connection, channel);
+        if let Some(confirming) = state.and_then(|state| state.confirming) {
+            let publishes = &mut self.confirming[confirming].publishes;
+            let index = publishes.len();
+            publishes.push((step, false));
             self.undecided.push(Undecided {
-                connection,
-                channel,
+                confirming,
                 index,
                 arrival,
                 queues,

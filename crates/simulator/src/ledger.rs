@@ -351,7 +351,7 @@ impl Search<'_> {
                 self.stuck(at, &reason, &ledger, &pending);
                 return None;
             }
-            trims = matches!(event, Event::Push(_) | Event::Commit(_));
+            trims = matches!(event, Event::Push(_) | Event::Commit(_) | Event::Requeue(_));
             at += 1;
         }
     }

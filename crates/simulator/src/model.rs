@@ -64,6 +64,10 @@ pub(crate) enum Waiting {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Confirming {
+    /// Its connection and channel.
+    pub(crate) place: (usize, u16),
+    /// In which step its channel ended: until then it may be told of.
+    pub(crate) ended: Option<usize>,
     /// For each publish: the step, and whether a queue refused it.
     pub(crate) publishes: Vec<(usize, bool)>,
     pub(crate) confirmed: usize,
@@ -81,7 +85,8 @@ pub(crate) struct Transaction {
 pub(crate) struct Channel {
     /// The server has closed it and waits for the answer.
     pub(crate) closing: bool,
-    pub(crate) confirming: Option<Confirming>,
+    /// Its place among the model's.
+    pub(crate) confirming: Option<usize>,
     pub(crate) transaction: Option<Transaction>,
     pub(crate) prefetch: u16,
     pub(crate) prefetch_global: u16,
@@ -128,8 +133,7 @@ pub(crate) struct Queue {
 /// A publish whose outcome the queues decide.
 #[derive(Debug)]
 pub(crate) struct Undecided {
-    pub(crate) connection: usize,
-    pub(crate) channel: u16,
+    pub(crate) confirming: usize,
     pub(crate) index: usize,
     pub(crate) arrival: Arrival,
     pub(crate) queues: Vec<QueueKey>,
@@ -150,6 +154,7 @@ pub(crate) struct Model {
     pub(crate) channel_unacked_max: usize,
     pub(crate) events: BTreeMap<QueueKey, Vec<Event>>,
     pub(crate) undecided: Vec<Undecided>,
+    pub(crate) confirming: Vec<Confirming>,
     /// Told in this step: consumers that end with their queue, and returned messages.
     pub(crate) cancels: BTreeSet<u64>,
     pub(crate) returns: VecDeque<(usize, u16, Message)>,
@@ -397,12 +402,7 @@ impl Model {
                 let ledger = &self.queues[*queue].ledger;
                 ledger.refused.contains(&publish.arrival)
             });
-            let session = &mut self.sessions[publish.connection];
-            let channel = session.channels.get_mut(&publish.channel);
-            let confirming = channel.and_then(|channel| channel.confirming.as_mut());
-            if let Some(outcome) = confirming.and_then(|it| it.publishes.get_mut(publish.index)) {
-                outcome.1 = refused;
-            }
+            self.confirming[publish.confirming].publishes[publish.index].1 = refused;
         }
     }
 }

@@ -196,6 +196,11 @@ impl Client {
     }
 }
 
+/// A publish without `mandatory`.
+pub(crate) fn optional(channel: u16, queue: &str) -> Vec<u8> {
+    message(channel, ("", queue), "body", (false, false))
+}
+
 fn message(
     channel: u16,
     (exchange, key): (&str, &str),

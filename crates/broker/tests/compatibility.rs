@@ -1,0 +1,200 @@
+//! Answers that RabbitMQ 3.10 gave to the same commands, side by side.
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+use std::sync::Arc;
+
+use leveret_codec::{
+    BasicConsume, BasicGet, BasicReject, ChannelClose, ConfirmSelect, Method, QueueBind,
+    QueueDeclare, QueueUnbind, RawTable, Table, Value,
+};
+use leveret_store::InstantStore;
+use support::{Client, broker, declaration};
+
+/// Two connections to one broker, with their first channels open.
+fn clients() -> (Client, Client) {
+    let broker = broker(Arc::new(InstantStore));
+    (Client::new(&broker), Client::new(&broker))
+}
+
+fn ask<'a>(client: &mut Client, method: impl Into<Method<'a>>) -> String {
+    client.say(1, method);
+    client.hear().join("; ")
+}
+
+fn encoded(arguments: &[(&str, Value)]) -> Vec<u8> {
+    let mut table = Table::new();
+    for (key, value) in arguments {
+        table.insert(key, value.clone());
+    }
+    table.encoded()
+}
+
+fn declare(client: &mut Client, queue: &str, arguments: &[(&str, Value)]) -> String {
+    let encoded = encoded(arguments);
+    let arguments = RawTable::parse(&encoded).unwrap();
+    let declare = QueueDeclare {
+        arguments,
+        ..declaration(queue, false)
+    };
+    ask(client, declare)
+}
+
+fn get(client: &mut Client, queue: &str) -> String {
+    let get = BasicGet {
+        queue: queue.as_bytes(),
+        no_ack: false,
+    };
+    ask(client, get)
+}
+
+#[test]
+fn an_exclusive_queue_is_the_same_durable_or_not() {
+    let (mut client, _) = clients();
+    for durable in [true, false, true] {
+        let declare = QueueDeclare {
+            exclusive: true,
+            ..declaration("q", durable)
+        };
+        assert_eq!(ask(&mut client, declare), "1 queue.declare-ok");
+    }
+}
+
+#[test]
+fn a_passive_declaration_always_means_the_name_it_gives() {
+    let (mut client, _) = clients();
+    client.declare(1, "q", false);
+    client.hear();
+    let declare = QueueDeclare {
+        passive: true,
+        ..QueueDeclare::default()
+    };
+    let told = "1 close 404 NOT_FOUND - no queue '' in vhost '/'";
+    assert_eq!(ask(&mut client, declare), told);
+}
+
+#[test]
+fn unbinding_without_names_undoes_binding_without_names() {
+    let (mut client, _) = clients();
+    client.declare(1, "q", false);
+    client.hear();
+    let (exchange, nowait) = (&b"amq.direct"[..], false);
+    let bind = QueueBind {
+        exchange,
+        nowait,
+        ..QueueBind::default()
+    };
+    assert_eq!(ask(&mut client, bind), "1 queue.bind-ok");
+    client.publish_to_exchange(1, "amq.direct", "q");
+    assert_eq!(get(&mut client, "q"), "1 basic.get-ok; body body");
+    let unbind = QueueUnbind {
+        exchange,
+        ..QueueUnbind::default()
+    };
+    assert_eq!(ask(&mut client, unbind), "1 queue.unbind-ok");
+    client.publish_to_exchange(1, "amq.direct", "q");
+    assert_eq!(get(&mut client, "q"), "1 basic.get-empty");
+}
+
+#[test]
+fn of_what_is_wrong_with_a_binding_the_exchange_is_told_first() {
+    let (mut client, mut other) = clients();
+    let bind = |exchange| QueueBind {
+        queue: b"q",
+        exchange,
+        ..QueueBind::default()
+    };
+    let missing = "1 close 404 NOT_FOUND - no exchange 'x' in vhost '/'";
+    assert_eq!(ask(&mut client, bind(b"x")), missing);
+    client.say(1, leveret_codec::ChannelCloseOk {});
+    let own = QueueDeclare {
+        exclusive: true,
+        ..declaration("q", false)
+    };
+    assert_eq!(ask(&mut other, own), "1 queue.declare-ok");
+    let unbind = QueueUnbind {
+        queue: b"q",
+        exchange: b"amq.direct",
+        ..QueueUnbind::default()
+    };
+    client.say(1, leveret_codec::ChannelOpen {});
+    client.hear();
+    assert_eq!(
+        ask(&mut client, unbind),
+        "1 queue.unbind-ok",
+        "it is not bound"
+    );
+    assert_eq!(ask(&mut other, bind(b"amq.direct")), "1 queue.bind-ok");
+    assert!(ask(&mut client, unbind).starts_with("1 close 405 RESOURCE_LOCKED"));
+}
+
+#[test]
+fn a_queue_with_one_active_consumer_takes_no_exclusive_one() {
+    let (mut client, _) = clients();
+    let single = [("x-single-active-consumer", Value::Bool(true))];
+    declare(&mut client, "q", &single);
+    let consume = BasicConsume {
+        queue: b"q",
+        exclusive: true,
+        ..BasicConsume::default()
+    };
+    let told = "1 close 403 ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use";
+    assert_eq!(ask(&mut client, consume), told);
+}
+
+#[test]
+fn what_comes_back_above_a_drop_head_limit_is_dropped() {
+    let (mut client, mut other) = clients();
+    declare(&mut client, "q", &[("x-max-length", Value::I32(1))]);
+    let reject = BasicReject {
+        delivery_tag: 1,
+        requeue: true,
+    };
+    client.publish(1, "q", "old", false);
+    assert_eq!(get(&mut client, "q"), "1 basic.get-ok; body old");
+    client.publish(1, "q", "new", false);
+    assert_eq!(ask(&mut client, reject), "");
+    assert_eq!(get(&mut client, "q"), "1 basic.get-ok; body new");
+    client.publish(1, "q", "newer", false);
+    client.disconnect();
+    assert_eq!(get(&mut other, "q"), "1 basic.get-ok; body newer");
+    assert_eq!(get(&mut other, "q"), "1 basic.get-empty");
+}
+
+#[test]
+fn what_can_be_confirmed_is_confirmed_before_a_channel_ends() {
+    let (mut client, _) = clients();
+    assert_eq!(
+        ask(&mut client, ConfirmSelect { nowait: false }),
+        "1 confirm.select-ok"
+    );
+    let mut bytes = Vec::new();
+    for _ in 0..3 {
+        bytes.extend(support::optional(1, "nowhere"));
+    }
+    Method::from(ChannelClose::default()).encode(1, &mut bytes);
+    client.send(&bytes);
+    assert_eq!(client.hear(), ["1 ack 3", "1 channel.close-ok"]);
+}
+
+#[test]
+fn arguments_are_refused_and_compared_in_rabbitmqs_words() {
+    let (mut client, _) = clients();
+    let told = declare(
+        &mut client,
+        "q",
+        &[("x-message-ttl", Value::I64(315_360_000_001))],
+    );
+    assert!(
+        told.ends_with("{value_too_large,315360000001}"),
+        "it says {told}"
+    );
+    let (mut client, _) = clients();
+    declare(&mut client, "q", &[("x-max-length", Value::I32(5))]);
+    let told = declare(&mut client, "q", &[("x-max-length", Value::F64(5.0))]);
+    assert!(
+        told.contains("received '5.0' but current is '5'"),
+        "it says {told}"
+    );
+}
