@@ -269,7 +269,8 @@ impl Core {
             state.stats.published.add(1);
         }
         let cells = &staged.route.cells;
-        if cells.is_empty() {
+        // Queues may have been deleted since it was published.
+        if cells.iter().all(|cell| cell.is_deleted()) {
             self.return_unroutable(&one);
             return;
         }

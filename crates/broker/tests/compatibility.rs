@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use leveret_codec::{
     BasicConsume, BasicGet, BasicReject, ChannelClose, ConfirmSelect, Method, QueueBind,
-    QueueDeclare, QueueUnbind, RawTable, Table, Value,
+    QueueDeclare, QueueDelete, QueueUnbind, RawTable, Table, TxCommit, TxSelect, Value,
 };
 use leveret_store::InstantStore;
 use support::{Client, broker, declaration};
@@ -160,6 +160,22 @@ fn what_comes_back_above_a_drop_head_limit_is_dropped() {
     client.disconnect();
     assert_eq!(get(&mut other, "q"), "1 basic.get-ok; body newer");
     assert_eq!(get(&mut other, "q"), "1 basic.get-empty");
+}
+
+#[test]
+fn what_has_lost_its_queue_by_the_commit_comes_back() {
+    let (mut client, mut other) = clients();
+    client.declare(1, "q", false);
+    client.say(1, TxSelect {});
+    client.hear();
+    client.publish(1, "q", "lost", false);
+    let delete = QueueDelete {
+        queue: b"q",
+        ..QueueDelete::default()
+    };
+    assert_eq!(ask(&mut other, delete), "1 queue.delete-ok");
+    let told = "1 basic.return; body lost; 1 tx.commit-ok";
+    assert_eq!(ask(&mut client, TxCommit {}), told);
 }
 
 #[test]
