@@ -22,7 +22,7 @@ const PATTERN_CHARS_MAX: usize = 1024;
 /// So many rows are picked out of a long list one by one; more are sorted.
 const FRONT_MAX: usize = 1024;
 /// Compiled size of a pattern, bytes: a short pattern can stand for a huge program.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
+const PATTERN_BYTES_MAX: usize = 256 << 10;
 
 /// One row of a list, not yet written out.
 pub(crate) trait Row: Send + Sync + 'static {

@@ -2,7 +2,7 @@
 
 use leveret_broker::Copied;
 use leveret_codec::{Properties, RawTable, Table, split_route};
-use leveret_router::{BindingView, DestinationView, ExchangeKind, Routes};
+use leveret_router::{BindingView, DestinationView, ExchangeKind, QueueId, Routes};
 use serde_json::{Value, json};
 
 use crate::amqp::{json_to_table, payload_to_json, properties_to_json, table_to_json, text};
@@ -117,6 +117,7 @@ fn number(call: &Call, name: &str, default: usize, max: usize) -> Result<usize, 
 pub(crate) fn peek(call: &Call) -> Answer {
     let (vhost, cell) = queue::find(call)?;
     require_read(call, &vhost, &cell.name)?;
+    queue::not_exclusive(&vhost, &cell)?;
     let wanted = Wanted::of(call)?;
     let count = number(call, "count", COUNT_DEFAULT, COUNT_MAX)?;
     let truncate = number(call, "truncate", TRUNCATE_DEFAULT, usize::MAX)?;
@@ -170,7 +171,13 @@ fn shown(message: &Copied, truncate: usize, base64: bool) -> Value {
 
 /// `POST /api/x/routes/{vhost}/{exchange}`: the queues that a message with this key and these
 /// headers would reach, and for each binding of the exchange whether it matches.
+///
+/// The virtual host is locked no longer than a publish locks it: bindings are copied, and tested
+/// outside.
 pub(crate) fn routes(call: &Call) -> Answer {
+    if call.body.len() > ROUTES_BYTES_MAX {
+        return Err(Problem::TooLarge(ROUTES_BYTES_MAX));
+    }
     let vhost = call.vhost()?;
     let exchange = call.exchange_segment("exchange");
     let body = call.object()?;
@@ -198,18 +205,17 @@ pub(crate) fn routes(call: &Call) -> Answer {
     let names = found.queues().iter().filter_map(|id| directory.cell(*id));
     let mut queues: Vec<String> = names.map(|cell| cell.name.to_string()).collect();
     queues.sort();
-    let bindings: Vec<Value> = if exchange.is_empty() {
+    let bindings: Vec<Bound> = if exchange.is_empty() {
         Vec::new()
     } else {
-        let bindings = directory
-            .router
-            .bindings_of_source(exchange)
-            .take(BINDINGS_MAX);
-        bindings
-            .map(|view| tested(&view, kind, key.as_bytes(), headers))
-            .collect()
+        let bindings = directory.router.bindings_of_source(exchange);
+        bindings.take(BINDINGS_MAX).map(Bound::of).collect()
     };
     drop(directory);
+    let bindings: Vec<Value> = bindings
+        .iter()
+        .map(|bound| tested(&bound.view(exchange), kind, key.as_bytes(), headers))
+        .collect();
     let mut answer = json!({
         "vhost": &*vhost.name,
         "exchange": exchange,
@@ -223,6 +229,42 @@ pub(crate) fn routes(call: &Call) -> Answer {
         answer["alternate_exchange"] = alternate.into();
     }
     Ok(Reply::Json(answer))
+}
+
+/// A copy of a binding.
+struct Bound {
+    destination: String,
+    queue: Option<QueueId>,
+    key: Vec<u8>,
+    arguments: Vec<u8>,
+}
+
+impl Bound {
+    fn of(view: BindingView<'_>) -> Self {
+        let (destination, queue) = match view.destination {
+            DestinationView::Queue(id, name) => (name, Some(id)),
+            DestinationView::Exchange(name) => (name, None),
+        };
+        Self {
+            destination: destination.to_owned(),
+            queue,
+            key: view.key.to_vec(),
+            arguments: view.arguments.as_bytes().to_vec(),
+        }
+    }
+
+    fn view<'a>(&'a self, source: &'a str) -> BindingView<'a> {
+        BindingView {
+            source,
+            destination: match self.queue {
+                Some(id) => DestinationView::Queue(id, &self.destination),
+                None => DestinationView::Exchange(&self.destination),
+            },
+            key: &self.key,
+            // They were parsed when the binding was made.
+            arguments: RawTable::parse(&self.arguments).unwrap_or_default(),
+        }
+    }
 }
 
 /// A binding, and whether a message matches it.
@@ -243,7 +285,7 @@ fn tested(view: &BindingView<'_>, kind: ExchangeKind, key: &[u8], headers: RawTa
 
 /// Asks a router that has this binding alone.
 fn matches(view: &BindingView<'_>, kind: ExchangeKind, key: &[u8], headers: RawTable<'_>) -> bool {
-    use leveret_router::{BindingSpec, Destination, ExchangeSpec, QueueId, Router};
+    use leveret_router::{BindingSpec, Destination, ExchangeSpec, Router};
     let mut router = Router::new();
     let probe = BindingSpec {
         source: PROBE.to_owned(),
@@ -262,5 +304,7 @@ fn matches(view: &BindingView<'_>, kind: ExchangeKind, key: &[u8], headers: RawT
 }
 
 const PROBE: &str = "probe";
+/// A message's headers are no larger on a channel: they come in one frame.
+const ROUTES_BYTES_MAX: usize = 128 * 1024;
 /// Bindings of an exchange that are told one by one.
 const BINDINGS_MAX: usize = 1_000;

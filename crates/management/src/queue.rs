@@ -311,9 +311,11 @@ impl Ordered for Queues {
     fn named(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<QueueRow> {
         let mut rows = Vec::new();
         for vhost in &self.vhosts {
+            // What the filter costs is the request's choice: the virtual host is not locked for it.
             let directory = vhost.directory.read();
-            let cells = directory.queues_at(0..usize::MAX);
-            let cells = cells.filter(|cell| wanted(&cell.name));
+            let cells: Vec<_> = directory.queues_at(0..usize::MAX).cloned().collect();
+            drop(directory);
+            let cells = cells.iter().filter(|cell| wanted(&cell.name));
             rows.extend(cells.map(|cell| self.row(vhost, cell)));
         }
         rows

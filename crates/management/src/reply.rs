@@ -1,14 +1,18 @@
 //! What an endpoint answers, and how it is written. Long lists are written while they are made.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body::Frame;
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::problem::{JSON, Problem, json_response};
 
@@ -16,6 +20,10 @@ use crate::problem::{JSON, Problem, json_response};
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces of a list that wait for a slow client; the endpoint's thread then waits too.
 const PIECES_AHEAD: usize = 2;
+/// A list must have been taken within this time, and [`PIECE_TIME`] more for each piece: one who
+/// reads slower would keep a thread, and others from theirs.
+const LIST_TIME: Duration = Duration::from_secs(60);
+const PIECE_TIME: Duration = Duration::from_secs(1);
 
 /// What an endpoint answers.
 pub(crate) enum Reply {
@@ -50,7 +58,7 @@ impl Reply {
     /// Sends the answer, then writes the rest of it on this thread.
     pub(crate) fn send(self, to: oneshot::Sender<Response>) {
         match self {
-            Self::List(items) => send_list(items, to),
+            Self::List(items) => send_list(items, to, LIST_TIME),
             other => {
                 // A client that has gone away needs no answer.
                 let _ = to.send(other.into_response());
@@ -95,7 +103,11 @@ impl IntoResponse for Reply {
     }
 }
 
-fn send_list(items: Box<dyn Iterator<Item = Value> + Send>, to: oneshot::Sender<Response>) {
+fn send_list(
+    items: Box<dyn Iterator<Item = Value> + Send>,
+    to: oneshot::Sender<Response>,
+    time: Duration,
+) {
     let mut to = Some(to);
     let mut pieces = None;
     let mut piece = Vec::with_capacity(PIECE_BYTES);
@@ -109,16 +121,19 @@ fn send_list(items: Box<dyn Iterator<Item = Value> + Send>, to: oneshot::Sender<
         }
         if piece.len() >= PIECE_BYTES - PIECE_BYTES / 8 {
             let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_BYTES));
-            let pieces = pieces.get_or_insert_with(|| begin(to.take()));
-            if pieces.blocking_send(full.into()).is_err() {
+            let pieces = pieces.get_or_insert_with(|| begin(to.take(), time));
+            if !pieces.send(full) {
                 return;
             }
         }
     }
     piece.push(b']');
     match (pieces, to) {
-        (Some(pieces), _) => {
-            let _ = pieces.blocking_send(piece.into());
+        (Some(mut pieces), _) => {
+            if pieces.send(piece) {
+                // The end.
+                pieces.send(Vec::new());
+            }
         }
         (None, Some(to)) => {
             let _ = to.send(([(header::CONTENT_TYPE, JSON)], piece).into_response());
@@ -127,32 +142,78 @@ fn send_list(items: Box<dyn Iterator<Item = Value> + Send>, to: oneshot::Sender<
     }
 }
 
-/// Sends the head of an answer whose body follows in pieces.
-fn begin(to: Option<oneshot::Sender<Response>>) -> mpsc::Sender<Bytes> {
+/// Sends the head of an answer whose body follows in pieces, for which the client has so much time.
+fn begin(to: Option<oneshot::Sender<Response>>, time: Duration) -> Pieces {
     let (pieces, body) = mpsc::channel(PIECES_AHEAD);
     if let Some(to) = to {
-        let response = ([(header::CONTENT_TYPE, JSON)], Body::new(Pieces(body)));
+        let response = ([(header::CONTENT_TYPE, JSON)], Body::new(Arriving(body)));
         let _ = to.send(response.into_response());
     }
-    pieces
+    Pieces {
+        to: pieces,
+        until: Instant::now() + time,
+    }
+}
+
+/// Where the pieces of a body go; an empty one is the end.
+struct Pieces {
+    to: mpsc::Sender<Bytes>,
+    until: Instant,
+}
+
+impl Pieces {
+    /// Waits for the client; false when it has gone away, or is out of time.
+    fn send(&mut self, piece: Vec<u8>) -> bool {
+        self.until += PIECE_TIME;
+        let sent = timeout_at(self.until, self.to.send(piece.into()));
+        matches!(Handle::current().block_on(sent), Ok(Ok(())))
+    }
 }
 
 /// A body that arrives in pieces.
-struct Pieces(mpsc::Receiver<Bytes>);
+struct Arriving(mpsc::Receiver<Bytes>);
 
-impl http_body::Body for Pieces {
+impl http_body::Body for Arriving {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0
-            .poll_recv(context)
-            .map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+        self.0.poll_recv(context).map(|piece| match piece {
+            Some(end) if end.is_empty() => None,
+            Some(piece) => Some(Ok(Frame::data(piece))),
+            // The connection must end: what was sent is not the whole.
+            None => Some(Err(io::ErrorKind::TimedOut.into())),
+        })
     }
 }
 
 /// What an endpoint gives.
 pub(crate) type Answer = Result<Reply, Problem>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(count: usize) -> Box<dyn Iterator<Item = Value> + Send> {
+        Box::new((0..count).map(|_| Value::from("x".repeat(PIECE_BYTES))))
+    }
+
+    #[tokio::test]
+    async fn a_list_comes_whole_and_one_that_is_not_taken_in_time_breaks_off() {
+        for (time, whole) in [(Duration::from_secs(600), true), (Duration::ZERO, false)] {
+            let (to, answer) = oneshot::channel();
+            let sending = tokio::task::spawn_blocking(move || send_list(rows(8), to, time));
+            let body = answer.await.unwrap().into_body();
+            if !whole {
+                // The thread does not wait for ever for one who does not read.
+                sending.await.unwrap();
+            }
+            let read = axum::body::to_bytes(body, usize::MAX).await;
+            let list = read.map(|bytes| serde_json::from_slice::<Vec<Value>>(&bytes).unwrap());
+            assert_eq!(list.ok().map(|list| list.len()), whole.then_some(8));
+        }
+    }
+}

@@ -19,8 +19,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
@@ -39,6 +40,8 @@ use crate::routes::ENDPOINTS;
 const HEADER_TIME: Duration = Duration::from_secs(30);
 /// The same for a body.
 const BODY_TIME: Duration = Duration::from_secs(60);
+/// A client that takes nothing of its answer for so long is cut off.
+const WRITE_TIME: Duration = Duration::from_secs(60);
 /// Bytes of a request's line and header fields.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// A body that is too large is read up to so many times what may be.
@@ -51,7 +54,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 struct Shared {
     app: Arc<App>,
     /// One permit for each request that may be worked on.
-    requests: Semaphore,
+    requests: Arc<Semaphore>,
 }
 
 /// The endpoints of one path.
@@ -63,7 +66,7 @@ struct AtPath {
 
 /// The API as a service.
 pub fn router(app: &Arc<App>) -> Router {
-    let requests = Semaphore::new(app.settings.requests_max);
+    let requests = Arc::new(Semaphore::new(app.settings.requests_max));
     let shared = Arc::new(Shared {
         app: Arc::clone(app),
         requests,
@@ -164,12 +167,14 @@ async fn converse(stream: TcpStream, from: SocketAddr, router: Router) -> hyper:
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%from, %error, "cannot set TCP_NODELAY");
     }
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIME));
     let service = service_fn(move |request| router.clone().call(prepared(request, from)));
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .await
 }
 
@@ -211,15 +216,14 @@ async fn answer(at: &AtPath, parameters: &RawPathParams, request: Request) -> Re
     if request.method() == Method::OPTIONS {
         return options(&at.endpoints);
     }
-    let Ok(permit) = at.shared.requests.acquire().await else {
+    let requests = Arc::clone(&at.shared.requests);
+    let Ok(permit) = requests.acquire_owned().await else {
         return Problem::Internal("stopped".to_owned()).into_response();
     };
-    let response = match permitted(at, parameters, request).await {
+    match permitted(at, parameters, request, permit).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
-    };
-    drop(permit);
-    response
+    }
 }
 
 fn options(endpoints: &[Endpoint]) -> Response {
@@ -231,11 +235,14 @@ fn options(endpoints: &[Endpoint]) -> Response {
     (StatusCode::OK, [(header::ALLOW, allowed.join(", "))]).into_response()
 }
 
-/// Checks the caller before anything else, then reads the body and runs the endpoint.
+/// Checks the caller before anything else, then reads the body and runs the endpoint. The permit goes
+/// with the work from thread to thread: that goes on when the client has gone away, and after the
+/// head of a long answer.
 async fn permitted(
     at: &AtPath,
     parameters: &RawPathParams,
     request: Request,
+    permit: OwnedSemaphorePermit,
 ) -> Result<Response, Problem> {
     let app = Arc::clone(&at.shared.app);
     let from = request.extensions().get().copied().unwrap_or(UNKNOWN);
@@ -250,13 +257,13 @@ async fn permitted(
     let headers = parts.headers.clone();
     let vhost = vhost_of(&segments);
     let known_path = !at.endpoints.is_empty();
-    let caller = blocking({
+    let (caller, permit) = blocking({
         let app = Arc::clone(&app);
         move || {
             let caller = Caller::of(&app, &headers, from)?;
             let access = found.map_or(Access::Management, |endpoint| endpoint.access);
             caller.check(&app, access, vhost.as_deref())?;
-            Ok(caller)
+            Ok((caller, permit))
         }
     })
     .await??;
@@ -280,7 +287,10 @@ async fn permitted(
         from,
     };
     let (to, answer) = oneshot::channel();
-    tokio::task::spawn_blocking(move || run(&endpoint, &call, to));
+    tokio::task::spawn_blocking(move || {
+        run(&endpoint, &call, to);
+        drop(permit);
+    });
     answer
         .await
         .map_err(|_| Problem::Internal("the endpoint gave no answer".to_owned()))
