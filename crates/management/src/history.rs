@@ -41,6 +41,14 @@ impl<const N: usize> Ring<N> {
         self.samples.push_back(Sample { at_ms, values });
     }
 
+    /// Nothing has changed up to this time.
+    pub(crate) fn hold_until(&mut self, at_ms: u64) {
+        let last = self.samples.back().copied();
+        if let Some(last) = last.filter(|last| last.at_ms < at_ms) {
+            self.push(at_ms, last.values);
+        }
+    }
+
     /// The newest values.
     pub(crate) fn last(&self) -> Option<&[u64; N]> {
         self.samples.back().map(|sample| &sample.values)
@@ -84,12 +92,10 @@ impl<const N: usize> Ring<N> {
         Value::Object(details)
     }
 
-    /// What the value was at a time: that of the last sample before it.
+    /// What the value was at a time: that of the last sample before it, or else of the first.
     fn value_at(&self, at_ms: u64, field: usize) -> u64 {
         let after = self.samples.partition_point(|sample| sample.at_ms <= at_ms);
-        let sample = after
-            .checked_sub(1)
-            .and_then(|index| self.samples.get(index));
+        let sample = self.samples.get(after.saturating_sub(1));
         sample.map_or(0, |sample| sample.values[field])
     }
 }
@@ -200,5 +206,13 @@ mod tests {
         assert_eq!(details["avg"], 20.0);
         assert_eq!(details["avg_rate"], 2.0);
         assert_eq!(details["rate"], 2.0);
+        // What was before the first sample is not known: the value has not come from 0.
+        let mut ring = Ring::<1>::new(2);
+        for step in 0..=4 {
+            ring.push(100_000 + step * 5000, [1000 + step * 10]);
+        }
+        let details = ring.details(0, Some(span), 120_000);
+        assert_eq!(details["samples"][4]["sample"], 1030);
+        assert_eq!(details["avg_rate"], 0.5);
     }
 }

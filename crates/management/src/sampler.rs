@@ -38,8 +38,8 @@ pub(crate) const MESSAGES: [&str; 14] = [
     "disk_reads",
     "disk_writes",
 ];
-const READY: usize = 14;
-const UNACKED: usize = 15;
+pub(crate) const READY: usize = 14;
+pub(crate) const UNACKED: usize = 15;
 const CHURN: usize = 16;
 const BROKER: usize = 23;
 /// Names of the churn counters.
@@ -69,8 +69,17 @@ struct State {
     exchanges: Objects<ExchangeCounts, 2>,
     channels: Objects<ChannelStats, 16>,
     connections: Objects<Peer, 4>,
+    /// When the last sample was taken.
+    before_ms: Option<u64>,
     /// Nothing moved in the last two samples: what counts messages need not be looked at.
     still: u8,
+}
+
+/// When a sample is taken, and when the one before was.
+#[derive(Clone, Copy)]
+struct Tick {
+    now_ms: u64,
+    before_ms: Option<u64>,
 }
 
 /// Samples of all objects of one kind.
@@ -89,10 +98,14 @@ impl<T, const N: usize> Objects<T, N> {
         }
     }
 
-    fn push(&mut self, object: &Arc<T>, now_ms: u64, values: [u64; N]) {
+    fn push(&mut self, object: &Arc<T>, tick: Tick, values: [u64; N]) {
         let (address, count) = (Arc::as_ptr(object) as usize, self.rings.len());
         if let Some((_, ring)) = self.rings.get_mut(&address) {
-            return ring.push(now_ms, values);
+            // It was left out while it was still: what moved has moved since the tick before.
+            if let Some(before_ms) = tick.before_ms {
+                ring.hold_until(before_ms);
+            }
+            return ring.push(tick.now_ms, values);
         }
         let idle = values.iter().all(|value| *value == 0);
         if idle || count >= RATED_MAX {
@@ -101,8 +114,10 @@ impl<T, const N: usize> Objects<T, N> {
         let long = count < self.long_max;
         let mut ring = Ring::new(if long { OBJECT_SAMPLES } else { RATE_SAMPLES });
         // It came to life since the last sample.
-        ring.push(now_ms.saturating_sub(FIRST_INTERVAL_MS), [0; N]);
-        ring.push(now_ms, values);
+        if let Some(before_ms) = tick.before_ms {
+            ring.push(before_ms, [0; N]);
+        }
+        ring.push(tick.now_ms, values);
         self.rings.insert(address, (Arc::downgrade(object), ring));
     }
 
@@ -127,6 +142,7 @@ impl Sampler {
                 exchanges: Objects::new(long_max),
                 channels: Objects::new(long_max),
                 connections: Objects::new(long_max),
+                before_ms: None,
                 still: 0,
             }),
         }
@@ -136,6 +152,10 @@ impl Sampler {
     pub(crate) fn sample(&self, broker: &Broker, now_ms: u64) {
         let values = broker_values(broker);
         let mut state = self.state.lock();
+        let tick = Tick {
+            now_ms,
+            before_ms: state.before_ms.replace(now_ms),
+        };
         let moved = state.broker.last() != Some(&values);
         state.broker.push(now_ms, values);
         state.still = if moved {
@@ -145,9 +165,9 @@ impl Sampler {
         };
         let still = state.still >= RATE_SAMPLES as u8;
         drop(state);
-        self.sample_connections(broker, still, now_ms);
+        self.sample_connections(broker, still, tick);
         if !still {
-            self.sample_topology(broker, now_ms);
+            self.sample_topology(broker, tick);
         }
         let mut state = self.state.lock();
         state.queues.forget_ended();
@@ -157,21 +177,21 @@ impl Sampler {
     }
 
     /// Of each object on its own: whoever reads a rate need not wait for all of them.
-    fn sample_connections(&self, broker: &Broker, still: bool, now_ms: u64) {
+    fn sample_connections(&self, broker: &Broker, still: bool, tick: Tick) {
         for peer in broker.peers() {
             let traffic = traffic_values(peer.traffic());
-            self.state.lock().connections.push(&peer, now_ms, traffic);
+            self.state.lock().connections.push(&peer, tick, traffic);
             if still {
                 continue;
             }
             for channel in peer.channels() {
                 let values = channel_values(&peer, &channel);
-                self.state.lock().channels.push(&channel, now_ms, values);
+                self.state.lock().channels.push(&channel, tick, values);
             }
         }
     }
 
-    fn sample_topology(&self, broker: &Broker, now_ms: u64) {
+    fn sample_topology(&self, broker: &Broker, tick: Tick) {
         for vhost in broker.vhosts() {
             let directory = vhost.directory.read();
             let cells: Vec<_> = directory.queues().cloned().collect();
@@ -180,11 +200,11 @@ impl Sampler {
             drop(directory);
             for cell in &cells {
                 let values = queue_values(cell);
-                self.state.lock().queues.push(cell, now_ms, values);
+                self.state.lock().queues.push(cell, tick, values);
             }
             for counts in &exchanges {
                 let values = exchange_values(counts);
-                self.state.lock().exchanges.push(counts, now_ms, values);
+                self.state.lock().exchanges.push(counts, tick, values);
             }
         }
     }
@@ -416,7 +436,8 @@ pub(crate) fn values_of(counts: &MessageCounts, ready: u64, unacked: u64) -> Val
     ]
 }
 
-fn queue_values(cell: &QueueCell) -> Values {
+/// A queue's values now.
+pub(crate) fn queue_values(cell: &QueueCell) -> Values {
     let state = cell.lock();
     let queue = &state.queue;
     counter_values(queue.counters(), queue.ready(), queue.unacked())
@@ -465,5 +486,26 @@ const fn traffic_values(traffic: Traffic) -> TrafficValues {
     ]
 }
 
-/// A queue's first rate is over this long.
-const FIRST_INTERVAL_MS: u64 = 5000;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_over_one_interval_at_first_and_after_a_quiet_time() {
+        let mut objects = Objects::<u8, 1>::new(10);
+        let object = Arc::new(0);
+        let mut rate = |before_ms, now_ms, value| {
+            let tick = Tick {
+                now_ms,
+                before_ms: Some(before_ms),
+            };
+            objects.push(&object, tick, [value]);
+            objects.ring(&object).map(|ring| ring.rate(0))
+        };
+        assert_eq!(rate(1_000, 2_000, 0), None);
+        assert_eq!(rate(2_000, 3_000, 10), Some(10.0));
+        assert_eq!(rate(3_000, 4_000, 12), Some(2.0));
+        // Nothing moved for a minute, and nothing was taken.
+        assert_eq!(rate(64_000, 65_000, 17), Some(5.0));
+    }
+}
