@@ -62,9 +62,9 @@ impl Role {
         let vhost = endpoint.path.contains("{vhost}");
         match endpoint.access {
             Access::Management => !self.tags.is_empty(),
-            Access::Vhost => !self.tags.is_empty() && (self.in_vhost || !vhost),
+            Access::Vhost => !self.tags.is_empty() && (self.in_vhost || admin || !vhost),
             Access::VhostVisible => !self.tags.is_empty() && (self.in_vhost || monitor),
-            Access::Policymaker => (admin || self.has("policymaker")) && (self.in_vhost || !vhost),
+            Access::Policymaker => admin || self.has("policymaker") && (self.in_vhost || !vhost),
             Access::Monitoring => monitor,
             Access::Administrator => admin,
         }
@@ -236,6 +236,14 @@ fn errors_have_rabbitmqs_form() {
         assert_eq!(said["error"], *error, "{method} {path}");
         assert!(said["reason"].is_string(), "{method} {path}");
     }
+    let pattern = "/api/queues?page=1&use_regex=true&name=";
+    for (name, status) in [("%5E%5Cw%2B%5C.%5Cw%2B%24", 200), ("%5Cw%7B1000%7D", 400)] {
+        let answer = guest.call("GET", &format!("{pattern}{name}"), "");
+        assert_eq!(answer.status, status, "{name}: {}", answer.text);
+    }
+    let large = json!({"headers": {"h": "x".repeat(128 << 10)}}).to_string();
+    let routes = "/api/x/routes/%2F/amq.headers";
+    assert_eq!(guest.call("POST", routes, &large).status, 413);
     let huge = "x".repeat(21 << 20);
     assert_eq!(guest.call("POST", "/api/definitions", &huge).status, 413);
     let nobody = server
@@ -671,6 +679,10 @@ fn the_route_tester_tells_which_bindings_match() {
         )
         .json();
     assert_eq!(answer["queues"], json!(["b"]));
+    let shown: Vec<_> = ["destination", "destination_type", "routing_key"]
+        .map(|name| answer["bindings"][0][name].clone())
+        .into();
+    assert_eq!(shown, ["a", "queue", "orders.#"]);
     let matches: Vec<_> = answer["bindings"]
         .as_array()
         .unwrap()
@@ -928,6 +940,27 @@ fn settings_are_shown_without_passwords() {
     assert_eq!(settings["limits"]["queues_max"], 77);
     assert_eq!(settings["default"]["user"], "guest");
     assert!(!answer.text.contains("not for eyes"), "{}", answer.text);
+    for (setting, section, key, value) in [
+        ("channel_max", "amqp", "channel_max", json!(7)),
+        (
+            "loopback_users",
+            "amqp",
+            "loopback_users",
+            json!(["nobody"]),
+        ),
+        (
+            "vm_memory_high_watermark",
+            "limits",
+            "memory_high_watermark",
+            json!(0.5),
+        ),
+    ] {
+        let path = format!("/api/x/settings/{setting}");
+        guest.done("PUT", &path, &json!({"value": value}));
+        let settings = guest.get("/api/x/config/effective");
+        assert_eq!(settings[section][key], value, "{setting}");
+        assert_eq!(guest.get(&path)["value"], value);
+    }
 }
 
 #[test]
@@ -965,4 +998,192 @@ fn what_amqp_refuses_http_refuses() {
         "inequivalent arg 'durable' for queue 'own-queue' in vhost '/': received 'false' but \
          current is 'true'"
     );
+}
+
+/// A user with these tags, its name as password, and all permissions in the default virtual host.
+fn user(guest: &Http, name: &str, tags: &str) {
+    let body = json!({"password": name, "tags": tags});
+    guest.done("PUT", &format!("/api/users/{name}"), &body);
+    let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
+    guest.done("PUT", &format!("/api/permissions/%2F/{name}"), &all);
+}
+
+#[test]
+fn a_request_counts_until_its_answer_is_made() {
+    use base64::Engine as _;
+    use std::io::{Read as _, Write as _};
+    use std::time::Duration;
+    let server = Server::start_http(&["management.requests_max=1"]);
+    let guest = server.http_as("guest", "guest");
+    // More than the buffers between the two hold.
+    let body = json!({"arguments": {"note": "x".repeat(256 << 10)}});
+    for number in 0..60 {
+        guest.done("PUT", &format!("/api/exchanges/%2F/e{number}"), &body);
+    }
+    let credentials = base64::engine::general_purpose::STANDARD.encode("guest:guest");
+    let mut slow = std::net::TcpStream::connect(server.api()).unwrap();
+    let request = format!(
+        "GET /api/exchanges HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {credentials}\r\n\r\n"
+    );
+    slow.write_all(request.as_bytes()).unwrap();
+    slow.read_exact(&mut [0; 15]).unwrap();
+    let (answered, answer) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let status = guest.call("GET", "/api/whoami", "").status;
+            answered.send(status).unwrap();
+        });
+        // One who does not read keeps the only place, and gives it back when gone.
+        assert!(answer.recv_timeout(Duration::from_millis(500)).is_err());
+        drop(slow);
+        assert_eq!(answer.recv_timeout(Duration::from_secs(20)), Ok(200));
+    });
+}
+
+#[test]
+fn a_password_of_a_wrong_type_is_in_no_answer_and_no_log() {
+    const PASSWORD: u64 = 918_273_645;
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let wrong = json!({"name": "bob", "password": PASSWORD, "tags": ""});
+    let file = json!({"users": [wrong]});
+    for (method, path, body) in [
+        ("PUT", "/api/users/bob", &wrong),
+        ("POST", "/api/definitions", &file),
+    ] {
+        let answer = guest.call(method, path, &body.to_string());
+        assert_eq!(answer.status, 400);
+        let reason = answer.json()["reason"].to_string();
+        assert!(
+            reason.contains("must be a string, not a number"),
+            "{reason}"
+        );
+        assert!(!answer.text.contains(&PASSWORD.to_string()));
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let noted = |log: &[String]| {
+        let lines = log.iter().filter(|line| line.contains("not a number"));
+        lines.count() == 2
+    };
+    while !noted(&server.log()) {
+        assert!(std::time::Instant::now() < deadline, "{:?}", server.log());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let told = |line: &String| line.contains(&PASSWORD.to_string());
+    assert!(!server.log().iter().any(told), "{:?}", server.log());
+}
+
+#[test]
+fn managers_see_their_own_consumers_and_the_counters_of_their_virtual_hosts() {
+    let server = Server::start_http(&["management.sample_interval_ms=200"]);
+    let guest = server.http_as("guest", "guest");
+    user(&guest, "own", "management");
+    user(&guest, "watcher", "monitoring");
+    let mut clients = [server.login(), server.login_as("own")];
+    for (client, tag) in clients.iter_mut().zip(["of-guest", "of-own"]) {
+        client.declare(1, "q");
+        let consume = leveret_codec::BasicConsume {
+            queue: b"q",
+            consumer_tag: tag.as_bytes(),
+            ..Default::default()
+        };
+        client.method(1, consume);
+        client.expect(1, "basic.consume-ok");
+    }
+    let tags = |name: &str| {
+        let consumers = server.http_as(name, name).get("/api/consumers");
+        let consumers = consumers.as_array().unwrap().iter();
+        let tags = consumers.map(|one| one["consumer_tag"].as_str().unwrap().to_owned());
+        tags.collect::<Vec<_>>()
+    };
+    assert_eq!(tags("own"), ["of-own"]);
+    assert_eq!(tags("watcher"), ["of-guest", "of-own"]);
+
+    guest.done("PUT", "/api/vhosts/other", &json!({}));
+    guest.done("PUT", "/api/queues/other/there", &json!({}));
+    guest.done("PUT", "/api/queues/%2F/here", &json!({}));
+    for (path, key, count) in [("other", "there", 5), ("%2F", "here", 2)] {
+        for _ in 0..count {
+            let path = format!("/api/exchanges/{path}/amq.default/publish");
+            guest.done("POST", &path, &message(key));
+        }
+    }
+    let overview = |name: &str| server.http_as(name, name).get("/api/overview");
+    let (part, whole) = (overview("own"), overview("watcher"));
+    assert_eq!(part["message_stats"]["publish"], 2);
+    assert_eq!(part["queue_totals"]["messages"], 2);
+    assert!(part["message_stats"]["publish_details"]["rate"].is_number());
+    assert!(part["queue_totals"]["messages_details"]["rate"].is_number());
+    assert_eq!(whole["message_stats"]["publish"], 7);
+    assert_eq!(whole["queue_totals"]["messages"], 7);
+}
+
+#[test]
+fn an_exclusive_queue_is_its_connections_alone_but_for_administrators() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    user(&guest, "own", "management");
+    let http = server.http_as("own", "own");
+    let mut client = server.login();
+    let declare = leveret_codec::QueueDeclare {
+        exclusive: true,
+        ..support::declare("mine", &[])
+    };
+    client.method(1, declare);
+    client.expect(1, "queue.declare-ok");
+    let bind = leveret_codec::QueueBind {
+        queue: b"mine",
+        exchange: b"amq.fanout",
+        ..Default::default()
+    };
+    client.method(1, bind);
+    client.expect(1, "queue.bind-ok");
+    let bindings = "/api/bindings/%2F/e/amq.fanout/q/mine";
+    for (method, path) in [
+        ("DELETE", "/api/queues/%2F/mine"),
+        ("DELETE", "/api/queues/%2F/mine/contents"),
+        ("POST", bindings),
+        ("DELETE", "/api/bindings/%2F/e/amq.fanout/q/mine/~"),
+        ("GET", "/api/x/queues/%2F/mine/peek"),
+    ] {
+        let answer = http.call(method, path, "");
+        assert_eq!(answer.status, 400, "{method} {path}: {}", answer.text);
+        assert!(answer.text.contains("RESOURCE_LOCKED"), "{}", answer.text);
+    }
+    assert_eq!(guest.call("POST", bindings, "").status, 400);
+    assert_eq!(guest.get(bindings).as_array().unwrap().len(), 1);
+    guest.done("DELETE", "/api/queues/%2F/mine", &json!({}));
+}
+
+#[test]
+fn administrators_set_rules_in_virtual_hosts_they_may_not_enter() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let root = json!({"password": "root", "tags": "administrator"});
+    guest.done("PUT", "/api/users/root", &root);
+    let http = server.http_as("root", "root");
+    let policy = json!({"pattern": ".*", "definition": {"max-length": 1}});
+    http.done("PUT", "/api/policies/%2F/p", &policy);
+    assert_eq!(http.get("/api/policies/%2F")[0]["name"], "p");
+    assert_eq!(http.get("/api/parameters/none/%2F"), json!([]));
+    assert_eq!(http.get("/api/aliveness-test/%2F")["status"], "ok");
+    let refused = http.call("PUT", "/api/queues/%2F/q", "");
+    assert_eq!(refused.status, 401, "{}", refused.text);
+}
+
+#[test]
+fn a_header_chooses_the_virtual_host_of_lists() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/vhosts/other", &json!({}));
+    let _client = server.login();
+    for (vhost, there) in [("/", true), ("other", false), ("", true)] {
+        for path in ["/api/connections", "/api/channels", "/api/exchanges"] {
+            let answer = guest.call_with("GET", path, &[("x-vhost", vhost)]);
+            let rows = answer.json();
+            let there = there || path == "/api/exchanges";
+            let listed = !rows.as_array().unwrap().is_empty();
+            assert_eq!(listed, there, "{path} {vhost}: {}", answer.text);
+        }
+    }
 }

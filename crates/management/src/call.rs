@@ -62,13 +62,18 @@ impl Call {
         self.app.broker.vhost(name).ok_or(Problem::NotFound)
     }
 
+    /// The one virtual host a list is about, if it is about one: the path's, or the header's.
+    pub(crate) fn wanted_vhost(&self) -> Option<&str> {
+        let named = Some(self.segment("vhost")).filter(|name| !name.is_empty());
+        named.or_else(|| self.header("x-vhost").filter(|name| !name.is_empty()))
+    }
+
     /// The virtual hosts a list is about: the path's, or the header's, or all that the caller sees.
     pub(crate) fn vhosts(&self) -> Result<Vec<Arc<Vhost>>, Problem> {
-        let named = self.segment("vhost");
-        if !named.is_empty() {
+        if !self.segment("vhost").is_empty() {
             return Ok(vec![self.vhost()?]);
         }
-        let wanted = self.header("x-vhost").filter(|name| !name.is_empty());
+        let wanted = self.wanted_vhost();
         let mut vhosts = self.app.broker.vhosts();
         vhosts.retain(|vhost| {
             wanted.is_none_or(|name| name == &*vhost.name)

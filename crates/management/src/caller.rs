@@ -21,11 +21,11 @@ pub(crate) struct Caller {
 pub enum Access {
     /// May use the API at all.
     Management,
-    /// The same, and may enter the virtual host that the path names.
+    /// The same, and may enter the virtual host that the path names, or is an administrator.
     Vhost,
     /// The same, or watches over all virtual hosts.
     VhostVisible,
-    /// May set policies and parameters in the virtual hosts it may enter.
+    /// May set policies and parameters in the virtual hosts it may enter, an administrator in all.
     Policymaker,
     /// Watches over everything.
     Monitoring,
@@ -92,7 +92,9 @@ impl Caller {
             return Ok(());
         };
         let allowed = match access {
-            Access::Vhost | Access::Policymaker => app.may_enter(&self.name, vhost),
+            Access::Vhost | Access::Policymaker => {
+                self.is_administrator() || app.may_enter(&self.name, vhost)
+            }
             Access::VhostVisible => self.sees(app, vhost),
             Access::Management | Access::Monitoring | Access::Administrator => true,
         };

@@ -65,12 +65,16 @@ pub(crate) fn declare_queue(call: &Call) -> Answer {
     Ok(Reply::put(created))
 }
 
-/// `DELETE /api/queues/{vhost}/{queue}`.
+/// `DELETE /api/queues/{vhost}/{queue}`. Administrators delete another connection's exclusive queue
+/// too, as `rabbitmqctl delete_queue` does, which comes this way.
 pub(crate) fn delete_queue(call: &Call) -> Answer {
     let (vhost, cell) = queue::find(call)?;
     require(call, &vhost, |acting| {
         acting.check(Right::Configure, Resource::Queue(&cell.name))
     })?;
+    if !call.caller.is_administrator() {
+        queue::not_exclusive(&vhost, &cell)?;
+    }
     let condition = Condition {
         unused: call.flag("if-unused"),
         empty: call.flag("if-empty"),
@@ -168,6 +172,7 @@ pub(crate) fn bind(call: &Call) -> Answer {
     new_name(key, "routing key")?;
     let spec = binding_spec(&ends, key, arguments(&fields)?)?;
     may_bind(call, &ends, key.as_bytes())?;
+    not_exclusive(&ends)?;
     let mut work = Work::default();
     let bound = call.app.broker.bind(&ends.vhost, &spec, &mut work);
     bound.map_err(|refusal| Problem::refused(refusal, &ends.vhost.name))?;
@@ -220,6 +225,16 @@ fn may_bind(call: &Call, ends: &Ends, key: &[u8]) -> Result<(), Problem> {
     })
 }
 
+/// An exclusive queue is bound and unbound by its own connection only.
+fn not_exclusive(ends: &Ends) -> Result<(), Problem> {
+    if !ends.is_queue {
+        return Ok(());
+    }
+    let cell = ends.vhost.queue(&ends.destination);
+    let cell = cell.ok_or(Problem::NotFound)?;
+    queue::not_exclusive(&ends.vhost, &cell)
+}
+
 /// `DELETE /api/bindings/{vhost}/e/{source}/{kind}/{destination}/{properties}`.
 pub(crate) fn unbind(call: &Call) -> Answer {
     let ends = Ends::of(call)?;
@@ -232,6 +247,7 @@ pub(crate) fn unbind(call: &Call) -> Answer {
         view.ok_or(Problem::NotFound)?.to_spec()
     };
     may_bind(call, &ends, &spec.key)?;
+    not_exclusive(&ends)?;
     let mut work = Work::default();
     let unbound = call.app.broker.unbind(&ends.vhost, &spec, &mut work);
     let found = unbound.map_err(|refusal| Problem::refused(refusal, &ends.vhost.name))?;

@@ -123,19 +123,25 @@ fn address(text: &str) -> (String, u16) {
 }
 
 /// The connections a caller sees: all for a monitor, otherwise the caller's own.
-pub(crate) fn visible(call: &Call) -> Result<Vec<Arc<Peer>>, Problem> {
-    let named = call.segment("vhost");
-    if !named.is_empty() {
+pub(crate) fn visible(call: &Call) -> Vec<Arc<Peer>> {
+    let mut peers = call.app.broker.peers();
+    // One that has not opened its virtual host yet is not there yet.
+    peers.retain(|peer| {
+        !peer.vhost.lock().is_empty()
+            && (call.caller.is_monitor() || *peer.user.lock() == call.caller.name)
+    });
+    peers
+}
+
+/// Those a list is about: of the path's virtual host, or the header's, or all.
+pub(crate) fn listed(call: &Call) -> Result<Vec<Arc<Peer>>, Problem> {
+    let mut peers = visible(call);
+    if !call.segment("vhost").is_empty() {
         call.vhost()?;
     }
-    let mut peers = call.app.broker.peers();
-    peers.retain(|peer| {
-        let vhost = peer.vhost.lock();
-        // One that has not opened its virtual host yet is not there yet.
-        let opened = !vhost.is_empty();
-        let wanted = named.is_empty() || named == *vhost;
-        opened && wanted && (call.caller.is_monitor() || *peer.user.lock() == call.caller.name)
-    });
+    if let Some(wanted) = call.wanted_vhost() {
+        peers.retain(|peer| *peer.vhost.lock() == wanted);
+    }
     Ok(peers)
 }
 
@@ -158,10 +164,7 @@ pub(crate) fn find(call: &Call) -> Result<Arc<Peer>, Problem> {
 
 /// `GET /api/connections` and `/api/vhosts/{vhost}/connections`.
 pub(crate) fn index(call: &Call) -> Answer {
-    list(
-        call,
-        visible(call)?.into_iter().map(ConnectionRow).collect(),
-    )
+    list(call, listed(call)?.into_iter().map(ConnectionRow).collect())
 }
 
 /// `GET /api/connections/{connection}`.
@@ -199,7 +202,7 @@ fn of_user(call: &Call) -> Result<Vec<Arc<Peer>>, Problem> {
     if !call.caller.is_monitor() && name != call.caller.name {
         return Err(Problem::NotAuthorised("Not administrator user".to_owned()));
     }
-    let mut peers = visible(call)?;
+    let mut peers = visible(call);
     peers.retain(|peer| *peer.user.lock() == name);
     Ok(peers)
 }

@@ -86,7 +86,7 @@ impl Row for ConsumerRow {
     }
 }
 
-/// `GET /api/consumers` and `/api/consumers/{vhost}`.
+/// `GET /api/consumers` and `/api/consumers/{vhost}`: all for a monitor, else the caller's own.
 pub(crate) fn index(call: &Call) -> Answer {
     let mut rows = Vec::new();
     for vhost in call.vhosts()? {
@@ -94,6 +94,9 @@ pub(crate) fn index(call: &Call) -> Answer {
         for cell in cells {
             rows.append(&mut of_queue(&vhost, &cell));
         }
+    }
+    if !call.caller.is_monitor() {
+        rows.retain(|row| *row.handle.peer.user.lock() == call.caller.name);
     }
     list(call, rows)
 }

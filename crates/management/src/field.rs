@@ -111,7 +111,16 @@ fn missing(name: &str) -> Problem {
     Problem::BadRequest(format!("[{{key_missing,{name}}}]"))
 }
 
+/// Tells what kind of value was found, not the value: it may be a password, and reasons are logged.
 fn wrong(name: &str, expected: &str, found: &Value) -> Problem {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
     Problem::BadRequest(format!("{name} must be {expected}, not {found}"))
 }
 
@@ -140,10 +149,14 @@ mod tests {
 
     #[test]
     fn wrong_types_and_missing_fields_are_named() {
-        let body = json!({"a": 1, "n": "many", "o": "x", "nothing": null});
+        let body = json!({"a": 1, "n": "many", "o": "x", "t": 12_345_678, "nothing": null});
         let fields = fields(&body);
         let text = |problem: Problem| problem.body()["reason"].as_str().unwrap().to_owned();
         assert!(text(fields.flag("a", false).unwrap_err()).contains("a must be a boolean"));
+        assert_eq!(
+            text(fields.text("t").unwrap_err()),
+            "t must be a string, not a number"
+        );
         assert!(text(fields.integer("n").unwrap_err()).contains("n must be an integer"));
         assert!(text(fields.object("o").unwrap_err()).contains("o must be an object"));
         assert_eq!(

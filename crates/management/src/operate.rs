@@ -1,7 +1,7 @@
 //! Our own switches: alarms by hand, settings that change while the broker runs, and opening and
 //! closing for clients.
 
-use leveret_broker::Alarm;
+use leveret_broker::{Alarm, Broker};
 use serde_json::{Value, json};
 
 use crate::call::Call;
@@ -11,7 +11,30 @@ use crate::reply::{Answer, Reply};
 
 /// `GET /api/x/config/effective`: every setting with its value, passwords hidden.
 pub(crate) fn configuration(call: &Call) -> Answer {
-    Ok(Reply::Json(call.app.host.configuration()))
+    let mut configuration = call.app.host.configuration();
+    for (name, section, key) in SETTINGS {
+        configuration[section][key] = in_force(&call.app.broker, name);
+    }
+    Ok(Reply::Json(configuration))
+}
+
+/// Settings that change while the broker runs, and where the configuration has them.
+const SETTINGS: [(&str, &str, &str); 3] = [
+    ("channel_max", "amqp", "channel_max"),
+    ("loopback_users", "amqp", "loopback_users"),
+    (
+        "vm_memory_high_watermark",
+        "limits",
+        "memory_high_watermark",
+    ),
+];
+
+fn in_force(broker: &Broker, setting: &str) -> Value {
+    match setting {
+        "channel_max" => broker.channel_max().into(),
+        "loopback_users" => broker.with_access(|access| access.loopback_only().to_vec().into()),
+        _ => broker.memory_high_watermark().into(),
+    }
 }
 
 /// `GET /api/x/alarms`.
@@ -43,15 +66,10 @@ pub(crate) fn release_alarm(call: &Call) -> Answer {
 
 /// `GET /api/x/settings/{setting}`.
 pub(crate) fn setting(call: &Call) -> Answer {
-    let broker = &call.app.broker;
-    let value: Value = match call.segment("setting") {
-        "channel_max" => broker.channel_max().into(),
-        "loopback_users" => broker
-            .with_access(|access| access.loopback_only().to_vec())
-            .into(),
-        "vm_memory_high_watermark" => broker.memory_high_watermark().into(),
-        _ => return Err(Problem::NotFound),
-    };
+    let wanted = call.segment("setting");
+    let known = SETTINGS.into_iter().find(|(name, ..)| *name == wanted);
+    let (name, ..) = known.ok_or(Problem::NotFound)?;
+    let value = in_force(&call.app.broker, name);
     Ok(Reply::Json(json!({"value": value})))
 }
 

@@ -1,5 +1,8 @@
 //! The broker as a whole.
 
+use std::sync::Arc;
+
+use leveret_broker::Vhost;
 use leveret_router::ExchangeKind;
 use serde_json::{Map, Value, json};
 
@@ -8,6 +11,7 @@ use crate::call::Call;
 use crate::history::Window;
 use crate::list::Columns;
 use crate::reply::{Answer, Reply};
+use crate::sampler::{MESSAGES, READY, UNACKED, Values, queue_values};
 
 /// The RabbitMQ version whose behaviour Leveret follows; tools gate features on it.
 pub(crate) const RABBITMQ_VERSION: &str = "4.2.0";
@@ -33,16 +37,19 @@ pub(crate) fn show(call: &Call) -> Answer {
         queues += directory.queues().len();
         exchanges += directory.router.exchange_count();
     }
-    let peers = crate::connection::visible(call)?;
+    let peers = crate::connection::listed(call)?;
     let channels: usize = peers.iter().map(|peer| peer.channel_count()).sum();
     let mut overview = product(app);
-    let stats = app
-        .sampler
-        .message_stats(&app.broker, window.message_rates, now_ms);
-    let churn = app.sampler.churn(&app.broker, window.data_rates, now_ms);
-    let totals = app
-        .sampler
-        .queue_totals((ready, unacked), window.lengths, now_ms);
+    let sampler = &app.sampler;
+    let (stats, totals) = if call.caller.is_monitor() {
+        (
+            sampler.message_stats(&app.broker, window.message_rates, now_ms),
+            sampler.queue_totals((ready, unacked), window.lengths, now_ms),
+        )
+    } else {
+        of_queues(app, &vhosts)
+    };
+    let churn = sampler.churn(&app.broker, window.data_rates, now_ms);
     overview.insert("message_stats".to_owned(), stats.into());
     overview.insert("churn_rates".to_owned(), churn);
     overview.insert("queue_totals".to_owned(), totals.into());
@@ -62,6 +69,45 @@ pub(crate) fn show(call: &Call) -> Answer {
         overview.insert("contexts".to_owned(), json!([]));
     }
     Ok(Columns::reply(call, overview))
+}
+
+/// The message counters and lengths of some virtual hosts' queues, with their rates: the broker's
+/// own count what is in others too, and samples are kept of those alone.
+fn of_queues(app: &App, vhosts: &[Arc<Vhost>]) -> (Map<String, Value>, Map<String, Value>) {
+    let mut values = Values::default();
+    let mut rates = values.map(|_| 0.0);
+    for vhost in vhosts {
+        let cells: Vec<_> = vhost.directory.read().queues().cloned().collect();
+        for cell in cells {
+            for (sum, value) in values.iter_mut().zip(queue_values(&cell)) {
+                *sum += value;
+            }
+            app.sampler.with_queue(&cell, |ring| {
+                let Some(ring) = ring else { return };
+                for (field, sum) in rates.iter_mut().enumerate() {
+                    *sum += ring.rate(field);
+                }
+            });
+        }
+    }
+    let named = |names: &[(usize, &str)]| {
+        let mut stats = Map::new();
+        for (field, name) in names {
+            stats.insert((*name).to_owned(), values[*field].into());
+            stats.insert(format!("{name}_details"), json!({"rate": rates[*field]}));
+        }
+        stats
+    };
+    let counters: Vec<_> = MESSAGES.into_iter().enumerate().collect();
+    let mut totals = named(&[
+        (READY, "messages_ready"),
+        (UNACKED, "messages_unacknowledged"),
+    ]);
+    let held = values[READY] + values[UNACKED];
+    let rate = rates[READY] + rates[UNACKED];
+    totals.insert("messages".to_owned(), held.into());
+    totals.insert("messages_details".to_owned(), json!({"rate": rate}));
+    (named(&counters), totals)
 }
 
 /// What Leveret is, and whom it stands in for.

@@ -235,9 +235,9 @@ fn options(endpoints: &[Endpoint]) -> Response {
     (StatusCode::OK, [(header::ALLOW, allowed.join(", "))]).into_response()
 }
 
-/// Checks the caller before anything else, then reads the body and runs the endpoint. The permit goes
-/// with the work from thread to thread: that goes on when the client has gone away, and after the
-/// head of a long answer.
+/// Checks the caller before anything else, then reads the body and runs the endpoint. The permit
+/// goes with the work from thread to thread: that goes on when the client has gone away, and after
+/// the head of a long answer.
 async fn permitted(
     at: &AtPath,
     parameters: &RawPathParams,
