@@ -140,6 +140,11 @@ impl MemoryUse {
     }
 }
 
+/// An alarm stays on until so much more is there than when it began.
+const fn margin(bytes: u64) -> u64 {
+    bytes / 100 * HYSTERESIS_PERCENT
+}
+
 impl Broker {
     /// Both alarms.
     #[must_use]
@@ -159,7 +164,6 @@ impl Broker {
 
     /// Takes note of what the process measured of itself.
     pub fn measure(&self, measured: Measured) {
-        let margin = |bytes: u64| bytes / 100 * HYSTERESIS_PERCENT;
         if let Some(occupied) = measured.memory_bytes {
             let used = self
                 .alarms
@@ -167,10 +171,7 @@ impl Broker {
                 .lock()
                 .measure(occupied, resident_bytes());
             self.alarms.memory_used.store(used, Ordering::Relaxed);
-            let mark = self.memory_alarm_bytes();
-            let raised = self.alarms.raised.load(Ordering::Acquire) & Alarm::Memory.measured() != 0;
-            let on = used > mark || (raised && used > mark - margin(mark));
-            self.change_alarm(Alarm::Memory.measured(), on);
+            self.judge_memory();
         }
         let free = measured.disk_free_bytes;
         let shown = free.unwrap_or(u64::MAX);
@@ -183,6 +184,13 @@ impl Broker {
         // not learn that their persistent messages are refused.
         let on = low || self.is_disk_full();
         self.change_alarm(Alarm::Disk.measured(), on);
+    }
+
+    fn judge_memory(&self) {
+        let (used, mark) = (self.memory_used(), self.memory_alarm_bytes());
+        let raised = self.alarms.raised.load(Ordering::Acquire) & Alarm::Memory.measured() != 0;
+        let on = used > mark || (raised && used > mark - margin(mark));
+        self.change_alarm(Alarm::Memory.measured(), on);
     }
 
     /// Memory in use when it was measured last, bytes.
@@ -205,9 +213,11 @@ impl Broker {
         self.alarms.watermark_ppm.load(Ordering::Relaxed) as f64 / PARTS_PER_MILLION
     }
 
-    /// Changes that part; it takes effect with the next measurement.
+    /// Changes that part, at once for what was measured last: whoever raises it has clients that
+    /// wait.
     pub fn set_memory_high_watermark(&self, watermark: f64) {
         self.alarms.set_watermark(watermark);
+        self.judge_memory();
     }
 
     /// Free space where messages are stored when it was measured last, bytes; none while they are

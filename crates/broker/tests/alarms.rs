@@ -146,9 +146,12 @@ fn alarms_follow_what_is_measured_and_do_not_flicker() {
         measure(&broker, memory, disk);
         assert_eq!(states(&broker), expected, "{memory} used, {disk} free");
     }
-    broker.set_memory_high_watermark(0.1);
     measure(&broker, 500, 2000);
-    assert_eq!(states(&broker), [true, false]);
+    assert_eq!(states(&broker), [false, false]);
+    for (watermark, on) in [(0.1, true), (0.5, false), (0.1, true)] {
+        broker.set_memory_high_watermark(watermark);
+        assert_eq!(states(&broker), [on, false], "without another measurement");
+    }
     // Messages of the tests beside this one are in the account too.
     assert_eq!(broker.memory_used().div_ceil(MIB), 500);
     assert_eq!(broker.memory_alarm_bytes(), 200 * MIB);
