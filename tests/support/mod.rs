@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use leveret_codec::{
@@ -33,6 +33,8 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    /// Reads the log to its end.
+    reader: Option<JoinHandle<()>>,
     _folder: Option<Folder>,
     /// Of the HTTP API and of the metrics, if they are served.
     http: Option<(SocketAddr, SocketAddr)>,
@@ -229,6 +231,8 @@ impl Server {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
+                // Its last words are in the pipe still.
+                self.reader.take().map(JoinHandle::join);
                 return status;
             }
             thread::sleep(Duration::from_millis(10));
@@ -259,7 +263,7 @@ fn start(mut command: Command, folder: &Folder, settings: &[&str]) -> Server {
     let log = Arc::new(Mutex::new(Vec::new()));
     let lines = Arc::clone(&log);
     // Reads to the end, so that the broker never waits for room in the pipe.
-    thread::spawn(move || {
+    let reader = thread::spawn(move || {
         for line in pipe.lines().map_while(Result::ok) {
             let address = address_in(&line, "addresses");
             lines.lock().unwrap().push(line);
@@ -279,6 +283,7 @@ fn start(mut command: Command, folder: &Folder, settings: &[&str]) -> Server {
         child,
         address,
         log,
+        reader: Some(reader),
         _folder: None,
         http: http.first().copied().zip(http.get(1).copied()),
     }

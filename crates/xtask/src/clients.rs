@@ -335,7 +335,7 @@ impl Client {
         let modules = install::node(&self.work(project, "npm"), &folder)?;
         let mut command = Command::new("node");
         command
-            .args(["--test", "--test-timeout=60000", "--test-reporter=tap"])
+            .args(["--test", "--test-reporter=tap"])
             .current_dir(folder);
         command.env("NODE_PATH", modules);
         Ok(command)

@@ -4,7 +4,7 @@
 const assert = require('node:assert/strict');
 const crypto = require('node:crypto');
 const net = require('node:net');
-const { after } = require('node:test');
+const runner = require('node:test');
 const { setTimeout: sleep } = require('node:timers/promises');
 
 const amqp = require('amqplib');
@@ -14,7 +14,7 @@ const PATIENCE_MS = 20_000;
 const SILENCE_MS = 300;
 
 const opened = [];
-after(async () => {
+runner.after(async () => {
   await Promise.allSettled(opened.map((connection) => connection.close()));
 });
 
@@ -142,7 +142,12 @@ async function proxy() {
   return { url: address, cut, close };
 }
 
+// A test that may not hang; Node 18 has no option for that on its command line.
+function test(title, body) {
+  runner.test(title, { timeout: 60_000 }, body);
+}
+
 module.exports = {
   Inbox, bound, channelOf, connect, declare, drain, eventually, exchange, fill, name, open, proxy,
-  take, url,
+  take, test, url,
 };

@@ -3,10 +3,9 @@
 
 const assert = require('node:assert/strict');
 const crypto = require('node:crypto');
-const test = require('node:test');
 
 const {
-  Inbox, channelOf, connect, declare, drain, eventually, fill, name, open, take,
+  Inbox, channelOf, connect, declare, drain, eventually, fill, name, open, take, test,
 } = require('./broker.js');
 
 const FRAME = 131072 - 8;

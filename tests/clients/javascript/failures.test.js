@@ -4,13 +4,13 @@
 const assert = require('node:assert/strict');
 const { execSync } = require('node:child_process');
 const { once } = require('node:events');
-const test = require('node:test');
 const { setTimeout: sleep } = require('node:timers/promises');
 
 const amqp = require('amqplib');
 
 const {
-  channelOf, connect, declare, drain, eventually, exchange, fill, name, open, proxy, take, url,
+  channelOf, connect, declare, drain, eventually, exchange, fill, name, open, proxy, take, test,
+  url,
 } = require('./broker.js');
 
 // The error with which the broker closed the channel.

@@ -2,9 +2,8 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const test = require('node:test');
 
-const { bound, declare, drain, exchange, fill, open, take } = require('./broker.js');
+const { bound, declare, drain, exchange, fill, open, take, test } = require('./broker.js');
 
 function confirmed(channel, exchange, key, options = {}) {
   return new Promise((resolve) => {

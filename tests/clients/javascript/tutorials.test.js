@@ -2,9 +2,8 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const test = require('node:test');
 
-const { Inbox, bound, declare, drain, exchange, name, open } = require('./broker.js');
+const { Inbox, bound, declare, drain, exchange, name, open, test } = require('./broker.js');
 
 test('tutorial 1: hello world', async () => {
   const channel = await open();
