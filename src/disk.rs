@@ -108,12 +108,16 @@ fn parents(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Makes the names in a directory durable; one that may not be read holds none that were made.
+/// Makes the names in a directory durable. One that may not be read, or is on a file system that
+/// cannot be written, holds none that were made; one that knows no sync can do no better.
 fn name(directory: &Path) -> io::Result<()> {
-    match File::open(directory) {
-        Ok(directory) => directory.sync_all(),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
-        Err(error) => Err(error),
+    use ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    match File::open(directory).and_then(|directory| directory.sync_all()) {
+        Err(error) => match error.kind() {
+            InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported => Ok(()),
+            _ => Err(error),
+        },
+        Ok(()) => Ok(()),
     }
 }
 

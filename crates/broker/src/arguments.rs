@@ -218,13 +218,13 @@ pub(crate) fn equivalent(
         name: name.into(),
         difference,
     };
+    // An exclusive queue ends with its connection, whether it is durable or not.
+    let lasts = |spec: &QueueSpec| spec.durable && spec.owner.is_none();
     let flags = [
-        ("durable", received.durable, current.durable),
+        ("durable", lasts(received), lasts(current)),
         ("auto_delete", received.auto_delete, current.auto_delete),
     ];
-    // An exclusive queue ends with its connection, whether it is durable or not.
-    let lasting = usize::from(current.owner.is_some());
-    for (argument, received, current) in flags.into_iter().skip(lasting) {
+    for (argument, received, current) in flags {
         if received != current {
             let text = format!("received '{received}' but current is '{current}'");
             return Err(differs(argument, text));

@@ -158,6 +158,7 @@ mod tests {
         requeued.insert(run(3, 3, 0));
         assert_eq!(numbers(&requeued), [(3, 6, 30)]);
     }
+
     /// Messages are taken from the front of a run, and come back with more before them.
     #[test]
     fn what_comes_back_in_front_of_a_shortened_run_leaves_it_alone() {
