@@ -56,7 +56,7 @@ impl<'a> Message<'a> {
             }
         };
         let record = Record {
-            seq_low: 0,
+            seq: 0,
             deliveries: self.deliveries,
             persistent: self.persistent,
             expiry_ms: self.expiry_ms,
@@ -230,9 +230,9 @@ impl Chunks {
     }
 
     /// Appends a record at the end.
-    pub(crate) fn append(&mut self, message: &Message<'_>, seq_low: u32) {
+    pub(crate) fn append(&mut self, message: &Message<'_>, seq: u64) {
         let (mut record, blob) = message.as_record();
-        record.seq_low = seq_low;
+        record.seq = seq;
         let len = record.stored_len();
         if !self.tail.has_room(len) {
             self.grow(len);
@@ -473,6 +473,11 @@ impl Chunks {
 
     /// Settles every record the cursor has not reached.
     pub(crate) fn release_unread(&mut self) {
+        // Only the cursor's chunk can stay for the sake of records that were read: the bodies of
+        // the others go one by one.
+        let partly_read = self.chunk(self.cursor.chunk);
+        let unread = partly_read.map_or(0, |chunk| chunk.count - chunk.read);
+        self.hand_out(unread, true, |_, _, _| true);
         let tail = self.tail_id();
         let mut id = self.cursor.chunk;
         loop {

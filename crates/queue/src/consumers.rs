@@ -37,7 +37,7 @@ pub struct Consumer<C> {
     /// Stands in a ring.
     seated: bool,
     /// Number of the last pump in which it could not take a message.
-    refused_in: u32,
+    refused_in: u64,
 }
 
 impl<C> Consumer<C> {
@@ -71,7 +71,7 @@ pub(crate) struct Consumers<C> {
     free: Vec<u32>,
     rings: Vec<Ring>,
     registered: u32,
-    pumps: u32,
+    pumps: u64,
     /// With `x-single-active-consumer`, the only one that is served.
     active: Option<u32>,
     single_active: bool,
@@ -80,7 +80,7 @@ pub(crate) struct Consumers<C> {
 /// Where a pump stands: the ring it serves and how many there refused in this pump.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
-    pump: u32,
+    pump: u64,
     ring: usize,
     refusals: usize,
 }
@@ -229,7 +229,7 @@ impl<C> Consumers<C> {
 
     /// Begins a pump: everyone may be asked once more.
     pub(crate) const fn turn(&mut self) -> Turn {
-        self.pumps = self.pumps.wrapping_add(1);
+        self.pumps += 1;
         Turn {
             pump: self.pumps,
             ring: 0,
@@ -290,7 +290,7 @@ impl<C> Consumers<C> {
         self.slots.get(index as usize)?.as_ref()
     }
 
-    fn refused_in(&self, index: u32, pump: u32) -> bool {
+    fn refused_in(&self, index: u32, pump: u64) -> bool {
         let consumer = self.slots.get(index as usize).and_then(Option::as_ref);
         consumer.is_some_and(|consumer| consumer.refused_in == pump)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leveret_record::{Blob, Record};
 
-use crate::queue::{Queue, whole_seq};
+use crate::queue::Queue;
 
 impl<C> Queue<C> {
     /// Shows the ready messages with sequence numbers from `from` on, in order, until `show`
@@ -18,10 +18,9 @@ impl<C> Queue<C> {
         if self.requeued_from(from, &mut show).is_break() {
             return;
         }
-        let before = |record: &Record<'_>| whole_seq(self.next_seq(), record.seq_low) < from;
-        self.chunks().unread_from(before, |record, blob| {
-            show(whole_seq(self.next_seq(), record.seq_low), record, blob)
-        });
+        let before = |record: &Record<'_>| record.seq < from;
+        self.chunks()
+            .unread_from(before, |record, blob| show(record.seq, record, blob));
     }
 }
 

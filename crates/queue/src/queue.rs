@@ -187,13 +187,9 @@ impl<C> Queue<C> {
         self.next_seq = seq;
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a record keeps the low half"
-    )]
     fn append(&mut self, message: &Message<'_>, bytes: u64) -> u64 {
         let seq = self.next_seq;
-        self.chunks.append(message, seq as u32);
+        self.chunks.append(message, seq);
         self.next_seq += 1;
         self.ready += 1;
         self.ready_bytes += bytes;
@@ -292,7 +288,7 @@ impl<C> Queue<C> {
     fn unacked_of(&self, position: Position, record: &Record<'_>) -> Unacked {
         let seq = match self.requeued.first() {
             Some((seq, _)) => seq,
-            None => whole_seq(self.next_seq, record.seq_low),
+            None => record.seq,
         };
         unacked(seq, position, record)
     }
@@ -350,7 +346,7 @@ impl<C> Queue<C> {
         });
         self.chunks.unread(|record| {
             if record.persistent {
-                show(whole_seq(self.next_seq, record.seq_low));
+                show(record.seq);
             }
         });
     }
@@ -492,13 +488,4 @@ const fn unacked(seq: u64, position: Position, record: &Record<'_>) -> Unacked {
         deliveries: record.deliveries,
         persistent: record.persistent,
     }
-}
-
-/// The sequence number with this low half that was given last before `next`: records the cursor
-/// has not reached are within 2^32 of the end.
-#[expect(clippy::cast_possible_truncation, reason = "the low half is compared")]
-#[inline]
-pub(crate) const fn whole_seq(next: u64, low: u32) -> u64 {
-    let behind = (next as u32).wrapping_sub(low) as u64;
-    next.wrapping_sub(behind)
 }

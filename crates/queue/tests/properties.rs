@@ -1,6 +1,7 @@
 //! The queue against a plain `Vec` model: same order, same counts, whatever the operations.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
 
 use leveret_queue::{
     Consumer, ConsumerKey, Consuming, Delivery, Gone, Limits, Message, MessageBody, Offer,
@@ -53,22 +54,24 @@ fn header(len: usize) -> Vec<u8> {
     header
 }
 
-fn push(queue: &mut Queue<u32>, body: &[u8], shared: bool, sink: &mut Taker) -> bool {
-    let (header, blob) = (header(body.len()), Arc::new(Blob::new(body.to_vec())));
-    let body = if shared {
-        MessageBody::Shared(&blob)
-    } else {
-        MessageBody::Inline(body)
-    };
-    let message = Message {
+fn message<'a>(header: &'a [u8], body: MessageBody<'a>) -> Message<'a> {
+    Message {
         route: ROUTE,
-        header: &header,
+        header,
         body,
         expiry_ms: None,
         persistent: true,
         deliveries: 0,
+    }
+}
+
+fn push(queue: &mut Queue<u32>, body: MessageBody<'_>, sink: &mut Taker) -> bool {
+    let len = match body {
+        MessageBody::Inline(bytes) => bytes.len(),
+        MessageBody::Shared(blob) => blob.len(),
     };
-    let stored = queue.push(&message, sink).is_ok();
+    let header = header(len);
+    let stored = queue.push(&message(&header, body), sink).is_ok();
     queue.pump(sink);
     queue.trim(sink);
     stored
@@ -142,6 +145,8 @@ struct World {
     sink: Taker,
     keys: Vec<(ConsumerKey, u32, bool)>,
     names: u32,
+    /// Shared bodies, by the sequence numbers of their messages.
+    shared: Vec<(u64, Weak<Blob>)>,
 }
 
 impl World {
@@ -152,6 +157,7 @@ impl World {
             sink: Taker::default(),
             keys: Vec::new(),
             names: 0,
+            shared: Vec::new(),
         }
     }
 
@@ -203,13 +209,35 @@ impl World {
         self.queue.pump(&mut self.sink);
         self.absorb();
         self.check();
+        self.check_shared();
+    }
+
+    /// A shared body lives as long as its message is ready or out, and no longer.
+    fn check_shared(&mut self) {
+        let ready = self.model.ready.iter().map(|(seq, ..)| *seq);
+        let out = self.model.out.iter().map(|(.., unacked)| unacked.seq);
+        let there: HashSet<_> = ready.chain(out).collect();
+        self.shared.retain(|(seq, blob)| {
+            let lives = blob.strong_count() > 0;
+            assert_eq!(lives, there.contains(seq), "body of message {seq}");
+            lives
+        });
     }
 
     fn push(&mut self, size: usize, shared: bool) {
         let body = vec![self.model.next as u8; size];
         self.model.ready.push((self.model.next, body.clone(), 0));
+        let blob = Arc::new(Blob::new(body.clone()));
+        let stored = if shared {
+            MessageBody::Shared(&blob)
+        } else {
+            MessageBody::Inline(&body)
+        };
+        assert!(push(&mut self.queue, stored, &mut self.sink));
+        if shared {
+            self.shared.push((self.model.next, Arc::downgrade(&blob)));
+        }
         self.model.next += 1;
-        assert!(push(&mut self.queue, &body, shared, &mut self.sink));
     }
 
     fn get(&mut self, no_ack: bool) {
@@ -389,7 +417,7 @@ fn competing_consumers_alternate_exactly() {
         );
     }
     for n in 0..9u8 {
-        push(&mut queue, &[n], false, &mut sink);
+        push(&mut queue, MessageBody::Inline(&[n]), &mut sink);
     }
     let order: Vec<_> = sink.deliveries.iter().map(|(name, ..)| *name).collect();
     assert_eq!(order, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
@@ -409,7 +437,7 @@ fn a_full_consumer_does_not_hold_up_the_others() {
     }
     sink.full = vec![0, 2];
     for n in 0..20u8 {
-        push(&mut queue, &[n], false, &mut sink);
+        push(&mut queue, MessageBody::Inline(&[n]), &mut sink);
     }
     assert_eq!(sink.deliveries.len(), 20);
     assert!(sink.deliveries.iter().all(|(name, ..)| *name == 1));
@@ -434,7 +462,7 @@ fn higher_priority_consumers_go_first_until_out_of_credit() {
         },
     );
     for n in 0..4u8 {
-        push(&mut queue, &[n], false, &mut sink);
+        push(&mut queue, MessageBody::Inline(&[n]), &mut sink);
     }
     let order: Vec<_> = sink.deliveries.iter().map(|(name, ..)| *name).collect();
     assert_eq!(order, [2, 2, 1, 1]);
@@ -452,8 +480,8 @@ fn only_the_single_active_consumer_is_served() {
         },
     );
     queue.consume(2, Consuming::default());
-    push(&mut queue, b"a", false, &mut sink);
-    push(&mut queue, b"b", false, &mut sink);
+    push(&mut queue, MessageBody::Inline(b"a"), &mut sink);
+    push(&mut queue, MessageBody::Inline(b"b"), &mut sink);
     assert_eq!(sink.deliveries.len(), 1, "the other one waits");
     queue.cancel(first);
     queue.pump(&mut sink);
@@ -468,7 +496,7 @@ fn drop_head_keeps_the_newest_ready_messages() {
     };
     let (mut queue, mut sink) = queue(limits);
     for n in 0..10u8 {
-        assert!(push(&mut queue, &[n], false, &mut sink));
+        assert!(push(&mut queue, MessageBody::Inline(&[n]), &mut sink));
     }
     assert_eq!(queue.ready(), 3);
     let dropped: Vec<_> = sink.gone.iter().map(|(seq, _)| *seq).collect();
@@ -491,7 +519,7 @@ fn reject_publish_counts_ready_messages_only() {
         },
     );
     let stored: Vec<_> = (0..5u8)
-        .map(|n| push(&mut queue, &[n], false, &mut sink))
+        .map(|n| push(&mut queue, MessageBody::Inline(&[n]), &mut sink))
         .collect();
     assert_eq!(stored, [true, true, true, false, false]);
     assert_eq!(
@@ -510,13 +538,13 @@ fn reject_publish_never_drops_what_came_back_above_the_limit() {
     let (mut queue, mut sink) = queue(limits);
     let consumer = queue.consume(0, Consuming::default());
     for n in 0..3u8 {
-        assert!(push(&mut queue, &[n], false, &mut sink));
+        assert!(push(&mut queue, MessageBody::Inline(&[n]), &mut sink));
     }
     queue.cancel(consumer);
     for (_, _, unacked) in std::mem::take(&mut sink.deliveries) {
         queue.requeue(None, &unacked);
     }
-    assert!(!push(&mut queue, &[3], false, &mut sink));
+    assert!(!push(&mut queue, MessageBody::Inline(&[3]), &mut sink));
     assert_eq!((queue.ready(), sink.gone.len()), (3, 0));
 }
 
@@ -529,12 +557,12 @@ fn total_limits_count_unacknowledged_messages_too() {
     let (mut queue, mut sink) = queue(limits);
     queue.consume(0, Consuming::default());
     let stored: Vec<_> = (0..3u8)
-        .map(|n| push(&mut queue, &[n], false, &mut sink))
+        .map(|n| push(&mut queue, MessageBody::Inline(&[n]), &mut sink))
         .collect();
     assert_eq!(stored, [true, true, false]);
     let (_, _, unacked) = sink.deliveries[0].clone();
     queue.settle(None, &unacked);
-    assert!(push(&mut queue, &[4], false, &mut sink));
+    assert!(push(&mut queue, MessageBody::Inline(&[4]), &mut sink));
 }
 
 /// What was shortened from its front stays whole when earlier messages come back beside it.
@@ -560,4 +588,31 @@ fn messages_given_back_in_several_steps_are_all_there() {
     world.apply(&Op::RequeueSome(1, 1));
     get(&mut world, 4);
     assert_eq!(world.model.out.len(), 6);
+}
+
+/// What was out for long is ready again after a restart, far before the rest.
+#[test]
+fn sequence_numbers_stay_whole_over_a_restart() {
+    const FAR: u64 = 5 << 32;
+    let (mut queue, mut sink) = queue(Limits::NONE);
+    let header = header(1);
+    for seq in [5, FAR + 4, FAR + 5] {
+        queue.restore(&message(&header, MessageBody::Inline(b"x")), seq);
+    }
+    queue.begin_at(FAR + 9);
+    let mut peeked = Vec::new();
+    queue.peek(6, |seq, _, _| {
+        peeked.push(seq);
+        std::ops::ControlFlow::Continue(())
+    });
+    assert_eq!(peeked, [FAR + 4, FAR + 5]);
+    assert!(push(&mut queue, MessageBody::Inline(b"y"), &mut sink));
+    queue.consume(1, Consuming::default());
+    queue.pump(&mut sink);
+    let seqs: Vec<_> = sink
+        .deliveries
+        .iter()
+        .map(|(.., unacked)| unacked.seq)
+        .collect();
+    assert_eq!(seqs, [5, FAR + 4, FAR + 5, FAR + 9]);
 }

@@ -4,7 +4,7 @@
 //! copies and no parsing. All integers are little-endian.
 //!
 //! ```text
-//! len u32 | seq u32 (low half) | route length u16 | flags u8 | deliveries u8
+//! len u32 | seq u64 | route length u16 | flags u8 | deliveries u8
 //! [expiry u64]  route: exchange + routing key, each a short string
 //! content header payload  body, or u32 index of a shared blob
 //! ```
@@ -28,7 +28,7 @@ pub use sabotage::sabotage;
 pub use sabotage::{Sabotage, breaks};
 
 /// Bytes of the fixed record header.
-pub const HEADER_BYTES: usize = 12;
+pub const HEADER_BYTES: usize = 16;
 
 const FLAG_EXPIRY: u8 = 1;
 const FLAG_BLOB: u8 = 2;
@@ -36,7 +36,7 @@ const FLAG_PERSISTENT: u8 = 4;
 
 /// Offset of the body size inside a content header payload: after class-id and weight.
 const BODY_SIZE_AT: usize = 4;
-const DELIVERIES_AT: usize = 11;
+const DELIVERIES_AT: usize = 15;
 
 /// Where a record's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +73,8 @@ impl Body<'_> {
 /// One message, borrowed from where it is stored or from a read buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// Low half of the message's sequence number in its lane.
-    pub seq_low: u32,
+    /// The message's sequence number in its lane.
+    pub seq: u64,
     /// How often it was handed to a consumer and came back; above 0 it is `redelivered`.
     pub deliveries: u8,
     /// Whether it survives a restart when its queue is durable.
@@ -119,8 +119,8 @@ impl Record<'_> {
         let mut head = [0; HEADER_BYTES];
         let (len, rest) = head.split_at_mut(4);
         len.copy_from_slice(&(self.stored_len() as u32).to_le_bytes());
-        let (seq, rest) = rest.split_at_mut(4);
-        seq.copy_from_slice(&self.seq_low.to_le_bytes());
+        let (seq, rest) = rest.split_at_mut(8);
+        seq.copy_from_slice(&self.seq.to_le_bytes());
         rest.copy_from_slice(&[route_len[0], route_len[1], flags, self.deliveries]);
         out.extend_from_slice(&head);
         if let Some(at) = self.expiry_ms {
@@ -166,9 +166,10 @@ pub struct Unacked {
 #[inline]
 pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
     let rest = data.get(offset as usize..)?;
-    let (&[l0, l1, l2, l3, s0, s1, s2, s3, r0, r1, flags, deliveries], _) =
-        rest.split_first_chunk::<HEADER_BYTES>()?;
-    let len = u32::from_le_bytes([l0, l1, l2, l3]);
+    let (len, head) = rest.split_first_chunk::<4>()?;
+    let (seq, head) = head.split_first_chunk::<8>()?;
+    let &[r0, r1, flags, deliveries] = head.first_chunk::<4>()?;
+    let len = u32::from_le_bytes(*len);
     let mut rest = rest.get(HEADER_BYTES..len as usize)?;
     let expiry_ms = if flags & FLAG_EXPIRY == 0 {
         None
@@ -194,7 +195,7 @@ pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
         )
     };
     let record = Record {
-        seq_low: u32::from_le_bytes([s0, s1, s2, s3]),
+        seq: u64::from_le_bytes(*seq),
         deliveries,
         persistent: flags & FLAG_PERSISTENT != 0,
         expiry_ms,
@@ -225,7 +226,7 @@ mod tests {
 
     fn record<'a>(header: &'a [u8], body: Body<'a>, expiry_ms: Option<u64>) -> Record<'a> {
         Record {
-            seq_low: 7,
+            seq: u64::MAX - 7,
             deliveries: 1,
             persistent: true,
             expiry_ms,

@@ -1,6 +1,6 @@
 //! From the queue to its consumers.
 
-use super::{Delivery, Gone, Offer, Queue, Sink, unacked, whole_seq};
+use super::{Delivery, Gone, Offer, Queue, Sink, unacked};
 use crate::consumers::Turn;
 
 impl<C> Queue<C> {
@@ -26,12 +26,11 @@ impl<C> Queue<C> {
         };
         let no_ack = consumer.asked.no_ack;
         let credit = consumer.credit();
-        let next_seq = self.next_seq;
         let mut refused = false;
         let handed = self
             .chunks
             .hand_out(credit, no_ack, |position, record, blob| {
-                let unacked = unacked(whole_seq(next_seq, record.seq_low), position, record);
+                let unacked = unacked(record.seq, position, record);
                 let delivery = Delivery {
                     record,
                     blob,
