@@ -147,13 +147,12 @@ impl Core {
             let mut taken = Vec::new();
             let mut outlet = outlet.lock();
             let (tag, multiple) = (settlement.tag, settlement.multiple);
-            let known = outlet.settle(channel, tag, multiple, |tag, slot| {
+            let known = outlet.stage(channel, tag, multiple, |tag, slot| {
                 taken.push((tag, slot, settlement.verdict));
             });
             let count = taken.len();
             if let Some(transaction) = self.transaction(channel) {
                 transaction.settlements.append(&mut taken);
-                outlet.set_uncommitted(channel, transaction.settlements.len());
             }
             drop(outlet);
             if known.is_err() {
@@ -215,7 +214,7 @@ impl Core {
         self.release(channel);
         self.work.journal.end_group();
         self.work.submit(&*self.broker.store);
-        self.peer.outlet.lock().set_uncommitted(channel, 0);
+        self.peer.outlet.lock().end_transaction(channel);
         self.resume_channel();
         self.reply_durable(channel, TxCommitOk {});
         Ok(())
@@ -294,7 +293,7 @@ impl Core {
         let transaction = transaction.ok_or_else(not_transactional)?;
         self.show_uncommitted(channel);
         let mut outlet = self.peer.outlet.lock();
-        outlet.set_uncommitted(channel, 0);
+        outlet.end_transaction(channel);
         for (tag, slot, _) in transaction.settlements {
             outlet.restore(channel, tag, slot);
         }

@@ -163,3 +163,39 @@ fn a_consumer_gets_no_credit_for_what_was_fetched_while_it_waited_to_start() {
         "the consumer holds one already"
     );
 }
+
+#[test]
+fn what_was_fetched_takes_no_prefetch() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    for body in ["one", "two", "three"] {
+        client.publish(1, "q", body, false);
+    }
+    let qos = BasicQos {
+        global: true,
+        ..prefetch(1)
+    };
+    client.say(1, qos);
+    let get = BasicGet {
+        queue: b"q",
+        no_ack: false,
+    };
+    client.say(1, get);
+    client.hear();
+    client.say(1, consume("q", "c", false));
+    let heard = ["1 basic.consume-ok", "1 deliver 2", "body two"];
+    assert_eq!(client.hear(), heard);
+    let fetched = BasicAck {
+        delivery_tag: 1,
+        multiple: false,
+    };
+    client.say(1, fetched);
+    assert!(client.hear().is_empty(), "one is out still");
+    let both = BasicAck {
+        delivery_tag: 0,
+        multiple: true,
+    };
+    client.say(1, both);
+    assert_eq!(client.hear(), ["1 deliver 3", "body three"]);
+}

@@ -248,12 +248,7 @@ fn what_is_not_committed_counts_against_the_prefetch() {
         client.publish(1, "q", body, true);
     }
     client.say(1, TxCommit {});
-    let qos = BasicQos {
-        prefetch_size: 0,
-        prefetch_count: 1,
-        global: true,
-    };
-    client.say(1, qos);
+    client.say(1, qos(1));
     client.say(1, support::consume("q"));
     let heard = [
         "1 tx.commit-ok",
@@ -267,5 +262,34 @@ fn what_is_not_committed_counts_against_the_prefetch() {
     assert_eq!(client.hear(), NOTHING);
     client.say(1, TxCommit {});
     let heard = ["1 deliver 2", "body two", "1 tx.commit-ok"];
+    assert_eq!(client.hear(), heard);
+}
+
+fn qos(prefetch_count: u16) -> BasicQos {
+    BasicQos {
+        prefetch_size: 0,
+        prefetch_count,
+        global: true,
+    }
+}
+
+#[test]
+fn a_prefetch_lowered_in_a_transaction_holds_after_it() {
+    let (_, mut client) = start();
+    for body in ["1", "2", "3", "4", "5", "6"] {
+        client.publish(1, "q", body, true);
+    }
+    client.say(1, TxCommit {});
+    client.say(1, qos(4));
+    client.say(1, support::consume("q"));
+    client.hear();
+    client.say(1, ack(3, true));
+    client.say(1, qos(1));
+    assert_eq!(client.hear(), ["1 basic.qos-ok"]);
+    client.say(1, TxCommit {});
+    assert_eq!(client.hear(), ["1 tx.commit-ok"], "the fourth is out still");
+    client.say(1, ack(4, false));
+    client.say(1, TxCommit {});
+    let heard = ["1 deliver 5", "body 5", "1 tx.commit-ok"];
     assert_eq!(client.hear(), heard);
 }

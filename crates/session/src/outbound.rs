@@ -97,6 +97,8 @@ pub struct Outbound {
     /// Somebody has taken the bytes and is writing them.
     writing: bool,
     in_flight: usize,
+    /// The socket is gone: what a flush still has is dropped when it comes back.
+    cleared: bool,
     /// Somebody has promised to flush.
     dirty: bool,
     written: u64,
@@ -183,6 +185,10 @@ impl Outbound {
         self.writes += u64::from(left < self.in_flight);
         self.written += (self.in_flight - left) as u64;
         self.in_flight = left;
+        if self.cleared {
+            self.in_flight = 0;
+            return false;
+        }
         if pending.is_done() {
             pending.segments.clear();
             pending.len = 0;
@@ -206,7 +212,11 @@ impl Outbound {
         debug_assert_eq!(self.filling.len(), self.filling_len);
         self.filling = Segments::default();
         self.unwritten = Pending::default();
-        (self.filling_len, self.in_flight) = (0, 0);
+        self.filling_len = 0;
+        self.cleared = true;
+        if !self.writing {
+            self.in_flight = 0;
+        }
     }
 }
 
@@ -240,6 +250,19 @@ mod tests {
             }
             assert_eq!(all, b"head23456end", "step {step}");
         }
+    }
+
+    #[test]
+    fn what_a_flush_has_when_the_socket_goes_is_counted_and_dropped() {
+        let mut out = Outbound::default();
+        out.write(|buf| buf.extend_from_slice(b"0123456789"));
+        let mut pending = out.begin_flush().unwrap();
+        out.write(|buf| buf.extend_from_slice(b"more"));
+        pending.advance(4);
+        out.clear();
+        assert!(!out.end_flush(pending));
+        assert_eq!((out.written(), out.queued()), (4, 0));
+        assert!(out.begin_flush().is_none());
     }
 
     #[test]

@@ -101,15 +101,24 @@ struct Channel {
     /// All but `delivered`, which the tags tell.
     counts: DeliveryCounts,
     unacked: Ring,
-    /// Unacknowledged deliveries above which deliveries pause: the channel-wide prefetch, or the
-    /// broker's own limit.
-    unacked_max: usize,
-    /// Settled in a transaction that is not committed: these count as unacknowledged still, and
-    /// are taken off `unacked_max`.
+    /// Those of `unacked` that were fetched with `basic.get`.
+    fetched: usize,
+    /// Deliveries to consumers whose settlement is in a transaction that is not committed: these
+    /// count as unacknowledged still.
     uncommitted: usize,
+    /// The channel-wide prefetch: unacknowledged deliveries to consumers above which deliveries
+    /// pause.
+    prefetch: usize,
 }
 
 impl Channel {
+    /// Whether a consumer may be given one more; of the channel all in waiting are `most`.
+    #[inline]
+    fn has_room(&self, most: usize) -> bool {
+        let waiting = self.unacked.len() + self.uncommitted;
+        waiting < most && waiting - self.fetched < self.prefetch
+    }
+
     const fn counts(&self) -> DeliveryCounts {
         let DeliveryCounts {
             delivered_no_ack,
@@ -212,8 +221,9 @@ impl<W> Outlet<W> {
                 next_tag: 1,
                 counts: DeliveryCounts::default(),
                 unacked: Ring::default(),
-                unacked_max: self.limits.channel_unacked_max,
+                fetched: 0,
                 uncommitted: 0,
+                prefetch: usize::MAX,
             }));
         }
     }
@@ -260,15 +270,14 @@ impl<W> Outlet<W> {
         self.channels.get_mut(usize::from(channel))?.as_deref_mut()
     }
 
-    /// Sets the channel-wide prefetch; 0 means no limit.
+    /// Sets the channel-wide prefetch; 0 means no limit. What was fetched never counts, as with
+    /// RabbitMQ.
     pub fn set_prefetch(&mut self, channel: u16, prefetch: u32) {
-        let most = self.limits.channel_unacked_max;
         if let Some(channel) = self.channel(channel) {
-            let max = match prefetch {
-                0 => most,
-                prefetch => most.min(prefetch as usize),
+            channel.prefetch = match prefetch {
+                0 => usize::MAX,
+                prefetch => prefetch as usize,
             };
-            channel.unacked_max = max.saturating_sub(channel.uncommitted);
         }
     }
 
@@ -303,25 +312,49 @@ impl<W> Outlet<W> {
         channel: u16,
         tag: u64,
         multiple: bool,
-        settled: impl FnMut(u64, Slot),
+        mut settled: impl FnMut(u64, Slot),
     ) -> Result<(), UnknownTag> {
         let channel = self.channel(channel).ok_or(UnknownTag)?;
-        channel.unacked.settle(tag, multiple, settled)
+        let fetched = &mut channel.fetched;
+        channel.unacked.settle(tag, multiple, |tag, slot| {
+            *fetched -= usize::from(slot.fetched);
+            settled(tag, slot);
+        })
     }
 
-    /// Tells how many settled deliveries of a channel count as out still: a transaction that is
-    /// not committed.
-    pub fn set_uncommitted(&mut self, channel: u16, uncommitted: usize) {
+    /// The same in a transaction: until it ends, what consumers got counts as out still.
+    ///
+    /// # Errors
+    /// [`UnknownTag`], as for [`Outlet::settle`].
+    pub fn stage(
+        &mut self,
+        channel: u16,
+        tag: u64,
+        multiple: bool,
+        mut settled: impl FnMut(u64, Slot),
+    ) -> Result<(), UnknownTag> {
+        let mut consumed = 0;
+        let known = self.settle(channel, tag, multiple, |tag, slot| {
+            consumed += usize::from(!slot.fetched);
+            settled(tag, slot);
+        });
         if let Some(channel) = self.channel(channel) {
-            let max = channel.unacked_max + channel.uncommitted;
-            channel.uncommitted = uncommitted.min(max);
-            channel.unacked_max = max - channel.uncommitted;
+            channel.uncommitted += consumed;
+        }
+        known
+    }
+
+    /// A transaction ends: nothing that was settled counts any more.
+    pub fn end_transaction(&mut self, channel: u16) {
+        if let Some(channel) = self.channel(channel) {
+            channel.uncommitted = 0;
         }
     }
 
-    /// Brings back a delivery that [`Outlet::settle`] took.
+    /// Brings back a delivery that was settled in a transaction that is rolled back.
     pub fn restore(&mut self, channel: u16, tag: u64, slot: Slot) {
         if let Some(channel) = self.channel(channel) {
+            channel.fetched += usize::from(slot.fetched);
             channel.unacked.restore(tag, slot);
         }
     }
@@ -335,7 +368,7 @@ impl<W> Outlet<W> {
         let Some(Some(state)) = self.channels.get_mut(usize::from(channel)) else {
             return Delivered::Gone;
         };
-        if state.unacked.len() >= state.unacked_max {
+        if !state.has_room(self.limits.channel_unacked_max) {
             return Delivered::Full;
         }
         let &Parcel {
@@ -358,7 +391,12 @@ impl<W> Outlet<W> {
             state.counts.delivered_no_ack += 1;
         } else {
             let (source, unacked) = (parcel.source, parcel.unacked);
-            state.unacked.push(tag, Slot { source, unacked });
+            let slot = Slot {
+                source,
+                fetched: false,
+                unacked,
+            };
+            state.unacked.push(tag, slot);
         }
         let tag = (tag, redelivered);
         let body = match (record.body, parcel.blob) {
@@ -393,7 +431,7 @@ impl<W> Outlet<W> {
         let Some(Some(state)) = state.filter(|_| !self.closing) else {
             return (0, false);
         };
-        if state.unacked.len() >= state.unacked_max {
+        if !state.has_room(self.limits.channel_unacked_max) {
             return (0, false);
         }
         let (first_tag, mut tag) = (state.next_tag, state.next_tag);
@@ -440,13 +478,13 @@ impl<W> Outlet<W> {
             state.counts.got_no_ack += 1;
         } else {
             state.counts.got += 1;
-            state.unacked.push(
-                tag,
-                Slot {
-                    source: parcel.source,
-                    unacked: parcel.unacked,
-                },
-            );
+            state.fetched += 1;
+            let slot = Slot {
+                source: parcel.source,
+                fetched: true,
+                unacked: parcel.unacked,
+            };
+            state.unacked.push(tag, slot);
         }
         if self.closing {
             return false;

@@ -15,6 +15,8 @@ const IDLE_SLOTS_MAX: usize = 4096;
 pub struct Slot {
     /// Which of the channel's sources it came from.
     pub source: u32,
+    /// Fetched with `basic.get`: no prefetch counts it.
+    pub fetched: bool,
     /// What its queue needs to settle it.
     pub unacked: Unacked,
 }
@@ -57,18 +59,36 @@ impl Ring {
         if self.slots.is_empty() {
             self.base = tag;
         }
-        let next = self.base + self.slots.len() as u64;
-        for _ in next..tag {
-            self.slots.push_back(Slot {
-                source: SETTLED,
-                unacked: Unacked::default(),
-            });
+        if tag - self.base > self.slots.len() as u64 {
+            self.leave_gap(tag);
         }
         self.slots.push_back(slot);
         self.live += 1;
         if self.slots.len() > SPARSE_SLOTS_MIN && self.slots.len() > SPARSE_FACTOR * self.live {
             self.move_stragglers();
         }
+    }
+
+    /// Makes `tag` the next one: holes stand for tags of deliveries that nobody settles, unless
+    /// there are so many that what waits had better move out of the way.
+    #[cold]
+    fn leave_gap(&mut self, tag: u64) {
+        let span = usize::try_from(tag - self.base).unwrap_or(usize::MAX);
+        if span <= SPARSE_SLOTS_MIN || span / SPARSE_FACTOR <= self.live {
+            let hole = Slot {
+                source: SETTLED,
+                fetched: false,
+                unacked: Unacked::default(),
+            };
+            self.slots.resize(span, hole);
+            return;
+        }
+        for (tag, slot) in (self.base..).zip(self.slots.drain(..)) {
+            if slot.source != SETTLED {
+                self.stragglers.insert(tag, slot);
+            }
+        }
+        (self.live, self.base) = (0, tag);
     }
 
     fn move_stragglers(&mut self) {
@@ -213,19 +233,22 @@ impl Ring {
 mod tests {
     use super::*;
 
+    fn slot(seq: u64) -> Slot {
+        let unacked = Unacked {
+            seq,
+            ..Unacked::default()
+        };
+        Slot {
+            source: 1,
+            fetched: false,
+            unacked,
+        }
+    }
+
     fn ring(tags: impl Iterator<Item = u64>) -> Ring {
         let mut ring = Ring::default();
         for tag in tags {
-            ring.push(
-                tag,
-                Slot {
-                    source: 1,
-                    unacked: Unacked {
-                        seq: tag,
-                        ..Unacked::default()
-                    },
-                },
-            );
+            ring.push(tag, slot(tag));
         }
         ring
     }
@@ -263,19 +286,27 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_of_any_length_costs_no_memory() {
+        const FAR: u64 = 1 << 60;
+        let mut ring = ring([1, 3].into_iter());
+        for tag in [FAR, 2 * FAR, 2 * FAR + 3] {
+            ring.push(tag, slot(tag));
+        }
+        assert!(ring.slots.capacity() <= SPARSE_SLOTS_MIN);
+        assert_eq!(ring.len(), 5);
+        assert_eq!(settle(&mut ring, 2, false), Err(UnknownTag));
+        assert_eq!(settle(&mut ring, 2 * FAR + 1, true), Err(UnknownTag));
+        assert_eq!(settle(&mut ring, 3, false), Ok(vec![3]));
+        assert_eq!(settle(&mut ring, FAR, true), Ok(vec![1, FAR]));
+        assert_eq!(settle(&mut ring, 0, true), Ok(vec![2 * FAR, 2 * FAR + 3]));
+        assert!(ring.is_empty());
+    }
+
+    #[test]
     fn a_straggler_does_not_pin_the_slots_behind_it() {
         let mut ring = ring(1..=1);
         for tag in 2..100_000 {
-            ring.push(
-                tag,
-                Slot {
-                    source: 1,
-                    unacked: Unacked {
-                        seq: tag,
-                        ..Unacked::default()
-                    },
-                },
-            );
+            ring.push(tag, slot(tag));
             assert_eq!(settle(&mut ring, tag, false), Ok(vec![tag]));
         }
         assert!(ring.slots.capacity() <= 4 * SPARSE_SLOTS_MIN);

@@ -106,14 +106,16 @@ impl Model {
                 if !is_new(true) || is_new(false) {
                     continue;
                 }
-                let bound = match channel.prefetch_global {
-                    0 => self.channel_unacked_max,
-                    prefetch => usize::from(prefetch).min(self.channel_unacked_max),
+                let prefetch = match channel.prefetch_global {
+                    0 => usize::MAX,
+                    prefetch => usize::from(prefetch),
                 };
-                let held = channel.out();
-                if held > bound {
+                let (consumed, out) = (channel.consumed(), channel.out());
+                if consumed > prefetch || out > self.channel_unacked_max {
                     return Err(format!(
-                        "{held} deliveries out on channel {number} of {connection}, {bound} at most"
+                        "{out} deliveries out on channel {number} of {connection}, {consumed} of \
+                         them to consumers: prefetch is {prefetch}, {} at most",
+                        self.channel_unacked_max
                     ));
                 }
             }
@@ -165,11 +167,8 @@ impl Model {
             };
             let waits = ledger.seats.iter().find(|seat| {
                 let channel = self.sessions[seat.connection].channels.get(&seat.channel);
-                let room = channel.is_some_and(|channel| {
-                    let held = channel.out();
-                    let prefetch = usize::from(channel.prefetch_global);
-                    held < self.channel_unacked_max && (prefetch == 0 || held < prefetch)
-                });
+                let room =
+                    channel.is_some_and(|channel| channel.has_room(self.channel_unacked_max));
                 seat.has_credit() && ledger.serves(seat.tag) && room
             });
             if let Some(seat) = waits {

@@ -162,10 +162,24 @@ pub(crate) struct Model {
 }
 
 impl Channel {
-    /// Deliveries that count against prefetch: also those whose settlement is not committed.
+    /// Deliveries to consumers, which count against prefetch: also those whose settlement is not
+    /// committed.
+    pub(crate) fn consumed(&self) -> usize {
+        let staged = self.transaction.iter().flat_map(|one| &one.settlements);
+        let held = self.unacked.values().chain(staged.map(|(_, held, _)| held));
+        held.filter(|held| held.consumer.is_some()).count()
+    }
+
+    /// All that counts against the broker's own bound.
     pub(crate) fn out(&self) -> usize {
-        let staged = self.transaction.as_ref();
-        self.unacked.len() + staged.map_or(0, |staged| staged.settlements.len())
+        let fetched = |held: &&Held| held.consumer.is_none();
+        self.consumed() + self.unacked.values().filter(fetched).count()
+    }
+
+    /// Whether a consumer of this channel may be given one more.
+    pub(crate) fn has_room(&self, unacked_max: usize) -> bool {
+        let prefetch = usize::from(self.prefetch_global);
+        self.out() < unacked_max && (prefetch == 0 || self.consumed() < prefetch)
     }
 }
 
