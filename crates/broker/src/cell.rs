@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::arguments::Meaning;
 use crate::broker::{ConnectionId, Peer};
 use crate::policy::{Effective, Object};
-use crate::stats::{HoldingCounts, Holdings};
+use crate::stats::{ChannelStats, HoldingCounts, Holdings};
 
 /// A connection's outlet, shared by everyone who writes to it.
 pub type SharedOutlet = Arc<Mutex<Outlet<Arc<Handle>>>>;
@@ -203,9 +203,25 @@ pub struct Handle {
     pub tag: Box<[u8]>,
     /// `basic.consume` arguments.
     pub arguments: Table,
+    /// Where its channel counts it.
+    pub(crate) stats: Arc<ChannelStats>,
     pub(crate) template: DeliverTemplate,
     /// Stands in its outlet's list of those that wait for room.
     pub(crate) waiting: AtomicBool,
+}
+
+impl Handle {
+    /// Its queue has it.
+    pub(crate) fn joined(&self) {
+        let _outlet = self.outlet.lock();
+        self.stats.consumers.add(1);
+    }
+
+    /// Its queue has it no more.
+    pub(crate) fn left(&self) {
+        let _outlet = self.outlet.lock();
+        self.stats.consumers.subtract(1);
+    }
 }
 
 /// Where deliveries of a channel come from: a consumer, or `basic.get` on a queue.
@@ -216,4 +232,15 @@ pub(crate) struct Source {
     pub(crate) cancelled: bool,
     /// The consumer that is to start when its channel's turn has come.
     pub(crate) starting: Option<Arc<Handle>>,
+}
+
+impl Source {
+    /// Whether its consumer has ended with its queue.
+    pub(crate) fn is_over(&self) -> bool {
+        // Under the queue's lock: whoever deletes it has told the client by then.
+        self.cell.is_deleted()
+            && self
+                .consumer
+                .is_some_and(|key| self.cell.lock().queue.consumer(key).is_none())
+    }
 }

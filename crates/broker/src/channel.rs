@@ -76,10 +76,6 @@ impl Channel {
         self.sources.get(index as usize)
     }
 
-    pub(crate) fn count_consumers(&self) {
-        self.stats.consumers.set(self.consumers.len() as u64);
-    }
-
     /// Shows what waits for the commit.
     pub(crate) fn count_uncommitted(&self) {
         let transaction = self.transaction.as_deref();
@@ -88,10 +84,26 @@ impl Channel {
         self.stats.uncommitted_settlements.set(settlements as u64);
     }
 
+    /// How many consumers there are, if that may be as many as `max`. Those that have ended with
+    /// their queues are forgotten then, and whenever the table would have to grow.
+    pub(crate) fn count_consumers(&mut self, max: usize) -> usize {
+        let consumers = &mut self.consumers;
+        if consumers.len() == consumers.capacity() || consumers.len() >= max {
+            consumers.retain(|_, &mut index| {
+                let source = self.sources.get_mut(index as usize);
+                source.is_some_and(|source| {
+                    source.cancelled |= source.is_over();
+                    !source.cancelled
+                })
+            });
+            consumers.reserve(consumers.len() + 1);
+        }
+        consumers.len()
+    }
+
     /// Ends a consumer: its tag is free again, its deliveries in waiting stay.
     pub(crate) fn forget_consumer(&mut self, tag: &[u8]) -> Option<u32> {
         let index = self.consumers.remove(tag)?;
-        self.count_consumers();
         if let Some(source) = self.sources.get_mut(index as usize) {
             source.cancelled = true;
         }

@@ -78,7 +78,9 @@ impl Core {
         if std::mem::take(&mut self.entered) {
             self.broker.uses.lock().leave(&vhost.name, &self.user);
         }
-        for cell in std::mem::take(&mut self.exclusive) {
+        let mut own = std::mem::take(&mut self.exclusive);
+        own.retain(|cell| !cell.is_deleted());
+        for cell in own {
             // Without a condition it cannot be refused.
             let condition = Condition::default();
             let _ = self

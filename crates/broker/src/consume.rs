@@ -29,12 +29,14 @@ impl Core {
         let asked = self.asked(channel, &cell, consume)?;
         let tag = self.consumer_tag(channel, consume.consumer_tag)?;
         let source = self.add_source(channel, &cell);
+        let stats = self.channel(channel).map(|state| Arc::clone(&state.stats));
         let handle = Arc::new(Handle {
             peer: Arc::clone(&self.peer),
             outlet: Arc::clone(&self.peer.outlet),
             channel,
             source,
             cell: Arc::clone(&cell),
+            stats: stats.unwrap_or_default(),
             template: DeliverTemplate::new(channel, &tag),
             arguments: consume.arguments.to_table(),
             tag: tag.clone(),
@@ -47,7 +49,6 @@ impl Core {
                 source.starting = Some(Arc::clone(&handle));
             }
             state.consumers.insert(tag, source);
-            state.count_consumers();
         }
         let nowait = consume.nowait;
         if self.holds(channel) {
@@ -85,6 +86,7 @@ impl Core {
                 check_consumable(&cell, &state, asked)?;
                 let key = state.queue.consume(Arc::clone(handle), asked);
                 (source.consumer, state.consumed) = (Some(key), true);
+                handle.joined();
                 Some(key)
             }
             None => None,
@@ -126,7 +128,7 @@ impl Core {
         let max = self.broker.config.consumers_per_channel_max;
         let (prefetch, consumers) = self
             .channel(channel)
-            .map_or((0, 0), |ch| (ch.prefetch, ch.consumers.len()));
+            .map_or((0, 0), |ch| (ch.prefetch, ch.count_consumers(max)));
         if consumers >= max {
             return Err(Refusal::TooManyConsumers(max));
         }
@@ -148,10 +150,7 @@ impl Core {
         };
         if let Some(&source) = state.consumers.get(tag) {
             // The consumer of a deleted queue is gone without the client having to say so.
-            if !state
-                .source(source)
-                .is_some_and(|source| source.cell.is_deleted())
-            {
+            if !state.source(source).is_some_and(Source::is_over) {
                 let tag = String::from_utf8_lossy(tag).into_owned();
                 return Err(Refusal::ConsumerTagInUse(tag));
             }
@@ -207,8 +206,9 @@ impl Core {
 
     /// Takes a consumer off its queue, which may be the end of the queue.
     pub(crate) fn leave_queue(&mut self, cell: &Arc<QueueCell>, key: leveret_queue::ConsumerKey) {
-        let gone = cell.lock().queue.cancel(key).is_some();
-        if gone {
+        let gone = cell.lock().queue.cancel(key);
+        if let Some(handle) = gone {
+            handle.left();
             self.after_leaving(cell);
         }
     }

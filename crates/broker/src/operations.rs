@@ -14,7 +14,7 @@ use parking_lot::RwLockWriteGuard;
 use crate::admin::apply_to_exchange;
 use crate::arguments::{Meaning, equivalent, validate};
 use crate::broker::Broker;
-use crate::cell::{QueueCell, QueueSpec, QueueState};
+use crate::cell::{QueueCell, QueueSpec};
 use crate::pump::Work;
 use crate::refusal::{Refusal, from_router};
 use crate::stats::Existing;
@@ -153,12 +153,10 @@ impl Broker {
         }
         cell.mark_deleted();
         self.take_out(vhost, directory, cell, work);
-        let ready = state.queue.ready();
-        let QueueState { queue, .. } = &mut *state;
-        let handles = queue.cancel_all();
-        queue.purge();
+        let ended = state.queue.take();
         drop(state);
-        for handle in handles {
+        for handle in ended.handles() {
+            handle.left();
             if handle.peer.cancel_notify.load(Ordering::Relaxed) {
                 let cancel = BasicCancel {
                     consumer_tag: &handle.tag,
@@ -170,7 +168,7 @@ impl Broker {
                 });
             }
         }
-        Ok(ready)
+        Ok(ended.ready())
     }
 
     /// Takes a queue and its bindings out of the directory, and gives that one back.

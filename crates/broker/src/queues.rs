@@ -83,9 +83,20 @@ impl Core {
             broker.declare_queue(vhost, &name, spec, work)?
         };
         if created && cell.spec.owner.is_some() {
-            self.exclusive.push(Arc::clone(&cell));
+            self.own(&cell);
         }
         Ok(cell)
+    }
+
+    /// Remembers a queue that ends with this connection. Those that have ended before are forgotten
+    /// whenever the list would have to grow.
+    fn own(&mut self, cell: &Arc<QueueCell>) {
+        let own = &mut self.exclusive;
+        if own.len() == own.capacity() {
+            own.retain(|cell| !cell.is_deleted());
+            own.reserve(own.len() + 1);
+        }
+        own.push(Arc::clone(cell));
     }
 
     /// An exclusive queue serves its own connection only.
@@ -215,12 +226,8 @@ impl Core {
                     abandoned: false,
                 };
                 let vhost = self.vhost()?;
-                let deleted = self
-                    .broker
-                    .delete_queue(&vhost, &cell, condition, &mut self.work)?;
-                // Not before: one that stays is still to be deleted with the connection.
-                self.exclusive.retain(|own| !Arc::ptr_eq(own, &cell));
-                deleted
+                self.broker
+                    .delete_queue(&vhost, &cell, condition, &mut self.work)?
             }
             Err(Refusal::NoQueue(_)) => 0,
             Err(refusal) => return Err(refusal),

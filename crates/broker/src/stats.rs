@@ -38,6 +38,11 @@ impl Count {
         self.set(self.get() + number);
     }
 
+    /// Subtracts, on the same condition.
+    pub fn subtract(&self, number: u64) {
+        self.set(self.get().saturating_sub(number));
+    }
+
     /// Sets.
     #[inline]
     pub fn set(&self, number: u64) {
@@ -135,7 +140,7 @@ pub struct ChannelStats {
     pub uncommitted: Count,
     /// Deliveries whose settlement waits for `tx.commit`.
     pub uncommitted_settlements: Count,
-    /// Consumers.
+    /// Consumers that their queues know; changed with the connection's outlet locked.
     pub consumers: Count,
     /// Prefetch of consumers started from now on; 0 means no limit.
     pub prefetch: Count,

@@ -359,16 +359,6 @@ impl<C> Consumers<C> {
         self.seat(key.index);
     }
 
-    /// Removes everyone.
-    pub(crate) fn drain(&mut self) -> Vec<C> {
-        (self.rings, self.free, self.active) = (Vec::new(), Vec::new(), None);
-        let slots = std::mem::take(&mut self.slots);
-        slots
-            .into_iter()
-            .filter_map(|slot| Some(slot?.handle))
-            .collect()
-    }
-
     pub(crate) fn is_active(&self, key: ConsumerKey) -> bool {
         !self.single_active || self.active == Some(key.index)
     }

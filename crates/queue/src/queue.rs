@@ -376,9 +376,17 @@ impl<C> Queue<C> {
         self.consumers.remove(key)
     }
 
-    /// Removes all consumers: the queue is going away.
-    pub fn cancel_all(&mut self) -> Vec<C> {
-        self.consumers.drain()
+    /// Takes everything out, as the queue is going away: what stays is an empty queue. Nothing of
+    /// what was delivered may be given back to it any more.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let empty = Self::new(*self.limits(), self.is_single_active());
+        std::mem::replace(self, empty)
+    }
+
+    /// The owners' handles of all its consumers.
+    pub fn handles(&self) -> impl Iterator<Item = &C> {
+        self.consumers.iter().map(|(_, consumer)| &consumer.handle)
     }
 
     /// Changes a running consumer's prefetch; the caller pumps afterwards.
