@@ -1,6 +1,7 @@
 //! One queue against a plain list, whatever is done to it.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
 
 use leveret_queue::{
     Consumer, ConsumerKey, Consuming, Delivery, Gone, Limits, Message, MessageBody, Offer,
@@ -13,6 +14,8 @@ const CONSUMERS_MAX: usize = 8;
 const SIZES: [usize; 8] = [0, 1, 7, 60, 90, 200, 900, 3_000];
 /// Larger than a chunk.
 const LARGE: usize = 300_000;
+/// Where a restart leaves a queue that had one message out for very long.
+const FAR: u64 = (5 << 32) - 7;
 
 /// Reads input as a queue's limits, then as what is done to it, two bytes an operation.
 pub fn queue_operations(input: &[u8]) {
@@ -66,6 +69,17 @@ fn header(body_len: usize) -> Vec<u8> {
     header
 }
 
+fn message<'a>(header: &'a [u8], body: MessageBody<'a>) -> Message<'a> {
+    Message {
+        route: ROUTE,
+        header,
+        body,
+        expiry_ms: None,
+        persistent: true,
+        deliveries: 0,
+    }
+}
+
 fn body_of(delivery: &Delivery<'_>) -> Vec<u8> {
     match delivery.record.body {
         Body::Inline(bytes) => bytes.to_vec(),
@@ -101,6 +115,8 @@ struct World {
     seats: Vec<Seat>,
     active: Option<u32>,
     names: u32,
+    /// Shared bodies, by the sequence numbers of their messages.
+    shared: Vec<(u64, Weak<Blob>)>,
 }
 
 impl World {
@@ -118,7 +134,7 @@ impl World {
             },
         };
         let single_active = kind & 32 != 0;
-        Self {
+        let mut world = Self {
             queue: Queue::new(limits, single_active),
             limits,
             single_active,
@@ -128,7 +144,26 @@ impl World {
             seats: Vec::new(),
             active: None,
             names: 0,
+            shared: Vec::new(),
+        };
+        if kind & 64 != 0 {
+            world.restart(u64::from(bound));
         }
+        world
+    }
+
+    /// The queue begins with what was out before a restart, long ago.
+    fn restart(&mut self, seq: u64) {
+        let body = [seq as u8];
+        let header = header(body.len());
+        let message = message(&header, MessageBody::Inline(&body));
+        self.queue.restore(&message, seq);
+        self.queue.begin_at(FAR);
+        self.ready.push(Ready {
+            seq,
+            body_len: body.len(),
+            deliveries: 0,
+        });
     }
 
     fn apply(&mut self, operation: u8, detail: u8) {
@@ -155,6 +190,22 @@ impl World {
         self.queue.trim(&mut self.sink);
         self.absorb();
         self.check();
+        self.check_shared();
+    }
+
+    /// A shared body lives as long as its message is ready or out, and no longer.
+    fn check_shared(&mut self) {
+        if self.shared.is_empty() {
+            return;
+        }
+        let ready = self.ready.iter().map(|ready| ready.seq);
+        let out = self.out.iter().map(|out| out.unacked.seq);
+        let there: HashSet<_> = ready.chain(out).collect();
+        self.shared.retain(|(seq, blob)| {
+            let lives = blob.strong_count() > 0;
+            assert_eq!(lives, there.contains(seq), "body of message {seq}");
+            lives
+        });
     }
 
     fn push(&mut self, pick: usize, shared: bool) {
@@ -167,18 +218,12 @@ impl World {
         let body = vec![seq as u8; size];
         let blob = Arc::new(Blob::new(body.clone()));
         let header = header(body.len());
-        let message = Message {
-            route: ROUTE,
-            header: &header,
-            body: if shared {
-                MessageBody::Shared(&blob)
-            } else {
-                MessageBody::Inline(&body)
-            },
-            expiry_ms: None,
-            persistent: true,
-            deliveries: 0,
+        let stored = if shared {
+            MessageBody::Shared(&blob)
+        } else {
+            MessageBody::Inline(&body)
         };
+        let message = message(&header, stored);
         let pushed = self.queue.push(&message, &mut self.sink);
         if pushed.is_ok() {
             assert_eq!(pushed, Ok(seq));
@@ -188,7 +233,11 @@ impl World {
                 body_len,
                 deliveries: 0,
             });
+            if shared {
+                self.shared.push((seq, Arc::downgrade(&blob)));
+            }
         }
+        drop(blob);
         self.absorb();
         assert!(
             pushed.is_ok() || !self.has_room(body.len()),
