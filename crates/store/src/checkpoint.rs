@@ -114,9 +114,8 @@ impl Parts<'_> {
                 out.u64s(&[0]);
                 continue;
             }
-            out.u64s(&[lane.returned.len() as u64]);
-            lane.returned
-                .iter()
+            out.u64s(&[lane.counts().count() as u64]);
+            lane.counts()
                 .for_each(|(from, to, n)| out.u64s(&[from, to, n.into()]));
         }
     }
@@ -237,12 +236,15 @@ fn decode_lanes(input: &mut In<'_>) -> Option<Lanes> {
             let [from, to] = input.u64s()?;
             lane.early.insert(from, to, (), |_, _, ()| {});
         }
+        let mut counts = Vec::new();
         for _ in 0..input.count()? {
             let [from, to, deliveries] = input.u64s()?;
-            lane.returned
-                .insert(from, to, u8::try_from(deliveries).ok()?, |_, _, _| {});
+            counts.push((from, to, u8::try_from(deliveries).ok()?));
         }
         lanes.lanes.insert(LaneId(id), lane);
+        for (from, to, deliveries) in counts {
+            lanes.returned(LaneId(id), (from, to), deliveries);
+        }
     }
     Some(lanes)
 }

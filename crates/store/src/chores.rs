@@ -226,7 +226,12 @@ impl Journal {
                 if checkpoint.generation <= 2 {
                     self.vfs.sync_dir()?;
                 }
-                self.core.lock().checkpointed(&checkpoint);
+                let mut core = self.core.lock();
+                core.checkpointed(&checkpoint);
+                if !self.config.breaks(Sabotage::KeepCounts) {
+                    core.lanes.age_awaited();
+                }
+                drop(core);
                 self.judge_space(None);
                 Ok((Job::None, true))
             }

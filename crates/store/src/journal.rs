@@ -192,6 +192,15 @@ impl Journal {
         }
     }
 
+    /// Messages of which a delivery count is kept; for tests: they must live, or be on their way.
+    #[cfg(feature = "sabotage")]
+    #[must_use]
+    pub fn delivery_counts(&self) -> u64 {
+        let core = self.core.lock();
+        let counts = core.lanes.lanes.values().flat_map(|lane| lane.counts());
+        counts.map(|(from, to, _)| to - from).sum()
+    }
+
     /// Has the journal's thread commit what is there and end ([`Self::turn`] gives false).
     pub fn close(&self) {
         self.entrance.lock().closed = true;

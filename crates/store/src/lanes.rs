@@ -36,8 +36,12 @@ pub(crate) struct Lane {
     pub(crate) live: RangeMap<Serial>,
     /// Settled before the message arrived.
     pub(crate) early: RangeMap<()>,
-    /// Delivery counts of messages that were requeued.
+    /// Delivery counts of live messages.
     pub(crate) returned: RangeMap<u8>,
+    /// Delivery counts of messages that have not arrived, or no longer live: there is no telling.
+    pub(crate) awaited: RangeMap<u8>,
+    /// The same, from before the last checkpoint.
+    pub(crate) awaited_long: RangeMap<u8>,
 }
 
 impl Lanes {
@@ -73,6 +77,13 @@ impl Lanes {
                 });
             }
         }
+        for awaited in [&mut state.awaited_long, &mut state.awaited] {
+            if !awaited.is_empty() {
+                awaited.remove(from, to, |from, to, deliveries| {
+                    raise(&mut state.returned, (from, to), deliveries);
+                });
+            }
+        }
     }
 
     /// Messages `from..to` are settled, whether they have arrived or not.
@@ -88,28 +99,34 @@ impl Lanes {
         state.live.remove(from, to, |from, to, serial| {
             release(held, serial, to - from)
         });
-        if !state.returned.is_empty() {
-            state.returned.remove(from, to, |_, _, _| {});
-        }
+        state.forget_counts(from, to);
     }
 
-    /// Messages `from..to` were requeued after so many deliveries; the highest count stays.
+    /// Messages `from..to` have been delivered so often; the highest count stays.
+    ///
+    /// It may come before the message, and also after the message was settled: a turn that
+    /// delivers is submitted at its end, and the consumer's own turn may be quicker. So a count
+    /// waits for its message, but not for ever: [`Self::age_awaited`].
     pub(crate) fn returned(&mut self, lane: LaneId, (from, to): (u64, u64), deliveries: u8) {
         let Some(state) = name(&mut self.lanes, &mut self.next_lane, &self.gone, lane, to) else {
             return;
         };
-        for (from, to) in state.early.missing(from.max(state.floor), to) {
-            let mut higher = Vec::new();
-            state
-                .returned
-                .insert(from, to, deliveries, |from, to, old| {
-                    if old > deliveries {
-                        higher.push((from, to, old));
-                    }
-                });
-            for (from, to, old) in higher {
-                state.returned.insert(from, to, old, |_, _, _| {});
+        let from = from.max(state.floor);
+        for (from, to, _) in state.live.within(from, to) {
+            raise(&mut state.returned, (from, to), deliveries);
+        }
+        for (from, to) in state.live.missing(from, to) {
+            for piece in state.early.missing(from, to) {
+                raise(&mut state.awaited, piece, deliveries);
             }
+        }
+    }
+
+    /// Forgets the counts that have waited for their messages since the last call but one: for
+    /// each checkpoint. No turn takes as long as what is written between two of them.
+    pub(crate) fn age_awaited(&mut self) {
+        for lane in self.lanes.values_mut() {
+            lane.awaited_long = std::mem::take(&mut lane.awaited);
         }
     }
 
@@ -130,7 +147,7 @@ impl Lanes {
             release(held, serial, to - from)
         });
         state.early.remove(0, up_to, |_, _, ()| {});
-        state.returned.remove(0, up_to, |_, _, _| {});
+        state.forget_counts(0, up_to);
         if up_to == u64::MAX {
             self.lanes.remove(&lane);
             let id = u64::from(lane.0);
@@ -142,13 +159,42 @@ impl Lanes {
     pub(crate) fn forget_absent(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.early = RangeMap::default();
-            let returned = std::mem::take(&mut lane.returned);
-            for (from, to, deliveries) in returned.iter() {
-                for (from, to, _) in lane.live.within(from, to) {
-                    lane.returned.insert(from, to, deliveries, |_, _, _| {});
-                }
+            lane.awaited = RangeMap::default();
+            lane.awaited_long = RangeMap::default();
+        }
+    }
+}
+
+impl Lane {
+    /// All delivery counts, those that wait included.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (u64, u64, u8)> + '_ {
+        let awaited = self.awaited_long.iter().chain(self.awaited.iter());
+        self.returned.iter().chain(awaited)
+    }
+
+    fn forget_counts(&mut self, from: u64, to: u64) {
+        for counts in [
+            &mut self.returned,
+            &mut self.awaited,
+            &mut self.awaited_long,
+        ] {
+            if !counts.is_empty() {
+                counts.remove(from, to, |_, _, _| {});
             }
         }
+    }
+}
+
+/// Gives `from..to` this count, where it has no higher one.
+fn raise(counts: &mut RangeMap<u8>, (from, to): (u64, u64), deliveries: u8) {
+    let mut higher = Vec::new();
+    counts.insert(from, to, deliveries, |from, to, old| {
+        if old > deliveries {
+            higher.push((from, to, old));
+        }
+    });
+    for (from, to, old) in higher {
+        counts.insert(from, to, old, |_, _, _| {});
     }
 }
 
@@ -239,6 +285,24 @@ mod tests {
         assert_eq!(counts, [1, 2, 2, 1]);
         lanes.settled(LANE, 1, 2);
         assert_eq!(deliveries(&lanes, 1), 0);
+    }
+
+    #[test]
+    fn a_count_waits_for_its_message_over_one_checkpoint_and_for_a_dead_one_not_longer() {
+        let mut lanes = Lanes::default();
+        // A publisher's turn delivers message 0, and the consumer's acknowledgement is quicker.
+        lanes.settled(LANE, 0, 1);
+        lanes.message(LANE, (0, 1), 1);
+        lanes.returned(LANE, (0, 1), 1);
+        assert!(lanes.lanes[&LANE].returned.is_empty());
+        lanes.age_awaited();
+        // Message 1 is delivered by another turn than the one that brings it.
+        lanes.returned(LANE, (1, 2), 2);
+        lanes.age_awaited();
+        lanes.returned(LANE, (1, 2), 1);
+        lanes.message(LANE, (1, 2), 1);
+        assert_eq!(deliveries(&lanes, 1), 2);
+        assert_eq!(lanes.lanes[&LANE].counts().count(), 1);
     }
 
     #[test]

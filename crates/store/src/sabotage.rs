@@ -42,6 +42,8 @@ pub enum Sabotage {
     CopyDead,
     /// A checkpoint leaves delivery counts out.
     ForgetReturns,
+    /// Delivery counts of messages that have gone are kept.
+    KeepCounts,
     /// A bad frame is the end of the journal, whatever comes after it.
     TruncateAtRot,
     /// A deleted lane takes messages that were on their way.

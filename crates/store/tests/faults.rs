@@ -26,7 +26,7 @@ fn check(played: &Played, image: &Image, config: &Config) -> Result<(), String> 
     let allowed = &played.marks.last().ok_or("no mark")?.allowed;
     let states = allowed.iter().filter_map(|state| played.states.get(*state));
     let differences: Vec<_> = states
-        .map(|state| state.visible().difference(&found))
+        .map(|state| state.visible(&found).difference(&found))
         .collect();
     if differences.iter().all(|difference| !difference.is_empty()) {
         return Err(differences.join(" |"));

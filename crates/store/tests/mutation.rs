@@ -52,5 +52,6 @@ mutations! {
     fan_out_is_elided: ElideMany, None;
     the_dead_are_copied: CopyDead, None;
     delivery_counts_are_forgotten: ForgetReturns, None;
+    delivery_counts_of_the_dead_are_kept: KeepCounts, None;
     deleted_lanes_come_back: ReviveLanes, None;
 }

@@ -144,7 +144,7 @@ fn recover(
 
 /// What a store shows that this model does not, or the reverse; empty if they agree.
 fn difference(model: &Model, found: &Visible, next: &BTreeMap<u32, u64>) -> String {
-    let mut text = model.visible().difference(found);
+    let mut text = model.visible(found).difference(found);
     for lane in model.lanes.keys() {
         let (at, least) = (next.get(lane).copied().unwrap_or(0), model.next_min(*lane));
         if at < least {

@@ -49,6 +49,9 @@ pub(crate) fn play(seed: u64, steps: u64, config: &Config, deaf: Option<&str>) -
             break;
         }
     }
+    if violation.is_none() {
+        violation = player.forget_the_dead().err();
+    }
     let marks = player.shared.lock().clone();
     Played {
         points: disk.crash_points(),
@@ -176,10 +179,7 @@ impl Player {
             30..=34 => self.commit()?,
             35 => self.journal.cover().map_err(|error| error.to_string())?,
             36..=37 => self.housekeep()?,
-            38 => self
-                .journal
-                .checkpoint()
-                .map_err(|error| error.to_string())?,
+            38 => self.checkpoint()?,
             _ => self.reopen()?,
         }
         Ok(())
@@ -231,7 +231,11 @@ impl Player {
             } else {
                 vec![lane]
             };
-            let targets = lanes.into_iter().map(|lane| self.enqueue(lane)).collect();
+            let targets: Vec<_> = lanes.into_iter().map(|lane| self.enqueue(lane)).collect();
+            // The turn delivers what it enqueues, at times.
+            if self.rng.one_in(4) {
+                turn.extend(targets.iter().map(|(l, s)| Op::Returned(*l, *s, 1)));
+            }
             turn.push(Op::Message(targets, message));
         }
         if self.rng.one_in(5) {
@@ -268,13 +272,14 @@ impl Player {
 
     fn requeue(&mut self) {
         let count = 1 + self.rng.below(3) as u8;
-        let taken = self.take_some();
-        self.submit(
-            taken
-                .into_iter()
-                .map(|(l, s)| Op::Returned(l, s, count))
-                .collect(),
-        );
+        let taken = self.take_some().into_iter();
+        let turn = taken.map(|(l, s)| Op::Returned(l, s, count)).collect();
+        // The consumer's own turn may be quicker than the one that delivers.
+        if self.rng.one_in(3) {
+            self.late.push(turn);
+        } else {
+            self.submit(turn);
+        }
     }
 
     fn purge(&mut self) {
@@ -352,6 +357,7 @@ impl Player {
             let progress = self.journal.commit().map_err(|error| error.to_string())?;
             if progress != Progress::Stalled {
                 self.durable = state;
+                self.model.committed();
                 return Ok(());
             }
         }
@@ -375,6 +381,7 @@ impl Player {
 
     /// Lets housekeeping go on for a while, sometimes to its end.
     fn housekeep(&mut self) -> Result<(), String> {
+        self.model.housekept();
         for _ in 0..=self.rng.below(6) {
             // What housekeeping copies is part of the next commit.
             if !self
@@ -388,13 +395,34 @@ impl Player {
         Ok(())
     }
 
+    fn checkpoint(&mut self) -> Result<(), String> {
+        self.model.housekept();
+        let written = self.journal.checkpoint();
+        written.map_err(|error| error.to_string())
+    }
+
+    /// With nothing on its way, two checkpoints leave no delivery counts but those of the living.
+    fn forget_the_dead(&mut self) -> Result<(), String> {
+        while !self.late.is_empty() {
+            self.submit_late();
+        }
+        self.commit()?;
+        self.checkpoint()?;
+        self.checkpoint()?;
+        let ((least, most), kept) = (self.model.counted(), self.journal.delivery_counts());
+        if kept < least || kept > most {
+            return Err(format!(
+                "{kept} delivery counts for {least} to {most} messages"
+            ));
+        }
+        Ok(())
+    }
+
     /// The process dies, or stops in good order, and starts again on the same disk.
     fn reopen(&mut self) -> Result<(), String> {
         if self.rng.one_in(3) {
             self.commit()?;
-            self.journal
-                .checkpoint()
-                .map_err(|error| error.to_string())?;
+            self.checkpoint()?;
         } else if self.rng.one_in(2) && !self.gentle {
             self.die_in_a_commit();
         }
@@ -408,9 +436,9 @@ impl Player {
         let found = allowed
             .unwrap_or_default()
             .into_iter()
-            .find(|state| self.states[*state].visible() == visible)
+            .find(|state| self.states[*state].visible(&visible) == visible)
             .ok_or("a restart shows another state than before")?;
-        self.model = self.states[found].clone().restarted();
+        self.model = self.states[found].clone().restarted(&visible);
         self.durable = self.states.len();
         self.states.push(self.model.clone());
         self.allow(vec![self.durable]);

@@ -17,8 +17,28 @@ pub(crate) struct Model {
 pub(crate) struct Lane {
     pub(crate) live: BTreeMap<u64, Message>,
     pub(crate) early: BTreeSet<u64>,
-    pub(crate) returned: BTreeMap<u64, u8>,
+    /// How often live messages have been delivered.
+    pub(crate) returned: BTreeMap<u64, Count>,
+    /// The same of messages that have not arrived, or will not.
+    pub(crate) awaited: BTreeMap<u64, Count>,
+    /// Messages submitted and not committed that had a count before.
+    pub(crate) arriving: BTreeSet<u64>,
     pub(crate) floor: u64,
+}
+
+/// A delivery count: the least and the most that a store may show. A count that waits for its
+/// message is forgotten one day.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub(crate) struct Count {
+    least: u8,
+    most: u8,
+}
+
+impl Count {
+    fn raise(&mut self, other: Self) {
+        self.least = self.least.max(other.least);
+        self.most = self.most.max(other.most);
+    }
 }
 
 /// One message; the number decides its bytes.
@@ -88,6 +108,7 @@ impl Model {
             Op::Settle(lane, seq) => {
                 if let Some(lane) = self.lane(*lane) {
                     lane.returned.remove(seq);
+                    lane.awaited.remove(seq);
                     if lane.live.remove(seq).is_none() && *seq >= lane.floor {
                         lane.early.insert(*seq);
                     }
@@ -98,8 +119,12 @@ impl Model {
                     && *seq >= lane.floor
                     && !lane.early.contains(seq)
                 {
-                    let held = lane.returned.entry(*seq).or_default();
-                    *held = (*held).max(*count);
+                    let counts = match lane.live.contains_key(seq) {
+                        true => &mut lane.returned,
+                        false => &mut lane.awaited,
+                    };
+                    let (least, most) = (*count, *count);
+                    counts.entry(*seq).or_default().raise(Count { least, most });
                 }
             }
             Op::Reset(id, up_to) => {
@@ -111,6 +136,7 @@ impl Model {
                     lane.live.retain(|seq, _| seq >= up_to);
                     lane.early.retain(|seq| seq >= up_to);
                     lane.returned.retain(|seq, _| seq >= up_to);
+                    lane.awaited.retain(|seq, _| seq >= up_to);
                 }
             }
             Op::Topology(key, Some(value)) => {
@@ -129,19 +155,51 @@ impl Model {
             && !lane.early.remove(&seq)
         {
             lane.live.insert(seq, message.clone());
+            if let Some(count) = lane.awaited.remove(&seq) {
+                lane.returned.entry(seq).or_default().raise(count);
+                lane.arriving.insert(seq);
+            }
         }
+    }
+
+    /// There may be checkpoints from now on: counts that wait may be forgotten.
+    pub(crate) fn housekept(&mut self) {
+        for lane in self.lanes.values_mut() {
+            let arriving = &lane.arriving;
+            let counts = lane.returned.iter_mut();
+            let arriving = counts.filter(|(seq, _)| arriving.contains(seq));
+            let waiting = lane.awaited.iter_mut().chain(arriving);
+            waiting.for_each(|(_, count)| count.least = 0);
+        }
+    }
+
+    /// What was submitted has arrived.
+    pub(crate) fn committed(&mut self) {
+        self.lanes
+            .values_mut()
+            .for_each(|lane| lane.arriving.clear());
+    }
+
+    /// How many messages surely have a delivery count, and how many may have.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        let counts = self.lanes.values().flat_map(|lane| lane.returned.values());
+        counts.fold((0, 0), |(sure, all), count| {
+            (sure + u64::from(count.least > 0), all + 1)
+        })
     }
 
     fn lane(&mut self, lane: u32) -> Option<&mut Lane> {
         (!self.gone.contains(&lane)).then(|| self.lanes.entry(lane).or_default())
     }
 
-    /// What a store that was opened must show.
-    pub(crate) fn visible(&self) -> Visible {
+    /// What a store that was opened must show; where it has a choice, what `found` shows.
+    pub(crate) fn visible(&self, found: &Visible) -> Visible {
         let mut messages = BTreeMap::new();
         for (id, lane) in &self.lanes {
             for (seq, message) in &lane.live {
-                let deliveries = lane.returned.get(seq).copied().unwrap_or(0);
+                let count = lane.returned.get(seq).copied().unwrap_or_default();
+                let shown = found.messages.get(&(*id, *seq)).map_or(0, |body| body.2);
+                let deliveries = shown.clamp(count.least, count.most);
                 messages.insert((*id, *seq), (message.body(), message.expiry_ms, deliveries));
             }
         }
@@ -162,11 +220,16 @@ impl Model {
     }
 
     /// Only what a restart leaves: nothing is on its way any more.
-    pub(crate) fn restarted(mut self) -> Self {
-        for lane in self.lanes.values_mut() {
+    pub(crate) fn restarted(mut self, found: &Visible) -> Self {
+        for (id, lane) in &mut self.lanes {
             lane.early.clear();
-            let live = &lane.live;
-            lane.returned.retain(|seq, _| live.contains_key(seq));
+            lane.awaited.clear();
+            lane.arriving.clear();
+            for (seq, count) in &mut lane.returned {
+                let shown = found.messages.get(&(*id, *seq)).map_or(0, |body| body.2);
+                (count.least, count.most) = (shown, shown);
+            }
+            lane.returned.retain(|_, count| count.most > 0);
         }
         self
     }
