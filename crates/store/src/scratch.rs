@@ -5,8 +5,9 @@ use crate::record::{self, Head};
 
 /// Records of one turn, in their journal form. Reused: no allocation in the steady state.
 ///
-/// Everything in it commutes: a settlement or a delivery may come before the message it names, and
-/// a delivery after the settlement, here or in another connection's scratch. Only topology operations are kept in the order they were added.
+/// Everything in it commutes: a settlement or a delivery may come before the message it names,
+/// and a delivery after the settlement, here or in another connection's scratch. Only topology
+/// operations are kept in the order they were added.
 #[derive(Default, Debug)]
 pub struct Scratch {
     /// Encoded MESSAGE and TOPOLOGY records.
