@@ -1,8 +1,11 @@
 //! The headers exchange: finds the bindings whose arguments a message's headers may match.
 //!
 //! A binding is looked up by one of its fields, so that a message costs what its own headers and
-//! the likely bindings cost, not what all bindings cost. Only this exchange looks at headers, so a
-//! route through it is never cached.
+//! the likely bindings cost, not what all bindings cost. Each binding is checked once a message, in
+//! time that is linear in its fields. Only this exchange looks at headers, so a route through it is
+//! never cached.
+
+use std::collections::BTreeSet;
 
 use hashbrown::HashTable;
 use leveret_codec::RawTable;
@@ -11,6 +14,7 @@ use crate::bindings::BindingId;
 use crate::hash::Seed;
 use crate::pattern::{Fields, Pattern, presence_hash, value_hash};
 use crate::route::Found;
+use crate::seen::Seen;
 use crate::slab::shrink;
 use crate::targets::{Target, Targets};
 
@@ -37,8 +41,16 @@ struct Entry {
 #[derive(Debug)]
 struct Bucket {
     field: u64,
-    /// Sorted; not empty.
-    bindings: Vec<BindingId>,
+    /// Not empty. A tree, as a binding with many fields leaves many crowds.
+    bindings: BTreeSet<BindingId>,
+}
+
+/// One message on its way through the index.
+struct Search<'a> {
+    message: Fields<'a>,
+    /// Bindings that need no further look.
+    settled: &'a mut Seen,
+    found: &'a mut Found,
 }
 
 impl Headers {
@@ -79,30 +91,61 @@ impl Headers {
         }
     }
 
-    pub(crate) fn route(&self, seed: Seed, headers: RawTable<'_>, found: &mut Found) {
+    pub(crate) fn route(
+        &self,
+        seed: Seed,
+        headers: RawTable<'_>,
+        settled: &mut Seen,
+        found: &mut Found,
+    ) {
         self.always.emit(found);
         if self.buckets.is_empty() {
             return;
         }
-        let message = Fields::read(headers);
-        for (key, value) in message.iter() {
+        settled.clear();
+        let mut search = Search {
+            message: Fields::read(headers),
+            settled,
+            found,
+        };
+        for at in 0..search.message.len() {
+            let Some((key, value)) = search.message.at(at) else {
+                return;
+            };
             for field in [value_hash(seed, key, value), presence_hash(seed, key)] {
-                self.candidates(seed, field, &message, found);
+                self.candidates(seed, (field, key), &mut search);
             }
         }
     }
 
-    fn candidates(&self, seed: Seed, field: u64, message: &Fields<'_>, found: &mut Found) {
+    /// Checks the bindings that this field of the message leads to. Of an `any` binding that is all
+    /// there is to check: another field that it shares with the message leads to it again.
+    fn candidates(&self, seed: Seed, (field, key): (u64, &[u8]), search: &mut Search<'_>) {
         let Some(bucket) = self.buckets.find(field, |bucket| bucket.field == field) else {
             return;
         };
         for binding in &bucket.bindings {
+            if search.settled.contains(seed, binding.0) {
+                continue;
+            }
             let hash = binding_hash(seed, *binding);
             let entry = self.entries.find(hash, |entry| entry.binding == *binding);
-            if let Some(entry) = entry
-                && entry.pattern.matches(message)
-            {
-                Targets::One(entry.target).emit(found);
+            let Some(Entry {
+                pattern, target, ..
+            }) = entry
+            else {
+                continue;
+            };
+            let matches = if pattern.is_any() {
+                pattern.shares(key, &search.message)
+            } else {
+                pattern.matches_whole(&search.message)
+            };
+            if matches {
+                Targets::One(*target).emit(search.found);
+            }
+            if matches || !pattern.is_any() {
+                search.settled.insert(seed, binding.0);
             }
         }
     }
@@ -126,15 +169,13 @@ impl Headers {
             None => {
                 let bucket = Bucket {
                     field,
-                    bindings: vec![binding],
+                    bindings: BTreeSet::from([binding]),
                 };
                 self.buckets
                     .insert_unique(field, bucket, |bucket| bucket.field);
             }
             Some(bucket) => {
-                if let Err(at) = bucket.bindings.binary_search(&binding) {
-                    bucket.bindings.insert(at, binding);
-                }
+                bucket.bindings.insert(binding);
             }
         }
     }
@@ -147,9 +188,7 @@ impl Headers {
             return;
         };
         let bindings = &mut bucket.get_mut().bindings;
-        if let Ok(at) = bindings.binary_search(&binding) {
-            bindings.remove(at);
-        }
+        bindings.remove(&binding);
         if bindings.is_empty() {
             bucket.remove();
             shrink(&mut self.buckets, |bucket| bucket.field);
@@ -178,8 +217,9 @@ mod tests {
 
     fn routed(index: &Headers, headers: &[(&str, Value)]) -> Vec<u32> {
         let bytes = table(headers).encoded();
-        let mut found = Found::default();
-        index.route(Seed::new(5), RawTable::parse(&bytes).unwrap(), &mut found);
+        let (mut settled, mut found) = (Seen::default(), Found::default());
+        let raw = RawTable::parse(&bytes).unwrap();
+        index.route(Seed::new(5), raw, &mut settled, &mut found);
         let mut ids: Vec<u32> = found.queues.iter().map(|queue| queue.0).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -254,5 +294,56 @@ mod tests {
             .max();
         assert_eq!(most, Some(1));
         assert_eq!(routed(&index, &arguments[7]), [7]);
+    }
+    /// How many fields of bindings are compared with those of the message.
+    fn compared(index: &Headers, headers: &[(&str, Value)]) -> usize {
+        let before = crate::pattern::COMPARED.get();
+        routed(index, headers);
+        crate::pattern::COMPARED.get() - before
+    }
+
+    #[test]
+    fn a_message_costs_what_it_and_the_bindings_have_fields() {
+        const FIELDS: usize = 300;
+        let names: Vec<String> = (0..2 * FIELDS).map(|n| format!("f{n:03}")).collect();
+        let fields: Vec<_> = names.iter().map(|name| (&**name, Value::Void)).collect();
+        let headers = &fields[FIELDS..];
+        // Half of what each binding asks for is there, and comes last.
+        let arguments = |mode: &str| [&[("x-match", Value::from(mode))], &fields[..]].concat();
+        let (any, all) = (arguments("any"), arguments("all"));
+        let any = index(&[&any, &any, &any]);
+        assert_eq!(routed(&any, headers), [0, 1, 2]);
+        assert!(compared(&any, headers) <= 3 * FIELDS);
+        // The last field's value differs, so that it takes the longest to be found out.
+        let mut most = fields[..FIELDS].to_vec();
+        let all = index(&[&all[..FIELDS], &all[..FIELDS]]);
+        most[FIELDS - 2].0 = "other";
+        assert_eq!(routed(&all, &most), [0u32; 0]);
+        assert!(compared(&all, &most) <= 2 * FIELDS);
+    }
+
+    #[test]
+    fn an_any_binding_is_found_by_each_field_whatever_the_others_are() {
+        let list = |n: i32| Value::Array(vec![Value::I32(n)]);
+        let any = ("x-match", Value::from("any"));
+        let index = index(&[&[
+            any,
+            ("a", list(1)),
+            ("b", list(1)),
+            ("c", Value::F64(f64::NAN)),
+        ]]);
+        // Lists share a hash: a wrong one in front does not settle it.
+        assert_eq!(routed(&index, &[("a", list(2)), ("b", list(1))]), [0]);
+        assert_eq!(
+            routed(&index, &[("a", list(2)), ("c", Value::F64(f64::NAN))]),
+            [0u32; 0]
+        );
+        // Of one name the last header counts.
+        let twice = [table(&[("a", list(1))]), table(&[("a", list(2))])].map(|one| one.encoded());
+        let mut found = Found::default();
+        let raw = twice.concat();
+        let raw = RawTable::parse(&raw).unwrap();
+        index.route(Seed::new(5), raw, &mut Seen::default(), &mut found);
+        assert!(found.queues.is_empty());
     }
 }

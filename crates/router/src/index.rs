@@ -8,9 +8,9 @@ use crate::exchange::ExchangeKind;
 use crate::hash::Seed;
 use crate::headers::Headers;
 use crate::pattern::Pattern;
-use crate::route::{Found, Message};
+use crate::route::{Found, Memory, Message};
 use crate::targets::Targets;
-use crate::trie::{Trie, Walk, has_wildcard};
+use crate::trie::{Trie, has_wildcard};
 
 /// The bindings of one exchange, arranged for its type.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Index {
         &self,
         seed: Seed,
         message: Message<'_, '_>,
-        walk: &mut Walk,
+        memory: &mut Memory,
         found: &mut Found,
     ) {
         match self {
@@ -89,11 +89,12 @@ impl Index {
             Self::Topic(topic) => {
                 for key in message.keys {
                     topic.exact.route(seed, key, found);
-                    topic.wild.route(seed, key, walk, found);
+                    topic.wild.route(seed, key, &mut memory.walk, found);
                 }
             }
             Self::Headers(headers) => {
-                headers.route(seed, message.headers.unwrap_or(RawTable::EMPTY), found);
+                let fields = message.headers.unwrap_or(RawTable::EMPTY);
+                headers.route(seed, fields, &mut memory.settled, found);
             }
         }
     }

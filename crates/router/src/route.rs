@@ -18,7 +18,15 @@ pub struct Routes {
     found: Found,
     cacheable: bool,
     visited: Seen,
-    walk: Walk,
+    memory: Memory,
+}
+
+/// What the indexes need while they look.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) walk: Walk,
+    /// Bindings of a headers exchange that need no further look.
+    pub(crate) settled: Seen,
 }
 
 /// What the indexes write into.
@@ -115,7 +123,7 @@ impl Router {
         out.cacheable &= !exchange.index.reads_headers();
         exchange
             .index
-            .route(self.seed, message, &mut out.walk, &mut out.found);
+            .route(self.seed, message, &mut out.memory, &mut out.found);
         if out.found.runs == before
             && let Some(alternate) = exchange.alternate()
             && let Some(next) = self.exchange_id(alternate.as_bytes())

@@ -17,26 +17,29 @@ impl Seen {
         self.table.clear();
     }
 
+    pub(crate) fn contains(&self, seed: Seed, id: u32) -> bool {
+        if self.table.is_empty() {
+            return self.list.contains(&id);
+        }
+        let hash = seed.pair(0, id);
+        self.table.find(hash, |old| *old == id).is_some()
+    }
+
     /// Adds an id; false when it is there already.
     pub(crate) fn insert(&mut self, seed: Seed, id: u32) -> bool {
-        if self.list.len() < SCAN_MAX {
-            if self.list.contains(&id) {
-                return false;
-            }
-        } else {
-            if self.table.is_empty() {
-                for old in &self.list {
-                    self.table
-                        .insert_unique(seed.pair(0, *old), *old, |id| seed.pair(0, *id));
-                }
-            }
-            let hash = seed.pair(0, id);
-            if self.table.find(hash, |old| *old == id).is_some() {
-                return false;
-            }
-            self.table.insert_unique(hash, id, |id| seed.pair(0, *id));
+        if self.contains(seed, id) {
+            return false;
         }
         self.list.push(id);
+        // All of them once there are many, then each new one.
+        let hashed = self.table.len();
+        let unhashed = self.list.get(hashed..).unwrap_or_default();
+        if self.list.len() > SCAN_MAX {
+            for id in unhashed {
+                self.table
+                    .insert_unique(seed.pair(0, *id), *id, |id| seed.pair(0, *id));
+            }
+        }
         true
     }
 
