@@ -4,9 +4,10 @@ use leveret_codec::{
     ExchangeBind, ExchangeBindOk, ExchangeDeclare, ExchangeDeclareOk, ExchangeDelete,
     ExchangeDeleteOk, ExchangeUnbind, ExchangeUnbindOk,
 };
-use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec};
+use leveret_router::{ExchangeKind, ExchangeSpec};
 
 use crate::acting::Resource;
+use crate::binding::Binding;
 use crate::connection::Core;
 use crate::refusal::Refusal;
 
@@ -81,12 +82,8 @@ impl Core {
         let resource = Resource::Exchange(&destination);
         self.acting(&vhost)
             .bind(&source, resource, bind.routing_key)?;
-        let binding = BindingSpec {
-            source,
-            destination: Destination::Exchange(destination),
-            key: bind.routing_key.into(),
-            arguments: bind.arguments.to_table(),
-        };
+        let (key, arguments) = (bind.routing_key, bind.arguments.to_table());
+        let binding = Binding::of_exchange(&source, &destination, key, arguments);
         self.broker.bind(&vhost, &binding, &mut self.work)?;
         if !bind.nowait {
             self.reply_durable(channel, ExchangeBindOk {});
@@ -105,12 +102,8 @@ impl Core {
         let resource = Resource::Exchange(&destination);
         self.acting(&vhost)
             .bind(&source, resource, unbind.routing_key)?;
-        let binding = BindingSpec {
-            source,
-            destination: Destination::Exchange(destination),
-            key: unbind.routing_key.into(),
-            arguments: unbind.arguments.to_table(),
-        };
+        let (key, arguments) = (unbind.routing_key, unbind.arguments.to_table());
+        let binding = Binding::of_exchange(&source, &destination, key, arguments);
         self.broker.unbind(&vhost, &binding, &mut self.work)?;
         if !unbind.nowait {
             self.reply_durable(channel, ExchangeUnbindOk {});

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use leveret_codec::{BasicCancel, Method};
-use leveret_router::{BindingSpec, Declared, Destination, ExchangeSpec, Removal};
+use leveret_router::{Declared, ExchangeSpec, Removal};
 use parking_lot::RwLockWriteGuard;
 
 use crate::admin::apply_to_exchange;
 use crate::arguments::{Meaning, equivalent, validate};
+use crate::binding::Binding;
 use crate::broker::Broker;
 use crate::cell::{QueueCell, QueueSpec};
 use crate::pump::Work;
@@ -309,14 +310,15 @@ impl Broker {
     ///
     /// # Errors
     /// When an end is missing, or the arguments cannot be accepted.
-    pub fn bind(
-        &self,
-        vhost: &Vhost,
-        binding: &BindingSpec,
-        work: &mut Work,
-    ) -> Result<bool, Refusal> {
+    pub fn bind(&self, vhost: &Vhost, binding: &Binding, work: &mut Work) -> Result<bool, Refusal> {
         let mut directory = vhost.directory.write();
         directory.check_open(vhost)?;
+        if let Some(cell) = binding.cell()
+            && !binding.has_queue(&directory)
+        {
+            return Err(Refusal::NoQueue(cell.name.to_string()));
+        }
+        let binding = binding.spec();
         let max = self.config.bindings_max;
         let full = self.events.existing(Existing::Bindings) >= max;
         if full && !directory.router.is_bound(binding) {
@@ -344,30 +346,20 @@ impl Broker {
     pub fn unbind(
         &self,
         vhost: &Vhost,
-        binding: &BindingSpec,
+        binding: &Binding,
         work: &mut Work,
     ) -> Result<bool, Refusal> {
         let mut directory = vhost.directory.write();
-        let removal = directory.router.unbind(binding);
+        let has_queue = binding.has_queue(&directory);
+        let binding = binding.spec();
+        let removal = if has_queue {
+            directory.router.unbind(binding)
+        } else {
+            Ok(Removal::default())
+        };
         let removal = removal.map_err(|refused| from_router(refused, &binding.source))?;
         self.removed(vhost, &mut directory, &removal, work);
         Ok(!removal.is_empty())
-    }
-}
-
-/// A binding of a queue.
-#[must_use]
-pub fn queue_binding(
-    source: &str,
-    cell: &QueueCell,
-    key: &[u8],
-    arguments: leveret_codec::Table,
-) -> BindingSpec {
-    BindingSpec {
-        source: source.into(),
-        destination: Destination::Queue(cell.id),
-        key: key.into(),
-        arguments,
     }
 }
 

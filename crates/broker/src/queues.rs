@@ -10,10 +10,11 @@ use leveret_codec::{
 
 use crate::access::Right;
 use crate::acting::Resource;
+use crate::binding::Binding;
 use crate::cell::{QueueCell, QueueSpec};
 use crate::connection::Core;
 use crate::exchanges::name_of;
-use crate::operations::{Condition, queue_binding};
+use crate::operations::Condition;
 use crate::refusal::Refusal;
 use crate::stats::Event;
 use crate::vhost::Vhost;
@@ -169,7 +170,7 @@ impl Core {
             return Err(Refusal::NoExchange(source));
         }
         let cell = self.existing_queue(&vhost, name)?;
-        let binding = queue_binding(&source, &cell, &key, bind.arguments.to_table());
+        let binding = Binding::of_queue(&source, &cell, &key, bind.arguments.to_table());
         self.broker.bind(&vhost, &binding, &mut self.work)?;
         if !bind.nowait {
             self.reply_durable(channel, QueueBindOk {});
@@ -189,8 +190,8 @@ impl Core {
         self.acting(&vhost).bind(&source, resource, &key)?;
         // What does not exist is not bound either.
         if let Some(cell) = vhost.queue(&name) {
-            let binding = queue_binding(&source, &cell, &key, unbind.arguments.to_table());
-            if vhost.directory.read().router.is_bound(&binding) {
+            let binding = Binding::of_queue(&source, &cell, &key, unbind.arguments.to_table());
+            if vhost.directory.read().router.is_bound(binding.spec()) {
                 self.check_owner(&cell)?;
             }
             self.broker.unbind(&vhost, &binding, &mut self.work)?;

@@ -7,11 +7,11 @@ mod support;
 use std::sync::Arc;
 
 use leveret_broker::{
-    Admin, AdminError, ApplyTo, Broker, Parameter, Permission, Policy, PolicyKind, QueueSpec,
-    Right, TopicPermission, User, UserLimits, VhostMetadata, Work, queue_binding,
+    Admin, AdminError, ApplyTo, Binding, Broker, Parameter, Permission, Policy, PolicyKind,
+    QueueSpec, Right, TopicPermission, User, UserLimits, VhostMetadata, Work,
 };
 use leveret_codec::Table;
-use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec};
+use leveret_router::{ExchangeKind, ExchangeSpec};
 use leveret_store::sim::SimDisk;
 use leveret_store::{Config, Journal, Store};
 use serde_json::json;
@@ -156,15 +156,12 @@ fn a_deleted_vhost_leaves_nothing_in_the_store() {
         let (cell, _) = broker
             .declare_queue(&vhost, "q", durable, &mut work)
             .expect("is declared");
-        let between = |source: &str, destination: &str| BindingSpec {
-            source: source.into(),
-            destination: Destination::Exchange(destination.into()),
-            key: b"k".to_vec(),
-            arguments: Table::new(),
+        let between = |source: &str, destination: &str| {
+            Binding::of_exchange(source, destination, b"k", Table::new())
         };
         for binding in [
-            queue_binding("x", &cell, b"k", Table::new()),
-            queue_binding("amq.topic", &cell, b"k", Table::new()),
+            Binding::of_queue("x", &cell, b"k", Table::new()),
+            Binding::of_queue("amq.topic", &cell, b"k", Table::new()),
             between("x", "amq.fanout"),
             between("amq.topic", "amq.fanout"),
         ] {

@@ -5,9 +5,9 @@ mod support;
 
 use std::sync::Arc;
 
-use leveret_broker::{Broker, Condition, ConnectionId, QueueSpec, Vhost, Work, queue_binding};
+use leveret_broker::{Binding, Broker, Condition, ConnectionId, QueueSpec, Refusal, Vhost, Work};
 use leveret_codec::{Table, Value};
-use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec};
+use leveret_router::{ExchangeKind, ExchangeSpec};
 use leveret_store::sim::SimDisk;
 use leveret_store::{Journal, Store};
 use support::on_disk;
@@ -46,7 +46,7 @@ impl World {
 
     fn bind(&mut self, source: &str, queue: &str, key: &str) {
         let cell = self.vhost.queue(queue).expect("exists");
-        let binding = queue_binding(source, &cell, key.as_bytes(), Table::new());
+        let binding = Binding::of_queue(source, &cell, key.as_bytes(), Table::new());
         assert_eq!(
             self.broker.bind(&self.vhost, &binding, &mut self.work),
             Ok(true)
@@ -112,12 +112,7 @@ fn durable_things_survive_a_restart_and_no_others() {
             world.bind(source, queue, "key.#");
         }
     }
-    let between = BindingSpec {
-        source: "x".into(),
-        destination: Destination::Exchange("amq.fanout".into()),
-        key: b"\xff".to_vec(),
-        arguments: Table::new(),
-    };
+    let between = Binding::of_exchange("x", "amq.fanout", b"\xff", Table::new());
     let bound = world.broker.bind(&world.vhost, &between, &mut world.work);
     assert_eq!(bound, Ok(true));
 
@@ -194,7 +189,7 @@ fn what_was_deleted_stays_away_with_all_that_went_with_it() {
         Ok(())
     );
     let other = vhost.queue("other").expect("exists");
-    let binding = queue_binding("plain", &other, b"k", Table::new());
+    let binding = Binding::of_queue("plain", &other, b"k", Table::new());
     assert_eq!(world.broker.unbind(&vhost, &binding, work), Ok(true));
 
     let world = world.restart(&disk);
@@ -273,4 +268,31 @@ fn what_a_later_version_wrote_is_not_passed_over() {
         .restore(&topology, 0)
         .map_err(|error| error.key);
     assert_eq!(refused, Err(b"\xf0future".to_vec()));
+}
+
+#[test]
+fn a_binding_of_a_queue_that_is_gone_is_not_made_for_the_next_one() {
+    let disk = SimDisk::new();
+    let mut world = start(&disk);
+    world.exchange("x", exchange(ExchangeKind::Direct));
+    world.queue("first", durable());
+    let (vhost, work) = (Arc::clone(&world.vhost), &mut world.work);
+    let first = vhost.queue("first").expect("exists");
+    let binding = Binding::of_queue("x", &first, b"k", Table::new());
+    let deleted = world
+        .broker
+        .delete_queue(&vhost, &first, Condition::default(), work);
+    assert_eq!(deleted, Ok(0));
+    world.queue("second", durable());
+    let second = vhost.queue("second").expect("exists");
+    assert_eq!(second.id, first.id);
+    let work = &mut world.work;
+    assert_eq!(
+        world.broker.bind(&vhost, &binding, work),
+        Err(Refusal::NoQueue("first".into()))
+    );
+    let others = Binding::of_queue("x", &second, b"k", Table::new());
+    assert_eq!(world.broker.bind(&vhost, &others, work), Ok(true));
+    assert_eq!(world.broker.unbind(&vhost, &binding, work), Ok(false));
+    assert_eq!(world.broker.unbind(&vhost, &others, work), Ok(true));
 }

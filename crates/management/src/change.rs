@@ -1,8 +1,8 @@
 //! Declares and deletes queues, exchanges and bindings.
 
-use leveret_broker::{Condition, QueueSpec, Work, queue_binding};
+use leveret_broker::{Binding, Condition, QueueSpec, Work};
 use leveret_codec::Table;
-use leveret_router::{BindingSpec, BindingView, Declared, Destination, ExchangeKind, ExchangeSpec};
+use leveret_router::{BindingSpec, BindingView, Declared, ExchangeKind, ExchangeSpec};
 
 use crate::amqp::json_to_table;
 use crate::binding::{Ends, created, is_named};
@@ -170,14 +170,14 @@ pub(crate) fn bind(call: &Call) -> Answer {
     let fields = Fields(&body);
     let key = fields.text("routing_key")?.unwrap_or_default();
     new_name(key, "routing key")?;
-    let spec = binding_spec(&ends, key, arguments(&fields)?)?;
+    let binding = binding(&ends, key, arguments(&fields)?)?;
     may_bind(call, &ends, key.as_bytes())?;
     not_exclusive(&ends)?;
     let mut work = Work::default();
-    let bound = call.app.broker.bind(&ends.vhost, &spec, &mut work);
+    let bound = call.app.broker.bind(&ends.vhost, &binding, &mut work);
     bound.map_err(|refusal| Problem::refused(refusal, &ends.vhost.name))?;
     finish(&call.app.broker, &mut work)?;
-    Ok(created(&ends, &properties_key(&spec)))
+    Ok(created(&ends, &properties_key(binding.spec())))
 }
 
 /// The name that a binding will have in lists.
@@ -192,25 +192,15 @@ fn properties_key(spec: &BindingSpec) -> String {
     view.properties_key()
 }
 
-fn binding_spec(ends: &Ends, key: &str, arguments: Table) -> Result<BindingSpec, Problem> {
-    if ends.is_queue {
-        let cell = ends
-            .vhost
-            .queue(&ends.destination)
-            .ok_or(Problem::NotFound)?;
-        return Ok(queue_binding(
-            &ends.source,
-            &cell,
-            key.as_bytes(),
-            arguments,
-        ));
+fn binding(ends: &Ends, key: &str, arguments: Table) -> Result<Binding, Problem> {
+    let (source, key) = (&ends.source, key.as_bytes());
+    if !ends.is_queue {
+        let destination = &ends.destination;
+        return Ok(Binding::of_exchange(source, destination, key, arguments));
     }
-    Ok(BindingSpec {
-        source: ends.source.clone(),
-        destination: Destination::Exchange(ends.destination.clone()),
-        key: key.as_bytes().to_vec(),
-        arguments,
-    })
+    let cell = ends.vhost.queue(&ends.destination);
+    let cell = cell.ok_or(Problem::NotFound)?;
+    Ok(Binding::of_queue(source, &cell, key, arguments))
 }
 
 /// Whoever binds writes to the destination and reads from the source.
@@ -238,18 +228,19 @@ fn not_exclusive(ends: &Ends) -> Result<(), Problem> {
 /// `DELETE /api/bindings/{vhost}/e/{source}/{kind}/{destination}/{properties}`.
 pub(crate) fn unbind(call: &Call) -> Answer {
     let ends = Ends::of(call)?;
-    let spec = {
+    let binding = {
         let directory = ends.vhost.directory.read();
         let views = ends.views(&directory);
         let view = views
             .iter()
             .find(|view| is_named(view, call.segment("properties")));
-        view.ok_or(Problem::NotFound)?.to_spec()
+        let spec = view.ok_or(Problem::NotFound)?.to_spec();
+        Binding::found(spec, &directory)
     };
-    may_bind(call, &ends, &spec.key)?;
+    may_bind(call, &ends, &binding.spec().key)?;
     not_exclusive(&ends)?;
     let mut work = Work::default();
-    let unbound = call.app.broker.unbind(&ends.vhost, &spec, &mut work);
+    let unbound = call.app.broker.unbind(&ends.vhost, &binding, &mut work);
     let found = unbound.map_err(|refusal| Problem::refused(refusal, &ends.vhost.name))?;
     finish(&call.app.broker, &mut work)?;
     if found {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::Admin;
 use super::record;
 use crate::access::{AdminError, Put, VhostLimits, check_name};
+use crate::binding::Binding;
 use crate::operations::Condition;
 use crate::parameters::Parameter;
 use crate::policy::PolicyKind;
@@ -96,7 +97,9 @@ impl Admin<'_> {
     fn unbind_predeclared(&mut self, vhost: &Vhost) {
         let directory = vhost.directory.read();
         let left = directory.router.bindings();
-        let left: Vec<_> = left.map(|binding| binding.to_spec()).collect();
+        let left: Vec<_> = left
+            .map(|binding| Binding::found(binding.to_spec(), &directory))
+            .collect();
         drop(directory);
         for binding in left {
             let _ = self.broker.unbind(vhost, &binding, &mut self.work);

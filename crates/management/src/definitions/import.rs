@@ -5,10 +5,10 @@
 
 use leveret_broker::{
     Admin, AdminError, Broker, Parameter, Permission, Policy, PolicyKind, QueueSpec,
-    TopicPermission, User, UserLimits, Vhost, VhostLimits, VhostMetadata, Work, queue_binding,
+    TopicPermission, User, UserLimits, Vhost, VhostLimits, VhostMetadata, Work,
 };
 use leveret_codec::Table;
-use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec};
+use leveret_router::{ExchangeKind, ExchangeSpec};
 use serde_json::{Map, Value};
 
 use super::export::{OPERATOR_POLICY, VHOST_LIMITS};
@@ -274,8 +274,8 @@ impl Import {
         }
         for binding in &self.bindings {
             let vhost = vhost_named(broker, &binding.vhost)?;
-            let spec = binding.spec(&vhost)?;
-            let bound = broker.bind(&vhost, &spec, work);
+            let binding = binding.in_vhost(&vhost)?;
+            let bound = broker.bind(&vhost, &binding, work);
             bound.map_err(|refusal| about(refusal, &vhost))?;
         }
         Ok(())
@@ -283,28 +283,21 @@ impl Import {
 }
 
 impl Binding {
-    fn spec(&self, vhost: &Vhost) -> Result<BindingSpec, Problem> {
-        let key = self.key.as_bytes();
+    fn in_vhost(&self, vhost: &Vhost) -> Result<leveret_broker::Binding, Problem> {
+        let (source, key) = (&self.source, self.key.as_bytes());
+        let (destination, arguments) = (&self.destination, self.arguments.clone());
         if !self.is_queue {
-            return Ok(BindingSpec {
-                source: self.source.clone(),
-                destination: Destination::Exchange(self.destination.clone()),
-                key: key.to_vec(),
-                arguments: self.arguments.clone(),
-            });
+            let binding = leveret_broker::Binding::of_exchange(source, destination, key, arguments);
+            return Ok(binding);
         }
-        let cell = vhost.queue(&self.destination).ok_or_else(|| {
+        let cell = vhost.queue(destination).ok_or_else(|| {
             Problem::bad(format!(
-                "no queue '{}' in vhost '{}'",
-                self.destination, vhost.name
+                "no queue '{destination}' in vhost '{}'",
+                vhost.name
             ))
         })?;
-        Ok(queue_binding(
-            &self.source,
-            &cell,
-            key,
-            self.arguments.clone(),
-        ))
+        let binding = leveret_broker::Binding::of_queue(source, &cell, key, arguments);
+        Ok(binding)
     }
 }
 
