@@ -195,9 +195,16 @@ impl Core {
                 self.check_owner(&cell)?;
             }
             self.broker.unbind(&vhost, &binding, &mut self.work)?;
+        } else {
+            self.found_gone(&vhost);
         }
         self.reply_durable(channel, QueueUnbindOk {});
         Ok(())
+    }
+
+    /// What was not found may be gone for a moment only: not yet for a restart.
+    fn found_gone(&mut self, vhost: &Vhost) {
+        self.work.depends_on(vhost.directory.read().changed);
     }
 
     pub(crate) fn queue_purge(
@@ -230,7 +237,11 @@ impl Core {
                 self.broker
                     .delete_queue(&vhost, &cell, condition, &mut self.work)?
             }
-            Err(Refusal::NoQueue(_)) => 0,
+            Err(Refusal::NoQueue(_)) => {
+                let vhost = self.vhost()?;
+                self.found_gone(&vhost);
+                0
+            }
             Err(refusal) => return Err(refusal),
         };
         if !delete.nowait {

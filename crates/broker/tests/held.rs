@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use leveret_codec::{
     BasicCancel, BasicGet, ConfirmSelect, ExchangeDeclare, QueueBind, QueueDelete, QueuePurge,
+    QueueUnbind,
 };
 use leveret_store::DelayedStore;
 
@@ -85,6 +86,34 @@ fn who_finds_a_queue_that_is_not_on_disk_yet_waits_for_it_too() {
     // The next one has nothing to wait for.
     second.declare(1, "q", true);
     assert_eq!(second.hear(), ["1 queue.declare-ok"]);
+}
+
+#[test]
+fn who_finds_a_queue_gone_that_is_still_on_disk_waits_for_it_too() {
+    let (store, mut first, mut second) = start();
+    first.declare(1, "q", true);
+    store.release();
+    first.turn();
+    first.hear();
+    let delete = || QueueDelete {
+        queue: b"q",
+        ..Default::default()
+    };
+    first.say(1, delete());
+    second.say(1, delete());
+    let unbind = QueueUnbind {
+        queue: b"q",
+        exchange: b"amq.direct",
+        ..Default::default()
+    };
+    second.say(2, unbind);
+    assert_eq!(second.hear(), [""; 0]);
+    store.release();
+    second.turn();
+    assert_eq!(second.hear(), ["1 queue.delete-ok", "2 queue.unbind-ok"]);
+    // The next one has nothing to wait for.
+    second.say(1, delete());
+    assert_eq!(second.hear(), ["1 queue.delete-ok"]);
 }
 
 #[test]
