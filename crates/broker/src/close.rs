@@ -3,11 +3,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use leveret_queue::Unacked;
+use leveret_session::{Slot, Verdict};
+
+use crate::cell::Source;
 use crate::channel::Channel;
 use crate::connection::Core;
 use crate::operations::Condition;
 use crate::publish::encode_confirm;
-use crate::settle::requeue;
+use crate::settle::give_back;
 use crate::stats::Event;
 
 impl Core {
@@ -17,12 +21,10 @@ impl Core {
         self.close_channels(channel..channel + 1);
     }
 
-    /// Ends channels. All their consumers leave before any delivery goes back, so that nothing is
-    /// given to those who are about to end; a queue is pumped when it has everything back, so that
-    /// others get it in order.
+    /// Ends channels. All of them are closed to deliveries before any consumer leaves its queue, so
+    /// that nothing is given to those who are about to end.
     fn close_channels(&mut self, channels: Range<usize>) {
-        let mut left = Vec::new();
-        let mut unsettled = Vec::new();
+        let mut held = Vec::new();
         for index in channels {
             let Some(mut state) = self.channels.get_mut(index).and_then(Option::take) else {
                 continue;
@@ -39,19 +41,41 @@ impl Core {
                 // What was not committed was not settled.
                 slots.extend(transaction.slots().copied());
             }
-            for source in &state.sources {
-                if let Some(key) = source.consumer {
-                    source.cell.lock().queue.cancel(key);
-                    left.push(Arc::clone(&source.cell));
+            held.extend(held_of(state.sources, slots));
+        }
+        self.give_up(held);
+    }
+
+    /// Has consumers leave each queue and gives their deliveries back to it in one step: a consumer
+    /// that is served in their place gets what they had before anything later. A queue is pumped
+    /// when it has everything back, so that others get it in order.
+    fn give_up(&mut self, mut held: Vec<Holding>) {
+        // A queue that was deleted may have left its identity to another one.
+        held.sort_by_key(|(source, _)| (source.cell.id, Arc::as_ptr(&source.cell)));
+        for of_queue in held.chunk_by(|a, b| Arc::ptr_eq(&a.0.cell, &b.0.cell)) {
+            let Some((Source { cell, .. }, _)) = of_queue.first() else {
+                continue;
+            };
+            let mut state = cell.lock();
+            if cell.is_deleted() {
+                continue;
+            }
+            let mut left = false;
+            for key in of_queue.iter().filter_map(|(source, _)| source.consumer) {
+                if let Some(handle) = state.queue.cancel(key) {
+                    handle.left();
+                    left = true;
                 }
             }
-            unsettled.push((state.sources, slots));
-        }
-        for cell in requeue(unsettled, &mut self.work) {
-            cell.pump(&mut self.work);
-        }
-        for cell in left {
-            self.after_leaving(&cell);
+            for (source, run) in of_queue {
+                give_back(&mut state, source, run, &mut self.work);
+            }
+            drop(state);
+            if left {
+                self.after_leaving(cell);
+            } else {
+                cell.pump(&mut self.work);
+            }
         }
     }
 
@@ -88,4 +112,21 @@ impl Core {
                 .delete_queue(&vhost, &cell, condition, &mut self.work);
         }
     }
+}
+
+/// What a channel holds of one source: its consumer and deliveries that were not settled.
+type Holding = (Source, Vec<(u32, Unacked, Verdict)>);
+
+fn held_of(sources: Vec<Source>, slots: Vec<Slot>) -> Vec<Holding> {
+    let mut held: Vec<Holding> = sources
+        .into_iter()
+        .map(|source| (source, Vec::new()))
+        .collect();
+    for slot in slots {
+        if let Some((_, run)) = held.get_mut(slot.source as usize) {
+            run.push((slot.source, slot.unacked, Verdict::Requeue));
+        }
+    }
+    held.retain(|(source, run)| source.consumer.is_some() || !run.is_empty());
+    held
 }

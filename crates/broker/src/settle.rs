@@ -1,12 +1,10 @@
 //! Acknowledgements, rejections, and everything else that brings deliveries back.
 
-use std::sync::Arc;
-
 use leveret_codec::BasicRecoverOk;
 use leveret_queue::Unacked;
-use leveret_session::{Fault, Settlement, Slot, Verdict};
+use leveret_session::{Fault, Settlement, Verdict};
 
-use crate::cell::{QueueCell, QueueGuard, Source};
+use crate::cell::{QueueState, Source};
 use crate::connection::Core;
 use crate::pump::{Pump, Work};
 use crate::refusal::Refusal;
@@ -119,27 +117,26 @@ impl Core {
     }
 }
 
-/// Gives a run of deliveries from one source back to its queue, and pumps it.
+/// Gives a run of deliveries from one source back to its queue, unless that is gone, and pumps it.
 fn release(source: &Source, run: &[(u32, Unacked, Verdict)], work: &mut Work) {
-    if let Some(mut state) = give_back(source, run, work) {
-        let mut pump = Pump::new(&source.cell, work);
-        state.queue.pump(&mut pump);
-        state.queue.trim(&mut pump);
+    let mut state = source.cell.lock();
+    if source.cell.is_deleted() {
+        return;
     }
+    give_back(&mut state, source, run, work);
+    let mut pump = Pump::new(&source.cell, work);
+    state.queue.pump(&mut pump);
+    state.queue.trim(&mut pump);
 }
 
-/// Gives a run of deliveries from one source back to its queue, which then wants to be pumped; not
-/// to one that is gone.
-fn give_back<'a>(
-    source: &'a Source,
+/// Gives a run of deliveries from one source back to its queue, which is not deleted and wants to
+/// be pumped then.
+pub(crate) fn give_back(
+    state: &mut QueueState,
+    source: &Source,
     run: &[(u32, Unacked, Verdict)],
     work: &mut Work,
-) -> Option<QueueGuard<'a>> {
-    let cell = &source.cell;
-    let mut state = cell.lock();
-    if cell.is_deleted() {
-        return None;
-    }
+) {
     for part in run.chunk_by(|a, b| a.2 == b.2) {
         let (queue, unacked) = (&mut state.queue, |one: &(_, Unacked, _)| one.1);
         match part.first().map(|first| first.2) {
@@ -152,34 +149,9 @@ fn give_back<'a>(
             }
             None => continue,
         }
-        if let Some(lane) = cell.lane {
+        if let Some(lane) = source.cell.lane {
             let persistent = part.iter().filter(|(_, unacked, _)| unacked.persistent);
             persistent.for_each(|(_, unacked, _)| work.journal.settle(lane, unacked.seq));
         }
     }
-    Some(state)
-}
-
-/// Requeues what channels that end had not settled, and gives the queues to be pumped.
-pub(crate) fn requeue(
-    unsettled: Vec<(Vec<Source>, Vec<Slot>)>,
-    work: &mut Work,
-) -> Vec<Arc<QueueCell>> {
-    let mut cells: Vec<Arc<QueueCell>> = Vec::new();
-    for (sources, slots) in unsettled {
-        let back = |slot: Slot| (slot.source, slot.unacked, Verdict::Requeue);
-        let mut slots: Vec<_> = slots.into_iter().map(back).collect();
-        // One lock for each source.
-        slots.sort_by_key(|(source, ..)| *source);
-        for run in slots.chunk_by(|a, b| a.0 == b.0) {
-            let source = run.first().and_then(|slot| sources.get(slot.0 as usize));
-            let Some(source) = source else { continue };
-            if give_back(source, run, work).is_some() {
-                cells.push(Arc::clone(&source.cell));
-            }
-        }
-    }
-    cells.sort_unstable_by_key(|cell| cell.id);
-    cells.dedup_by(|a, b| Arc::ptr_eq(a, b));
-    cells
 }

@@ -1,10 +1,13 @@
 //! What connections and channels held when they ended.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use leveret_broker::Broker;
+use leveret_broker::{Broker, QueueCell};
 use leveret_codec::{
-    BasicAck, BasicConsume, BasicGet, BasicQos, ChannelClose, QueueDeclare, QueueDelete,
+    BasicAck, BasicConsume, BasicGet, BasicQos, ChannelClose, QueueDeclare, QueueDelete, RawTable,
+    Table, Value,
 };
 use leveret_store::{DelayedStore, InstantStore};
 
@@ -12,6 +15,14 @@ use support::{Client, broker, declaration};
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
+
+/// Waits for another thread, which may not come so far.
+fn wait_for(mut reached: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_millis(500);
+    while !reached() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
 
 fn consume<'a>(queue: &'a str, tag: &'a str, no_ack: bool) -> BasicConsume<'a> {
     BasicConsume {
@@ -29,10 +40,14 @@ fn prefetch(prefetch_count: u16) -> BasicQos {
     }
 }
 
+fn cell(broker: &Broker, queue: &str) -> Arc<QueueCell> {
+    let queue = broker.vhost("/").and_then(|vhost| vhost.queue(queue));
+    queue.expect("the queue exists")
+}
+
 /// Ready and unacknowledged messages of a queue.
 fn counts(broker: &Broker, queue: &str) -> (u64, u64) {
-    let queue = broker.vhost("/").and_then(|vhost| vhost.queue(queue));
-    let queue = queue.expect("the queue exists");
+    let queue = cell(broker, queue);
     let state = queue.lock();
     (state.queue.ready(), state.queue.unacked())
 }
@@ -103,6 +118,44 @@ fn what_consumers_of_one_channel_held_goes_to_others_in_order() {
         .filter(|line| line.starts_with("body"))
         .collect();
     assert_eq!(bodies, ["body two", "body three"]);
+}
+
+/// A publisher on another thread pumps the queue while a connection with its active consumer ends.
+#[test]
+fn the_next_active_consumer_gets_what_the_last_one_held_before_what_is_new() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut first = Client::new(&broker);
+    let mut arguments = Table::new();
+    arguments.insert("x-single-active-consumer", Value::Bool(true));
+    let arguments = arguments.encoded();
+    let declare = QueueDeclare {
+        arguments: RawTable::parse(&arguments).expect("a table"),
+        ..declaration("q", false)
+    };
+    first.say(1, declare);
+    first.declare(1, "other", false);
+    first.say(1, consume("q", "c", false));
+    first.say(2, consume("other", "c", false));
+    let mut second = Client::new(&broker);
+    second.say(1, consume("q", "c", false));
+    second.hear();
+    for body in ["one", "two"] {
+        first.publish(1, "q", body, false);
+    }
+    let other = cell(&broker, "other");
+    let locked = other.lock();
+    let ends = thread::spawn(|| first.disconnect());
+    let q = cell(&broker, "q");
+    wait_for(|| q.lock().queue.consumer_count() == 1);
+    Client::new(&broker).publish(1, "q", "three", false);
+    drop(locked);
+    ends.join().expect("ends");
+    let heard = second.hear();
+    let bodies: Vec<_> = heard
+        .iter()
+        .filter(|line| line.starts_with("body"))
+        .collect();
+    assert_eq!(bodies, ["body one", "body two", "body three"]);
 }
 
 #[test]
