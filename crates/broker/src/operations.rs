@@ -15,7 +15,7 @@ use crate::admin::apply_to_exchange;
 use crate::arguments::{Meaning, equivalent, validate};
 use crate::binding::Binding;
 use crate::broker::Broker;
-use crate::cell::{QueueCell, QueueSpec};
+use crate::cell::{Handle, QueueCell, QueueSpec};
 use crate::pump::Work;
 use crate::refusal::{Refusal, from_router};
 use crate::stats::Existing;
@@ -155,20 +155,13 @@ impl Broker {
         cell.mark_deleted();
         self.take_out(vhost, directory, cell, work);
         let ended = state.queue.take();
-        drop(state);
+        // With the queue locked: a channel that is closing, or has one of these consumers end,
+        // waits for that, so that it is not told of what it has been done with.
         for handle in ended.handles() {
             handle.left();
-            if handle.peer.cancel_notify.load(Ordering::Relaxed) {
-                let cancel = BasicCancel {
-                    consumer_tag: &handle.tag,
-                    nowait: true,
-                };
-                let mut outlet = handle.outlet.lock();
-                work.reply(&mut outlet, |out| {
-                    Method::from(cancel).encode(handle.channel, out)
-                });
-            }
+            tell_end(handle, work);
         }
+        drop(state);
         Ok(ended.ready())
     }
 
@@ -360,6 +353,23 @@ impl Broker {
         let removal = removal.map_err(|refused| from_router(refused, &binding.source))?;
         self.removed(vhost, &mut directory, &removal, work);
         Ok(!removal.is_empty())
+    }
+}
+
+/// Tells a consumer's client that its queue is gone, if it wants to know.
+fn tell_end(handle: &Handle, work: &mut Work) {
+    if !handle.peer.cancel_notify.load(Ordering::Relaxed) {
+        return;
+    }
+    let cancel = BasicCancel {
+        consumer_tag: &handle.tag,
+        nowait: true,
+    };
+    let mut outlet = handle.outlet.lock();
+    if outlet.is_open(handle.channel) {
+        work.reply(&mut outlet, |out| {
+            Method::from(cancel).encode(handle.channel, out);
+        });
     }
 }
 

@@ -158,6 +158,52 @@ fn the_next_active_consumer_gets_what_the_last_one_held_before_what_is_new() {
     assert_eq!(bodies, ["body one", "body two", "body three"]);
 }
 
+/// A client that is told when its consumers end with their queue.
+fn notified(broker: &Arc<Broker>) -> Client {
+    let mut capabilities = Table::new();
+    capabilities.insert("consumer_cancel_notify", Value::Bool(true));
+    let mut properties = Table::new();
+    properties.insert("capabilities", Value::Table(capabilities));
+    let properties = properties.encoded();
+    let properties = RawTable::parse(&properties).expect("a table");
+    Client::with_properties(broker, properties, 0)
+}
+
+/// Whoever deletes a queue tells its consumers while one of them closes its channel.
+#[test]
+fn nothing_is_told_on_a_channel_after_its_end() {
+    let broker = broker(Arc::new(InstantStore));
+    let (mut first, mut second) = (notified(&broker), notified(&broker));
+    let mut deleter = Client::new(&broker);
+    deleter.declare(1, "q", false);
+    first.say(1, consume("q", "c", false));
+    second.say(1, consume("q", "c", false));
+    first.hear();
+    second.hear();
+    let q = cell(&broker, "q");
+    let outlet = Arc::clone(&first.connection.peer().outlet);
+    let locked = outlet.lock();
+    let delete = QueueDelete {
+        queue: b"q",
+        ..Default::default()
+    };
+    let deletes = thread::spawn(move || deleter.say(1, delete));
+    wait_for(|| q.is_deleted());
+    // It waits for the first one's outlet now, or will soon.
+    thread::sleep(Duration::from_millis(50));
+    let closes = thread::spawn(move || {
+        second.say(1, ChannelClose::default());
+        second
+    });
+    wait_for(|| closes.is_finished());
+    drop(locked);
+    deletes.join().expect("deletes");
+    let mut second = closes.join().expect("closes");
+    assert_eq!(first.hear(), ["1 basic.cancel"]);
+    let heard = second.hear();
+    assert_eq!(heard.last().map(String::as_str), Some("1 channel.close-ok"));
+}
+
 #[test]
 fn an_exclusive_queue_that_could_not_be_deleted_ends_with_its_connection() {
     let broker = broker(Arc::new(InstantStore));

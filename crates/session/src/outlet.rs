@@ -228,6 +228,12 @@ impl<W> Outlet<W> {
         }
     }
 
+    /// Whether something may be told on a channel.
+    #[must_use]
+    pub fn is_open(&self, channel: u16) -> bool {
+        matches!(self.channels.get(usize::from(channel)), Some(Some(_)))
+    }
+
     /// Closes a channel and gives all deliveries that wait for a settlement, oldest first.
     pub fn close_channel(&mut self, channel: u16) -> Vec<Slot> {
         let taken = self
