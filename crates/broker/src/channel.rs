@@ -3,11 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use leveret_session::Confirms;
+use leveret_session::{Confirms, Outlet};
 use leveret_store::Ticket;
 
-use crate::cell::Source;
+use crate::cell::{Handle, Source};
 use crate::held::Held;
+use crate::publish::encode_confirm;
 use crate::stats::ChannelStats;
 use crate::transactions::Transaction;
 
@@ -82,6 +83,26 @@ impl Channel {
         let (publishes, settlements) = transaction.map_or((0, 0), Transaction::len);
         self.stats.uncommitted.set(publishes as u64);
         self.stats.uncommitted_settlements.set(settlements as u64);
+    }
+
+    /// Sends the confirms that the store's watermark allows; tells whether the outlet is to be
+    /// flushed.
+    pub(crate) fn confirm(
+        &mut self,
+        number: u16,
+        durable: Ticket,
+        outlet: &mut Outlet<Arc<Handle>>,
+    ) -> bool {
+        let Some(confirms) = &mut self.confirms else {
+            return false;
+        };
+        let mut first = false;
+        confirms.emit(durable.0, |confirm| {
+            first |= outlet.reply(|out| encode_confirm(out, number, confirm));
+        });
+        self.stats.confirmed.set(confirms.acked());
+        self.stats.unconfirmed.set(confirms.outstanding());
+        first
     }
 
     /// How many consumers there are, if that may be as many as `max`. Those that have ended with

@@ -10,7 +10,6 @@ use crate::cell::Source;
 use crate::channel::Channel;
 use crate::connection::Core;
 use crate::operations::Condition;
-use crate::publish::encode_confirm;
 use crate::settle::give_back;
 use crate::stats::Event;
 
@@ -81,15 +80,13 @@ impl Core {
 
     /// Confirms what needs no more waiting, before its channel ends.
     fn confirm_last(&mut self, number: u16, state: &mut Channel) {
-        let Some(confirms) = state.confirms.as_mut().filter(|_| state.held.is_empty()) else {
-            return;
-        };
-        let durable = self.broker.store.durable().0;
-        let mut outlet = self.peer.outlet.lock();
-        confirms.emit(durable, |confirm| {
-            self.work
-                .reply(&mut outlet, |out| encode_confirm(out, number, confirm));
-        });
+        // Otherwise they come after an answer that is not given any more.
+        if state.held.is_empty() {
+            let mut outlet = self.peer.outlet.lock();
+            if state.confirm(number, self.broker.store.durable(), &mut outlet) {
+                self.work.dirtied(&outlet);
+            }
+        }
     }
 
     /// Gives back everything the connection holds. Doing it twice is no error.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
 use leveret_codec::{Method, Table};
 use leveret_queue::Unacked;
-use leveret_session::{Event, Fault, Flush, Outlet, OutletLimits, Session, Verdict};
+use leveret_session::{Confirms, Event, Fault, Flush, Outlet, OutletLimits, Session, Verdict};
 use leveret_store::{Ticket, Waiter};
 use parking_lot::Mutex;
 
@@ -452,7 +452,7 @@ impl Core {
 
     /// Sends the confirms that the store's watermark allows; gives what the others wait for.
     fn confirm(&mut self) -> Option<Ticket> {
-        let durable = self.broker.store.durable().0;
+        let durable = self.broker.store.durable();
         let mut outlet = self.peer.outlet.lock();
         let mut first = false;
         let mut waits_for = None;
@@ -462,19 +462,12 @@ impl Core {
                 .get_mut(usize::from(number))
                 .and_then(Option::as_deref_mut);
             let Some(state) = state else { return false };
-            let Some(confirms) = &mut state.confirms else {
-                return false;
-            };
             if !state.held.is_empty() {
                 // They come after the answer to confirm.select.
                 return true;
             }
-            confirms.emit(durable, |confirm| {
-                first |= outlet.reply(|out| crate::publish::encode_confirm(out, number, confirm));
-            });
-            let waits = confirms.waits_for();
-            state.stats.confirmed.set(confirms.acked());
-            state.stats.unconfirmed.set(confirms.outstanding());
+            first |= state.confirm(number, durable, &mut outlet);
+            let waits = state.confirms.as_ref().and_then(Confirms::waits_for);
             waits_for = waits_for.max(waits);
             state.confirming = waits.is_some();
             state.confirming

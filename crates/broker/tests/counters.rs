@@ -14,7 +14,7 @@ use leveret_codec::{
 };
 use leveret_session::DeliveryCounts;
 use leveret_store::InstantStore;
-use support::{Client, broker, declaration};
+use support::{Client, broker, declaration, optional};
 
 fn get(client: &mut Client, no_ack: bool) -> String {
     client.say(
@@ -211,6 +211,21 @@ fn assert_counted(broker: &Broker, client: &Client, counts: MessageCounts) {
     let exchange = directory.router.exchange("").unwrap().counts();
     assert_eq!(exchange.published_in.load(Ordering::Relaxed), 7);
     assert_eq!(exchange.published_out.load(Ordering::Relaxed), 5);
+}
+
+#[test]
+fn confirms_that_come_just_before_the_end_of_their_channel_are_counted() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    client.say(1, ConfirmSelect { nowait: true });
+    client.hear();
+    let mut bytes = optional(1, "q");
+    Method::from(ChannelClose::default()).encode(1, &mut bytes);
+    client.send(&bytes);
+    assert_eq!(client.hear(), ["1 ack 1", "1 channel.close-ok"]);
+    assert_eq!(client.connection.peer().message_counts().confirmed, 1);
+    assert_eq!(broker.totals().messages.confirmed, 1);
 }
 
 #[test]
