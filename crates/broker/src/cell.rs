@@ -208,6 +208,8 @@ pub struct Handle {
     pub(crate) template: DeliverTemplate,
     /// Stands in its outlet's list of those that wait for room.
     pub(crate) waiting: AtomicBool,
+    /// Its queue has had it.
+    pub(crate) over: AtomicBool,
 }
 
 impl Handle {
@@ -221,6 +223,11 @@ impl Handle {
     pub(crate) fn left(&self) {
         let _outlet = self.outlet.lock();
         self.stats.consumers.subtract(1);
+        self.over.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 }
 

@@ -41,6 +41,7 @@ impl Core {
             arguments: consume.arguments.to_table(),
             tag: tag.clone(),
             waiting: AtomicBool::new(false),
+            over: AtomicBool::new(false),
         });
         check_consumable(&cell, &cell.lock(), asked)?;
         if let Some(state) = self.channel(channel) {

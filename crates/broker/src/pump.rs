@@ -283,7 +283,7 @@ impl Sink<Arc<Handle>> for Pump<'_> {
             Delivered::Full => {
                 let waits = handle.waiting.swap(true, Ordering::AcqRel);
                 if !waits && !breaks(Sabotage::LoseWakeup) {
-                    outlet.starve(Arc::clone(handle));
+                    outlet.starve(Arc::clone(handle), |other| other.is_over());
                 }
                 Offer::Refused
             }

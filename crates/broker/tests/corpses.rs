@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
-use leveret_broker::{Broker, BrokerConfig, QueueCell};
-use leveret_codec::{BasicCancel, BasicConsume, QueueDeclare, QueueDelete};
+use leveret_broker::{Broker, BrokerConfig, Handle, QueueCell};
+use leveret_codec::{BasicCancel, BasicConsume, BasicQos, QueueDeclare, QueueDelete};
 use leveret_store::InstantStore;
 
 use support::{Client, broker, broker_with, consume, declaration};
@@ -27,8 +27,8 @@ fn delete(queue: &str) -> QueueDelete<'_> {
     }
 }
 
-fn kept(cells: &[Weak<QueueCell>]) -> usize {
-    cells.iter().filter(|cell| cell.strong_count() > 0).count()
+fn kept<T>(gone: &[Weak<T>]) -> usize {
+    gone.iter().filter(|one| one.strong_count() > 0).count()
 }
 
 #[test]
@@ -108,4 +108,57 @@ fn a_channel_forgets_consumers_whose_queues_have_ended() {
         );
     }
     assert!(kept(&cells) <= KEPT_MAX, "{} are kept", kept(&cells));
+}
+
+/// A channel whose prefetch is used up and is not settled.
+fn fill(client: &mut Client) {
+    let qos = BasicQos {
+        prefetch_count: 1,
+        global: true,
+        ..Default::default()
+    };
+    client.say(1, qos);
+    client.say(1, consume("busy"));
+    client.publish(2, "busy", "for whoever comes next", false);
+}
+
+/// A consumer of that channel whose queue has something for it, which waits for room therefore.
+fn starve(client: &mut Client) -> Weak<Handle> {
+    client.declare(2, "q", false);
+    client.publish(2, "q", "a message", false);
+    let consume = BasicConsume {
+        queue: b"q",
+        consumer_tag: b"starved",
+        nowait: true,
+        ..Default::default()
+    };
+    client.say(1, consume);
+    let cell = client.broker.vhost("/").and_then(|vhost| vhost.queue("q"));
+    let cell = cell.expect("exists");
+    let state = cell.lock();
+    assert_eq!(state.queue.ready(), 1);
+    Arc::downgrade(state.queue.handles().next().expect("a consumer"))
+}
+
+#[test]
+fn consumers_that_end_while_they_wait_for_room_are_forgotten() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(2, "busy", false);
+    client.publish(2, "busy", "a message", false);
+    fill(&mut client);
+    // The broker's bytes are not taken from here on: no flush looks for who waits.
+    let mut handles = Vec::new();
+    for _ in 0..ROUNDS / 4 {
+        handles.push(starve(&mut client));
+        let cancel = BasicCancel {
+            consumer_tag: b"starved",
+            nowait: true,
+        };
+        client.say(1, cancel);
+        client.say(2, delete("q"));
+        handles.push(starve(&mut client));
+        client.say(2, delete("q"));
+    }
+    assert!(kept(&handles) <= KEPT_MAX, "{} are kept", kept(&handles));
 }

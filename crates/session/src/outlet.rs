@@ -540,8 +540,13 @@ impl<W> Outlet<W> {
         content_len(header, body, self.frame_max)
     }
 
-    /// Remembers what to pump when there is room again.
-    pub fn starve(&mut self, waiting: W) {
+    /// Remembers what to pump when there is room again. Those for whom that is over are forgotten
+    /// whenever the list would have to grow.
+    pub fn starve(&mut self, waiting: W, is_over: impl Fn(&W) -> bool) {
+        if self.starved.len() == self.starved.capacity() {
+            self.starved.retain(|waiting| !is_over(waiting));
+            self.starved.reserve(self.starved.len() + 1);
+        }
         self.starved.push(waiting);
     }
 

@@ -52,7 +52,7 @@ pub(crate) fn on_disk(disk: &SimDisk) -> (Broker, Arc<Journal>) {
 }
 
 pub(crate) struct Client {
-    broker: Arc<Broker>,
+    pub(crate) broker: Arc<Broker>,
     pub(crate) connection: Connection,
     work: Work,
 }
