@@ -17,6 +17,7 @@
 mod batch;
 mod confirms;
 mod content;
+mod counts;
 mod fault;
 mod handshake;
 mod outbound;
@@ -28,8 +29,9 @@ mod whole;
 pub use batch::{BATCH_MAX, Publish, Publishes, Settlement, Verdict};
 pub use confirms::{Confirm, Confirms, Mark};
 pub use content::Assembled;
+pub use counts::DeliveryCounts;
 pub use fault::Fault;
 pub use outbound::{Outbound, Pending};
-pub use outlet::{Delivered, DeliveryCounts, Flush, Outlet, OutletLimits, Parcel};
+pub use outlet::{Delivered, Flush, Outlet, OutletLimits, Parcel};
 pub use ring::{Ring, Slot, UnknownTag};
 pub use session::{Event, Session, SessionConfig};

@@ -2,13 +2,13 @@
 //!
 //! An outlet is shared behind one short mutex, taken after a queue's and never before it.
 
-use std::ops::AddAssign;
 use std::sync::Arc;
 
 use leveret_codec::{Content, DeliverTemplate, Tails, body_frame_head, content, content_len};
 use leveret_codec::{FRAME_END, FRAME_OVERHEAD, header_frame};
 use leveret_record::{Blob, Body, Record, Unacked};
 
+use crate::counts::DeliveryCounts;
 use crate::outbound::{Outbound, Pending};
 use crate::ring::{Ring, Slot, UnknownTag};
 
@@ -67,31 +67,6 @@ pub enum Delivered {
     Full,
     /// The channel is gone.
     Gone,
-}
-
-/// Messages handed to a channel since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DeliveryCounts {
-    /// To consumers that acknowledge.
-    pub delivered: u64,
-    /// To consumers that do not acknowledge.
-    pub delivered_no_ack: u64,
-    /// Fetched with `basic.get`, to be acknowledged.
-    pub got: u64,
-    /// Fetched with `basic.get`, not to be acknowledged.
-    pub got_no_ack: u64,
-    /// Those of all these that had been delivered before.
-    pub redelivered: u64,
-}
-
-impl AddAssign for DeliveryCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.delivered += other.delivered;
-        self.delivered_no_ack += other.delivered_no_ack;
-        self.got += other.got;
-        self.got_no_ack += other.got_no_ack;
-        self.redelivered += other.redelivered;
-    }
 }
 
 /// The delivery state of one open channel.
