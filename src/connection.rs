@@ -125,7 +125,8 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     };
     log_end(&connection.lock(), &ended);
     connection.lock().disconnect();
-    link.hang_up();
+    // It may be waiting for room in a socket that never has any.
+    writer.abort();
     let _ = writer.await;
     match ended {
         Ok(End::Closed) => link.await_hang_up().await,

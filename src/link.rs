@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -39,7 +38,6 @@ pub(crate) struct Link {
     connection: OnceLock<Weak<Mutex<Connection>>>,
     wake: Notify,
     interrupt: Notify,
-    hung_up: AtomicBool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,7 +57,6 @@ impl Link {
             connection: OnceLock::new(),
             wake: Notify::new(),
             interrupt: Notify::new(),
-            hung_up: AtomicBool::new(false),
         }
     }
 
@@ -78,12 +75,6 @@ impl Link {
     pub(crate) async fn is_hung_up_on(&self) -> bool {
         let ready = timeout(Duration::ZERO, self.stream.ready(Interest::READABLE)).await;
         matches!(ready, Ok(Ok(ready)) if ready.is_read_closed())
-    }
-
-    /// Ends the writer.
-    pub(crate) fn hang_up(&self) {
-        self.hung_up.store(true, Ordering::Release);
-        self.wake.notify_one();
     }
 
     /// Waits until a client that closed its connection hangs up, which is its to do: one that meets
@@ -121,7 +112,8 @@ impl Link {
         self.outlet.get().map_or(0, |outlet| outlet.lock().queued())
     }
 
-    /// The connection's writer: sleeps unless the socket was full or somebody woke it.
+    /// The connection's writer: sleeps unless the socket was full or somebody woke it. It ends with
+    /// its socket, or when it is aborted.
     pub(crate) async fn write(self: Arc<Self>) {
         loop {
             self.wake.notified().await;
@@ -130,15 +122,11 @@ impl Link {
                     Flushed::Everything => break,
                     Flushed::EnoughForNow => tokio::task::yield_now().await,
                     Flushed::SocketFull => {
-                        let hung_up = self.hung_up.load(Ordering::Acquire);
-                        if hung_up || self.stream.writable().await.is_err() {
+                        if self.stream.writable().await.is_err() {
                             return;
                         }
                     }
                 }
-            }
-            if self.hung_up.load(Ordering::Acquire) {
-                return;
             }
         }
     }

@@ -385,6 +385,29 @@ fn a_consumer_that_stops_reading_leaves_the_queue_where_it_is() {
 }
 
 #[test]
+fn a_consumer_that_stops_reading_and_hangs_up_holds_no_socket() {
+    let case = Case::start();
+    fill(&mut case.server.login(), 2000, 16_000);
+    let mut other = case.server.login();
+    let before = case.server.descriptors();
+    let mut deaf = case.server.login();
+    deaf.method(1, consume(b"deaf", false));
+    deaf.expect(1, "basic.consume-ok");
+    // Its socket is full when its queue does not shrink any more.
+    let mut left = 0;
+    while std::mem::replace(&mut left, other.count(1, "q")) != left {
+        sleep(Duration::from_millis(200));
+    }
+    deaf.end_sending();
+    let closed = (0..100).any(|_| {
+        sleep(Duration::from_millis(50));
+        case.server.descriptors() == before
+    });
+    assert!(closed, "its socket is closed though it reads nothing");
+    case.end(80);
+}
+
+#[test]
 fn a_client_that_reads_no_answers_is_not_asked_for_more() {
     const BATCH: usize = 1000;
     let case = Case::start();

@@ -3,7 +3,7 @@
 pub(crate) mod http;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -407,6 +407,19 @@ impl Client {
             self.send(&leveret_codec::HEARTBEAT);
         }
         longest
+    }
+
+    /// Sends nothing more; may read on.
+    pub(crate) fn end_sending(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Whether the broker says nothing and does not hang up for so long.
+    pub(crate) fn is_left_alone(&mut self, during: Duration) -> bool {
+        self.stream.set_read_timeout(Some(during)).unwrap();
+        let read = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
     /// The broker hangs up in time, whether or not it read all; gives what it said.
