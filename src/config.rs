@@ -63,6 +63,8 @@ pub struct Amqp {
     pub channel_max: u16,
     /// Time from accepting a socket to `connection.open-ok`, milliseconds.
     pub handshake_timeout_ms: u64,
+    /// Time for a client to answer `connection.close`, milliseconds.
+    pub close_timeout_ms: u64,
     /// Largest message body, bytes; a larger one closes its channel with 406.
     pub max_message_size: u64,
     /// Wait before a refused login is answered, milliseconds.
@@ -316,6 +318,7 @@ impl Default for Amqp {
             frame_max: 131_072,
             channel_max: 2_047,
             handshake_timeout_ms: 10_000,
+            close_timeout_ms: 30_000,
             max_message_size: 128 * MIB,
             login_failure_delay_ms: 1_000,
             loopback_users: vec!["guest".to_owned()],

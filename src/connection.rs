@@ -34,10 +34,11 @@ thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Times that bound a connection's beginning.
+/// Times that bound a connection's beginning and end.
 #[derive(Clone, Copy)]
 pub(crate) struct Patience {
     pub(crate) handshake: Duration,
+    pub(crate) close: Duration,
     pub(crate) login_failure_delay: Duration,
 }
 
@@ -52,6 +53,8 @@ pub(crate) struct Gate {
 enum End {
     /// The client closed it and hangs up itself.
     Closed,
+    /// It is not ready for work in time.
+    HandshakeTimeout,
     /// The broker hangs up, for this reason.
     Cut(&'static str),
 }
@@ -68,7 +71,48 @@ impl End {
     const fn reason(&self) -> &'static str {
         match self {
             Self::Closed => "closed by the client",
+            Self::HandshakeTimeout => "handshake timeout",
             Self::Cut(reason) => reason,
+        }
+    }
+}
+
+/// When what a connection is at has to be over.
+struct Deadlines {
+    handshake: Instant,
+    /// Of the client's answer, once the broker has sent `connection.close`.
+    close: Option<Instant>,
+    patience: Patience,
+}
+
+impl Deadlines {
+    fn from_now(patience: Patience) -> Self {
+        Self {
+            handshake: Instant::now() + patience.handshake,
+            close: None,
+            patience,
+        }
+    }
+
+    /// Waits until the connection has been too long at it; for ever while it does its work.
+    fn passed(&mut self, connection: &Connection) -> impl Future<Output = End> + use<> {
+        let closing = connection.is_closing();
+        let deadline = if closing {
+            let first = || Instant::now() + self.patience.close;
+            Some(*self.close.get_or_insert_with(first))
+        } else {
+            (!connection.is_running()).then_some(self.handshake)
+        };
+        async move {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+            if closing {
+                End::Cut("connection.close not answered")
+            } else {
+                End::HandshakeTimeout
+            }
         }
     }
 }
@@ -117,12 +161,15 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
         return;
     };
     let writer = tokio::spawn(Arc::clone(&link).write());
-    let deadline = Instant::now() + gate.patience.handshake;
-    let ended = if wait_for_turn(&gate, client, deadline).await {
-        read(&link, &connection, &gate, client).await
+    let deadlines = Deadlines::from_now(gate.patience);
+    let ended = if wait_for_turn(&gate, client, deadlines.handshake).await {
+        read(&link, &connection, &gate, client, deadlines).await
     } else {
         Ok(End::Cut("too many refused logins from its address"))
     };
+    if ended.is_ok() {
+        farewell(&link).await;
+    }
     log_end(&connection.lock(), &ended);
     connection.lock().disconnect();
     // It may be waiting for room in a socket that never has any.
@@ -130,7 +177,7 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     let _ = writer.await;
     match ended {
         Ok(End::Closed) => link.await_hang_up().await,
-        Ok(End::Cut(_)) => link.linger().await,
+        Ok(End::HandshakeTimeout | End::Cut(_)) => link.linger().await,
         Err(_) => {}
     }
 }
@@ -151,6 +198,7 @@ async fn wait_for_turn(gate: &Gate, client: IpAddr, deadline: Instant) -> bool {
 fn log_end(connection: &Connection, ended: &io::Result<End>) {
     let name = &connection.peer().name;
     match ended {
+        Ok(end @ End::HandshakeTimeout) => warn!(connection = name, "{}", end.reason()),
         Ok(end) => debug!(connection = name, reason = end.reason(), "connection ended"),
         Err(error) => debug!(connection = name, %error, "connection lost"),
     }
@@ -174,34 +222,32 @@ async fn answer_refusal(connection: &Mutex<Connection>, link: &Link, gate: &Gate
 
 /// Reads until the connection ends; gives how.
 async fn read(
-    link: &Arc<Link>,
+    link: &Link,
     connection: &Mutex<Connection>,
     gate: &Gate,
     client: IpAddr,
+    mut deadlines: Deadlines,
 ) -> io::Result<End> {
-    let deadline = Instant::now() + gate.patience.handshake;
     let mut buffer = Vec::new();
     let mut unfinished = false;
     loop {
         if let Some(end) = wait_while_blocked(link, connection).await {
-            farewell(link).await;
             return Ok(end);
         }
         let mut interrupted = false;
         if !unfinished {
+            let passed = deadlines.passed(&connection.lock());
             interrupted = tokio::select! {
                 biased;
                 () = link.interrupted() => true,
+                // Before the socket, which a client can keep readable.
+                end = passed => return Ok(end),
                 ready = link.stream.readable() => { ready?; false }
-                () = sleep_until(deadline), if !connection.lock().is_running() => {
-                    warn!(connection = connection.lock().peer().name, "handshake timeout");
-                    return Ok(End::Cut("handshake timeout"));
-                }
             };
             if !interrupted {
                 prepare(&mut buffer, connection.lock().frame_max());
                 match link.stream.try_read_buf(&mut buffer) {
-                    Ok(0) => return Ok(End::Cut("hung up on by the client")),
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         put_back(&mut buffer, 0);
@@ -219,7 +265,6 @@ async fn read(
             answer_refusal(connection, link, gate, client).await;
         }
         if turn.ended {
-            farewell(link).await;
             return Ok(End::of(&turn));
         }
         if turn.pause_ms > 0 {
@@ -237,7 +282,7 @@ async fn read(
 /// Waits while the connection's own replies pile up, or while the disk is behind with what it has
 /// published; gives how the connection ends meanwhile, if it does.
 async fn wait_for_room(
-    link: &Arc<Link>,
+    link: &Link,
     connection: &Mutex<Connection>,
     persistent: bool,
 ) -> Option<End> {
@@ -249,13 +294,9 @@ async fn wait_for_room(
         } else {
             return None;
         }
-        if connection.lock().peer().is_dead() {
-            return Some(End::Cut("client does not read"));
-        }
         // Answers may have waited for the disk only.
         let turn = connection.lock().receive(&[], now_ms());
         if turn.ended {
-            farewell(link).await;
             return Some(End::of(&turn));
         }
     }
@@ -263,7 +304,7 @@ async fn wait_for_room(
 
 /// Waits while an alarm keeps the broker from reading; gives how the connection ends meanwhile, if
 /// it does.
-async fn wait_while_blocked(link: &Arc<Link>, connection: &Mutex<Connection>) -> Option<End> {
+async fn wait_while_blocked(link: &Link, connection: &Mutex<Connection>) -> Option<End> {
     while connection.lock().is_blocked() {
         tokio::select! {
             () = link.interrupted() => {
@@ -311,7 +352,7 @@ fn put_back(buffer: &mut Vec<u8>, consumed: usize) {
 }
 
 /// Writes the last frames, for a bounded time.
-async fn farewell(link: &Arc<Link>) {
+async fn farewell(link: &Link) {
     link.flush();
     let written = async {
         while link.queued() > 0 {

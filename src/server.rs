@@ -71,6 +71,7 @@ async fn serve_until_stopped(config: &Config, broker: &Arc<Broker>) -> io::Resul
     load_definitions(config, broker)?;
     let patience = Patience {
         handshake: Duration::from_millis(config.amqp.handshake_timeout_ms),
+        close: Duration::from_millis(config.amqp.close_timeout_ms),
         login_failure_delay: Duration::from_millis(config.amqp.login_failure_delay_ms),
     };
     let gate = Gate {

@@ -7,9 +7,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use leveret_codec::{
-    ConfirmSelect, ConnectionCloseOk, ConnectionStartOk, ConnectionUpdateSecret, Method,
+    ChannelOpen, ConfirmSelect, ConnectionCloseOk, ConnectionStartOk, ConnectionUpdateSecret, Method,
     PROTOCOL_HEADER, QueueDeclare, Table, Value,
 };
+use serde_json::json;
 use support::{Server, close, declare, encode, leveret, message, start_ok};
 
 #[test]
@@ -171,6 +172,43 @@ fn close_ok_is_read_although_the_client_has_sent_more() {
         sleep(Duration::from_millis(5));
     }
     assert_eq!(peer.rest(), b"", "no reset");
+}
+
+#[test]
+fn a_client_that_erred_has_its_own_time_to_answer_the_close() {
+    let server = Server::start_with(&["amqp.handshake_timeout_ms=500"]);
+    let mut peer = server.login();
+    sleep(Duration::from_millis(600));
+    peer.method(1, ChannelOpen {});
+    peer.expect(0, "connection.close");
+    assert!(
+        peer.is_left_alone(Duration::from_secs(1)),
+        "the handshake was long ago"
+    );
+    peer.method(0, ConnectionCloseOk {});
+    assert_eq!(peer.rest(), b"");
+}
+
+#[test]
+fn a_client_that_does_not_answer_the_close_is_cut_off_though_it_reads_nothing() {
+    let server = Server::start_http(&["amqp.close_timeout_ms=500"]);
+    let mut deaf = server.login();
+    deaf.send_until_stuck(&encode(1, declare("q", &[])).repeat(1000));
+    let mut chatty = server.login();
+    let admin = server.http_as("guest", "guest");
+    let connections = || admin.get("/api/connections");
+    for connection in connections().as_array().unwrap() {
+        let name = connection["name"].as_str().unwrap();
+        let path = name.replace(' ', "%20").replace('>', "%3E");
+        admin.done("DELETE", &format!("/api/connections/{path}"), &json!({}));
+    }
+    // Neither silence nor an endless stream of anything but the answer keeps it.
+    let ended = (0..100).any(|_| {
+        sleep(Duration::from_millis(50));
+        chatty.send_unwelcome(&leveret_codec::HEARTBEAT);
+        connections().as_array().is_some_and(Vec::is_empty)
+    });
+    assert!(ended, "{} stay", connections());
 }
 
 /// Go's client hangs up after one and a half intervals of silence.

@@ -123,6 +123,13 @@ const KEYS: &[(&str, Kind)] = &[
             max: 3_600_000,
         },
     ),
+    (
+        "amqp.close_timeout_ms",
+        Kind::Integer {
+            min: 100,
+            max: 3_600_000,
+        },
+    ),
     // RabbitMQ's own ceiling, so that a message can always go back to it.
     (
         "amqp.max_message_size",

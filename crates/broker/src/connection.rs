@@ -175,6 +175,12 @@ impl Connection {
         self.session.is_running()
     }
 
+    /// Whether `connection.close` was sent, or nothing is awaited any more.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.session.is_closing()
+    }
+
     /// The largest frame in force, bytes.
     #[must_use]
     pub const fn frame_max(&self) -> u32 {
@@ -334,9 +340,12 @@ impl Connection {
     }
 
     /// Whether so many own replies wait, unwritten or for the disk, that nothing more should be
-    /// read.
+    /// read. What follows `connection.close` is dropped as it is read.
     #[must_use]
     pub fn is_congested(&self) -> bool {
+        if self.is_closing() {
+            return false;
+        }
         let waiting = self.core.peer.outlet.lock().queued() + self.core.held_bytes;
         waiting > self.core.broker.config.reply_bytes_max
     }
