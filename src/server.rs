@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use leveret_broker::{
     Access, AlarmState, Broker, BrokerConfig, Hashing, Identity, Measured, QueueDefaults, Ticker,
@@ -41,7 +41,7 @@ pub fn run(config: &Config) -> io::Result<()> {
     let folder = config.data_dir.display();
     let unusable = |error: Refusal| io::Error::other(format!("data folder {folder}: {error}"));
     let opened = journal::open(config).map_err(unusable)?;
-    let broker = Arc::new(broker(config, Arc::clone(&opened.journal)));
+    let broker = Arc::new(broker(config, Arc::clone(&opened.journal))?);
     let journal = opened.restore(&broker, &config.default).map_err(unusable)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if config.runtime.worker_threads > 0 {
@@ -108,7 +108,7 @@ async fn serve_until_stopped(config: &Config, broker: &Arc<Broker>) -> io::Resul
     Ok(())
 }
 
-fn broker(config: &Config, journal: Arc<Journal>) -> Broker {
+fn broker(config: &Config, journal: Arc<Journal>) -> io::Result<Broker> {
     let limits = &config.limits;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     let some = |value: u64| (value > 0).then(|| i64::try_from(value).unwrap_or(i64::MAX));
@@ -142,7 +142,8 @@ fn broker(config: &Config, journal: Arc<Journal>) -> Broker {
             length_max: limits.queue_length_max,
             bytes_max: limits.queue_bytes_max,
         },
-        seed: seed(),
+        seed: u64::from_ne_bytes(random()?),
+        secret: random()?,
         password_hashing: match config.default.password_hashing {
             config::PasswordHashing::Sha256 => Hashing::Sha256,
             config::PasswordHashing::Sha512 => Hashing::Sha512,
@@ -152,7 +153,7 @@ fn broker(config: &Config, journal: Arc<Journal>) -> Broker {
         ..BrokerConfig::default()
     };
     let access = Access::new(config.amqp.loopback_users.clone());
-    Broker::new(settings, access, journal)
+    Ok(Broker::new(settings, access, journal))
 }
 
 /// Runs slow work on this thread, and what waits for the thread on another one.
@@ -163,13 +164,12 @@ fn aside(work: &mut dyn FnMut()) {
     }
 }
 
-/// Names that the server makes up differ from one start to the next.
-fn seed() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let nanos = u64::try_from(since.as_nanos() & u128::from(u64::MAX)).unwrap_or(0);
-    nanos ^ (u64::from(std::process::id()) << 32)
+/// Bytes that nobody outside can know.
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // So few bytes are never given in part.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(bytes)
 }
 
 /// Imports the definitions that the configuration names.

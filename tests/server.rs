@@ -7,8 +7,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use leveret_codec::{
-    ChannelOpen, ConfirmSelect, ConnectionCloseOk, ConnectionStartOk, ConnectionUpdateSecret, Method,
-    PROTOCOL_HEADER, QueueDeclare, Table, Value,
+    ChannelOpen, ConfirmSelect, ConnectionCloseOk, ConnectionStartOk, ConnectionUpdateSecret,
+    Method, PROTOCOL_HEADER, QueueDeclare, Table, Value,
 };
 use serde_json::json;
 use support::{Server, close, declare, encode, leveret, message, start_ok};

@@ -76,8 +76,10 @@ pub struct BrokerConfig {
     pub exchanges_max: usize,
     pub bindings_max: usize,
     pub queue: QueueDefaults,
-    /// Seeds the names the server makes up, and the salts of passwords.
+    /// Of the hash tables whose keys clients choose: nobody outside may learn it.
     pub seed: u64,
+    /// What the names the server makes up and the salts of passwords come from.
+    pub secret: [u8; 32],
     /// For new passwords.
     pub password_hashing: Hashing,
     /// Runs what takes long, such as a slow password hash, so that nobody else waits for it.
@@ -114,6 +116,7 @@ impl Default for BrokerConfig {
                 bytes_max: 8 << 30,
             },
             seed: 0,
+            secret: [0; 32],
             password_hashing: Hashing::Sha256,
             aside: |work| work(),
             cluster_name: "leveret@localhost".into(),
@@ -275,7 +278,7 @@ impl Broker {
             server_properties: server_properties(&config).encoded(),
             mechanisms: MECHANISMS.into(),
         });
-        let names = Names::new(config.seed);
+        let names = Names::new(config.secret);
         Self {
             secret: names.chance(),
             names,

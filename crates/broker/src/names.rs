@@ -2,74 +2,66 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-/// 22 characters of 6 bits carry the 128 bits RabbitMQ's names have.
-const LENGTH: usize = 22;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
 
-/// A generator of names, from one seed.
+/// A generator of names, from one secret. What it gave tells neither what it gives next nor the
+/// secret.
 #[derive(Debug)]
 pub(crate) struct Names {
-    state: AtomicU64,
-    seed: u64,
+    count: AtomicU64,
+    secret: [u8; 32],
 }
 
 impl Names {
-    pub(crate) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(secret: [u8; 32]) -> Self {
         Self {
-            state: AtomicU64::new(seed),
-            seed,
+            count: AtomicU64::new(0),
+            secret,
         }
     }
 
     /// Bits that do not come again: a password's salt.
     pub(crate) fn chance(&self) -> [u8; 16] {
-        let [low, high] = self.words().map(u128::from);
-        (low | high << 64).to_le_bytes()
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let digest: [u8; 32] = Sha256::new()
+            .chain_update(self.secret)
+            .chain_update(count.to_le_bytes())
+            .finalize()
+            .into();
+        digest.first_chunk().copied().unwrap_or_default()
     }
 
-    fn words(&self) -> [u64; 2] {
-        let count = self
-            .state
-            .fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-        [mix(count), mix(count ^ mix(self.seed))]
-    }
-
-    /// A name nobody can expect to exist.
+    /// A name nobody can expect to exist, of the 128 bits that RabbitMQ's names have.
     pub(crate) fn next(&self, prefix: &str) -> String {
-        let mut words = self.words();
-        let mut name = String::with_capacity(prefix.len() + LENGTH);
-        name.push_str(prefix);
-        for word in &mut words {
-            for _ in 0..LENGTH / 2 {
-                let letter = ALPHABET.get((*word % 64) as usize);
-                name.extend(letter.copied().map(char::from));
-                *word /= 64;
-            }
-        }
+        let mut name = prefix.to_owned();
+        URL_SAFE_NO_PAD.encode_string(self.chance(), &mut name);
         name
     }
 }
 
-/// The finaliser of splitmix64.
-const fn mix(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    value ^ (value >> 31)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
     fn names_differ_and_have_rabbitmqs_form() {
-        let names = Names::new(7);
-        let made: std::collections::HashSet<_> =
-            (0..1000).map(|_| names.next("amq.gen-")).collect();
+        let names = Names::new([7; 32]);
+        let made: HashSet<_> = (0..1000).map(|_| names.next("amq.gen-")).collect();
         assert_eq!(made.len(), 1000);
-        assert!(
-            made.iter()
-                .all(|name| name.len() == 30 && name.starts_with("amq.gen-"))
-        );
+        let is_of_form = |name: &String| {
+            name.strip_prefix("amq.gen-").is_some_and(|rest| {
+                rest.len() == 22
+                    && rest
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            })
+        };
+        assert!(made.iter().all(is_of_form));
+        let other = Names::new([8; 32]);
+        assert!((0..1000).all(|_| !made.contains(&other.next("amq.gen-"))));
     }
 }
