@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use crate::clock::now_ms;
+use crate::clock::{now_ms, wall_ms};
 use crate::link::Link;
 use crate::throttle::Throttle;
 
@@ -134,6 +134,7 @@ fn accept(gate: &Gate, stream: TcpStream) -> Option<Accepted> {
     let origin = Origin {
         name: format!("{client} -> {server}"),
         loopback: client.ip().to_canonical().is_loopback(),
+        connected_at_ms: wall_ms(),
     };
     debug!(connection = origin.name, "connection accepted");
     let broker = Arc::clone(&gate.broker);

@@ -10,7 +10,7 @@ use leveret_management::{Host, Listener, Vitals};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::clock::now_ms;
+use crate::clock::{now_ms, wall_ms};
 use crate::config::Config;
 use crate::listeners::Listeners;
 use crate::process::{
@@ -61,6 +61,10 @@ impl Process {
 impl Host for Process {
     fn now_ms(&self) -> u64 {
         now_ms()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        wall_ms()
     }
 
     fn node_name(&self) -> String {

@@ -34,6 +34,7 @@ fn connect(broker: &Arc<Broker>) -> Connection {
     let origin = Origin {
         name: "memory".into(),
         loopback: true,
+        connected_at_ms: 0,
     };
     let mut connection = Connection::new(Arc::clone(broker), origin, 0, Arc::new(NoSocket));
     let mut bytes = PROTOCOL_HEADER.to_vec();

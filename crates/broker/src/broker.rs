@@ -140,7 +140,7 @@ pub struct Peer {
     pub vhost: Mutex<String>,
     /// What the client says of itself.
     pub client_properties: Mutex<Table>,
-    /// Unix milliseconds.
+    /// Unix milliseconds, by the system's clock.
     pub connected_at_ms: u64,
     pub(crate) cancel_notify: AtomicBool,
     pub(crate) received_ms: AtomicU64,

@@ -97,10 +97,13 @@ pub struct Origin {
     pub name: String,
     /// From the broker's own machine.
     pub loopback: bool,
+    /// When, as the system's clock had it: unix milliseconds, to be shown.
+    pub connected_at_ms: u64,
 }
 
 impl Connection {
-    /// A connection that waits for the protocol header.
+    /// A connection that waits for the protocol header. `now_ms` is of the clock that
+    /// [`Self::receive`] and the timer are told of.
     #[must_use]
     pub fn new(broker: Arc<Broker>, origin: Origin, now_ms: u64, flusher: Arc<dyn Flush>) -> Self {
         let limits = OutletLimits {
@@ -115,7 +118,7 @@ impl Connection {
             user: Mutex::default(),
             vhost: Mutex::default(),
             client_properties: Mutex::new(Table::new()),
-            connected_at_ms: now_ms,
+            connected_at_ms: origin.connected_at_ms,
             cancel_notify: AtomicBool::new(false),
             received_ms: AtomicU64::new(now_ms),
             heartbeat_s: AtomicU16::new(0),
@@ -189,7 +192,8 @@ impl Connection {
 
     /// Takes one read's bytes through the broker and flushes what that made dirty.
     ///
-    /// Call it with no bytes after an interruption. `now_ms` is unix time and never goes back.
+    /// Call it with no bytes after an interruption. `now_ms` is of a clock that never goes back
+    /// nor leaps.
     pub fn receive(&mut self, input: &[u8], now_ms: u64) -> Turn {
         if !input.is_empty() {
             self.core.peer.received_ms.store(now_ms, Ordering::Relaxed);

@@ -38,7 +38,7 @@ impl Ticker {
     /// How often [`Self::tick`] is to be called, milliseconds.
     pub const INTERVAL_MS: u64 = 250;
 
-    /// Does what is due. `now_ms` is unix time and never goes back.
+    /// Does what is due. `now_ms` is of a clock that never goes back nor leaps.
     pub fn tick(&mut self, broker: &Broker, now_ms: u64) {
         // Memory of lists that were long once is not kept.
         let mut due = std::mem::take(&mut *broker.unwatched.lock());

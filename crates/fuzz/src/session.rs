@@ -147,6 +147,7 @@ impl Client {
         let origin = Origin {
             name: "fuzz".into(),
             loopback: true,
+            connected_at_ms: 0,
         };
         let flusher = Arc::clone(&socket) as Arc<dyn Flush>;
         let connection = Connection::new(Arc::clone(broker), origin, NOW_MS, flusher);

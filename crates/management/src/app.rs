@@ -45,8 +45,10 @@ impl Default for Settings {
 
 /// What the process around the broker knows and can do.
 pub trait Host: Send + Sync {
-    /// Unix milliseconds, never going back.
+    /// Milliseconds to measure with: unix time by the clock as it was when the process began.
     fn now_ms(&self) -> u64;
+    /// Unix milliseconds by the clock as it is, to compare with what others say.
+    fn wall_ms(&self) -> u64;
     /// What tools know the node as: `rabbit@` and the machine's name.
     fn node_name(&self) -> String;
     /// What the process uses and may use.

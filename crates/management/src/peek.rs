@@ -37,7 +37,7 @@ impl Wanted {
             let header = name.strip_prefix("header.")?;
             Some((header.to_owned(), value.clone()))
         });
-        let now_s = call.app.now_ms() / 1000;
+        let now_s = call.app.host.wall_ms() / 1000;
         let age = |name: &str| match call.parameter(name) {
             None => Ok(None),
             Some(text) => text

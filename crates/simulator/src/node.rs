@@ -54,6 +54,7 @@ impl Node {
         let origin = Origin {
             name: "simulated".into(),
             loopback: true,
+            connected_at_ms: 0,
         };
         let flusher = Arc::clone(&link) as Arc<dyn Flush>;
         let connection = Connection::new(Arc::clone(broker), origin, now_ms, flusher);

@@ -90,6 +90,7 @@ impl Client {
         let origin = Origin {
             name: "memory".into(),
             loopback: true,
+            connected_at_ms: 0,
         };
         let connection = Connection::new(Arc::clone(broker), origin, 0, Arc::new(NoSocket));
         let mut client = Self {
