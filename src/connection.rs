@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leveret_broker::{Broker, Connection, Origin, Turn};
+use leveret_broker::{Broker, Connection, Origin, Pause, Turn};
 use leveret_session::Flush;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -21,8 +21,8 @@ use crate::throttle::Throttle;
 const READ_BYTES: usize = 64 * 1024;
 /// Read buffers kept by each thread for its next connection with something to read.
 const SPARE_BUFFERS_MAX: usize = 16;
-/// A publisher that outruns its queue's consumers pauses for so long.
-const PAUSE: Duration = Duration::from_millis(1);
+/// How often a connection that waits for the disk looks whether that has caught up.
+const DISK_CHECK: Duration = Duration::from_millis(1);
 /// How often a connection whose own replies pile up looks whether they are gone.
 const CONGESTION_CHECK: Duration = Duration::from_millis(10);
 /// How often a connection that is not read looks whether the client has hung up.
@@ -271,7 +271,7 @@ async fn read(
         if turn.pause_ms > 0 {
             sleep(Duration::from_millis(turn.pause_ms)).await;
         }
-        if let Some(end) = wait_for_room(link, connection, turn.persistent).await {
+        if let Some(end) = wait_for_room(connection, turn.persistent).await {
             return Ok(end);
         }
         // try_read takes no part in the runtime's budget: a reader that always finds bytes would
@@ -282,19 +282,14 @@ async fn read(
 
 /// Waits while the connection's own replies pile up, or while the disk is behind with what it has
 /// published; gives how the connection ends meanwhile, if it does.
-async fn wait_for_room(
-    link: &Link,
-    connection: &Mutex<Connection>,
-    persistent: bool,
-) -> Option<End> {
+async fn wait_for_room(connection: &Mutex<Connection>, persistent: bool) -> Option<End> {
     loop {
-        if connection.lock().is_congested() {
-            sleep(CONGESTION_CHECK).await;
-        } else if persistent && link.broker.is_store_behind() {
-            sleep(PAUSE).await;
-        } else {
-            return None;
-        }
+        let pause = connection.lock().pause(persistent, now_ms());
+        sleep(match pause? {
+            Pause::Replies => CONGESTION_CHECK,
+            Pause::Disk => DISK_CHECK,
+        })
+        .await;
         // Answers may have waited for the disk only.
         let turn = connection.lock().receive(&[], now_ms());
         if turn.ended {

@@ -7,8 +7,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use leveret_codec::{
-    ChannelOpen, ConfirmSelect, ConnectionCloseOk, ConnectionStartOk, ConnectionUpdateSecret,
-    Method, PROTOCOL_HEADER, QueueDeclare, Table, Value,
+    BasicConsume, ChannelOpen, ConfirmSelect, ConnectionCloseOk, ConnectionStartOk,
+    ConnectionUpdateSecret, Method, PROTOCOL_HEADER, QueueDeclare, Table, Value,
 };
 use serde_json::json;
 use support::{Server, close, declare, encode, leveret, message, start_ok};
@@ -209,6 +209,57 @@ fn a_client_that_does_not_answer_the_close_is_cut_off_though_it_reads_nothing() 
         connections().as_array().is_some_and(Vec::is_empty)
     });
     assert!(ended, "{} stay", connections());
+}
+
+/// One that does one thing after the other: it reads nothing while it sends.
+#[test]
+fn a_client_may_send_while_a_large_delivery_is_on_its_way_to_it() {
+    const BYTES: usize = 12 << 20;
+    let server = Server::start();
+    let mut feeder = server.login();
+    feeder.declare(1, "work");
+    feeder.declare(1, "results");
+    let body = vec![7; BYTES];
+    let parts: Vec<&[u8]> = body.chunks(100_000).collect();
+    for _ in 0..2 {
+        feeder.send(&message(1, "work", BYTES as u64, &parts).concat());
+    }
+    let mut worker = server.login();
+    let consume = BasicConsume {
+        queue: b"work",
+        ..Default::default()
+    };
+    worker.method(1, consume);
+    worker.expect(1, "basic.consume-ok");
+    worker.expect(1, "basic.deliver");
+    worker.read_content(1);
+    worker.send(&message(1, "results", BYTES as u64, &parts).concat());
+    worker.expect(1, "basic.deliver");
+    assert_eq!(worker.read_content(1), body);
+    assert_eq!(worker.get(1, "results"), body);
+}
+
+#[test]
+fn heartbeats_are_heard_while_a_large_delivery_is_not_read() {
+    const BYTES: usize = 24 << 20;
+    let server = Server::start();
+    let mut peer = server.login_with_heartbeat(1);
+    peer.declare(1, "q");
+    let body = vec![7; BYTES];
+    let parts: Vec<&[u8]> = body.chunks(100_000).collect();
+    peer.send(&message(1, "q", BYTES as u64, &parts).concat());
+    let consume = BasicConsume {
+        queue: b"q",
+        ..Default::default()
+    };
+    peer.method(1, consume);
+    for _ in 0..15 {
+        sleep(Duration::from_millis(300));
+        peer.send(&leveret_codec::HEARTBEAT);
+    }
+    peer.expect(1, "basic.consume-ok");
+    peer.expect(1, "basic.deliver");
+    assert_eq!(peer.read_content(1), body);
 }
 
 /// Go's client hangs up after one and a half intervals of silence.

@@ -531,6 +531,11 @@ impl Client {
         };
         self.method(channel, get);
         self.expect(channel, "basic.get-ok");
+        self.read_content(channel)
+    }
+
+    /// Reads a message's header and body; gives the body.
+    pub(crate) fn read_content(&mut self, channel: u16) -> Vec<u8> {
         let header = self.next();
         assert_eq!((header.kind, header.channel), (FrameKind::Header, channel));
         let size = leveret_codec::decode_header(&header.payload).unwrap();

@@ -150,6 +150,8 @@ pub struct Peer {
     /// Somebody asks the reader to close the connection.
     pub(crate) close: Mutex<Option<Fault>>,
     pub(crate) dead: AtomicBool,
+    /// Its reader does not read for now.
+    pub(crate) paused: AtomicBool,
     /// It has published.
     pub(crate) publishing: AtomicBool,
     /// An alarm keeps its reader from reading.
@@ -163,7 +165,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Whether nothing was heard of the client for two heartbeat intervals.
+    /// Whether the client is given up: nothing was heard of it for two heartbeat intervals, or it
+    /// takes nothing of its replies.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)

@@ -14,6 +14,7 @@ use crate::broker::{Broker, Peer, stopping};
 use crate::cell::QueueCell;
 use crate::channel::{Channel, UNSUBMITTED};
 use crate::login::LoginRefusal;
+use crate::pause::{Pause, Stall};
 use crate::pump::Work;
 use crate::refusal::Refusal;
 use crate::routes::{ExchangeTally, RouteCache};
@@ -71,6 +72,7 @@ pub(crate) struct Core {
     /// Something was published in this turn, if only into a transaction.
     pub(crate) published: bool,
     pub(crate) exchange: ExchangeTally,
+    pub(crate) stall: Option<Stall>,
     waiter: Arc<Woken>,
 }
 
@@ -126,6 +128,7 @@ impl Connection {
             wrote_ms: AtomicU64::new(now_ms),
             close: Mutex::default(),
             dead: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             publishing: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             blocked_notify: AtomicBool::new(false),
@@ -158,6 +161,7 @@ impl Connection {
             sizes: SizeCounts::default(),
             published: false,
             exchange: ExchangeTally::default(),
+            stall: None,
             waiter: Arc::new(Woken {
                 flusher,
                 waiting: AtomicBool::new(false),
@@ -343,15 +347,15 @@ impl Connection {
         }
     }
 
-    /// Whether so many own replies wait, unwritten or for the disk, that nothing more should be
-    /// read. What follows `connection.close` is dropped as it is read.
-    #[must_use]
-    pub fn is_congested(&self) -> bool {
+    /// Why nothing more should be read for now, if so; to be asked after a turn and then now and
+    /// then, as the client's silence does not count in between. `persistent` is what the turn told.
+    ///
+    /// What follows `connection.close` is dropped as it is read.
+    pub fn pause(&mut self, persistent: bool, now_ms: u64) -> Option<Pause> {
         if self.is_closing() {
-            return false;
+            return None;
         }
-        let waiting = self.core.peer.outlet.lock().queued() + self.core.held_bytes;
-        waiting > self.core.broker.config.reply_bytes_max
+        self.core.pause(persistent, now_ms)
     }
 
     /// Why the login was refused, if it was: for logs, not for the client.

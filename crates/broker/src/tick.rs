@@ -98,7 +98,7 @@ impl Ticker {
                 .store(written + HEARTBEAT.len() as u64, Ordering::Relaxed);
             peer.wrote_ms.store(now_ms, Ordering::Relaxed);
         }
-        if peer.is_blocked() {
+        if peer.is_blocked() || peer.paused.load(Ordering::Relaxed) {
             // What it sends is not read, so its silence says nothing.
             peer.received_ms.store(now_ms, Ordering::Relaxed);
         }

@@ -97,6 +97,9 @@ pub struct Outbound {
     /// Somebody has taken the bytes and is writing them.
     writing: bool,
     in_flight: usize,
+    /// How many of the bytes in `filling`, and of those that a flush has taken, are replies.
+    replies: usize,
+    replies_in_flight: usize,
     /// The socket is gone: what a flush still has is dropped when it comes back.
     cleared: bool,
     /// Somebody has promised to flush.
@@ -111,6 +114,19 @@ impl Outbound {
     #[inline]
     pub const fn queued(&self) -> usize {
         self.filling_len + self.in_flight
+    }
+
+    /// Bytes of replies not yet with the kernel. Deliveries behind them that are not either may
+    /// count as such.
+    #[must_use]
+    pub fn queued_replies(&self) -> usize {
+        self.replies + self.replies_in_flight.min(self.in_flight)
+    }
+
+    /// What was appended since so many bytes were queued is a reply.
+    #[inline]
+    pub const fn count_reply(&mut self, queued: usize) {
+        self.replies += self.queued() - queued;
     }
 
     /// Bytes written in all.
@@ -175,6 +191,7 @@ impl Outbound {
         self.unwritten.len = self.filling_len;
         self.in_flight = self.filling_len;
         self.filling_len = 0;
+        self.replies_in_flight = std::mem::take(&mut self.replies);
         self.filling.clear();
     }
 
@@ -213,6 +230,7 @@ impl Outbound {
         self.filling = Segments::default();
         self.unwritten = Pending::default();
         self.filling_len = 0;
+        self.replies = 0;
         self.cleared = true;
         if !self.writing {
             self.in_flight = 0;
@@ -278,5 +296,28 @@ mod tests {
         assert!(out.end_flush(pending), "there is more");
         assert_eq!(flush(&mut out, 9).0, b"a");
         assert_eq!(flush(&mut out, 9), (b"b".to_vec(), false));
+    }
+
+    #[test]
+    fn replies_are_counted_apart_until_they_are_written() {
+        let mut out = Outbound::default();
+        let reply = |out: &mut Outbound, bytes: &[u8]| {
+            let queued = out.queued();
+            out.write(|buf| buf.extend_from_slice(bytes));
+            out.count_reply(queued);
+        };
+        out.write(|buf| buf.extend_from_slice(b"delivery"));
+        assert_eq!(out.queued_replies(), 0);
+        reply(&mut out, b"reply");
+        assert_eq!(out.queued_replies(), 5);
+        assert_eq!(flush(&mut out, 4).0, b"deli");
+        reply(&mut out, b"other");
+        assert_eq!(out.queued_replies(), 10, "behind the delivery's rest");
+        assert_eq!(flush(&mut out, 7).0, b"veryrep");
+        assert_eq!((out.queued(), out.queued_replies()), (7, 7));
+        while out.queued() > 0 {
+            flush(&mut out, 3);
+        }
+        assert_eq!(out.queued_replies(), 0);
     }
 }

@@ -160,6 +160,13 @@ impl<W> Outlet<W> {
         self.outbound.queued()
     }
 
+    /// Bytes not yet with the kernel of what the client has asked for itself: everything but
+    /// deliveries, which [`OutletLimits::outbound_bytes_max`] bounds.
+    #[must_use]
+    pub fn queued_replies(&self) -> usize {
+        self.outbound.queued_replies()
+    }
+
     /// Appends a reply; replies are never dropped, but nothing follows `connection.close`.
     ///
     /// Returns `true` when the caller must see to it that the outlet is flushed.
@@ -167,7 +174,9 @@ impl<W> Outlet<W> {
         if self.closing || self.flusher.is_none() {
             return false;
         }
+        let queued = self.outbound.queued();
         self.outbound.write(encode);
+        self.outbound.count_reply(queued);
         self.outbound.mark_dirty()
     }
 
@@ -470,8 +479,10 @@ impl<W> Outlet<W> {
         if self.closing {
             return false;
         }
+        let queued = self.outbound.queued();
         self.outbound.write(|out| method(out, tag));
         self.content(channel, parcel.record, parcel.blob);
+        self.outbound.count_reply(queued);
         self.outbound.mark_dirty()
     }
 

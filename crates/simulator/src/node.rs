@@ -105,7 +105,7 @@ impl Node {
         if now_ms < self.paused_until_ms {
             return Read::Nothing;
         }
-        if connection.is_congested() {
+        if connection.pause(false, now_ms).is_some() {
             if connection.peer().is_dead() {
                 return Read::Over;
             }
