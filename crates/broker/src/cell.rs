@@ -239,6 +239,8 @@ pub(crate) struct Source {
     pub(crate) cancelled: bool,
     /// The consumer that is to start when its channel's turn has come.
     pub(crate) starting: Option<Arc<Handle>>,
+    /// Its number is to be given out again.
+    pub(crate) unused: bool,
 }
 
 impl Source {

@@ -12,8 +12,10 @@ use crate::publish::encode_confirm;
 use crate::stats::ChannelStats;
 use crate::transactions::Transaction;
 
-/// Cancelled sources kept before the numbers of unused ones are given out again.
-const CANCELLED_MIN: usize = 8;
+/// Sources before the numbers of unused ones are given out again.
+const SOURCES_MIN: usize = 16;
+/// To find unused sources, every delivery in waiting is looked at: so many for each new source.
+const DELIVERIES_OF_SOURCE: usize = 64;
 
 /// Marks publishes whose records have not been handed to the store yet.
 pub(crate) const UNSUBMITTED: u64 = u64::MAX;
@@ -28,6 +30,10 @@ pub(crate) struct Channel {
     /// Consumer tag to source.
     pub(crate) consumers: HashMap<Box<[u8]>, u32>,
     pub(crate) sources: Vec<Source>,
+    /// Numbers of sources to be given out again.
+    unused: Vec<u32>,
+    /// So many sources there are before unused ones are looked for.
+    sources_max: usize,
     /// What an empty queue name means.
     pub(crate) last_queue: Option<Arc<str>>,
     /// Prefetch of consumers started from now on; 0 means no limit.
@@ -46,31 +52,47 @@ impl Channel {
         }
     }
 
-    /// Gives a number to a new source; `in_use` lists the sources that deliveries in waiting name.
-    pub(crate) fn add_source(&mut self, source: Source, in_use: impl FnOnce() -> Vec<u32>) -> u32 {
-        let cancelled = self
-            .sources
+    /// Gives a number to a new source. `in_use` gives the sources that deliveries in waiting name,
+    /// one for each delivery: it is asked so seldom that no single source costs more than a few.
+    pub(crate) fn add_source<I: Iterator<Item = u32>>(
+        &mut self,
+        source: Source,
+        in_use: impl FnOnce() -> I,
+    ) -> u32 {
+        if self.unused.is_empty() && self.sources.len() >= self.sources_max.max(SOURCES_MIN) {
+            self.find_unused(in_use());
+        }
+        let unused = self.unused.pop();
+        if let Some(slot) = unused.and_then(|number| self.sources.get_mut(number as usize)) {
+            *slot = source;
+        } else {
+            self.sources.push(source);
+        }
+        unused.unwrap_or_else(|| u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    fn find_unused(&mut self, in_use: impl Iterator<Item = u32>) {
+        let mut is_used = vec![false; self.sources.len()];
+        let mut deliveries = 0;
+        let staged = self
+            .transaction
             .iter()
-            .filter(|source| source.cancelled)
-            .count();
-        if cancelled >= CANCELLED_MIN && cancelled * 2 > self.sources.len() {
-            let mut in_use = in_use();
-            if let Some(transaction) = &self.transaction {
-                in_use.extend(transaction.slots().map(|slot| slot.source));
-            }
-            let free = self.sources.iter().enumerate().position(|(index, source)| {
-                let index = u32::try_from(index).unwrap_or(u32::MAX);
-                source.cancelled && !in_use.contains(&index)
-            });
-            if let Some(free) = free
-                && let Some(slot) = self.sources.get_mut(free)
-            {
-                *slot = source;
-                return u32::try_from(free).unwrap_or(u32::MAX);
+            .flat_map(|transaction| transaction.slots());
+        for number in in_use.chain(staged.map(|slot| slot.source)) {
+            deliveries += 1;
+            if let Some(is_used) = is_used.get_mut(number as usize) {
+                *is_used = true;
             }
         }
-        self.sources.push(source);
-        u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX)
+        for ((number, source), is_used) in (0..).zip(&mut self.sources).zip(is_used) {
+            source.unused = source.cancelled && !is_used;
+            if source.unused {
+                self.unused.push(number);
+            }
+        }
+        let used = self.sources.len() - self.unused.len();
+        let more = used.max(deliveries / DELIVERIES_OF_SOURCE).max(SOURCES_MIN);
+        self.sources_max = used + more;
     }
 
     pub(crate) fn source(&self, index: u32) -> Option<&Source> {
@@ -129,5 +151,76 @@ impl Channel {
             source.cancelled = true;
         }
         Some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use leveret_router::QueueId;
+
+    use super::*;
+    use crate::arguments::Meaning;
+    use crate::cell::{QueueCell, QueueSpec};
+
+    /// A source as `basic.get` has it.
+    fn source(cell: &Arc<QueueCell>) -> Source {
+        Source {
+            cell: Arc::clone(cell),
+            consumer: None,
+            cancelled: true,
+            starting: None,
+            unused: false,
+        }
+    }
+
+    fn cell() -> Arc<QueueCell> {
+        let meaning = Meaning {
+            limits: leveret_queue::Limits::default(),
+            single_active: false,
+            policy: None,
+        };
+        let spec = QueueSpec::default();
+        Arc::new(QueueCell::new("q".into(), QueueId(0), spec, None, meaning))
+    }
+
+    #[test]
+    fn a_new_source_costs_little_however_many_deliveries_wait() {
+        const WAITING: u32 = 100_000;
+        const SOURCES: u64 = 5_000;
+        let (mut channel, cell) = (Channel::default(), cell());
+        let (looks, mut most) = (AtomicU64::new(0), 0);
+        // All of the first, or one of each.
+        for of_each in [false, true] {
+            for _ in 0..SOURCES {
+                let looked = || {
+                    (0..WAITING).map(|at| {
+                        looks.fetch_add(1, Ordering::Relaxed);
+                        if of_each { at } else { 0 }
+                    })
+                };
+                channel.add_source(source(&cell), looked);
+                most = most.max(channel.sources.len());
+            }
+            let looks = looks.load(Ordering::Relaxed);
+            assert!(looks < 200 * SOURCES, "{looks} looks for {SOURCES} sources");
+        }
+        assert!(most < 2 * SOURCES as usize, "{most} are kept");
+    }
+
+    #[test]
+    fn numbers_are_given_out_again_but_those_that_deliveries_name() {
+        let (mut channel, cell) = (Channel::default(), cell());
+        for _ in 0..SOURCES_MIN {
+            channel.add_source(source(&cell), std::iter::empty);
+        }
+        let mut again: Vec<_> = (0..SOURCES_MIN)
+            .map(|_| channel.add_source(source(&cell), || [3, 5, 3].into_iter()))
+            .collect();
+        again.sort_unstable();
+        let end = SOURCES_MIN as u32;
+        let free = (0..end).filter(|number| ![3, 5].contains(number));
+        assert_eq!(again, free.chain([end, end + 1]).collect::<Vec<_>>());
     }
 }

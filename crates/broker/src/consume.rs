@@ -168,10 +168,12 @@ impl Core {
             consumer: None,
             cancelled: true,
             starting: None,
+            unused: false,
         };
-        let in_use = || outlet.lock().sources_in_use(channel).collect();
-        self.channel(channel)
-            .map_or(0, |state| state.add_source(source, in_use))
+        let outlet = outlet.lock();
+        self.channel(channel).map_or(0, |state| {
+            state.add_source(source, || outlet.sources_in_use(channel))
+        })
     }
 
     pub(crate) fn cancel(&mut self, channel: u16, cancel: &BasicCancel<'_>) -> Result<(), Refusal> {
@@ -356,7 +358,7 @@ impl Core {
             // Not that of a consumer about to start: it would get credit for what it never had.
             state.sources.iter().position(|source| {
                 let consumes = source.consumer.is_some() || source.starting.is_some();
-                !consumes && Arc::ptr_eq(&source.cell, cell)
+                !consumes && !source.unused && Arc::ptr_eq(&source.cell, cell)
             })
         });
         match known {
