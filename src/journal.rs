@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Read as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -214,9 +215,8 @@ impl Running {
     pub(crate) fn stop(self) {
         self.journal.close();
         for thread in [self.committer, self.keeper] {
-            if thread.join().is_err() {
-                error!("a thread of the journal has panicked");
-            }
+            // A panic in it has ended the process.
+            drop(thread.join());
         }
         if let Err(failure) = self.journal.checkpoint() {
             warn!(%failure, "no checkpoint: the next start takes longer");
@@ -228,7 +228,14 @@ impl Running {
     clippy::expect_used,
     reason = "a broker without its journal cannot run"
 )]
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let work = move || {
+        // Without this thread nothing is confirmed any more, and nobody would hear of it.
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            let reason = format!("the thread {name} has panicked");
+            stop(&StoreFailure { reason });
+        }
+    };
     std::thread::Builder::new()
         .name(name.into())
         .spawn(work)
@@ -302,6 +309,24 @@ fn probe(disk: &Disk) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Runs itself again, in a process of its own that may end.
+    #[test]
+    fn a_panic_on_a_thread_of_the_journal_ends_the_process() {
+        const ITSELF: &str = "journal::tests::a_panic_on_a_thread_of_the_journal_ends_the_process";
+        if std::env::var_os("LEVERET_TEST_PANIC").is_some() {
+            spawn("journal", || panic!("as the test wants"))
+                .join()
+                .unwrap();
+            return;
+        }
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again
+            .args(["--exact", ITSELF])
+            .env("LEVERET_TEST_PANIC", "1");
+        let ended = again.output().unwrap();
+        assert_eq!(ended.status.code(), Some(JOURNAL_FAILED), "{ended:?}");
+    }
 
     #[test]
     fn small_disks_have_small_segments() {
