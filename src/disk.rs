@@ -10,6 +10,9 @@ use std::thread::{self, JoinHandle};
 use leveret_store::{DiskError, Vfs, VfsFile};
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::io::Errno;
+
+use crate::descriptors::with_spare;
 
 const LOCK: &str = "LOCK";
 
@@ -58,6 +61,12 @@ impl Disk {
         Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
     }
 
+    fn open_with(&self, options: &OpenOptions, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
+        let path = self.path.join(name);
+        let file = with_spare(|| options.open(&path));
+        Ok(Arc::new(DiskFile(file.map_err(unopened)?)))
+    }
+
     /// Makes the directory if need be, and locks it.
     ///
     /// # Errors
@@ -74,7 +83,7 @@ impl Disk {
             .truncate(false)
             .open(path.join(LOCK))?;
         if let Err(errno) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            if errno != rustix::io::Errno::WOULDBLOCK {
+            if errno != Errno::WOULDBLOCK {
                 return Err(io::Error::from(errno).into());
             }
             let mut pid = String::new();
@@ -106,6 +115,14 @@ fn parents(path: &Path) -> Vec<PathBuf> {
             _ => PathBuf::from("."),
         })
         .collect()
+}
+
+/// Why no file could be opened: none, or not just now.
+fn unopened(error: io::Error) -> DiskError {
+    match Errno::from_io_error(&error) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => DiskError::Busy(error.to_string()),
+        _ => failed(error),
+    }
 }
 
 /// Makes the names in a directory durable. One that may not be read, or is on a file system that
@@ -142,21 +159,14 @@ impl Vfs for Disk {
     }
 
     fn open(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.path.join(name));
-        Ok(Arc::new(DiskFile(file.map_err(failed)?)))
+        let mut options = OpenOptions::new();
+        self.open_with(options.read(true).write(true), name)
     }
 
     fn create(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(self.path.join(name));
-        Ok(Arc::new(DiskFile(file.map_err(failed)?)))
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        self.open_with(options, name)
     }
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
@@ -204,10 +214,7 @@ impl VfsFile for DiskFile {
     }
 
     fn sync(&self) -> Result<(), DiskError> {
-        // A sync that finds no space has lost what it was to write: not the same as NoSpace.
-        self.0
-            .sync_data()
-            .map_err(|error| DiskError::Failed(error.to_string()))
+        self.0.sync_data().map_err(failed)
     }
 }
 

@@ -252,18 +252,27 @@ fn stop(failure: &StoreFailure) -> ! {
     std::process::exit(JOURNAL_FAILED)
 }
 
-/// The housekeeping thread's work until the journal is closed.
+/// The housekeeping thread's work until the journal's thread has ended, which may wait for the
+/// space that it makes.
 fn keep(journal: &Journal) {
     let mut refused = false;
     let mut seen = journal.durable();
     let mut unknown = false;
     let mut checked = Instant::now();
     let mut limit = Duration::ZERO;
-    loop {
-        if !journal.wait_for_chores(limit.saturating_sub(checked.elapsed())) {
-            return;
+    let mut more = false;
+    while !journal.has_ended() {
+        if !more {
+            journal.wait_for_chores(limit.saturating_sub(checked.elapsed()));
         }
-        while journal.housekeep().unwrap_or_else(|failure| stop(&failure)) {}
+        more = journal.housekeep().unwrap_or_else(|failure| stop(&failure));
+        for damage in journal.take_damage() {
+            error!(
+                %damage,
+                "a segment cannot be read whole; what it holds stays in memory, and may be lost \
+                 at the next start: check the disk"
+            );
+        }
         if checked.elapsed() < limit {
             continue;
         }
@@ -281,11 +290,11 @@ fn keep(journal: &Journal) {
             refused = refuses;
             if refuses {
                 warn!(
-                    "the disk is full or below limits.disk_free_min: persistent messages are \
-                     refused until there is space; consumers go on"
+                    "the disk is full or below limits.disk_free_min, or the journal gets no file \
+                     descriptor: persistent messages are refused for so long; consumers go on"
                 );
             } else {
-                info!("the disk has space again: persistent messages are accepted");
+                info!("the journal has space again: persistent messages are accepted");
             }
         }
     }

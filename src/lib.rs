@@ -3,6 +3,7 @@
 mod clock;
 pub mod config;
 mod connection;
+mod descriptors;
 pub mod disk;
 mod host;
 mod journal;

@@ -38,6 +38,11 @@ const DRAIN_CHECK: Duration = Duration::from_millis(10);
 /// # Errors
 /// When the data folder cannot be used or no listener can be opened.
 pub fn run(config: &Config) -> io::Result<()> {
+    // Before the journal is opened, which has a descriptor for each of its segments.
+    match raise_descriptor_limit() {
+        Ok(limit) => info!(limit = limit.in_force, "file descriptors"),
+        Err(error) => warn!(%error, "cannot raise the limit of file descriptors"),
+    }
     let folder = config.data_dir.display();
     let unusable = |error: Refusal| io::Error::other(format!("data folder {folder}: {error}"));
     let opened = journal::open(config).map_err(unusable)?;
@@ -60,10 +65,6 @@ pub fn run(config: &Config) -> io::Result<()> {
 
 async fn serve_until_stopped(config: &Config, broker: &Arc<Broker>) -> io::Result<()> {
     let mut signals = StopSignals::new()?;
-    match raise_descriptor_limit() {
-        Ok(limit) => info!(limit = limit.in_force, "file descriptors"),
-        Err(error) => warn!(%error, "cannot raise the limit of file descriptors"),
-    }
     if let Some(limit) = memory_limit() {
         info!(bytes = limit.bytes, set_by = ?limit.set_by, "memory limit");
     }

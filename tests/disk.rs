@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,16 @@ impl SmallDisk {
             String::from_utf8_lossy(&output.stderr)
         );
         Self { folder }
+    }
+
+    fn grow(&self, mib: u32) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={mib}m")]);
+        let status = mount.arg(self.folder.path()).status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "it is remounted"
+        );
     }
 
     fn start(&self, free_min: &str) -> Server {
@@ -307,5 +318,76 @@ fn a_failed_write_ends_the_broker_and_nothing_is_confirmed_after_it() {
     drop(server);
 
     let server = Server::start_in(&folder, &[]);
+    assert_whole(&server, &publisher.confirmed);
+}
+
+/// What waits for space that does not come was never confirmed; an orderly stop tells, and ends.
+#[test]
+fn a_stop_on_a_disk_without_any_space_ends() {
+    let disk = SmallDisk::mount(32);
+    let mut server = disk.start("0");
+    let mut publisher = Publisher::new(&server);
+    publisher.fill();
+    // Declarations go on from the reserve until that is used up.
+    let mut client = server.login();
+    let mut arguments = Table::new();
+    arguments.insert("x-note", Value::LongString(vec![b'x'; 10_000]));
+    let arguments = arguments.encoded();
+    for number in 0..1_000 {
+        let name = format!("queue {number}");
+        let durable = QueueDeclare {
+            durable: true,
+            ..declare(&name, &arguments)
+        };
+        client.method(1, durable);
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    server.terminate();
+    assert_eq!(
+        server.wait().code(),
+        Some(JOURNAL_FAILED),
+        "{:?}",
+        server.log()
+    );
+    let told = |line: &String| line.contains("ERROR") && line.contains("was not confirmed");
+    assert!(server.log().iter().any(told), "{:?}", server.log());
+    drop(server);
+    disk.grow(40);
+    let server = disk.start("0");
+    assert_whole(&server, &publisher.confirmed);
+}
+
+/// Clients that take every descriptor there is do not keep the journal from new segments.
+#[test]
+fn a_broker_without_descriptors_for_clients_goes_on_and_confirms() {
+    let disk = SmallDisk::mount(128);
+    let mut shell = Command::new("/bin/sh");
+    shell.current_dir(env!("CARGO_TARGET_TMPDIR")).env_clear();
+    let limited = r#"ulimit -n 64; exec "$@""#;
+    shell.args(["-c", limited, "sh", env!("CARGO_BIN_EXE_leveret")]);
+    let server = Server::start_from(shell, &disk.folder, &["limits.disk_free_min=0"]);
+    let mut publisher = Publisher::new(&server);
+    let others: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(server.address).expect("the backlog is long"))
+        .collect();
+    let deadline = Instant::now() + HEALED_WITHIN;
+    let exhausted = |line: &String| line.contains("cannot accept a connection");
+    while !server.log().iter().any(exhausted) {
+        assert!(Instant::now() < deadline, "{:?}", server.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let segments = || {
+        let files = std::fs::read_dir(disk.folder.path()).expect("a data folder");
+        let names = files.map(|file| file.expect("a file").file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("journal-"))
+            .count()
+    };
+    let before = segments();
+    while segments() < before + 6 {
+        assert_eq!(publisher.publish(true), Answer::Confirmed);
+        assert!(publisher.sent < 4_000, "{before} segments are enough");
+    }
+    drop(others);
     assert_whole(&server, &publisher.confirmed);
 }

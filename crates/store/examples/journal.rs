@@ -1,5 +1,8 @@
 //! Measures the journal on the real disk: `journal DIRECTORY [commit | restart | probe]`.
 
+#[path = "../../../src/descriptors.rs"]
+#[allow(dead_code, reason = "the binary's module, as it is")]
+mod descriptors;
 #[path = "../../../src/disk.rs"]
 #[allow(unreachable_pub, dead_code, reason = "the binary's module, as it is")]
 mod disk;

@@ -4,11 +4,13 @@
 //! body_len u64), body. A torn one is no checkpoint, and the other is still there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::LaneId;
 use crate::lanes::{Lane, Lanes, Serial};
 use crate::record::{u32_at, u64_at};
 use crate::segment::Extent;
+use crate::vfs::{DiskError, Vfs, VfsFile};
 
 /// Where the next frame goes; where a replay begins.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -44,12 +46,23 @@ pub(crate) struct Image {
 const MAGIC: u32 = u32::from_le_bytes(*b"LVCK");
 const HEADER: usize = 32;
 
-/// The file a generation is written to.
-pub(crate) fn file_name(generation: u64) -> &'static str {
-    if generation % 2 == 1 {
-        "checkpoint.A"
-    } else {
-        "checkpoint.B"
+/// The names of the two files.
+pub(crate) const NAMES: [&str; 2] = ["checkpoint.A", "checkpoint.B"];
+
+/// The two files, open as long as the journal is: a checkpoint must not wait for a descriptor.
+pub(crate) struct Files([Arc<dyn VfsFile>; 2]);
+
+impl Files {
+    /// Opens both, and makes what is not there; the next sync of the directory makes it last.
+    pub(crate) fn open(vfs: &dyn Vfs) -> Result<Self, DiskError> {
+        let [a, b] = NAMES;
+        Ok(Self([vfs.create(a)?, vfs.create(b)?]))
+    }
+
+    /// The file a generation is written to.
+    pub(crate) fn of(&self, generation: u64) -> &Arc<dyn VfsFile> {
+        let Self([a, b]) = self;
+        if generation % 2 == 1 { a } else { b }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::checkpoint::{self, Parts};
+use crate::checkpoint::Parts;
 use crate::core::{Core, wanted};
 use crate::frame::{self, Header};
 use crate::journal::{Journal, StoreFailure};
@@ -14,13 +14,13 @@ use crate::lanes::Serial;
 use crate::record::Record;
 use crate::segment::{self, Extent, Segment, Use};
 use crate::vfs::{DiskError, VfsFile};
-use crate::{Sabotage, Store, Ticket};
+use crate::{Damage, Sabotage, Store, Ticket, Unreadable};
 
 /// The job in hand.
 #[derive(Default)]
 pub(crate) struct Chores {
     job: Job,
-    /// Failures in a row that were not for want of space; the second stops the journal.
+    /// Jobs in a row that failed, not for want of space; the second stops the journal.
     failures: u32,
 }
 
@@ -56,6 +56,8 @@ struct Emptying {
     extent: Extent,
     file: Arc<dyn VfsFile>,
     offset: u64,
+    /// Something in it cannot be read, and that was noted.
+    noted: bool,
     /// The last part copied must be durable before the next.
     waits_for: Ticket,
 }
@@ -78,11 +80,14 @@ impl Journal {
         let makes_room = matches!(job, Job::Write(_) | Job::Sync(..));
         match self.work_on(job) {
             Ok((job, progress)) => {
-                chores.failures = 0;
+                // A job whose first steps go well and whose last one fails has failed.
+                if matches!(job, Job::None) {
+                    chores.failures = 0;
+                }
                 chores.job = job;
                 Ok(progress)
             }
-            Err(DiskError::NoSpace) => {
+            Err(DiskError::NoSpace | DiskError::Busy(_)) => {
                 self.give_way(makes_room);
                 Ok(false)
             }
@@ -96,16 +101,20 @@ impl Journal {
         }
     }
 
-    /// Waits until housekeeping may have something to do, at most `limit`. False once closed.
+    /// What housekeeping found unreadable since the last call. It stays where it is: the next open
+    /// says what is lost.
     #[must_use]
-    pub fn wait_for_chores(&self, limit: Duration) -> bool {
+    pub fn take_damage(&self) -> Vec<Damage> {
+        std::mem::take(&mut self.core.lock().damage)
+    }
+
+    /// Waits until housekeeping may have something to do, at most `limit`.
+    pub fn wait_for_chores(&self, limit: Duration) {
         let mut rung = self.bell.lock();
         if !*rung {
             self.bell_rung.wait_for(&mut rung, limit);
         }
         *rung = false;
-        drop(rung);
-        !self.is_closed()
     }
 
     /// Writes a checkpoint, so that the next open has nothing to replay. For an orderly stop,
@@ -213,18 +222,13 @@ impl Journal {
         match job {
             Job::None => Ok((Job::None, false)),
             Job::Write(checkpoint) => {
-                let file = self
-                    .vfs
-                    .create(checkpoint::file_name(checkpoint.generation))?;
+                let file = Arc::clone(self.checkpoints.of(checkpoint.generation));
                 file.write_at(0, &checkpoint.bytes)?;
                 Ok((Job::Sync(checkpoint, file), true))
             }
             Job::Sync(checkpoint, file) => {
                 if !self.config.breaks(Sabotage::SkipCheckpointSync) {
                     file.sync()?;
-                }
-                if checkpoint.generation <= 2 {
-                    self.vfs.sync_dir()?;
                 }
                 let mut core = self.core.lock();
                 core.checkpointed(&checkpoint);
@@ -302,7 +306,7 @@ impl Journal {
                 file,
                 zeroed: 0,
             }),
-            Err(DiskError::NoSpace) => {
+            Err(DiskError::NoSpace | DiskError::Busy(_)) => {
                 self.core.lock().growing = None;
                 self.give_way(false);
                 Ok(Job::None)
@@ -371,10 +375,10 @@ impl Journal {
             }
             return Ok((Job::None, true));
         }
-        let frame = read_frame(&*emptying.file, emptying.offset, &emptying.extent)?;
         let store = self.core.lock().store;
-        let Some((header, _)) = Header::read(&frame, store) else {
+        let Some((header, frame)) = read_frame(&emptying, store) else {
             // Rot: what lives there stays where it is, and the segment with it.
+            self.note_unreadable(&mut emptying);
             emptying.offset += frame::BLOCK;
             return Ok((Job::Empty(emptying), true));
         };
@@ -384,6 +388,19 @@ impl Journal {
             emptying.waits_for = self.stage_copies(serial, records);
         }
         Ok((Job::Empty(emptying), true))
+    }
+
+    /// Notes the first place of a segment that cannot be read.
+    fn note_unreadable(&self, emptying: &mut Emptying) {
+        if !std::mem::replace(&mut emptying.noted, true) {
+            self.core.lock().damage.push(Damage {
+                file: segment::name_of(emptying.slot),
+                offset: emptying.offset,
+                frame: None,
+                what: Unreadable::Frame,
+                lost: Vec::new(),
+            });
+        }
     }
 
     fn live_records(&self, frame: &[u8], header: &Header, serial: Serial) -> Vec<u8> {
@@ -473,6 +490,7 @@ impl Core {
             extent,
             file,
             offset: 0,
+            noted: false,
             waits_for: Ticket(0),
         })
     }
@@ -513,15 +531,15 @@ fn is_live(core: &Core, record: &Record<'_>, serial: Serial) -> bool {
     })
 }
 
-/// The bytes of the frame at `offset`, or a block if that is no frame.
-fn read_frame(file: &dyn VfsFile, offset: u64, extent: &Extent) -> Result<Vec<u8>, DiskError> {
+/// The frame where the emptying stands, if there is one that the disk can read.
+fn read_frame(emptying: &Emptying, store: u64) -> Option<(Header, Vec<u8>)> {
     let mut head = vec![0; frame::HEADER];
-    let read = file.read_at(offset, &mut head)?;
+    let read = emptying.file.read_at(emptying.offset, &mut head).ok()?;
     head.truncate(read);
-    let body_len = crate::record::u64_at(&head, 56).unwrap_or(0);
-    let len = frame::frame_len(body_len).min(extent.end.saturating_sub(offset));
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    let read = file.read_at(offset, &mut bytes)?;
+    let (header, _) = Header::read(&head, store)?;
+    let rest = emptying.extent.end.saturating_sub(emptying.offset);
+    let mut bytes = vec![0; usize::try_from(header.frame_len().min(rest)).ok()?];
+    let read = emptying.file.read_at(emptying.offset, &mut bytes).ok()?;
     bytes.truncate(read);
-    Ok(bytes)
+    Some((header, bytes))
 }

@@ -7,7 +7,7 @@ use crate::lanes::{Lanes, Serial};
 use crate::segment::{self, Extent, Pool, Use};
 use crate::stage::Stage;
 use crate::vfs::{DiskError, Vfs};
-use crate::{Config, Sabotage, SyncPolicy};
+use crate::{Config, Damage, Sabotage, SyncPolicy};
 
 /// State of a journal that is open.
 #[derive(Default)]
@@ -41,6 +41,8 @@ pub(crate) struct Core {
     pub(crate) may_grow: bool,
     /// The disk's free space has fallen below the floor, and not risen well above it since.
     pub(crate) tight: bool,
+    /// What housekeeping could not read; to be told.
+    pub(crate) damage: Vec<Damage>,
     /// The disk's free space when last asked, less what was taken for segments since.
     pub(crate) disk_free: Option<u64>,
 }
@@ -256,7 +258,7 @@ impl Core {
                 self.pool.segments.insert(slot, segment);
                 Ok(slot)
             }
-            Err(DiskError::NoSpace) => Err(WriteError::NoSpace),
+            Err(DiskError::NoSpace | DiskError::Busy(_)) => Err(WriteError::NoSpace),
             Err(error) => Err(fatal("making a segment", &error)),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::record::{u32_at, u64_at};
 use crate::recovery::OpenError;
-use crate::vfs::{DiskError, Vfs};
+use crate::vfs::{DiskError, Vfs, read_readable};
 
 /// The file's name.
 pub(crate) const NAME: &str = "FORMAT";
@@ -57,13 +57,7 @@ impl Format {
             }
         };
         let mut bytes = vec![0; 2 * COPY];
-        let len = file
-            .read_at(0, &mut bytes)
-            .map_err(|error| OpenError::Disk {
-                what: NAME.to_owned(),
-                error,
-            })?;
-        bytes.truncate(len);
+        read_readable(&*file, &mut bytes);
         for copy in bytes.chunks(COPY) {
             if let Some(found) = Self::decode(copy) {
                 return found.map(Some);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::build::Frame;
+use crate::checkpoint::Files;
 use crate::chores::Chores;
 use crate::core::{Core, WriteError};
 use crate::memory::take_due;
@@ -28,6 +29,9 @@ const IDLE: Duration = Duration::from_millis(100);
 /// How long the journal's thread waits before it tries again to find space.
 const STALL: Duration = Duration::from_millis(100);
 
+/// How often it does so once the journal is closed: housekeeping has had its chance by then.
+const STALLS_AT_CLOSE: u32 = 30;
+
 /// So many waiters of one commit are served on the journal's thread: a thread less to wake before
 /// each hears of it, and no long wait for the next commit.
 const FEW: usize = 4;
@@ -36,6 +40,7 @@ const FEW: usize = 4;
 pub struct Journal {
     pub(crate) config: Config,
     pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) checkpoints: Files,
     pub(crate) core: Mutex<Core>,
     pub(crate) chores: Mutex<Chores>,
     /// Whether the housekeeping thread should look.
@@ -58,6 +63,10 @@ struct Entrance {
     /// The last frame is not covered yet.
     uncovered: bool,
     closed: bool,
+    /// Closed, and everything is durable.
+    ended: bool,
+    /// Stalls since it was closed.
+    stalls: u32,
 }
 
 /// A write or sync failed: nothing becomes durable any more, the process must end.
@@ -92,11 +101,12 @@ const STOPPED: u8 = 2;
 
 impl Journal {
     /// A journal that goes on where recovery ended.
-    pub(crate) fn new(vfs: Arc<dyn Vfs>, config: Config, core: Core) -> Self {
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, config: Config, checkpoints: Files, core: Core) -> Self {
         let first = Ticket(1);
         Self {
             config,
             vfs,
+            checkpoints,
             core: Mutex::new(core),
             chores: Mutex::new(Chores::default()),
             bell: Mutex::new(true),
@@ -109,6 +119,8 @@ impl Journal {
                 sleeping: false,
                 uncovered: true,
                 closed: false,
+                ended: false,
+                stalls: 0,
             }),
             work: Condvar::new(),
             staged: AtomicUsize::new(0),
@@ -127,17 +139,32 @@ impl Journal {
     pub fn turn(&self) -> Result<bool, StoreFailure> {
         let open = self.wait_for_work();
         match self.commit()? {
-            Progress::Stalled => {
-                let mut entrance = self.entrance.lock();
-                self.work.wait_for(&mut entrance, STALL);
-                Ok(true)
-            }
+            Progress::Stalled => self.wait_for_space(),
             Progress::Committed => Ok(true),
             Progress::Nothing => {
                 self.cover()?;
+                if !open {
+                    self.entrance.lock().ended = true;
+                    self.ring();
+                }
                 Ok(open)
             }
         }
+    }
+
+    /// Waits before the next attempt to find space. After [`Self::close`] not for ever.
+    fn wait_for_space(&self) -> Result<bool, StoreFailure> {
+        let mut entrance = self.entrance.lock();
+        if entrance.closed {
+            entrance.stalls += 1;
+            if entrance.stalls > STALLS_AT_CLOSE {
+                drop(entrance);
+                let reason = "closed with the disk full; what waits for space was not confirmed";
+                return Err(self.fail(reason.to_owned()));
+            }
+        }
+        self.work.wait_for(&mut entrance, STALL);
+        Ok(true)
     }
 
     /// Writes what has been submitted: one frame, one write, one sync, then the watermark.
@@ -208,6 +235,13 @@ impl Journal {
         self.ring();
     }
 
+    /// Whether the journal's thread has committed everything after [`Self::close`]: there is no
+    /// housekeeping any more. Until then it may wait for the space that housekeeping makes.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.entrance.lock().ended
+    }
+
     /// Why the journal has stopped, if it has.
     #[must_use]
     pub fn failure(&self) -> Option<StoreFailure> {
@@ -257,11 +291,6 @@ impl Journal {
         let ticket = entrance.stage.ticket;
         self.wake_thread(&mut entrance);
         ticket
-    }
-
-    /// Whether [`Self::close`] was called.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.entrance.lock().closed
     }
 
     /// Exchanges the stage for an empty one and builds its frame; `None` if it is empty.
@@ -496,7 +525,8 @@ mod tests {
         let thread = std::thread::spawn(move || while committer.turn().unwrap() {});
         let keeper = journal.clone();
         let chores = std::thread::spawn(move || {
-            while keeper.wait_for_chores(Duration::from_millis(50)) {
+            while !keeper.has_ended() {
+                keeper.wait_for_chores(Duration::from_millis(50));
                 while keeper.housekeep().unwrap() {}
             }
         });
@@ -533,6 +563,44 @@ mod tests {
         let reopened = Journal::open(Arc::new(disk), tiny()).unwrap();
         assert!(reopened.messages.is_empty() && reopened.damage.is_empty());
         assert_eq!(reopened.lanes.len(), 4);
+    }
+
+    #[test]
+    fn a_close_on_a_full_disk_waits_for_housekeeping_and_not_for_ever() {
+        for settles in [true, false] {
+            let disk = SimDisk::new();
+            let journal = Journal::open(Arc::new(disk.clone()), tiny())
+                .unwrap()
+                .journal;
+            let used: usize = disk.image().files.values().map(Vec::len).sum();
+            // Enough for some segments and a checkpoint.
+            disk.set_capacity(used as u64 + (56 << 10));
+            let mut scratch = Scratch::new();
+            for seq in 0.. {
+                message(&mut scratch, seq, &[7; 900]);
+                if settles && seq > 0 {
+                    scratch.settle(LANE, seq - 1);
+                }
+                journal.submit(&mut scratch).unwrap();
+                if journal.commit() == Ok(Progress::Stalled) {
+                    break;
+                }
+            }
+            journal.close();
+            let ended = std::thread::scope(|scope| {
+                let turns = scope.spawn(|| {
+                    while journal.turn()? {}
+                    Ok::<_, StoreFailure>(())
+                });
+                while !turns.is_finished() {
+                    journal.wait_for_chores(Duration::from_millis(10));
+                    while journal.housekeep() == Ok(true) {}
+                }
+                turns.join().unwrap()
+            });
+            assert_eq!(ended.is_ok(), settles);
+            assert_eq!(journal.has_ended(), settles);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::checkpoint::{self, Head, Image};
+use crate::checkpoint::{self, Files, Head, Image};
 use crate::core::{Core, WriteError};
 use crate::format::{self, Format};
 use crate::frame::{self, BLOCK, EPOCH, HEADER, Header};
@@ -14,7 +14,7 @@ use crate::journal::Journal;
 use crate::lanes::Serial;
 use crate::record::Record;
 use crate::segment::{self, Pool, Use};
-use crate::vfs::{DiskError, Vfs};
+use crate::vfs::{DiskError, Vfs, read_readable};
 use crate::{Config, LaneId, OnCorruption};
 
 mod damage;
@@ -87,12 +87,13 @@ impl Journal {
         if generation == 0 && !state.damage.is_empty() {
             return Err(OpenError::NoCheckpoint);
         }
-        older::scan(&pool, store, &mut state)?;
+        older::scan(&pool, store, &mut state);
         judge(&config, &state.damage)?;
         older::settle_lost(&mut state);
         hold(&mut pool, &state, generation);
 
-        rewrite_checkpoint(&*vfs, generation, bytes.as_deref())?;
+        let files = Files::open(&*vfs).map_err(|error| disk("checkpoint", error))?;
+        rewrite_checkpoint(&files, generation, bytes.as_deref())?;
         let epoch = highest_epoch(&starts, &head) + 1;
         let mut core = Core {
             store,
@@ -103,7 +104,7 @@ impl Journal {
             ..Core::default()
         };
         begin_epoch(&*vfs, &config, (&mut core, &mut state), (epoch, unproven))?;
-        finish(vfs, config, core, state, created)
+        finish((vfs, config, files), core, state, created)
     }
 }
 
@@ -176,8 +177,7 @@ fn disk(what: &str, error: DiskError) -> OpenError {
 /// The newer of the two checkpoints, of those that are whole.
 fn newest_checkpoint(vfs: &dyn Vfs, store: u64) -> Result<Option<(Image, Vec<u8>)>, OpenError> {
     let mut newest: Option<(Image, Vec<u8>)> = None;
-    for generation in [1, 2] {
-        let name = checkpoint::file_name(generation);
+    for name in checkpoint::NAMES {
         let file = match vfs.open(name) {
             Ok(file) => file,
             Err(DiskError::Missing) => continue,
@@ -185,10 +185,7 @@ fn newest_checkpoint(vfs: &dyn Vfs, store: u64) -> Result<Option<(Image, Vec<u8>
         };
         let len = file.size().map_err(|error| disk(name, error))?;
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        let read = file
-            .read_at(0, &mut bytes)
-            .map_err(|error| disk(name, error))?;
-        bytes.truncate(read);
+        read_readable(&*file, &mut bytes);
         let Some(bytes) = checkpoint::intact(&bytes, store) else {
             continue;
         };
@@ -279,17 +276,17 @@ fn hold(pool: &mut Pool, state: &State, generation: u64) {
 /// Writes the bytes of the checkpoint in use again. They may be in memory only, after a process
 /// that died before its sync; the other one must not be overwritten before they are on the disk.
 fn rewrite_checkpoint(
-    vfs: &dyn Vfs,
+    files: &Files,
     generation: u64,
     bytes: Option<&[u8]>,
 ) -> Result<(), OpenError> {
     let Some(bytes) = bytes else {
         return Ok(());
     };
-    let name = checkpoint::file_name(generation);
-    vfs.open(name)
-        .and_then(|file| file.write_at(0, bytes).and_then(|()| file.sync()))
-        .map_err(|error| disk(name, error))
+    let file = files.of(generation);
+    file.write_at(0, bytes)
+        .and_then(|()| file.sync())
+        .map_err(|error| disk("checkpoint", error))
 }
 
 /// Begins an epoch in a segment of its own, with the records of the unproven tail: those may be in
@@ -332,7 +329,7 @@ fn begin_epoch(
             WriteError::Fatal(reason) => disk("first frame", DiskError::Failed(reason)),
         })?;
     core.sync().map_err(|error| disk("first frame", error))?;
-    // The segment's name, which the next checkpoint relies on.
+    // The names of the segment, which the next checkpoint relies on, and of the checkpoints.
     vfs.sync_dir().map_err(|error| disk("directory", error))?;
     let header = Header {
         serial,
@@ -392,8 +389,7 @@ fn is_zero(segment: &segment::Segment) -> bool {
 
 /// Hands the state over to a journal, whose first act is a checkpoint.
 fn finish(
-    vfs: Arc<dyn Vfs>,
-    config: Config,
+    (vfs, config, files): (Arc<dyn Vfs>, Config, Files),
     mut core: Core,
     mut state: State,
     created: bool,
@@ -415,7 +411,7 @@ fn finish(
     core.lanes = state.lanes;
     core.topology = state.topology;
     let starved = core.starved;
-    let journal = Journal::new(vfs, config, core);
+    let journal = Journal::new(vfs, config, files, core);
     match journal.checkpoint_now() {
         // Without space the old checkpoint does as well: the chain leads from it to the new epoch.
         Ok(()) | Err(DiskError::NoSpace) => {}

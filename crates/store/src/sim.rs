@@ -5,6 +5,7 @@
 //! to fail, and the disk to be full.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -71,7 +72,11 @@ pub enum Change {
 /// What a call of the disk is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Call {
-    /// `create`, `write_at`.
+    /// `open`.
+    Open,
+    /// `create`.
+    Create,
+    /// `write_at`.
     Write,
     /// All others.
     Other,
@@ -107,6 +112,10 @@ struct State {
     capacity: u64,
     /// Names whose syncs do nothing, by prefix; "/" is the directory.
     deaf: Vec<String>,
+    /// Bytes of files, by name, that cannot be read.
+    spoilt: Vec<(String, Range<u64>)>,
+    /// Names whose syncs fail, by prefix, and how.
+    unsynced: Option<(String, DiskError)>,
 }
 
 impl SimDisk {
@@ -181,13 +190,23 @@ impl SimDisk {
         self.state.lock().deaf.push(prefix.to_owned());
     }
 
+    /// Makes reads that touch these bytes of a file fail, for ever.
+    pub fn spoil(&self, name: &str, bytes: Range<u64>) {
+        self.state.lock().spoilt.push((name.to_owned(), bytes));
+    }
+
+    /// Makes syncs of files with this prefix fail, until told otherwise.
+    pub fn fail_syncs(&self, fault: Option<(&str, DiskError)>) {
+        self.state.lock().unsynced = fault.map(|(prefix, error)| (prefix.to_owned(), error));
+    }
+
     fn call(&self, call: Call) -> Result<MutexGuard<'_, State>, DiskError> {
         let mut state = self.state.lock();
         let number = state.calls;
         state.calls += 1;
         match &state.fault {
-            // Only what needs space can find none.
-            Some(fault) if fault.error == DiskError::NoSpace && call != Call::Write => Ok(state),
+            // Only what needs space can find none, and only what opens a file no descriptor.
+            Some(fault) if !call.may_meet(&fault.error) => Ok(state),
             Some(fault) if fault.at == number || (fault.for_ever && fault.at < number) => {
                 Err(fault.error.clone())
             }
@@ -196,7 +215,22 @@ impl SimDisk {
     }
 }
 
+impl Call {
+    fn may_meet(self, error: &DiskError) -> bool {
+        match error {
+            DiskError::NoSpace => matches!(self, Self::Create | Self::Write),
+            DiskError::Busy(_) => matches!(self, Self::Open | Self::Create),
+            DiskError::Missing | DiskError::Failed(_) => true,
+        }
+    }
+}
+
 impl State {
+    fn is_file(&self, number: usize, is_name: impl Fn(&str) -> bool) -> bool {
+        let mut names = self.names.iter();
+        names.any(|(name, n)| *n == number && is_name(name))
+    }
+
     fn used(&self) -> u64 {
         self.names
             .values()
@@ -208,10 +242,7 @@ impl State {
     fn is_deaf(&self, file: Option<usize>) -> bool {
         self.deaf.iter().any(|prefix| match file {
             None => prefix == "/",
-            Some(file) => self
-                .names
-                .iter()
-                .any(|(name, n)| *n == file && name.starts_with(prefix)),
+            Some(file) => self.is_file(file, |name| name.starts_with(prefix)),
         })
     }
 }
@@ -226,7 +257,7 @@ impl Vfs for SimDisk {
     }
 
     fn open(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
-        let state = self.call(Call::Other)?;
+        let state = self.call(Call::Open)?;
         let number = *state.names.get(name).ok_or(DiskError::Missing)?;
         Ok(Arc::new(SimFile {
             disk: self.clone(),
@@ -235,7 +266,7 @@ impl Vfs for SimDisk {
     }
 
     fn create(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
-        let mut state = self.call(Call::Write)?;
+        let mut state = self.call(Call::Create)?;
         let number = match state.names.get(name) {
             Some(number) => *number,
             None => {
@@ -294,6 +325,12 @@ impl VfsFile for SimFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, DiskError> {
         let state = self.disk.call(Call::Other)?;
         let content = state.files.get(self.number).map_or(&[][..], Vec::as_slice);
+        let end = offset + buf.len() as u64;
+        let touches = |bytes: &Range<u64>| bytes.start < end && offset < bytes.end;
+        let mut spoilt = state.spoilt.iter();
+        if spoilt.any(|(name, bytes)| touches(bytes) && state.is_file(self.number, |n| n == name)) {
+            return Err(DiskError::Failed("unreadable".to_owned()));
+        }
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let rest = content.get(from..).unwrap_or(&[]);
         let count = rest.len().min(buf.len());
@@ -324,6 +361,11 @@ impl VfsFile for SimFile {
 
     fn sync(&self) -> Result<(), DiskError> {
         let mut state = self.disk.call(Call::Other)?;
+        if let Some((prefix, error)) = &state.unsynced
+            && state.is_file(self.number, |name| name.starts_with(prefix))
+        {
+            return Err(error.clone());
+        }
         if !state.is_deaf(Some(self.number)) {
             state.trace.push(Change::Sync(self.number));
         }

@@ -11,6 +11,9 @@ use std::sync::Arc;
 pub enum DiskError {
     /// No space left: nothing was damaged, a later attempt may succeed.
     NoSpace,
+    /// No file could be opened just now (descriptors or memory have run out): nothing has happened,
+    /// a later attempt may succeed.
+    Busy(String),
     /// No such file.
     Missing,
     /// Anything else, in the operating system's words.
@@ -22,7 +25,7 @@ impl fmt::Display for DiskError {
         match self {
             Self::NoSpace => f.write_str("no space left on the disk"),
             Self::Missing => f.write_str("no such file"),
-            Self::Failed(reason) => f.write_str(reason),
+            Self::Busy(reason) | Self::Failed(reason) => f.write_str(reason),
         }
     }
 }
@@ -40,14 +43,14 @@ pub trait Vfs: Send + Sync {
     /// Opens a file that exists, for reading and writing.
     ///
     /// # Errors
-    /// `Missing` if it does not exist.
+    /// `Missing` if it does not exist; `Busy` or `Failed`.
     fn open(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError>;
 
     /// Opens a file for reading and writing, creating it empty if need be; never truncates. The
     /// new name survives a crash only after [`Self::sync_dir`].
     ///
     /// # Errors
-    /// `NoSpace` or `Failed`.
+    /// `NoSpace`, `Busy` or `Failed`.
     fn create(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError>;
 
     /// Removes a file; it may come back in a crash before the next [`Self::sync_dir`].
@@ -92,6 +95,28 @@ pub trait VfsFile: Send + Sync {
     /// Makes everything written to this file, and its length, survive.
     ///
     /// # Errors
-    /// `Failed`: it is unknown what survives, and no later sync can tell.
+    /// `Failed` or `NoSpace`: it is unknown what survives, and no later sync can tell. A file that
+    /// nothing refers to yet can be given up.
     fn sync(&self) -> Result<(), DiskError>;
+}
+
+const BLOCK: usize = 4096;
+
+/// Fills `bytes` from the file's beginning, as far as it goes. Blocks that the disk fails to read
+/// are zeros, as if they had rotted; returns where they are.
+pub(crate) fn read_readable(file: &dyn VfsFile, bytes: &mut Vec<u8>) -> Vec<u64> {
+    if let Ok(read) = file.read_at(0, bytes) {
+        bytes.truncate(read);
+        return Vec::new();
+    }
+    let mut unreadable = Vec::new();
+    let mut offset = 0;
+    for block in bytes.chunks_mut(BLOCK) {
+        if file.read_at(offset, block).is_err() {
+            block.fill(0);
+            unreadable.push(offset);
+        }
+        offset += block.len() as u64;
+    }
+    unreadable
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use leveret_store::sim::{CrashPoints, Fault, Image, SimDisk};
 use leveret_store::{
-    Config, DiskError, Journal, LaneId, MessageParts, Progress, Sabotage, Scratch, Store,
-    StoreRefusal,
+    Config, DiskError, Journal, LaneId, MessageParts, OnCorruption, OpenError, Progress, Sabotage,
+    Scratch, Store, StoreRefusal,
 };
 
 use support::history::{Played, play_with_fault};
@@ -94,6 +94,152 @@ fn no_space_at_any_call_stops_nothing() {
             }
         }
     }
+}
+
+/// What is unreadable is told once and left alone; the rest of the segment is emptied, and the
+/// journal goes on.
+#[test]
+fn a_segment_that_cannot_be_read_is_not_emptied_for_ever() {
+    let disk = SimDisk::new();
+    let config = tiny(Sabotage::None);
+    let open = || Journal::open(Arc::new(disk.clone()), config.clone());
+    let journal = open().unwrap().journal;
+    let (mut next, mut told) = (0, 0);
+    for _ in 0..400 {
+        publish(&journal, next);
+        // Every tenth stays, so that segments must be emptied to be used again.
+        if next % 10 != 0 {
+            settle(&journal, next);
+        }
+        next += 1;
+        if next == 12 {
+            disk.spoil("journal-000001", 4096..8192);
+            disk.spoil("journal-000001", 0..10);
+        }
+        assert!((0..100).any(|_| !journal.housekeep().unwrap()), "no end");
+        told += journal.take_damage().len();
+    }
+    assert!(told > 0);
+    drop(journal);
+    let refuse = Config {
+        on_corruption: OnCorruption::Refuse,
+        ..config.clone()
+    };
+    let refused = Journal::open(Arc::new(disk.clone()), refuse);
+    assert!(matches!(refused.err(), Some(OpenError::Damaged(_))));
+    let opened = open().unwrap();
+    let lost: u64 = opened
+        .damage
+        .iter()
+        .flat_map(|damage| &damage.lost)
+        .map(|(_, from, to)| to - from)
+        .sum();
+    assert!(lost > 0 && lost <= 2, "{:?}", opened.damage);
+    let mut count = 0;
+    opened.messages.replay(|_| count += 1).unwrap();
+    assert_eq!(count, 40 - lost);
+}
+
+/// A checkpoint that cannot be read: the other one does.
+#[test]
+fn an_unreadable_checkpoint_is_one_that_is_torn() {
+    let disk = SimDisk::new();
+    let config = tiny(Sabotage::None);
+    let open = || Journal::open(Arc::new(disk.clone()), config.clone());
+    let journal = open().unwrap().journal;
+    publish(&journal, 0);
+    journal.checkpoint().unwrap();
+    journal.checkpoint().unwrap();
+    disk.spoil("checkpoint.A", 0..1);
+    assert_eq!(open().unwrap().messages.len(), 1);
+}
+
+/// The last frame, which no later one proves, is not taken for the tail of a torn write.
+#[test]
+fn a_last_frame_that_cannot_be_read_is_named() {
+    let disk = SimDisk::new();
+    let config = tiny(Sabotage::None);
+    let open = || Journal::open(Arc::new(disk.clone()), config.clone()).unwrap();
+    publish(&open().journal, 0);
+    disk.spoil("journal-000000", 4096..8192);
+    assert_eq!(open().damage.len(), 1);
+}
+
+/// Steps before it succeed; it is the last one that fails, again and again.
+#[test]
+fn a_sync_that_always_fails_stops_housekeeping_in_the_end() {
+    for (prefix, pieces) in [("checkpoint", 40), ("journal-000005", 400)] {
+        let disk = SimDisk::new();
+        let opened = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None));
+        let journal = opened.unwrap().journal;
+        disk.fail_syncs(Some((prefix, DiskError::Failed("injected".to_owned()))));
+        let mut stopped = false;
+        for seq in 0..100 {
+            publish(&journal, seq);
+            stopped = (0..pieces).any(|_| journal.housekeep().is_err());
+            if stopped {
+                break;
+            }
+        }
+        assert!(stopped, "{prefix}");
+    }
+}
+
+/// Files that nothing refers to yet: without space for them the disk is full, not broken.
+#[test]
+fn a_sync_that_finds_no_space_for_what_nothing_refers_to_stops_nothing() {
+    for prefix in ["checkpoint", "journal-000005"] {
+        let disk = SimDisk::new();
+        let opened = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None));
+        let journal = opened.unwrap().journal;
+        disk.fail_syncs(Some((prefix, DiskError::NoSpace)));
+        let refused = (0..100).any(|seq| {
+            publish(&journal, seq);
+            housekeep(&journal);
+            journal.admission() == Err(StoreRefusal::DiskFull)
+        });
+        assert!(refused, "{prefix}");
+        disk.fail_syncs(None);
+        housekeep(&journal);
+        housekeep(&journal);
+        assert_eq!(journal.admission(), Ok(()), "{prefix} does not heal");
+    }
+}
+
+/// The process has no descriptor left for as long as it likes: checkpoints go on, new segments
+/// wait.
+#[test]
+fn no_descriptor_is_patience_not_the_end() {
+    let disk = SimDisk::new();
+    let opened = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None));
+    let journal = opened.unwrap().journal;
+    publish(&journal, 0);
+    housekeep(&journal);
+    disk.inject(Some(Fault {
+        at: disk.calls(),
+        for_ever: true,
+        error: DiskError::Busy("too many open files".to_owned()),
+    }));
+    let mut next = 1;
+    while journal.admission().is_ok() {
+        publish(&journal, next);
+        housekeep(&journal);
+        next += 1;
+        assert!(next < 2_000, "never short of segments");
+    }
+    journal.checkpoint().unwrap();
+    disk.inject(None);
+    housekeep(&journal);
+    housekeep(&journal);
+    assert_eq!(journal.admission(), Ok(()));
+    publish(&journal, next);
+}
+
+fn settle(journal: &Journal, seq: u64) {
+    let mut scratch = Scratch::new();
+    scratch.settle(LaneId(1), seq);
+    journal.submit(&mut scratch).unwrap();
+    journal.commit().unwrap();
 }
 
 fn publish(journal: &Journal, seq: u64) {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::LaneId;
 use crate::lanes::{Lanes, Serial};
 use crate::record::Record;
 use crate::recovery::OpenError;
@@ -10,6 +9,7 @@ use crate::recovery::replay::Place;
 use crate::recovery::scan::Contents;
 use crate::segment::{self, Pool};
 use crate::vfs::DiskError;
+use crate::{LaneId, Scratch};
 
 /// A message that survived, as it was given to [`crate::Scratch::message`].
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ impl Messages {
         for (turn, place) in std::mem::take(&mut self.places) {
             if place.serial == turn && loaded != Some(turn) {
                 let slot = self.slot(place.serial)?;
-                self.contents.load(&self.pool, slot)?;
+                self.contents.load(&self.pool, slot);
                 loaded = Some(turn);
             }
             let record = if place.serial == turn {
@@ -99,7 +99,15 @@ impl Messages {
                     &mut self.single,
                 )
             };
-            let message = record.filter(|record| place.serial == turn || record.intact());
+            // Whole blocks may have become unreadable since.
+            let at = (
+                place.offset,
+                place
+                    .offset
+                    .saturating_add(Scratch::RECORD_BYTES_MAX as u64),
+            );
+            let read_whole = place.serial == turn && !self.contents.is_unreadable(at.0, at.1);
+            let message = record.filter(|record| read_whole || record.intact());
             let Some(message) = message.and_then(|record| record.message()) else {
                 return Err(changed(self.slot(place.serial)?));
             };
@@ -162,7 +170,7 @@ fn read_single<'a>(
     buffer.resize(crate::record::HEAD, 0);
     file.read_at(offset, buffer).ok()?;
     let len = usize::try_from(crate::record::u32_at(buffer, 0)?).ok()?;
-    let len = len.min(crate::Scratch::RECORD_BYTES_MAX);
+    let len = len.min(Scratch::RECORD_BYTES_MAX);
     buffer.resize(len.max(crate::record::HEAD), 0);
     let read = file.read_at(offset, buffer).ok()?;
     buffer.truncate(read);

@@ -6,18 +6,18 @@ use crate::LaneId;
 use crate::frame::{self, HEADER, Header};
 use crate::recovery::replay::{Body, State};
 use crate::recovery::scan::Contents;
-use crate::recovery::{Damage, OpenError, Unreadable};
+use crate::recovery::{Damage, Unreadable};
 use crate::segment::{self, Extent, Pool};
 
 /// Scans all segments the checkpoint lists that still hold something.
-pub(super) fn scan(pool: &Pool, store: u64, state: &mut State) -> Result<(), OpenError> {
+pub(super) fn scan(pool: &Pool, store: u64, state: &mut State) {
     let mut contents = Contents::default();
     for (slot, extent) in std::mem::take(&mut state.known) {
         let held = state.lanes.held_by(extent.serial);
         if held == 0 {
             continue;
         }
-        contents.load(pool, slot)?;
+        contents.load(pool, slot);
         let (seen, damaged) = (state.places.len(), state.damage.len());
         let replayed = replayed(state, &extent);
         scan_segment(&contents, store, &extent, state);
@@ -25,7 +25,6 @@ pub(super) fn scan(pool: &Pool, store: u64, state: &mut State) -> Result<(), Ope
             name_lost(state, (slot, extent.serial), damaged);
         }
     }
-    Ok(())
 }
 
 /// Live messages of the segment that the walk after the checkpoint has found.

@@ -3,7 +3,7 @@
 use crate::frame::{self, BLOCK, Header};
 use crate::recovery::OpenError;
 use crate::segment::{self, Pool, Segment, Use};
-use crate::vfs::{DiskError, Vfs, VfsFile};
+use crate::vfs::{Vfs, read_readable};
 
 /// The first frame of a slot.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +30,7 @@ pub(super) fn open_pool(
         let file = vfs.open(name).map_err(disk)?;
         let bytes = file.size().map_err(disk)?;
         let mut block = vec![0; frame::HEADER];
-        let read = file.read_at(0, &mut block).map_err(disk)?;
-        block.truncate(read);
+        read_readable(&*file, &mut block);
         match Header::read(&block, store) {
             Some((header, _)) if header.offset == 0 => starts.push(Start { slot, header }),
             _ if is_foreign(&block) => return Err(OpenError::Foreign { file: name.clone() }),
@@ -59,31 +58,28 @@ fn is_foreign(block: &[u8]) -> bool {
 pub(super) struct Contents {
     pub(super) slot: u32,
     pub(super) bytes: Vec<u8>,
+    /// Blocks that the disk fails to read; zeros here.
+    unreadable: Vec<u64>,
 }
 
 impl Contents {
-    /// Reads a slot, over what was read before.
-    pub(super) fn load(&mut self, pool: &Pool, slot: u32) -> Result<(), OpenError> {
+    /// Reads a slot, over what was read before. What cannot be read looks like rot.
+    pub(super) fn load(&mut self, pool: &Pool, slot: u32) {
+        self.slot = slot;
+        self.unreadable.clear();
         let Some(segment) = pool.segments.get(&slot) else {
             self.bytes.clear();
-            self.slot = slot;
-            return Ok(());
+            return;
         };
-        self.read(&*segment.file, segment.bytes)
-            .map_err(|error| OpenError::Disk {
-                what: segment::name_of(slot),
-                error,
-            })?;
-        self.slot = slot;
-        Ok(())
+        let len = usize::try_from(segment.bytes).unwrap_or(usize::MAX);
+        self.bytes.resize(len, 0);
+        self.unreadable = read_readable(&*segment.file, &mut self.bytes);
     }
 
-    fn read(&mut self, file: &dyn VfsFile, bytes: u64) -> Result<(), DiskError> {
-        let len = usize::try_from(bytes).unwrap_or(usize::MAX);
-        self.bytes.resize(len, 0);
-        let read = file.read_at(0, &mut self.bytes)?;
-        self.bytes.truncate(read);
-        Ok(())
+    /// Whether the disk failed to read some of `from..to`.
+    pub(super) fn is_unreadable(&self, from: u64, to: u64) -> bool {
+        let within = |at: &u64| *at < to && from < at + BLOCK;
+        self.unreadable.iter().any(within)
     }
 
     /// The header of a frame that begins exactly here, and its chain value.

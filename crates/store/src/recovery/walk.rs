@@ -73,7 +73,7 @@ impl<'a> Walk<'a> {
 
     /// Walks to the end. What is left in the returned queue is the unproven tail.
     pub(super) fn run(mut self) -> Result<(State, Head, VecDeque<Unproven>), OpenError> {
-        self.contents.load(self.pool, self.head.slot)?;
+        self.contents.load(self.pool, self.head.slot);
         // No chain is longer than the files: whatever is on the disk, this ends.
         for _ in 0..=self.pool.bytes() / BLOCK {
             match self.next()? {
@@ -98,7 +98,8 @@ impl<'a> Walk<'a> {
         {
             return Ok(Next::Frame(header, chain));
         }
-        if self.config.breaks(Sabotage::TruncateAtRot) || !self.was_confirmed()? {
+        if self.config.breaks(Sabotage::TruncateAtRot) || !self.was_confirmed() {
+            self.note_unreadable_end();
             return Ok(Next::End);
         }
         self.pass_rot()
@@ -120,7 +121,7 @@ impl<'a> Walk<'a> {
         candidates.sort_by_key(|start| std::cmp::Reverse(start.header.epoch));
         for start in candidates {
             let mut contents = Contents::default();
-            contents.load(self.pool, start.slot)?;
+            contents.load(self.pool, start.slot);
             let Some((header, chain)) = contents.header_at(0, self.store) else {
                 continue;
             };
@@ -181,7 +182,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Headers of all frames that could come later than the expected one.
-    fn later(&self) -> Result<Vec<(u32, Header)>, OpenError> {
+    fn later(&self) -> Vec<(u32, Header)> {
         let next = self.head.seq;
         let mut later: Vec<_> = self
             .contents
@@ -191,7 +192,7 @@ impl<'a> Walk<'a> {
             .collect();
         if let Some(slot) = self.sealed {
             let mut contents = Contents::default();
-            contents.load(self.pool, slot)?;
+            contents.load(self.pool, slot);
             later.extend(
                 contents
                     .headers(0, self.store)
@@ -199,20 +200,35 @@ impl<'a> Walk<'a> {
             );
         }
         later.retain(|(_, header)| header.seq > next);
-        Ok(later)
+        later
     }
 
     /// Whether the expected frame was durable once.
-    fn was_confirmed(&self) -> Result<bool, OpenError> {
+    fn was_confirmed(&self) -> bool {
         let slot_lost = self
             .sealed
             .is_some_and(|slot| !self.pool.segments.contains_key(&slot));
         let seq = self.head.seq;
-        Ok(slot_lost
-            || self
-                .later()?
-                .iter()
-                .any(|(_, header)| header.durable >= seq))
+        slot_lost || self.later().iter().any(|(_, header)| header.durable >= seq)
+    }
+
+    /// Notes if the expected frame may be there and the disk fails to read it: no torn write.
+    fn note_unreadable_end(&mut self) {
+        let head = self.head;
+        let len = self
+            .expected_here()
+            .map_or(BLOCK, |(header, _)| header.frame_len());
+        let slot = self.contents.slot;
+        let end = head.offset.saturating_add(len);
+        if self.sealed.is_none() && self.contents.is_unreadable(head.offset, end) {
+            self.state.damage.push(crate::recovery::Damage {
+                file: segment::name_of(slot),
+                offset: head.offset,
+                frame: Some(head.seq),
+                what: Unreadable::Frame,
+                lost: Vec::new(),
+            });
+        }
     }
 
     /// Takes what can be read of a confirmed frame and goes on with the next one that is there.
@@ -226,7 +242,7 @@ impl<'a> Walk<'a> {
             self.step(&header, chain);
             return Ok(Next::Rot);
         }
-        let later = self.later()?;
+        let later = self.later();
         let next = later
             .into_iter()
             .min_by_key(|(_, header)| (header.seq, std::cmp::Reverse(header.epoch)));
@@ -236,7 +252,7 @@ impl<'a> Walk<'a> {
         };
         self.salvage_headless(slot, &header)?;
         if slot != self.contents.slot {
-            self.contents.load(self.pool, slot)?;
+            self.contents.load(self.pool, slot);
         }
         self.enter(slot, &header);
         self.head = Head {
@@ -282,7 +298,7 @@ impl<'a> Walk<'a> {
         let place = self.sealed.unwrap_or(slot);
         let from = if self.sealed.is_some() { 0 } else { offset };
         if self.sealed.is_some() {
-            self.contents.load(self.pool, place)?;
+            self.contents.load(self.pool, place);
         }
         let end = if next_slot == place {
             next.offset
