@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use leveret_codec::{
     BasicConsume, ChannelOpen, ConfirmSelect, ConnectionCloseOk, ConnectionStartOk,
-    ConnectionUpdateSecret, Method, PROTOCOL_HEADER, QueueDeclare, Table, Value,
+    ConnectionUpdateSecret, Method, PROTOCOL_HEADER, QueueDeclare, QueueDelete, Table, Value,
 };
 use serde_json::json;
 use support::{Server, close, declare, encode, leveret, message, start_ok};
@@ -51,6 +51,38 @@ fn bytes_may_arrive_one_at_a_time() {
         peer.send(&[byte]);
     }
     assert_eq!(peer.get(1, "drip"), b"abcd");
+}
+
+/// What may bring deliveries waits for the answers before it, and all that was sent after it does.
+#[test]
+fn commands_that_were_sent_at_once_are_taken_in_order() {
+    let server = Server::start();
+    let mut peer = server.login();
+    for round in 0..50 {
+        let queue = format!("q{round}");
+        let declare = QueueDeclare {
+            durable: true,
+            ..declare(&queue, &[])
+        };
+        let consume = BasicConsume {
+            queue: queue.as_bytes(),
+            no_ack: true,
+            ..Default::default()
+        };
+        let mut bytes = encode(1, declare);
+        bytes.extend(encode(1, consume));
+        bytes.extend(message(1, &queue, 3, &[b"one"]).concat());
+        let delete = QueueDelete {
+            queue: queue.as_bytes(),
+            ..Default::default()
+        };
+        bytes.extend(encode(1, delete));
+        peer.send(&bytes);
+        for name in ["queue.declare-ok", "basic.consume-ok", "basic.deliver"] {
+            peer.expect(1, name);
+        }
+        peer.skip_until(1, "queue.delete-ok");
+    }
 }
 
 #[test]

@@ -61,8 +61,6 @@ pub struct QueueCell {
 pub struct QueueState {
     /// Messages and consumers.
     pub queue: Queue<Arc<Handle>>,
-    /// It has had a consumer: `auto_delete` applies.
-    pub consumed: bool,
     /// The timer looks after its memory.
     pub warm: bool,
     /// The policies that apply to it.
@@ -128,7 +126,6 @@ impl QueueCell {
         let queue = Queue::new(meaning.limits, meaning.single_active);
         let state = Mutex::new(QueueState {
             queue,
-            consumed: false,
             warm: false,
             policy: meaning.policy,
             counted: HoldingCounts::default(),
@@ -237,8 +234,6 @@ pub(crate) struct Source {
     /// `None` for `basic.get` and for a cancelled consumer.
     pub(crate) consumer: Option<ConsumerKey>,
     pub(crate) cancelled: bool,
-    /// The consumer that is to start when its channel's turn has come.
-    pub(crate) starting: Option<Arc<Handle>>,
     /// Its number is to be given out again.
     pub(crate) unused: bool,
 }

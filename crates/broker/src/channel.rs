@@ -40,8 +40,8 @@ pub(crate) struct Channel {
     pub(crate) prefetch: u16,
     /// Present after `tx.select`.
     pub(crate) transaction: Option<Box<Transaction>>,
-    /// Answers that wait for the disk, and what waits behind them.
-    pub(crate) held: VecDeque<(Ticket, Held)>,
+    /// Answers that wait for the disk, and those behind them.
+    pub(crate) held: VecDeque<Held>,
 }
 
 impl Channel {
@@ -170,7 +170,6 @@ mod tests {
             cell: Arc::clone(cell),
             consumer: None,
             cancelled: true,
-            starting: None,
             unused: false,
         }
     }

@@ -26,7 +26,8 @@ use crate::vhost::Vhost;
 pub struct Turn {
     /// Bytes understood; the rest comes again in front of the next read.
     pub consumed: usize,
-    /// The turn was full: call again with the rest before reading more.
+    /// The turn was full, or ended before what has to wait: call again with the rest before reading
+    /// more, once there is no [`Pause`].
     pub unfinished: bool,
     /// A queue grows although its consumers have credit: read on a little later.
     pub pause_ms: u64,
@@ -59,6 +60,9 @@ pub(crate) struct Core {
     /// Channels whose answers wait for the disk.
     pub(crate) holding: Vec<u16>,
     pub(crate) held_bytes: usize,
+    /// The channel of the method that the rest of the input begins with: it waits for the answers
+    /// before it.
+    pub(crate) waits: Option<u16>,
     pub(crate) exclusive: Vec<Arc<QueueCell>>,
     pub(crate) routes: RouteCache,
     pub(crate) work: Work,
@@ -150,6 +154,7 @@ impl Connection {
             confirming: Vec::new(),
             holding: Vec::new(),
             held_bytes: 0,
+            waits: None,
             exclusive: Vec::new(),
             routes: RouteCache::new(seed),
             work: Work::default(),
@@ -202,13 +207,14 @@ impl Connection {
         if !input.is_empty() {
             self.core.peer.received_ms.store(now_ms, Ordering::Relaxed);
             self.core.peer.reads.add(1);
+            self.core.waits = None;
         }
         let mut turn = Turn::default();
         self.close_if_asked();
         loop {
             match self.step(input, &mut turn.consumed) {
                 Ok(Step::More) => {}
-                Ok(Step::Pending) => break,
+                Ok(Step::Pending | Step::Waits) => break,
                 Ok(step @ (Step::Closed | Step::Ended)) => {
                     turn.ended = true;
                     turn.client_hangs_up = matches!(step, Step::Closed);
@@ -222,11 +228,10 @@ impl Connection {
                 break;
             }
         }
-        for fault in self.core.release_held() {
-            self.fail(&fault);
-        }
+        self.core.release_held();
         self.forward_replies();
         self.core.end_turn();
+        turn.unfinished |= self.core.waits.is_some();
         self.core.peer.received_bytes.add(turn.consumed as u64);
         turn.ended |= self.core.peer.dead.load(Ordering::Acquire);
         turn.pause_ms = std::mem::take(&mut self.core.work.pause_ms);
@@ -249,6 +254,11 @@ impl Connection {
             Event::Pending => return Ok(Step::Pending),
             Event::Progress => {}
             Event::Assembled(channel, message) => core.publish_assembled(channel, message)?,
+            Event::Method(channel, method) if core.must_wait(channel, &method) => {
+                session.unread_method(at);
+                core.waits = Some(channel);
+                return Ok(Step::Waits);
+            }
             Event::Method(channel, method) => core.method(channel, &method)?,
             Event::ChannelOpened(channel) => {
                 core.open_channel(channel)?;
@@ -383,6 +393,8 @@ impl Connection {
 enum Step {
     More,
     Pending,
+    /// What comes next has to wait.
+    Waits,
     /// By the client.
     Closed,
     Ended,

@@ -9,12 +9,10 @@ use leveret_codec::{
 };
 use leveret_queue::Consuming;
 use leveret_session::Parcel;
-use leveret_store::Ticket;
 
 use crate::access::Right;
 use crate::cell::{Handle, QueueCell, QueueState, Source};
 use crate::connection::Core;
-use crate::held::Held;
 use crate::operations::Condition;
 use crate::pump::Pump;
 use crate::refusal::Refusal;
@@ -43,62 +41,22 @@ impl Core {
             waiting: AtomicBool::new(false),
             over: AtomicBool::new(false),
         });
-        check_consumable(&cell, &cell.lock(), asked)?;
-        if let Some(state) = self.channel(channel) {
-            if let Some(source) = state.sources.get_mut(source as usize) {
-                source.cancelled = false;
-                source.starting = Some(Arc::clone(&handle));
-            }
-            state.consumers.insert(tag, source);
-        }
-        let nowait = consume.nowait;
-        if self.holds(channel) {
-            let held = Held::Consume {
-                handle,
-                asked,
-                nowait,
-            };
-            self.hold(channel, Ticket(0), held);
-            return Ok(());
-        }
-        self.start_consumer(&handle, asked, nowait)
-    }
-
-    /// Registers a consumer, unless it was cancelled while its start had to wait.
-    pub(crate) fn start_consumer(
-        &mut self,
-        handle: &Arc<Handle>,
-        asked: Consuming,
-        nowait: bool,
-    ) -> Result<(), Refusal> {
-        let (channel, tag) = (handle.channel, &handle.tag);
-        let cell = Arc::clone(&handle.cell);
         let mut state = cell.lock();
-        let source = self
-            .channel(channel)
-            .and_then(|state| state.sources.get_mut(handle.source as usize))
-            .filter(|source| {
-                let starting = source.starting.as_ref();
-                !source.cancelled && starting.is_some_and(|other| Arc::ptr_eq(other, handle))
-            });
-        let key = match source {
-            Some(source) => {
-                source.starting = None;
-                check_consumable(&cell, &state, asked)?;
-                let key = state.queue.consume(Arc::clone(handle), asked);
-                (source.consumer, state.consumed) = (Some(key), true);
-                handle.joined();
-                Some(key)
+        check_consumable(&cell, &state, asked)?;
+        let key = state.queue.consume(Arc::clone(&handle), asked);
+        handle.joined();
+        if let Some(channel) = self.channel(channel) {
+            if let Some(source) = channel.sources.get_mut(source as usize) {
+                (source.cancelled, source.consumer) = (false, Some(key));
             }
-            None => None,
-        };
-        if !nowait {
+            channel.consumers.insert(tag.clone(), source);
+        }
+        if !consume.nowait {
             // Before any delivery: nothing is pumped yet, and the queue is locked.
-            self.reply_now(channel, BasicConsumeOk { consumer_tag: tag });
+            let consumer_tag = &tag;
+            self.reply_now(channel, BasicConsumeOk { consumer_tag });
         }
-        if key.is_some() {
-            state.queue.pump(&mut Pump::new(&cell, &mut self.work));
-        }
+        state.queue.pump(&mut Pump::new(&cell, &mut self.work));
         Ok(())
     }
 
@@ -167,7 +125,6 @@ impl Core {
             cell: Arc::clone(cell),
             consumer: None,
             cancelled: true,
-            starting: None,
             unused: false,
         };
         let outlet = outlet.lock();
@@ -287,21 +244,7 @@ impl Core {
 
     pub(crate) fn get(&mut self, channel: u16, get: &BasicGet<'_>) -> Result<(), Refusal> {
         let cell = self.named_queue(channel, get.queue, Right::Read)?;
-        let no_ack = get.no_ack;
-        if self.holds(channel) {
-            self.hold(channel, Ticket(0), Held::Get { cell, no_ack });
-            return Ok(());
-        }
-        self.get_now(channel, &cell, no_ack)
-    }
-
-    /// Fetches a message or tells that there is none.
-    pub(crate) fn get_now(
-        &mut self,
-        channel: u16,
-        cell: &Arc<QueueCell>,
-        no_ack: bool,
-    ) -> Result<(), Refusal> {
+        let (cell, no_ack) = (&cell, get.no_ack);
         let source = self.get_source(channel, cell);
         let template = DeliverTemplate::new(channel, b"");
         let outlet = Arc::clone(&self.peer.outlet);
@@ -355,9 +298,8 @@ impl Core {
     /// All `basic.get` of a channel on one queue are one source.
     fn get_source(&mut self, channel: u16, cell: &Arc<QueueCell>) -> u32 {
         let known = self.channel(channel).and_then(|state| {
-            // Not that of a consumer about to start: it would get credit for what it never had.
             state.sources.iter().position(|source| {
-                let consumes = source.consumer.is_some() || source.starting.is_some();
+                let consumes = source.consumer.is_some();
                 !consumes && !source.unused && Arc::ptr_eq(&source.cell, cell)
             })
         });

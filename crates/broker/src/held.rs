@@ -1,43 +1,21 @@
-//! Answers that wait until the disk has what they tell of, and what is asked after them.
+//! Answers that wait until the disk has what they tell of.
 //!
 //! A channel's client sees its answers in the order it asked. While the first one waits for a
-//! ticket, later ones queue behind it, and so does what would bring deliveries; everything else
-//! goes on.
-
-use std::sync::Arc;
+//! ticket, later ones queue up behind it; what they tell of is done already. What would bring
+//! deliveries cannot be answered later than it is done: it stays unread until nothing waits on its
+//! channel, and all that the client sent after it stays so too.
 
 use leveret_codec::Method;
-use leveret_queue::Consuming;
-use leveret_session::Fault;
 use leveret_store::Ticket;
 
-use crate::cell::{Handle, QueueCell};
 use crate::connection::Core;
-use crate::refusal::Refusal;
 
-/// Something a channel does when its turn has come.
-pub(crate) enum Held {
-    /// Sends encoded frames.
-    Reply(Vec<u8>),
-    /// Starts a consumer; answers unless `nowait`.
-    Consume {
-        handle: Arc<Handle>,
-        asked: Consuming,
-        nowait: bool,
-    },
-    /// `basic.get`.
-    Get { cell: Arc<QueueCell>, no_ack: bool },
-}
+/// Encoded frames that wait for a ticket.
+pub(crate) type Held = (Ticket, Vec<u8>);
 
-impl Held {
-    /// Memory that a client makes the broker hold by asking on.
-    fn bytes(&self) -> usize {
-        size_of::<(Ticket, Self)>()
-            + match self {
-                Self::Reply(frames) => frames.capacity(),
-                Self::Consume { .. } | Self::Get { .. } => 0,
-            }
-    }
+/// Memory that a client makes the broker hold by asking on.
+fn bytes(held: &Held) -> usize {
+    size_of::<Held>() + held.1.capacity()
 }
 
 impl Core {
@@ -46,14 +24,25 @@ impl Core {
         !self.holding.is_empty() && self.holding.contains(&channel)
     }
 
-    /// Has something wait for a ticket, and for everything that waits already.
-    pub(crate) fn hold(&mut self, channel: u16, ticket: Ticket, held: Held) {
-        let bytes = held.bytes();
+    /// Whether a method has to stay unread, as it may bring deliveries.
+    pub(crate) fn must_wait(&mut self, channel: u16, method: &Method<'_>) -> bool {
+        matches!(method, Method::BasicConsume(_) | Method::BasicGet(_)) && self.holds(channel)
+    }
+
+    /// Whether the rest of the input waits for answers before it.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waits
+            .is_some_and(|channel| self.holding.contains(&channel))
+    }
+
+    /// Has an answer wait for a ticket, and for everything that waits already.
+    fn hold(&mut self, channel: u16, held: Held) {
+        let bytes = bytes(&held);
         let Some(state) = self.channel(channel) else {
             return;
         };
         let first = state.held.is_empty();
-        state.held.push_back((ticket, held));
+        state.held.push_back(held);
         self.held_bytes += bytes;
         if first {
             self.holding.push(channel);
@@ -75,7 +64,7 @@ impl Core {
         if self.holds(channel) || (ticket > Ticket(0) && ticket > self.broker.store.durable()) {
             let mut frames = Vec::new();
             method.encode(channel, &mut frames);
-            return self.hold(channel, ticket, Held::Reply(frames));
+            return self.hold(channel, (ticket, frames));
         }
         self.reply_now(channel, method);
     }
@@ -88,53 +77,33 @@ impl Core {
             .reply(&mut outlet, |out| method.encode(channel, out));
     }
 
-    /// Does what had to wait until now; gives the channel faults it ends in.
-    pub(crate) fn release_held(&mut self) -> Vec<Fault> {
-        let mut faults = Vec::new();
+    /// Sends the answers that need wait no more.
+    pub(crate) fn release_held(&mut self) {
         if self.holding.is_empty() {
-            return faults;
+            return;
         }
         let durable = self.broker.store.durable();
-        for channel in std::mem::take(&mut self.holding) {
-            if let Err(fault) = self.release_channel(channel, durable) {
-                faults.push(fault);
-            }
-            if self
-                .channel(channel)
-                .is_some_and(|state| !state.held.is_empty())
-            {
-                self.holding.push(channel);
-            }
-        }
-        faults
+        let mut holding = std::mem::take(&mut self.holding);
+        holding.retain(|&channel| self.release_channel(channel, durable));
+        self.holding = holding;
     }
 
-    fn release_channel(&mut self, channel: u16, durable: Ticket) -> Result<(), Fault> {
+    /// Tells whether some still wait on a channel.
+    fn release_channel(&mut self, channel: u16, durable: Ticket) -> bool {
         while let Some(state) = self.channel(channel)
             && state
                 .held
                 .front()
                 .is_some_and(|(ticket, _)| *ticket <= durable)
-            && let Some((_, held)) = state.held.pop_front()
+            && let Some(held) = state.held.pop_front()
         {
-            self.held_bytes = self.held_bytes.saturating_sub(held.bytes());
-            let (done, method) = match held {
-                Held::Reply(frames) => {
-                    let mut outlet = self.peer.outlet.lock();
-                    self.work
-                        .reply(&mut outlet, |out| out.extend_from_slice(&frames));
-                    (Ok(()), (0, 0))
-                }
-                Held::Consume {
-                    handle,
-                    asked,
-                    nowait,
-                } => (self.start_consumer(&handle, asked, nowait), (60, 20)),
-                Held::Get { cell, no_ack } => (self.get_now(channel, &cell, no_ack), (60, 70)),
-            };
-            done.map_err(|refusal: Refusal| self.fault_of(refusal, channel, method))?;
+            self.held_bytes = self.held_bytes.saturating_sub(bytes(&held));
+            let mut outlet = self.peer.outlet.lock();
+            self.work
+                .reply(&mut outlet, |out| out.extend_from_slice(&held.1));
         }
-        Ok(())
+        self.channel(channel)
+            .is_some_and(|state| !state.held.is_empty())
     }
 
     /// The ticket that the first of the answers in waiting needs.
@@ -147,8 +116,8 @@ impl Core {
     }
 
     /// A channel that ends tells nothing more.
-    pub(crate) fn forget_held(&mut self, channel: u16, held: impl Iterator<Item = (Ticket, Held)>) {
-        let bytes: usize = held.map(|(_, held)| held.bytes()).sum();
+    pub(crate) fn forget_held(&mut self, channel: u16, held: impl Iterator<Item = Held>) {
+        let bytes: usize = held.map(|held| bytes(&held)).sum();
         self.held_bytes = self.held_bytes.saturating_sub(bytes);
         self.holding.retain(|holding| *holding != channel);
     }

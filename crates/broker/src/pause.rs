@@ -36,8 +36,9 @@ impl Core {
         let pause = if replies > max {
             Some(Pause::Replies)
         } else {
-            let behind =
-                replies + self.held_bytes > max || (persistent && self.broker.is_store_behind());
+            let behind = self.is_waiting()
+                || replies + self.held_bytes > max
+                || (persistent && self.broker.is_store_behind());
             behind.then_some(Pause::Disk)
         };
         self.peer.paused.store(pause.is_some(), Ordering::Relaxed);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use leveret_codec::{
-    BasicCancel, BasicGet, ConfirmSelect, ExchangeDeclare, QueueBind, QueueDelete, QueuePurge,
-    QueueUnbind,
+    BasicCancel, BasicConsume, BasicGet, ConfirmSelect, ExchangeDeclare, QueueBind, QueueDeclare,
+    QueueDelete, QueuePurge, QueueUnbind,
 };
 use leveret_store::DelayedStore;
 
@@ -151,18 +151,29 @@ fn deliveries_do_not_overtake_what_was_asked_before_them() {
     assert_eq!(client.hear(), heard);
 }
 
+/// The last consumer of an auto-delete queue leaves when the next one is there already.
 #[test]
-fn a_consumer_cancelled_before_its_turn_never_starts() {
+fn a_consumer_that_was_asked_for_before_another_is_cancelled_is_there_before() {
     let (store, mut client, mut publisher) = start();
-    publisher.declare(1, "full", false);
-    publisher.publish(1, "full", "one", false);
-    client.declare(1, "q", true);
-    client.say(1, consume("full"));
+    let declare = QueueDeclare {
+        auto_delete: true,
+        ..declaration("q", false)
+    };
+    publisher.say(1, declare);
+    let consume = |consumer_tag| BasicConsume {
+        consumer_tag,
+        ..consume("q")
+    };
+    client.say(1, consume(b"a"));
+    client.hear();
+    client.declare(1, "durable", true);
+    client.say(1, consume(b"b"));
     let cancel = BasicCancel {
-        consumer_tag: b"tag",
+        consumer_tag: b"a",
         nowait: false,
     };
     client.say(1, cancel);
+    assert_eq!(client.hear(), [""; 0]);
     store.release();
     client.turn();
     let heard = [
@@ -171,12 +182,74 @@ fn a_consumer_cancelled_before_its_turn_never_starts() {
         "1 basic.cancel-ok",
     ];
     assert_eq!(client.hear(), heard);
-    let get = BasicGet {
-        queue: b"full",
+    publisher.publish(1, "q", "one", false);
+    assert_eq!(client.hear(), ["1 deliver 1", "body one"]);
+}
+
+#[test]
+fn a_message_that_was_asked_for_before_the_queue_ends_is_given() {
+    let (store, mut client, mut publisher) = start();
+    publisher.declare(1, "q", false);
+    publisher.publish(1, "q", "one", false);
+    publisher.publish(1, "q", "two", false);
+    client.declare(1, "durable", true);
+    let get = || BasicGet {
+        queue: b"q",
         no_ack: true,
     };
-    client.say(1, get);
-    assert_eq!(client.hear(), ["1 basic.get-ok", "body one"]);
+    client.say(1, get());
+    let purge = QueuePurge {
+        queue: b"q",
+        nowait: false,
+    };
+    client.say(1, purge);
+    client.say(1, get());
+    let delete = QueueDelete {
+        queue: b"q",
+        ..Default::default()
+    };
+    client.say(1, delete);
+    // What is published after that comes after it, too.
+    client.publish(1, "q", "late", false);
+    assert_eq!(client.hear(), [""; 0]);
+    store.release();
+    client.turn();
+    let heard = [
+        "1 queue.declare-ok",
+        "1 basic.get-ok",
+        "body one",
+        "1 queue.purge-ok",
+        "1 basic.get-empty",
+        "1 queue.delete-ok",
+        "1 basic.return",
+        "body late",
+    ];
+    assert_eq!(client.hear(), heard);
+}
+
+/// Whoever asks for another thing is not shut out by what waits, and everything is read at last.
+#[test]
+fn a_connection_is_read_on_when_what_it_waits_for_has_come() {
+    let (store, mut client, mut other) = start();
+    client.declare(1, "q", true);
+    client.say(1, consume("q"));
+    assert!(client.is_paused());
+    client.declare(2, "second", false);
+    assert_eq!(client.hear(), [""; 0]);
+    other.declare(1, "third", false);
+    assert_eq!(other.hear(), ["1 queue.declare-ok"]);
+    store.release();
+    // Not only the reader takes turns: one without input says that there is a rest.
+    assert!(client.connection.receive(&[], 1).unfinished);
+    assert!(!client.is_paused());
+    client.turn();
+    let heard = [
+        "1 queue.declare-ok",
+        "1 basic.consume-ok",
+        "2 queue.declare-ok",
+    ];
+    assert_eq!(client.hear(), heard);
+    assert!(!client.connection.receive(&[], 1).unfinished);
 }
 
 #[test]

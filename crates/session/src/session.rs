@@ -108,6 +108,8 @@ pub struct Session {
     pub(crate) heartbeat_s: u16,
     channels: Vec<Option<Box<Channel>>>,
     assembly_bytes: usize,
+    /// Bytes of the last frame that was read on its own.
+    last_frame: usize,
     places: Vec<Place>,
     settlements: Vec<Settlement>,
     pub(crate) replies: Vec<u8>,
@@ -125,6 +127,7 @@ impl Session {
             heartbeat_s: 0,
             channels: Vec::new(),
             assembly_bytes: 0,
+            last_frame: 0,
             places: Vec::new(),
             settlements: Vec::new(),
             replies: Vec::new(),
@@ -179,6 +182,11 @@ impl Session {
             Stage::Ended => Ok(Event::Ended),
             Stage::StartOk | Stage::TuneOk | Stage::Open => self.handshake(input, at),
         }
+    }
+
+    /// Moves `*at` back before the [`Event::Method`] that was read last: it is read again later.
+    pub const fn unread_method(&self, at: &mut usize) {
+        *at = at.saturating_sub(self.last_frame);
     }
 
     /// Discards everything until `connection.close-ok`.
@@ -236,6 +244,7 @@ impl Session {
                 }
             }
             *at += len;
+            self.last_frame = len;
             if let Some(event) = self.frame(frame)? {
                 return Ok(event);
             }

@@ -3,14 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::command::Command;
-use crate::commands::NOT_FOUND;
 use crate::ledger::Event;
-use crate::model::{Channel, Held, Model, QueueKey, Step, Waiting};
+use crate::model::{Channel, Held, Model, QueueKey, Step};
 use crate::sight::Reply;
 
 /// A channel of a connection.
-type Place = (usize, u16);
+pub(crate) type Place = (usize, u16);
 
 impl Model {
     /// The next answer on a channel, if it was told by the end of this step.
@@ -44,10 +42,7 @@ impl Model {
     pub(crate) fn foreseen(&self, (connection, channel): Place, step: &Step) -> Option<Reply> {
         let session = &self.sessions[connection];
         let waiting = &session.channels.get(&channel)?.waiting;
-        let ahead = waiting
-            .iter()
-            .filter(|waiting| is_answered(waiting))
-            .count();
+        let ahead = waiting.len();
         let answers = session.answers.get(&channel)?;
         if let Some((at, reply @ Reply::Close(_))) = answers.front()
             && at <= step.told.get(connection)?
@@ -64,110 +59,52 @@ impl Model {
         (!later || !ends(reply)).then(|| reply.clone())
     }
 
-    /// Answers a command, or has it wait behind those that wait already.
-    pub(crate) fn answer(
-        &mut self,
-        place: Place,
-        waiting: Waiting,
-        step: &Step,
-    ) -> Result<(), String> {
+    /// Answers a command, or has the answer wait behind those that wait already.
+    pub(crate) fn answer(&mut self, place: Place, reply: Reply, step: &Step) -> Result<(), String> {
         // What waits when its channel ends is never answered.
         let told = self.told(place, step).is_some_and(|reply| !ends(reply));
-        let Some(state) = self.channel(place.0, place.1) else {
-            return self.perform(place, waiting, step);
-        };
-        let behind = !state.waiting.is_empty();
-        if behind || (matches!(waiting, Waiting::Answer(_)) && !told) {
-            state.waiting.push_back(waiting);
-            if !behind {
-                self.sessions[place.0].holding.push(place.1);
+        match self.channel(place.0, place.1) {
+            Some(state) if !told || !state.waiting.is_empty() => {
+                state.waiting.push_back(reply);
+                if state.waiting.len() == 1 {
+                    self.sessions[place.0].holding.push(place.1);
+                }
+                Ok(())
             }
-            return Ok(());
+            _ => self.answered(place, &reply, step),
         }
-        match self.attempt(place, waiting, step)? {
-            Some(code) => self.fail_channel(place, code, step),
-            None => Ok(()),
+    }
+
+    /// What may bring deliveries is taken when no answer waits on its channel.
+    pub(crate) fn check_none_waits(&self, place: Place) -> Result<(), String> {
+        let channel = self.sessions[place.0].channels.get(&place.1);
+        match channel {
+            Some(state) if !state.waiting.is_empty() => {
+                Err(format!("on {place:?} it overtakes {:?}", state.waiting))
+            }
+            _ => Ok(()),
         }
     }
 
     /// What waited on this connection and was told in this step.
     pub(crate) fn release(&mut self, connection: usize, step: &Step) -> Result<(), String> {
-        let mut faults = Vec::new();
         for channel in std::mem::take(&mut self.sessions[connection].holding) {
             let place = (connection, channel);
-            while let Some(state) = self.sessions[connection].channels.get(&channel)
-                && let Some(front) = state.waiting.front()
-                && (!is_answered(front) || self.is_released(place, front, step))
+            while self.told(place, step).is_some_and(|reply| !ends(reply))
+                && let Some(state) = self.channel(connection, channel)
+                && let Some(reply) = state.waiting.pop_front()
             {
-                let front = front.clone();
-                if let Some(state) = self.channel(connection, channel) {
-                    state.waiting.pop_front();
-                }
-                if let Some(code) = self.attempt(place, front, step)? {
-                    faults.push((place, code));
-                    break;
-                }
+                self.answered(place, &reply, step)?;
             }
             let state = self.channel(connection, channel);
             if state.is_some_and(|state| !state.waiting.is_empty()) {
                 self.sessions[connection].holding.push(channel);
             }
         }
-        for (place, code) in faults {
-            self.fail_channel(place, code, step)?;
-        }
         Ok(())
     }
 
-    /// Whether the answer to what waits was told; instead of reading, the channel may be closed.
-    fn is_released(&self, place: Place, waiting: &Waiting, step: &Step) -> bool {
-        let told = self.told(place, step);
-        told.is_some_and(|reply| !ends(reply) || !matches!(waiting, Waiting::Answer(_)))
-    }
-
-    fn perform(&mut self, place: Place, waiting: Waiting, step: &Step) -> Result<(), String> {
-        match self.attempt(place, waiting, step)? {
-            Some(code) => Err(format!("on {place:?}: {code} without a channel")),
-            None => Ok(()),
-        }
-    }
-
-    /// Does what had to wait, or gives the code with which the channel is closed instead.
-    fn attempt(
-        &mut self,
-        place: Place,
-        waiting: Waiting,
-        step: &Step,
-    ) -> Result<Option<u16>, String> {
-        match waiting {
-            Waiting::Nothing => {}
-            Waiting::Answer(reply) => self.answered(place, &reply, step)?,
-            Waiting::Consume {
-                command,
-                queue,
-                prefetch,
-            } => {
-                if let Err(code) = self.start(place.0, place.1, (&command, queue, prefetch)) {
-                    return Ok(Some(code));
-                }
-                if let Command::Consume {
-                    tag, nowait: false, ..
-                } = command
-                {
-                    self.answered(place, &Reply::Consuming(tag), step)?;
-                }
-            }
-            Waiting::Get { queue, no_ack } => {
-                if self.queues[queue].gone {
-                    return Ok(Some(NOT_FOUND));
-                }
-                self.got(place, (queue, no_ack), step)?;
-            }
-        }
-        Ok(None)
-    }
-
-    fn got(
+    pub(crate) fn got(
         &mut self,
         place: Place,
         (queue, no_ack): (QueueKey, bool),
@@ -276,17 +213,6 @@ impl Model {
 /// Whether nothing follows on the channel until it is opened again.
 const fn ends(reply: &Reply) -> bool {
     matches!(reply, Reply::Close(_) | Reply::Plain(20, 41))
-}
-
-/// Whether something that waits will be answered, if nothing closes the channel before.
-const fn is_answered(waiting: &Waiting) -> bool {
-    match waiting {
-        Waiting::Answer(_) | Waiting::Get { .. } => true,
-        Waiting::Consume { command, .. } => {
-            !matches!(command, Command::Consume { nowait: true, .. })
-        }
-        Waiting::Nothing => false,
-    }
 }
 
 /// Whether an answer is the one expected; counts are checked with the queue.

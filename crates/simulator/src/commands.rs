@@ -1,10 +1,9 @@
 //! The commands' part of the model: what each does to topology and channels, and its answer.
 
+use crate::answers::Place;
 use crate::command::{Command, EXCHANGES, Verdict, queue_name};
 use crate::ledger::{Event, Ledger, Seat};
-use crate::model::{
-    Channel, Confirming, Held, Model, Queue, QueueKey, Stage, Step, Undecided, Waiting,
-};
+use crate::model::{Channel, Confirming, Held, Model, Queue, QueueKey, Stage, Step, Undecided};
 use crate::sight::Reply;
 
 /// What a command comes to.
@@ -13,8 +12,10 @@ pub(crate) enum Outcome {
     Answer(Reply),
     /// There is no answer.
     Silent,
-    /// The answer comes with its effect, which may have to wait.
-    Waits(Waiting),
+    /// A consumer starts.
+    Starts(QueueKey),
+    /// A message is fetched, if there is one.
+    Gets { queue: QueueKey, no_ack: bool },
     /// The channel is closed with this code.
     Soft(u16),
     /// The connection is closed with this code.
@@ -51,9 +52,22 @@ impl Model {
                     self.answered((connection, 0), &reply, step)
                 }
                 Command::CloseChannel => self.answered(place, &reply, step),
-                _ => self.answer(place, Waiting::Answer(reply), step),
+                _ => self.answer(place, reply, step),
             },
-            Outcome::Waits(waiting) => self.answer(place, waiting, step),
+            Outcome::Starts(queue) => {
+                self.check_none_waits(place)?;
+                self.start(place, command, queue);
+                match *command {
+                    Command::Consume {
+                        tag, nowait: false, ..
+                    } => self.answered(place, &Reply::Consuming(tag), step),
+                    _ => Ok(()),
+                }
+            }
+            Outcome::Gets { queue, no_ack } => {
+                self.check_none_waits(place)?;
+                self.got(place, (queue, no_ack), step)
+            }
             Outcome::Soft(code) => self.fail_channel(place, code, step),
             Outcome::Hard(code) => {
                 self.leave(connection);
@@ -211,7 +225,7 @@ impl Model {
             }
             Command::Get { queue, no_ack } => match self.named(connection, queue) {
                 Err(code) => Outcome::Soft(code),
-                Ok(queue) => Outcome::Waits(Waiting::Get { queue, no_ack }),
+                Ok(queue) => Outcome::Gets { queue, no_ack },
             },
             Command::Consume {
                 queue,
@@ -229,12 +243,7 @@ impl Model {
                 if let Some(plan) = self.plans.get_mut(&tag) {
                     plan.queue = Some(queue);
                 }
-                let state = self.channel(connection, channel);
-                Outcome::Waits(Waiting::Consume {
-                    command: command.clone(),
-                    queue,
-                    prefetch: state.map_or(0, |state| state.prefetch),
-                })
+                Outcome::Starts(queue)
             }
             _ => Outcome::Silent,
         }
@@ -462,19 +471,6 @@ impl Model {
         let Some(state) = self.channel(connection, channel) else {
             return;
         };
-        // One whose start waits never starts.
-        for waiting in &mut state.waiting {
-            let is_it = matches!(waiting, Waiting::Consume {
-                command: Command::Consume { tag: other, .. }, ..
-            } if *other == tag);
-            if is_it && let Waiting::Consume { command, .. } = waiting {
-                if let Command::Consume { nowait: true, .. } = command {
-                    *waiting = Waiting::Nothing;
-                } else {
-                    *waiting = Waiting::Answer(Reply::Consuming(tag));
-                }
-            }
-        }
         if let Some(queue) = state.consumers.remove(&tag) {
             self.leave_queue(queue, tag);
             self.end_if_abandoned(queue);
@@ -497,13 +493,8 @@ impl Model {
         }
     }
 
-    /// A consumer is registered, or why not.
-    pub(crate) fn start(
-        &mut self,
-        connection: usize,
-        channel: u16,
-        (command, queue, prefetch): (&Command, QueueKey, u16),
-    ) -> Result<(), u16> {
+    /// A consumer is registered.
+    fn start(&mut self, (connection, channel): Place, command: &Command, queue: QueueKey) {
         let Command::Consume {
             tag,
             no_ack,
@@ -511,16 +502,10 @@ impl Model {
             ..
         } = *command
         else {
-            return Ok(());
+            return;
         };
-        if self.queues[queue].gone {
-            return Err(NOT_FOUND);
-        }
-        if !self.is_consumable(queue, exclusive) {
-            return Err(ACCESS_REFUSED);
-        }
         let Some(state) = self.channel(connection, channel) else {
-            return Ok(());
+            return;
         };
         state.consumers.insert(tag, queue);
         let seat = Seat {
@@ -528,12 +513,11 @@ impl Model {
             connection,
             channel,
             no_ack,
-            prefetch: prefetch.into(),
+            prefetch: state.prefetch.into(),
             held: 0,
         };
         self.queues[queue].consumers.push((tag, exclusive));
         self.event(queue, Event::Join(seat));
-        Ok(())
     }
 }
 

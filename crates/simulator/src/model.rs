@@ -45,23 +45,6 @@ pub(crate) struct Plan {
     pub(crate) queue: Option<QueueKey>,
 }
 
-/// A command whose answer waits for the disk; reading ones take effect only then.
-#[derive(Clone, Debug)]
-pub(crate) enum Waiting {
-    Answer(Reply),
-    Consume {
-        command: Command,
-        queue: QueueKey,
-        prefetch: u16,
-    },
-    Get {
-        queue: QueueKey,
-        no_ack: bool,
-    },
-    /// A consumer that was cancelled before it started, and whose start was not to be answered.
-    Nothing,
-}
-
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Confirming {
     /// Its connection and channel.
@@ -92,7 +75,8 @@ pub(crate) struct Channel {
     pub(crate) prefetch_global: u16,
     pub(crate) consumers: BTreeMap<u64, QueueKey>,
     pub(crate) unacked: BTreeMap<u64, Held>,
-    pub(crate) waiting: VecDeque<Waiting>,
+    /// Answers that wait for the disk.
+    pub(crate) waiting: VecDeque<Reply>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

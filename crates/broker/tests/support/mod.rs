@@ -55,6 +55,7 @@ pub(crate) struct Client {
     pub(crate) broker: Arc<Broker>,
     pub(crate) connection: Connection,
     work: Work,
+    rest: Vec<u8>,
 }
 
 impl Client {
@@ -97,6 +98,7 @@ impl Client {
             broker: Arc::clone(broker),
             connection,
             work: Work::default(),
+            rest: Vec::new(),
         };
         client.send(&PROTOCOL_HEADER);
         let response = format!("\0{user}\0{user}");
@@ -118,9 +120,16 @@ impl Client {
         client
     }
 
+    /// What the broker does not take waits for the disk.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        let turn = self.connection.receive(bytes, 1);
-        assert_eq!(turn.consumed, bytes.len());
+        self.rest.extend_from_slice(bytes);
+        let turn = self.connection.receive(&self.rest, 1);
+        self.rest.drain(..turn.consumed);
+        assert!(self.rest.is_empty() || turn.unfinished && self.is_paused());
+    }
+
+    pub(crate) fn is_paused(&mut self) -> bool {
+        self.connection.pause(false, 1).is_some()
     }
 
     pub(crate) fn say<'a>(&mut self, channel: u16, method: impl Into<Method<'a>>) {
@@ -131,7 +140,10 @@ impl Client {
 
     /// A turn without bytes: what an interruption brings.
     pub(crate) fn turn(&mut self) {
-        self.send(&[]);
+        self.connection.receive(&[], 1);
+        while !self.rest.is_empty() && !self.is_paused() {
+            self.send(&[]);
+        }
     }
 
     /// What the broker has sent since: `channel method`, `body …` for contents.
