@@ -131,6 +131,8 @@ pub struct Limits {
     pub exchanges_max: u64,
     /// Bindings in the broker.
     pub bindings_max: u64,
+    /// Arguments of one queue, exchange, binding or consumer, bytes.
+    pub arguments_bytes_max: u64,
     /// Deliveries of one channel that wait for an acknowledgement; then delivery pauses.
     pub channel_unacked_max: u64,
     /// Message bytes of all queues kept in memory; 0 takes a quarter of the memory limit.
@@ -349,6 +351,7 @@ impl Default for Limits {
             queues_max: 1_000_000,
             exchanges_max: 100_000,
             bindings_max: 2_000_000,
+            arguments_bytes_max: 16 << 10,
             channel_unacked_max: 1_000_000,
             resident_bytes: 0,
             assembly_bytes_max: 256 * MIB,

@@ -139,6 +139,7 @@ fn broker(config: &Config, journal: Arc<Journal>) -> io::Result<Broker> {
         queues_max: size(limits.queues_max),
         exchanges_max: size(limits.exchanges_max),
         bindings_max: size(limits.bindings_max),
+        arguments_bytes_max: size(limits.arguments_bytes_max),
         queue: QueueDefaults {
             length_max: limits.queue_length_max,
             bytes_max: limits.queue_bytes_max,

@@ -11,11 +11,14 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use leveret_codec::{
-    BasicCancel, BasicConsume, ChannelClose, ChannelCloseOk, ChannelOpen, ConfirmSelect, Method,
-    PROTOCOL_HEADER, QueueDelete, QueuePurge, TABLE_DEPTH_MAX,
+    BasicCancel, BasicConsume, ChannelClose, ChannelCloseOk, ChannelOpen, ConfirmSelect,
+    ConnectionStartOk, ExchangeDeclare, Method, PROTOCOL_HEADER, QueueDelete, QueuePurge, RawTable,
+    TABLE_DEPTH_MAX, Table, Value,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::{Client, FRAME_MAX, Server, declare, encode, message, nested_table, raw_frame};
+use support::{
+    Client, FRAME_MAX, Server, declare, encode, message, nested_table, raw_frame, start_ok,
+};
 
 /// The type of a method frame.
 const METHOD: u8 = 1;
@@ -520,6 +523,68 @@ fn ten_thousand_connections_that_never_finish_their_handshake() {
     drop(idle);
     // 12 KiB each.
     case.end(128);
+}
+
+/// A table with one array that takes a byte a value on the wire, and much more if it were decoded.
+fn voids(values: usize) -> Vec<u8> {
+    let mut table = Table::new();
+    table.insert("a", vec![Value::Void; values]);
+    table.encoded()
+}
+
+#[test]
+fn argument_tables_cost_what_they_take_to_send() {
+    let case = Case::start_with(&["limits.arguments_bytes_max=131072"]);
+    let mut peer = case.server.login();
+    peer.declare(1, "q");
+    let arguments = voids(130_000);
+    let arguments = RawTable::parse(&arguments).unwrap();
+    for number in 0..40 {
+        let name = format!("x{number}");
+        let declare = ExchangeDeclare {
+            exchange: name.as_bytes(),
+            kind: b"direct",
+            arguments,
+            ..Default::default()
+        };
+        peer.method(1, declare);
+        peer.expect(1, "exchange.declare-ok");
+        peer.method(
+            1,
+            BasicConsume {
+                queue: b"q",
+                arguments,
+                ..Default::default()
+            },
+        );
+        peer.expect(1, "basic.consume-ok");
+    }
+    // 40 times 254 KiB.
+    case.end(10 + SMALL_MIB);
+}
+
+#[test]
+fn client_properties_are_not_kept_before_login() {
+    const CONNECTIONS: usize = 500;
+    let case = Case::start();
+    let properties = voids(8_000);
+    let start_ok = ConnectionStartOk {
+        mechanism: b"NOPE",
+        ..start_ok(&properties)
+    };
+    let mut peers = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut peer = case.server.connect();
+        peer.send(&PROTOCOL_HEADER);
+        peer.expect(0, "connection.start");
+        peer.method(0, start_ok);
+        peer.expect(0, "connection.close");
+        peers.push(peer);
+    }
+    case.assert_serves();
+    drop(peers);
+    // 12 KiB each.
+    case.end(8 + SMALL_MIB);
 }
 
 #[test]

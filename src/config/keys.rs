@@ -165,6 +165,13 @@ const KEYS: &[(&str, Kind)] = &[
     ("limits.queues_max", COUNT),
     ("limits.exchanges_max", COUNT),
     ("limits.bindings_max", COUNT),
+    (
+        "limits.arguments_bytes_max",
+        Kind::Bytes {
+            min: 1_024,
+            max: MAX,
+        },
+    ),
     ("limits.channel_unacked_max", COUNT),
     ("limits.resident_bytes", Kind::Bytes { min: 0, max: MAX }),
     (

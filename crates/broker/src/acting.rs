@@ -1,6 +1,6 @@
 //! What a user is about to do, checked: the same for a channel and for the HTTP API.
 
-use leveret_codec::{Table, Value};
+use leveret_codec::Table;
 use leveret_router::ExchangeKind;
 
 use crate::access::Right;
@@ -191,6 +191,6 @@ impl Acting<'_> {
 }
 
 fn text<'a>(arguments: &'a Table, key: &[u8]) -> Option<&'a str> {
-    let bytes = arguments.get(key).and_then(Value::as_str_bytes)?;
+    let bytes = arguments.get(key)?.as_str_bytes()?;
     std::str::from_utf8(bytes).ok()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_codec::{Table, Value};
+use leveret_codec::{RawTable, Table, ValueRef};
 use leveret_queue::{Limits, Overflow};
 
 use crate::broker::QueueDefaults;
@@ -48,6 +48,17 @@ const KNOWN: [(&str, Rule); 13] = [
 ];
 
 pub(crate) const QUEUE_TYPES: [&str; 2] = ["classic", "quorum"];
+
+/// Checks that arguments are not more than the broker keeps for one queue, exchange, binding or
+/// consumer.
+pub(crate) fn check_size(arguments: RawTable<'_>, max: usize) -> Result<(), Refusal> {
+    let bytes = arguments.as_bytes().len();
+    if bytes <= max {
+        return Ok(());
+    }
+    let text = format!("arguments of {bytes} bytes exceed limits.arguments_bytes_max ({max})");
+    Err(Refusal::Limit(text))
+}
 
 /// Checks the arguments of a new queue.
 pub(crate) fn validate(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
@@ -101,7 +112,7 @@ fn invalid(argument: &str, name: &str, reason: String) -> Refusal {
     }
 }
 
-fn check(rule: Rule, value: &Value) -> Result<(), String> {
+fn check(rule: Rule, value: ValueRef<'_>) -> Result<(), String> {
     match rule {
         Rule::AtLeast(_) | Rule::Milliseconds(_) | Rule::Within(..) => {
             let Some(number) = value.as_integer() else {
@@ -167,7 +178,7 @@ impl Meaning {
     ) -> Self {
         let single_active = arguments
             .get(b"x-single-active-consumer")
-            .and_then(Value::as_bool);
+            .and_then(|value| value.as_bool());
         Self {
             limits: limits(arguments, policy.as_deref(), defaults),
             single_active: single_active.unwrap_or(false),
@@ -182,7 +193,7 @@ fn limits(arguments: &Table, policy: Option<&Effective>, defaults: QueueDefaults
     let number = |key: &str| {
         let argument = arguments.get(format!("x-{key}").as_bytes());
         let argument = argument
-            .and_then(Value::as_integer)
+            .and_then(|value| value.as_integer())
             .and_then(|number| u64::try_from(number).ok());
         let policy = policy.and_then(|policy| policy.number(key));
         match (argument, policy) {
@@ -233,7 +244,7 @@ pub(crate) fn equivalent(
     for (key, _) in KNOWN {
         let new = received.arguments.get(key.as_bytes());
         let old = current.arguments.get(key.as_bytes());
-        let classic = |value: Option<&Value>| {
+        let classic = |value: Option<ValueRef<'_>>| {
             value.is_none_or(|value| value.as_str_bytes() == Some(b"classic"))
         };
         if key == "x-queue-type" && classic(new) && classic(old) {
@@ -247,7 +258,7 @@ pub(crate) fn equivalent(
 }
 
 /// Integers are compared by value, whatever their width.
-fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
+fn same(a: Option<ValueRef<'_>>, b: Option<ValueRef<'_>>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => match (a.as_integer(), b.as_integer()) {
             (Some(a), Some(b)) => a == b,
@@ -258,7 +269,7 @@ fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     }
 }
 
-fn difference(received: Option<&Value>, current: Option<&Value>) -> String {
+fn difference(received: Option<ValueRef<'_>>, current: Option<ValueRef<'_>>) -> String {
     match (received, current) {
         (Some(new), Some(old)) => {
             format!("received '{}' but current is '{}'", shown(new), shown(old))
@@ -267,7 +278,7 @@ fn difference(received: Option<&Value>, current: Option<&Value>) -> String {
     }
 }
 
-fn typed(value: Option<&Value>) -> String {
+fn typed(value: Option<ValueRef<'_>>) -> String {
     value.map_or_else(
         || "none".into(),
         |value| {
@@ -280,7 +291,7 @@ fn typed(value: Option<&Value>) -> String {
     )
 }
 
-fn shown(value: &Value) -> String {
+fn shown(value: ValueRef<'_>) -> String {
     if let Some(number) = value.as_integer() {
         return number.to_string();
     }
@@ -288,18 +299,20 @@ fn shown(value: &Value) -> String {
         return flag.to_string();
     }
     match value {
-        Value::LongString(bytes) | Value::Bytes(bytes) => {
+        ValueRef::LongString(bytes) | ValueRef::Bytes(bytes) => {
             String::from_utf8_lossy(bytes).into_owned()
         }
-        Value::F32(number) => format!("{number:?}"),
-        Value::F64(number) => format!("{number:?}"),
-        Value::Timestamp(seconds) => seconds.to_string(),
+        ValueRef::F32(number) => format!("{number:?}"),
+        ValueRef::F64(number) => format!("{number:?}"),
+        ValueRef::Timestamp(seconds) => seconds.to_string(),
         other => other.type_name().into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use leveret_codec::Value;
+
     use super::*;
 
     const DEFAULTS: QueueDefaults = QueueDefaults {

@@ -1,7 +1,7 @@
 //! The broker: its vhosts, users, connections and settings.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use leveret_codec::{Table, Value};
@@ -75,6 +75,7 @@ pub struct BrokerConfig {
     pub queues_max: usize,
     pub exchanges_max: usize,
     pub bindings_max: usize,
+    pub arguments_bytes_max: usize,
     pub queue: QueueDefaults,
     /// Of the hash tables whose keys clients choose: nobody outside may learn it.
     pub seed: u64,
@@ -111,6 +112,7 @@ impl Default for BrokerConfig {
             queues_max: 1_000_000,
             exchanges_max: 100_000,
             bindings_max: 2_000_000,
+            arguments_bytes_max: 16 << 10,
             queue: QueueDefaults {
                 length_max: 10_000_000,
                 bytes_max: 8 << 30,
@@ -159,6 +161,8 @@ pub struct Peer {
     /// It wants to be told.
     pub(crate) blocked_notify: AtomicBool,
     pub(crate) channels: Mutex<ChannelList>,
+    /// Bytes of the arguments of all its consumers.
+    pub(crate) arguments_bytes: AtomicUsize,
     pub(crate) sizes: Sizes,
     pub(crate) received_bytes: Count,
     pub(crate) reads: Count,

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use leveret_codec::{DeliverTemplate, Table, Value};
+use leveret_codec::{DeliverTemplate, RawTable, Table};
 use leveret_queue::{ConsumerKey, Queue};
 use leveret_router::QueueId;
 use leveret_session::Outlet;
@@ -36,7 +36,7 @@ impl QueueSpec {
     /// What policies see of a queue of that name.
     pub(crate) fn object<'a>(&self, name: &'a str) -> Object<'a> {
         let kind = self.arguments.get(b"x-queue-type");
-        let quorum = kind.and_then(Value::as_str_bytes) == Some(b"quorum");
+        let quorum = kind.and_then(|kind| kind.as_str_bytes()) == Some(b"quorum");
         Object::Queue(name, quorum)
     }
 }
@@ -199,7 +199,7 @@ pub struct Handle {
     /// Consumer tag.
     pub tag: Box<[u8]>,
     /// `basic.consume` arguments.
-    pub arguments: Table,
+    pub(crate) arguments: KeptArguments,
     /// Where its channel counts it.
     pub(crate) stats: Arc<ChannelStats>,
     pub(crate) template: DeliverTemplate,
@@ -209,7 +209,37 @@ pub struct Handle {
     pub(crate) over: AtomicBool,
 }
 
+/// What a consumer was started with; its connection counts the bytes while they are kept.
+pub(crate) struct KeptArguments {
+    peer: Arc<Peer>,
+    table: Table,
+}
+
+impl KeptArguments {
+    pub(crate) fn new(peer: &Arc<Peer>, arguments: RawTable<'_>) -> Self {
+        let (peer, table) = (Arc::clone(peer), arguments.to_table());
+        let bytes = table.as_raw().as_bytes().len();
+        peer.arguments_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { peer, table }
+    }
+}
+
+impl Drop for KeptArguments {
+    fn drop(&mut self) {
+        let bytes = self.table.as_raw().as_bytes().len();
+        self.peer
+            .arguments_bytes
+            .fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 impl Handle {
+    /// `basic.consume` arguments.
+    #[must_use]
+    pub fn arguments(&self) -> RawTable<'_> {
+        self.arguments.table.as_raw()
+    }
+
     /// Its queue has it.
     pub(crate) fn joined(&self) {
         let _outlet = self.outlet.lock();

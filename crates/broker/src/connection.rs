@@ -1,7 +1,7 @@
 //! One connection's turn: bytes in, batches through the broker, replies and deliveries out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
 use leveret_codec::{Method, Table};
 use leveret_queue::Unacked;
@@ -137,6 +137,7 @@ impl Connection {
             blocked: AtomicBool::new(false),
             blocked_notify: AtomicBool::new(false),
             channels: Mutex::default(),
+            arguments_bytes: AtomicUsize::new(0),
             sizes: Sizes::default(),
             received_bytes: Count::default(),
             reads: Count::default(),

@@ -1,21 +1,25 @@
 //! Consumers: `basic.consume`, `cancel`, `qos` and `get`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use leveret_codec::{
     BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicQos,
-    BasicQosOk, DeliverTemplate, GetOk, Method, get_ok,
+    BasicQosOk, DeliverTemplate, GetOk, Method, RawTable, get_ok,
 };
 use leveret_queue::Consuming;
 use leveret_session::Parcel;
 
 use crate::access::Right;
-use crate::cell::{Handle, QueueCell, QueueState, Source};
+use crate::arguments::check_size;
+use crate::cell::{Handle, KeptArguments, QueueCell, QueueState, Source};
 use crate::connection::Core;
 use crate::operations::Condition;
 use crate::pump::Pump;
 use crate::refusal::Refusal;
+
+/// Argument tables of the largest size that the consumers of one connection may have, together.
+const KEPT_TABLES_MAX: usize = 256;
 
 impl Core {
     pub(crate) fn consume(
@@ -25,6 +29,7 @@ impl Core {
     ) -> Result<(), Refusal> {
         let cell = self.named_queue(channel, consume.queue, Right::Read)?;
         let asked = self.asked(channel, &cell, consume)?;
+        self.check_arguments(consume.arguments)?;
         let tag = self.consumer_tag(channel, consume.consumer_tag)?;
         let source = self.add_source(channel, &cell);
         let stats = self.channel(channel).map(|state| Arc::clone(&state.stats));
@@ -36,7 +41,7 @@ impl Core {
             cell: Arc::clone(&cell),
             stats: stats.unwrap_or_default(),
             template: DeliverTemplate::new(channel, &tag),
-            arguments: consume.arguments.to_table(),
+            arguments: KeptArguments::new(&self.peer, consume.arguments),
             tag: tag.clone(),
             waiting: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -97,6 +102,20 @@ impl Core {
             exclusive: consume.exclusive,
             priority,
         })
+    }
+
+    /// Checks what the consumers of this connection have the broker keep.
+    fn check_arguments(&self, arguments: RawTable<'_>) -> Result<(), Refusal> {
+        let max = self.broker.config.arguments_bytes_max;
+        check_size(arguments, max)?;
+        let kept = self.peer.arguments_bytes.load(Ordering::Relaxed) + arguments.as_bytes().len();
+        let max = max.saturating_mul(KEPT_TABLES_MAX);
+        if kept > max {
+            return Err(Refusal::Limit(format!(
+                "arguments of all consumers of the connection exceed {max} bytes"
+            )));
+        }
+        Ok(())
     }
 
     /// The tag asked for, or one that is made up.

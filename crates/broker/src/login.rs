@@ -32,7 +32,7 @@ impl Core {
         mechanism: &[u8],
         response: &[u8],
     ) -> Result<(), Fault> {
-        self.note_client(client_properties);
+        self.note_capabilities(client_properties);
         let refused = || Fault::Authentication {
             text: format!(
                 "Login was refused using authentication mechanism {}. For details see the broker \
@@ -66,13 +66,14 @@ impl Core {
                 return Err(refused());
             }
         };
+        *self.peer.client_properties.lock() = client_properties.to_table();
         *self.peer.user.lock() = user.into();
         self.user = user.into();
         self.broker.events.count(Event::LoginAccepted);
         Ok(())
     }
 
-    fn note_client(&mut self, properties: RawTable<'_>) {
+    fn note_capabilities(&mut self, properties: RawTable<'_>) {
         let capable = |name: &str| match properties.get(b"capabilities") {
             Some(ValueRef::Table(capabilities)) => {
                 capabilities
@@ -93,7 +94,6 @@ impl Core {
             .get(b"product")
             .and_then(|value| value.as_str_bytes());
         self.live_prefetch = product == Some(LIVE_PREFETCH_PRODUCT);
-        *self.peer.client_properties.lock() = properties.to_table();
     }
 
     /// `connection.update-secret`, which renews what expires: a password never does, so that any

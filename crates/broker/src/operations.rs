@@ -12,7 +12,7 @@ use leveret_router::{Declared, ExchangeSpec, Removal};
 use parking_lot::RwLockWriteGuard;
 
 use crate::admin::apply_to_exchange;
-use crate::arguments::{Meaning, equivalent, validate};
+use crate::arguments::{Meaning, check_size, equivalent, validate};
 use crate::binding::Binding;
 use crate::broker::Broker;
 use crate::cell::{Handle, QueueCell, QueueSpec};
@@ -74,6 +74,7 @@ impl Broker {
         work: &mut Work,
     ) -> Result<(Arc<QueueCell>, bool), Refusal> {
         give_default_type(vhost, &mut spec);
+        check_size(spec.arguments.as_raw(), self.config.arguments_bytes_max)?;
         validate(name, &spec)?;
         let mut directory = vhost.directory.write();
         if let Some(cell) = redeclare(&directory, name, &spec, work)? {
@@ -240,12 +241,14 @@ impl Broker {
     ) -> Result<Declared, Refusal> {
         let mut directory = vhost.directory.write();
         directory.check_open(vhost)?;
-        let max = self.config.exchanges_max;
-        let full = self.events.existing(Existing::Exchanges) >= max;
-        if full && directory.router.exchange(name).is_none() {
-            return Err(Refusal::Limit(format!(
-                "cannot declare exchange '{name}': exchange limit in cluster ({max}) is reached"
-            )));
+        if directory.router.exchange(name).is_none() {
+            let max = self.config.exchanges_max;
+            if self.events.existing(Existing::Exchanges) >= max {
+                return Err(Refusal::Limit(format!(
+                    "cannot declare exchange '{name}': exchange limit in cluster ({max}) is reached"
+                )));
+            }
+            check_size(spec.arguments.as_raw(), self.config.arguments_bytes_max)?;
         }
         let declared = directory.router.declare(name, spec.clone());
         let declared = declared.map_err(|refused| from_router(refused, name))?;
@@ -319,6 +322,12 @@ impl Broker {
                 "cannot bind to exchange '{}': binding limit ({max}) is reached",
                 binding.source
             )));
+        }
+        let kept = check_size(binding.arguments.as_raw(), self.config.arguments_bytes_max);
+        if let Err(refusal) = kept
+            && !directory.router.is_bound(binding)
+        {
+            return Err(refusal);
         }
         let bound = directory.router.bind(binding);
         let bound = bound.map_err(|refused| from_router(refused, &binding.source))?;

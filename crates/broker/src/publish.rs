@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use leveret_codec::{
-    ConfirmSelect, ConfirmSelectOk, Content, Properties, RawTable, SoftCode, Tails, ack,
-    basic_return, content, decode_header, delivery_mode, flag, nack,
+    ConfirmSelect, ConfirmSelectOk, Content, Properties, SoftCode, Tails, ack, basic_return,
+    content, decode_header, delivery_mode, flag, nack,
 };
 use leveret_queue::{Message, MessageBody, Queue};
 use leveret_record::{Blob, resident_bytes};
@@ -514,8 +514,7 @@ pub(crate) fn without_blind_copies(header: &[u8]) -> Option<Vec<u8>> {
         .filter(|headers| headers.get(b"BCC").is_some())?;
     let mut table = headers.to_table();
     table.remove(b"BCC");
-    let table = table.encoded();
-    properties.headers = RawTable::parse(&table).ok();
+    properties.headers = Some(table.as_raw());
     let mut visible = Vec::with_capacity(header.len());
     properties.encode(decode_header(header).ok()?.body_size, &mut visible);
     Some(visible)

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use leveret_broker::{BrokerConfig, Existing};
 use leveret_codec::{
-    BasicConsume, ChannelCloseOk, ChannelOpen, ExchangeDeclare, Method, QueueBind, QueueDelete,
-    QueueUnbind, RawTable,
+    BasicCancel, BasicConsume, ChannelCloseOk, ChannelOpen, ExchangeDeclare, Method, QueueBind,
+    QueueDeclare, QueueDelete, QueueUnbind, RawTable, Table,
 };
 use leveret_store::InstantStore;
 use support::{Client, broker_with};
@@ -105,6 +105,104 @@ fn queues_and_exchanges_of_the_broker() {
         "1 close 406 PRECONDITION_FAILED - cannot declare exchange 'y': exchange limit \
          in cluster (8) is reached"
     );
+}
+
+/// Arguments that take so many bytes: a key, a letter, a length and the rest.
+fn arguments(bytes: usize) -> Vec<u8> {
+    let mut arguments = Table::new();
+    arguments.insert("a", &*vec![7u8; bytes - 7]);
+    arguments.encoded()
+}
+
+fn consume<'a>(tag: &'a str, arguments: RawTable<'a>) -> BasicConsume<'a> {
+    BasicConsume {
+        queue: b"q",
+        consumer_tag: tag.as_bytes(),
+        arguments,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn arguments_of_whatever_is_kept() {
+    let config = BrokerConfig {
+        arguments_bytes_max: 1000,
+        ..BrokerConfig::default()
+    };
+    let broker = broker_with(config, Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    client.hear();
+    let refused = "close 406 PRECONDITION_FAILED - arguments of 1001 bytes exceed \
+                   limits.arguments_bytes_max (1000)";
+    for bytes in [1001, 1000] {
+        let arguments = arguments(bytes);
+        let arguments = RawTable::parse(&arguments).unwrap();
+        let queue = QueueDeclare {
+            arguments,
+            ..support::declaration("r", false)
+        };
+        let exchange = ExchangeDeclare {
+            exchange: b"x",
+            kind: b"fanout",
+            arguments,
+            ..Default::default()
+        };
+        let bind = QueueBind {
+            arguments,
+            ..bind("k")
+        };
+        let methods: [(Method<'_>, &str); 4] = [
+            (queue.into(), "queue.declare-ok"),
+            (exchange.into(), "exchange.declare-ok"),
+            (bind.into(), "queue.bind-ok"),
+            (consume("c", arguments).into(), "basic.consume-ok"),
+        ];
+        for (method, accepted) in methods {
+            let expected = if bytes > 1000 { refused } else { accepted };
+            assert_eq!(ask(&mut client, method), format!("1 {expected}"));
+        }
+    }
+    // Declaring again compares nothing that is unknown, and keeps nothing.
+    let more = arguments(1001);
+    let again = QueueDeclare {
+        arguments: RawTable::parse(&more).unwrap(),
+        ..support::declaration("q", false)
+    };
+    assert_eq!(ask(&mut client, again), "1 queue.declare-ok");
+}
+
+#[test]
+fn arguments_of_all_consumers_of_a_connection() {
+    const ACCEPTED: &str = "1 basic.consume-ok";
+    let config = BrokerConfig {
+        arguments_bytes_max: 1000,
+        ..BrokerConfig::default()
+    };
+    let broker = broker_with(config, Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    client.hear();
+    let most = arguments(1000);
+    let most = RawTable::parse(&most).unwrap();
+    for number in 0..256 {
+        let tag = format!("c{number}");
+        assert_eq!(ask(&mut client, consume(&tag, most)), ACCEPTED);
+    }
+    assert_eq!(ask(&mut client, consume("none", RawTable::EMPTY)), ACCEPTED);
+    let cancel = BasicCancel {
+        consumer_tag: b"c3",
+        nowait: true,
+    };
+    client.say(1, cancel);
+    assert_eq!(ask(&mut client, consume("d", most)), ACCEPTED);
+    assert_eq!(
+        ask(&mut client, consume("e", most)),
+        "1 close 406 PRECONDITION_FAILED - arguments of all consumers of the connection exceed \
+         256000 bytes"
+    );
+    // They went with the channel.
+    assert_eq!(ask(&mut client, consume("e", most)), ACCEPTED);
 }
 
 #[test]

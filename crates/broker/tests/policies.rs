@@ -252,7 +252,8 @@ fn a_vhosts_default_queue_type_is_that_of_queues_without_one() {
     assert_eq!(client.hear(), ["1 queue.declare-ok"; 3]);
     let kind = |name| {
         let cell = broker.vhost("/").unwrap().queue(name).unwrap();
-        cell.spec.arguments.get(b"x-queue-type").cloned()
+        let kind = cell.spec.arguments.get(b"x-queue-type");
+        kind.map(|kind| kind.to_value())
     };
     assert_eq!(kind("lasting"), Some("quorum".into()));
     assert_eq!(kind("fleeting"), None);

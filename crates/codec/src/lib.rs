@@ -43,5 +43,5 @@ pub use method::*;
 pub use publish::{Ack, Nack, Publish, Reject, decode_ack, decode_nack, decode_publish};
 pub use publish::{decode_reject, push_route, split_route};
 pub use reply::{HardCode, SoftCode};
-pub use table::{RawArray, RawTable, TABLE_DEPTH_MAX, ValueRef};
+pub use table::{EntryPlace, RawArray, RawTable, TABLE_DEPTH_MAX, ValueRef};
 pub use value::{Table, Value};

@@ -14,9 +14,14 @@ pub const TABLE_DEPTH_MAX: usize = 32;
 
 /// The bytes of a well-formed field table, without its length prefix.
 ///
-/// Invariant: [`RawTable::parse`] has seen these bytes, or they lie inside bytes it has seen.
+/// Invariant: [`RawTable::parse`] has seen these bytes, or they lie inside bytes it has seen, or a
+/// [`Table`] wrote them.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct RawTable<'a>(&'a [u8]);
+
+/// Where an entry of a table begins.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryPlace(u32);
 
 /// The bytes of a well-formed field array, without its length prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -75,10 +80,31 @@ impl<'a> RawTable<'a> {
         validate(bytes).map(|()| Self(bytes))
     }
 
+    /// What a [`Table`] wrote.
+    pub(crate) const fn of_owned(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes, without the length prefix.
     #[must_use]
     pub fn as_bytes(&self) -> &'a [u8] {
         self.0
+    }
+
+    /// Where the entries begin, in their order on the wire.
+    pub fn places(&self) -> impl Iterator<Item = EntryPlace> + use<'a> {
+        let (mut reader, len) = (Reader::new(self.0), self.0.len());
+        std::iter::from_fn(move || {
+            let place = len.saturating_sub(reader.len());
+            read_entry(&mut reader)?;
+            Some(EntryPlace(u32::try_from(place).ok()?))
+        })
+    }
+
+    /// The entry at a place of this table.
+    #[must_use]
+    pub fn entry_at(&self, place: EntryPlace) -> Option<(&'a [u8], ValueRef<'a>)> {
+        read_entry(&mut Reader::new(self.0.get(place.0 as usize..)?))
     }
 
     /// Whether there is no entry.
@@ -90,10 +116,7 @@ impl<'a> RawTable<'a> {
     /// The entries in their order on the wire, duplicate keys included.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], ValueRef<'a>)> + use<'a> {
         let mut reader = Reader::new(self.0);
-        std::iter::from_fn(move || {
-            let key = reader.shortstr().ok()?;
-            Some((key, read_value(&mut reader).ok()?))
-        })
+        std::iter::from_fn(move || read_entry(&mut reader))
     }
 
     /// The value of `key`; of duplicates the last one counts.
@@ -116,10 +139,7 @@ impl<'a> RawTable<'a> {
             .filter(|(key, _)| seen.insert(*key))
             .collect();
         kept.reverse();
-        Table::from_unique(
-            kept.into_iter()
-                .map(|(key, value)| (key.into(), value.to_value())),
-        )
+        Table::from_unique(kept)
     }
 }
 
@@ -245,8 +265,12 @@ impl<'a> ValueRef<'a> {
 const UNKNOWN_TYPE: FrameError = FrameError::Malformed("unknown field value type");
 const OVERLAP: FrameError = FrameError::Malformed("field value crosses the end of its table");
 
+fn read_entry<'a>(reader: &mut Reader<'a>) -> Option<(&'a [u8], ValueRef<'a>)> {
+    Some((reader.shortstr().ok()?, read_value(reader).ok()?))
+}
+
 /// Reads one value; of a nested table or array only the length is looked at.
-fn read_value<'a>(reader: &mut Reader<'a>) -> Result<ValueRef<'a>, FrameError> {
+pub(crate) fn read_value<'a>(reader: &mut Reader<'a>) -> Result<ValueRef<'a>, FrameError> {
     Ok(match reader.octet()? {
         b't' => ValueRef::Bool(reader.octet()? != 0),
         b'b' => ValueRef::I8(reader.octet()?.cast_signed()),
@@ -459,6 +483,13 @@ mod tests {
         assert_eq!(table.get(b"k"), Some(ValueRef::U8(2)));
         let owned = table.to_table();
         assert_eq!(owned.encoded(), b"\x01oV\x01kB\x02");
+    }
+
+    #[test]
+    fn entries_are_found_again_by_their_places() {
+        let table = RawTable::parse(ALL).unwrap();
+        let found = table.places().map(|place| table.entry_at(place).unwrap());
+        assert_eq!(found.collect::<Vec<_>>(), table.iter().collect::<Vec<_>>());
     }
 
     #[test]

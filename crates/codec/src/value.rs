@@ -1,11 +1,18 @@
 //! Field tables the broker owns: kept arguments, and tables it makes itself.
 
-use crate::table::RawTable;
-use crate::write::{longstr, patch_len, shortstr};
+use std::fmt;
+use std::ops::Range;
+
+use crate::read::Reader;
+use crate::table::{RawTable, ValueRef, read_value};
+use crate::write::{cut, longstr, patch_len, shortstr};
 
 /// A field table with unique keys, in the order they came.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Table(Vec<(Box<[u8]>, Value)>);
+///
+/// It is kept as the bytes of its entries, so that what takes a peer few bytes to send takes few to
+/// keep.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Table(Vec<u8>);
 
 /// One owned field value. See [`ValueRef`](crate::ValueRef) for the letters on the wire.
 #[derive(Clone, PartialEq, Debug)]
@@ -59,45 +66,84 @@ impl Table {
     }
 
     /// The caller vouches that no key comes twice.
-    pub(crate) fn from_unique(entries: impl Iterator<Item = (Box<[u8]>, Value)>) -> Self {
-        Self(entries.collect())
+    pub(crate) fn from_unique<'a>(
+        entries: impl IntoIterator<Item = (&'a [u8], ValueRef<'a>)>,
+    ) -> Self {
+        let mut bytes = Vec::new();
+        for (key, value) in entries {
+            shortstr(&mut bytes, key);
+            value.encode(&mut bytes);
+        }
+        bytes.shrink_to_fit();
+        Self(bytes)
+    }
+
+    /// The table as it is read in place.
+    #[must_use]
+    pub fn as_raw(&self) -> RawTable<'_> {
+        RawTable::of_owned(&self.0)
+    }
+
+    /// The same entries in the order of their keys.
+    #[must_use]
+    pub fn sorted(&self) -> Self {
+        let mut entries: Vec<_> = self.iter().collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        Self::from_unique(entries)
     }
 
     /// Sets `key`, in place if it is there and at the end if not.
     ///
-    /// A key longer than 255 bytes is cut when it is encoded.
+    /// A key longer than 255 bytes is cut.
     pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl Into<Value>) {
-        let key = key.as_ref();
-        match self.0.iter_mut().find(|(name, _)| **name == *key) {
-            Some((_, old)) => *old = value.into(),
-            None => self.0.push((key.into(), value.into())),
-        }
+        let key = cut(key.as_ref());
+        let place = self.place(key).unwrap_or(self.0.len()..self.0.len());
+        let mut entry = Vec::new();
+        shortstr(&mut entry, key);
+        value.into().encode(&mut entry);
+        self.0.splice(place, entry);
     }
 
-    /// Takes `key` out, keeping the order of the others.
-    pub fn remove(&mut self, key: &[u8]) -> Option<Value> {
-        let at = self.0.iter().position(|(name, _)| **name == *key)?;
-        Some(self.0.remove(at).1)
+    /// Takes `key` out, keeping the order of the others; tells whether it was there.
+    pub fn remove(&mut self, key: &[u8]) -> bool {
+        let place = self.place(key);
+        let there = place.is_some();
+        self.0.drain(place.unwrap_or_default());
+        there
+    }
+
+    /// Where the entry of `key` is.
+    fn place(&self, key: &[u8]) -> Option<Range<usize>> {
+        let mut reader = Reader::new(&self.0);
+        let at = |reader: &Reader<'_>| self.0.len().saturating_sub(reader.len());
+        loop {
+            let start = at(&reader);
+            let name = reader.shortstr().ok()?;
+            read_value(&mut reader).ok()?;
+            if name == key {
+                return Some(start..at(&reader));
+            }
+        }
     }
 
     /// The value of `key`.
     #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<&Value> {
-        self.0
-            .iter()
-            .find(|(name, _)| **name == *key)
+    pub fn get(&self, key: &[u8]) -> Option<ValueRef<'_>> {
+        let mut entries = self.iter();
+        entries
+            .find(|(name, _)| *name == key)
             .map(|(_, value)| value)
     }
 
     /// The entries in order.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], &Value)> + ExactSizeIterator {
-        self.0.iter().map(|(key, value)| (&**key, value))
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], ValueRef<'_>)> {
+        self.as_raw().iter()
     }
 
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.iter().count()
     }
 
     /// Whether there is no entry.
@@ -107,27 +153,20 @@ impl Table {
     }
 
     /// Appends the table with its four-byte length in front.
-    ///
-    /// Recurses once per nested table, so only as deep as what was read or built by hand.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let at = begin_len(out);
-        self.encode_entries(out);
-        patch_len(out, at);
+        longstr(out, &self.0);
     }
 
     /// The table without a length in front, as [`RawTable::parse`] reads it.
     #[must_use]
     pub fn encoded(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.encode_entries(&mut out);
-        out
+        self.0.clone()
     }
+}
 
-    fn encode_entries(&self, out: &mut Vec<u8>) {
-        for (key, value) in &self.0 {
-            shortstr(out, key);
-            value.encode(out);
-        }
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_raw().fmt(f)
     }
 }
 
@@ -207,24 +246,30 @@ impl Value {
                 tagged(out, b'D', [*scale]);
                 out.extend_from_slice(&value.to_be_bytes());
             }
-            Self::LongString(bytes) => {
-                out.push(b'S');
-                longstr(out, bytes);
-            }
-            Self::Bytes(bytes) => {
-                out.push(b'x');
-                longstr(out, bytes);
-            }
-            Self::Table(table) => {
-                out.push(b'F');
-                table.encode(out);
-            }
-            Self::Array(values) => {
-                out.push(b'A');
-                let at = begin_len(out);
+            Self::LongString(bytes) => sized(out, b'S', |out| out.extend_from_slice(bytes)),
+            Self::Bytes(bytes) => sized(out, b'x', |out| out.extend_from_slice(bytes)),
+            Self::Table(table) => sized(out, b'F', |out| out.extend_from_slice(&table.0)),
+            Self::Array(values) => sized(out, b'A', |out| {
                 values.iter().for_each(|value| value.encode(out));
-                patch_len(out, at);
-            }
+            }),
+        }
+    }
+}
+
+impl ValueRef<'_> {
+    /// Appends the value in the letters that every client knows, of duplicate keys the last only.
+    /// Recurses as deep as it nests.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::LongString(bytes) => sized(out, b'S', |out| out.extend_from_slice(bytes)),
+            Self::Bytes(bytes) => sized(out, b'x', |out| out.extend_from_slice(bytes)),
+            Self::Table(table) => sized(out, b'F', |out| {
+                out.extend_from_slice(&table.to_table().0);
+            }),
+            Self::Array(array) => sized(out, b'A', |out| {
+                array.iter().for_each(|value| value.encode(out));
+            }),
+            scalar => scalar.to_value().encode(out),
         }
     }
 }
@@ -234,11 +279,25 @@ fn tagged<const N: usize>(out: &mut Vec<u8>, tag: u8, bytes: [u8; N]) {
     out.extend_from_slice(&bytes);
 }
 
-/// Makes room for a length; `patch_len` fills it in.
-fn begin_len(out: &mut Vec<u8>) -> usize {
+/// Appends a value whose length is known once it is written.
+fn sized(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
-    at
+    write(out);
+    patch_len(out, at);
+}
+
+impl<K: AsRef<[u8]>> FromIterator<(K, Value)> for Table {
+    /// Of duplicate keys only the last entry remains; keys longer than 255 bytes are cut.
+    fn from_iter<I: IntoIterator<Item = (K, Value)>>(entries: I) -> Self {
+        let mut bytes = Vec::new();
+        for (key, value) in entries {
+            shortstr(&mut bytes, key.as_ref());
+            value.encode(&mut bytes);
+        }
+        RawTable::of_owned(&bytes).to_table()
+    }
 }
 
 impl From<RawTable<'_>> for Table {
@@ -301,10 +360,10 @@ mod tests {
         table.insert("one", true);
         let keys: Vec<_> = table.iter().map(|(key, _)| key).collect();
         assert_eq!(keys, [b"one", b"two"]);
-        assert_eq!(table.get(b"one").and_then(Value::as_bool), Some(true));
-        assert_eq!(table.remove(b"one"), Some(Value::Bool(true)));
-        assert_eq!(table.remove(b"one"), None);
+        assert_eq!(table.get(b"one"), Some(ValueRef::Bool(true)));
+        assert!(table.remove(b"one") && !table.remove(b"one"));
         assert_eq!((table.len(), table.is_empty()), (1, false));
+        assert_eq!(table.encoded(), b"\x03twoS\0\0\0\x012");
     }
 
     #[test]
@@ -327,8 +386,25 @@ mod tests {
     fn a_key_too_long_is_cut() {
         let mut table = Table::new();
         table.insert("k".repeat(300), Value::Void);
-        let encoded = table.encoded();
-        let (key, value) = RawTable::parse(&encoded).unwrap().iter().next().unwrap();
-        assert_eq!((key.len(), value.to_value()), (255, Value::Void));
+        table.insert("k".repeat(301), Value::Void);
+        let (key, value) = table.iter().next().unwrap();
+        assert_eq!((key.len(), value, table.len()), (255, ValueRef::Void, 1));
+    }
+    #[test]
+    fn a_table_takes_the_bytes_that_it_was_sent_in() {
+        let array = [&b"\x01aA\0\x01\0\0"[..], &[b'V'; 65_536]].concat();
+        let table = RawTable::parse(&array).unwrap().to_table();
+        assert_eq!(
+            (table.0.len(), table.0.capacity()),
+            (array.len(), array.len())
+        );
+    }
+
+    #[test]
+    fn sorting_changes_the_order_only() {
+        let mut table = Table::new();
+        table.insert("b", "2");
+        table.insert("a", Value::Void);
+        assert_eq!(table.sorted().encoded(), b"\x01aV\x01bS\0\0\0\x012");
     }
 }

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use leveret_codec::{Properties, RawTable, Table, Value as Amqp};
+use leveret_codec::{Properties, RawTable, Table, Value as Amqp, ValueRef};
 use serde_json::{Map, Number, Value};
 
 use crate::problem::Problem;
@@ -11,7 +11,7 @@ use crate::problem::Problem;
 const DEPTH_MAX: usize = 30;
 
 /// A table as an object. Text that is no UTF-8 is shown with replacement characters.
-pub(crate) fn table_to_json(table: &Table) -> Value {
+pub(crate) fn table_to_json(table: RawTable<'_>) -> Value {
     let entries = table.iter().map(|(key, value)| {
         (
             String::from_utf8_lossy(key).into_owned(),
@@ -21,17 +21,19 @@ pub(crate) fn table_to_json(table: &Table) -> Value {
     Value::Object(entries.collect())
 }
 
-fn value_to_json(value: &Amqp) -> Value {
+fn value_to_json(value: ValueRef<'_>) -> Value {
     match value {
-        Amqp::Bool(flag) => Value::Bool(*flag),
-        Amqp::F32(number) => float(f64::from(*number)),
-        Amqp::F64(number) => float(*number),
-        Amqp::Decimal { scale, value } => float(f64::from(*value) / 10f64.powi(i32::from(*scale))),
-        Amqp::LongString(bytes) | Amqp::Bytes(bytes) => text(bytes),
-        Amqp::Array(list) => Value::Array(list.iter().map(value_to_json).collect()),
-        Amqp::Timestamp(seconds) => Value::from(*seconds),
-        Amqp::Table(table) => table_to_json(table),
-        Amqp::Void => Value::String("undefined".to_owned()),
+        ValueRef::Bool(flag) => Value::Bool(flag),
+        ValueRef::F32(number) => float(f64::from(number)),
+        ValueRef::F64(number) => float(number),
+        ValueRef::Decimal { scale, value } => {
+            float(f64::from(value) / 10f64.powi(i32::from(scale)))
+        }
+        ValueRef::LongString(bytes) | ValueRef::Bytes(bytes) => text(bytes),
+        ValueRef::Array(list) => Value::Array(list.iter().map(value_to_json).collect()),
+        ValueRef::Timestamp(seconds) => Value::from(seconds),
+        ValueRef::Table(table) => table_to_json(table),
+        ValueRef::Void => Value::String("undefined".to_owned()),
         integer => integer.as_integer().map_or(Value::Null, Value::from),
     }
 }
@@ -54,14 +56,13 @@ fn object_to_table(object: &Map<String, Value>, depth: usize) -> Result<Table, P
     if depth > DEPTH_MAX {
         return Err(Problem::bad("arguments are nested too deep"));
     }
-    let mut table = Table::new();
-    for (key, value) in object {
+    let entries = object.iter().map(|(key, value)| {
         if key.len() > KEY_BYTES_MAX {
             return Err(Problem::bad(format!("argument name is too long: {key}")));
         }
-        table.insert(key, json_to_value(value, depth)?);
-    }
-    Ok(table)
+        Ok((key, json_to_value(value, depth)?))
+    });
+    entries.collect()
 }
 
 fn json_to_value(value: &Value, depth: usize) -> Result<Amqp, Problem> {
@@ -120,7 +121,7 @@ pub(crate) fn properties_to_json(header: &[u8]) -> Value {
         }
     }
     if let Some(headers) = properties.headers {
-        object.insert("headers".to_owned(), table_to_json(&headers.to_table()));
+        object.insert("headers".to_owned(), table_to_json(headers));
     }
     Value::Object(object)
 }
@@ -134,7 +135,6 @@ pub(crate) fn json_to_header(
     for (name, value) in object {
         short.take(name, value)?;
     }
-    let table = short.headers.as_ref().map(Table::encoded);
     let text = |name: &str| {
         short
             .texts
@@ -142,10 +142,7 @@ pub(crate) fn json_to_header(
             .find(|(n, _)| n == name)
             .map(|(_, t)| t.as_bytes())
     };
-    let headers = match &table {
-        Some(bytes) => Some(RawTable::parse(bytes).map_err(|e| Problem::bad(e.to_string()))?),
-        None => None,
-    };
+    let headers = short.headers.as_ref().map(Table::as_raw);
     let properties = Properties {
         content_type: text("content_type"),
         content_encoding: text("content_encoding"),
@@ -262,8 +259,8 @@ mod tests {
     fn tables_come_back_as_they_went() {
         let object = json!({"n": 5, "f": 1.5, "t": "x", "b": true, "l": [1, "two"], "o": {"k": 1}});
         let table = json_to_table(object.as_object().unwrap()).unwrap();
-        assert_eq!(table.get(b"n"), Some(&Amqp::I64(5)));
-        assert_eq!(table_to_json(&table), object);
+        assert_eq!(table.get(b"n"), Some(ValueRef::I64(5)));
+        assert_eq!(table_to_json(table.as_raw()), object);
     }
 
     #[test]

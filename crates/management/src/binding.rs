@@ -37,10 +37,7 @@ impl BindingRow {
         row.insert("destination".to_owned(), destination.into());
         row.insert("destination_type".to_owned(), kind.into());
         row.insert("routing_key".to_owned(), text(view.key));
-        row.insert(
-            "arguments".to_owned(),
-            table_to_json(&view.arguments.to_table()),
-        );
+        row.insert("arguments".to_owned(), table_to_json(view.arguments));
         row.insert("properties_key".to_owned(), view.properties_key().into());
         Self {
             vhost: Arc::clone(vhost),

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use leveret_broker::Peer;
-use leveret_codec::{HardCode, Value as Amqp};
+use leveret_codec::HardCode;
 use leveret_session::Fault;
 use serde_json::{Map, Value, json};
 
@@ -45,9 +45,12 @@ impl Row for ConnectionRow {
         let properties = peer.client_properties.lock();
         let provided = properties
             .get(b"connection_name")
-            .and_then(Amqp::as_str_bytes);
+            .and_then(|name| name.as_str_bytes());
         let mut row = described(app, peer);
-        row.insert("client_properties".to_owned(), table_to_json(&properties));
+        row.insert(
+            "client_properties".to_owned(),
+            table_to_json(properties.as_raw()),
+        );
         if let Some(provided) = provided {
             row.insert("user_provided_name".to_owned(), text(provided));
         }

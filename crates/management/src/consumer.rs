@@ -75,7 +75,7 @@ impl Row for ConsumerRow {
         row.insert("exclusive".to_owned(), self.asked.exclusive.into());
         row.insert(
             "arguments".to_owned(),
-            table_to_json(&self.handle.arguments),
+            table_to_json(self.handle.arguments()),
         );
         row.insert("consumer_timeout".to_owned(), 0.into());
         let queue = json!({"name": &*self.handle.cell.name, "vhost": &*self.vhost.name});

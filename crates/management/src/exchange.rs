@@ -50,7 +50,10 @@ impl Row for ExchangeRow {
         row.insert("durable".to_owned(), self.spec.durable.into());
         row.insert("auto_delete".to_owned(), self.spec.auto_delete.into());
         row.insert("internal".to_owned(), self.spec.internal.into());
-        row.insert("arguments".to_owned(), table_to_json(&self.spec.arguments));
+        row.insert(
+            "arguments".to_owned(),
+            table_to_json(self.spec.arguments.as_raw()),
+        );
         let (span, now_ms) = (window.message_rates, app.now_ms());
         if let Some(stats) = app.sampler.exchange_stats(&self.counts, span, now_ms) {
             row.insert("message_stats".to_owned(), stats.into());

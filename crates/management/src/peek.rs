@@ -76,20 +76,17 @@ impl Wanted {
             }
             None => self.before_s.is_none() && self.after_s.is_none(),
         };
-        let table = properties
-            .headers
-            .map(|headers| headers.to_table())
-            .unwrap_or_default();
+        let table = properties.headers.unwrap_or_default();
         in_time
             && self
                 .headers
                 .iter()
-                .all(|(name, value)| has(&table, name, value))
+                .all(|(name, value)| has(table, name, value))
     }
 }
 
 /// Whether a header has a value, compared as text.
-fn has(table: &Table, name: &str, wanted: &str) -> bool {
+fn has(table: RawTable<'_>, name: &str, wanted: &str) -> bool {
     let shown = table_to_json(table);
     match shown.get(name) {
         Some(Value::String(text)) => text == wanted,
@@ -277,7 +274,7 @@ fn tested(view: &BindingView<'_>, kind: ExchangeKind, key: &[u8], headers: RawTa
         "destination": destination,
         "destination_type": destination_type,
         "routing_key": text(view.key),
-        "arguments": table_to_json(&view.arguments.to_table()),
+        "arguments": table_to_json(view.arguments),
         "properties_key": view.properties_key(),
         "matches": matches(view, kind, key, headers),
     })

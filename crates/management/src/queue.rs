@@ -47,7 +47,7 @@ impl Held {
         let state = cell.lock();
         let queue = &state.queue;
         let single = cell.spec.arguments.get(b"x-single-active-consumer");
-        let single = single.and_then(leveret_codec::Value::as_bool) == Some(true);
+        let single = single.and_then(|value| value.as_bool()) == Some(true);
         let tag = |wanted: bool, exclusive: bool| {
             let mut consumers = queue.consumers();
             let found = consumers.find(|(_, consumer, active)| {
@@ -130,7 +130,10 @@ impl QueueRow {
         row.insert("durable".to_owned(), spec.durable.into());
         row.insert("auto_delete".to_owned(), spec.auto_delete.into());
         row.insert("exclusive".to_owned(), spec.owner.is_some().into());
-        row.insert("arguments".to_owned(), table_to_json(&spec.arguments));
+        row.insert(
+            "arguments".to_owned(),
+            table_to_json(spec.arguments.as_raw()),
+        );
         row.insert("node".to_owned(), app.node().into());
         row.insert("state".to_owned(), "running".into());
         self.effective(&mut row);
@@ -257,7 +260,7 @@ impl Row for QueueRow {
 /// The type a queue was declared with.
 pub(crate) fn kind(spec: &QueueSpec) -> &str {
     let kind = spec.arguments.get(b"x-queue-type");
-    let kind = kind.and_then(leveret_codec::Value::as_str_bytes);
+    let kind = kind.and_then(|kind| kind.as_str_bytes());
     kind.and_then(|kind| std::str::from_utf8(kind).ok())
         .unwrap_or("classic")
 }

@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use leveret_codec::Table;
-
 use crate::hash::Seed;
 use crate::slab::{IdSet, Slab};
 use crate::targets::{ExchangeId, Target};
@@ -218,19 +216,6 @@ impl Default for List {
             len: 0,
         }
     }
-}
-
-/// Arguments in the one form that is compared and kept: entries sorted by name, then encoded.
-pub(crate) fn canonical(arguments: &Table) -> Vec<u8> {
-    let mut entries: Vec<_> = arguments.iter().collect();
-    entries.sort_by_key(|(key, _)| *key);
-    let mut bytes = Vec::new();
-    for (key, value) in entries {
-        let mut one = Table::new();
-        one.insert(key, value.clone());
-        bytes.extend_from_slice(&one.encoded());
-    }
-    bytes
 }
 
 fn hash_of(slab: &Slab<Binding>, seed: Seed, id: u32) -> u64 {

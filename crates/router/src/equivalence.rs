@@ -1,7 +1,7 @@
 //! Whether `exchange.declare` of an existing exchange says the same: type, flags, and of the
 //! arguments only `alternate-exchange`, compared in RabbitMQ's order and shown in its words.
 
-use leveret_codec::Value;
+use leveret_codec::ValueRef;
 
 use crate::erlang;
 use crate::exchange::ExchangeSpec;
@@ -38,12 +38,13 @@ fn argument(
     current: &ExchangeSpec,
     received: &ExchangeSpec,
 ) -> Result<(), Refused> {
-    let find = |spec: &ExchangeSpec| spec.arguments.get(name.as_bytes()).cloned();
-    let (received, current) = match (find(received), find(current)) {
+    let received = received.arguments.get(name.as_bytes());
+    let current = current.arguments.get(name.as_bytes());
+    let (received, current) = match (received, current) {
         (None, None) => return Ok(()),
         (Some(received), Some(current)) if received == current => return Ok(()),
-        (Some(received), Some(current)) => (quoted(&received), quoted(&current)),
-        (received, current) => (with_type(received.as_ref()), with_type(current.as_ref())),
+        (Some(received), Some(current)) => (quoted(received), quoted(current)),
+        (received, current) => (with_type(received), with_type(current)),
     };
     Err(Refused::Inequivalent {
         argument: name,
@@ -52,7 +53,7 @@ fn argument(
     })
 }
 
-fn with_type(value: Option<&Value>) -> String {
+fn with_type(value: Option<ValueRef<'_>>) -> String {
     value.map_or_else(
         || "none".into(),
         |value| {
@@ -65,9 +66,9 @@ fn with_type(value: Option<&Value>) -> String {
     )
 }
 
-fn quoted(value: &Value) -> String {
+fn quoted(value: ValueRef<'_>) -> String {
     match value {
-        Value::LongString(bytes) | Value::Bytes(bytes) => {
+        ValueRef::LongString(bytes) | ValueRef::Bytes(bytes) => {
             format!("'{}'", String::from_utf8_lossy(bytes))
         }
         other => format!("'{}'", erlang::term(other)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use leveret_codec::{Table, Value};
+use leveret_codec::{Table, ValueRef};
 
 use crate::bindings::List;
 use crate::index::Index;
@@ -112,7 +112,7 @@ impl ExchangeSpec {
     /// Whether a new exchange may be declared so.
     pub(crate) fn check(&self) -> Result<(), Refused> {
         match self.arguments.get(ALTERNATE) {
-            None | Some(Value::LongString(_)) => Ok(()),
+            None | Some(ValueRef::LongString(_)) => Ok(()),
             Some(other) => Err(Refused::ArgumentType {
                 argument: "alternate-exchange",
                 kind: other.type_name(),

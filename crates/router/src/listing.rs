@@ -2,7 +2,7 @@
 
 use leveret_codec::{RawTable, Table};
 
-use crate::bindings::{Binding, BindingId, Side, canonical};
+use crate::bindings::{Binding, BindingId, Side};
 use crate::router::{DEFAULT, Queue, Router};
 use crate::targets::{ExchangeId, QueueId, Target};
 
@@ -21,10 +21,10 @@ pub struct BindingSpec {
 }
 
 impl BindingSpec {
-    /// The arguments in the one form that tells bindings apart.
+    /// The arguments in the one form that tells bindings apart: sorted by name, then encoded.
     #[must_use]
     pub fn canonical_arguments(&self) -> Vec<u8> {
-        canonical(&self.arguments)
+        self.arguments.sorted().encoded()
     }
 }
 

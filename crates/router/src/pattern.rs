@@ -1,17 +1,19 @@
 //! What a headers binding asks of a message's headers, and equality of field values.
 
-use leveret_codec::{RawTable, Table, Value, ValueRef};
+use leveret_codec::{EntryPlace, RawTable, Table, ValueRef};
 
 use crate::erlang;
 use crate::hash::Seed;
 use crate::refused::Refused;
 
-/// A binding's arguments, without those its mode ignores.
+/// A binding's arguments, and which of them count in its mode.
 #[derive(Debug, Default)]
 pub(crate) struct Pattern {
     mode: Mode,
     /// Sorted by name.
-    fields: Box<[(Box<[u8]>, Value)]>,
+    arguments: Table,
+    /// Those that count.
+    fields: Box<[EntryPlace]>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,7 +38,7 @@ impl Pattern {
     pub(crate) fn parse(arguments: &Table) -> Result<Self, Refused> {
         let (mode, with_x) = match arguments.get(X_MATCH) {
             None => (Mode::All, false),
-            Some(Value::LongString(text)) => match text.as_slice() {
+            Some(ValueRef::LongString(text)) => match text {
                 b"all" => (Mode::All, false),
                 b"any" => (Mode::Any, false),
                 b"all-with-x" => (Mode::All, true),
@@ -49,39 +51,48 @@ impl Pattern {
             }
         };
         let counts = |key: &[u8]| key != X_MATCH && (with_x || !key.starts_with(b"x-"));
-        let fields = arguments.iter().filter(|(key, _)| counts(key));
-        let mut fields: Box<[(Box<[u8]>, Value)]> = fields
-            .map(|(key, value)| (key.into(), value.clone()))
-            .collect();
-        fields.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        Ok(Self { mode, fields })
+        let arguments = arguments.sorted();
+        let raw = arguments.as_raw();
+        let entries = raw.iter().zip(raw.places());
+        let fields = entries.filter_map(|((key, _), place)| counts(key).then_some(place));
+        let fields = fields.collect();
+        Ok(Self {
+            mode,
+            arguments,
+            fields,
+        })
+    }
+
+    fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        let raw = self.arguments.as_raw();
+        self.fields
+            .iter()
+            .filter_map(move |place| raw.entry_at(*place))
     }
 
     /// Whether the message has all fields: what `all` asks for.
     pub(crate) fn matches_whole(&self, message: &Fields<'_>) -> bool {
         // Each field needs a header of its own.
-        self.fields.len() <= message.len() && self.fields.iter().all(|field| has(message, field))
+        self.fields.len() <= message.len() && self.fields().all(|field| has(message, field))
     }
 
     /// Whether the message has the field of this name: enough for `any`.
     pub(crate) fn shares(&self, key: &[u8], message: &Fields<'_>) -> bool {
-        let at = self.fields.binary_search_by(|(name, _)| (**name).cmp(key));
-        let field = at.ok().and_then(|at| self.fields.get(at));
+        let raw = self.arguments.as_raw();
+        let name = |place: &EntryPlace| raw.entry_at(*place).map(|(name, _)| name);
+        let at = self
+            .fields
+            .binary_search_by(|place| name(place).cmp(&Some(key)));
+        let field = at.ok().and_then(|at| raw.entry_at(*self.fields.get(at)?));
         field.is_some_and(|field| has(message, field))
     }
 
     /// A hash for each field: a message has one of them if it matches under `any`, all of them if
     /// it matches under `all`.
     pub(crate) fn hashes(&self, seed: Seed) -> impl Iterator<Item = u64> {
-        self.fields.iter().filter_map(move |(key, wanted)| {
-            if *wanted == Value::Void {
-                return Some(presence_hash(seed, key));
-            }
-            let mut one = Table::new();
-            one.insert(key, wanted.clone());
-            let bytes = one.encoded();
-            let (key, value) = RawTable::parse(&bytes).ok()?.iter().next()?;
-            Some(value_hash(seed, key, value))
+        self.fields().map(move |(key, wanted)| match wanted {
+            ValueRef::Void => presence_hash(seed, key),
+            value => value_hash(seed, key, value),
         })
     }
 
@@ -147,11 +158,11 @@ impl<'a> Fields<'a> {
 }
 
 /// Whether the message has a field that a binding asks for.
-fn has(message: &Fields<'_>, (key, wanted): &(Box<[u8]>, Value)) -> bool {
+fn has(message: &Fields<'_>, (key, wanted): Field<'_>) -> bool {
     #[cfg(test)]
     COMPARED.set(COMPARED.get() + 1);
     let value = message.get(key);
-    value.is_some_and(|value| *wanted == Value::Void || same(wanted, value))
+    value.is_some_and(|value| wanted == ValueRef::Void || same(wanted, value))
 }
 
 #[cfg(test)]
@@ -196,44 +207,26 @@ pub(crate) fn value_hash(seed: Seed, key: &[u8], value: ValueRef<'_>) -> u64 {
 
 /// Equality of type and value, where integers of all widths are one type, both floats one and
 /// text and bytes one, as Erlang's terms have it.
-fn same(wanted: &Value, value: ValueRef<'_>) -> bool {
+fn same(wanted: ValueRef<'_>, value: ValueRef<'_>) -> bool {
+    use ValueRef::{Array, Bytes, F32, F64, LongString, Table};
+    if let (Some(a), Some(b)) = (wanted.as_integer(), value.as_integer()) {
+        return a == b;
+    }
     match (wanted, value) {
-        (Value::Bool(a), ValueRef::Bool(b)) => *a == b,
-        (Value::LongString(a) | Value::Bytes(a), ValueRef::LongString(b) | ValueRef::Bytes(b)) => {
-            a == b
-        }
-        (Value::Timestamp(a), ValueRef::Timestamp(b)) => *a == b,
-        (Value::Decimal { scale, value }, ValueRef::Decimal { scale: s, value: v }) => {
-            *scale == s && *value == v
-        }
-        (Value::Array(a), ValueRef::Array(b)) => {
+        (LongString(a) | Bytes(a), LongString(b) | Bytes(b)) => a == b,
+        (F32(a), F64(b)) => f64::from(a) == b,
+        (F64(a), F32(b)) => a == f64::from(b),
+        (Array(a), Array(b)) => {
             let mut values = b.iter();
             a.iter().all(|a| values.next().is_some_and(|b| same(a, b))) && values.next().is_none()
         }
-        (Value::Table(a), ValueRef::Table(b)) => {
+        (Table(a), Table(b)) => {
             let mut fields = b.iter();
             a.iter()
                 .all(|(key, a)| fields.next().is_some_and(|(k, b)| k == key && same(a, b)))
                 && fields.next().is_none()
         }
-        (Value::Void, ValueRef::Void) => true,
-        _ => same_number(wanted, value),
-    }
-}
-
-fn same_number(wanted: &Value, value: ValueRef<'_>) -> bool {
-    if let (Some(a), Some(b)) = (wanted.as_integer(), value.as_integer()) {
-        return a == b;
-    }
-    let wanted = match wanted {
-        Value::F32(a) => f64::from(*a),
-        Value::F64(a) => *a,
-        _ => return false,
-    };
-    match value {
-        ValueRef::F32(b) => wanted == f64::from(b),
-        ValueRef::F64(b) => wanted == b,
-        _ => false,
+        (a, b) => a == b,
     }
 }
 
@@ -244,6 +237,8 @@ const INLINE_MAX: usize = 24;
 
 #[cfg(test)]
 mod tests {
+    use leveret_codec::Value;
+
     use super::*;
 
     fn table(fields: &[(&str, Value)]) -> Table {

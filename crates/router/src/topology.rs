@@ -2,7 +2,7 @@
 
 use leveret_codec::RawTable;
 
-use crate::bindings::{BindingId, Identity, List, Side, canonical};
+use crate::bindings::{BindingId, Identity, List, Side};
 use crate::exchange::ExchangeSpec;
 use crate::index::Index;
 use crate::listing::{BindingSpec, Destination};
@@ -54,7 +54,7 @@ impl Router {
             Some(exchange) if exchange.index.reads_headers() => Pattern::parse(&spec.arguments)?,
             _ => Pattern::default(),
         };
-        let arguments = canonical(&spec.arguments);
+        let arguments = spec.canonical_arguments();
         RawTable::parse(&arguments).map_err(|_| Refused::ArgumentsTooDeep)?;
         let identity = Identity {
             source,
@@ -83,7 +83,7 @@ impl Router {
             .exchange_id(spec.source.as_bytes())
             .zip(self.target(&spec.destination));
         ends.is_some_and(|(source, target)| {
-            let arguments = canonical(&spec.arguments);
+            let arguments = spec.canonical_arguments();
             let identity = Identity {
                 source,
                 target,
@@ -103,7 +103,7 @@ impl Router {
             .exchange_id(spec.source.as_bytes())
             .zip(self.target(&spec.destination));
         if let Some((source, target)) = ends {
-            let arguments = canonical(&spec.arguments);
+            let arguments = spec.canonical_arguments();
             let identity = Identity {
                 source,
                 target,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use leveret_codec::{RawTable, Table, Value};
+use leveret_codec::{RawTable, Table, Value, ValueRef};
 use leveret_router::{
     BindingSpec, Declared, Destination, ExchangeKind, ExchangeSpec, QueueId, Refused, Router,
     Routes,
@@ -246,13 +246,13 @@ fn binding_matches(
         ExchangeKind::Direct => keys.iter().any(|k| k.as_bytes() == key),
         ExchangeKind::Topic => keys.iter().any(|k| topic_matches(key, k.as_bytes())),
         ExchangeKind::Headers => {
-            let field = |(name, wanted): (&[u8], &Value)| match wanted {
-                Value::Void => headers.iter().any(|(k, _)| k.as_bytes() == name),
+            let field = |(name, wanted): (&[u8], ValueRef<'_>)| match wanted {
+                ValueRef::Void => headers.iter().any(|(k, _)| k.as_bytes() == name),
                 _ => headers
                     .iter()
-                    .any(|(k, v)| k.as_bytes() == name && *wanted == Value::I32(*v)),
+                    .any(|(k, v)| k.as_bytes() == name && wanted == ValueRef::I32(*v)),
             };
-            let any = binding.arguments.get(b"x-match") == Some(&Value::from("any"));
+            let any = binding.arguments.get(b"x-match") == Some(ValueRef::LongString(b"any"));
             let mut fields = binding
                 .arguments
                 .iter()

@@ -159,7 +159,10 @@ impl Field for Both {
 pub(crate) fn their_table(table: &Table) -> FieldTable {
     let mut theirs = FieldTable::default();
     for (key, value) in table.iter() {
-        theirs.insert(std::str::from_utf8(key).unwrap().into(), their_value(value));
+        theirs.insert(
+            std::str::from_utf8(key).unwrap().into(),
+            their_value(&value.to_value()),
+        );
     }
     theirs
 }

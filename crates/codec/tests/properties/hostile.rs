@@ -105,16 +105,16 @@ proptest! {
     #[test]
     fn values_survive_being_owned(value in value()) {
         let mut table = Table::new();
-        table.insert("value", value);
+        table.insert("value", value.clone());
         let bytes = table.encoded();
         let raw = RawTable::parse(&bytes).unwrap();
         let borrowed = raw.get(b"value").unwrap();
-        let owned = table.get(b"value").unwrap();
-        prop_assert_eq!(&borrowed.to_value(), owned);
-        prop_assert_eq!(borrowed.as_integer(), owned.as_integer());
-        prop_assert_eq!(borrowed.as_bool(), owned.as_bool());
-        prop_assert_eq!(borrowed.as_str_bytes(), owned.as_str_bytes());
-        prop_assert_eq!(borrowed.type_name(), owned.type_name());
+        prop_assert_eq!(table.get(b"value"), Some(borrowed));
+        prop_assert_eq!(borrowed.as_integer(), value.as_integer());
+        prop_assert_eq!(borrowed.as_bool(), value.as_bool());
+        prop_assert_eq!(borrowed.as_str_bytes(), value.as_str_bytes());
+        prop_assert_eq!(borrowed.type_name(), value.type_name());
+        prop_assert_eq!(borrowed.to_value(), value);
     }
 }
 

@@ -9,7 +9,7 @@ use amq_protocol::protocol::{
     AMQPClass, access, basic, channel, confirm, connection, exchange, queue, tx,
 };
 use amq_protocol::types::parsing::parse_field_table;
-use leveret_codec::{Frame, FrameKind, Method, Properties, RawTable, Table, Value};
+use leveret_codec::{Frame, FrameKind, Method, Properties, RawTable, Table};
 use leveret_codec::{decode_ack, decode_nack, decode_publish, decode_reject, split_route};
 use leveret_codec::{decode_header, delivery_mode, flag, frame, has_property, headers, priority};
 use proptest::collection::vec;
@@ -280,7 +280,7 @@ proptest! {
         let ours = raw.to_table();
         prop_assert_eq!(theirs, their_table(&ours));
         for key in &keys {
-            let kept = ours.get(key.as_bytes()).and_then(Value::as_integer);
+            let kept = ours.get(key.as_bytes()).and_then(|value| value.as_integer());
             prop_assert_eq!(raw.get(key.as_bytes()).and_then(|value| value.as_integer()), kept);
         }
     }

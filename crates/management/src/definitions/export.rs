@@ -140,7 +140,7 @@ impl Sections {
                 "durable": spec.durable,
                 "auto_delete": spec.auto_delete,
                 "internal": spec.internal,
-                "arguments": table_to_json(&spec.arguments),
+                "arguments": table_to_json(spec.arguments.as_raw()),
             });
             self.exchanges.extend(item.as_object().cloned().map(&name));
         }
@@ -161,7 +161,7 @@ impl Sections {
                 "type": queue::kind(&cell.spec),
                 "durable": cell.spec.durable,
                 "auto_delete": cell.spec.auto_delete,
-                "arguments": table_to_json(&cell.spec.arguments),
+                "arguments": table_to_json(cell.spec.arguments.as_raw()),
             });
             self.queues.extend(item.as_object().cloned().map(&name));
         }
@@ -180,7 +180,7 @@ impl Sections {
                 "destination": destination,
                 "destination_type": kind,
                 "routing_key": text(view.key),
-                "arguments": table_to_json(&view.arguments.to_table()),
+                "arguments": table_to_json(view.arguments),
             });
             self.bindings.extend(item.as_object().cloned().map(&name));
         }
