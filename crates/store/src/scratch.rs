@@ -60,7 +60,7 @@ impl Scratch {
     /// The largest record: one message with its targets, route and headers.
     pub const RECORD_BYTES_MAX: usize = record::RECORD_BYTES_MAX as usize;
 
-    /// A scratch of one large message does not keep its memory for ever.
+    /// A scratch of one large turn does not keep its memory for ever.
     const KEEP_BYTES_MAX: usize = 1 << 20;
 
     /// An empty scratch; allocates when first used.
@@ -71,11 +71,10 @@ impl Scratch {
 
     /// Forgets everything, and any memory beyond what ordinary turns need.
     pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.bytes.shrink_to(Self::KEEP_BYTES_MAX);
-        self.settled.clear();
-        self.returned.clear();
-        self.resets.clear();
+        empty(&mut self.bytes, Self::KEEP_BYTES_MAX);
+        empty(&mut self.settled, Self::KEEP_BYTES_MAX);
+        empty(&mut self.returned, Self::KEEP_BYTES_MAX);
+        empty(&mut self.resets, Self::KEEP_BYTES_MAX);
         self.urgent = false;
         self.in_group = false;
         self.oversize = false;
@@ -239,6 +238,12 @@ impl Scratch {
     }
 }
 
+/// Empties a buffer, and gives back what is beyond `keep_bytes`.
+pub(crate) fn empty<T>(buffer: &mut Vec<T>, keep_bytes: usize) {
+    buffer.clear();
+    buffer.shrink_to(keep_bytes / size_of::<T>());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,6 +264,23 @@ mod tests {
             .map(|s| (s.lane.0, s.from, s.to))
             .collect();
         assert_eq!(ranges, [(3, 4, 9), (4, 9, 10), (4, 10, 11)]);
+    }
+
+    #[test]
+    fn the_memory_of_a_large_turn_is_given_back() {
+        let mut scratch = Scratch::new();
+        for seq in 0..100_000 {
+            scratch.settle(LaneId(1), seq * 2);
+            scratch.returned(LaneId(1), seq * 2, 1);
+            scratch.reset(LaneId(1), seq);
+        }
+        scratch.clear();
+        let kept = [
+            scratch.settled.capacity() * size_of::<Settled>(),
+            scratch.returned.capacity() * size_of::<Returned>(),
+            scratch.resets.capacity() * size_of::<(LaneId, u64)>(),
+        ];
+        assert!(kept.iter().all(|kept| *kept <= 1 << 20), "{kept:?}");
     }
 
     #[test]

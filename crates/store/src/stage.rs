@@ -2,7 +2,7 @@
 
 use crate::frame::HEADER;
 use crate::lanes::Serial;
-use crate::scratch::{Returned, Scratch, Settled};
+use crate::scratch::{Returned, Scratch, Settled, empty};
 use crate::{LaneId, StoreRefusal, Ticket};
 
 /// The records of the next frame. Two of them take turns, so that steady work allocates nothing.
@@ -21,7 +21,7 @@ pub(crate) struct Stage {
     pub(crate) ticket: Ticket,
 }
 
-/// A stage that once held very large messages does not keep their memory.
+/// A stage that once held very much does not keep the memory.
 const KEEP_BYTES_MAX: usize = 16 << 20;
 
 impl Stage {
@@ -67,12 +67,11 @@ impl Stage {
 
     /// Makes it ready to be filled again.
     pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.bytes.shrink_to(KEEP_BYTES_MAX);
-        self.settled.clear();
-        self.returned.clear();
-        self.resets.clear();
-        self.copies.clear();
+        empty(&mut self.bytes, KEEP_BYTES_MAX);
+        empty(&mut self.settled, KEEP_BYTES_MAX);
+        empty(&mut self.returned, KEEP_BYTES_MAX);
+        empty(&mut self.resets, KEEP_BYTES_MAX);
+        empty(&mut self.copies, KEEP_BYTES_MAX);
         self.urgent = false;
     }
 }
