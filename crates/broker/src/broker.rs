@@ -358,9 +358,11 @@ impl Broker {
         self.lanes.fetch_max(next_lane, Ordering::Relaxed);
     }
 
-    /// A lane of the store that no queue had before.
-    pub(crate) fn next_lane(&self) -> LaneId {
-        LaneId(self.lanes.fetch_add(1, Ordering::Relaxed))
+    /// A lane of the store that no queue had before; `None` once all have been given.
+    pub(crate) fn next_lane(&self) -> Option<LaneId> {
+        let order = Ordering::Relaxed;
+        let next = |lane: u32| lane.checked_add(1);
+        self.lanes.fetch_update(order, order, next).ok().map(LaneId)
     }
 
     /// Hands what some work recorded to the store and gives when all of it is durable. Everything

@@ -96,7 +96,7 @@ impl Broker {
         }
         let policy = vhost.rules.read().effective(spec.object(name));
         let meaning = Meaning::of(&spec.arguments, policy, self.config.queue);
-        let cell = self.create_queue(&mut directory, name, spec, meaning);
+        let cell = self.create_queue(&mut directory, name, spec, meaning)?;
         if cell.lane.is_some() {
             topology::queue(work, vhost, &cell);
             self.changed(&mut directory, work);
@@ -110,14 +110,24 @@ impl Broker {
         name: &str,
         spec: QueueSpec,
         meaning: Meaning,
-    ) -> Arc<QueueCell> {
+    ) -> Result<Arc<QueueCell>, Refusal> {
         let id = directory.next_id();
         // An exclusive queue ends with its connection, at the latest with the broker.
         let lasts = spec.durable && spec.owner.is_none();
-        let lane = lasts.then(|| self.next_lane());
+        let lane = match lasts.then(|| self.next_lane()) {
+            None => None,
+            Some(Some(lane)) => Some(lane),
+            // A lane given twice would bring messages of a queue that is gone into another one.
+            Some(None) => {
+                return Err(Refusal::Limit(format!(
+                    "cannot declare queue '{name}': the data folder has had as many durable queues \
+                     as it can number"
+                )));
+            }
+        };
         let cell = Arc::new(QueueCell::new(name.into(), id, spec, lane, meaning));
         directory.insert(&cell);
-        cell
+        Ok(cell)
     }
 
     /// Submits a change of durable things while it cannot be overtaken by another one.

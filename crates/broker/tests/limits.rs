@@ -34,6 +34,27 @@ fn bind(key: &str) -> QueueBind<'_> {
     }
 }
 
+/// A lane's number is never given twice, as late records of the old queue would be the new one's.
+#[test]
+fn durable_queues_of_a_store() {
+    let broker = broker_with(BrokerConfig::default(), Arc::new(InstantStore));
+    let nothing = std::collections::BTreeMap::new();
+    broker.restore(&nothing, u32::MAX - 1).unwrap();
+    let mut client = Client::new(&broker);
+    let durable = |queue: &'static str, durable| QueueDeclare {
+        queue: queue.as_bytes(),
+        durable,
+        ..Default::default()
+    };
+    assert!(ask(&mut client, durable("last", true)).contains("declare-ok"));
+    let refused = ask(&mut client, durable("one more", true));
+    assert!(
+        refused.contains("cannot declare queue 'one more'"),
+        "{refused}"
+    );
+    assert!(ask(&mut client, durable("transient", false)).contains("declare-ok"));
+}
+
 #[test]
 fn bindings_of_the_broker() {
     let config = BrokerConfig {
