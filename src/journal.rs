@@ -83,6 +83,7 @@ pub(crate) fn open(config: &Config) -> Result<Opened, Refusal> {
             Corruption::Salvage => OnCorruption::Salvage,
             Corruption::Refuse => OnCorruption::Refuse,
         },
+        missing: Some(leveret_broker::topology::missing),
         new_store_id: random().map_err(|error| Refusal::Folder(DiskRefusal::Io(error)))?,
         ..JournalConfig::default()
     };

@@ -3,7 +3,7 @@
 //! A key is a kind and its parts, a value a list of fields. Kinds are numbered so that a thing
 //! comes after everything it refers to: the map is restored in its own order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -153,6 +153,48 @@ impl fmt::Display for NotUnderstood {
 }
 
 impl std::error::Error for NotUnderstood {}
+
+/// Says what is not declared in a store's topology although something needs it: the queue of a lane
+/// that has had messages, or an end of a binding. For a store of which records are lost.
+#[must_use]
+pub fn missing(topology: &BTreeMap<Vec<u8>, Vec<u8>>, lanes: &[LaneId]) -> Option<String> {
+    let owned: HashSet<u32> = topology
+        .iter()
+        .filter(|(key, _)| key.first() == Some(&(Kind::Queue as u8)))
+        .filter_map(|(_, value)| Reader::new(value).number())
+        .collect();
+    let lost = lanes.iter().filter(|lane| !owned.contains(&lane.0));
+    if let Some(first) = lost.clone().next() {
+        let (first, count) = (first.0, lost.count());
+        return Some(format!(
+            "queues that have had messages ({count}; the first is lane {first})"
+        ));
+    }
+    let bindings = topology.keys().filter_map(|key| key.split_first());
+    bindings
+        .filter(|(kind, _)| **kind == Kind::Binding as u8)
+        .find_map(|(_, parts)| missing_end(topology, Reader::new(parts)))
+}
+
+/// The end of a binding that is not declared.
+fn missing_end(topology: &BTreeMap<Vec<u8>, Vec<u8>>, mut binding: Reader<'_>) -> Option<String> {
+    let vhost = binding.text()?;
+    let (source, to, name) = (binding.text()?, binding.bytes()?, binding.text()?);
+    let is_missing =
+        |kind, name: &str| !topology.contains_key(&key(kind, &[vhost.as_bytes(), name.as_bytes()]));
+    let is_predeclared = |name: &str| name.is_empty() || name.starts_with("amq.");
+    let is_exchange_missing =
+        |name: &str| !is_predeclared(name) && is_missing(Kind::Exchange, name);
+    if is_exchange_missing(source) {
+        Some(format!("exchange '{source}' in vhost '{vhost}'"))
+    } else if to == b"x" && is_exchange_missing(name) {
+        Some(format!("exchange '{name}' in vhost '{vhost}'"))
+    } else if to == b"q" && is_missing(Kind::Queue, name) {
+        Some(format!("queue '{name}' in vhost '{vhost}'"))
+    } else {
+        None
+    }
+}
 
 impl Broker {
     /// Makes what a store remembers: everything durable but the messages. Before any connection.
@@ -359,4 +401,45 @@ fn binding_key(
         &spec.canonical_arguments(),
     ];
     Some(key(Kind::Binding, &parts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(missing: Option<Kind>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut queue = Fields::default();
+        queue.number(7);
+        let binding: [&[u8]; 6] = [b"/", b"events", b"q", b"jobs", b"key", &[0; 4]];
+        let things = [
+            (
+                Kind::Exchange,
+                key(Kind::Exchange, &[b"/", b"events"]),
+                vec![],
+            ),
+            (Kind::Queue, key(Kind::Queue, &[b"/", b"jobs"]), queue.0),
+            (Kind::Binding, key(Kind::Binding, &binding), vec![]),
+        ];
+        let there = things.into_iter().filter(|thing| Some(thing.0) != missing);
+        there.map(|(_, key, value)| (key, value)).collect()
+    }
+
+    #[test]
+    fn what_lanes_and_bindings_need_is_missed() {
+        let told = |gone, lanes: &[u32]| {
+            let lanes: Vec<_> = lanes.iter().map(|lane| LaneId(*lane)).collect();
+            missing(&store(gone), &lanes)
+        };
+        assert_eq!(told(None, &[7]), None);
+        assert_eq!(told(Some(Kind::Binding), &[7]), None);
+        let one = told(None, &[3, 7]).unwrap();
+        assert_eq!(
+            one,
+            "queues that have had messages (1; the first is lane 3)"
+        );
+        let queue = told(Some(Kind::Queue), &[]).unwrap();
+        assert_eq!(queue, "queue 'jobs' in vhost '/'");
+        let exchange = told(Some(Kind::Exchange), &[7]).unwrap();
+        assert_eq!(exchange, "exchange 'events' in vhost '/'");
+    }
 }

@@ -1,5 +1,9 @@
 //! The journal's parameters; all sizes are small in tests, so that those can be exhaustive.
 
+use std::collections::BTreeMap;
+
+use crate::LaneId;
+
 /// How the journal behaves. Sizes are bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -19,12 +23,18 @@ pub struct Config {
     pub sync: SyncPolicy,
     /// What to do about confirmed data that can no longer be read.
     pub on_corruption: OnCorruption,
+    /// Says what a topology misses that these lanes or other parts of it need. Asked when records
+    /// are lost that nothing names: then the store is not opened, whatever `on_corruption` says.
+    pub missing: Option<Missing>,
     /// Random bytes that become a new store's identity; unused if the store exists.
     pub new_store_id: [u8; 16],
     /// A deliberate fault, for the tests that prove the other tests.
     #[cfg(feature = "sabotage")]
     pub sabotage: crate::Sabotage,
 }
+
+/// Tells what a topology misses, of what the lanes given and the rest of it belong to.
+pub type Missing = fn(&BTreeMap<Vec<u8>, Vec<u8>>, &[LaneId]) -> Option<String>;
 
 /// When a message counts as durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -57,6 +67,7 @@ impl Default for Config {
             disk_free_min: 50 << 20,
             sync: SyncPolicy::Group,
             on_corruption: OnCorruption::Salvage,
+            missing: None,
             new_store_id: [0; 16],
             #[cfg(feature = "sabotage")]
             sabotage: crate::Sabotage::None,

@@ -41,7 +41,7 @@ pub mod sim;
 mod stage;
 mod vfs;
 
-pub use config::{Config, OnCorruption, SyncPolicy};
+pub use config::{Config, Missing, OnCorruption, SyncPolicy};
 pub use journal::{Journal, Progress, StoreFailure};
 pub use memory::{DelayedStore, InstantStore};
 pub use probe::{PLAUSIBLE_SYNC_NANOS, probe_sync};

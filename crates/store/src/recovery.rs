@@ -89,6 +89,7 @@ impl Journal {
         }
         older::scan(&pool, store, &mut state);
         judge(&config, &state.damage)?;
+        judge_topology(&config, &state, &unproven)?;
         older::settle_lost(&mut state);
         hold(&mut pool, &state, generation);
 
@@ -261,6 +262,31 @@ fn judge(config: &Config, damage: &[Damage]) -> Result<(), OpenError> {
         return Err(OpenError::Damaged(damage.to_vec()));
     }
     Ok(())
+}
+
+/// Refuses a topology of which parts are lost, as far as the rest shows it: a lane without its
+/// queue would be dropped with all its messages.
+fn judge_topology(
+    config: &Config,
+    state: &State,
+    unproven: &VecDeque<Unproven>,
+) -> Result<(), OpenError> {
+    let Some(missing) = config.missing.filter(|_| state.has_gaps) else {
+        return Ok(());
+    };
+    let mut whole = state.clone();
+    for frame in unproven {
+        whole.apply(&frame.as_body())?;
+    }
+    let mut lanes: Vec<_> = whole.lanes.lanes.keys().copied().collect();
+    lanes.sort_unstable();
+    match missing(&whole.topology, &lanes) {
+        None => Ok(()),
+        Some(missing) => Err(OpenError::Incomplete {
+            missing,
+            damage: whole.damage,
+        }),
+    }
 }
 
 /// Marks what segments hold; the rest is free once a checkpoint without it is durable.

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use leveret_store::sim::{Image, Rng, SimDisk};
-use leveret_store::{Damage, Journal, LaneId, MessageParts, Sabotage, Scratch, Store};
+use leveret_store::{
+    Config, Damage, Journal, LaneId, MessageParts, OpenError, Sabotage, Scratch, Store, Vfs,
+};
 
 use support::history;
 use support::model::Visible;
@@ -169,6 +171,49 @@ fn a_flipped_bit_in_a_used_store_is_not_unnoticed() {
             }
         }
     }
+}
+
+/// A sector rots in a frame after the last checkpoint, and with it a declaration that later frames
+/// rely on: nothing is opened, and nothing is changed.
+#[test]
+fn rot_that_hides_a_declaration_opens_nothing() {
+    let disk = SimDisk::new();
+    let open = |config| Journal::open(Arc::new(disk.clone()), config);
+    let journal = open(tiny(Sabotage::None)).unwrap().journal;
+    let at = disk.image().files["journal-000000"].len();
+    commit(&journal, |scratch| {
+        scratch.topology(b"lane 1", Some(b"durable"))
+    });
+    commit(&journal, |scratch| message(scratch, &[(1, 0)]));
+    journal.cover().unwrap();
+    drop(journal);
+    let file = disk.open("journal-000000").unwrap();
+    let rotten = (1..at / 4096).find(|block| {
+        let mut bytes = vec![0; 4096];
+        file.read_at(*block as u64 * 4096, &mut bytes).unwrap();
+        bytes.windows(6).any(|window| window == b"lane 1")
+    });
+    // Header and record: nothing tells what was there.
+    let rotten = rotten.expect("the declaration is there") as u64 * 4096;
+    file.write_at(rotten, &[0; 512]).unwrap();
+    let before = disk.image();
+    let config = Config {
+        missing: Some(|topology, lanes| {
+            let lost = lanes
+                .iter()
+                .find(|lane| !topology.contains_key(format!("lane {}", lane.0).as_bytes()));
+            lost.map(|lane| format!("lane {}", lane.0))
+        }),
+        ..tiny(Sabotage::None)
+    };
+    let refused = open(config).err();
+    assert!(
+        matches!(&refused, Some(OpenError::Incomplete { missing, .. }) if missing == "lane 1"),
+        "{refused:?}"
+    );
+    assert_eq!(disk.image(), before);
+    // Without a gap nobody asks: the broker has a rule of its own for a lane without a queue.
+    assert!(open(tiny(Sabotage::None)).is_ok());
 }
 
 /// A journal that ends at the first bad frame loses confirmed messages without a word.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin, Work, resume};
+use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin, Work, resume, topology};
 use leveret_codec::{
     BasicConsume, BasicPublish, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk,
     FrameKind, Method, PROTOCOL_HEADER, Properties, QueueDeclare, RawTable, content, frame,
@@ -42,6 +42,8 @@ pub(crate) fn on_disk(disk: &SimDisk) -> (Broker, Arc<Journal>) {
         ..Config::default()
     };
     let recovered = Journal::open(Arc::new(disk.clone()), config).expect("opens");
+    let lanes: Vec<_> = recovered.lanes.iter().map(|lane| lane.lane).collect();
+    assert_eq!(topology::missing(&recovered.topology, &lanes), None);
     let journal = Arc::new(recovered.journal);
     let store = Arc::clone(&journal) as Arc<dyn Store>;
     let broker = Broker::new(BrokerConfig::default(), Access::default(), store);

@@ -92,6 +92,13 @@ pub enum OpenError {
         /// The journal frame.
         frame: u64,
     },
+    /// Confirmed data is unreadable, and declarations were part of it.
+    Incomplete {
+        /// What is known to be missing.
+        missing: String,
+        /// What is unreadable.
+        damage: Vec<Damage>,
+    },
     /// Confirmed data is unreadable and the configuration, or what it is, forbids going on.
     Damaged(Vec<Damage>),
 }
@@ -122,11 +129,16 @@ impl fmt::Display for OpenError {
                 f,
                 "frame {frame} has a record of kind {kind:#x}, which this version does not know"
             ),
+            Self::Incomplete { missing, damage } => {
+                list(f, damage)?;
+                write!(
+                    f,
+                    "\nwhat was declared there is missing: {missing}. Nothing has been changed: \
+                     restore the directory from a backup"
+                )
+            }
             Self::Damaged(damage) => {
-                f.write_str("confirmed data is unreadable")?;
-                for damage in damage {
-                    write!(f, "\n  {damage}")?;
-                }
+                list(f, damage)?;
                 f.write_str(
                     "\nrestore the directory from a backup, or set storage.on_corruption = \
                      \"salvage\" to open without the messages named (damaged topology is always \
@@ -135,6 +147,13 @@ impl fmt::Display for OpenError {
             }
         }
     }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, damage: &[Damage]) -> fmt::Result {
+    f.write_str("confirmed data is unreadable")?;
+    damage
+        .iter()
+        .try_for_each(|damage| write!(f, "\n  {damage}"))
 }
 
 impl std::error::Error for OpenError {}

@@ -22,7 +22,7 @@ pub(super) struct Place {
 }
 
 /// The state so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct State {
     pub(super) lanes: Lanes,
     pub(super) topology: Topology,
@@ -35,6 +35,8 @@ pub(super) struct State {
     /// Messages the checkpoint knows that can no longer be read.
     pub(super) lost: Vec<(LaneId, u64, u64)>,
     pub(super) damage: Vec<Damage>,
+    /// Records from after the checkpoint are lost, and nothing tells what they were.
+    pub(super) has_gaps: bool,
 }
 
 /// A frame's records and where they are.
@@ -113,6 +115,8 @@ impl State {
 
     /// Notes what a damaged record would have brought.
     pub(super) fn lose(&mut self, body: &Body<'_>, record: &Record<'_>, known: bool) {
+        // What kind it was is unreadable as well.
+        self.has_gaps |= !known;
         let mut damage = self.damaged(body, Unreadable::Record);
         if record.kind == record::TOPOLOGY {
             damage.what = Unreadable::Topology;
@@ -124,6 +128,13 @@ impl State {
                 .map(|(lane, seq)| (lane, seq, seq + 1))
                 .collect();
         }
+        self.damage.push(damage);
+    }
+
+    /// Notes a frame, or what of it could be told, that is lost.
+    pub(super) fn lose_frame(&mut self, body: &Body<'_>, what: Unreadable) {
+        self.has_gaps |= what == Unreadable::Frame;
+        let damage = self.damaged(body, what);
         self.damage.push(damage);
     }
 

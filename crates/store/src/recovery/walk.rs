@@ -41,6 +41,18 @@ pub(super) struct Unproven {
     pub(super) body: Vec<u8>,
 }
 
+impl Unproven {
+    pub(super) fn as_body(&self) -> Body<'_> {
+        Body {
+            slot: self.slot,
+            header: self.header,
+            chain: self.chain,
+            at: self.header.offset + HEADER as u64,
+            bytes: &self.body,
+        }
+    }
+}
+
 /// What is at the place where the next frame should be.
 enum Next {
     /// The frame; its contents are loaded.
@@ -279,8 +291,7 @@ impl<'a> Walk<'a> {
             self.state.lose(&body, record, false);
         }
         if found.unknown_from.is_some() || bytes.is_empty() {
-            let damage = self.state.damaged(&body, Unreadable::Frame);
-            self.state.damage.push(damage);
+            self.state.lose_frame(&body, Unreadable::Frame);
         }
         self.state.apply_records(&body, found.intact.into_iter())
     }
@@ -337,20 +348,22 @@ impl<'a> Walk<'a> {
             at,
             bytes,
         };
-        let complete = found.unknown_from.is_none() && next.seq == seq + 1;
+        // Zeros are what an empty frame has, and what a whole block that is lost looks like.
+        let any = !found.intact.is_empty();
+        let complete = any && found.unknown_from.is_none() && next.seq == seq + 1;
         let what = if complete {
             Unreadable::Header
         } else {
             Unreadable::Frame
         };
-        let damage = self.state.damaged(&body, what);
-        self.state.damage.push(damage);
+        self.state.lose_frame(&body, what);
         self.state.apply_records(&body, found.intact.into_iter())
     }
 
     /// Notes that the segment the chain goes on in is not there, and nothing after it.
     fn lose_file(&mut self) {
         let slot = self.sealed.unwrap_or(self.head.slot);
+        self.state.has_gaps = true;
         self.state.damage.push(crate::recovery::Damage {
             file: segment::name_of(slot),
             offset: 0,
@@ -390,21 +403,7 @@ impl<'a> Walk<'a> {
             .is_some_and(|frame| frame.header.seq <= durable)
             && let Some(frame) = self.unproven.pop_front()
         {
-            let at = frame.header.offset + HEADER as u64;
-            let Unproven {
-                slot,
-                header,
-                chain,
-                body,
-            } = &frame;
-            let body = Body {
-                slot: *slot,
-                header: *header,
-                chain: *chain,
-                at,
-                bytes: body,
-            };
-            self.state.apply(&body)?;
+            self.state.apply(&frame.as_body())?;
         }
         Ok(())
     }
