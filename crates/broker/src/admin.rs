@@ -36,6 +36,8 @@ const GLOBALS_MAX: usize = 10_000;
 pub struct Admin<'a> {
     broker: &'a Broker,
     work: MutexGuard<'a, Work>,
+    /// Policies to apply at the end.
+    touched: Vec<policy::Touched>,
 }
 
 impl Broker {
@@ -45,6 +47,7 @@ impl Broker {
         Admin {
             broker: self,
             work: self.administration.lock(),
+            touched: Vec::new(),
         }
     }
 
@@ -217,6 +220,7 @@ impl Admin<'_> {
     }
 
     fn submit(&mut self) -> Ticket {
+        self.apply_policies();
         let ticket = self.broker.submit(&mut self.work);
         self.work.flush();
         ticket

@@ -76,6 +76,8 @@ impl Broker {
         give_default_type(vhost, &mut spec);
         check_size(spec.arguments.as_raw(), self.config.arguments_bytes_max)?;
         validate(name, &spec)?;
+        // Names are matched with nothing locked that others wait for.
+        let (generation, policy) = vhost.rules.read().judged(spec.object(name));
         let mut directory = vhost.directory.write();
         if let Some(cell) = redeclare(&directory, name, &spec, work)? {
             return Ok((cell, false));
@@ -94,7 +96,10 @@ impl Broker {
                 "cannot declare queue '{name}': queue limit in cluster ({max}) is reached"
             )));
         }
-        let policy = vhost.rules.read().effective(spec.object(name));
+        let policy = vhost
+            .rules
+            .read()
+            .still(generation, policy, spec.object(name));
         let meaning = Meaning::of(&spec.arguments, policy, self.config.queue);
         let cell = self.create_queue(&mut directory, name, spec, meaning)?;
         if cell.lane.is_some() {

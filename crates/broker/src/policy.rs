@@ -11,7 +11,9 @@ use crate::access::{AdminError, Pattern, Put, check_name};
 use definition::{failed, merge, validate};
 
 /// Policies, and operator policies, of one virtual host at most.
-const POLICIES_MAX: usize = 10_000;
+const POLICIES_MAX: usize = 1_000;
+/// What the compiled patterns of one virtual host may take, bytes.
+const PATTERNS_BYTES_MAX: usize = 64 << 20;
 
 /// Whose policy it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,9 +141,21 @@ struct Compiled {
 pub struct Policies {
     user: BTreeMap<String, Compiled>,
     operator: BTreeMap<String, Compiled>,
+    /// Changes so far.
+    generation: u64,
 }
 
 impl Policies {
+    /// Grows with each change: what was found to apply holds while it stands.
+    pub(crate) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The pattern of a policy.
+    pub(crate) fn pattern(&self, kind: PolicyKind, name: &str) -> Option<&Pattern> {
+        Some(&self.of(kind).get(name)?.pattern)
+    }
+
     /// Adds a policy, or replaces it.
     ///
     /// # Errors
@@ -154,18 +168,27 @@ impl Policies {
             ))
         })?;
         validate(kind, &policy.definition)?;
+        let all = self.user.values().chain(self.operator.values());
+        let weight: usize = all.map(|compiled| compiled.pattern.weight).sum();
         let policies = self.of_mut(kind);
-        if policies.len() >= POLICIES_MAX && !policies.contains_key(&policy.name) {
+        let before = policies.get(&policy.name);
+        if policies.len() >= POLICIES_MAX && before.is_none() {
             return Err(AdminError::Limit("policies", POLICIES_MAX));
         }
+        let freed = before.map_or(0, |before| before.pattern.weight);
+        if weight - freed + pattern.weight > PATTERNS_BYTES_MAX {
+            let what = "bytes of compiled patterns of policies";
+            return Err(AdminError::Limit(what, PATTERNS_BYTES_MAX));
+        }
         let name = policy.name.clone();
-        Ok(Put::of(
-            &policies.insert(name, Compiled { policy, pattern }),
-        ))
+        let put = Put::of(&policies.insert(name, Compiled { policy, pattern }));
+        self.generation += 1;
+        Ok(put)
     }
 
     /// Removes a policy. Tells whether it existed.
     pub fn delete(&mut self, kind: PolicyKind, name: &str) -> bool {
+        self.generation += 1;
         self.of_mut(kind).remove(name).is_some()
     }
 
@@ -304,6 +327,28 @@ mod tests {
         assert_eq!(Value::Object(effective.definition), merged);
         assert!(policies.delete(PolicyKind::Operator, "narrow"));
         assert!(!policies.delete(PolicyKind::Operator, "narrow"));
+    }
+
+    #[test]
+    fn patterns_together_are_bounded() {
+        let heavy = r"\w{6}$";
+        let weight = Pattern::new(heavy).unwrap().weight;
+        let mut policies = Policies::default();
+        let definition = || json!({"max-length": 1});
+        let name = |n: usize| format!("p{n}");
+        for n in 0..PATTERNS_BYTES_MAX / weight {
+            let put = policies.put(PolicyKind::User, policy(&name(n), heavy, 0, definition()));
+            assert_eq!(put, Ok(Put::Created), "{n}");
+        }
+        let light = policy("light", "x", 0, definition());
+        let refused = policies.put(PolicyKind::Operator, light.clone());
+        assert!(matches!(
+            refused,
+            Err(AdminError::Limit(_, PATTERNS_BYTES_MAX))
+        ));
+        let lighter = policy(&name(0), "x", 0, definition());
+        assert_eq!(policies.put(PolicyKind::User, lighter), Ok(Put::Updated));
+        assert_eq!(policies.put(PolicyKind::Operator, light), Ok(Put::Created));
     }
 
     #[test]

@@ -82,6 +82,24 @@ impl Rules {
         any.then(|| Arc::new(effective))
     }
 
+    /// The policies that apply, and up to which change.
+    pub(crate) fn judged(&self, object: Object<'_>) -> (u64, Option<Arc<Effective>>) {
+        (self.policies.generation(), self.effective(object))
+    }
+
+    /// What was judged, or if policies have changed since, what applies now.
+    pub(crate) fn still(
+        &self,
+        generation: u64,
+        judged: Option<Arc<Effective>>,
+        object: Object<'_>,
+    ) -> Option<Arc<Effective>> {
+        if self.policies.generation() == generation {
+            return judged;
+        }
+        self.effective(object)
+    }
+
     pub(crate) fn apply(&mut self, record: VhostRecord) {
         self.metadata = record.metadata;
         self.limits = record.limits;

@@ -212,6 +212,9 @@ impl Broker {
             self.restore_one(key, value)
                 .ok_or_else(|| NotUnderstood { key: key.clone() })?;
         }
+        for vhost in self.vhosts() {
+            vhost.directory.write().recount();
+        }
         Ok(())
     }
 

@@ -101,7 +101,7 @@ pub struct Directory {
 
 impl Directory {
     fn new(seed: u64, holdings: Arc<Holdings>, events: Arc<Events>) -> Self {
-        Self {
+        let mut empty = Self {
             router: Router::with_seed(seed),
             changed: Ticket(0),
             closed: false,
@@ -112,7 +112,10 @@ impl Directory {
             holdings,
             events,
             counted: [0; 3],
-        }
+        };
+        // A virtual host begins with exchanges.
+        empty.recount();
+        empty
     }
 
     /// Has the broker's totals follow, after a change.

@@ -5,7 +5,9 @@ mod support;
 
 use std::sync::Arc;
 
-use leveret_broker::{Binding, Broker, Condition, ConnectionId, QueueSpec, Refusal, Vhost, Work};
+use leveret_broker::{
+    Binding, Broker, Condition, ConnectionId, Existing, QueueSpec, Refusal, Vhost, Work,
+};
 use leveret_codec::{Table, Value};
 use leveret_router::{ExchangeKind, ExchangeSpec};
 use leveret_store::sim::SimDisk;
@@ -295,4 +297,28 @@ fn a_binding_of_a_queue_that_is_gone_is_not_made_for_the_next_one() {
     assert_eq!(world.broker.bind(&vhost, &others, work), Ok(true));
     assert_eq!(world.broker.unbind(&vhost, &binding, work), Ok(false));
     assert_eq!(world.broker.unbind(&vhost, &others, work), Ok(true));
+}
+
+#[test]
+fn what_came_back_counts_against_the_limits() {
+    let disk = SimDisk::new();
+    let mut world = start(&disk);
+    world.broker.add_vhost("other");
+    world.queue("q", durable());
+    let spec = ExchangeSpec {
+        durable: true,
+        ..exchange(ExchangeKind::Topic)
+    };
+    world.exchange("x", spec);
+    world.bind("x", "q", "key");
+    let counts = |world: &World| {
+        let existing = &world.broker.events;
+        let kinds = [Existing::Queues, Existing::Exchanges, Existing::Bindings];
+        kinds.map(|kind| existing.existing(kind))
+    };
+    let before = counts(&world);
+    assert_eq!(before[1], 2 * 7 + 1);
+    let world = world.restart(&disk);
+    world.broker.add_vhost("other");
+    assert_eq!(counts(&world), before);
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
-use leveret_broker::{Object, Peer, QueueCell, QueueSpec, Refusal, Vhost};
+use leveret_broker::{Peer, QueueCell, QueueSpec, Refusal, Vhost};
 use serde_json::{Map, Value, json};
 
 use crate::amqp::table_to_json;
@@ -166,27 +166,21 @@ impl QueueRow {
 
     /// The policies that apply.
     fn effective(&self, row: &mut Map<String, Value>) {
-        let rules = self.vhost.rules.read();
-        if rules.policies.is_empty() {
+        let Some(effective) = self.cell.lock().policy.clone() else {
             row.insert("effective_policy_definition".to_owned(), json!({}));
             return;
-        }
-        let quorum = kind(&self.cell.spec) == "quorum";
-        let effective = rules
-            .policies
-            .effective(Object::Queue(&self.cell.name, quorum));
-        drop(rules);
+        };
         for (name, policy) in [
-            ("policy", effective.policy),
-            ("operator_policy", effective.operator_policy),
+            ("policy", &effective.policy),
+            ("operator_policy", &effective.operator_policy),
         ] {
             if let Some(policy) = policy {
-                row.insert(name.to_owned(), policy.into());
+                row.insert(name.to_owned(), policy.as_str().into());
             }
         }
         row.insert(
             "effective_policy_definition".to_owned(),
-            effective.definition.into(),
+            effective.definition.clone().into(),
         );
     }
 }

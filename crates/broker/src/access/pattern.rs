@@ -4,15 +4,20 @@ use fancy_regex::{Regex, RegexBuilder};
 
 /// Longest pattern, bytes.
 const PATTERN_BYTES_MAX: usize = 4096;
-/// A compiled pattern may take so much memory.
-const COMPILED_BYTES_MAX: usize = 1 << 20;
-/// Steps of backtracking after which a name counts as not matching, as in RabbitMQ. Only patterns
-/// with look-around or back-references backtrack at all.
-const BACKTRACKS_MAX: usize = 100_000;
+/// What a compiled pattern may take, bytes: the first of these in which it fits is its weight.
+const COMPILED_BYTES: [usize; 4] = [1 << 14, 1 << 16, 1 << 18, 1 << 20];
+/// Steps of backtracking after which a name counts as not matching, as in RabbitMQ, which allows
+/// more. Only patterns with look-around or back-references backtrack at all, and a name has 255
+/// bytes.
+const BACKTRACKS_MAX: usize = 2_000;
 
 /// A compiled pattern. It matches a name if it matches some part of it, unless anchored.
 #[derive(Clone, Debug)]
-pub(crate) struct Pattern(Regex);
+pub(crate) struct Pattern {
+    regex: Regex,
+    /// Bytes it takes at most.
+    pub(crate) weight: usize,
+}
 
 impl Pattern {
     /// Compiles a pattern; gives the reason when it cannot be.
@@ -20,13 +25,19 @@ impl Pattern {
         if text.len() > PATTERN_BYTES_MAX {
             return Err(format!("longer than {PATTERN_BYTES_MAX} bytes"));
         }
-        RegexBuilder::new(text)
-            .backtrack_limit(BACKTRACKS_MAX)
-            .delegate_size_limit(COMPILED_BYTES_MAX)
-            .delegate_dfa_size_limit(COMPILED_BYTES_MAX)
-            .build()
-            .map(Self)
-            .map_err(|error| error.to_string())
+        let mut refused = String::new();
+        for weight in COMPILED_BYTES {
+            let built = RegexBuilder::new(text)
+                .backtrack_limit(BACKTRACKS_MAX)
+                .delegate_size_limit(weight)
+                .delegate_dfa_size_limit(weight)
+                .build();
+            match built {
+                Ok(regex) => return Ok(Self { regex, weight }),
+                Err(error) => refused = error.to_string(),
+            }
+        }
+        Err(refused)
     }
 
     /// A pattern of a permission, where an empty one matches nothing.
@@ -35,7 +46,7 @@ impl Pattern {
     }
 
     pub(crate) fn matches(&self, name: &str) -> bool {
-        self.0.is_match(name).unwrap_or(false)
+        self.regex.is_match(name).unwrap_or(false)
     }
 }
 
@@ -69,6 +80,20 @@ mod tests {
         assert!(Pattern::new("((a{1000}){1000}){1000}").is_err());
         let slow = Pattern::new(r"^(a+)+(?=b)c\1$").unwrap();
         assert!(!slow.matches(&"a".repeat(200)));
+    }
+
+    #[test]
+    fn a_pattern_weighs_what_it_takes() {
+        let weight = |pattern: &str| Pattern::new(pattern).unwrap().weight;
+        assert_eq!(weight(r"^(?!amq\.).*"), COMPILED_BYTES[0]);
+        assert_eq!(weight("^orders"), COMPILED_BYTES[0]);
+        assert!(weight(r"\w{10}$") > COMPILED_BYTES[1]);
+    }
+
+    #[test]
+    fn a_long_name_may_be_looked_at_from_each_place() {
+        let pattern = Pattern::new(r"^(?!amq\.)(?=.*-v2$)(?:[a-z]+\.)*[a-z]+-v2$").unwrap();
+        assert!(pattern.matches(&("abcde.".repeat(41) + "x-v2")));
     }
 
     proptest! {
