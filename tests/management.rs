@@ -735,7 +735,7 @@ fn metrics_and_probes_need_no_password() {
 
 #[test]
 fn closing_for_clients_and_opening_again_keeps_what_is_durable() {
-    let server = Server::start_http(&[]);
+    let server = Server::start_http(&["amqp.close_timeout_ms=1000"]);
     let guest = server.http_as("guest", "guest");
     guest.done("PUT", "/api/queues/%2F/durable", &json!({}));
     guest.done(
