@@ -149,7 +149,7 @@ pub struct Limits {
     pub memory_high_watermark: f64,
     /// Free bytes on the data folder's disk below which publishing connections are blocked.
     pub disk_free_min: u64,
-    /// Refused logins from one address in a minute; then further ones wait.
+    /// Refused logins from one address in a minute; then further logins take turns.
     pub login_failures_per_minute: u32,
 }
 

@@ -25,6 +25,8 @@ const SPARE_BUFFERS_MAX: usize = 16;
 const DISK_CHECK: Duration = Duration::from_millis(1);
 /// How often a connection whose own replies pile up looks whether they are gone.
 const CONGESTION_CHECK: Duration = Duration::from_millis(10);
+/// How often a connection that waits for its turn to log in looks whether others left it theirs.
+const TURN_CHECK: Duration = Duration::from_millis(100);
 /// How often a connection that is not read looks whether the client has hung up.
 const BLOCKED_CHECK: Duration = Duration::from_secs(1);
 /// For writing the last frames of a connection.
@@ -121,7 +123,14 @@ impl Deadlines {
 struct Accepted {
     link: Arc<Link>,
     connection: Arc<Mutex<Connection>>,
-    client: IpAddr,
+    address: IpAddr,
+}
+
+/// Who logs in.
+struct Client {
+    address: IpAddr,
+    /// Taking a turn of those that its address has.
+    in_turn: bool,
 }
 
 /// Joins a socket with a connection of the broker. Not a part of [`serve`], whose future would keep
@@ -147,7 +156,7 @@ fn accept(gate: &Gate, stream: TcpStream) -> Option<Accepted> {
     Some(Accepted {
         link,
         connection,
-        client: client.ip(),
+        address: client.ip(),
     })
 }
 
@@ -156,17 +165,19 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     let Some(Accepted {
         link,
         connection,
-        client,
+        address,
     }) = accept(&gate, stream)
     else {
         return;
     };
     let writer = tokio::spawn(Arc::clone(&link).write());
     let deadlines = Deadlines::from_now(gate.patience);
-    let ended = if wait_for_turn(&gate, client, deadlines.handshake).await {
-        read(&link, &connection, &gate, client, deadlines).await
-    } else {
-        Ok(End::Cut("too many refused logins from its address"))
+    let ended = match wait_for_turn(&gate, address, deadlines.handshake).await {
+        Some(in_turn) => {
+            let client = Client { address, in_turn };
+            read(&link, &connection, &gate, client, deadlines).await
+        }
+        None => Ok(End::Cut("too many refused logins from its address")),
     };
     if ended.is_ok() {
         farewell(&link).await;
@@ -183,17 +194,21 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     }
 }
 
-/// Waits as long as addresses with too many refused logins have to; `false` when that is too long.
-async fn wait_for_turn(gate: &Gate, client: IpAddr, deadline: Instant) -> bool {
-    while let Some(until) = gate.throttle.waits_until(client, Instant::now()) {
-        if until > deadline {
+/// Waits for a turn to log in, which addresses with too many refused logins have to; gives whether
+/// it takes one, and nothing when that would be too late.
+async fn wait_for_turn(gate: &Gate, client: IpAddr, deadline: Instant) -> Option<bool> {
+    loop {
+        let now = Instant::now();
+        let next = match gate.throttle.admit(client, now) {
+            Ok(in_turn) => return Some(in_turn),
+            Err(next) => next,
+        };
+        if now >= deadline {
             debug!(%client, "too many refused logins from this address");
-            sleep_until(deadline).await;
-            return false;
+            return None;
         }
-        sleep_until(until).await;
+        sleep_until(next.min(now + TURN_CHECK).min(deadline)).await;
     }
-    true
 }
 
 fn log_end(connection: &Connection, ended: &io::Result<End>) {
@@ -226,7 +241,7 @@ async fn read(
     link: &Link,
     connection: &Mutex<Connection>,
     gate: &Gate,
-    client: IpAddr,
+    mut client: Client,
     mut deadlines: Deadlines,
 ) -> io::Result<End> {
     let mut buffer = Vec::new();
@@ -263,7 +278,11 @@ async fn read(
         put_back(&mut buffer, turn.consumed);
         unfinished = turn.unfinished;
         if turn.login_refused {
-            answer_refusal(connection, link, gate, client).await;
+            answer_refusal(connection, link, gate, client.address).await;
+        }
+        if client.in_turn && connection.lock().is_running() {
+            gate.throttle.accepted(client.address);
+            client.in_turn = false;
         }
         if turn.ended {
             return Ok(End::of(&turn));

@@ -100,17 +100,22 @@ impl Host for Process {
         self.listeners.lock().clone()
     }
 
-    fn login_wait_s(&self, from: IpAddr) -> Option<u32> {
-        let now = Instant::now();
-        let until = self.amqp.get()?.throttle().waits_until(from, now)?;
-        let seconds = until.saturating_duration_since(now).as_secs();
-        Some(u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1))
-    }
-
-    fn login_refused(&self, from: IpAddr) {
-        if let Some(amqp) = self.amqp.get() {
-            amqp.throttle().refused(from, Instant::now());
+    fn try_login(&self, from: IpAddr, check: &mut dyn FnMut() -> bool) -> Result<(), u32> {
+        let Some(amqp) = self.amqp.get() else {
+            check();
+            return Ok(());
+        };
+        let (throttle, now) = (amqp.throttle(), Instant::now());
+        let in_turn = throttle.admit(from, now).map_err(|next| {
+            let seconds = next.saturating_duration_since(now).as_secs();
+            u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1)
+        })?;
+        if !check() {
+            throttle.refused(from, now);
+        } else if in_turn {
+            throttle.accepted(from);
         }
+        Ok(())
     }
 
     fn set_running(&self, running: bool) -> io::Result<()> {

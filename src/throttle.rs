@@ -1,4 +1,4 @@
-//! Addresses from which too many logins were refused: new connections from there wait.
+//! Addresses from which too many logins were refused: logins from there take turns.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -25,6 +25,8 @@ pub(crate) struct Throttle {
 struct Refusals {
     since: Instant,
     count: u32,
+    /// When the next login may be tried, once there were too many.
+    next: Instant,
 }
 
 impl Refusals {
@@ -34,7 +36,8 @@ impl Refusals {
 }
 
 impl Throttle {
-    /// Allows so many refusals a minute from one address; 0 allows any number.
+    /// Allows so many refusals a minute from one address, and after them so many logins a minute; 0
+    /// allows any number.
     pub(crate) fn new(per_minute: u32) -> Self {
         Self {
             per_minute,
@@ -57,23 +60,53 @@ impl Throttle {
         let fresh = Refusals {
             since: now,
             count: 0,
+            next: now,
         };
         let refusals = addresses.entry(address).or_insert(fresh);
         if refusals.ends() <= now {
             *refusals = fresh;
         }
         refusals.count = refusals.count.saturating_add(1);
+        refusals.next = refusals.next.max(now + self.turn());
     }
 
-    /// Until when a new connection from there has to wait, if it has to.
-    pub(crate) fn waits_until(&self, address: IpAddr, now: Instant) -> Option<Instant> {
-        if self.per_minute == 0 {
-            return None;
+    /// Lets a login from there be tried: gives whether it takes a turn, to be given back by
+    /// [`Self::accepted`], or until when it has to wait at most.
+    ///
+    /// Nothing is said of the credentials before the turn, right or wrong: else a guess could be
+    /// told to be wrong by having to wait.
+    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<bool, Instant> {
+        let Ok(mut addresses) = self.addresses.lock() else {
+            return Ok(false);
+        };
+        let refusals = addresses.get_mut(&network(address));
+        let is_limited =
+            |refusals: &&mut Refusals| refusals.count >= self.per_minute && refusals.ends() > now;
+        let Some(refusals) = refusals.filter(is_limited) else {
+            return Ok(false);
+        };
+        if refusals.next > now {
+            return Err(refusals.next);
         }
-        let addresses = self.addresses.lock().ok()?;
-        let refusals = addresses.get(&network(address))?;
-        let waits = refusals.count >= self.per_minute && refusals.ends() > now;
-        waits.then(|| refusals.ends())
+        refusals.next = now + self.turn();
+        Ok(true)
+    }
+
+    /// A login that took a turn was accepted: the turn is free again, and no more than that, as
+    /// who knows one password may be guessing another.
+    pub(crate) fn accepted(&self, address: IpAddr) {
+        let Ok(mut addresses) = self.addresses.lock() else {
+            return;
+        };
+        if let Some(refusals) = addresses.get_mut(&network(address)) {
+            let before = refusals.next.checked_sub(self.turn());
+            refusals.next = before.unwrap_or(refusals.next);
+        }
+    }
+
+    /// As many turns make a minute as refusals are allowed in one.
+    fn turn(&self) -> Duration {
+        WINDOW / self.per_minute.max(1)
     }
 }
 
@@ -99,28 +132,48 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
-    fn an_address_waits_until_its_minute_is_over_and_others_do_not() {
-        let throttle = Throttle::new(3);
+    fn an_address_goes_on_in_turns_until_its_minute_is_over_and_others_do_not_notice() {
+        let throttle = Throttle::new(60);
         let start = Instant::now();
         let [guesser, neighbour, other] = ["2001:db8::1", "2001:db8::2", "192.0.2.1"]
             .map(|address| address.parse::<IpAddr>().unwrap());
-        for second in 0..3 {
-            let now = start + Duration::from_secs(second);
-            assert_eq!(throttle.waits_until(guesser, now), None);
-            throttle.refused(guesser, now);
+        for _ in 0..60 {
+            assert_eq!(throttle.admit(guesser, start), Ok(false));
+            throttle.refused(guesser, start);
         }
-        let now = start + Duration::from_secs(3);
-        assert_eq!(throttle.waits_until(guesser, now), Some(start + WINDOW));
-        assert!(
-            throttle.waits_until(neighbour, now).is_some(),
-            "same network"
-        );
-        assert_eq!(throttle.waits_until(other, now), None);
+        assert_eq!(throttle.admit(other, start), Ok(false));
+        for turn in 1..50 {
+            let next = start + SECOND * turn;
+            assert_eq!(throttle.admit(guesser, next - SECOND / 10), Err(next));
+            assert_eq!(throttle.admit(neighbour, next), Ok(true), "same network");
+            throttle.refused(neighbour, next);
+        }
         let later = start + WINDOW;
-        assert_eq!(throttle.waits_until(guesser, later), None);
+        assert_eq!(throttle.admit(guesser, later), Ok(false));
         throttle.refused(guesser, later);
-        assert_eq!(throttle.waits_until(guesser, later), None, "it counts anew");
+        assert_eq!(throttle.admit(guesser, later), Ok(false), "it counts anew");
+    }
+
+    #[test]
+    fn who_is_right_takes_no_turn_from_others_and_gains_none() {
+        let throttle = Throttle::new(60);
+        let now = Instant::now();
+        let address = Ipv6Addr::LOCALHOST.into();
+        for _ in 0..60 {
+            throttle.refused(address, now);
+        }
+        let now = now + SECOND;
+        for _ in 0..100 {
+            assert_eq!(throttle.admit(address, now), Ok(true));
+            assert!(throttle.admit(address, now).is_err(), "one at a time");
+            throttle.accepted(address);
+        }
+        assert_eq!(throttle.admit(address, now), Ok(true));
+        throttle.refused(address, now);
+        assert_eq!(throttle.admit(address, now), Err(now + SECOND));
     }
 
     #[test]
@@ -128,7 +181,7 @@ mod tests {
         let off = Throttle::new(0);
         let now = Instant::now();
         off.refused(Ipv6Addr::LOCALHOST.into(), now);
-        assert_eq!(off.waits_until(Ipv6Addr::LOCALHOST.into(), now), None);
+        assert_eq!(off.admit(Ipv6Addr::LOCALHOST.into(), now), Ok(false));
         let throttle = Throttle::new(2);
         let address = |number: u32| IpAddr::from(number.to_be_bytes());
         throttle.refused(address(0), now);
@@ -137,6 +190,6 @@ mod tests {
             throttle.refused(address(number), now);
         }
         assert_eq!(throttle.addresses.lock().unwrap().len(), ADDRESSES_MAX);
-        assert!(throttle.waits_until(address(0), now).is_some());
+        assert!(throttle.admit(address(0), now).is_err());
     }
 }

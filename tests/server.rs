@@ -4,7 +4,7 @@
 mod support;
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leveret_codec::{
     BasicConsume, ChannelOpen, ConfirmSelect, ConnectionCloseOk, ConnectionStartOk,
@@ -338,6 +338,44 @@ fn publishers_are_not_read_during_an_alarm_and_consumers_are() {
     }
 }
 
+/// Logs in with a wrong password.
+fn guess(server: &Server) {
+    let mut peer = server.connect();
+    peer.send(&PROTOCOL_HEADER);
+    peer.expect(0, "connection.start");
+    let guess = ConnectionStartOk {
+        response: b"\0guest\0guess",
+        ..start_ok(&[])
+    };
+    peer.method(0, guess);
+    peer.expect_end();
+}
+
+#[test]
+fn who_knows_the_password_is_let_in_although_others_at_its_address_do_not() {
+    let server = Server::start_http(&[
+        "limits.login_failures_per_minute=15",
+        "amqp.login_failure_delay_ms=0",
+    ]);
+    for _ in 0..15 {
+        guess(&server);
+    }
+    let (right, wrong) = (
+        server.http_as("guest", "guest"),
+        server.http_as("guest", "guess"),
+    );
+    assert_eq!(right.call("GET", "/api/whoami", "").status, 503);
+    let start = Instant::now();
+    for _ in 0..20 {
+        server.login();
+    }
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(30), "{waited:?}: not 4 s each");
+    assert_eq!(right.call("GET", "/api/whoami", "").status, 200);
+    assert_eq!(wrong.call("GET", "/api/whoami", "").status, 401);
+    assert_eq!(wrong.call("GET", "/api/whoami", "").status, 503);
+}
+
 #[test]
 fn an_address_with_too_many_refused_logins_has_to_wait() {
     let server = Server::start_with(&[
@@ -346,15 +384,7 @@ fn an_address_with_too_many_refused_logins_has_to_wait() {
         "amqp.handshake_timeout_ms=1000",
     ]);
     for _ in 0..2 {
-        let mut peer = server.connect();
-        peer.send(&PROTOCOL_HEADER);
-        peer.expect(0, "connection.start");
-        let guess = ConnectionStartOk {
-            response: b"\0guest\0guess",
-            ..start_ok(&[])
-        };
-        peer.method(0, guess);
-        peer.expect_end();
+        guess(&server);
     }
     let mut peer = server.connect();
     peer.send(&PROTOCOL_HEADER);

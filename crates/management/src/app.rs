@@ -57,10 +57,12 @@ pub trait Host: Send + Sync {
     fn configuration(&self) -> Value;
     /// Where clients connect.
     fn listeners(&self) -> Vec<Listener>;
-    /// Seconds for which logins from this address have to wait: too many were refused.
-    fn login_wait_s(&self, from: IpAddr) -> Option<u32>;
-    /// Takes note of a refused login.
-    fn login_refused(&self, from: IpAddr);
+    /// Runs the check of a login from this address, which tells whether the credentials are right,
+    /// and takes note of it.
+    ///
+    /// # Errors
+    /// Seconds to wait: too many were refused, and it is not this one's turn.
+    fn try_login(&self, from: IpAddr, check: &mut dyn FnMut() -> bool) -> Result<(), u32>;
     /// Opens the AMQP listeners, or closes them with all connections and forgets what does not
     /// survive a restart. Called from a thread that may wait.
     ///
@@ -170,14 +172,16 @@ impl App {
         password: &[u8],
         from: IpAddr,
     ) -> Result<Caller, Problem> {
-        if let Some(retry_after_s) = self.host.login_wait_s(from) {
-            return Err(Problem::Busy {
-                reason: "too many refused logins from this address".to_owned(),
-                retry_after_s,
-            });
-        }
         let loopback = from.to_canonical().is_loopback();
-        let user = self.broker.authenticate(name, password, loopback);
+        let mut user = Err(Denied::Credentials);
+        let tried = self.host.try_login(from, &mut || {
+            user = self.broker.authenticate(name, password, loopback);
+            matches!(user, Ok(_) | Err(Denied::NotLoopback))
+        });
+        tried.map_err(|retry_after_s| Problem::Busy {
+            reason: "too many refused logins from this address".to_owned(),
+            retry_after_s,
+        })?;
         let (count, outcome) = match user {
             Ok(user) => (
                 &self.accepted,
@@ -190,10 +194,7 @@ impl App {
                 let text = "User can only log in via localhost".to_owned();
                 (&self.refused, Err(Problem::NotAuthorised(text)))
             }
-            Err(_) => {
-                self.host.login_refused(from);
-                (&self.refused, Err(Problem::BadCredentials))
-            }
+            Err(_) => (&self.refused, Err(Problem::BadCredentials)),
         };
         count.fetch_add(1, Ordering::Relaxed);
         outcome
