@@ -28,7 +28,7 @@ use crate::topology::Kind;
 pub(crate) use policy::apply_to_exchange;
 
 /// Global parameters at most.
-const GLOBALS_MAX: usize = 10_000;
+pub const GLOBALS_MAX: usize = 10_000;
 
 /// The right to administrate, one at a time, so that records reach the store in the order in which
 /// changes took effect. What it changed is in force at once; [`Self::commit`] gives the ticket that

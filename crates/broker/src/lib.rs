@@ -54,7 +54,7 @@ pub use access::{
     Put, Right, TopicPermission, User, UserLimits, VhostLimits,
 };
 pub use acting::{Acting, Resource};
-pub use admin::Admin;
+pub use admin::{Admin, GLOBALS_MAX};
 pub use alarms::{Alarm, AlarmState, Measured};
 pub use binding::Binding;
 pub use broker::{Broker, BrokerConfig, ConnectionId, Identity, Peer, QueueDefaults};
@@ -63,7 +63,7 @@ pub use connection::{Connection, Origin, Turn};
 pub use direct::{Copied, Direct, Fetch, Published};
 pub use login::LoginRefusal;
 pub use operations::Condition;
-pub use parameters::{Parameter, Parameters};
+pub use parameters::{PARAMETERS_MAX, Parameter, Parameters};
 pub use pause::Pause;
 pub use policy::{ApplyTo, Effective, Object, Policies, Policy, PolicyKind};
 pub use pump::{Work, resume};

@@ -66,7 +66,10 @@ impl Broker {
     }
 
     /// Makes a queue that did not exist a moment ago, whatever its name.
-    pub(crate) fn declare_new_queue(
+    ///
+    /// # Errors
+    /// When it may not exist so.
+    pub fn declare_new_queue(
         &self,
         vhost: &Vhost,
         name: &str,

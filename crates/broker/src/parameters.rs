@@ -11,7 +11,7 @@ use crate::access::{AdminError, Put, check_name};
 /// kept so that definitions pass through it unchanged.
 const COMPONENTS: [&str; 3] = ["shovel", "federation-upstream", "federation-upstream-set"];
 /// Parameters of one virtual host at most.
-const PARAMETERS_MAX: usize = 10_000;
+pub const PARAMETERS_MAX: usize = 10_000;
 /// Largest value, bytes of JSON.
 const VALUE_BYTES_MAX: usize = 64 * 1024;
 

@@ -130,14 +130,14 @@ impl Effective {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Compiled {
     policy: Policy,
     pattern: Pattern,
 }
 
 /// The policies of one virtual host.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Policies {
     user: BTreeMap<String, Compiled>,
     operator: BTreeMap<String, Compiled>,

@@ -6,7 +6,6 @@ use tracing::info;
 
 use crate::call::Call;
 use crate::endpoint::{Endpoint, Verb};
-use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 
 /// Notes what a request changed, or tried to. Reading is not noted.
@@ -16,7 +15,7 @@ pub(crate) fn note(endpoint: &Endpoint, call: &Call, answer: &Answer) {
     }
     let (status, reason) = match answer {
         Ok(reply) => (status_of(reply), String::new()),
-        Err(problem) => (problem.status_code(), reason_of(problem)),
+        Err(problem) => (problem.status_code(), problem.reason()),
     };
     let object: Vec<&str> = call
         .segments
@@ -51,9 +50,4 @@ const fn status_of(reply: &Reply) -> u16 {
         Reply::Status(status, _) => status.as_u16(),
         Reply::Json(_) | Reply::List(_) | Reply::Download(..) => 200,
     }
-}
-
-fn reason_of(problem: &Problem) -> String {
-    let body = problem.body();
-    body["reason"].as_str().unwrap_or_default().to_owned()
 }

@@ -1,8 +1,10 @@
 //! Definitions: everything an administrator has set up, as RabbitMQ's files have it.
 
+mod apply;
 mod export;
 mod import;
 mod plan;
+mod room;
 
 use leveret_broker::Broker;
 use serde_json::{Value, json};
@@ -62,10 +64,7 @@ fn run(call: &Call, import: &Import) -> Answer {
 /// # Errors
 /// What is wrong with them; nothing is changed then.
 pub fn import_definitions(broker: &Broker, file: &[u8]) -> Result<(), String> {
-    let reason = |problem: Problem| match &problem.body()["reason"] {
-        Value::String(reason) => reason.clone(),
-        other => other.to_string(),
-    };
+    let reason = |problem: Problem| problem.reason();
     let file = file
         .strip_prefix(b"\xEF\xBB\xBF".as_slice())
         .unwrap_or(file);

@@ -11,9 +11,7 @@ pub(crate) struct Fields<'a>(pub(crate) &'a Map<String, Value>);
 impl<'a> Fields<'a> {
     /// A field that is there and not null.
     pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
-        self.0
-            .get(name)
-            .filter(|value| !value.is_null() && value.as_str() != Some("undefined"))
+        self.0.get(name).filter(|value| !value.is_null())
     }
 
     /// A field that must be there.

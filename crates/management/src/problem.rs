@@ -100,7 +100,17 @@ impl Problem {
 
     /// The body.
     pub(crate) fn body(&self) -> Value {
-        let (error, reason) = match self {
+        let (error, reason) = self.words();
+        json!({"error": error, "reason": reason})
+    }
+
+    /// What is wrong, for people.
+    pub(crate) fn reason(&self) -> String {
+        self.words().1
+    }
+
+    fn words(&self) -> (&'static str, String) {
+        match self {
             Self::NoCredentials | Self::BadCredentials => {
                 ("not_authorized", "Not_Authorized".to_owned())
             }
@@ -116,8 +126,7 @@ impl Problem {
             ),
             Self::Busy { reason, .. } => ("busy", reason.clone()),
             Self::Internal(reason) => ("internal_error", reason.clone()),
-        };
-        json!({"error": error, "reason": reason})
+        }
     }
 
     /// One word for the audit log.

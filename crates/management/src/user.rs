@@ -2,10 +2,10 @@
 
 use std::cmp::Ordering;
 
-use leveret_broker::{Broker, Hashing, PasswordHash, User};
+use leveret_broker::{Admin, AdminError, Broker, Hashing, PasswordHash, Put, User};
 use serde_json::{Map, Value, json};
 
-use crate::admin::{administer, refused};
+use crate::admin::{administer, is_new, put as put_with, refused};
 use crate::app::App;
 use crate::call::Call;
 use crate::field::Fields;
@@ -75,18 +75,22 @@ pub(crate) fn show(call: &Call) -> Answer {
 
 /// `PUT /api/users/{user}`.
 pub(crate) fn put(call: &Call) -> Answer {
-    let name = call.segment("user");
     let body = call.object()?;
-    let known = call.app.broker.user(name);
-    let limits = known.as_ref().map(|user| user.limits).unwrap_or_default();
-    let user = User {
-        limits,
-        ..from_json(&call.app.broker, name, &Fields(&body))?
-    };
-    administer(&call.app, |admin| admin.put_user(user)).map(|()| Reply::put(known.is_none()))
+    let user = from_json(&call.app.broker, call.segment("user"), &Fields(&body))?;
+    let put = put_with(&call.app, |admin| put_onto(admin, user))?;
+    Ok(Reply::put(is_new(put)))
 }
 
-/// Reads a user from a request or a definitions file.
+/// Puts a user that was read over one that exists, which keeps the limits that were not given.
+pub(crate) fn put_onto(admin: &mut Admin<'_>, user: User) -> Result<Put, AdminError> {
+    let known = admin.broker().user(&user.name);
+    let limits = user
+        .limits
+        .or(known.map(|user| user.limits).unwrap_or_default());
+    admin.put_user(User { limits, ..user })
+}
+
+/// Reads a user from a request or a definitions file. Hashes its password, which may be slow.
 pub(crate) fn from_json(broker: &Broker, name: &str, fields: &Fields<'_>) -> Result<User, Problem> {
     let tags = fields.words("tags")?;
     let tags = match (tags, fields.flag("administrator", false)?) {

@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use leveret_broker::{Permission, Vhost, VhostMetadata};
+use leveret_broker::{Admin, AdminError, Broker, Permission, Put, Vhost, VhostMetadata};
 use serde_json::{Map, Value, json};
 
-use crate::admin::administer;
+use crate::admin::{administer, is_new, put as put_with};
 use crate::app::App;
 use crate::call::Call;
 use crate::field::Fields;
@@ -56,44 +56,71 @@ pub(crate) fn show(call: &Call) -> Answer {
 pub(crate) fn put(call: &Call) -> Answer {
     let name = call.segment("vhost");
     let body = call.object()?;
-    let known = call.app.broker.vhost(name);
-    let before = known.map(|vhost| vhost.rules.read().metadata.clone());
-    let metadata = metadata_from_json(&Fields(&body), before.clone().unwrap_or_default())?;
-    let own = Permission {
-        user: call.caller.name.clone(),
-        vhost: name.to_owned(),
-        configure: EVERYTHING.to_owned(),
-        write: EVERYTHING.to_owned(),
-        read: EVERYTHING.to_owned(),
-    };
-    administer(&call.app, |admin| {
-        admin.put_vhost(name, metadata)?;
-        if before.is_none() {
-            admin.put_permission(own)?;
+    let change = Change::from_json(&Fields(&body))?;
+    let put = put_with(&call.app, |admin| {
+        let put = change.put(admin, name)?;
+        if is_new(put) {
+            admin.put_permission(Permission::full(&call.caller.name, name))?;
         }
-        Ok(())
+        Ok(put)
     })?;
-    Ok(Reply::put(before.is_none()))
+    Ok(Reply::put(is_new(put)))
 }
 
-/// Reads what a request or a definitions file says of a virtual host; the rest stays as it is.
-pub(crate) fn metadata_from_json(
-    fields: &Fields<'_>,
-    before: VhostMetadata,
-) -> Result<VhostMetadata, Problem> {
-    let kind = fields
-        .text("default_queue_type")?
-        .filter(|kind| !kind.is_empty());
-    Ok(VhostMetadata {
-        description: match fields.text("description")? {
-            Some(text) => text.to_owned(),
-            None => before.description,
-        },
-        tags: fields.words("tags")?.unwrap_or(before.tags),
-        default_queue_type: kind.map(str::to_owned).or(before.default_queue_type),
-        protected_from_deletion: fields
-            .flag("protected_from_deletion", before.protected_from_deletion)?,
-    })
+/// What a request or a definitions file says of a virtual host; the rest stays as it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    description: Option<String>,
+    tags: Option<Vec<String>>,
+    default_queue_type: Option<String>,
+    protected_from_deletion: Option<bool>,
+}
+
+impl Change {
+    pub(crate) fn from_json(fields: &Fields<'_>) -> Result<Self, Problem> {
+        // RabbitMQ writes Erlang's name for no value.
+        let named = |kind: &&str| !kind.is_empty() && *kind != "undefined";
+        let kind = fields.text("default_queue_type")?.filter(named);
+        // What is not said follows the default.
+        let [no, yes] = [false, true].map(|default| fields.flag(PROTECTED, default));
+        let (no, yes) = (no?, yes?);
+        Ok(Self {
+            description: fields.text("description")?.map(str::to_owned),
+            tags: fields.words("tags")?,
+            default_queue_type: kind.map(str::to_owned),
+            protected_from_deletion: (no == yes).then_some(no),
+        })
+    }
+
+    /// What is said of the virtual host after the change.
+    pub(crate) fn onto(self, before: VhostMetadata) -> VhostMetadata {
+        let Self {
+            description,
+            tags,
+            default_queue_type,
+            protected_from_deletion,
+        } = self;
+        VhostMetadata {
+            description: description.unwrap_or(before.description),
+            tags: tags.unwrap_or(before.tags),
+            default_queue_type: default_queue_type.or(before.default_queue_type),
+            protected_from_deletion: protected_from_deletion
+                .unwrap_or(before.protected_from_deletion),
+        }
+    }
+
+    /// Adds the virtual host, or changes what is said of it.
+    pub(crate) fn put(self, admin: &mut Admin<'_>, name: &str) -> Result<Put, AdminError> {
+        let before = metadata(admin.broker(), name).unwrap_or_default();
+        admin.put_vhost(name, self.onto(before))
+    }
+}
+
+/// What is said of a virtual host, if there is one of this name.
+pub(crate) fn metadata(broker: &Broker, name: &str) -> Option<VhostMetadata> {
+    let vhost = broker.vhost(name)?;
+    let rules = vhost.rules.read();
+    Some(rules.metadata.clone())
 }
 
 /// `DELETE /api/vhosts/{vhost}`.
@@ -104,12 +131,16 @@ pub(crate) fn delete(call: &Call) -> Answer {
 }
 
 fn protected(call: &Call, protected_from_deletion: bool) -> Answer {
-    let vhost = call.vhost()?;
-    let metadata = VhostMetadata {
-        protected_from_deletion,
-        ..vhost.rules.read().metadata.clone()
-    };
-    administer(&call.app, |admin| admin.put_vhost(&vhost.name, metadata))?;
+    let name = call.segment("vhost");
+    administer(&call.app, |admin| {
+        let before = metadata(admin.broker(), name);
+        let before = before.ok_or_else(|| AdminError::NoVhost(name.to_owned()))?;
+        let after = VhostMetadata {
+            protected_from_deletion,
+            ..before
+        };
+        admin.put_vhost(name, after)
+    })?;
     Ok(Reply::NoContent)
 }
 
@@ -154,5 +185,4 @@ pub(crate) fn described(vhost: &Vhost) -> Map<String, Value> {
     row
 }
 
-/// The pattern of a permission for every name.
-const EVERYTHING: &str = ".*";
+const PROTECTED: &str = "protected_from_deletion";

@@ -60,6 +60,12 @@ macro_rules! limits {
                 self.field(name).map(|field| *field = None).is_some()
             }
 
+            /// These limits, and those of `others` where there is none.
+            #[must_use]
+            pub fn or(self, others: Self) -> Self {
+                Self { $($field: self.$field.or(others.$field)),+ }
+            }
+
             /// Whether nothing is limited.
             #[must_use]
             pub fn is_empty(&self) -> bool {

@@ -1,11 +1,10 @@
-//! Reads definitions and puts them into force.
-//!
-//! They are merged: nothing is deleted, queues and exchanges that exist are kept as they are, and
-//! everything else is overwritten.
+//! Reads definitions.
+
+use std::fmt;
 
 use leveret_broker::{
-    Admin, AdminError, Broker, Parameter, Permission, Policy, PolicyKind, QueueSpec,
-    TopicPermission, User, UserLimits, Vhost, VhostLimits, VhostMetadata, Work,
+    Broker, Parameter, Permission, Policy, PolicyKind, QueueSpec, TopicPermission, User,
+    UserLimits, VhostLimits,
 };
 use leveret_codec::Table;
 use leveret_router::{ExchangeKind, ExchangeSpec};
@@ -15,21 +14,43 @@ use super::export::{OPERATOR_POLICY, VHOST_LIMITS};
 use crate::amqp::json_to_table;
 use crate::field::Fields;
 use crate::problem::Problem;
-use crate::{admin, durable, permission, policy, user, vhost};
+use crate::{admin, permission, policy, user, vhost};
 
 /// Definitions as they were understood.
 #[derive(Debug, Default)]
 pub(crate) struct Import {
-    pub(super) users: Vec<User>,
-    pub(super) vhosts: Vec<(String, Option<VhostMetadata>, Option<VhostLimits>)>,
-    pub(super) permissions: Vec<Permission>,
-    pub(super) topic_permissions: Vec<TopicPermission>,
-    pub(super) globals: Vec<(String, Value)>,
-    pub(super) policies: Vec<(PolicyKind, Policy)>,
-    pub(super) parameters: Vec<Parameter>,
-    pub(super) exchanges: Vec<(String, String, ExchangeSpec)>,
-    pub(super) queues: Vec<(String, String, QueueSpec)>,
-    pub(super) bindings: Vec<Binding>,
+    /// Their limits are those that are given.
+    pub(super) users: Vec<Item<User>>,
+    pub(super) vhosts: Vec<Item<(String, vhost::Change)>>,
+    pub(super) limits: Vec<Item<(String, VhostLimits)>>,
+    pub(super) permissions: Vec<Item<Permission>>,
+    pub(super) topic_permissions: Vec<Item<TopicPermission>>,
+    pub(super) globals: Vec<Item<(String, Value)>>,
+    pub(super) policies: Vec<Item<(PolicyKind, Policy)>>,
+    pub(super) parameters: Vec<Item<Parameter>>,
+    pub(super) exchanges: Vec<Item<(String, String, ExchangeSpec)>>,
+    pub(super) queues: Vec<Item<(String, String, QueueSpec)>>,
+    pub(super) bindings: Vec<Item<Binding>>,
+}
+
+/// One thing of a file, and where it is there.
+#[derive(Debug)]
+pub(super) struct Item<T> {
+    section: &'static str,
+    index: usize,
+    pub(super) of: T,
+}
+
+impl<T> Item<T> {
+    fn with<U>(&self, of: U) -> Item<U> {
+        let Self { section, index, .. } = *self;
+        Item { section, index, of }
+    }
+
+    /// In an import whatever is wrong is a wrong request.
+    pub(super) fn wrong(&self, reason: impl fmt::Display) -> Problem {
+        Problem::bad(format!("{}[{}]: {reason}", self.section, self.index))
+    }
 }
 
 /// A binding, its ends by name.
@@ -71,25 +92,25 @@ impl<'a> Section<'a> {
     /// Reads every item; `read` gets its fields and its virtual host.
     fn each<T>(
         &self,
-        mut read: impl FnMut(&Fields<'_>, &str) -> Result<T, Problem>,
-    ) -> Result<Vec<T>, Problem> {
+        read: impl Fn(&Fields<'_>, &str) -> Result<T, Problem>,
+    ) -> Result<Vec<Item<T>>, Problem> {
         let mut all = Vec::with_capacity(self.items.len());
-        for (index, item) in self.items.iter().enumerate() {
-            let fields = Fields(item);
+        for (index, fields) in self.items.iter().enumerate() {
+            let section = self.name;
+            let fields = Fields(fields);
+            let item = Item {
+                section,
+                index,
+                of: (),
+            };
             let vhost = match self.vhost {
                 Some(vhost) => Ok(vhost),
                 None => fields.text("vhost").map(Option::unwrap_or_default),
             };
             let one = vhost.and_then(|vhost| read(&fields, vhost));
-            all.push(one.map_err(|problem| self.at(index, &problem))?);
+            all.push(item.with(one.map_err(|problem| item.wrong(problem.reason()))?));
         }
         Ok(all)
-    }
-
-    fn at(&self, index: usize, problem: &Problem) -> Problem {
-        let body = problem.body();
-        let reason = body["reason"].as_str().unwrap_or_default();
-        Problem::bad(format!("{}[{index}]: {reason}", self.name))
     }
 }
 
@@ -129,7 +150,9 @@ impl Import {
         let parameters = section("parameters")?;
         let read = parameters.each(|fields, vhost| parameter_of(fields, of_vhost(vhost)?))?;
         for parameter in read {
-            import.take_parameter(parameter)?;
+            let place = parameter.with(());
+            let taken = import.take_parameter(parameter);
+            taken.map_err(|problem| place.wrong(problem.reason()))?;
         }
         import.read_topology(&section)?;
         Ok(import)
@@ -141,11 +164,15 @@ impl Import {
         broker: &Broker,
     ) -> Result<(), Problem> {
         self.users = section("users")?.each(|fields, _| user_of(fields, broker))?;
-        self.vhosts = section("vhosts")?.each(|fields, _| {
+        let vhosts = section("vhosts")?;
+        self.vhosts = vhosts.each(|fields, _| {
             let metadata = fields.object("metadata")?.unwrap_or(fields.0);
-            let metadata = vhost::metadata_from_json(&Fields(metadata), VhostMetadata::default())?;
+            let change = vhost::Change::from_json(&Fields(metadata))?;
+            Ok((name_of(fields)?, change))
+        })?;
+        self.limits = vhosts.each(|fields, _| {
             let limits = fields.object("limits")?.map(limits_of).transpose()?;
-            Ok((name_of(fields)?, Some(metadata), limits))
+            Ok((name_of(fields)?, limits.unwrap_or_default()))
         })?;
         self.permissions = section("permissions")?.each(|fields, vhost| {
             let user = fields.required_text("user")?.to_owned();
@@ -161,21 +188,24 @@ impl Import {
     }
 
     /// Some parameters are something else: operator policies, limits of virtual hosts.
-    fn take_parameter(&mut self, parameter: Parameter) -> Result<(), Problem> {
+    fn take_parameter(&mut self, item: Item<Parameter>) -> Result<(), Problem> {
+        let parameter = &item.of;
+        let value = parameter.value.as_object();
         match parameter.component.as_str() {
             OPERATOR_POLICY => {
-                let fields = parameter.value.as_object();
+                let fields = value;
                 let fields =
                     fields.ok_or_else(|| Problem::bad("an operator policy must be an object"))?;
                 let policy = policy::from_json(&parameter.vhost, &parameter.name, &Fields(fields))?;
-                self.policies.push((PolicyKind::Operator, policy));
+                self.policies
+                    .push(item.with((PolicyKind::Operator, policy)));
             }
             VHOST_LIMITS => {
-                let limits = parameter.value.as_object();
-                let limits = limits.map(limits_of).transpose()?.unwrap_or_default();
-                self.vhosts.push((parameter.vhost, None, Some(limits)));
+                let limits = value.map(limits_of).transpose()?.unwrap_or_default();
+                self.limits
+                    .push(item.with((parameter.vhost.clone(), limits)));
             }
-            _ => self.parameters.push(parameter),
+            _ => self.parameters.push(item),
         }
         Ok(())
     }
@@ -184,11 +214,11 @@ impl Import {
         &mut self,
         section: &impl Fn(&'static str) -> Result<Section<'a>, Problem>,
     ) -> Result<(), Problem> {
-        let own = |name: &str| !name.is_empty() && !name.starts_with("amq.");
+        let own = |name: &str| !name.is_empty() && !is_reserved(name);
         self.exchanges = section("exchanges")?.each(exchange_of)?;
-        self.exchanges.retain(|(_, name, _)| own(name));
+        self.exchanges.retain(|item| own(&item.of.1));
         self.queues = section("queues")?.each(queue_of)?;
-        self.queues.retain(|(_, name, _)| own(name));
+        self.queues.retain(|item| own(&item.of.1));
         self.bindings = section("bindings")?.each(|fields, vhost| {
             let kind = fields.required_text("destination_type")?;
             if kind != "queue" && kind != "exchange" {
@@ -204,120 +234,14 @@ impl Import {
             })
         })?;
         // Every queue is bound to the default exchange by its name anyway.
-        self.bindings.retain(|binding| !binding.source.is_empty());
-        Ok(())
-    }
-
-    /// Puts everything into force, and waits until it is durable.
-    pub(crate) fn apply(&self, broker: &Broker) -> Result<(), Problem> {
-        let mut admin = broker.administer();
-        self.apply_access(&mut admin)
-            .map_err(|error| admin::refused(&error))?;
-        let ticket = admin.commit();
-        durable::wait(broker, ticket)?;
-        let mut work = Work::default();
-        self.apply_topology(broker, &mut work)?;
-        durable::finish(broker, &mut work)
-    }
-
-    fn apply_access(&self, admin: &mut Admin<'_>) -> Result<(), AdminError> {
-        for user in &self.users {
-            admin.put_user(user.clone())?;
-        }
-        for (name, metadata, limits) in &self.vhosts {
-            if let Some(metadata) = metadata {
-                admin.put_vhost(name, metadata.clone())?;
-            }
-            let Some(limits) = limits else { continue };
-            let limits = [
-                ("max-connections", limits.max_connections),
-                ("max-queues", limits.max_queues),
-            ];
-            for (limit, value) in limits {
-                if let Some(value) = value {
-                    admin.set_vhost_limit(name, limit, &value.into())?;
-                }
-            }
-        }
-        for permission in &self.permissions {
-            admin.put_permission(permission.clone())?;
-        }
-        for permission in &self.topic_permissions {
-            admin.put_topic_permission(permission.clone())?;
-        }
-        for (name, value) in &self.globals {
-            admin.put_global_parameter(name, value.clone())?;
-        }
-        for (kind, policy) in &self.policies {
-            admin.put_policy(*kind, policy.clone())?;
-        }
-        for parameter in &self.parameters {
-            admin.put_parameter(parameter.clone())?;
-        }
-        Ok(())
-    }
-
-    fn apply_topology(&self, broker: &Broker, work: &mut Work) -> Result<(), Problem> {
-        for (vhost, name, spec) in &self.exchanges {
-            let vhost = vhost_named(broker, vhost)?;
-            if vhost.directory.read().router.exchange(name).is_none() {
-                let declared = broker.declare_exchange(&vhost, name, spec.clone(), work);
-                declared.map_err(|refusal| about(refusal, &vhost))?;
-            }
-        }
-        for (vhost, name, spec) in &self.queues {
-            let vhost = vhost_named(broker, vhost)?;
-            if vhost.queue(name).is_none() {
-                let declared = broker.declare_queue(&vhost, name, spec.clone(), work);
-                declared.map_err(|refusal| about(refusal, &vhost))?;
-            }
-        }
-        for binding in &self.bindings {
-            let vhost = vhost_named(broker, &binding.vhost)?;
-            let binding = binding.in_vhost(&vhost)?;
-            let bound = broker.bind(&vhost, &binding, work);
-            bound.map_err(|refusal| about(refusal, &vhost))?;
-        }
+        self.bindings.retain(|item| !item.of.source.is_empty());
         Ok(())
     }
 }
 
-impl Binding {
-    fn in_vhost(&self, vhost: &Vhost) -> Result<leveret_broker::Binding, Problem> {
-        let (source, key) = (&self.source, self.key.as_bytes());
-        let (destination, arguments) = (&self.destination, self.arguments.clone());
-        if !self.is_queue {
-            let binding = leveret_broker::Binding::of_exchange(source, destination, key, arguments);
-            return Ok(binding);
-        }
-        let cell = vhost.queue(destination).ok_or_else(|| {
-            Problem::bad(format!(
-                "no queue '{destination}' in vhost '{}'",
-                vhost.name
-            ))
-        })?;
-        let binding = leveret_broker::Binding::of_queue(source, &cell, key, arguments);
-        Ok(binding)
-    }
-}
-
-/// In an import also what does not exist is a wrong request.
-fn about(refusal: leveret_broker::Refusal, vhost: &Vhost) -> Problem {
-    match Problem::refused(refusal.clone(), &vhost.name) {
-        Problem::NotFound => Problem::bad(match refusal {
-            leveret_broker::Refusal::NoExchange(name) => {
-                format!("no exchange '{name}' in vhost '{}'", vhost.name)
-            }
-            other => format!("{other:?}"),
-        }),
-        problem => problem,
-    }
-}
-
-fn vhost_named(broker: &Broker, name: &str) -> Result<std::sync::Arc<Vhost>, Problem> {
-    broker
-        .vhost(name)
-        .ok_or_else(|| Problem::bad(format!("no such vhost: {name}")))
+/// Whether a name is a server's to give: no import makes what has it.
+pub(super) fn is_reserved(name: &str) -> bool {
+    name.starts_with("amq.")
 }
 
 fn user_of(fields: &Fields<'_>, broker: &Broker) -> Result<User, Problem> {

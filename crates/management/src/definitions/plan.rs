@@ -3,64 +3,86 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use leveret_broker::{Broker, BrokerConfig, Work};
+use leveret_broker::{Broker, BrokerConfig, User, Vhost, Work};
+use leveret_router::ExchangeSpec;
 use leveret_store::InstantStore;
 use serde_json::{Value, json};
 
-use super::import::Import;
+use super::apply::about;
+use super::import::{Import, Item};
+use super::room;
 use crate::problem::Problem;
+use crate::vhost;
 
-/// Applies an import to a broker that is thrown away: what would be refused is refused there.
+/// Applies an import to a broker that is thrown away: what would be refused is refused there. Of
+/// queues and the like it takes any number; whether there is room is asked of the real one.
 pub(super) fn rehearse(broker: &Broker, import: &Import) -> Result<(), Problem> {
     let access = broker.with_access(Clone::clone);
     let config = BrokerConfig {
+        queues_max: usize::MAX,
+        exchanges_max: usize::MAX,
+        bindings_max: usize::MAX,
         ..broker.config.clone()
     };
     let stage = Broker::new(config, access, Arc::new(InstantStore));
+    let policies = import.policies.iter();
+    let policies: BTreeSet<_> = policies.map(|item| &*item.of.1.vhost).collect();
     for vhost in broker.vhosts() {
-        stage.add_vhost(&vhost.name);
+        let copy = stage.add_vhost(&vhost.name);
+        let (real, mut staged) = (vhost.rules.read(), copy.rules.write());
+        staged.metadata = real.metadata.clone();
+        // Their patterns have a weight that is bounded for all together.
+        if policies.contains(&*vhost.name) {
+            staged.policies = real.policies.clone();
+        }
     }
     set_the_stage(broker, &stage, import)?;
-    import.apply(&stage)
+    import.apply(&stage)?;
+    room::check(broker, import)
 }
 
-/// Copies what bindings refer to and the import does not bring along.
+/// Copies what exists of all that the import speaks of: it is kept as it is.
 fn set_the_stage(broker: &Broker, stage: &Broker, import: &Import) -> Result<(), Problem> {
     let mut work = Work::default();
-    let mut copied = BTreeSet::new();
-    for binding in &import.bindings {
-        let (Some(real), Some(copy)) = (broker.vhost(&binding.vhost), stage.vhost(&binding.vhost))
-        else {
+    let mut exchanges = BTreeSet::new();
+    let mut queues = BTreeSet::new();
+    exchanges.extend(import.exchanges.iter().map(|item| (&item.of.0, &item.of.1)));
+    queues.extend(import.queues.iter().map(|item| (&item.of.0, &item.of.1)));
+    for item in &import.bindings {
+        let binding = &item.of;
+        exchanges.insert((&binding.vhost, &binding.source));
+        let of_kind = if binding.is_queue {
+            &mut queues
+        } else {
+            &mut exchanges
+        };
+        of_kind.insert((&binding.vhost, &binding.destination));
+    }
+    for (vhost, name) in exchanges {
+        let Some((real, copy)) = broker.vhost(vhost).zip(stage.vhost(vhost)) else {
             continue;
         };
-        let mut exchanges = vec![binding.source.as_str()];
-        let mut queue = None;
-        if binding.is_queue {
-            queue = Some(binding.destination.as_str());
-        } else {
-            exchanges.push(binding.destination.as_str());
+        let spec = spec_of(&real, name);
+        if let Some(spec) = spec.filter(|_| spec_of(&copy, name).is_none()) {
+            let declared = stage.declare_exchange(&copy, name, spec, &mut work);
+            declared.map_err(|refusal| Problem::bad(about(refusal, &real)))?;
         }
-        for name in exchanges {
-            let spec = {
-                let directory = real.directory.read();
-                directory
-                    .router
-                    .exchange(name)
-                    .map(|exchange| exchange.spec().clone())
-            };
-            let known = copy.directory.read().router.exchange(name).is_some();
-            if let Some(spec) = spec.filter(|_| !known) {
-                let declared = stage.declare_exchange(&copy, name, spec, &mut work);
-                declared.map_err(|refusal| Problem::refused(refusal, &real.name))?;
-            }
-        }
-        let fresh = queue.filter(|name| copied.insert((real.name.clone(), (*name).to_owned())));
-        if let Some(cell) = fresh.and_then(|name| real.queue(name)) {
-            let declared = stage.declare_queue(&copy, &cell.name, cell.spec.clone(), &mut work);
-            declared.map_err(|refusal| Problem::refused(refusal, &real.name))?;
+    }
+    for (vhost, name) in queues {
+        let Some((real, copy)) = broker.vhost(vhost).zip(stage.vhost(vhost)) else {
+            continue;
+        };
+        if let Some(cell) = real.queue(name) {
+            let made = stage.declare_new_queue(&copy, name, cell.spec.clone(), &mut work);
+            made.map_err(|refusal| Problem::bad(about(refusal, &real)))?;
         }
     }
     Ok(())
+}
+
+fn spec_of(vhost: &Vhost, exchange: &str) -> Option<ExchangeSpec> {
+    let directory = vhost.directory.read();
+    Some(directory.router.exchange(exchange)?.spec().clone())
 }
 
 /// What an import would make, change and keep, by section.
@@ -77,50 +99,49 @@ pub(super) fn difference(broker: &Broker, import: &Import) -> Value {
             "unchanged": of(Effect::Keep).len(),
         });
     };
-    let users = import.users.iter().map(|user| {
+    let users = import.users.iter().map(|Item { of: user, .. }| {
         let known = broker.user(&user.name);
-        (user.name.clone(), effect(known.as_ref(), user))
+        let limits = known.as_ref().map(|known| known.limits).unwrap_or_default();
+        let after = User {
+            limits: user.limits.or(limits),
+            ..user.clone()
+        };
+        (user.name.clone(), effect(known.as_ref(), &after))
     });
     section("users", users.collect());
-    let vhosts = import.vhosts.iter().filter_map(|(name, metadata, _)| {
-        let metadata = metadata.as_ref()?;
-        let known = broker
-            .vhost(name)
-            .map(|vhost| vhost.rules.read().metadata.clone());
-        Some((name.clone(), effect(known.as_ref(), metadata)))
+    let vhosts = import.vhosts.iter().map(|Item { of, .. }| {
+        let (name, change) = of;
+        let known = vhost::metadata(broker, name);
+        let after = change.clone().onto(known.clone().unwrap_or_default());
+        (name.clone(), effect(known.as_ref(), &after))
     });
     section("vhosts", vhosts.collect());
-    let permissions = import.permissions.iter().map(|of| {
+    let permissions = import.permissions.iter().map(|Item { of, .. }| {
         let known = broker.with_access(|access| access.permission(&of.vhost, &of.user).cloned());
-        (
-            format!("{} in {}", of.user, of.vhost),
-            effect(known.as_ref(), of),
-        )
+        let name = format!("{} in {}", of.user, of.vhost);
+        (name, effect(known.as_ref(), of))
     });
     section("permissions", permissions.collect());
-    let policies = import.policies.iter().map(|(kind, policy)| {
+    let policies = import.policies.iter().map(|item| {
+        let (kind, policy) = &item.of;
         let known = broker.vhost(&policy.vhost).and_then(|vhost| {
-            vhost
-                .rules
-                .read()
-                .policies
-                .get(*kind, &policy.name)
-                .cloned()
+            let rules = vhost.rules.read();
+            rules.policies.get(*kind, &policy.name).cloned()
         });
-        (
-            format!("{} in {}", policy.name, policy.vhost),
-            effect(known.as_ref(), policy),
-        )
+        let name = format!("{} in {}", policy.name, policy.vhost);
+        (name, effect(known.as_ref(), policy))
     });
     section("policies", policies.collect());
-    let exchanges = import.exchanges.iter().map(|(vhost, name, _)| {
+    let exchanges = import.exchanges.iter().map(|item| {
+        let (vhost, name, _) = &item.of;
         let known = broker
             .vhost(vhost)
             .is_some_and(|vhost| vhost.directory.read().router.exchange(name).is_some());
         (format!("{name} in {vhost}"), kept(known))
     });
     section("exchanges", exchanges.collect());
-    let queues = import.queues.iter().map(|(vhost, name, _)| {
+    let queues = import.queues.iter().map(|item| {
+        let (vhost, name, _) = &item.of;
         let known = broker
             .vhost(vhost)
             .is_some_and(|vhost| vhost.queue(name).is_some());

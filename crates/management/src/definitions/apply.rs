@@ -1,0 +1,186 @@
+//! Puts definitions into force.
+//!
+//! They are merged: nothing is deleted, queues and exchanges that exist are kept as they are, and of
+//! everything else what the file says is changed.
+
+use std::sync::Arc;
+
+use leveret_broker::{Admin, AdminError, Broker, Refusal, Vhost, VhostLimits, Work};
+
+use super::import::{Binding, Import, Item, is_reserved};
+use crate::problem::Problem;
+use crate::{durable, user};
+
+impl Import {
+    /// Puts everything into force, and waits until it is durable.
+    pub(crate) fn apply(&self, broker: &Broker) -> Result<(), Problem> {
+        let mut admin = broker.administer();
+        self.apply_access(&mut admin)?;
+        self.apply_rules(&mut admin)?;
+        self.apply_limits(&mut admin, wider)?;
+        durable::wait(broker, admin.commit())?;
+        let mut work = Work::default();
+        let made = self.apply_topology(broker, &mut work);
+        durable::finish(broker, &mut work)?;
+        made?;
+        // Last: a virtual host may hold more queues than its limit, which was set later.
+        let mut admin = broker.administer();
+        self.apply_limits(&mut admin, given)?;
+        durable::wait(broker, admin.commit())
+    }
+
+    fn apply_access(&self, admin: &mut Admin<'_>) -> Result<(), Problem> {
+        each(&self.users, |of| user::put_onto(admin, of.clone()))?;
+        each(&self.vhosts, |(name, change)| {
+            change.clone().put(admin, name)
+        })?;
+        each(&self.permissions, |of| admin.put_permission(of.clone()))?;
+        each(&self.topic_permissions, |of| {
+            admin.put_topic_permission(of.clone())
+        })
+    }
+
+    fn apply_rules(&self, admin: &mut Admin<'_>) -> Result<(), Problem> {
+        each(&self.globals, |(name, value)| {
+            admin.put_global_parameter(name, value.clone())
+        })?;
+        each(&self.policies, |(kind, policy)| {
+            admin.put_policy(*kind, policy.clone())
+        })?;
+        each(&self.parameters, |of| admin.put_parameter(of.clone()))
+    }
+
+    /// Sets limits of virtual hosts: what `choose` makes of one in force and one that is given.
+    fn apply_limits(
+        &self,
+        admin: &mut Admin<'_>,
+        choose: fn(Option<i64>, Option<i64>) -> Option<i64>,
+    ) -> Result<(), Problem> {
+        each(&self.limits, |(name, limits)| {
+            let known = admin.broker().vhost(name);
+            let known = known.ok_or_else(|| AdminError::NoVhost(name.clone()))?;
+            let before = known.rules.read().limits;
+            let after = VhostLimits {
+                max_connections: choose(before.max_connections, limits.max_connections),
+                max_queues: choose(before.max_queues, limits.max_queues),
+            };
+            for (limit, before, after) in [
+                (
+                    "max-connections",
+                    before.max_connections,
+                    after.max_connections,
+                ),
+                ("max-queues", before.max_queues, after.max_queues),
+            ] {
+                if let Some(after) = after.filter(|_| before != after) {
+                    admin.set_vhost_limit(name, limit, &after.into())?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn apply_topology(&self, broker: &Broker, work: &mut Work) -> Result<(), Problem> {
+        for item in &self.exchanges {
+            let (vhost, name, spec) = &item.of;
+            let vhost = vhost_of(broker, item, vhost)?;
+            if vhost.directory.read().router.exchange(name).is_none() {
+                let declared = broker.declare_exchange(&vhost, name, spec.clone(), work);
+                declared.map_err(|refusal| item.wrong(about(refusal, &vhost)))?;
+            }
+        }
+        for item in &self.queues {
+            let (vhost, name, spec) = &item.of;
+            let vhost = vhost_of(broker, item, vhost)?;
+            if vhost.queue(name).is_none() {
+                let declared = broker.declare_queue(&vhost, name, spec.clone(), work);
+                declared.map_err(|refusal| item.wrong(about(refusal, &vhost)))?;
+            }
+        }
+        for item in &self.bindings {
+            let vhost = vhost_of(broker, item, &item.of.vhost)?;
+            if item.of.is_left_out(&vhost) {
+                continue;
+            }
+            let binding = item.of.in_vhost(&vhost);
+            let binding = binding.map_err(|reason| item.wrong(reason))?;
+            let bound = broker.bind(&vhost, &binding, work);
+            bound.map_err(|refusal| item.wrong(about(refusal, &vhost)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts each of a section's things into force; a refusal says which it was.
+fn each<T, U>(
+    items: &[Item<T>],
+    mut put: impl FnMut(&T) -> Result<U, AdminError>,
+) -> Result<(), Problem> {
+    for item in items {
+        put(&item.of).map_err(|error| item.wrong(error))?;
+    }
+    Ok(())
+}
+
+/// The limit in force while an import runs: one that it narrows is narrowed at the end.
+pub(super) fn wider(before: Option<i64>, given: Option<i64>) -> Option<i64> {
+    let before = before?;
+    let given = given.unwrap_or(before);
+    let is_none = |limit: i64| limit < 0;
+    if is_none(before) || is_none(given) {
+        return Some(before.min(given));
+    }
+    Some(before.max(given))
+}
+
+fn given(before: Option<i64>, given: Option<i64>) -> Option<i64> {
+    given.or(before)
+}
+
+impl Binding {
+    /// Whether an end has a server's name and does not exist here, such as a queue that a client
+    /// declared without a name on the broker the file is of. No import makes it, and RabbitMQ leaves
+    /// such bindings out.
+    pub(super) fn is_left_out(&self, vhost: &Vhost) -> bool {
+        let directory = vhost.directory.read();
+        let no_exchange =
+            |name: &str| is_reserved(name) && directory.router.exchange(name).is_none();
+        let no_queue = |name: &str| is_reserved(name) && directory.queue(name).is_none();
+        let no_destination = if self.is_queue {
+            no_queue(&self.destination)
+        } else {
+            no_exchange(&self.destination)
+        };
+        no_exchange(&self.source) || no_destination
+    }
+
+    /// The binding, if its queue exists.
+    pub(super) fn in_vhost(&self, vhost: &Vhost) -> Result<leveret_broker::Binding, String> {
+        let (source, key) = (&self.source, self.key.as_bytes());
+        let (destination, arguments) = (&self.destination, self.arguments.clone());
+        if !self.is_queue {
+            let binding = leveret_broker::Binding::of_exchange(source, destination, key, arguments);
+            return Ok(binding);
+        }
+        let cell = vhost.queue(destination);
+        let cell =
+            cell.ok_or_else(|| format!("no queue '{destination}' in vhost '{}'", vhost.name))?;
+        Ok(leveret_broker::Binding::of_queue(
+            source, &cell, key, arguments,
+        ))
+    }
+}
+
+/// Why an operation on topology is refused; of what does not exist, which it is.
+pub(super) fn about(refusal: Refusal, vhost: &Vhost) -> String {
+    match refusal {
+        Refusal::NoExchange(name) => format!("no exchange '{name}' in vhost '{}'", vhost.name),
+        Refusal::NoQueue(name) => format!("no queue '{name}' in vhost '{}'", vhost.name),
+        refusal => Problem::refused(refusal, &vhost.name).reason(),
+    }
+}
+
+fn vhost_of<T>(broker: &Broker, item: &Item<T>, name: &str) -> Result<Arc<Vhost>, Problem> {
+    let vhost = broker.vhost(name);
+    vhost.ok_or_else(|| item.wrong(format_args!("no such vhost: {name}")))
+}

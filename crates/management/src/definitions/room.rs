@@ -1,0 +1,167 @@
+//! Whether there is room for what an import would make: what exists counts, and what is new.
+
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeSet, HashSet};
+
+use leveret_broker::{Broker, Existing, GLOBALS_MAX, PARAMETERS_MAX, Vhost};
+use leveret_router::Router;
+
+use super::apply::wider;
+use super::import::{Binding, Import, Item};
+use crate::problem::Problem;
+
+/// How many there are, and may be.
+struct Room {
+    existing: usize,
+    max: usize,
+}
+
+/// Checks all that has a limit of its own; the others' limits are the stage's too.
+pub(super) fn check(broker: &Broker, import: &Import) -> Result<(), Problem> {
+    queues(broker, import)?;
+    exchanges(broker, import)?;
+    bindings(broker, import)?;
+    parameters(broker, import)
+}
+
+/// Refuses the first new thing that does not fit in. Each comes with its scope, inside which its
+/// name is counted once.
+fn fit<'a, T: 'a, S: Ord, K: Ord>(
+    what: &str,
+    new: impl Iterator<Item = (&'a Item<T>, S, K)>,
+    room: impl Fn(&S) -> Room,
+) -> Result<(), Problem> {
+    let mut scopes: BTreeMap<S, (Room, BTreeSet<K>)> = BTreeMap::new();
+    for (item, scope, name) in new {
+        let (room, names) = match scopes.entry(scope) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
+                let room = room(vacant.key());
+                vacant.insert((room, BTreeSet::new()))
+            }
+        };
+        names.insert(name);
+        if room.existing + names.len() > room.max {
+            return Err(item.wrong(format_args!("limit of {what} ({}) is reached", room.max)));
+        }
+    }
+    Ok(())
+}
+
+fn queues(broker: &Broker, import: &Import) -> Result<(), Problem> {
+    let is_new = |vhost: &str, name: &str| {
+        let vhost = broker.vhost(vhost);
+        vhost.is_none_or(|vhost| vhost.queue(name).is_none())
+    };
+    let new: Vec<_> = import
+        .queues
+        .iter()
+        .map(|item| (item, &*item.of.0, &*item.of.1))
+        .filter(|(_, vhost, name)| is_new(vhost, name))
+        .collect();
+    fit("queues of a vhost", new.iter().copied(), |vhost| {
+        let Some(real) = broker.vhost(vhost) else {
+            return Room {
+                existing: 0,
+                max: usize::MAX,
+            };
+        };
+        let limits = import.limits.iter().map(|item| &item.of);
+        let given = limits.filter(|(name, _)| name == vhost);
+        let before = real.rules.read().limits.max_queues;
+        let limit = given.fold(before, |limit, (_, given)| wider(limit, given.max_queues));
+        Room {
+            existing: real.directory.read().queues().len(),
+            max: limit
+                .and_then(|limit| usize::try_from(limit).ok())
+                .unwrap_or(usize::MAX),
+        }
+    })?;
+    let new = new
+        .iter()
+        .map(|(item, vhost, name)| (*item, (), (*vhost, *name)));
+    fit("queues", new, |()| Room {
+        existing: broker.events.existing(Existing::Queues),
+        max: broker.config.queues_max,
+    })
+}
+
+fn exchanges(broker: &Broker, import: &Import) -> Result<(), Problem> {
+    let is_new = |vhost: &str, name: &str| {
+        let vhost = broker.vhost(vhost);
+        vhost.is_none_or(|vhost| vhost.directory.read().router.exchange(name).is_none())
+    };
+    let vhosts = import.vhosts.iter().map(|item| &item.of.0);
+    let vhosts: HashSet<_> = vhosts.filter(|name| broker.vhost(name).is_none()).collect();
+    let predeclared = vhosts.len() * Router::new().exchange_count();
+    let all = import.exchanges.iter();
+    let all = all.map(|item| (item, (), (&*item.of.0, &*item.of.1)));
+    let new = all.filter(|(_, (), (vhost, name))| is_new(vhost, name));
+    fit("exchanges", new, |()| Room {
+        existing: broker.events.existing(Existing::Exchanges) + predeclared,
+        max: broker.config.exchanges_max,
+    })
+}
+
+fn bindings(broker: &Broker, import: &Import) -> Result<(), Problem> {
+    let new = import.bindings.iter().filter(|item| {
+        let vhost = broker.vhost(&item.of.vhost);
+        vhost.is_none_or(|vhost| is_new(&item.of, &vhost))
+    });
+    let new = new.map(|item| (item, (), identity(&item.of)));
+    fit("bindings", new, |()| Room {
+        existing: broker.events.existing(Existing::Bindings),
+        max: broker.config.bindings_max,
+    })
+}
+
+fn is_new(binding: &Binding, vhost: &Vhost) -> bool {
+    if binding.is_left_out(vhost) {
+        return false;
+    }
+    match binding.in_vhost(vhost) {
+        Ok(binding) => !vhost.directory.read().router.is_bound(binding.spec()),
+        // Its queue is new too.
+        Err(_) => true,
+    }
+}
+
+fn identity(binding: &Binding) -> impl Ord + '_ {
+    let Binding {
+        vhost,
+        source,
+        destination,
+        is_queue,
+        key,
+        arguments,
+    } = binding;
+    let by_name = leveret_broker::Binding::of_exchange("", "", b"", arguments.clone());
+    let arguments = by_name.spec().canonical_arguments();
+    (vhost, source, destination, is_queue, key, arguments)
+}
+
+fn parameters(broker: &Broker, import: &Import) -> Result<(), Problem> {
+    let parameters = import.parameters.iter().map(|item| {
+        let of = &item.of;
+        (item, &*of.vhost, (&*of.component, &*of.name))
+    });
+    let new = parameters.filter(|(_, vhost, (component, name))| {
+        let vhost = broker.vhost(vhost);
+        vhost.is_none_or(|vhost| vhost.rules.read().parameters.get(component, name).is_none())
+    });
+    fit("parameters", new, |vhost| {
+        let count = |vhost: &Vhost| vhost.rules.read().parameters.list().count();
+        Room {
+            existing: broker.vhost(vhost).map_or(0, |vhost| count(&vhost)),
+            max: PARAMETERS_MAX,
+        }
+    })?;
+    let known = broker.global_parameters();
+    let known: HashSet<_> = known.iter().map(|(name, _)| &**name).collect();
+    let globals = import.globals.iter().map(|item| (item, (), &*item.of.0));
+    let new = globals.filter(|(_, (), name)| !known.contains(name));
+    fit("global parameters", new, |()| Room {
+        existing: known.len(),
+        max: GLOBALS_MAX,
+    })
+}
