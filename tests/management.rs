@@ -1187,3 +1187,80 @@ fn a_header_chooses_the_virtual_host_of_lists() {
         }
     }
 }
+
+#[test]
+fn deleting_a_binding_deletes_no_other() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/queues/%2F/q", &json!({}));
+    let path = "/api/bindings/%2F/e/amq.topic/q/q";
+    let keys = || -> BTreeSet<String> {
+        let bindings = guest.get(path);
+        let bindings = bindings.as_array().unwrap().iter();
+        bindings
+            .map(|binding| binding["routing_key"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    for (first, second, properties, left) in [
+        ("~", "", "~", "~"),
+        ("", "~", "~", "~"),
+        ("a/b", "a%2Fb", "a%252Fb", "a%2Fb"),
+        ("a%2Fb", "a/b", "a%252Fb", "a%2Fb"),
+    ] {
+        for key in [first, second] {
+            guest.done("POST", path, &json!({"routing_key": key}));
+        }
+        let delete = |properties: &str| {
+            let path = format!("{path}/{properties}");
+            guest.call("DELETE", &path, "").status
+        };
+        assert_eq!(delete(properties), 204, "{properties}");
+        assert_eq!(keys(), [left.to_owned()].into(), "{properties}");
+        // Decoded once more it stands for the only one there is.
+        assert_eq!(delete(&left.replace('%', "%25")), 204, "{left}");
+        assert!(keys().is_empty(), "{left}");
+    }
+}
+
+#[test]
+fn numbers_stay_as_they_are_given() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    for number in [
+        "446408957329079.56",
+        "0.1",
+        "1.7976931348623157e+308",
+        "18446744073709551615",
+    ] {
+        let body = format!("{{\"value\":{number}}}");
+        let put = guest.call("PUT", "/api/global-parameters/n", &body);
+        assert!([201, 204].contains(&put.status), "{}", put.text);
+        let shown = guest.call("GET", "/api/global-parameters/n", "").text;
+        assert!(shown.contains(number), "{number}: {shown}");
+    }
+}
+
+#[test]
+fn what_is_changed_while_a_password_is_hashed_stays_changed() {
+    let server = Server::start_http(&["default.password_hashing=argon2id"]);
+    let guest = server.http_as("guest", "guest");
+    let body = json!({"password": "p", "tags": ""});
+    guest.done("PUT", "/api/users/u", &body);
+    let limit = "/api/user-limits/u/max-connections";
+    for _ in 0..5 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                server
+                    .http_as("guest", "guest")
+                    .done("PUT", "/api/users/u", &body);
+            });
+            std::thread::sleep(std::time::Duration::from_millis(15));
+            guest.done("PUT", limit, &json!({"value": 1}));
+        });
+        assert_eq!(
+            guest.get("/api/user-limits/u")[0]["value"],
+            json!({"max-connections": 1})
+        );
+        guest.done("DELETE", limit, &json!({}));
+    }
+}

@@ -213,20 +213,29 @@ pub(crate) fn show(call: &Call) -> Answer {
     let ends = Ends::of(call)?;
     let directory = ends.vhost.directory.read();
     let views = ends.views(&directory);
-    let view = views
-        .iter()
-        .find(|view| is_named(view, call.segment("properties")));
-    let row = BindingRow::new(&ends.vhost.name, view.ok_or(Problem::NotFound)?).row;
+    let view = named(&views, call.segment("properties"))?;
+    let row = BindingRow::new(&ends.vhost.name, view).row;
     Ok(Columns::reply(call, row))
 }
 
-/// Whether a binding has this properties key; the path may spell it decoded once more.
-pub(crate) fn is_named(view: &BindingView<'_>, properties: &str) -> bool {
-    let key = view.properties_key();
-    key == properties || {
-        let decoded = percent_encoding::percent_decode_str(&key);
-        view.arguments.is_empty() && decoded.collect::<Vec<u8>>() == properties.as_bytes()
-    }
+/// The binding that has this properties key. The path may spell it decoded once more, if it is no
+/// other's key and stands for one binding alone.
+pub(crate) fn named<'a, 'v>(
+    views: &'a [BindingView<'v>],
+    properties: &str,
+) -> Result<&'a BindingView<'v>, Problem> {
+    let exact = views
+        .iter()
+        .find(|view| view.properties_key() == properties);
+    let is_decoded = |view: &&BindingView<'_>| {
+        let key = view.properties_key();
+        percent_encoding::percent_decode_str(&key).eq(properties.bytes())
+    };
+    let decoded = || {
+        let mut found = views.iter().filter(is_decoded);
+        found.next().filter(|_| found.next().is_none())
+    };
+    exact.or_else(decoded).ok_or(Problem::NotFound)
 }
 
 /// A reply that says where a new binding is.

@@ -5,7 +5,7 @@ use leveret_codec::Table;
 use leveret_router::{BindingSpec, BindingView, Declared, ExchangeKind, ExchangeSpec};
 
 use crate::amqp::json_to_table;
-use crate::binding::{Ends, created, is_named};
+use crate::binding::{Ends, created, named};
 use crate::call::Call;
 use crate::durable::finish;
 use crate::field::Fields;
@@ -231,10 +231,7 @@ pub(crate) fn unbind(call: &Call) -> Answer {
     let binding = {
         let directory = ends.vhost.directory.read();
         let views = ends.views(&directory);
-        let view = views
-            .iter()
-            .find(|view| is_named(view, call.segment("properties")));
-        let spec = view.ok_or(Problem::NotFound)?.to_spec();
+        let spec = named(&views, call.segment("properties"))?.to_spec();
         Binding::found(spec, &directory)
     };
     may_bind(call, &ends, &binding.spec().key)?;
