@@ -745,7 +745,7 @@ fn closing_for_clients_and_opening_again_keeps_what_is_durable() {
     );
     let client = server.login();
     guest.done("PUT", "/api/x/app", &json!({"running": false}));
-    assert!(client.rest().windows(8).any(|bytes| bytes == b"shutdown"));
+    client.expect_close(320, "shutdown");
     assert_eq!(server.metrics().call("GET", "/readyz", "").status, 503);
     assert!(std::net::TcpStream::connect(server.address).is_err());
     guest.done("PUT", "/api/x/app", &json!({"running": true}));

@@ -1,7 +1,7 @@
 //! Puts definitions into force.
 //!
-//! They are merged: nothing is deleted, queues and exchanges that exist are kept as they are, and of
-//! everything else what the file says is changed.
+//! They are merged: nothing is deleted, queues and exchanges that exist are kept as they are, and
+//! of everything else what the file says is changed.
 
 use std::sync::Arc;
 
@@ -139,8 +139,8 @@ fn given(before: Option<i64>, given: Option<i64>) -> Option<i64> {
 
 impl Binding {
     /// Whether an end has a server's name and does not exist here, such as a queue that a client
-    /// declared without a name on the broker the file is of. No import makes it, and RabbitMQ leaves
-    /// such bindings out.
+    /// declared without a name on the broker the file is of. No import makes it, and RabbitMQ
+    /// leaves such bindings out.
     pub(super) fn is_left_out(&self, vhost: &Vhost) -> bool {
         let directory = vhost.directory.read();
         let no_exchange =
