@@ -30,6 +30,47 @@ fn broker() -> Arc<Broker> {
     Arc::new(broker)
 }
 
+#[test]
+fn an_error_in_a_message_without_a_body_is_told_at_once() {
+    let broker = broker();
+    let publish = |immediate| {
+        let publish = BasicPublish {
+            immediate,
+            ..Default::default()
+        };
+        let mut bytes = Vec::new();
+        Method::from(publish).encode(1, &mut bytes);
+        bytes
+    };
+    let header = |payload: &[u8]| {
+        let mut frame = vec![2, 0, 1, 0, 0, 0];
+        frame.push(payload.len() as u8);
+        frame.extend_from_slice(payload);
+        frame.push(0xCE);
+        frame
+    };
+    let empty = header(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let (immediate, lawful) = (publish(true), publish(false));
+    let of_another_class = header(&[0, 50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0]);
+    let cut_short = header(&[0, 60, 0, 0, 0, 0, 0, 0, 0]);
+    for message in [
+        [&immediate[..], &empty].concat(),
+        [&lawful[..], &of_another_class].concat(),
+        [&lawful[..], &cut_short].concat(),
+    ] {
+        let mut connection = connect(&broker);
+        let turn = connection.receive(&message, 1);
+        assert_eq!(turn.consumed, message.len());
+        assert!(connection.is_closing(), "{message:?}");
+    }
+    // What may still become a message is waited for.
+    let mut connection = connect(&broker);
+    let announced = header(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0]);
+    for message in [&lawful[..], &[&lawful[..], &announced].concat()] {
+        assert_eq!(connection.receive(message, 1).consumed, 0);
+    }
+}
+
 /// A connection with channel 1 open.
 fn connect(broker: &Arc<Broker>) -> Connection {
     let origin = Origin {

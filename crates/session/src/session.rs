@@ -233,7 +233,7 @@ impl Session {
                             let batch = Publishes::read(frame.channel, batch, input, &self.places);
                             return Ok(Event::Publishes(batch));
                         }
-                        None if completes_soon(rest) => return Ok(Event::Pending),
+                        None if completes_soon(rest, self.frame_max) => return Ok(Event::Pending),
                         None => {}
                     },
                     ACK | NACK | REJECT => {

@@ -1,8 +1,8 @@
 //! Messages and settlements found whole in one read, before anything is copied.
 
 use leveret_codec::{
-    FRAME_END, FrameKind, decode_ack, decode_header, decode_nack, decode_publish, decode_reject,
-    frame, method_id,
+    FRAME_END, Frame, FrameKind, decode_ack, decode_header, decode_nack, decode_publish,
+    decode_reject, frame, method_id,
 };
 
 use crate::batch::{Place, Settlement, Verdict};
@@ -118,27 +118,41 @@ const fn payload_range(frame_at: usize, len: usize) -> (usize, usize) {
     )
 }
 
-/// Whether the message that begins here is merely cut off by the end of the read, and small.
+/// Whether the message that begins here is merely cut off by the end of the read, small, and lawful
+/// so far.
 ///
 /// Frames of other channels in between mean that it must be put together frame by frame: whoever
-/// sent them may wait for an answer before going on.
-pub(crate) fn completes_soon(rest: &[u8]) -> bool {
+/// sent them may wait for an answer before going on. So may whoever sent all of an unlawful one.
+pub(crate) fn completes_soon(rest: &[u8], frame_max: u32) -> bool {
     let channel = rest.get(1..3);
     let mut at = 0;
     for kind in 1..=3u8 {
-        let frame = rest.get(at..).unwrap_or_default();
-        let Some(len) = leveret_codec::frame_len(frame) else {
+        let input = rest.get(at..).unwrap_or_default();
+        let Some(len) = leveret_codec::frame_len(input) else {
             return at <= IN_PLACE_BYTES_MAX;
         };
-        if frame.first() != Some(&kind) || frame.get(1..3) != channel {
+        if input.first() != Some(&kind) || input.get(1..3) != channel {
             return false;
         }
         at += len;
-        if at > rest.len() {
-            return at <= IN_PLACE_BYTES_MAX;
+        match frame(input, frame_max) {
+            Ok(None) => return at <= IN_PLACE_BYTES_MAX,
+            Ok(Some((frame, _))) if more_follows(&frame) => {}
+            _ => return false,
         }
     }
     false
+}
+
+/// Whether this part of a message is lawful and not its last.
+fn more_follows(part: &Frame<'_>) -> bool {
+    match part.kind {
+        FrameKind::Method => decode_publish(part.payload).is_ok_and(|publish| !publish.immediate),
+        FrameKind::Header => decode_header(part.payload).is_ok_and(|header| {
+            (header.class_id, header.weight) == (PUBLISH.0, 0) && header.body_size > 0
+        }),
+        FrameKind::Body | FrameKind::Heartbeat => false,
+    }
 }
 
 pub(crate) fn settlement(payload: &[u8]) -> Result<Option<Settlement>, Fault> {
