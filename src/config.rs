@@ -137,7 +137,7 @@ pub struct Limits {
     pub channel_unacked_max: u64,
     /// Message bytes of all queues kept in memory; 0 takes a quarter of the memory limit.
     pub resident_bytes: u64,
-    /// Body bytes received of messages that one connection has not completed yet.
+    /// Memory of the messages that one connection has begun and not completed, unless it is one.
     pub assembly_bytes_max: u64,
     /// Messages and settlements of one transaction, bytes; a larger one closes its channel.
     pub transaction_bytes_max: u64,

@@ -11,9 +11,9 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use leveret_codec::{
-    BasicCancel, BasicConsume, ChannelClose, ChannelCloseOk, ChannelOpen, ConfirmSelect,
-    ConnectionStartOk, ExchangeDeclare, Method, PROTOCOL_HEADER, QueueDelete, QueuePurge, RawTable,
-    TABLE_DEPTH_MAX, Table, Value,
+    BasicCancel, BasicConsume, BasicPublish, ChannelClose, ChannelCloseOk, ChannelOpen,
+    ConfirmSelect, ConnectionStartOk, ExchangeDeclare, Method, PROTOCOL_HEADER, QueueDelete,
+    QueuePurge, RawTable, TABLE_DEPTH_MAX, Table, Value,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{
@@ -307,7 +307,7 @@ fn frames_on_a_channel_that_was_closed_are_discarded_until_close_ok() {
     let mut peer = case.server.login();
     peer.declare(1, "q");
     peer.send(&message(1, "q", 2, &[b"ok"]).concat());
-    let missing = leveret_codec::BasicPublish {
+    let missing = BasicPublish {
         exchange: b"missing",
         ..Default::default()
     };
@@ -345,7 +345,7 @@ fn names_that_are_no_utf8_are_refused_and_routing_keys_are_bytes() {
     let case = Case::start();
     let mut peer = case.server.login();
     peer.declare(1, "q");
-    let odd = leveret_codec::BasicPublish {
+    let odd = BasicPublish {
         routing_key: b"\xff\xfe",
         mandatory: true,
         ..Default::default()
@@ -611,11 +611,33 @@ fn announced_bodies_cost_nothing_until_they_arrive() {
         part[1..3].copy_from_slice(&channel.to_be_bytes());
         peer.send_unwelcome(&part);
     }
-    peer.expect_close(
-        506,
-        "partial message bodies exceed limits.assembly_bytes_max",
-    );
+    peer.expect_close(506, "partial messages exceed limits.assembly_bytes_max");
     case.end(256 + 64);
+}
+
+#[test]
+fn headers_of_messages_that_are_never_completed_are_bounded() {
+    const CHANNELS: u16 = 400;
+    let case = Case::start_with(&[
+        "amqp.max_message_size=1048576",
+        "limits.assembly_bytes_max=16777216",
+    ]);
+    let mut peer = case.server.login();
+    let mut headers = Table::new();
+    headers.insert("long", &*vec![b'x'; 120_000]);
+    // Class, weight, one byte of body to come, the flag of the headers.
+    let mut header = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x20, 0];
+    headers.encode(&mut header);
+    for channel in 3..=CHANNELS {
+        peer.method(channel, ChannelOpen {});
+        peer.expect(channel, "channel.open-ok");
+    }
+    for channel in 1..=CHANNELS {
+        peer.send_unwelcome(&encode(channel, BasicPublish::default()));
+        peer.send_unwelcome(&raw_frame(2, channel, &header));
+    }
+    peer.expect_close(506, "partial messages exceed limits.assembly_bytes_max");
+    case.end(16 + SMALL_MIB);
 }
 
 #[test]

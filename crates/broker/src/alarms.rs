@@ -266,7 +266,7 @@ impl Peer {
         self.publishing.load(Ordering::Relaxed)
     }
 
-    /// It has published: from now on alarms block it.
+    /// It has published, or begun to: from now on alarms block it.
     pub(crate) fn publishes(&self, alarms: &Alarms, work: &mut Work) {
         if !self.is_publishing() {
             // Under the lock, so that it is seen either here or by whoever raises an alarm.

@@ -73,7 +73,7 @@ pub(crate) struct Core {
     login_refused: bool,
     pub(crate) refusal: Option<LoginRefusal>,
     pub(crate) sizes: SizeCounts,
-    /// Something was published in this turn, if only into a transaction.
+    /// Something was published in this turn, if only into a transaction or not wholly yet.
     pub(crate) published: bool,
     pub(crate) exchange: ExchangeTally,
     pub(crate) stall: Option<Stall>,
@@ -254,6 +254,7 @@ impl Connection {
             Event::Settlements(channel, settlements) => core.settle(channel, settlements)?,
             Event::Pending => return Ok(Step::Pending),
             Event::Progress => {}
+            Event::Begun => core.published = true,
             Event::Assembled(channel, message) => core.publish_assembled(channel, message)?,
             Event::Method(channel, method) if core.must_wait(channel, &method) => {
                 session.unread_method(at);

@@ -6,7 +6,9 @@ mod support;
 use std::sync::Arc;
 
 use leveret_broker::{Alarm, AlarmState, Broker, BrokerConfig, Measured, Ticker};
-use leveret_codec::{RawTable, Table, TxSelect, Value};
+use leveret_codec::{
+    BasicPublish, Method, Properties, RawTable, Table, TxSelect, Value, header_frame,
+};
 use leveret_store::{DelayedStore, InstantStore, StoreRefusal};
 use support::{Client, broker, broker_with};
 
@@ -91,6 +93,31 @@ fn who_publishes_during_an_alarm_is_blocked_then() {
     late.publish(1, "q", "x", false);
     assert_eq!(late.hear(), ["0 connection.blocked"]);
     assert!(late.connection.is_blocked());
+}
+
+#[test]
+fn a_message_that_is_only_begun_counts() {
+    let broker = broker(Arc::new(InstantStore));
+    let (mut early, mut late) = (capable(&broker), capable(&broker));
+    let mut headers = Table::new();
+    headers.insert("long", &*vec![b'x'; 20_000]);
+    let properties = Properties {
+        headers: Some(headers.as_raw()),
+        ..Properties::default()
+    };
+    // It is too long to be waited for in the read buffer, and its one byte does not come.
+    let mut begun = Vec::new();
+    Method::from(BasicPublish::default()).encode(1, &mut begun);
+    let mut header = Vec::new();
+    properties.encode(1, &mut header);
+    header_frame(&mut begun, 1, &header);
+    early.send(&begun);
+    broker.force_alarm(Alarm::Memory, true);
+    late.send(&begun);
+    for client in [&mut early, &mut late] {
+        assert_eq!(client.hear(), ["0 connection.blocked"]);
+        assert!(client.connection.is_blocked());
+    }
 }
 
 #[test]

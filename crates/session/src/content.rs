@@ -49,11 +49,14 @@ impl Content {
         matches!(self, Self::Idle)
     }
 
-    /// Bytes of a partial body held.
+    /// Bytes of memory that a partial message takes.
     pub(crate) fn held(&self) -> usize {
         match self {
-            Self::Body { message, .. } => message.body.len(),
-            _ => 0,
+            Self::Idle => 0,
+            Self::Header { route, .. } => route.capacity(),
+            Self::Body { message, .. } => {
+                message.route.capacity() + message.header.capacity() + message.body.capacity()
+            }
         }
     }
 
@@ -163,17 +166,15 @@ mod tests {
             mandatory: false,
         };
         assert_eq!(content.header(&header), Ok(None));
-        let held = |content: &Content| match content {
-            Content::Body { message, .. } => message.body.capacity(),
-            _ => 0,
-        };
-        assert!(
-            held(&content) <= RESERVE_BYTES,
+        let beside = raw.len() + 2;
+        assert_eq!(
+            content.held(),
+            RESERVE_BYTES + beside,
             "an announcement alone costs next to nothing"
         );
         for received in 1..3 {
             assert_eq!(content.body(&[7; 100_000]), Ok(None));
-            assert!(held(&content) <= received * 200_000);
+            assert!(content.held() <= received * 200_000 + beside);
         }
         let message = content.body(&[7; 100_000]).unwrap().unwrap();
         assert_eq!(

@@ -33,7 +33,7 @@ pub struct SessionConfig {
     pub heartbeat_s: u16,
     /// Largest message body, bytes.
     pub max_message_bytes: u64,
-    /// Partial message bodies of one connection, bytes.
+    /// Partial messages of one connection, bytes, unless it is a single one.
     pub assembly_bytes_max: usize,
     /// Encoded table (without its length) sent in `connection.start`.
     pub server_properties: Vec<u8>,
@@ -64,7 +64,9 @@ pub enum Event<'a> {
     },
     /// Whole messages of one channel and route.
     Publishes(Publishes<'a>),
-    /// One message put together from several reads.
+    /// A message was begun that is put together from several reads.
+    Begun,
+    /// It is complete.
     Assembled(u16, Assembled),
     /// Acknowledgements and rejections of one channel.
     Settlements(u16, &'a [Settlement]),
@@ -350,28 +352,26 @@ impl Session {
     }
 
     fn content<'a>(&mut self, channel: u16, frame: Frame<'_>) -> Result<Option<Event<'a>>, Fault> {
-        let (max, held_max) = (
-            self.config.max_message_bytes,
-            self.config.assembly_bytes_max,
-        );
+        let max = self.config.max_message_bytes;
         let held = self.assembly_bytes;
         let Some(state) = self.open_channel(channel) else {
             return Ok(None);
         };
-        let before = state.content.held();
+        let of_others = held - state.content.held();
         let message = if frame.kind == FrameKind::Header {
             let header = decode_header(frame.payload)?;
             check_body_size(channel, header.body_size, max)?;
             state.content.header(&header)?
         } else {
-            if held + frame.payload.len() > held_max {
-                let text = "partial message bodies exceed limits.assembly_bytes_max";
-                return Err(Fault::connection(HardCode::ResourceError, text, PUBLISH));
-            }
             state.content.body(frame.payload)?
         };
-        let after = state.content.held();
-        self.assembly_bytes = held - before + after;
+        let held = of_others + state.content.held();
+        self.assembly_bytes = held;
+        // One message alone is bounded by its own size.
+        if held > self.config.assembly_bytes_max && of_others > 0 {
+            let text = "partial messages exceed limits.assembly_bytes_max";
+            return Err(Fault::connection(HardCode::ResourceError, text, PUBLISH));
+        }
         Ok(message.map(|message| Event::Assembled(channel, message)))
     }
 
@@ -411,7 +411,8 @@ impl Session {
                     route,
                     mandatory: publish.mandatory,
                 };
-                Ok(None)
+                self.assembly_bytes += state.content.held();
+                Ok(Some(Event::Begun))
             }
             method => Ok(Some(Event::Method(channel, method))),
         }
@@ -500,6 +501,7 @@ impl Session {
     pub fn close_ok(&mut self) {
         Method::from(ConnectionCloseOk {}).encode(0, &mut self.replies);
         self.stage = Stage::Ended;
+        self.forget_channels();
     }
 
     /// The client is gone.
@@ -526,12 +528,13 @@ impl Session {
         }
         fault.encode(&mut self.replies);
         self.stage = Stage::Closing;
+        self.forget_channels();
     }
 
-    /// Bytes of partial message bodies held.
-    #[must_use]
-    pub const fn assembly_bytes(&self) -> usize {
-        self.assembly_bytes
+    /// What was begun on them is not completed any more, and the client may take its time to go.
+    fn forget_channels(&mut self) {
+        self.channels = Vec::new();
+        self.assembly_bytes = 0;
     }
 }
 
