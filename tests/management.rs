@@ -1264,3 +1264,55 @@ fn what_is_changed_while_a_password_is_hashed_stays_changed() {
         guest.done("DELETE", limit, &json!({}));
     }
 }
+
+#[test]
+fn what_is_refused_is_noted() {
+    let server = Server::start_http(&["management.body_bytes_max=4096"]);
+    let guest = server.http_as("guest", "guest");
+    user(&guest, "manager", "management");
+    let manager = server.http_as("manager", "manager");
+    let evil = r#"{"password":"quiet","tags":"administrator"}"#;
+    let large = json!({"arguments": {"note": "quiet".repeat(1000)}}).to_string();
+    for (http, method, path, body, status) in [
+        (&manager, "DELETE", "/api/vhosts/%2F", "", 401),
+        (&manager, "PUT", "/api/users/evil", evil, 401),
+        (&manager, "PUT", "/api/overview", "", 405),
+        (&guest, "PUT", "/api/queues/%2F/large", &large, 413),
+    ] {
+        assert_eq!(http.call(method, path, body).status, status, "{path}");
+    }
+    let stranger = server.http_as("stranger", "quiet");
+    assert_eq!(stranger.call("DELETE", "/api/users/guest", "").status, 401);
+    // Asking is no administration, and a path that does not exist is none's.
+    assert_eq!(manager.call("GET", "/api/users", "").status, 401);
+    assert_eq!(manager.call("PUT", "/api/none", "").status, 404);
+    let all = [
+        ["manager", "DELETE", "/api/vhosts/{vhost}", "401"],
+        [
+            "manager",
+            "PUT",
+            "/api/users/{user}",
+            "Not administrator user",
+        ],
+        ["manager", "PUT", "/api/overview", "405"],
+        ["guest", "PUT", "/api/queues/{vhost}/{queue}", "413"],
+        ["stranger", "login over HTTP refused", "unknown user", ""],
+    ];
+    let is_noted = |log: &[String], words: &[&str; 4]| {
+        let line = log
+            .iter()
+            .find(|line| words.iter().all(|word| line.contains(word)));
+        line.is_some()
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !all.iter().all(|words| is_noted(&server.log(), words)) {
+        assert!(std::time::Instant::now() < deadline, "{:?}", server.log());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    for word in ["quiet", "/api/none", "GET"] {
+        assert!(
+            !server.log().iter().any(|line| line.contains(word)),
+            "{word}"
+        );
+    }
+}

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_broker::{Alarm, Broker, Denied};
 use serde_json::{Value, json};
+use tracing::{debug, warn};
 
 use crate::caller::Caller;
 use crate::parameter::{CLUSTER_ID, CLUSTER_NAME, CLUSTER_TAGS};
@@ -178,10 +179,16 @@ impl App {
             user = self.broker.authenticate(name, password, loopback);
             matches!(user, Ok(_) | Err(Denied::NotLoopback))
         });
-        tried.map_err(|retry_after_s| Problem::Busy {
-            reason: "too many refused logins from this address".to_owned(),
-            retry_after_s,
+        tried.map_err(|retry_after_s| {
+            debug!(client = %from, "too many refused logins from this address");
+            Problem::Busy {
+                reason: "too many refused logins from this address".to_owned(),
+                retry_after_s,
+            }
         })?;
+        if let Err(denied) = &user {
+            warn!(client = %from, user = ?name, reason = %denied, "login over HTTP refused");
+        }
         let (count, outcome) = match user {
             Ok(user) => (
                 &self.accepted,

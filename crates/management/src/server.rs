@@ -64,6 +64,23 @@ struct AtPath {
     endpoints: Arc<[Endpoint]>,
 }
 
+impl AtPath {
+    fn endpoint(&self, method: &Method) -> Option<Endpoint> {
+        let verb = Verb::of(method)?;
+        let mut endpoints = self.endpoints.iter();
+        endpoints.find(|endpoint| endpoint.verb == verb).copied()
+    }
+
+    /// Why there is no endpoint for a method.
+    fn missing(&self) -> Problem {
+        if self.endpoints.is_empty() {
+            Problem::NotFound
+        } else {
+            Problem::MethodNotAllowed
+        }
+    }
+}
+
 /// The API as a service.
 pub fn router(app: &Arc<App>) -> Router {
     let requests = Arc::new(Semaphore::new(app.settings.requests_max));
@@ -248,31 +265,40 @@ async fn permitted(
     let from = request.extensions().get().copied().unwrap_or(UNKNOWN);
     let (parts, body) = request.into_parts();
     let segments = segments(parameters);
-    let verb = Verb::of(&parts.method);
-    let found = at
-        .endpoints
-        .iter()
-        .find(|endpoint| Some(endpoint.verb) == verb)
-        .copied();
+    let found = at.endpoint(&parts.method);
     let headers = parts.headers.clone();
     let vhost = vhost_of(&segments);
-    let known_path = !at.endpoints.is_empty();
-    let (caller, permit) = blocking({
+    let (caller, allowed, permit) = blocking({
         let app = Arc::clone(&app);
         move || {
             let caller = Caller::of(&app, &headers, from)?;
             let access = found.map_or(Access::Management, |endpoint| endpoint.access);
-            caller.check(&app, access, vhost.as_deref())?;
-            Ok((caller, permit))
+            let allowed = caller.check(&app, access, vhost.as_deref());
+            Ok::<_, Problem>((caller, allowed, permit))
         }
     })
     .await??;
-    let endpoint = match found {
-        Some(endpoint) => endpoint,
-        None if known_path => return Err(Problem::MethodNotAllowed),
-        None => return Err(Problem::NotFound),
+    let checked = async {
+        allowed?;
+        let endpoint = found.ok_or_else(|| at.missing())?;
+        let body = read_body(&app, &parts.headers, body).await?;
+        Ok((endpoint, body))
     };
-    let body = read_body(&app, &parts.headers, body).await?;
+    let (endpoint, body) = checked.await.inspect_err(|problem| {
+        // A path that does not exist changes nothing, whoever asks.
+        if let Some(Endpoint { path, .. }) = at.endpoints.first() {
+            let (user, action) = (&*caller.name, parts.method.as_str());
+            let segments = &*segments;
+            audit::Asked {
+                user,
+                from,
+                action,
+                path,
+                segments,
+            }
+            .refused(problem);
+        }
+    })?;
     let query = parts.uri.query().unwrap_or_default();
     let query = form_urlencoded::parse(query.as_bytes())
         .into_owned()
