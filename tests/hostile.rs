@@ -390,8 +390,8 @@ fn a_consumer_that_stops_reading_leaves_the_queue_where_it_is() {
 #[test]
 fn a_consumer_that_stops_reading_and_hangs_up_holds_no_socket() {
     let case = Case::start();
-    fill(&mut case.server.login(), 2000, 16_000);
     let mut other = case.server.login();
+    fill(&mut other, 2000, 16_000);
     let before = case.server.descriptors();
     let mut deaf = case.server.login();
     deaf.method(1, consume(b"deaf", false));
