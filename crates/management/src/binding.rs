@@ -4,24 +4,29 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use leveret_broker::{Directory, Vhost};
-use leveret_router::{BindingView, DestinationView};
+use leveret_codec::RawTable;
+use leveret_router::{BindingView, DestinationView, Walk};
 use serde_json::{Map, Value};
 
 use crate::amqp::{table_to_json, text};
 use crate::app::App;
 use crate::call::Call;
 use crate::history::Window;
-use crate::list::{Columns, Row, list};
+use crate::list::{Columns, Key, Row, list};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 
-/// A binding in a list.
+/// Bindings, or exchanges, copied at a time: whoever declares something does not wait for more.
+pub(crate) const STEP: usize = 1024;
+
+/// A binding in a list: a long one has many.
 pub(crate) struct BindingRow {
     vhost: Arc<str>,
-    source: String,
-    destination: String,
-    is_queue: bool,
-    row: Map<String, Value>,
+    /// Source, destination, key and arguments, one after the other.
+    parts: Box<[u8]>,
+    /// Where the first three of them end.
+    ends: [usize; 3],
+    pub(crate) is_queue: bool,
 }
 
 impl BindingRow {
@@ -30,64 +35,127 @@ impl BindingRow {
             DestinationView::Queue(_, name) => (name, true),
             DestinationView::Exchange(name) => (name, false),
         };
-        let kind = if is_queue { "queue" } else { "exchange" };
+        let (source, arguments) = (view.source.as_bytes(), view.arguments.as_bytes());
+        let source_end = source.len();
+        let destination_end = source_end + destination.len();
+        Self {
+            vhost: Arc::clone(vhost),
+            parts: [source, destination.as_bytes(), view.key, arguments]
+                .concat()
+                .into(),
+            ends: [
+                source_end,
+                destination_end,
+                destination_end + view.key.len(),
+            ],
+            is_queue,
+        }
+    }
+
+    /// The binding as it is in the router, but for the number of its queue.
+    pub(crate) fn view(&self) -> BindingView<'_> {
+        let [_, _, key, arguments] = self.parts();
+        BindingView {
+            source: self.source(),
+            destination: DestinationView::Exchange(self.destination()),
+            key,
+            arguments: RawTable::parse(arguments).unwrap_or_default(),
+        }
+    }
+
+    fn parts(&self) -> [&[u8]; 4] {
+        let [source, destination, key] = self.ends;
+        [
+            0..source,
+            source..destination,
+            destination..key,
+            key..self.parts.len(),
+        ]
+        .map(|place| self.parts.get(place).unwrap_or_default())
+    }
+
+    fn source(&self) -> &str {
+        let [source, ..] = self.parts();
+        std::str::from_utf8(source).unwrap_or_default()
+    }
+
+    /// The queue or exchange it leads to.
+    pub(crate) fn destination(&self) -> &str {
+        let [_, destination, ..] = self.parts();
+        std::str::from_utf8(destination).unwrap_or_default()
+    }
+
+    pub(crate) const fn kind(&self) -> &'static str {
+        if self.is_queue { "queue" } else { "exchange" }
+    }
+
+    fn shown(&self) -> Map<String, Value> {
+        let view = self.view();
         let mut row = Map::new();
         row.insert("source".to_owned(), view.source.into());
-        row.insert("vhost".to_owned(), Value::from(&**vhost));
-        row.insert("destination".to_owned(), destination.into());
-        row.insert("destination_type".to_owned(), kind.into());
+        row.insert("vhost".to_owned(), Value::from(&*self.vhost));
+        row.insert("destination".to_owned(), self.destination().into());
+        row.insert("destination_type".to_owned(), self.kind().into());
         row.insert("routing_key".to_owned(), text(view.key));
         row.insert("arguments".to_owned(), table_to_json(view.arguments));
         row.insert("properties_key".to_owned(), view.properties_key().into());
-        Self {
-            vhost: Arc::clone(vhost),
-            source: view.source.to_owned(),
-            destination: destination.to_owned(),
-            is_queue,
-            row,
-        }
+        row
     }
 }
 
 impl Row for BindingRow {
     fn name(&self) -> &str {
-        &self.source
+        self.source()
     }
 
     fn order(&self, other: &Self) -> Ordering {
-        let key = |row: &Self| {
-            (
-                row.vhost.clone(),
-                row.source.clone(),
-                row.destination.clone(),
-            )
-        };
-        key(self)
-            .cmp(&key(other))
+        let [source, destination, key, arguments] = self.parts();
+        let [other_source, other_destination, other_key, other_arguments] = other.parts();
+        (&self.vhost, source, destination)
+            .cmp(&(&other.vhost, other_source, other_destination))
             .then_with(|| self.is_queue.cmp(&other.is_queue).reverse())
-            .then_with(|| order_of(&self.row).cmp(order_of(&other.row)))
+            .then_with(|| (key, arguments).cmp(&(other_key, other_arguments)))
+    }
+
+    fn key(&self, _: &App, field: &str) -> Option<Key> {
+        let text = match field {
+            "source" => self.source().to_owned(),
+            "vhost" => self.vhost.to_string(),
+            "destination" => self.destination().to_owned(),
+            "destination_type" => self.kind().to_owned(),
+            "routing_key" => String::from_utf8_lossy(self.parts()[2]).into_owned(),
+            "properties_key" => self.view().properties_key(),
+            _ => return None,
+        };
+        Some(Key::Text(text))
     }
 
     fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
-        self.row.clone()
+        self.shown()
     }
 }
 
-fn order_of(row: &Map<String, Value>) -> &str {
-    row.get("properties_key")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+/// Copies the bindings of a virtual host step by step.
+pub(crate) fn copied(vhost: &Vhost) -> Vec<BindingRow> {
+    let mut rows = Vec::new();
+    let mut walk = Walk::default();
+    loop {
+        let directory = vhost.directory.read();
+        let views = directory.router.next_bindings(&mut walk, STEP);
+        if views.is_empty() {
+            return rows;
+        }
+        rows.extend(views.iter().map(|view| BindingRow::new(&vhost.name, view)));
+    }
 }
 
 /// `GET /api/bindings` and `/api/bindings/{vhost}`.
 pub(crate) fn index(call: &Call) -> Answer {
-    let mut rows = Vec::new();
-    for vhost in call.vhosts()? {
-        let directory = vhost.directory.read();
-        let bindings = directory.router.bindings();
-        rows.extend(bindings.map(|view| BindingRow::new(&vhost.name, &view)));
-    }
-    list(call, rows)
+    let vhosts = call.vhosts()?;
+    list(
+        call,
+        vhosts.iter().flat_map(|vhost| copied(vhost)).collect(),
+    )
 }
 
 /// `GET /api/queues/{vhost}/{queue}/bindings`.
@@ -214,7 +282,7 @@ pub(crate) fn show(call: &Call) -> Answer {
     let directory = ends.vhost.directory.read();
     let views = ends.views(&directory);
     let view = named(&views, call.segment("properties"))?;
-    let row = BindingRow::new(&ends.vhost.name, view).row;
+    let row = BindingRow::new(&ends.vhost.name, view).shown();
     Ok(Columns::reply(call, row))
 }
 
@@ -248,4 +316,41 @@ pub(crate) fn created(ends: &Ends, properties_key: &str) -> Reply {
         encode(&ends.destination),
         encode(properties_key)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use leveret_codec::Table;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_row_shows_the_binding_it_was_copied_from() {
+        let arguments: Table = [("x", leveret_codec::Value::I64(1))].into_iter().collect();
+        let vhost = "v".into();
+        let row = |key: &str, is_queue: bool| {
+            let destination = if is_queue {
+                DestinationView::Queue(leveret_router::QueueId(7), "d")
+            } else {
+                DestinationView::Exchange("d")
+            };
+            let view = BindingView {
+                source: "source",
+                destination,
+                key: key.as_bytes(),
+                arguments: arguments.as_raw(),
+            };
+            (BindingRow::new(&vhost, &view), view.properties_key())
+        };
+        let (of_queue, properties_key) = row("key", true);
+        let shown = json!({"source": "source", "vhost": "v", "destination": "d",
+            "destination_type": "queue", "routing_key": "key", "arguments": {"x": 1},
+            "properties_key": properties_key});
+        assert_eq!(Value::Object(of_queue.shown()), shown);
+        let (of_exchange, _) = row("key", false);
+        assert_eq!(of_queue.order(&of_exchange), Ordering::Less);
+        assert_eq!(of_queue.order(&row("later", true).0), Ordering::Less);
+        assert_eq!(of_queue.order(&of_queue), Ordering::Equal);
+    }
 }

@@ -24,7 +24,7 @@ pub(crate) fn export(call: &Call) -> Answer {
 /// `GET /api/definitions/{vhost}`.
 pub(crate) fn export_vhost(call: &Call) -> Answer {
     let vhost = call.vhost()?;
-    let definitions = export::vhost(&call.app, &vhost);
+    let definitions = export::vhost(&vhost);
     Ok(named(call, definitions))
 }
 

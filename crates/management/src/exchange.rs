@@ -3,11 +3,13 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use leveret_router::{Exchange, ExchangeCounts, ExchangeSpec};
+use leveret_broker::Vhost;
+use leveret_router::{Exchange, ExchangeCounts, ExchangeSpec, Walk};
 use serde_json::{Map, Value};
 
 use crate::amqp::table_to_json;
 use crate::app::App;
+use crate::binding::STEP;
 use crate::call::Call;
 use crate::history::Window;
 use crate::list::{Columns, Row, list};
@@ -17,8 +19,8 @@ use crate::reply::Answer;
 /// An exchange in a list.
 pub(crate) struct ExchangeRow {
     vhost: Arc<str>,
-    name: Box<str>,
-    spec: ExchangeSpec,
+    pub(crate) name: Box<str>,
+    pub(crate) spec: ExchangeSpec,
     counts: Arc<ExchangeCounts>,
 }
 
@@ -62,15 +64,28 @@ impl Row for ExchangeRow {
     }
 }
 
-/// `GET /api/exchanges` and `/api/exchanges/{vhost}`.
-pub(crate) fn index(call: &Call) -> Answer {
+/// Copies the exchanges of a virtual host step by step.
+pub(crate) fn copied(vhost: &Vhost) -> Vec<ExchangeRow> {
     let mut rows = Vec::new();
-    for vhost in call.vhosts()? {
+    let mut walk = Walk::default();
+    loop {
         let directory = vhost.directory.read();
-        let exchanges = directory.router.exchanges();
+        let exchanges = directory.router.next_exchanges(&mut walk, STEP);
+        if exchanges.is_empty() {
+            return rows;
+        }
+        let exchanges = exchanges.into_iter();
         rows.extend(exchanges.map(|exchange| ExchangeRow::new(&vhost.name, exchange)));
     }
-    list(call, rows)
+}
+
+/// `GET /api/exchanges` and `/api/exchanges/{vhost}`.
+pub(crate) fn index(call: &Call) -> Answer {
+    let vhosts = call.vhosts()?;
+    list(
+        call,
+        vhosts.iter().flat_map(|vhost| copied(vhost)).collect(),
+    )
 }
 
 /// `GET /api/exchanges/{vhost}/{exchange}`.

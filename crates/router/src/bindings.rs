@@ -156,6 +156,10 @@ impl Bindings {
         self.slab.iter().map(|(_, binding)| binding)
     }
 
+    pub(crate) fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &Binding)> {
+        self.slab.iter_from(first)
+    }
+
     fn link_mut(&mut self, side: Side, id: u32) -> Option<&mut Link> {
         let [source, target] = &mut self.slab.get_mut(id)?.links;
         Some(match side {

@@ -42,7 +42,7 @@ mod words;
 
 pub use exchange::{Exchange, ExchangeCounts, ExchangeKind, ExchangeSpec};
 pub use hash::{KeyedHash, KeyedHasher};
-pub use listing::{BindingSpec, BindingView, Destination, DestinationView};
+pub use listing::{BindingSpec, BindingView, Destination, DestinationView, Walk};
 pub use refused::{NoExchange, Refused};
 pub use route::Routes;
 pub use router::{Declared, Router};

@@ -3,6 +3,7 @@
 use leveret_codec::{RawTable, Table};
 
 use crate::bindings::{Binding, BindingId, Side};
+use crate::exchange::Exchange;
 use crate::router::{DEFAULT, Queue, Router};
 use crate::targets::{ExchangeId, QueueId, Target};
 
@@ -57,6 +58,15 @@ pub enum DestinationView<'a> {
     Queue(QueueId, &'a str),
     /// An exchange's name.
     Exchange(&'a str),
+}
+
+/// Where a walk over all exchanges, or all bindings, has come to. Between its steps others may come
+/// and go; each that stays is met once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Walk {
+    exchange: u32,
+    queue: u32,
+    binding: u32,
 }
 
 impl BindingView<'_> {
@@ -133,6 +143,31 @@ impl Router {
                 .iter()
                 .filter_map(|binding| self.view(binding)),
         )
+    }
+
+    /// The next exchanges of a walk, so many at most; none at its end.
+    pub fn next_exchanges(&self, walk: &mut Walk, max: usize) -> Vec<&Exchange> {
+        let left = self.exchanges.iter_from(walk.exchange).take(max);
+        let step = left.inspect(|(id, _)| walk.exchange = id + 1);
+        step.map(|(_, exchange)| exchange).collect()
+    }
+
+    /// The next bindings of a walk, so many at most; none at its end.
+    pub fn next_bindings(&self, walk: &mut Walk, max: usize) -> Vec<BindingView<'_>> {
+        let Walk { queue, binding, .. } = walk;
+        let queues = self.queues.get(*queue as usize..).unwrap_or_default();
+        let queues = (*queue..).zip(queues);
+        let implicit = queues.filter_map(|(id, found)| Some((id, found.as_ref()?)));
+        let implicit = implicit.map(|(id, found)| {
+            *queue = id + 1;
+            found.view(QueueId(id))
+        });
+        let explicit = self.bindings.iter_from(*binding);
+        let explicit = explicit.filter_map(|(id, found)| {
+            *binding = id + 1;
+            self.view(found)
+        });
+        implicit.chain(explicit).take(max).collect()
     }
 
     /// How many explicit bindings there are.

@@ -64,8 +64,14 @@ impl<T> Slab<T> {
 
     /// All values in order of id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0u32..)
-            .zip(&self.entries)
+        self.iter_from(0)
+    }
+
+    /// The values whose ids are not below this one.
+    pub(crate) fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &T)> {
+        let entries = self.entries.get(first as usize..).unwrap_or_default();
+        (first..)
+            .zip(entries)
             .filter_map(|(id, entry)| Some((id, entry.as_ref()?)))
     }
 

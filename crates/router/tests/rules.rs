@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use leveret_codec::{RawTable, Table, Value};
 use leveret_router::{
     BindingSpec, Declared, Destination, DestinationView, ExchangeKind, ExchangeSpec, NoExchange,
-    QueueId, Refused, Router, Routes,
+    QueueId, Refused, Router, Routes, Walk,
 };
 
 fn to_queue(source: &str, queue: u32, key: &str) -> BindingSpec {
@@ -697,4 +697,43 @@ fn two_hundred_thousand_bindings_come_and_go() {
     }
     assert_eq!(router.binding_count(), 0);
     assert_eq!(route(&router, "amq.topic", "w3.x.v3"), [0u32; 0]);
+}
+
+#[test]
+fn a_walk_meets_all_that_stays_once_whatever_comes_and_goes() {
+    let mut router = router();
+    for key in 0..10 {
+        let binding = to_queue("amq.direct", 0, &key.to_string());
+        router.bind(&binding).unwrap();
+    }
+    let keys = |router: &Router, walk: &mut Walk| -> Vec<String> {
+        let views = router.next_bindings(walk, 4);
+        let keys = views.iter().map(|view| String::from_utf8_lossy(view.key));
+        keys.map(std::borrow::Cow::into_owned).collect()
+    };
+    let mut walk = Walk::default();
+    assert_eq!(keys(&router, &mut walk), ["q0", "q1", "q2", "q3"]);
+    // What the walk has passed shifts nothing, and what it has not reached is not met.
+    router.remove_queue(QueueId(1));
+    router.remove_queue(QueueId(5));
+    assert_eq!(keys(&router, &mut walk), ["q4", "q6", "q7", "q8"]);
+    assert_eq!(keys(&router, &mut walk), ["q9", "0", "1", "2"]);
+    router.unbind(&to_queue("amq.direct", 0, "0")).unwrap();
+    router.unbind(&to_queue("amq.direct", 0, "4")).unwrap();
+    assert_eq!(keys(&router, &mut walk), ["3", "5", "6", "7"]);
+    assert_eq!(keys(&router, &mut walk), ["8", "9"]);
+    assert!(keys(&router, &mut walk).is_empty());
+    let mut names = Vec::new();
+    let mut walk = Walk::default();
+    loop {
+        let step = router.next_exchanges(&mut walk, 3);
+        if step.is_empty() {
+            break;
+        }
+        names.extend(step.iter().map(|exchange| exchange.name().to_owned()));
+    }
+    let all = router
+        .exchanges()
+        .map(|exchange| exchange.name().to_owned());
+    assert_eq!(names, all.collect::<Vec<_>>());
 }

@@ -1,15 +1,16 @@
 //! Writes definitions.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use leveret_broker::{PolicyKind, Vhost};
-use leveret_router::DestinationView;
 use serde_json::{Map, Value, json};
+
+use super::import::is_reserved;
 
 use crate::amqp::{table_to_json, text};
 use crate::app::App;
 use crate::overview::{RABBITMQ_VERSION, VERSION};
-use crate::{parameter, policy, queue, user};
+use crate::{binding, exchange, parameter, policy, queue, user};
 
 /// All definitions.
 pub(super) fn cluster(app: &App) -> Value {
@@ -39,8 +40,7 @@ pub(super) fn cluster(app: &App) -> Value {
 }
 
 /// The definitions of one virtual host, without its name.
-pub(super) fn vhost(app: &App, vhost: &Arc<Vhost>) -> Value {
-    let _ = app;
+pub(super) fn vhost(vhost: &Vhost) -> Value {
     let mut sections = Sections::default();
     sections.add(vhost, false);
     let mut definitions = head("single_virtual_host", "original_vhost_name", &vhost.name);
@@ -97,92 +97,86 @@ struct Sections {
 
 impl Sections {
     fn add(&mut self, vhost: &Vhost, named: bool) {
-        let name = |mut item: Map<String, Value>| {
-            if named {
-                item.insert("vhost".to_owned(), Value::from(&*vhost.name));
-            } else {
-                item.remove("vhost");
+        let name = |mut item: Value| {
+            if let Value::Object(item) = &mut item {
+                if named {
+                    item.insert("vhost".to_owned(), Value::from(&*vhost.name));
+                } else {
+                    item.remove("vhost");
+                }
             }
-            Value::Object(item)
+            item
         };
         let rules = vhost.rules.read();
         let policies = rules.policies.list(PolicyKind::User);
         self.policies
-            .extend(policies.map(|of| name(policy::shown(of))));
+            .extend(policies.map(|of| name(policy::shown(of).into())));
         let parameters = rules.parameters.list();
         self.parameters
-            .extend(parameters.map(|of| name(parameter::shown(of))));
+            .extend(parameters.map(|of| name(parameter::shown(of).into())));
         for of in rules.policies.list(PolicyKind::Operator) {
             let mut value = policy::shown(of);
             value.remove("vhost");
             let policy = value.remove("name").unwrap_or_default();
             let item = json!({"component": OPERATOR_POLICY, "name": policy, "value": value});
-            self.parameters.extend(item.as_object().cloned().map(name));
+            self.parameters.push(name(item));
         }
         if !rules.limits.is_empty() {
             let limits = value(&rules.limits);
             let item = json!({"component": VHOST_LIMITS, "name": "limits", "value": limits});
-            self.parameters.extend(item.as_object().cloned().map(name));
+            self.parameters.push(name(item));
         }
         drop(rules);
         self.add_topology(vhost, name);
     }
 
-    fn add_topology(&mut self, vhost: &Vhost, name: impl Fn(Map<String, Value>) -> Value) {
+    /// Everything is copied before any of it is written out: nobody waits for that.
+    fn add_topology(&mut self, vhost: &Vhost, name: impl Fn(Value) -> Value) {
+        let own = |name: &str| !name.is_empty() && !is_reserved(name);
+        let exchanges = exchange::copied(vhost);
         let directory = vhost.directory.read();
-        let own = |name: &str| !name.is_empty() && !name.starts_with("amq.");
-        let exchanges = directory.router.exchanges();
-        for exchange in exchanges.filter(|exchange| own(exchange.name())) {
-            let spec = exchange.spec();
-            let item = json!({
-                "name": exchange.name(),
+        let mut cells: Vec<_> = directory.queues_at(0..usize::MAX).cloned().collect();
+        drop(directory);
+        cells.retain(|cell| own(&cell.name) && cell.spec.owner.is_none());
+        for exchange in exchanges.iter().filter(|exchange| own(&exchange.name)) {
+            let spec = &exchange.spec;
+            self.exchanges.push(name(json!({
+                "name": &*exchange.name,
                 "type": spec.kind.name(),
                 "durable": spec.durable,
                 "auto_delete": spec.auto_delete,
                 "internal": spec.internal,
                 "arguments": table_to_json(spec.arguments.as_raw()),
-            });
-            self.exchanges.extend(item.as_object().cloned().map(&name));
+            })));
         }
-        let exported = |queue: &str| {
-            own(queue)
-                && directory
-                    .queue(queue)
-                    .is_some_and(|cell| cell.spec.owner.is_none())
-        };
-        let mut cells: Vec<_> = directory
-            .queues()
-            .filter(|cell| exported(&cell.name))
-            .collect();
-        cells.sort_by(|a, b| a.name.cmp(&b.name));
-        for cell in cells {
-            let item = json!({
+        for cell in &cells {
+            self.queues.push(name(json!({
                 "name": &*cell.name,
                 "type": queue::kind(&cell.spec),
                 "durable": cell.spec.durable,
                 "auto_delete": cell.spec.auto_delete,
                 "arguments": table_to_json(cell.spec.arguments.as_raw()),
-            });
-            self.queues.extend(item.as_object().cloned().map(&name));
+            })));
         }
-        for view in directory
-            .router
-            .bindings()
-            .filter(|view| !view.source.is_empty())
-        {
-            let (destination, kind) = match view.destination {
-                DestinationView::Queue(_, name) if !exported(name) => continue,
-                DestinationView::Queue(_, name) => (name, "queue"),
-                DestinationView::Exchange(name) => (name, "exchange"),
-            };
-            let item = json!({
+        let exchanges: HashSet<_> = exchanges.iter().map(|exchange| &*exchange.name).collect();
+        let queues: HashSet<_> = cells.iter().map(|cell| &*cell.name).collect();
+        for row in binding::copied(vhost) {
+            // One that was made meanwhile may have ends that are not in the file.
+            let ends = if row.is_queue { &queues } else { &exchanges };
+            let (view, destination) = (row.view(), row.destination());
+            if view.source.is_empty()
+                || !exchanges.contains(view.source)
+                || !ends.contains(destination)
+            {
+                continue;
+            }
+            self.bindings.push(name(json!({
                 "source": view.source,
                 "destination": destination,
-                "destination_type": kind,
+                "destination_type": row.kind(),
                 "routing_key": text(view.key),
                 "arguments": table_to_json(view.arguments),
-            });
-            self.bindings.extend(item.as_object().cloned().map(&name));
+            })));
         }
     }
 
