@@ -1013,7 +1013,11 @@ fn a_request_counts_until_its_answer_is_made() {
     use base64::Engine as _;
     use std::io::{Read as _, Write as _};
     use std::time::Duration;
-    let server = Server::start_http(&["management.requests_max=1"]);
+    let settings = [
+        "management.requests_max=1",
+        "limits.arguments_bytes_max=1 MiB",
+    ];
+    let server = Server::start_http(&settings);
     let guest = server.http_as("guest", "guest");
     // More than the buffers between the two hold.
     let body = json!({"arguments": {"note": "x".repeat(256 << 10)}});
