@@ -51,7 +51,10 @@ pub(crate) const QUEUE_TYPES: [&str; 2] = ["classic", "quorum"];
 
 /// Checks that arguments are not more than the broker keeps for one queue, exchange, binding or
 /// consumer.
-pub(crate) fn check_size(arguments: RawTable<'_>, max: usize) -> Result<(), Refusal> {
+///
+/// # Errors
+/// [`Refusal::Limit`].
+pub fn check_size(arguments: RawTable<'_>, max: usize) -> Result<(), Refusal> {
     let bytes = arguments.as_bytes().len();
     if bytes <= max {
         return Ok(());

@@ -56,6 +56,7 @@ pub use access::{
 pub use acting::{Acting, Resource};
 pub use admin::{Admin, GLOBALS_MAX};
 pub use alarms::{Alarm, AlarmState, Measured};
+pub use arguments::check_size;
 pub use binding::Binding;
 pub use broker::{Broker, BrokerConfig, ConnectionId, Identity, Peer, QueueDefaults};
 pub use cell::{Handle, QueueCell, QueueGuard, QueueSpec, QueueState, SharedOutlet};

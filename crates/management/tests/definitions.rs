@@ -327,3 +327,31 @@ fn bindings_of_queues_with_a_servers_name_come_in_where_the_queue_exists() {
     assert_eq!(import(&broker, &file), Ok(()));
     assert_eq!(keys(&slash), ["here"]);
 }
+
+#[test]
+fn only_new_arguments_are_measured() {
+    let mut broker = broker(BrokerConfig::default());
+    let arguments = json!({"note": "x".repeat(100)});
+    let file = |name: &str| {
+        json!({
+            "exchanges": [{"vhost": "/", "name": name, "type": "fanout", "arguments": arguments}],
+            "queues": [{"vhost": "/", "name": name, "arguments": arguments}],
+            "bindings": [{"vhost": "/", "source": name, "destination": name,
+                "destination_type": "queue", "routing_key": "", "arguments": arguments}],
+        })
+    };
+    assert_eq!(import(&broker, &file("q")), Ok(()));
+    broker.config.arguments_bytes_max = 50;
+    assert_eq!(import(&broker, &file("q")), Ok(()));
+    for section in ["exchanges", "queues", "bindings"] {
+        let mut one = file("q");
+        one[section] = file("new")[section].clone();
+        if section == "bindings" {
+            one[section][0]["source"] = "q".into();
+            one[section][0]["destination"] = "q".into();
+            one[section][0]["routing_key"] = "new".into();
+        }
+        let bytes = "arguments of 110 bytes exceed limits.arguments_bytes_max (50)";
+        refused(&broker, one, &format!("{section}[0]: {bytes}"));
+    }
+}

@@ -14,14 +14,15 @@ use super::room;
 use crate::problem::Problem;
 use crate::vhost;
 
-/// Applies an import to a broker that is thrown away: what would be refused is refused there. Of
-/// queues and the like it takes any number; whether there is room is asked of the real one.
+/// Applies an import to a broker that is thrown away: what would be refused is refused there. It
+/// takes any number and size of things; whether there is room is asked of the real one.
 pub(super) fn rehearse(broker: &Broker, import: &Import) -> Result<(), Problem> {
     let access = broker.with_access(Clone::clone);
     let config = BrokerConfig {
         queues_max: usize::MAX,
         exchanges_max: usize::MAX,
         bindings_max: usize::MAX,
+        arguments_bytes_max: usize::MAX,
         ..broker.config.clone()
     };
     let stage = Broker::new(config, access, Arc::new(InstantStore));
@@ -38,7 +39,7 @@ pub(super) fn rehearse(broker: &Broker, import: &Import) -> Result<(), Problem> 
     }
     set_the_stage(broker, &stage, import)?;
     import.apply(&stage)?;
-    room::check(broker, import)
+    room::check(broker, &stage, import)
 }
 
 /// Copies what exists of all that the import speaks of: it is kept as it is.

@@ -3,7 +3,8 @@
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{BTreeSet, HashSet};
 
-use leveret_broker::{Broker, Existing, GLOBALS_MAX, PARAMETERS_MAX, Vhost};
+use leveret_broker::{Broker, Existing, GLOBALS_MAX, PARAMETERS_MAX, Vhost, check_size};
+use leveret_codec::Table;
 use leveret_router::Router;
 
 use super::apply::wider;
@@ -16,12 +17,20 @@ struct Room {
     max: usize,
 }
 
-/// Checks all that has a limit of its own; the others' limits are the stage's too.
-pub(super) fn check(broker: &Broker, import: &Import) -> Result<(), Problem> {
-    queues(broker, import)?;
+/// Checks all that has a limit of its own; the others' limits are the stage's too, on which all is
+/// made already.
+pub(super) fn check(broker: &Broker, stage: &Broker, import: &Import) -> Result<(), Problem> {
+    queues(broker, stage, import)?;
     exchanges(broker, import)?;
     bindings(broker, import)?;
     parameters(broker, import)
+}
+
+/// Refuses new arguments that are too large.
+fn fit_in<T>(broker: &Broker, item: &Item<T>, arguments: &Table) -> Result<(), Problem> {
+    let max = broker.config.arguments_bytes_max;
+    let checked = check_size(arguments.as_raw(), max);
+    checked.map_err(|refusal| item.wrong(Problem::refused(refusal, "").reason()))
 }
 
 /// Refuses the first new thing that does not fit in. Each comes with its scope, inside which its
@@ -48,7 +57,7 @@ fn fit<'a, T: 'a, S: Ord, K: Ord>(
     Ok(())
 }
 
-fn queues(broker: &Broker, import: &Import) -> Result<(), Problem> {
+fn queues(broker: &Broker, stage: &Broker, import: &Import) -> Result<(), Problem> {
     let is_new = |vhost: &str, name: &str| {
         let vhost = broker.vhost(vhost);
         vhost.is_none_or(|vhost| vhost.queue(name).is_none())
@@ -59,6 +68,11 @@ fn queues(broker: &Broker, import: &Import) -> Result<(), Problem> {
         .map(|item| (item, &*item.of.0, &*item.of.1))
         .filter(|(_, vhost, name)| is_new(vhost, name))
         .collect();
+    for (item, vhost, name) in &new {
+        // With the default type of its virtual host.
+        let made = stage.vhost(vhost).and_then(|vhost| vhost.queue(name));
+        made.map_or(Ok(()), |cell| fit_in(broker, item, &cell.spec.arguments))?;
+    }
     fit("queues of a vhost", new.iter().copied(), |vhost| {
         let Some(real) = broker.vhost(vhost) else {
             return Room {
@@ -97,7 +111,11 @@ fn exchanges(broker: &Broker, import: &Import) -> Result<(), Problem> {
     let all = import.exchanges.iter();
     let all = all.map(|item| (item, (), (&*item.of.0, &*item.of.1)));
     let new = all.filter(|(_, (), (vhost, name))| is_new(vhost, name));
-    fit("exchanges", new, |()| Room {
+    let new: Vec<_> = new.collect();
+    for (item, ..) in &new {
+        fit_in(broker, item, &item.of.2.arguments)?;
+    }
+    fit("exchanges", new.into_iter(), |()| Room {
         existing: broker.events.existing(Existing::Exchanges) + predeclared,
         max: broker.config.exchanges_max,
     })
@@ -108,7 +126,11 @@ fn bindings(broker: &Broker, import: &Import) -> Result<(), Problem> {
         let vhost = broker.vhost(&item.of.vhost);
         vhost.is_none_or(|vhost| is_new(&item.of, &vhost))
     });
-    let new = new.map(|item| (item, (), identity(&item.of)));
+    let new: Vec<_> = new.collect();
+    for item in &new {
+        fit_in(broker, item, &item.of.arguments)?;
+    }
+    let new = new.into_iter().map(|item| (item, (), identity(&item.of)));
     fit("bindings", new, |()| Room {
         existing: broker.events.existing(Existing::Bindings),
         max: broker.config.bindings_max,
