@@ -166,10 +166,26 @@ pub struct Unacked {
 #[inline]
 pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
     let rest = data.get(offset as usize..)?;
-    let (len, head) = rest.split_first_chunk::<4>()?;
-    let (seq, head) = head.split_first_chunk::<8>()?;
-    let &[r0, r1, flags, deliveries] = head.first_chunk::<4>()?;
-    let len = u32::from_le_bytes(*len);
+    let (head, _) = rest.split_first_chunk::<HEADER_BYTES>()?;
+    let &[
+        l0,
+        l1,
+        l2,
+        l3,
+        s0,
+        s1,
+        s2,
+        s3,
+        s4,
+        s5,
+        s6,
+        s7,
+        r0,
+        r1,
+        flags,
+        deliveries,
+    ] = head;
+    let len = u32::from_le_bytes([l0, l1, l2, l3]);
     let mut rest = rest.get(HEADER_BYTES..len as usize)?;
     let expiry_ms = if flags & FLAG_EXPIRY == 0 {
         None
@@ -195,7 +211,7 @@ pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
         )
     };
     let record = Record {
-        seq: u64::from_le_bytes(*seq),
+        seq: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
         deliveries,
         persistent: flags & FLAG_PERSISTENT != 0,
         expiry_ms,

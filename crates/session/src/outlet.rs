@@ -84,14 +84,22 @@ struct Channel {
     /// The channel-wide prefetch: unacknowledged deliveries to consumers above which deliveries
     /// pause.
     prefetch: usize,
+    /// The length of `unacked` at which they pause, as follows from all these.
+    unacked_max: usize,
 }
 
 impl Channel {
-    /// Whether a consumer may be given one more; of the channel all in waiting are `most`.
+    /// Takes into account that fetched or uncommitted deliveries or the prefetch have changed.
+    fn judge_room(&mut self, limits: &OutletLimits) {
+        let consumed = self.prefetch.saturating_add(self.fetched);
+        let most = consumed.min(limits.channel_unacked_max);
+        self.unacked_max = most.saturating_sub(self.uncommitted);
+    }
+
+    /// Whether a consumer may be given one more.
     #[inline]
-    fn has_room(&self, most: usize) -> bool {
-        let waiting = self.unacked.len() + self.uncommitted;
-        waiting < most && waiting - self.fetched < self.prefetch
+    fn has_room(&self) -> bool {
+        self.unacked.len() < self.unacked_max
     }
 
     const fn counts(&self) -> DeliveryCounts {
@@ -208,6 +216,7 @@ impl<W> Outlet<W> {
                 fetched: 0,
                 uncommitted: 0,
                 prefetch: usize::MAX,
+                unacked_max: self.limits.channel_unacked_max,
             }));
         }
     }
@@ -263,11 +272,13 @@ impl<W> Outlet<W> {
     /// Sets the channel-wide prefetch; 0 means no limit. What was fetched never counts, as with
     /// RabbitMQ.
     pub fn set_prefetch(&mut self, channel: u16, prefetch: u32) {
+        let limits = self.limits;
         if let Some(channel) = self.channel(channel) {
             channel.prefetch = match prefetch {
                 0 => usize::MAX,
                 prefetch => prefetch as usize,
             };
+            channel.judge_room(&limits);
         }
     }
 
@@ -304,12 +315,18 @@ impl<W> Outlet<W> {
         multiple: bool,
         mut settled: impl FnMut(u64, Slot),
     ) -> Result<(), UnknownTag> {
+        let limits = self.limits;
         let channel = self.channel(channel).ok_or(UnknownTag)?;
-        let fetched = &mut channel.fetched;
-        channel.unacked.settle(tag, multiple, |tag, slot| {
-            *fetched -= usize::from(slot.fetched);
+        let mut fetched = 0;
+        let known = channel.unacked.settle(tag, multiple, |tag, slot| {
+            fetched += usize::from(slot.fetched);
             settled(tag, slot);
-        })
+        });
+        if fetched > 0 {
+            channel.fetched -= fetched;
+            channel.judge_room(&limits);
+        }
+        known
     }
 
     /// The same in a transaction: until it ends, what consumers got counts as out still.
@@ -328,24 +345,30 @@ impl<W> Outlet<W> {
             consumed += usize::from(!slot.fetched);
             settled(tag, slot);
         });
+        let limits = self.limits;
         if let Some(channel) = self.channel(channel) {
             channel.uncommitted += consumed;
+            channel.judge_room(&limits);
         }
         known
     }
 
     /// A transaction ends: nothing that was settled counts any more.
     pub fn end_transaction(&mut self, channel: u16) {
+        let limits = self.limits;
         if let Some(channel) = self.channel(channel) {
             channel.uncommitted = 0;
+            channel.judge_room(&limits);
         }
     }
 
     /// Brings back a delivery that was settled in a transaction that is rolled back.
     pub fn restore(&mut self, channel: u16, tag: u64, slot: Slot) {
+        let limits = self.limits;
         if let Some(channel) = self.channel(channel) {
             channel.fetched += usize::from(slot.fetched);
             channel.unacked.restore(tag, slot);
+            channel.judge_room(&limits);
         }
     }
 
@@ -358,7 +381,7 @@ impl<W> Outlet<W> {
         let Some(Some(state)) = self.channels.get_mut(usize::from(channel)) else {
             return Delivered::Gone;
         };
-        if !state.has_room(self.limits.channel_unacked_max) {
+        if !state.has_room() {
             return Delivered::Full;
         }
         let &Parcel {
@@ -421,7 +444,7 @@ impl<W> Outlet<W> {
         let Some(Some(state)) = state.filter(|_| !self.closing) else {
             return (0, false);
         };
-        if !state.has_room(self.limits.channel_unacked_max) {
+        if !state.has_room() {
             return (0, false);
         }
         let (first_tag, mut tag) = (state.next_tag, state.next_tag);
@@ -458,6 +481,7 @@ impl<W> Outlet<W> {
         parcel: &Parcel<'_>,
         method: impl FnOnce(&mut Vec<u8>, u64),
     ) -> bool {
+        let limits = self.limits;
         let Some(state) = self.channel(channel) else {
             return false;
         };
@@ -469,6 +493,7 @@ impl<W> Outlet<W> {
         } else {
             state.counts.got += 1;
             state.fetched += 1;
+            state.judge_room(&limits);
             let slot = Slot {
                 source: parcel.source,
                 fetched: true,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use leveret_record::Unacked;
+use leveret_record::{Position, Unacked};
 
 /// Below this many slots a hole-ridden ring is not worth tidying.
 const SPARSE_SLOTS_MIN: usize = 4096;
@@ -26,6 +26,21 @@ pub struct Slot {
 pub struct UnknownTag;
 
 const SETTLED: u32 = u32::MAX;
+/// Stands for a tag that nobody settles, or not any more.
+const HOLE: Slot = Slot {
+    source: SETTLED,
+    fetched: false,
+    unacked: Unacked {
+        seq: 0,
+        position: Position {
+            chunk: 0,
+            offset: 0,
+        },
+        body_len: 0,
+        deliveries: 0,
+        persistent: false,
+    },
+};
 
 /// Slots indexed by `delivery tag - base`.
 ///
@@ -56,44 +71,36 @@ impl Ring {
     /// Keeps a delivery under its tag, which is above all earlier ones.
     #[inline]
     pub fn push(&mut self, tag: u64, slot: Slot) {
-        if self.slots.is_empty() {
-            self.base = tag;
-        }
-        if tag - self.base > self.slots.len() as u64 {
-            self.leave_gap(tag);
+        let next = self.slots.len();
+        if tag - self.base != next as u64 || next >= SPARSE_SLOTS_MIN {
+            self.make_next(tag);
         }
         self.slots.push_back(slot);
         self.live += 1;
-        if self.slots.len() > SPARSE_SLOTS_MIN && self.slots.len() > SPARSE_FACTOR * self.live {
-            self.move_stragglers();
-        }
     }
 
-    /// Makes `tag` the next one: holes stand for tags of deliveries that nobody settles, unless
-    /// there are so many that what waits had better move out of the way.
-    #[cold]
-    fn leave_gap(&mut self, tag: u64) {
-        let span = usize::try_from(tag - self.base).unwrap_or(usize::MAX);
-        if span <= SPARSE_SLOTS_MIN || span / SPARSE_FACTOR <= self.live {
-            let hole = Slot {
-                source: SETTLED,
-                fetched: false,
-                unacked: Unacked::default(),
-            };
-            self.slots.resize(span, hole);
+    /// Makes `tag` the next one: holes stand for tags of deliveries that nobody settles. Where most
+    /// would be holes, what waits moves out of the way.
+    #[inline(never)]
+    fn make_next(&mut self, tag: u64) {
+        if self.slots.is_empty() {
+            self.base = tag;
             return;
         }
-        for (tag, slot) in (self.base..).zip(self.slots.drain(..)) {
-            if slot.source != SETTLED {
-                self.stragglers.insert(tag, slot);
-            }
+        let span = usize::try_from(tag - self.base).unwrap_or(usize::MAX);
+        let is_sparse = span >= SPARSE_SLOTS_MIN && span / SPARSE_FACTOR > self.live;
+        if is_sparse {
+            self.move_stragglers(tag);
         }
-        (self.live, self.base) = (0, tag);
+        let span = usize::try_from(tag - self.base).unwrap_or(usize::MAX);
+        self.slots.resize(span, HOLE);
     }
 
-    fn move_stragglers(&mut self) {
-        while self.slots.len() > 2 * self.live.max(1) {
+    /// Moves the oldest out of the way, so that of the slots before `tag` half are no holes.
+    fn move_stragglers(&mut self, tag: u64) {
+        while tag - self.base > 2 * self.live as u64 {
             let Some(slot) = self.slots.pop_front() else {
+                self.base = tag;
                 return;
             };
             if slot.source != SETTLED {
