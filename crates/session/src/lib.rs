@@ -15,6 +15,7 @@
 )]
 
 mod batch;
+mod channel;
 mod confirms;
 mod content;
 mod counts;

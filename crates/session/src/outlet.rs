@@ -8,9 +8,10 @@ use leveret_codec::{Content, DeliverTemplate, Tails, body_frame_head, content, c
 use leveret_codec::{FRAME_END, FRAME_OVERHEAD, header_frame};
 use leveret_record::{Blob, Body, Record, Unacked};
 
+use crate::channel::Channel;
 use crate::counts::DeliveryCounts;
 use crate::outbound::{Outbound, Pending};
-use crate::ring::{Ring, Slot, UnknownTag};
+use crate::ring::{Slot, UnknownTag};
 
 /// Smaller shared bodies are cheaper to copy than to splice.
 const SPLICE_BYTES_MIN: usize = 16 * 1024;
@@ -67,53 +68,6 @@ pub enum Delivered {
     Full,
     /// The channel is gone.
     Gone,
-}
-
-/// The delivery state of one open channel.
-#[derive(Debug)]
-struct Channel {
-    next_tag: u64,
-    /// All but `delivered`, which the tags tell.
-    counts: DeliveryCounts,
-    unacked: Ring,
-    /// Those of `unacked` that were fetched with `basic.get`.
-    fetched: usize,
-    /// Deliveries to consumers whose settlement is in a transaction that is not committed: these
-    /// count as unacknowledged still.
-    uncommitted: usize,
-    /// The channel-wide prefetch: unacknowledged deliveries to consumers above which deliveries
-    /// pause.
-    prefetch: usize,
-    /// The length of `unacked` at which they pause, as follows from all these.
-    unacked_max: usize,
-}
-
-impl Channel {
-    /// Takes into account that fetched or uncommitted deliveries or the prefetch have changed.
-    fn judge_room(&mut self, limits: &OutletLimits) {
-        let consumed = self.prefetch.saturating_add(self.fetched);
-        let most = consumed.min(limits.channel_unacked_max);
-        self.unacked_max = most.saturating_sub(self.uncommitted);
-    }
-
-    /// Whether a consumer may be given one more.
-    #[inline]
-    fn has_room(&self) -> bool {
-        self.unacked.len() < self.unacked_max
-    }
-
-    const fn counts(&self) -> DeliveryCounts {
-        let DeliveryCounts {
-            delivered_no_ack,
-            got,
-            got_no_ack,
-            ..
-        } = self.counts;
-        DeliveryCounts {
-            delivered: self.next_tag - 1 - delivered_no_ack - got - got_no_ack,
-            ..self.counts
-        }
-    }
 }
 
 /// The shared half of a connection. `W` is what to pump again when there is room.
@@ -209,15 +163,7 @@ impl<W> Outlet<W> {
             self.channels.resize_with(index + 1, || None);
         }
         if let Some(slot) = self.channels.get_mut(index) {
-            *slot = Some(Box::new(Channel {
-                next_tag: 1,
-                counts: DeliveryCounts::default(),
-                unacked: Ring::default(),
-                fetched: 0,
-                uncommitted: 0,
-                prefetch: usize::MAX,
-                unacked_max: self.limits.channel_unacked_max,
-            }));
+            *slot = Some(Box::new(Channel::new(&self.limits)));
         }
     }
 
