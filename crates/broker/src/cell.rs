@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use leveret_codec::{DeliverTemplate, RawTable, Table};
+use leveret_codec::{BasicCancel, DeliverTemplate, RawTable, Table};
 use leveret_queue::{ConsumerKey, Queue};
 use leveret_router::QueueId;
 use leveret_session::Outlet;
@@ -244,6 +244,18 @@ impl Handle {
     pub(crate) fn joined(&self) {
         let _outlet = self.outlet.lock();
         self.stats.consumers.add(1);
+    }
+
+    /// What tells its client that its queue is gone, if that wants to know.
+    pub(crate) fn end(&self) -> Option<BasicCancel<'_>> {
+        let cancel = BasicCancel {
+            consumer_tag: &self.tag,
+            nowait: true,
+        };
+        self.peer
+            .cancel_notify
+            .load(Ordering::Relaxed)
+            .then_some(cancel)
     }
 
     /// Its queue has it no more.

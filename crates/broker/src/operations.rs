@@ -5,9 +5,8 @@
 //! ticket is durable. Who may do it is the caller's business.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use leveret_codec::{BasicCancel, Method};
+use leveret_codec::Method;
 use leveret_router::{Declared, ExchangeSpec, Removal};
 use parking_lot::RwLockWriteGuard;
 
@@ -155,6 +154,22 @@ impl Broker {
         condition: Condition,
         work: &mut Work,
     ) -> Result<u64, Refusal> {
+        self.end_queue(
+            (vhost, cell),
+            condition,
+            |one, work| tell_end(one, work),
+            work,
+        )
+    }
+
+    /// The same; `tell` sees the consumers that end with it.
+    pub(crate) fn end_queue(
+        &self,
+        (vhost, cell): (&Vhost, &Arc<QueueCell>),
+        condition: Condition,
+        mut tell: impl FnMut(&Arc<Handle>, &mut Work),
+        work: &mut Work,
+    ) -> Result<u64, Refusal> {
         let directory = vhost.directory.write();
         let mut state = cell.lock();
         if cell.is_deleted() {
@@ -178,7 +193,7 @@ impl Broker {
         // waits for that, so that it is not told of what it has been done with.
         for handle in ended.handles() {
             handle.left();
-            tell_end(handle, work);
+            tell(handle, work);
         }
         drop(state);
         Ok(ended.ready())
@@ -384,13 +399,9 @@ impl Broker {
 }
 
 /// Tells a consumer's client that its queue is gone, if it wants to know.
-fn tell_end(handle: &Handle, work: &mut Work) {
-    if !handle.peer.cancel_notify.load(Ordering::Relaxed) {
+pub(crate) fn tell_end(handle: &Handle, work: &mut Work) {
+    let Some(cancel) = handle.end() else {
         return;
-    }
-    let cancel = BasicCancel {
-        consumer_tag: &handle.tag,
-        nowait: true,
     };
     let mut outlet = handle.outlet.lock();
     if outlet.is_open(handle.channel) {

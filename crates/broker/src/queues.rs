@@ -11,10 +11,11 @@ use leveret_codec::{
 use crate::access::Right;
 use crate::acting::Resource;
 use crate::binding::Binding;
-use crate::cell::{QueueCell, QueueSpec};
+use crate::cell::{Handle, QueueCell, QueueSpec};
 use crate::connection::Core;
 use crate::exchanges::name_of;
-use crate::operations::Condition;
+use crate::operations::{Condition, tell_end};
+use crate::pump::Work;
 use crate::refusal::Refusal;
 use crate::stats::Event;
 use crate::vhost::Vhost;
@@ -226,6 +227,7 @@ impl Core {
         channel: u16,
         delete: &QueueDelete<'_>,
     ) -> Result<(), Refusal> {
+        let mut own = Vec::new();
         let count = match self.named_queue(channel, delete.queue, Right::Configure) {
             Ok(cell) => {
                 let condition = Condition {
@@ -233,9 +235,18 @@ impl Core {
                     empty: delete.if_empty,
                     abandoned: false,
                 };
-                let vhost = self.vhost()?;
+                let (vhost, peer) = (self.vhost()?, &self.peer);
+                // Of its own consumers a channel hears behind the answer.
+                let tell = |handle: &Arc<Handle>, work: &mut Work| {
+                    if handle.channel == channel && Arc::ptr_eq(&handle.peer, peer) {
+                        own.push(Arc::clone(handle));
+                    } else {
+                        tell_end(handle, work);
+                    }
+                };
+                let work = &mut self.work;
                 self.broker
-                    .delete_queue(&vhost, &cell, condition, &mut self.work)?
+                    .end_queue((&vhost, &cell), condition, tell, work)?
             }
             Err(Refusal::NoQueue(_)) => {
                 let vhost = self.vhost()?;
@@ -247,6 +258,9 @@ impl Core {
         if !delete.nowait {
             let message_count = u32::try_from(count).unwrap_or(u32::MAX);
             self.reply_durable(channel, QueueDeleteOk { message_count });
+        }
+        for cancel in own.iter().filter_map(|handle| handle.end()) {
+            self.reply_durable(channel, cancel);
         }
         Ok(())
     }

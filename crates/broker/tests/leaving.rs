@@ -298,3 +298,52 @@ fn what_was_fetched_takes_no_prefetch() {
     client.say(1, both);
     assert_eq!(client.hear(), ["1 deliver 3", "body three"]);
 }
+
+#[test]
+fn a_channel_hears_of_its_own_consumers_behind_its_deletion() {
+    let broker = broker(Arc::new(InstantStore));
+    let (mut client, mut other) = (notified(&broker), notified(&broker));
+    let delete = |nowait| QueueDelete {
+        queue: b"q",
+        nowait,
+        ..Default::default()
+    };
+    client.declare(1, "q", false);
+    client.say(1, consume("q", "a", false));
+    client.say(1, consume("q", "b", false));
+    other.say(1, consume("q", "c", false));
+    other.hear();
+    client.hear();
+    client.say(1, delete(false));
+    let heard = ["1 queue.delete-ok", "1 basic.cancel", "1 basic.cancel"];
+    assert_eq!(client.hear(), heard);
+    assert_eq!(other.hear(), ["1 basic.cancel"]);
+    client.declare(1, "q", false);
+    client.say(1, consume("q", "d", false));
+    client.hear();
+    client.say(1, delete(true));
+    assert_eq!(client.hear(), ["1 basic.cancel"]);
+}
+
+/// The answer waits for the disk, and so does what comes behind it.
+#[test]
+fn the_end_of_its_own_consumers_waits_with_the_answer() {
+    let store = Arc::new(DelayedStore::default());
+    let broker = broker(Arc::clone(&store) as _);
+    let mut client = notified(&broker);
+    client.declare(1, "q", true);
+    store.release();
+    client.turn();
+    client.hear();
+    client.say(1, consume("q", "a", false));
+    client.hear();
+    let delete = QueueDelete {
+        queue: b"q",
+        ..Default::default()
+    };
+    client.say(1, delete);
+    assert!(client.hear().is_empty());
+    store.release();
+    client.turn();
+    assert_eq!(client.hear(), ["1 queue.delete-ok", "1 basic.cancel"]);
+}

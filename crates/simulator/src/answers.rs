@@ -29,6 +29,12 @@ impl Model {
         if let Some(answers) = self.sessions[place.0].answers.get_mut(&place.1) {
             answers.pop_front();
         }
+        if let Reply::Deleted(_) = expected
+            && let Some(state) = self.channel(place.0, place.1)
+            && let Some(ending) = state.ending.pop_front()
+        {
+            self.cancels.extend(ending);
+        }
         match told {
             Some(told) if agrees(expected, &told) => Ok(()),
             other => Err(format!(

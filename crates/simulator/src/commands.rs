@@ -133,7 +133,11 @@ impl Model {
         Ok(match *command {
             Command::Declare { .. } | Command::Delete { .. } | Command::Purge { .. } => {
                 let told = self.foreseen((connection, channel), step);
-                self.on_queue(connection, command, told.as_ref())
+                let outcome = self.on_queue(connection, command, told.as_ref());
+                if let Outcome::Answer(Reply::Deleted(_)) = outcome {
+                    self.end_own((connection, channel));
+                }
+                outcome
             }
             Command::Bind {
                 queue,
@@ -384,6 +388,19 @@ impl Model {
         };
         self.delete_queue(key, count);
         Outcome::Answer(Reply::Deleted(count.unwrap_or(u32::MAX)))
+    }
+
+    /// Of its own consumers a channel hears behind the answer to its deletion.
+    fn end_own(&mut self, place: Place) {
+        let is_own = |tag: &u64| {
+            let plan = self.plans.get(tag);
+            plan.is_some_and(|plan| (plan.connection, plan.channel) == place)
+        };
+        let own: Vec<_> = self.cancels.iter().copied().filter(is_own).collect();
+        self.cancels.retain(|tag| !own.contains(tag));
+        if let Some(state) = self.channel(place.0, place.1) {
+            state.ending.push_back(own);
+        }
     }
 
     /// A queue ends; its consumers are told.

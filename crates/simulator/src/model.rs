@@ -77,6 +77,8 @@ pub(crate) struct Channel {
     pub(crate) unacked: BTreeMap<u64, Held>,
     /// Answers that wait for the disk.
     pub(crate) waiting: VecDeque<Reply>,
+    /// For each deletion that was not answered yet the channel's own consumers that end with it.
+    pub(crate) ending: VecDeque<Vec<u64>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
