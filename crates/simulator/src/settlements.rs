@@ -102,7 +102,8 @@ impl Model {
     fn commit(&mut self, place: (usize, u16), staged: Transaction) {
         for (message, queues, mandatory) in staged.publishes {
             let arrival = self.arrival(message).unwrap_or_default();
-            if queues.is_empty() && mandatory {
+            // Also when all it was routed to has gone since.
+            if mandatory && queues.iter().all(|queue| self.queues[*queue].gone) {
                 self.returns.push_back((place.0, place.1, message));
             }
             for queue in queues {
