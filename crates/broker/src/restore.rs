@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use crate::broker::Broker;
 use crate::cell::QueueCell;
 use crate::publish::is_shared;
-use crate::pump::Work;
+use crate::pump::{Pump, Work};
 
 /// What came back from a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +59,8 @@ impl Broker {
             };
             let mut state = cell.lock();
             state.queue.begin_at(lane.next_seq);
+            // What was out comes back above a limit, as with any other way back.
+            state.queue.trim(&mut Pump::new(cell, &mut work));
             state.warm = state.queue.is_grown();
             if state.warm {
                 work.warm.push(Arc::clone(cell));

@@ -146,6 +146,8 @@ impl Ledger {
         self.ready.extend(out.map(|arrival| (arrival, None)));
         self.ready.retain(|arrival, _| durable(arrival));
         self.seats.clear();
+        // As RabbitMQ does.
+        self.trim();
     }
 
     fn seat(&mut self, tag: Option<u64>) -> Option<&mut Seat> {
