@@ -1320,3 +1320,45 @@ fn what_is_refused_is_noted() {
         );
     }
 }
+
+/// Clients that log in only after a challenge send the same request again on the same connection.
+#[test]
+fn a_connection_goes_on_after_a_request_that_was_refused_before_its_body_came() {
+    use base64::Engine as _;
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    let server = Server::start_http(&[]);
+    let credentials = base64::engine::general_purpose::STANDARD.encode("guest:guest");
+    let credentials = format!("Authorization: Basic {credentials}\r\n");
+    let mut stream = BufReader::new(std::net::TcpStream::connect(server.api()).unwrap());
+    let mut ask = |method: &str, path: &str, fields: &str, body: &str| {
+        let len = body.len();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}Content-Length: {len}\r\n\r\n");
+        stream.get_mut().write_all(head.as_bytes()).unwrap();
+        // The server decides before it has the body.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        stream.get_mut().write_all(body.as_bytes()).unwrap();
+        let (mut answer, mut line) = (Vec::new(), String::new());
+        while stream.read_line(&mut line).unwrap() > 2 {
+            answer.push(std::mem::take(&mut line).trim_end().to_lowercase());
+        }
+        let field = |name: &str| answer.iter().find_map(|line| line.strip_prefix(name));
+        let len = field("content-length: ").map_or(0, |len| len.parse().unwrap());
+        stream.read_exact(&mut vec![0; len]).unwrap();
+        assert_eq!(field("connection: "), None);
+        answer.swap_remove(0)
+    };
+    let (queue, large) = ("/api/queues/%2F/q", " ".repeat(200_000));
+    let body = "{\"durable\":true}";
+    let unauthorized = "http/1.1 401 unauthorized";
+    assert_eq!(ask("PUT", queue, "", body), unauthorized);
+    assert_eq!(ask("PUT", queue, "", &large), unauthorized);
+    let missing = ask("PUT", "/api/no/such", &credentials, body);
+    assert_eq!(missing, "http/1.1 404 not found");
+    let not_allowed = ask("POST", "/api/overview", &credentials, body);
+    assert_eq!(not_allowed, "http/1.1 405 method not allowed");
+    assert_eq!(
+        ask("PUT", queue, &credentials, body),
+        "http/1.1 201 created"
+    );
+}

@@ -136,6 +136,15 @@ pub(crate) fn certificates(call: &Call) -> Answer {
     healthy()
 }
 
+/// `GET /api/healthchecks/node/{node}`, which older tools ask.
+pub(crate) fn node(call: &Call) -> Answer {
+    if call.segment("node") == call.app.node() {
+        healthy()
+    } else {
+        Err(Problem::NotFound)
+    }
+}
+
 /// `GET /api/aliveness-test/{vhost}`.
 pub(crate) fn aliveness(call: &Call) -> Answer {
     call.vhost()?;

@@ -418,6 +418,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         queue::none_in,
     ),
     get("/api/aliveness-test/{vhost}", Vhost, health::aliveness),
+    get("/api/healthchecks/node", Management, health::always),
+    get("/api/healthchecks/node/{node}", Management, health::node),
     get("/api/health/checks/alarms", Management, health::alarms),
     get(
         "/api/health/checks/local-alarms",

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawPathParams, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -46,6 +47,10 @@ const WRITE_TIME: Duration = Duration::from_secs(60);
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// A body that is too large is read up to so many times what may be.
 const DISCARD: usize = 4;
+/// Of a request that is refused for its head so much of a body is read, and for so long, so that
+/// the client can go on with the same connection.
+const UNREAD_BYTES_MAX: usize = 1 << 20;
+const UNREAD_TIME: Duration = Duration::from_secs(2);
 /// How long a browser may remember what it was told.
 const CORS_AGE: Duration = Duration::from_secs(30 * 60);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -237,9 +242,20 @@ async fn answer(at: &AtPath, parameters: &RawPathParams, request: Request) -> Re
     let Ok(permit) = requests.acquire_owned().await else {
         return Problem::Internal("stopped".to_owned()).into_response();
     };
-    match permitted(at, parameters, request, permit).await {
+    let (parts, body) = request.into_parts();
+    let mut body = Some(body);
+    match permitted(at, parameters, (parts, &mut body), permit).await {
         Ok(response) => response,
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            let mut response = problem.into_response();
+            if let Some(unread) = body
+                && timeout(UNREAD_TIME, discard(unread, UNREAD_BYTES_MAX)).await != Ok(true)
+            {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            response
+        }
     }
 }
 
@@ -252,18 +268,17 @@ fn options(endpoints: &[Endpoint]) -> Response {
     (StatusCode::OK, [(header::ALLOW, allowed.join(", "))]).into_response()
 }
 
-/// Checks the caller before anything else, then reads the body and runs the endpoint. The permit
+/// Checks the caller before anything else, then takes the body and runs the endpoint. The permit
 /// goes with the work from thread to thread: that goes on when the client has gone away, and after
 /// the head of a long answer.
 async fn permitted(
     at: &AtPath,
     parameters: &RawPathParams,
-    request: Request,
+    (parts, body): (Parts, &mut Option<Body>),
     permit: OwnedSemaphorePermit,
 ) -> Result<Response, Problem> {
     let app = Arc::clone(&at.shared.app);
-    let from = request.extensions().get().copied().unwrap_or(UNKNOWN);
-    let (parts, body) = request.into_parts();
+    let from = parts.extensions.get().copied().unwrap_or(UNKNOWN);
     let segments = segments(parameters);
     let found = at.endpoint(&parts.method);
     let headers = parts.headers.clone();
@@ -281,6 +296,7 @@ async fn permitted(
     let checked = async {
         allowed?;
         let endpoint = found.ok_or_else(|| at.missing())?;
+        let body = body.take().unwrap_or_default();
         let body = read_body(&app, &parts.headers, body).await?;
         Ok((endpoint, body))
     };
@@ -371,14 +387,17 @@ async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, 
     }
 }
 
-/// Reads a body to its end, but no more than so many bytes.
-async fn discard(mut body: Body, max: usize) {
+/// Reads a body to its end, but no more than so many bytes. Tells whether that was its end.
+async fn discard(mut body: Body, max: usize) -> bool {
     let mut read = 0;
     while read <= max {
         let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
-        let Some(Ok(frame)) = frame else { return };
+        let Some(Ok(frame)) = frame else {
+            return frame.is_none();
+        };
         read += frame.data_ref().map_or(0, Bytes::len);
     }
+    false
 }
 
 /// Stands for a client whose address is not known: it is not the broker's own machine.
