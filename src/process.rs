@@ -22,7 +22,7 @@ pub struct DescriptorLimit {
 }
 
 /// Raises the limit of open descriptors as far as the process may, but for a few spare ones
-/// ([`descriptors`]).
+/// (`descriptors`).
 ///
 /// # Errors
 ///
