@@ -14,7 +14,7 @@ use crate::write::{cut, longstr, patch_len, shortstr};
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Table(Vec<u8>);
 
-/// One owned field value. See [`ValueRef`](crate::ValueRef) for the letters on the wire.
+/// One owned field value. See [`ValueRef`] for the letters on the wire.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
     /// `t`

@@ -249,7 +249,7 @@ impl<W> Outlet<W> {
             .flat_map(|channel| channel.unacked.iter().map(|(_, slot)| slot.source))
     }
 
-    /// Takes settled deliveries off the ring; see [`Ring::settle`].
+    /// Takes settled deliveries off the ring; see [`crate::Ring::settle`].
     ///
     /// # Errors
     /// [`UnknownTag`] when the tag names no delivery of this channel that waits.
