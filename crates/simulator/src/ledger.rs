@@ -342,9 +342,15 @@ impl Search<'_> {
                     return Some(found);
                 }
             }
-            if std::mem::take(&mut trims) && ledger.trim() {
-                // Another one is the oldest now.
-                continue;
+            if std::mem::take(&mut trims) {
+                let before = ledger.clone();
+                if ledger.trim() {
+                    if let Some(found) = self.go_together(before, at, &pending) {
+                        return Some(found);
+                    }
+                    // Another one is the oldest now.
+                    continue;
+                }
             }
             let Some(event) = next else {
                 return self.end(ledger, &pending);
@@ -356,6 +362,16 @@ impl Search<'_> {
             trims = matches!(event, Event::Push(_) | Event::Commit(_) | Event::Requeue(_));
             at += 1;
         }
+    }
+
+    /// Goes on as if the next event belonged to the one before: deliveries of one consumer may come
+    /// back in one step, before anything is dropped.
+    fn go_together(&mut self, mut ledger: Ledger, at: usize, pending: &Pending) -> Option<Ledger> {
+        let event = self.events.get(at)?;
+        if !matches!(event, Event::Requeue(_)) || ledger.apply(event).is_err() {
+            return None;
+        }
+        self.go(ledger, at + 1, pending.clone(), true)
     }
 
     fn end(&mut self, ledger: Ledger, pending: &Pending) -> Option<Ledger> {
