@@ -1,5 +1,7 @@
 //! The commands' part of the model: what each does to topology and channels, and its answer.
 
+use std::collections::BTreeSet;
+
 use crate::answers::Place;
 use crate::command::{Command, EXCHANGES, Verdict, queue_name};
 use crate::ledger::{Event, Ledger, Seat};
@@ -133,9 +135,10 @@ impl Model {
         Ok(match *command {
             Command::Declare { .. } | Command::Delete { .. } | Command::Purge { .. } => {
                 let told = self.foreseen((connection, channel), step);
+                let before = self.cancels.clone();
                 let outcome = self.on_queue(connection, command, told.as_ref());
                 if let Outcome::Answer(Reply::Deleted(_)) = outcome {
-                    self.end_own((connection, channel));
+                    self.end_own((connection, channel), &before);
                 }
                 outcome
             }
@@ -391,10 +394,11 @@ impl Model {
     }
 
     /// Of its own consumers a channel hears behind the answer to its deletion.
-    fn end_own(&mut self, place: Place) {
+    fn end_own(&mut self, place: Place, before: &BTreeSet<u64>) {
         let is_own = |tag: &u64| {
             let plan = self.plans.get(tag);
             plan.is_some_and(|plan| (plan.connection, plan.channel) == place)
+                && !before.contains(tag)
         };
         let own: Vec<_> = self.cancels.iter().copied().filter(is_own).collect();
         self.cancels.retain(|tag| !own.contains(tag));

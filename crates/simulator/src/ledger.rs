@@ -367,8 +367,12 @@ impl Search<'_> {
     /// Goes on as if the next event belonged to the one before: deliveries of one consumer may come
     /// back in one step, before anything is dropped.
     fn go_together(&mut self, mut ledger: Ledger, at: usize, pending: &Pending) -> Option<Ledger> {
-        let event = self.events.get(at)?;
-        if !matches!(event, Event::Requeue(_)) || ledger.apply(event).is_err() {
+        let (last, event) = (self.events.get(at.checked_sub(1)?)?, self.events.get(at)?);
+        let (Event::Requeue(before), Event::Requeue(back)) = (last, event) else {
+            return None;
+        };
+        let consumer = |back: &[(Arrival, Option<u64>)]| back.first().and_then(|(_, of)| *of);
+        if consumer(before) != consumer(back) || ledger.apply(event).is_err() {
             return None;
         }
         self.go(ledger, at + 1, pending.clone(), true)

@@ -41,15 +41,26 @@ impl Model {
     }
 
     fn settle_now(&mut self, settlements: &[(u64, Held, Verdict)]) {
-        for (_, held, verdict) in settlements {
-            let Some(queue) = self.queue_of(held) else {
+        // What is next to each other of one consumer comes back in one step.
+        let together = |(_, a, for_a): &(u64, Held, Verdict),
+                        (_, b, for_b): &(u64, Held, Verdict)| {
+            (a.consumer, a.queue, for_a) == (b.consumer, b.queue, for_b)
+        };
+        for run in settlements.chunk_by(together) {
+            let Some((_, first, verdict)) = run.first() else {
                 continue;
             };
-            let event = match verdict {
-                Verdict::Requeue => Event::Requeue(vec![(held.arrival, held.consumer)]),
-                _ => Event::Settle(held.arrival, held.consumer),
+            let Some(queue) = self.queue_of(first) else {
+                continue;
             };
-            self.event(queue, event);
+            let held = run.iter().map(|(_, held, _)| (held.arrival, held.consumer));
+            if *verdict == Verdict::Requeue {
+                self.event(queue, Event::Requeue(held.collect()));
+                continue;
+            }
+            for (arrival, consumer) in held {
+                self.event(queue, Event::Settle(arrival, consumer));
+            }
         }
     }
 
