@@ -11,11 +11,12 @@ pub(crate) struct Channel {
     /// All but `delivered`, which the tags tell.
     pub(crate) counts: DeliveryCounts,
     pub(crate) unacked: Ring,
-    /// Those of `unacked` that were fetched with `basic.get`.
+    /// Those of `unacked` and `uncommitted` that were fetched with `basic.get`.
     pub(crate) fetched: usize,
-    /// Deliveries to consumers whose settlement is in a transaction that is not committed: these
-    /// count as unacknowledged still.
+    /// Deliveries whose settlement is in a transaction that is not committed: these count as
+    /// unacknowledged still.
     pub(crate) uncommitted: usize,
+    pub(crate) uncommitted_fetched: usize,
     /// The channel-wide prefetch: unacknowledged deliveries to consumers above which deliveries
     /// pause.
     pub(crate) prefetch: usize,
@@ -32,6 +33,7 @@ impl Channel {
             unacked: Ring::default(),
             fetched: 0,
             uncommitted: 0,
+            uncommitted_fetched: 0,
             prefetch: usize::MAX,
             unacked_max: limits.channel_unacked_max,
         }

@@ -275,7 +275,7 @@ impl<W> Outlet<W> {
         known
     }
 
-    /// The same in a transaction: until it ends, what consumers got counts as out still.
+    /// The same in a transaction: until it ends, what was settled counts as out still.
     ///
     /// # Errors
     /// [`UnknownTag`], as for [`Outlet::settle`].
@@ -286,16 +286,17 @@ impl<W> Outlet<W> {
         multiple: bool,
         mut settled: impl FnMut(u64, Slot),
     ) -> Result<(), UnknownTag> {
-        let mut consumed = 0;
-        let known = self.settle(channel, tag, multiple, |tag, slot| {
-            consumed += usize::from(!slot.fetched);
+        let limits = self.limits;
+        let channel = self.channel(channel).ok_or(UnknownTag)?;
+        let (mut staged, mut fetched) = (0, 0);
+        let known = channel.unacked.settle(tag, multiple, |tag, slot| {
+            staged += 1;
+            fetched += usize::from(slot.fetched);
             settled(tag, slot);
         });
-        let limits = self.limits;
-        if let Some(channel) = self.channel(channel) {
-            channel.uncommitted += consumed;
-            channel.judge_room(&limits);
-        }
+        channel.uncommitted += staged;
+        channel.uncommitted_fetched += fetched;
+        channel.judge_room(&limits);
         known
     }
 
@@ -303,6 +304,7 @@ impl<W> Outlet<W> {
     pub fn end_transaction(&mut self, channel: u16) {
         let limits = self.limits;
         if let Some(channel) = self.channel(channel) {
+            channel.fetched -= std::mem::take(&mut channel.uncommitted_fetched);
             channel.uncommitted = 0;
             channel.judge_room(&limits);
         }

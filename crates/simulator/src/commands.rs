@@ -135,12 +135,7 @@ impl Model {
         Ok(match *command {
             Command::Declare { .. } | Command::Delete { .. } | Command::Purge { .. } => {
                 let told = self.foreseen((connection, channel), step);
-                let before = self.cancels.clone();
-                let outcome = self.on_queue(connection, command, told.as_ref());
-                if let Outcome::Answer(Reply::Deleted(_)) = outcome {
-                    self.end_own((connection, channel), &before);
-                }
-                outcome
+                self.on_queue((connection, channel), command, told.as_ref())
             }
             Command::Bind {
                 queue,
@@ -281,7 +276,8 @@ impl Model {
         self.events.entry(queue).or_default().push(event);
     }
 
-    fn on_queue(&mut self, connection: usize, command: &Command, told: Option<&Reply>) -> Outcome {
+    fn on_queue(&mut self, place: Place, command: &Command, told: Option<&Reply>) -> Outcome {
+        let connection = place.0;
         match *command {
             Command::Declare {
                 queue: number,
@@ -339,7 +335,14 @@ impl Model {
                     Outcome::Answer(Reply::Purged(count.unwrap_or(u32::MAX)))
                 }
             },
-            _ => self.delete(connection, command, told),
+            _ => {
+                let before = self.cancels.clone();
+                let outcome = self.delete(connection, command, told);
+                if let Outcome::Answer(_) = outcome {
+                    self.end_own(place, &before);
+                }
+                outcome
+            }
         }
     }
 

@@ -158,8 +158,8 @@ impl Channel {
 
     /// All that counts against the broker's own bound.
     pub(crate) fn out(&self) -> usize {
-        let fetched = |held: &&Held| held.consumer.is_none();
-        self.consumed() + self.unacked.values().filter(fetched).count()
+        let staged = self.transaction.as_ref();
+        self.unacked.len() + staged.map_or(0, |staged| staged.settlements.len())
     }
 
     /// Whether a consumer of this channel may be given one more.
