@@ -101,7 +101,7 @@ struct Search<'a> {
 /// Deliveries in waiting of each connection.
 type Pending = Vec<VecDeque<Delivery>>;
 
-const BUDGET: u32 = 20_000;
+const BUDGET: u32 = 1_000_000;
 
 impl Ledger {
     /// Finds an order of events and deliveries that ends in `counts`; the ledger is then as after
