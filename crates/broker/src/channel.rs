@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leveret_session::{Confirms, Outlet};
 use leveret_store::Ticket;
 
-use crate::cell::{Handle, Source};
+use crate::cell::{Handle, QueueCell, Source};
 use crate::held::Held;
 use crate::publish::encode_confirm;
 use crate::stats::ChannelStats;
@@ -36,6 +36,8 @@ pub(crate) struct Channel {
     sources_max: usize,
     /// What an empty queue name means.
     pub(crate) last_queue: Option<Arc<str>>,
+    /// Where replies come in, once it has asked for them; deleted when it consumes them no more.
+    pub(crate) replies: Option<Arc<QueueCell>>,
     /// Prefetch of consumers started from now on; 0 means no limit.
     pub(crate) prefetch: u16,
     /// Present after `tx.select`.
@@ -162,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::arguments::Meaning;
-    use crate::cell::{QueueCell, QueueSpec};
+    use crate::cell::QueueSpec;
 
     /// A source as `basic.get` has it.
     fn source(cell: &Arc<QueueCell>) -> Source {

@@ -17,6 +17,7 @@ use crate::connection::Core;
 use crate::operations::Condition;
 use crate::pump::Pump;
 use crate::refusal::Refusal;
+use crate::replies::REPLY_TO;
 
 /// Argument tables of the largest size that the consumers of one connection may have, together.
 const KEPT_TABLES_MAX: usize = 256;
@@ -27,18 +28,32 @@ impl Core {
         channel: u16,
         consume: &BasicConsume<'_>,
     ) -> Result<(), Refusal> {
+        if consume.queue == REPLY_TO.as_bytes() {
+            return self.consume_replies(channel, consume);
+        }
         let cell = self.named_queue(channel, consume.queue, Right::Read)?;
         let asked = self.asked(channel, &cell, consume)?;
         self.check_arguments(consume.arguments)?;
         let tag = self.consumer_tag(channel, consume.consumer_tag)?;
-        let source = self.add_source(channel, &cell);
+        self.start_consumer((channel, tag), &cell, asked, consume)
+    }
+
+    /// Adds a consumer that may be one to its queue.
+    pub(crate) fn start_consumer(
+        &mut self,
+        (channel, tag): (u16, Box<[u8]>),
+        cell: &Arc<QueueCell>,
+        asked: Consuming,
+        consume: &BasicConsume<'_>,
+    ) -> Result<(), Refusal> {
+        let source = self.add_source(channel, cell);
         let stats = self.channel(channel).map(|state| Arc::clone(&state.stats));
         let handle = Arc::new(Handle {
             peer: Arc::clone(&self.peer),
             outlet: Arc::clone(&self.peer.outlet),
             channel,
             source,
-            cell: Arc::clone(&cell),
+            cell: Arc::clone(cell),
             stats: stats.unwrap_or_default(),
             template: DeliverTemplate::new(channel, &tag),
             arguments: KeptArguments::new(&self.peer, consume.arguments),
@@ -47,7 +62,7 @@ impl Core {
             over: AtomicBool::new(false),
         });
         let mut state = cell.lock();
-        check_consumable(&cell, &state, asked)?;
+        check_consumable(cell, &state, asked)?;
         let key = state.queue.consume(Arc::clone(&handle), asked);
         handle.joined();
         if let Some(channel) = self.channel(channel) {
@@ -61,7 +76,7 @@ impl Core {
             let consumer_tag = &tag;
             self.reply_now(channel, BasicConsumeOk { consumer_tag });
         }
-        state.queue.pump(&mut Pump::new(&cell, &mut self.work));
+        state.queue.pump(&mut Pump::new(cell, &mut self.work));
         Ok(())
     }
 
@@ -89,19 +104,24 @@ impl Core {
                     reason: format!("\"expected integer, got {}\"", value.type_name()),
                 })?,
         };
-        let max = self.broker.config.consumers_per_channel_max;
-        let (prefetch, consumers) = self
-            .channel(channel)
-            .map_or((0, 0), |ch| (ch.prefetch, ch.count_consumers(max)));
-        if consumers >= max {
-            return Err(Refusal::TooManyConsumers(max));
-        }
+        self.check_consumers(channel)?;
+        let prefetch = self.channel(channel).map_or(0, |state| state.prefetch);
         Ok(Consuming {
             prefetch: u32::from(prefetch),
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
             priority,
         })
+    }
+
+    /// Checks that the channel may have one more consumer.
+    pub(crate) fn check_consumers(&mut self, channel: u16) -> Result<(), Refusal> {
+        let max = self.broker.config.consumers_per_channel_max;
+        let state = self.channel(channel);
+        if state.map_or(0, |state| state.count_consumers(max)) >= max {
+            return Err(Refusal::TooManyConsumers(max));
+        }
+        Ok(())
     }
 
     /// Checks what the consumers of this connection have the broker keep.
@@ -119,7 +139,7 @@ impl Core {
     }
 
     /// The tag asked for, or one that is made up.
-    fn consumer_tag(&mut self, channel: u16, tag: &[u8]) -> Result<Box<[u8]>, Refusal> {
+    pub(crate) fn consumer_tag(&mut self, channel: u16, tag: &[u8]) -> Result<Box<[u8]>, Refusal> {
         if tag.is_empty() {
             return Ok(self.broker.names.next("amq.ctag-").into_bytes().into());
         }

@@ -11,9 +11,10 @@ use leveret_session::{Publish, Publishes};
 use crate::acting::Acting;
 use crate::broker::Broker;
 use crate::cell::QueueCell;
-use crate::publish::{Room, check_expiration, enqueue, without_blind_copies};
+use crate::publish::{Room, check_expiration, enqueue, visible_header};
 use crate::pump::{Pump, Work};
 use crate::refusal::Refusal;
+use crate::replies::{asks_for_replies, no_consumer};
 use crate::routes::{ExchangeTally, Route, RouteCache, sender_selected};
 use crate::stats::{MessageCounts, SizeCounts, Totals};
 use crate::vhost::Vhost;
@@ -120,7 +121,7 @@ impl Broker {
         work: &mut Work,
     ) -> Result<Published, Refusal> {
         let (route, raw) = self.route_of(vhost, user, message)?;
-        let visible = without_blind_copies(message.header);
+        let visible = visible_header(message.header, None);
         let publish = Publish {
             header: visible.as_deref().unwrap_or(message.header),
             body: message.body,
@@ -181,6 +182,9 @@ impl Broker {
         }
         if let Some(expiration) = properties.expiration {
             check_expiration(expiration)?;
+        }
+        if asks_for_replies(message.header) {
+            return Err(no_consumer());
         }
         let max = self.config.max_message_bytes;
         if message.body.len() as u64 > max {

@@ -38,6 +38,7 @@ mod publish;
 mod pump;
 mod queues;
 mod refusal;
+mod replies;
 mod restore;
 mod routes;
 mod rules;

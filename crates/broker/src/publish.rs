@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use leveret_codec::{
-    ConfirmSelect, ConfirmSelectOk, Content, Properties, SoftCode, Tails, ack, basic_return,
-    content, decode_header, delivery_mode, flag, nack,
+    ConfirmSelect, ConfirmSelectOk, Content, Properties, RawTable, SoftCode, Tails, ack,
+    basic_return, content, decode_header, delivery_mode, flag, nack,
 };
 use leveret_queue::{Message, MessageBody, Queue};
 use leveret_record::{Blob, resident_bytes};
@@ -34,7 +34,7 @@ const RECORD_BYTES: u64 = 64;
 pub(crate) const PERSISTENT: u8 = 2;
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 /// Properties that make the broker look closer at a message.
-const INSPECTED: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
+const INSPECTED: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID | flag::REPLY_TO;
 
 /// What is known of the room for a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,7 +128,10 @@ impl Core {
         let inspected = self
             .inspect(one, publish)
             .map_err(|refusal| self.fault(one, refusal))?;
-        let visible = without_blind_copies(publish.header);
+        let reply_name = self
+            .reply_name(one.channel, publish.header)
+            .map_err(|refusal| self.fault(one, refusal))?;
+        let visible = visible_header(publish.header, reply_name.as_deref());
         let header = visible.as_deref().unwrap_or(publish.header);
         let one = &Publishes::one(one.channel, one.route, Publish { header, ..publish });
         let route = match inspected {
@@ -506,15 +509,25 @@ impl Load<'_> {
     }
 }
 
-/// The content header without `BCC`, if it has one: receivers must not see it.
-pub(crate) fn without_blind_copies(header: &[u8]) -> Option<Vec<u8>> {
+/// The content header as receivers see it, if it differs: without `BCC`, and with the name that
+/// replies go to.
+pub(crate) fn visible_header(header: &[u8], reply_name: Option<&str>) -> Option<Vec<u8>> {
     let mut properties = Properties::decode(header).ok()?;
-    let headers = properties
-        .headers
-        .filter(|headers| headers.get(b"BCC").is_some())?;
-    let mut table = headers.to_table();
-    table.remove(b"BCC");
-    properties.headers = Some(table.as_raw());
+    let blind = |headers: &RawTable<'_>| headers.get(b"BCC").is_some();
+    let table = properties.headers.filter(blind).map(|headers| {
+        let mut table = headers.to_table();
+        table.remove(b"BCC");
+        table
+    });
+    if table.is_none() && reply_name.is_none() {
+        return None;
+    }
+    if let Some(table) = &table {
+        properties.headers = Some(table.as_raw());
+    }
+    if let Some(name) = reply_name {
+        properties.reply_to = Some(name.as_bytes());
+    }
     let mut visible = Vec::with_capacity(header.len());
     properties.encode(decode_header(header).ok()?.body_size, &mut visible);
     Some(visible)

@@ -17,6 +17,7 @@ use crate::exchanges::name_of;
 use crate::operations::{Condition, tell_end};
 use crate::pump::Work;
 use crate::refusal::Refusal;
+use crate::replies::REPLY_TO;
 use crate::stats::Event;
 use crate::vhost::Vhost;
 
@@ -28,6 +29,9 @@ impl Core {
     ) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
         let name = name_of(declare.queue, "queue name")?;
+        if name.starts_with(REPLY_TO) {
+            return self.declare_reply_name(channel, declare, &name);
+        }
         let cell = if declare.passive {
             self.acting(&vhost).check_any(Resource::Queue(&name))?;
             vhost
@@ -43,25 +47,32 @@ impl Core {
             self.declare(&vhost, name, spec)?
         };
         self.check_owner(&cell)?;
+        let state = cell.lock();
+        let counts = (state.queue.ready(), state.queue.consumer_count() as u64);
+        drop(state);
+        self.declared(channel, declare, &cell.name, counts);
+        Ok(())
+    }
+
+    /// Answers with how many messages are ready, and how many consumers there are.
+    pub(crate) fn declared(
+        &mut self,
+        channel: u16,
+        declare: &QueueDeclare<'_>,
+        name: &Arc<str>,
+        (ready, consumers): (u64, u64),
+    ) {
         if let Some(channel) = self.channel(channel) {
-            channel.last_queue = Some(Arc::clone(&cell.name));
+            channel.last_queue = Some(Arc::clone(name));
         }
         if !declare.nowait {
-            let state = cell.lock();
-            let message_count = u32::try_from(state.queue.ready()).unwrap_or(u32::MAX);
-            let consumer_count = u32::try_from(state.queue.consumer_count()).unwrap_or(u32::MAX);
-            drop(state);
-            let queue = cell.name.as_bytes();
-            self.reply_durable(
-                channel,
-                QueueDeclareOk {
-                    queue,
-                    message_count,
-                    consumer_count,
-                },
-            );
+            let declared = QueueDeclareOk {
+                queue: name.as_bytes(),
+                message_count: u32::try_from(ready).unwrap_or(u32::MAX),
+                consumer_count: u32::try_from(consumers).unwrap_or(u32::MAX),
+            };
+            self.reply_durable(channel, declared);
         }
-        Ok(())
     }
 
     fn declare(

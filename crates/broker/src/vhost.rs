@@ -175,15 +175,20 @@ impl Directory {
     }
 
     pub(crate) fn insert(&mut self, cell: &Arc<QueueCell>) {
-        self.router.add_queue(&cell.name, cell.id);
+        self.insert_unlisted(cell);
         self.queues.insert(Arc::clone(&cell.name), Arc::clone(cell));
         self.ordered.insert(ByName(Arc::clone(cell)));
-        if let Some(slot) = self.cells.get_mut(cell.id.0 as usize) {
-            *slot = Some(Arc::clone(cell));
-        }
         cell.count_in(&self.holdings);
         self.events.count(Event::QueueCreated);
         self.recount();
+    }
+
+    /// The same of a queue that the default exchange knows, and nobody else.
+    pub(crate) fn insert_unlisted(&mut self, cell: &Arc<QueueCell>) {
+        self.router.add_queue(&cell.name, cell.id);
+        if let Some(slot) = self.cells.get_mut(cell.id.0 as usize) {
+            *slot = Some(Arc::clone(cell));
+        }
     }
 
     /// Takes a queue out, and tells what went with it; nothing when it is gone already.
@@ -194,10 +199,11 @@ impl Directory {
             return None;
         }
         *slot = None;
-        self.queues.remove(&*cell.name);
-        self.ordered.remove(&*cell.name);
+        if self.queues.remove(&*cell.name).is_some() {
+            self.ordered.remove(&*cell.name);
+            self.events.count(Event::QueueDeleted);
+        }
         self.free.push(cell.id);
-        self.events.count(Event::QueueDeleted);
         let removal = self.router.remove_queue(cell.id);
         self.recount();
         self.trim();

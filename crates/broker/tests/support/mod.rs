@@ -73,7 +73,7 @@ impl Client {
         heartbeat: u16,
     ) -> Self {
         let client = (client_properties, heartbeat);
-        let mut client = Self::open_as(broker, ("guest", "/"), client);
+        let mut client = Self::open_as(broker, ("guest", b"/"), client);
         client.say(1, ChannelOpen {});
         client.say(2, ChannelOpen {});
         client.hear();
@@ -81,13 +81,13 @@ impl Client {
     }
 
     /// A client that has asked for a virtual host; its user's password is its name.
-    pub(crate) fn open(broker: &Arc<Broker>, user: &str, vhost: &str) -> Self {
-        Self::open_as(broker, (user, vhost), (RawTable::EMPTY, 0))
+    pub(crate) fn open(broker: &Arc<Broker>, user: &str, vhost: impl AsRef<[u8]>) -> Self {
+        Self::open_as(broker, (user, vhost.as_ref()), (RawTable::EMPTY, 0))
     }
 
     fn open_as(
         broker: &Arc<Broker>,
-        (user, vhost): (&str, &str),
+        (user, virtual_host): (&str, &[u8]),
         (client_properties, heartbeat): (RawTable<'_>, u16),
     ) -> Self {
         let origin = Origin {
@@ -117,7 +117,6 @@ impl Client {
             heartbeat,
         };
         client.say(0, tune_ok);
-        let virtual_host = vhost.as_bytes();
         client.say(0, ConnectionOpen { virtual_host });
         client
     }
@@ -148,7 +147,7 @@ impl Client {
         }
     }
 
-    /// What the broker has sent since: `channel method`, `body …` for contents.
+    /// What the broker has sent since: `channel method`, `reply-to …` and `body …` for contents.
     pub(crate) fn hear(&mut self) -> Vec<String> {
         let mut bytes = Vec::new();
         let mut starved = Vec::new();
@@ -176,7 +175,12 @@ impl Client {
             match frame.kind {
                 FrameKind::Method => heard.push(told(frame.channel, frame.payload)),
                 FrameKind::Body => heard.push(format!("body {}", frame.payload.escape_ascii())),
-                FrameKind::Header | FrameKind::Heartbeat => {}
+                FrameKind::Header => {
+                    let properties = Properties::decode(frame.payload).expect("lawful properties");
+                    let name = properties.reply_to.map(String::from_utf8_lossy);
+                    heard.extend(name.map(|name| format!("reply-to {name}")));
+                }
+                FrameKind::Heartbeat => {}
             }
             rest = &rest[len..];
         }
