@@ -104,12 +104,15 @@ impl Core {
 
     /// Enters a virtual host.
     pub(crate) fn open_vhost(&mut self, name: &[u8]) -> Result<(), Fault> {
-        let name = String::from_utf8_lossy(name);
+        let refused = |text| Fault::connection(HardCode::NotAllowed, text, (10, 40));
+        let Ok(name) = std::str::from_utf8(name) else {
+            // No virtual host has such a name, not even one that is called as this is shown.
+            let shown = String::from_utf8_lossy(name);
+            return Err(refused(format!("vhost {shown} not found")));
+        };
         // Before anything is checked: whoever deletes the virtual host now finds this connection.
-        *self.peer.vhost.lock() = name.clone().into_owned();
-        let entered = self.enter(&name);
-        let vhost =
-            entered.map_err(|text| Fault::connection(HardCode::NotAllowed, text, (10, 40)))?;
+        *self.peer.vhost.lock() = name.into();
+        let vhost = self.enter(name).map_err(refused)?;
         self.vhost = Some(vhost);
         self.entered = true;
         Ok(())

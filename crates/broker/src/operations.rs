@@ -278,7 +278,9 @@ impl Broker {
             let max = self.config.exchanges_max;
             if self.events.existing(Existing::Exchanges) >= max {
                 return Err(Refusal::Limit(format!(
-                    "cannot declare exchange '{name}': exchange limit in cluster ({max}) is reached"
+                    "cannot declare exchange '{name}' in vhost '{}': exchange limit of {max} is \
+                     reached",
+                    vhost.name
                 )));
             }
             check_size(spec.arguments.as_raw(), self.config.arguments_bytes_max)?;

@@ -45,6 +45,8 @@ pub enum Refusal {
         /// Explanation in RabbitMQ's words.
         reason: String,
     },
+    /// An exchange's argument of the wrong type: that, the argument, and the exchange.
+    ArgumentType(&'static str, &'static str, String),
     /// A property that the queue type does not allow.
     InvalidProperty(&'static str, String),
     /// An exchange or queue is in use.
@@ -142,6 +144,9 @@ impl Refusal {
             } => {
                 format!("invalid arg '{argument}' for {kind} '{name}' in vhost '{vhost}': {reason}")
             }
+            Self::ArgumentType(kind, argument, name) => format!(
+                "invalid type '{kind}' for arg '{argument}' in exchange '{name}' in vhost '{vhost}'"
+            ),
             Self::InvalidProperty(property, name) => {
                 format!("invalid property '{property}' for queue '{name}' in vhost '{vhost}'")
             }
@@ -204,12 +209,9 @@ pub(crate) fn from_router(refused: Refused, name: &str) -> Refusal {
         Refused::Reserved(name) => Refusal::ReservedName("exchange", name),
         Refused::SystemExchange(name) => Refusal::SystemExchange(name),
         Refused::InUse(name) => Refusal::InUse("exchange", name),
-        Refused::ArgumentType { argument, kind } => Refusal::InvalidArgument {
-            argument: argument.into(),
-            kind: "exchange",
-            name: name.into(),
-            reason: format!("{{unacceptable_type,{kind}}}"),
-        },
+        Refused::ArgumentType { argument, kind } => {
+            Refusal::ArgumentType(kind, argument, name.into())
+        }
         Refused::InvalidXMatch(value) => Refusal::Precondition(format!(
             "Invalid x-match field value {value}; expected all, any, all-with-x, or any-with-x"
         )),

@@ -5,12 +5,14 @@ mod support;
 
 use std::sync::Arc;
 
+use leveret_broker::VhostMetadata;
 use leveret_codec::{
-    BasicConsume, BasicGet, BasicReject, ChannelClose, ConfirmSelect, Method, QueueBind,
-    QueueDeclare, QueueDelete, QueueUnbind, RawTable, Table, TxCommit, TxSelect, Value,
+    BasicConsume, BasicGet, BasicPublish, BasicQos, BasicReject, ChannelClose, ConfirmSelect,
+    ExchangeDeclare, Method, Properties, QueueBind, QueueDeclare, QueueDelete, QueueUnbind,
+    RawTable, Table, TxCommit, TxSelect, Value, content,
 };
 use leveret_store::InstantStore;
-use support::{Client, broker, declaration};
+use support::{Client, broker, consume, declaration};
 
 /// Two connections to one broker, with their first channels open.
 fn clients() -> (Client, Client) {
@@ -213,4 +215,138 @@ fn arguments_are_refused_and_compared_in_rabbitmqs_words() {
         told.contains("received '5.0' but current is '5'"),
         "it says {told}"
     );
+}
+
+#[test]
+fn an_alternate_exchange_that_is_no_name_is_refused_in_rabbitmqs_words() {
+    let (mut client, _) = clients();
+    let encoded = encoded(&[("alternate-exchange", Value::I32(1))]);
+    let declare = ExchangeDeclare {
+        exchange: b"e",
+        kind: b"fanout",
+        arguments: RawTable::parse(&encoded).unwrap(),
+        ..ExchangeDeclare::default()
+    };
+    assert_eq!(
+        ask(&mut client, declare),
+        "1 close 406 PRECONDITION_FAILED - invalid type 'signedint' for arg 'alternate-exchange' \
+         in exchange 'e' in vhost '/'"
+    );
+}
+
+#[test]
+fn a_virtual_host_that_is_no_text_is_not_the_one_it_is_shown_as() {
+    let broker = broker(Arc::new(InstantStore));
+    let metadata = VhostMetadata::default();
+    broker.administer().put_vhost("\u{fffd}", metadata).unwrap();
+    let mut client = Client::open(&broker, "guest", b"\xff");
+    assert_eq!(
+        client.hear().last().unwrap(),
+        "0 close 530 NOT_ALLOWED - vhost \u{fffd} not found"
+    );
+}
+
+/// Celery changes the prefetch of a running worker so; for all others it holds for consumers that
+/// start later.
+#[test]
+fn prefetch_holds_for_running_consumers_of_py_amqp_alone() {
+    for (product, delivered) in [("py-amqp", 3), ("pika", 1)] {
+        let properties = encoded(&[("product", Value::LongString(product.into()))]);
+        let properties = RawTable::parse(&properties).unwrap();
+        let broker = broker(Arc::new(InstantStore));
+        let mut client = Client::with_properties(&broker, properties, 0);
+        let qos = |prefetch_count| BasicQos {
+            prefetch_size: 0,
+            prefetch_count,
+            global: false,
+        };
+        client.declare(1, "q", false);
+        client.say(1, qos(1));
+        client.say(1, consume("q"));
+        for _ in 0..4 {
+            client.publish(1, "q", "m", false);
+        }
+        client.say(1, qos(3));
+        let heard = client.hear();
+        let deliveries = heard.iter().filter(|it| it.contains("deliver"));
+        assert_eq!(deliveries.count(), delivered, "{product}: {heard:?}");
+    }
+}
+
+#[test]
+fn carbon_copies_go_to_further_queues_once_each() {
+    let copies = |keys: &[&str]| {
+        let keys = keys.iter().map(|key| Value::LongString((*key).into()));
+        Value::Array(keys.collect())
+    };
+    let text = |name: &str| {
+        format!(
+            "1 close 406 PRECONDITION_FAILED - invalid message: \
+             {{unacceptable_type_in_header,\"{name}\",longstr}}"
+        )
+    };
+    let string = Value::LongString(b"b".to_vec());
+    let empty = "1 basic.get-empty".to_owned();
+    let got = "1 basic.get-ok; body m".to_owned();
+    for (key, headers, in_b) in [
+        ("a", vec![("CC", copies(&["b"]))], got.clone()),
+        ("a", vec![("BCC", copies(&["b", "b"]))], got.clone()),
+        (
+            "a",
+            vec![("CC", copies(&["b"])), ("BCC", copies(&["b", "a"]))],
+            got.clone(),
+        ),
+        // Only the copy has a queue: nothing is returned.
+        ("nowhere", vec![("CC", copies(&["b"]))], got),
+        ("a", vec![("CC", copies(&["nowhere"]))], empty),
+        ("a", vec![("CC", string.clone())], text("CC")),
+        ("a", vec![("BCC", string)], text("BCC")),
+    ] {
+        for transactional in [false, true] {
+            let (mut client, _) = clients();
+            client.declare(1, "a", false);
+            client.declare(1, "b", false);
+            client.hear();
+            if transactional {
+                ask(&mut client, TxSelect {});
+            }
+            client.send(&copied(key, &headers, b"m"));
+            let mut told = client.hear().join("; ");
+            if told.is_empty() {
+                if transactional {
+                    assert_eq!(ask(&mut client, TxCommit {}), "1 tx.commit-ok");
+                }
+                let in_a = if key == "a" {
+                    "1 basic.get-ok; body m"
+                } else {
+                    "1 basic.get-empty"
+                };
+                assert_eq!(get(&mut client, "a"), in_a, "{headers:?}");
+                assert_eq!(get(&mut client, "a"), "1 basic.get-empty", "{headers:?}");
+                told = get(&mut client, "b");
+                assert_eq!(get(&mut client, "b"), "1 basic.get-empty", "{headers:?}");
+            }
+            assert_eq!(told, in_b, "{key} {headers:?} {transactional}");
+        }
+    }
+}
+
+/// A mandatory message to the default exchange with these headers.
+fn copied(key: &str, headers: &[(&str, Value)], body: &[u8]) -> Vec<u8> {
+    let publish = BasicPublish {
+        routing_key: key.as_bytes(),
+        mandatory: true,
+        ..BasicPublish::default()
+    };
+    let mut bytes = Vec::new();
+    Method::from(publish).encode(1, &mut bytes);
+    let headers = encoded(headers);
+    let properties = Properties {
+        headers: Some(RawTable::parse(&headers).unwrap()),
+        ..Properties::default()
+    };
+    let mut header = Vec::new();
+    properties.encode(body.len() as u64, &mut header);
+    content(&mut bytes, 1, &header, body, 131_072);
+    bytes
 }

@@ -123,8 +123,8 @@ fn queues_and_exchanges_of_the_broker() {
     }
     assert_eq!(
         ask(&mut client, exchange(b"y")),
-        "1 close 406 PRECONDITION_FAILED - cannot declare exchange 'y': exchange limit \
-         in cluster (8) is reached"
+        "1 close 406 PRECONDITION_FAILED - cannot declare exchange 'y' in vhost '/': exchange \
+         limit of 8 is reached"
     );
 }
 
