@@ -9,11 +9,14 @@ use leveret_codec::{
     BasicConsume, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, FRAME_MIN_SIZE,
     Method, PROTOCOL_HEADER, QueueDeclare, RawTable, Table, Value,
 };
+use leveret_router::QueueId;
 use leveret_session::Flush;
 use leveret_store::InstantStore;
 use parking_lot::Mutex;
 
 const NOW_MS: u64 = 1_700_000_000_000;
+const CHANNEL_MAX: u16 = 15;
+const QUEUES_MAX: usize = 30;
 /// The bit of the first byte that leaves the handshake to the input.
 const BARE: u8 = 0x80;
 
@@ -45,6 +48,7 @@ pub fn session(input: &[u8]) {
         consumers_and_unacked(&broker),
         (consumers.min(self::consumers(&broker)), 0)
     );
+    assert_eq!(unlisted(&broker), 0, "a queue of replies stays");
     neighbour.hang_up();
     assert_eq!(broker.peer_count(), 0);
     assert_eq!(consumers_and_unacked(&broker), (0, 0));
@@ -54,10 +58,10 @@ fn broker() -> Broker {
     let access = Access::default();
     let config = BrokerConfig {
         frame_max: FRAME_MIN_SIZE,
-        channel_max: 15,
+        channel_max: CHANNEL_MAX,
         max_message_bytes: 4096,
         assembly_bytes_max: 8192,
-        queues_max: 30,
+        queues_max: QUEUES_MAX,
         exchanges_max: 30,
         ..BrokerConfig::default()
     };
@@ -83,6 +87,16 @@ fn consumers_and_unacked(broker: &Broker) -> (usize, u64) {
     (consumers, unacked)
 }
 
+/// Queues that are in no list: those of direct reply-to.
+fn unlisted(broker: &Broker) -> usize {
+    let vhost = broker.vhost("/").expect("nobody can delete it");
+    let directory = vhost.directory.read();
+    let ids = (0..)
+        .take(QUEUES_MAX + usize::from(CHANNEL_MAX))
+        .map(QueueId);
+    ids.filter(|id| directory.cell(*id).is_some()).count() - directory.queues().len()
+}
+
 fn handshake() -> Vec<u8> {
     let mut capabilities = Table::new();
     capabilities.insert("consumer_cancel_notify", Value::Bool(true));
@@ -96,7 +110,7 @@ fn handshake() -> Vec<u8> {
         locale: b"en_US",
     };
     let tune_ok = ConnectionTuneOk {
-        channel_max: 15,
+        channel_max: CHANNEL_MAX,
         frame_max: FRAME_MIN_SIZE,
         heartbeat: 0,
     };
