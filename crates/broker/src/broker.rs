@@ -475,7 +475,7 @@ pub(crate) fn stopping() -> Fault {
 }
 
 fn server_properties(config: &BrokerConfig) -> Table {
-    const CAPABILITIES: [&str; 8] = [
+    const CAPABILITIES: [&str; 9] = [
         "publisher_confirms",
         "exchange_exchange_bindings",
         "basic.nack",
@@ -484,6 +484,7 @@ fn server_properties(config: &BrokerConfig) -> Table {
         "consumer_priorities",
         "authentication_failure_close",
         "per_consumer_qos",
+        "direct_reply_to",
     ];
     let text = |value: &str| Value::LongString(value.as_bytes().to_vec());
     let mut capabilities = Table::new();

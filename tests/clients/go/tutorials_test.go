@@ -91,9 +91,25 @@ func TestTutorial5Topics(t *testing.T) {
 }
 
 func TestTutorial6RPC(t *testing.T) {
-	server, client := open(t), open(t)
-	requests, replies := declare(t, server, nil), declare(t, client, nil)
-	served, answers := consume(t, server, requests), consume(t, client, replies)
+	client := open(t)
+	replies := declare(t, client, nil)
+	ask(t, client, replies, consume(t, client, replies))
+}
+
+func TestTutorial6RPCWithDirectReplyTo(t *testing.T) {
+	const replies = "amq.rabbitmq.reply-to"
+	client := open(t)
+	answers, err := client.Consume(replies, "", true, false, false, false, nil)
+	check(t, err)
+	ask(t, client, replies, answers)
+}
+
+// Asks a server of its own a question.
+func ask(t *testing.T, client *amqp.Channel, replies string, answers <-chan amqp.Delivery) {
+	t.Helper()
+	server := open(t)
+	requests := declare(t, server, nil)
+	served := consume(t, server, requests)
 	question := amqp.Publishing{CorrelationId: "seven", ReplyTo: replies, Body: []byte("7")}
 	check(t, client.Publish("", requests, false, false, question))
 	request := next(t, served)

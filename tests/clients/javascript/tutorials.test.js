@@ -91,6 +91,23 @@ test('tutorial 6: RPC', async () => {
   assert.equal(inbox.messages[0].properties.correlationId, 'seven');
 });
 
+test('tutorial 6: RPC with direct reply-to', async () => {
+  const [server, client] = [await open(), await open()];
+  const requests = await declare(server);
+  await server.consume(requests, (message) => {
+    const { replyTo, correlationId } = message.properties;
+    assert.match(replyTo, /^amq\.rabbitmq\.reply-to\../);
+    server.sendToQueue(replyTo, Buffer.from('49'), { correlationId });
+    server.ack(message);
+  });
+  const replyTo = 'amq.rabbitmq.reply-to';
+  const inbox = await Inbox.of(client, replyTo, { noAck: true });
+  client.sendToQueue(requests, Buffer.from('7'), { replyTo, correlationId: 'seven' });
+  await inbox.wait(1);
+  assert.equal(inbox.bodies, '49');
+  assert.equal(inbox.messages[0].properties.correlationId, 'seven');
+});
+
 test('tutorial 7: publisher confirms', async () => {
   const channel = await open(true);
   const queue = await declare(channel);

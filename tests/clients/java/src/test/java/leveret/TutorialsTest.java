@@ -8,6 +8,7 @@ import com.rabbitmq.client.MessageProperties;
 import com.rabbitmq.client.RpcClient;
 import com.rabbitmq.client.RpcClientParams;
 import com.rabbitmq.client.RpcServer;
+import java.util.List;
 import java.util.Map;
 import java.util.TreeSet;
 import org.junit.jupiter.api.Test;
@@ -110,11 +111,15 @@ class TutorialsTest {
       // It ends with the server's connection.
       serving.setDaemon(true);
       serving.start();
-      String replies = client.queue();
-      RpcClientParams parameters =
-          new RpcClientParams().channel(client.channel).exchange("").routingKey(requests);
-      RpcClient caller = new RpcClient(parameters.replyTo(replies).timeout(15_000));
-      assertEquals("answer to seven", caller.stringCall("seven"));
+      // The library's default, and a queue of one's own.
+      for (String replies : List.of("amq.rabbitmq.reply-to", client.queue())) {
+        RpcClientParams parameters =
+            new RpcClientParams().channel(client.channel).exchange("").routingKey(requests);
+        RpcClient caller = new RpcClient(parameters.replyTo(replies).timeout(15_000));
+        assertEquals("answer to seven", caller.stringCall("seven"));
+        assertEquals("answer to eight", caller.stringCall("eight"));
+        caller.close();
+      }
     }
   }
 
