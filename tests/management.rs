@@ -797,6 +797,22 @@ fn channels_and_exchanges_have_rates() {
     guest.done("POST", "/api/bindings/%2F/e/amq.fanout/q/q", &json!({}));
     let unused = guest.get("/api/exchanges/%2F/amq.topic");
     assert_eq!(unused["message_stats"], Value::Null);
+    guest.done(
+        "POST",
+        "/api/exchanges/%2F/amq.topic/publish",
+        &message("nowhere"),
+    );
+    let stats = guest.get("/api/exchanges/%2F/amq.topic")["message_stats"].clone();
+    let counted = [
+        "publish_in",
+        "publish_out",
+        "return_unroutable",
+        "drop_unroutable",
+    ];
+    assert_eq!(
+        counted.map(|name| stats[name].as_u64()),
+        [1, 0, 1, 0].map(Some)
+    );
     assert_eq!(guest.get("/api/channels")[0]["transactional"], false);
     let rate = |stats: &Value, name: &str| stats[name]["rate"].as_f64().unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);

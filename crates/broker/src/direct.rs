@@ -132,6 +132,7 @@ impl Broker {
         tally.count(&route, 1);
         tally.show();
         let published = if route.cells.is_empty() {
+            route.count_unroutable(1, 0);
             Published::Unroutable
         } else if resident_bytes() > self.config.resident_bytes_max {
             Published::Refused

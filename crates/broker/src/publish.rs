@@ -208,7 +208,7 @@ impl Core {
         }
         self.count_published(route, batch);
         if route.cells.is_empty() {
-            self.return_unroutable(batch);
+            self.return_unroutable(route, batch);
         }
         self.work.copies += route.cells.len() * batch.len();
         let refused = if resident_bytes() > self.broker.config.resident_bytes_max {
@@ -242,7 +242,7 @@ impl Core {
         batch.body_lens().for_each(|len| self.sizes.count(len));
     }
 
-    pub(crate) fn return_unroutable(&mut self, batch: &Publishes<'_>) {
+    pub(crate) fn return_unroutable(&mut self, route: &Route, batch: &Publishes<'_>) {
         const NO_ROUTE: SoftCode = SoftCode::NoRoute;
         let mut returned = 0;
         let mut outlet = self.peer.outlet.lock();
@@ -256,9 +256,11 @@ impl Core {
             returned += 1;
         }
         drop(outlet);
+        let dropped = batch.len() as u64 - returned;
+        route.count_unroutable(returned, dropped);
         if let Some(state) = self.channel(batch.channel) {
             state.stats.returned.add(returned);
-            state.stats.dropped.add(batch.len() as u64 - returned);
+            state.stats.dropped.add(dropped);
         }
     }
 

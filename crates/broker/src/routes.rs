@@ -42,6 +42,12 @@ impl Route {
         }
     }
 
+    /// Counts messages that lead to no queue for their exchange.
+    pub(crate) fn count_unroutable(&self, returned: u64, dropped: u64) {
+        self.counts.returned.fetch_add(returned, Ordering::Relaxed);
+        self.counts.dropped.fetch_add(dropped, Ordering::Relaxed);
+    }
+
     pub(crate) const fn depends_on_headers(&self) -> bool {
         matches!(self.validity, Validity::Once)
     }

@@ -211,6 +211,9 @@ fn assert_counted(broker: &Broker, client: &Client, counts: MessageCounts) {
     let exchange = directory.router.exchange("").unwrap().counts();
     assert_eq!(exchange.published_in.load(Ordering::Relaxed), 7);
     assert_eq!(exchange.published_out.load(Ordering::Relaxed), 5);
+    let (returned, dropped) = (counts.returned, counts.dropped);
+    assert_eq!(exchange.returned.load(Ordering::Relaxed), returned);
+    assert_eq!(exchange.dropped.load(Ordering::Relaxed), dropped);
 }
 
 #[test]

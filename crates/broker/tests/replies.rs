@@ -308,7 +308,7 @@ fn nothing_but_a_publish_finds_the_queue_behind_the_name() {
     for client in [&mut server, &mut client] {
         assert_eq!(ask(client, consume(&name)), missing);
         assert_eq!(ask(client, get), missing);
-        assert_eq!(ask(client, bind.clone()), missing);
+        assert_eq!(ask(client, bind), missing);
         assert_eq!(ask(client, purge), missing);
         let delete = QueueDelete {
             queue,

@@ -38,6 +38,13 @@ pub(crate) const MESSAGES: [&str; 14] = [
     "disk_reads",
     "disk_writes",
 ];
+/// The same of an exchange: RabbitMQ's two, and what led to no queue.
+const EXCHANGE_COUNTERS: [&str; 4] = [
+    "publish_in",
+    "publish_out",
+    "return_unroutable",
+    "drop_unroutable",
+];
 pub(crate) const READY: usize = 14;
 pub(crate) const UNACKED: usize = 15;
 const CHURN: usize = 16;
@@ -66,7 +73,7 @@ pub(crate) struct Sampler {
 struct State {
     broker: Ring<BROKER>,
     queues: Objects<QueueCell, 16>,
-    exchanges: Objects<ExchangeCounts, 2>,
+    exchanges: Objects<ExchangeCounts, 4>,
     channels: Objects<ChannelStats, 16>,
     connections: Objects<Peer, 4>,
     /// When the last sample was taken.
@@ -298,17 +305,15 @@ impl Sampler {
         span: Option<Span>,
         now_ms: u64,
     ) -> Option<Map<String, Value>> {
-        let [published_in, published_out] = exchange_values(counts);
-        if published_in == 0 && published_out == 0 {
+        let values = exchange_values(counts);
+        if values == [0; 4] {
             return None;
         }
         let state = self.state.lock();
-        let counters = [
-            (0, "publish_in", published_in),
-            (1, "publish_out", published_out),
-        ];
+        let counters = EXCHANGE_COUNTERS.into_iter().zip(values).enumerate();
+        let counters = counters.map(|(field, (name, value))| (field, name, value));
         let ring = state.exchanges.ring(counts);
-        Some(stats(ring, counters.into_iter(), span, now_ms))
+        Some(stats(ring, counters, span, now_ms))
     }
 
     /// Rates of a connection's traffic: bytes in, reads, bytes out, writes.
@@ -451,8 +456,15 @@ fn channel_values(peer: &Peer, channel: &ChannelStats) -> Values {
     values_of(&channel.counts(deliveries), 0, unacked)
 }
 
-fn exchange_values(counts: &ExchangeCounts) -> [u64; 2] {
-    [&counts.published_in, &counts.published_out].map(|count| count.load(Ordering::Relaxed))
+/// In the order of [`EXCHANGE_COUNTERS`].
+fn exchange_values(counts: &ExchangeCounts) -> [u64; 4] {
+    let ExchangeCounts {
+        published_in,
+        published_out,
+        returned,
+        dropped,
+    } = counts;
+    [published_in, published_out, returned, dropped].map(|count| count.load(Ordering::Relaxed))
 }
 
 /// A queue's counters in the order of [`MESSAGES`].

@@ -63,6 +63,10 @@ pub struct ExchangeCounts {
     pub published_in: AtomicU64,
     /// Put into queues from there, one for each queue.
     pub published_out: AtomicU64,
+    /// Led to no queue, and went back as they were mandatory.
+    pub returned: AtomicU64,
+    /// Led to no queue, and are gone.
+    pub dropped: AtomicU64,
 }
 
 impl ExchangeKind {
