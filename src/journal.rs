@@ -136,6 +136,8 @@ impl Opened {
             broker
                 .first_start(&first.user, first.password.expose(), &first.vhost)
                 .map_err(Refusal::First)?;
+        } else {
+            tell_of_first(broker, first);
         }
         for damage in &self.damage {
             tell(broker, damage);
@@ -160,6 +162,16 @@ impl Opened {
             );
         }
         Ok(Running::start(self.journal, self.disk, self.sync))
+    }
+}
+
+/// Says that a first user that was asked for is not made: who set one expects to log in as it.
+fn tell_of_first(broker: &Broker, first: &Bootstrap) {
+    if first.user != Bootstrap::default().user && broker.user(&first.user).is_none() {
+        warn!(
+            user = first.user,
+            "default.user counts only when the data folder is new: there is no such user"
+        );
     }
 }
 

@@ -98,6 +98,29 @@ fn shipped_file_says_why_for_each_key() {
 }
 
 #[test]
+fn zero_is_accepted_where_the_shipped_file_says_what_it_does() {
+    let text = shipped_file();
+    let (mut section, mut reason) = (String::new(), String::new());
+    let mut keys = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+        } else if is_key_line(line) {
+            let key = line.trim_start_matches('#').split(" = ").next();
+            if std::mem::take(&mut reason).contains(" 0 ") {
+                keys.push(format!("{section}.{}", key.expect("a key")));
+            }
+        } else {
+            reason += line.trim_start_matches('#');
+        }
+    }
+    assert!(keys.contains(&"limits.login_failures_per_minute".to_owned()));
+    for key in keys {
+        accepted(&set(&[&format!("{key}=0")]));
+    }
+}
+
+#[test]
 fn table_of_keys_names_every_setting() {
     let table = toml::Table::try_from(Config::default()).expect("a table");
     assert_eq!(paths_of(&table), sorted(key_names().map(str::to_owned)));

@@ -298,3 +298,28 @@ fn rot_is_told_by_queue_and_message_and_loses_no_more() {
     assert!(told, "{:?}", server.log());
     assert_eq!(drain(&mut server.login(), "a"), ["first", "last"]);
 }
+
+#[test]
+fn a_first_user_that_comes_too_late_is_told_of() {
+    let folder = Folder::new();
+    let late = |server: &Server| {
+        let log = server.log();
+        let lines = log.iter().filter(|line| line.contains("default.user"));
+        lines.cloned().collect::<Vec<_>>()
+    };
+    for (user, is_late) in [
+        ("shop", false),
+        ("shop", false),
+        ("guest", false),
+        ("app", true),
+    ] {
+        let user = format!("default.user={user}");
+        let mut server = Server::start_in(&folder, &[&user]);
+        let told = late(&server);
+        assert_eq!(told.len(), usize::from(is_late), "{user}: {told:?}");
+        let as_said = |line: &String| line.contains("WARN") && line.contains("\"app\"");
+        assert!(told.iter().all(as_said), "{told:?}");
+        server.terminate();
+        assert!(server.wait().success());
+    }
+}

@@ -519,6 +519,35 @@ fn definitions_that_are_wrong_change_nothing() {
 }
 
 #[test]
+fn a_queue_tells_what_it_refused_and_what_it_dropped() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let queues = [("closed", 0, "reject-publish"), ("newest", 2, "drop-head")];
+    for (name, max, overflow) in queues {
+        let arguments = json!({"x-max-length": max, "x-overflow": overflow});
+        let path = format!("/api/queues/%2F/{name}");
+        guest.done("PUT", &path, &json!({"arguments": arguments}));
+    }
+    let publish = |queue: &str| {
+        let path = "/api/exchanges/%2F/amq.default/publish";
+        let answer = guest.call("POST", path, &message(queue).to_string());
+        (answer.status, answer.json()["reason"].clone())
+    };
+    for _ in 0..5 {
+        assert_eq!(publish("closed"), (400, json!("rejected")));
+        assert_eq!(publish("newest"), (200, Value::Null));
+    }
+    let counted = |name: &str| {
+        let queue = guest.get(&format!("/api/queues/%2F/{name}"));
+        ["x_messages_refused", "x_messages_dropped"].map(|field| queue[field].as_u64())
+    };
+    assert_eq!(counted("closed"), [Some(5), Some(0)]);
+    assert_eq!(counted("newest"), [Some(0), Some(3)]);
+    let sorted = guest.get("/api/queues?sort=x_messages_dropped&sort_reverse=true&columns=name");
+    assert_eq!(sorted, json!([{"name": "newest"}, {"name": "closed"}]));
+}
+
+#[test]
 fn ingress_tells_publishers_to_wait_and_loses_nothing() {
     const MESSAGES: usize = 60;
     let server = Server::start_http(&[]);

@@ -43,7 +43,7 @@ fn publishes_all(language: &str, file: &str, command: &[&str]) {
         .args(arguments)
         .arg(file)
         .current_dir(&folder)
-        .env("LEVERET_API", format!("http://{}/api", server.api()))
+        .env("INGRESS_API", format!("http://{}/api", server.api()))
         .stdin(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{tool} is needed for this test: {error}"));
@@ -94,4 +94,13 @@ fn the_javascript_client_waits_and_loses_nothing() {
 #[test]
 fn the_go_client_waits_and_loses_nothing() {
     publishes_all("go", "publish.go", &["go", "run"]);
+}
+
+#[test]
+fn a_broker_in_the_same_environment_starts() {
+    for language in ["python", "javascript", "go"] {
+        let program = program(language);
+        assert!(program.contains("INGRESS_LOGIN"), "{language}");
+        assert!(!program.contains("LEVERET_"), "{language}");
+    }
 }

@@ -204,7 +204,7 @@ const KEYS: &[(&str, Kind)] = &[
     ),
     ("limits.memory_high_watermark", Kind::Fraction),
     ("limits.disk_free_min", Kind::Bytes { min: 0, max: MAX }),
-    ("limits.login_failures_per_minute", COUNT),
+    ("limits.login_failures_per_minute", COUNT_OR_NONE),
     ("log.format", Kind::Choice(&["human", "json"])),
     (
         "log.level",

@@ -108,7 +108,7 @@ pub(crate) enum ContextCommand {
 #[derive(Args, Debug)]
 pub(crate) struct AddContext {
     name: String,
-    /// The management API, such as https://broker:15671; --url is the global option
+    /// Where `consume` finds AMQP, such as amqp://broker:5672; the management API is --url
     #[arg(long)]
     amqp_url: Option<String>,
     /// Read the password from standard input, or ask for it on a terminal

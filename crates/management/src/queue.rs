@@ -39,6 +39,8 @@ struct Held {
     has_credit: bool,
     exclusive_tag: Option<Value>,
     active_tag: Option<Value>,
+    refused: u64,
+    dropped: u64,
     counters: Values,
 }
 
@@ -70,6 +72,8 @@ impl Held {
             has_credit: queue.has_credit(),
             exclusive_tag: tag(queue.has_exclusive_consumer(), true),
             active_tag: tag(single, false),
+            refused: queue.counters().refused,
+            dropped: queue.counters().dropped,
             counters: counter_values(queue.counters(), queue.ready(), queue.unacked()),
         }
     }
@@ -88,6 +92,9 @@ impl Held {
             ("message_bytes_ram", self.ready_bytes + self.unacked_bytes),
             ("consumers", self.consumers),
             ("memory", self.resident_bytes),
+            // Ours: RabbitMQ does not tell what a full queue cost.
+            ("x_messages_refused", self.refused),
+            ("x_messages_dropped", self.dropped),
         ];
         for (name, number) in numbers {
             row.insert(name.to_owned(), number.into());
@@ -217,6 +224,8 @@ impl Row for QueueRow {
             "message_bytes_ready" => queue.ready_bytes(),
             "consumers" => queue.consumer_count() as u64,
             "memory" => queue.resident_bytes() as u64,
+            "x_messages_refused" => queue.counters().refused,
+            "x_messages_dropped" => queue.counters().dropped,
             _ => return None,
         };
         Some(Key::Number(number as f64))

@@ -63,7 +63,7 @@ enum Task {
     },
     /// Runs one fuzz target
     Fuzz {
-        /// A file of crates/fuzz/fuzz_targets, without its ending
+        /// A file of crates/fuzz/targets, without its ending
         target: String,
         /// How long
         #[arg(long, default_value_t = 60)]

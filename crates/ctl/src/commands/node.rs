@@ -27,8 +27,11 @@ const COLUMNS: &[&str] = &[
     "sockets_used",
 ];
 
+/// The check that says that clients are served; versions of RabbitMQ lack it.
+const READY: &str = "ready-to-serve-clients";
 /// Checks that `health all` asks for.
 const CHECKS: &[&str] = &[
+    READY,
     "alarms",
     "local-alarms",
     "virtual-hosts",
@@ -70,7 +73,7 @@ impl NodeCommand {
 /// Health checks; one that fails ends with exit code 11.
 #[derive(Debug, Subcommand)]
 pub(crate) enum HealthCommand {
-    /// One check: alarms, local-alarms, virtual-hosts, port-listener/5672, protocol-listener/amqp
+    /// One check: ready-to-serve-clients, alarms, virtual-hosts, port-listener/5672
     Check { check: String },
     /// Every check that needs no argument
     All,
@@ -85,17 +88,24 @@ pub(crate) enum HealthCommand {
 impl HealthCommand {
     pub(crate) fn run(self, session: &Session) -> Result<()> {
         match self {
-            Self::Check { check } => check_all(session, &[&check]),
-            Self::All => check_all(session, CHECKS),
+            Self::Check { check } => conclude(session, vec![Checked::of(session, &check)?]),
+            Self::All => {
+                let checked = CHECKS.iter().map(|check| Checked::if_known(session, check));
+                conclude(session, checked.collect::<Result<_>>()?)
+            }
             Self::Wait { r#for } => wait(session, r#for),
         }
     }
 }
 
-fn check_all(session: &Session, checks: &[&str]) -> Result<()> {
-    let mut rows = Vec::new();
-    let mut failed = Vec::new();
-    for &check in checks {
+/// What came of a check.
+struct Checked {
+    failed: bool,
+    row: Value,
+}
+
+impl Checked {
+    fn of(session: &Session, check: &str) -> Result<Self> {
         let mut path = vec!["health", "checks"];
         path.extend(check.split('/'));
         let answer = session.client.send(&Request::get(&path))?;
@@ -103,12 +113,32 @@ fn check_all(session: &Session, checks: &[&str]) -> Result<()> {
             200 | 503 => {}
             status => return Err(Failure::from_answer(status, &answer.body, check)),
         }
-        if answer.status == 503 {
-            failed.push(check);
-        }
         let (status, reason) = (&answer.body["status"], &answer.body["reason"]);
-        rows.push(json!({"check": check, "status": status, "reason": reason}));
+        Ok(Self {
+            failed: answer.status == 503,
+            row: json!({"check": check, "status": status, "reason": reason}),
+        })
     }
+
+    /// The same, where the broker may lack the check that says that it is ready.
+    fn if_known(session: &Session, check: &str) -> Result<Self> {
+        match Self::of(session, check) {
+            Err(failure) if check == READY && failure.kind == Kind::NotFound => Ok(Self {
+                failed: false,
+                row: json!({"check": check, "status": "unknown", "reason": "no such check"}),
+            }),
+            checked => checked,
+        }
+    }
+}
+
+fn conclude(session: &Session, checked: Vec<Checked>) -> Result<()> {
+    let failed: Vec<String> = checked
+        .iter()
+        .filter(|checked| checked.failed)
+        .filter_map(|checked| checked.row["check"].as_str().map(str::to_owned))
+        .collect();
+    let rows = checked.into_iter().map(|checked| checked.row).collect();
     session.output.rows(rows, &["check", "status", "reason"])?;
     if failed.is_empty() {
         return Ok(());
@@ -122,8 +152,8 @@ fn check_all(session: &Session, checks: &[&str]) -> Result<()> {
 fn wait(session: &Session, longest: Duration) -> Result<()> {
     let deadline = Instant::now() + longest;
     loop {
-        let last = match session.get(&["health", "checks", "virtual-hosts"], "broker") {
-            Ok(_) => {
+        let last = match ready(session) {
+            Ok(()) => {
                 session.output.say("broker is ready");
                 return Ok(());
             }
@@ -134,6 +164,19 @@ fn wait(session: &Session, longest: Duration) -> Result<()> {
             return Err(Failure::new(Kind::Timeout, format!("not ready: {last}")));
         }
         thread::sleep(WAIT_STEP);
+    }
+}
+
+/// Whether clients are served. A broker that has no check for it is asked for its virtual hosts.
+fn ready(session: &Session) -> Result<()> {
+    let ask = |check: &str| {
+        session
+            .get(&["health", "checks", check], "broker")
+            .map(drop)
+    };
+    match ask(READY) {
+        Err(failure) if failure.kind == Kind::NotFound => ask("virtual-hosts"),
+        answered => answered,
     }
 }
 
