@@ -869,6 +869,19 @@ fn channels_and_exchanges_have_rates() {
 }
 
 #[test]
+fn connections_show_what_was_agreed_on() {
+    let server = Server::start_http(&["amqp.frame_max=200000"]);
+    let guest = server.http_as("guest", "guest");
+    let _client = server.login_with_heartbeat(7);
+    let connection = guest.get("/api/connections")[0].clone();
+    let shown = ["auth_mechanism", "timeout", "channel_max", "frame_max"];
+    assert_eq!(
+        shown.map(|name| connection[name].clone()),
+        [json!("PLAIN"), json!(7), json!(2047), json!(131_072)]
+    );
+}
+
+#[test]
 fn channels_show_what_is_not_committed() {
     let server = Server::start_http(&[]);
     let guest = server.http_as("guest", "guest");

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use leveret_codec::{Table, Value};
 use leveret_session::{Fault, SessionConfig};
@@ -146,7 +146,12 @@ pub struct Peer {
     pub connected_at_ms: u64,
     pub(crate) cancel_notify: AtomicBool,
     pub(crate) received_ms: AtomicU64,
-    pub(crate) heartbeat_s: AtomicU16,
+    /// Seconds, as agreed when a virtual host is opened; 0 means none.
+    pub heartbeat_s: AtomicU16,
+    /// The highest channel number, as agreed then.
+    pub channel_max: AtomicU16,
+    /// How the client logged in.
+    pub mechanism: OnceLock<&'static str>,
     pub(crate) wrote: AtomicU64,
     pub(crate) wrote_ms: AtomicU64,
     /// Somebody asks the reader to close the connection.

@@ -1,7 +1,7 @@
 //! One connection's turn: bytes in, batches through the broker, replies and deliveries out.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use leveret_codec::{Method, Table};
 use leveret_queue::Unacked;
@@ -128,6 +128,8 @@ impl Connection {
             cancel_notify: AtomicBool::new(false),
             received_ms: AtomicU64::new(now_ms),
             heartbeat_s: AtomicU16::new(0),
+            channel_max: AtomicU16::new(0),
+            mechanism: OnceLock::new(),
             wrote: AtomicU64::new(0),
             wrote_ms: AtomicU64::new(now_ms),
             close: Mutex::default(),
@@ -281,6 +283,8 @@ impl Connection {
             Event::Open { vhost } => {
                 core.open_vhost(vhost)?;
                 core.peer.outlet.lock().set_frame_max(session.frame_max());
+                let channel_max = session.channel_max();
+                core.peer.channel_max.store(channel_max, Ordering::Relaxed);
                 core.broker.set_heartbeat(&core.peer, session.heartbeat_s());
                 session.open_ok();
                 self.refuse_if_stopping()?;

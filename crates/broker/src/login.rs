@@ -41,8 +41,8 @@ impl Core {
             ),
         };
         let credentials = match mechanism {
-            b"PLAIN" => plain(response),
-            b"AMQPLAIN" => amqplain(response),
+            b"PLAIN" => plain(response).map(|known| ("PLAIN", known)),
+            b"AMQPLAIN" => amqplain(response).map(|known| ("AMQPLAIN", known)),
             other => {
                 let text = format!(
                     "unknown authentication mechanism '{}'",
@@ -51,14 +51,16 @@ impl Core {
                 return Err(Fault::connection(HardCode::CommandInvalid, text, (10, 11)));
             }
         };
-        let allowed = credentials
-            .map_err(|reason| ("", reason))
-            .and_then(|(user, password)| {
-                let allowed = self.broker.authenticate(user, password, self.peer.loopback);
-                allowed.map(|_| user).map_err(|reason| (user, reason))
-            });
-        let user = match allowed {
-            Ok(user) => user,
+        let allowed =
+            credentials
+                .map_err(|reason| ("", reason))
+                .and_then(|(mechanism, (user, password))| {
+                    let allowed = self.broker.authenticate(user, password, self.peer.loopback);
+                    let allowed = allowed.map(|_| (mechanism, user));
+                    allowed.map_err(|reason| (user, reason))
+                });
+        let (mechanism, user) = match allowed {
+            Ok(allowed) => allowed,
             Err((user, reason)) => {
                 let user = user.into();
                 self.refusal = Some(LoginRefusal { user, reason });
@@ -68,6 +70,7 @@ impl Core {
         };
         *self.peer.client_properties.lock() = client_properties.to_table();
         *self.peer.user.lock() = user.into();
+        let _ = self.peer.mechanism.set(mechanism);
         self.user = user.into();
         self.broker.events.count(Event::LoginAccepted);
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use leveret_broker::Peer;
 use leveret_codec::HardCode;
@@ -95,13 +96,13 @@ fn described(app: &App, peer: &Peer) -> Map<String, Value> {
         "peer_host": peer_host,
         "peer_port": peer_port,
         "ssl": false,
-        "auth_mechanism": "PLAIN",
+        "auth_mechanism": peer.mechanism.get(),
         "channels": peer.channel_count(),
-        "channel_max": app.broker.channel_max(),
+        "channel_max": peer.channel_max.load(Relaxed),
         "frame_max": frame_max,
         "connected_at": peer.connected_at_ms,
         "send_pend": pending,
-        "timeout": app.broker.config.heartbeat_s,
+        "timeout": peer.heartbeat_s.load(Relaxed),
     });
     match row {
         Value::Object(row) => row,
