@@ -159,7 +159,7 @@ fn broker(config: &Config, journal: Arc<Journal>) -> io::Result<Broker> {
 }
 
 /// Runs slow work on this thread, and what waits for the thread on another one.
-fn aside(work: &mut dyn FnMut()) {
+pub(crate) fn aside(work: &mut dyn FnMut()) {
     match tokio::runtime::Handle::try_current() {
         Ok(_) => tokio::task::block_in_place(work),
         Err(_) => work(),
