@@ -276,11 +276,12 @@ impl Config {
 }
 
 impl Limits {
-    /// Returns the bytes of messages kept in memory, on a machine with this memory limit.
+    /// Returns the bytes of messages kept in memory, on a machine with this memory limit, if it
+    /// tells one: without, only what is configured bounds them.
     #[must_use]
-    pub fn resident_bytes_of(&self, memory_limit_bytes: u64) -> u64 {
+    pub fn resident_bytes_of(&self, memory_limit_bytes: Option<u64>) -> u64 {
         if self.resident_bytes == 0 {
-            memory_limit_bytes / 4
+            memory_limit_bytes.map_or(u64::MAX, |bytes| bytes / 4)
         } else {
             self.resident_bytes
         }

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use crate::clock::{now_ms, wall_ms};
 use crate::link::Link;
-use crate::throttle::Throttle;
+use crate::throttle::{Attempt, CHECKS_CHECK, Throttle, Wait};
 
 /// One read; large enough that the cost of a system call is spread over hundreds of messages.
 const READ_BYTES: usize = 64 * 1024;
@@ -31,6 +31,7 @@ const TURN_CHECK: Duration = Duration::from_millis(100);
 const BLOCKED_CHECK: Duration = Duration::from_secs(1);
 /// For writing the last frames of a connection.
 const FAREWELL: Duration = Duration::from_secs(3);
+const TOO_MANY_REFUSED: &str = "too many refused logins from its address";
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -126,13 +127,6 @@ struct Accepted {
     address: IpAddr,
 }
 
-/// Who logs in.
-struct Client {
-    address: IpAddr,
-    /// Taking a turn of those that its address has.
-    in_turn: bool,
-}
-
 /// Joins a socket with a connection of the broker. Not a part of [`serve`], whose future would keep
 /// room for all that is moved about here.
 fn accept(gate: &Gate, stream: TcpStream) -> Option<Accepted> {
@@ -171,14 +165,17 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
         return;
     };
     let writer = tokio::spawn(Arc::clone(&link).write());
-    let deadlines = Deadlines::from_now(gate.patience);
-    let ended = match wait_for_turn(&gate, address, deadlines.handshake).await {
-        Some(in_turn) => {
-            let client = Client { address, in_turn };
-            read(&link, &connection, &gate, client, deadlines).await
-        }
-        None => Ok(End::Cut("too many refused logins from its address")),
-    };
+    let ended = Reader {
+        link: &link,
+        connection: &connection,
+        gate: &gate,
+        address,
+        in_turn: false,
+        deadlines: Deadlines::from_now(gate.patience),
+        buffer: Vec::new(),
+    }
+    .read()
+    .await;
     if ended.is_ok() {
         farewell(&link).await;
     }
@@ -191,23 +188,6 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
         Ok(End::Closed) => link.await_hang_up().await,
         Ok(End::HandshakeTimeout | End::Cut(_)) => link.linger().await,
         Err(_) => {}
-    }
-}
-
-/// Waits for a turn to log in, which addresses with too many refused logins have to; gives whether
-/// it takes one, and nothing when that would be too late.
-async fn wait_for_turn(gate: &Gate, client: IpAddr, deadline: Instant) -> Option<bool> {
-    loop {
-        let now = Instant::now();
-        let next = match gate.throttle.admit(client, now) {
-            Ok(in_turn) => return Some(in_turn),
-            Err(next) => next,
-        };
-        if now >= deadline {
-            debug!(%client, "too many refused logins from this address");
-            return None;
-        }
-        sleep_until(next.min(now + TURN_CHECK).min(deadline)).await;
     }
 }
 
@@ -228,74 +208,133 @@ fn log_refusal(connection: &Connection) {
     }
 }
 
-/// Logs why a login was refused; the client is told late, and only that it was.
-async fn answer_refusal(connection: &Mutex<Connection>, link: &Link, gate: &Gate, client: IpAddr) {
-    log_refusal(&connection.lock());
-    gate.throttle.refused(client, Instant::now());
-    sleep(gate.patience.login_failure_delay).await;
-    link.flush();
+/// What a connection goes on with.
+enum Input<'a> {
+    /// Nothing of the client's.
+    Nothing,
+    /// What was read, which may be a login that is tried.
+    Read(Option<Attempt<'a>>),
+    Ended(End),
 }
 
-/// Reads until the connection ends; gives how.
-async fn read(
-    link: &Link,
-    connection: &Mutex<Connection>,
-    gate: &Gate,
-    mut client: Client,
-    mut deadlines: Deadlines,
-) -> io::Result<End> {
-    let mut buffer = Vec::new();
-    let mut unfinished = false;
-    loop {
-        if let Some(end) = wait_while_blocked(link, connection).await {
-            return Ok(end);
-        }
-        let mut interrupted = false;
-        if !unfinished {
-            let passed = deadlines.passed(&connection.lock());
-            interrupted = tokio::select! {
-                biased;
-                () = link.interrupted() => true,
-                // Before the socket, which a client can keep readable.
-                end = passed => return Ok(end),
-                ready = link.stream.readable() => { ready?; false }
+/// Reads a connection.
+struct Reader<'a> {
+    link: &'a Link,
+    connection: &'a Mutex<Connection>,
+    gate: &'a Gate,
+    /// The client's.
+    address: IpAddr,
+    /// Taking a turn to log in, of those that the address has.
+    in_turn: bool,
+    deadlines: Deadlines,
+    /// What was read and not yet understood.
+    buffer: Vec<u8>,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads until the connection ends; gives how.
+    async fn read(mut self) -> io::Result<End> {
+        let mut unfinished = false;
+        loop {
+            if let Some(end) = wait_while_blocked(self.link, self.connection).await {
+                return Ok(end);
+            }
+            let next = if unfinished {
+                Input::Read(None)
+            } else {
+                self.next().await?
             };
-            if !interrupted {
-                prepare(&mut buffer, connection.lock().frame_max());
-                match link.stream.try_read_buf(&mut buffer) {
-                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        put_back(&mut buffer, 0);
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                }
+            let (input, attempt) = match next {
+                Input::Nothing => (&[][..], None),
+                Input::Read(attempt) => (&*self.buffer, attempt),
+                Input::Ended(end) => return Ok(end),
+            };
+            let turn = self.connection.lock().receive(input, now_ms());
+            put_back(&mut self.buffer, turn.consumed);
+            unfinished = turn.unfinished;
+            self.settle_login(&turn, attempt).await;
+            if turn.ended {
+                return Ok(End::of(&turn));
+            }
+            if turn.pause_ms > 0 {
+                sleep(Duration::from_millis(turn.pause_ms)).await;
+            }
+            if let Some(end) = wait_for_room(self.connection, turn.persistent).await {
+                return Ok(end);
+            }
+            // try_read takes no part in the runtime's budget: a reader that always finds bytes
+            // would starve the others.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until there is something to do, and reads it.
+    async fn next(&mut self) -> io::Result<Input<'a>> {
+        let passed = self.deadlines.passed(&self.connection.lock());
+        tokio::select! {
+            biased;
+            () = self.link.interrupted() => return Ok(Input::Nothing),
+            // Before the socket, which a client can keep readable.
+            end = passed => return Ok(Input::Ended(end)),
+            ready = self.link.stream.readable() => ready?,
+        }
+        let mut attempt = None;
+        // Before anything is read, so that whoever waits holds no buffer, and after the wait for
+        // the client: any number of connections may have been let in before one guess was wrong.
+        if !self.in_turn && self.connection.lock().awaits_login() {
+            attempt = self.wait_for_turn().await;
+            if attempt.is_none() {
+                return Ok(Input::Ended(End::Cut(TOO_MANY_REFUSED)));
             }
         }
-        let input = if interrupted { &[][..] } else { &buffer };
-        let turn = connection.lock().receive(input, now_ms());
-        put_back(&mut buffer, turn.consumed);
-        unfinished = turn.unfinished;
+        prepare(&mut self.buffer, self.connection.lock().frame_max());
+        match self.link.stream.try_read_buf(&mut self.buffer) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(Input::Read(attempt)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                put_back(&mut self.buffer, 0);
+                Ok(Input::Nothing)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until a login may be tried, for which addresses with too many refused ones take turns;
+    /// gives nothing when that would be too late.
+    async fn wait_for_turn(&self) -> Option<Attempt<'a>> {
+        let gate = self.gate;
+        loop {
+            let now = Instant::now();
+            let next = match gate.throttle.admit(self.address, now) {
+                Ok(attempt) => return Some(attempt),
+                Err(Wait::Turn(next)) => next.min(now + TURN_CHECK),
+                Err(Wait::Checks) => now + CHECKS_CHECK,
+            };
+            if now >= self.deadlines.handshake {
+                return None;
+            }
+            sleep_until(next.min(self.deadlines.handshake)).await;
+        }
+    }
+
+    /// Counts what became of a login. Why one was refused is logged; the client is told late, and
+    /// only that it was.
+    async fn settle_login(&mut self, turn: &Turn, attempt: Option<Attempt<'_>>) {
+        let (throttle, address) = (&self.gate.throttle, self.address);
         if turn.login_refused {
-            answer_refusal(connection, link, gate, client.address).await;
+            throttle.refused(address, Instant::now());
         }
-        if client.in_turn && connection.lock().is_running() {
-            gate.throttle.accepted(client.address);
-            client.in_turn = false;
+        self.in_turn |= attempt.as_ref().is_some_and(Attempt::is_in_turn);
+        drop(attempt);
+        if turn.login_refused {
+            log_refusal(&self.connection.lock());
+            sleep(self.gate.patience.login_failure_delay).await;
+            self.link.flush();
         }
-        if turn.ended {
-            return Ok(End::of(&turn));
+        if self.in_turn && self.connection.lock().is_running() {
+            throttle.accepted(address);
+            self.in_turn = false;
         }
-        if turn.pause_ms > 0 {
-            sleep(Duration::from_millis(turn.pause_ms)).await;
-        }
-        if let Some(end) = wait_for_room(connection, turn.persistent).await {
-            return Ok(end);
-        }
-        // try_read takes no part in the runtime's budget: a reader that always finds bytes would
-        // starve the others.
-        tokio::task::yield_now().await;
     }
 }
 

@@ -16,6 +16,8 @@ use crate::listeners::Listeners;
 use crate::process::{
     disk_free_bytes, memory_limit, open_descriptors, raise_descriptor_limit, resident_bytes,
 };
+use crate::server::aside;
+use crate::throttle::{Attempt, CHECKS_CHECK, Throttle, Wait};
 
 /// The process around the broker.
 pub(crate) struct Process {
@@ -105,14 +107,11 @@ impl Host for Process {
             check();
             return Ok(());
         };
-        let (throttle, now) = (amqp.throttle(), Instant::now());
-        let in_turn = throttle.admit(from, now).map_err(|next| {
-            let seconds = next.saturating_duration_since(now).as_secs();
-            u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1)
-        })?;
+        let throttle = amqp.throttle();
+        let attempt = admitted(throttle, from)?;
         if !check() {
-            throttle.refused(from, now);
-        } else if in_turn {
+            throttle.refused(from, Instant::now());
+        } else if attempt.is_in_turn() {
             throttle.accepted(from);
         }
         Ok(())
@@ -128,6 +127,22 @@ impl Host for Process {
         } else {
             runtime.block_on(amqp.close());
             Ok(())
+        }
+    }
+}
+
+/// Lets a login be tried, or gives the seconds until it is its turn at most.
+fn admitted(throttle: &Throttle, from: IpAddr) -> Result<Attempt<'_>, u32> {
+    loop {
+        let now = Instant::now();
+        match throttle.admit(from, now) {
+            Ok(attempt) => return Ok(attempt),
+            Err(Wait::Turn(next)) => {
+                let seconds = next.saturating_duration_since(now).as_secs();
+                return Err(u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1));
+            }
+            // As long as the check itself would take, which keeps a thread as well.
+            Err(Wait::Checks) => aside(&mut || std::thread::sleep(CHECKS_CHECK)),
         }
     }
 }

@@ -126,8 +126,7 @@ fn broker(config: &Config, journal: Arc<Journal>) -> io::Result<Broker> {
         transaction_bytes_max: size(limits.transaction_bytes_max),
         outbound_bytes_max: size(limits.outbound_bytes_max),
         reply_bytes_max: size(limits.reply_bytes_max),
-        resident_bytes_max: memory_limit()
-            .map_or(u64::MAX, |memory| limits.resident_bytes_of(memory.bytes)),
+        resident_bytes_max: limits.resident_bytes_of(memory_limit().map(|memory| memory.bytes)),
         channel_unacked_max: size(limits.channel_unacked_max),
         consumers_per_channel_max: size(limits.consumers_per_channel_max),
         connections_max: size(limits.connections_max),
@@ -159,7 +158,7 @@ fn broker(config: &Config, journal: Arc<Journal>) -> io::Result<Broker> {
 }
 
 /// Runs slow work on this thread, and what waits for the thread on another one.
-fn aside(work: &mut dyn FnMut()) {
+pub(crate) fn aside(work: &mut dyn FnMut()) {
     match tokio::runtime::Handle::try_current() {
         Ok(_) => tokio::task::block_in_place(work),
         Err(_) => work(),

@@ -1,6 +1,7 @@
 //! Addresses from which too many logins were refused: logins from there take turns.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use tokio::time::Instant;
 
 /// Over this time refusals are counted.
 const WINDOW: Duration = Duration::from_secs(60);
+/// How often a login that waits for [`Wait::Checks`] is tried again.
+pub(crate) const CHECKS_CHECK: Duration = Duration::from_millis(5);
 /// Addresses remembered; when there are more, the one with the fewest refusals is forgotten.
 const ADDRESSES_MAX: usize = 4096;
 /// An IPv6 client chooses the lower half of its address.
@@ -18,7 +21,33 @@ const IPV6_NETWORK: u128 = !0 << 64;
 #[derive(Debug)]
 pub(crate) struct Throttle {
     per_minute: u32,
-    addresses: Mutex<HashMap<IpAddr, Refusals>>,
+    addresses: Mutex<Addresses>,
+}
+
+#[derive(Debug, Default)]
+struct Addresses {
+    refusals: HashMap<IpAddr, Refusals>,
+    /// How many logins are just being checked that take no turn.
+    checked: HashMap<IpAddr, u32>,
+}
+
+/// A login that may be tried now, until this is dropped; what becomes of it is told before.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Attempt<'a> {
+    throttle: &'a Throttle,
+    address: IpAddr,
+    in_turn: bool,
+}
+
+/// Why a login may not be tried yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Others at its address have turns until then at most.
+    Turn(Instant),
+    /// So many are just being checked that the limit is reached if all are wrong: until one is
+    /// known to be right, which takes no longer than the check.
+    Checks,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,9 +82,10 @@ impl Throttle {
         let Ok(mut addresses) = self.addresses.lock() else {
             return;
         };
+        let addresses = &mut addresses.refusals;
         let address = network(address);
         if addresses.len() >= ADDRESSES_MAX && !addresses.contains_key(&address) {
-            forget(&mut addresses, now);
+            forget(addresses, now);
         }
         let fresh = Refusals {
             since: now,
@@ -70,26 +100,39 @@ impl Throttle {
         refusals.next = refusals.next.max(now + self.turn());
     }
 
-    /// Lets a login from there be tried: gives whether it takes a turn, to be given back by
-    /// [`Self::accepted`], or until when it has to wait at most.
+    /// Lets a login from there be tried, right before its check: what waits in between could be
+    /// any number of them.
     ///
     /// Nothing is said of the credentials before the turn, right or wrong: else a guess could be
     /// told to be wrong by having to wait.
-    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<bool, Instant> {
+    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<Attempt<'_>, Wait> {
+        let attempt = |in_turn| Attempt {
+            throttle: self,
+            address: network(address),
+            in_turn,
+        };
         let Ok(mut addresses) = self.addresses.lock() else {
-            return Ok(false);
+            return Ok(attempt(false));
         };
-        let refusals = addresses.get_mut(&network(address));
-        let is_limited =
-            |refusals: &&mut Refusals| refusals.count >= self.per_minute && refusals.ends() > now;
-        let Some(refusals) = refusals.filter(is_limited) else {
-            return Ok(false);
+        let address = network(address);
+        let checked = addresses.checked.get(&address).copied().unwrap_or(0);
+        let refusals = addresses.refusals.get_mut(&address);
+        let refusals = refusals.filter(|refusals| refusals.ends() > now);
+        let refused = refusals.as_ref().map_or(0, |refusals| refusals.count);
+        match refusals {
+            Some(refusals) if refused >= self.per_minute => {
+                if refusals.next > now {
+                    return Err(Wait::Turn(refusals.next));
+                }
+                refusals.next = now + self.turn();
+                return Ok(attempt(true));
+            }
+            _ if self.per_minute > 0 && refused.saturating_add(checked) >= self.per_minute => {
+                return Err(Wait::Checks);
+            }
+            _ => addresses.checked.insert(address, checked + 1),
         };
-        if refusals.next > now {
-            return Err(refusals.next);
-        }
-        refusals.next = now + self.turn();
-        Ok(true)
+        Ok(attempt(false))
     }
 
     /// A login that took a turn was accepted: the turn is free again, and no more than that, as
@@ -98,7 +141,7 @@ impl Throttle {
         let Ok(mut addresses) = self.addresses.lock() else {
             return;
         };
-        if let Some(refusals) = addresses.get_mut(&network(address)) {
+        if let Some(refusals) = addresses.refusals.get_mut(&network(address)) {
             let before = refusals.next.checked_sub(self.turn());
             refusals.next = before.unwrap_or(refusals.next);
         }
@@ -107,6 +150,31 @@ impl Throttle {
     /// As many turns make a minute as refusals are allowed in one.
     fn turn(&self) -> Duration {
         WINDOW / self.per_minute.max(1)
+    }
+}
+
+impl Attempt<'_> {
+    /// Whether it takes a turn, to be given back by [`Throttle::accepted`].
+    pub(crate) const fn is_in_turn(&self) -> bool {
+        self.in_turn
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.in_turn {
+            return;
+        }
+        let Ok(mut addresses) = self.throttle.addresses.lock() else {
+            return;
+        };
+        let Entry::Occupied(mut checked) = addresses.checked.entry(self.address) else {
+            return;
+        };
+        *checked.get_mut() -= 1;
+        if *checked.get() == 0 {
+            checked.remove();
+        }
     }
 }
 
@@ -134,6 +202,11 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// Whether a login takes a turn, or why it waits; over at once.
+    fn admit(throttle: &Throttle, address: IpAddr, now: Instant) -> Result<bool, Wait> {
+        throttle.admit(address, now).map(|tried| tried.is_in_turn())
+    }
+
     #[test]
     fn an_address_goes_on_in_turns_until_its_minute_is_over_and_others_do_not_notice() {
         let throttle = Throttle::new(60);
@@ -141,20 +214,27 @@ mod tests {
         let [guesser, neighbour, other] = ["2001:db8::1", "2001:db8::2", "192.0.2.1"]
             .map(|address| address.parse::<IpAddr>().unwrap());
         for _ in 0..60 {
-            assert_eq!(throttle.admit(guesser, start), Ok(false));
+            assert_eq!(admit(&throttle, guesser, start), Ok(false));
             throttle.refused(guesser, start);
         }
-        assert_eq!(throttle.admit(other, start), Ok(false));
+        assert_eq!(admit(&throttle, other, start), Ok(false));
         for turn in 1..50 {
             let next = start + SECOND * turn;
-            assert_eq!(throttle.admit(guesser, next - SECOND / 10), Err(next));
-            assert_eq!(throttle.admit(neighbour, next), Ok(true), "same network");
+            assert_eq!(
+                admit(&throttle, guesser, next - SECOND / 10),
+                Err(Wait::Turn(next))
+            );
+            assert_eq!(admit(&throttle, neighbour, next), Ok(true), "same network");
             throttle.refused(neighbour, next);
         }
         let later = start + WINDOW;
-        assert_eq!(throttle.admit(guesser, later), Ok(false));
+        assert_eq!(admit(&throttle, guesser, later), Ok(false));
         throttle.refused(guesser, later);
-        assert_eq!(throttle.admit(guesser, later), Ok(false), "it counts anew");
+        assert_eq!(
+            admit(&throttle, guesser, later),
+            Ok(false),
+            "it counts anew"
+        );
     }
 
     #[test]
@@ -167,13 +247,39 @@ mod tests {
         }
         let now = now + SECOND;
         for _ in 0..100 {
-            assert_eq!(throttle.admit(address, now), Ok(true));
-            assert!(throttle.admit(address, now).is_err(), "one at a time");
+            assert_eq!(admit(&throttle, address, now), Ok(true));
+            assert!(admit(&throttle, address, now).is_err(), "one at a time");
             throttle.accepted(address);
         }
-        assert_eq!(throttle.admit(address, now), Ok(true));
+        assert_eq!(admit(&throttle, address, now), Ok(true));
         throttle.refused(address, now);
-        assert_eq!(throttle.admit(address, now), Err(now + SECOND));
+        assert_eq!(
+            admit(&throttle, address, now),
+            Err(Wait::Turn(now + SECOND))
+        );
+    }
+
+    #[test]
+    fn no_more_are_checked_at_once_than_may_be_wrong() {
+        let throttle = Throttle::new(3);
+        let now = Instant::now();
+        let address = IpAddr::from([192, 0, 2, 1]);
+        throttle.refused(address, now);
+        let first = throttle.admit(address, now).unwrap();
+        let second = throttle.admit(address, now).unwrap();
+        assert_eq!(admit(&throttle, address, now), Err(Wait::Checks));
+        assert_eq!(admit(&throttle, [192, 0, 2, 2].into(), now), Ok(false));
+        drop(first);
+        assert_eq!(admit(&throttle, address, now), Ok(false), "it was right");
+        throttle.refused(address, now);
+        drop(second);
+        let last = throttle.admit(address, now).unwrap();
+        assert_eq!(admit(&throttle, address, now), Err(Wait::Checks));
+        throttle.refused(address, now);
+        drop(last);
+        let turn = Wait::Turn(now + WINDOW / 3);
+        assert_eq!(admit(&throttle, address, now), Err(turn));
+        assert!(throttle.addresses.lock().unwrap().checked.is_empty());
     }
 
     #[test]
@@ -181,7 +287,7 @@ mod tests {
         let off = Throttle::new(0);
         let now = Instant::now();
         off.refused(Ipv6Addr::LOCALHOST.into(), now);
-        assert_eq!(off.admit(Ipv6Addr::LOCALHOST.into(), now), Ok(false));
+        assert_eq!(admit(&off, Ipv6Addr::LOCALHOST.into(), now), Ok(false));
         let throttle = Throttle::new(2);
         let address = |number: u32| IpAddr::from(number.to_be_bytes());
         throttle.refused(address(0), now);
@@ -189,7 +295,10 @@ mod tests {
         for number in 1..10_000 {
             throttle.refused(address(number), now);
         }
-        assert_eq!(throttle.addresses.lock().unwrap().len(), ADDRESSES_MAX);
-        assert!(throttle.admit(address(0), now).is_err());
+        assert_eq!(
+            throttle.addresses.lock().unwrap().refusals.len(),
+            ADDRESSES_MAX
+        );
+        assert!(admit(&throttle, address(0), now).is_err());
     }
 }

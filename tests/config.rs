@@ -224,11 +224,13 @@ fn bare_text_is_enough_outside_the_file() {
 #[test]
 fn derived_bytes_follow_the_memory_limit() {
     let mut limits = Config::default().limits;
-    assert_eq!(limits.resident_bytes_of(1 << 30), 1 << 28);
+    assert_eq!(limits.resident_bytes_of(Some(1 << 30)), 1 << 28);
+    assert_eq!(limits.resident_bytes_of(None), u64::MAX);
     assert_eq!(limits.memory_alarm_bytes_of(1_000), 600);
     limits.resident_bytes = 7;
     limits.memory_high_watermark = 1.0;
-    assert_eq!(limits.resident_bytes_of(1 << 30), 7);
+    assert_eq!(limits.resident_bytes_of(Some(1 << 30)), 7);
+    assert_eq!(limits.resident_bytes_of(None), 7, "it is set");
     assert_eq!(limits.memory_alarm_bytes_of(u64::MAX), u64::MAX);
 }
 

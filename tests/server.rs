@@ -3,7 +3,9 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
-use std::thread::sleep;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use leveret_codec::{
@@ -338,16 +340,19 @@ fn publishers_are_not_read_during_an_alarm_and_consumers_are() {
     }
 }
 
-/// Logs in with a wrong password.
+/// A login with a wrong password.
+fn wrong() -> ConnectionStartOk<'static> {
+    ConnectionStartOk {
+        response: b"\0guest\0guess",
+        ..start_ok(&[])
+    }
+}
+
 fn guess(server: &Server) {
     let mut peer = server.connect();
     peer.send(&PROTOCOL_HEADER);
     peer.expect(0, "connection.start");
-    let guess = ConnectionStartOk {
-        response: b"\0guest\0guess",
-        ..start_ok(&[])
-    };
-    peer.method(0, guess);
+    peer.method(0, wrong());
     peer.expect_end();
 }
 
@@ -389,4 +394,90 @@ fn an_address_with_too_many_refused_logins_has_to_wait() {
     let mut peer = server.connect();
     peer.send(&PROTOCOL_HEADER);
     assert_eq!(peer.expect_end(), b"", "it is not even asked");
+}
+
+/// Stops the broker; gives how many lines of its log have these words.
+fn logged(mut server: Server, words: &str) -> usize {
+    server.terminate();
+    assert!(server.wait().success());
+    let log = server.log();
+    log.iter().filter(|line| line.contains(words)).count()
+}
+
+#[test]
+fn connections_that_were_there_before_guess_no_more_than_others() {
+    for hashing in ["sha256", "argon2id"] {
+        let server = Server::start_with(&[
+            "limits.login_failures_per_minute=2",
+            "amqp.login_failure_delay_ms=0",
+            "amqp.handshake_timeout_ms=6000",
+            &format!("default.password_hashing=\"{hashing}\""),
+        ]);
+        let mut asked: Vec<_> = (0..25).map(|_| server.connect()).collect();
+        let mut silent: Vec<_> = (0..25).map(|_| server.connect()).collect();
+        for peer in &mut asked {
+            peer.send(&PROTOCOL_HEADER);
+        }
+        for peer in &mut asked {
+            peer.expect(0, "connection.start");
+        }
+        for peer in &mut asked {
+            peer.method(0, wrong());
+        }
+        for peer in &mut silent {
+            peer.send(&PROTOCOL_HEADER);
+            peer.method(0, wrong());
+        }
+        for peer in asked.into_iter().chain(silent) {
+            peer.expect_end();
+        }
+        assert_eq!(logged(server, "login refused"), 2, "{hashing}");
+    }
+}
+
+/// Asks with a wrong password on a connection that is kept; gives the status.
+fn ask_again(kept: &mut BufReader<TcpStream>) -> u16 {
+    let request = "GET /api/whoami HTTP/1.1\r\nHost: leveret\r\n\
+                   Authorization: Basic Z3Vlc3Q6Z3Vlc3M=\r\n\r\n";
+    kept.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(&[String::new()]) {
+        let mut line = String::new();
+        assert!(kept.read_line(&mut line).unwrap() > 0, "hung up: {head:?}");
+        head.push(line.trim_end().to_ascii_lowercase());
+    }
+    let length = head.iter().find_map(|l| l.strip_prefix("content-length: "));
+    let mut body = vec![0; length.unwrap().parse().unwrap()];
+    kept.read_exact(&mut body).unwrap();
+    head[0].split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_kept_http_connection_guesses_no_more_than_others() {
+    let server = Server::start_http(&["limits.login_failures_per_minute=2"]);
+    let mut kept = BufReader::new(TcpStream::connect(server.api()).unwrap());
+    assert_eq!(
+        [(); 3].map(|()| ask_again(&mut kept)),
+        [401, 401, 503],
+        "the next turn comes half a minute later"
+    );
+}
+
+#[test]
+fn http_requests_at_once_guess_no_more_than_others() {
+    let server = Server::start_http(&[
+        "limits.login_failures_per_minute=2",
+        "default.password_hashing=\"argon2id\"",
+    ]);
+    let guess = || {
+        let wrong = server.http_as("guest", "guess");
+        wrong.call("GET", "/api/whoami", "").status
+    };
+    let mut statuses = scope(|scope| {
+        let guesses = [(); 10].map(|()| scope.spawn(guess));
+        guesses.map(|guess| guess.join().unwrap())
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses[..2], [401; 2]);
+    assert_eq!(statuses[2..], [503; 8]);
 }

@@ -190,6 +190,12 @@ impl Connection {
         self.session.is_running()
     }
 
+    /// Whether what it sends next may be a login.
+    #[must_use]
+    pub fn awaits_login(&self) -> bool {
+        self.core.user.is_empty() && !self.session.is_closing()
+    }
+
     /// Whether `connection.close` was sent, or nothing is awaited any more.
     #[must_use]
     pub fn is_closing(&self) -> bool {

@@ -239,3 +239,36 @@ async def test_refusals_close_the_channel_only(connection, name):
         await channel.declare_exchange(exchange.name, "topic", auto_delete=True)
     channel = await connection.channel()
     await channel.declare_queue(exclusive=True)
+
+
+async def is_blocked(connection):
+    """Whether the client was told so: then aiormq's part of the connection is not ready."""
+    try:
+        async with asyncio.timeout(0.05):
+            await connection.transport.connection.ready()
+        return False
+    except TimeoutError:
+        return True
+
+
+async def test_blocked_and_unblocked(url, connection, channel, queue, alarm):
+    async with await aio_pika.connect(url) as publishing:
+        # Waiting for confirms, a publish would not return before the alarm is over.
+        publisher = await publishing.channel(publisher_confirms=False)
+        inbox = await consume(queue, no_ack=True)
+        assert not await is_blocked(publishing)
+        await asyncio.to_thread(alarm.up)
+        await publisher.default_exchange.publish(aio_pika.Message(b"before"), queue.name)
+        async with asyncio.timeout(15):
+            while not await is_blocked(publishing):
+                await asyncio.sleep(0.01)
+        await publisher.default_exchange.publish(aio_pika.Message(b"held"), queue.name)
+        await inbox.wait(1)
+        # Consuming connections go on.
+        await channel.declare_queue(exclusive=True)
+        await inbox.stays(1)
+        await asyncio.to_thread(alarm.down)
+        async with asyncio.timeout(15):
+            await publishing.transport.connection.ready()
+        await inbox.wait(2)
+        assert inbox.bodies == "before held"

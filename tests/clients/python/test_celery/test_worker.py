@@ -5,11 +5,40 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 FOLDER = Path(__file__).parent
+
+
+@contextmanager
+def worker(log, **environment):
+    """A worker that is ready, in an environment with these additions; `log` has what it says."""
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel=INFO"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--concurrency=2", "--hostname=one@test"],
+            cwd=FOLDER,
+            env=os.environ | environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while " ready." not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+            print(log.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -19,23 +48,8 @@ def tasks(url, tmp_path_factory):
     sys.path.insert(0, str(FOLDER))
     import tasks
 
-    log = tmp_path_factory.mktemp("celery") / "worker.log"
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel=INFO"]
-    with log.open("w") as output:
-        worker = subprocess.Popen(
-            [*command, "--concurrency=2", "--hostname=one@test"],
-            cwd=FOLDER,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    deadline = time.monotonic() + 30
-    while " ready." not in log.read_text():
-        assert worker.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-    yield tasks
-    worker.terminate()
-    worker.wait(20)
-    print(log.read_text())
+    with worker(tmp_path_factory.mktemp("celery") / "worker.log"):
+        yield tasks
 
 
 def test_add(tasks):
@@ -88,3 +102,17 @@ def test_inspect_sees_the_queue(tasks):
 def test_broadcast_reaches_the_worker(tasks):
     reply = tasks.app.control.rate_limit("tasks.add", "1000/s", reply=True, timeout=5)
     assert "ok" in reply[0]["one@test"]
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_goes_on_after_a_crash(own_broker, tmp_path):
+    def add(x, y):
+        """The sum, as a program finds it out that has just been started."""
+        with Celery("tasks", broker=own_broker.url, backend="rpc://", set_as_current=False) as app:
+            return app.send_task("tasks.add", (x, y), queue="celery").get(timeout=40)
+
+    with worker(tmp_path / "worker.log", AMQP_URL=own_broker.url, CELERY_QUEUE="celery") as process:
+        assert add(2, 3) == 5
+        own_broker.restart()
+        assert add(20, 30) == 50
+        assert process.poll() is None, "it is the same worker"

@@ -1,10 +1,12 @@
 """kombu over py-amqp: the ways in which Celery and its kin use a broker."""
 
+import os
 import socket
+import time
 
 import kombu
 import pytest
-from amqp.exceptions import NotFound, PreconditionFailed, ResourceLocked
+from amqp.exceptions import MessageNacked, NotFound, PreconditionFailed, ResourceLocked
 from kombu.pools import producers
 
 from proxy import Proxy
@@ -28,6 +30,26 @@ def drain(connection, seconds=0.3):
             connection.drain_events(timeout=seconds)
     except socket.timeout:
         pass
+
+
+def wait(connection, condition, seconds=10):
+    """Runs the connection until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        try:
+            connection.drain_events(timeout=0.1)
+        except socket.timeout:
+            pass
+
+
+def payload(queue, seconds=10):
+    """That of the next message, which another connection may just have published."""
+    deadline = time.monotonic() + seconds
+    while (message := queue.get(no_ack=True)) is None:
+        assert time.monotonic() < deadline, "no message"
+        time.sleep(0.02)
+    return message.payload
 
 
 @pytest.mark.parametrize(
@@ -121,7 +143,8 @@ def test_prefetch_can_grow_and_requeue_keeps_order(connection, channel, name):
 
 
 def test_prefetch_of_a_running_consumer(connection, channel, name):
-    """Celery raises the prefetch of a running consumer when a task has a countdown."""
+    """Celery raises the prefetch of a running consumer when a task has a countdown, and lowers it
+    again when that is over."""
     queue = kombu.Queue(name(), exclusive=True)(channel)
     queue.declare()
     producer = kombu.Producer(channel)
@@ -129,14 +152,116 @@ def test_prefetch_of_a_running_consumer(connection, channel, name):
     consumer = kombu.Consumer(channel, [queue], on_message=taken.append)
     consumer.qos(prefetch_count=1)
     consumer.consume()
-    for number in range(4):
+    for number in range(8):
         producer.publish(number, routing_key=queue.name)
     drain(connection)
     assert len(taken) == 1
-    consumer.qos(prefetch_count=3, apply_global=True)
+    consumer.qos(prefetch_count=3, apply_global=False)
+    wait(connection, lambda: len(taken) >= 3)
     drain(connection)
-    assert len(taken) in (1, 3)
+    assert len(taken) == 3
+    consumer.qos(prefetch_count=1, apply_global=False)
+    taken[0].ack()
+    taken[1].ack()
+    drain(connection)
+    assert len(taken) == 3, "one is still out"
+    taken[2].ack()
+    wait(connection, lambda: len(taken) >= 4)
+    drain(connection)
+    assert [message.payload for message in taken] == [0, 1, 2, 3]
     consumer.cancel()
+
+
+def test_channel_wide_prefetch_over_two_queues(connection, channel, name):
+    queues = [kombu.Queue(name(), exclusive=True)(channel) for _ in range(2)]
+    producer = kombu.Producer(channel)
+    for queue in queues:
+        queue.declare()
+        for number in range(5):
+            producer.publish(number, routing_key=queue.name)
+    taken = []
+    consumer = kombu.Consumer(channel, queues, on_message=taken.append)
+    consumer.qos(prefetch_count=4, apply_global=True)
+    consumer.consume()
+    wait(connection, lambda: len(taken) >= 4)
+    drain(connection)
+    assert len(taken) == 4
+    taken[-1].ack(multiple=True)
+    wait(connection, lambda: len(taken) >= 8)
+    drain(connection)
+    assert len(taken) == 8
+    consumer.cancel()
+
+
+@pytest.mark.parametrize("size", [0, 1, 131064, 131065, 5_000_000])
+def test_bodies(channel, name, size):
+    """Of no frame, one, a full one, two, and many."""
+    queue = kombu.Queue(name(), exclusive=True)(channel)
+    queue.declare()
+    body = os.urandom(size)
+    kombu.Producer(channel).publish(
+        body,
+        routing_key=queue.name,
+        content_type="application/octet-stream",
+        content_encoding="binary",
+    )
+    assert queue.get(no_ack=True).body == (body or "")
+
+
+def test_mandatory_return(connection, channel, name):
+    returned = []
+    producer = kombu.Producer(channel, on_return=lambda *what: returned.append(what))
+    key = name("nobody")
+    producer.publish("x", routing_key=key, mandatory=True)
+    producer.publish("y", routing_key=key)
+    wait(connection, lambda: returned)
+    drain(connection)
+    [(error, exchange, routing_key, message)] = returned
+    assert (error.reply_code, str(exchange), routing_key) == (312, "", key)
+    assert error.reply_text == "NO_ROUTE"
+    assert message.body == "x"
+
+
+def test_nack_on_overflow(url, name):
+    limit = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    with kombu.Connection(url, transport_options={"confirm_publish": True}) as connection:
+        channel = connection.channel()
+        queue = kombu.Queue(name(), exclusive=True, queue_arguments=limit)(channel)
+        queue.declare()
+        producer = kombu.Producer(channel)
+        producer.publish("1", routing_key=queue.name)
+        with pytest.raises(MessageNacked):
+            producer.publish("2", routing_key=queue.name)
+        assert queue.get(no_ack=True).payload == "1"
+        assert queue.get() is None
+        producer.publish("3", routing_key=queue.name)
+        assert queue.get(no_ack=True).payload == "3"
+
+
+def test_blocked_and_unblocked(url, connection, channel, name, alarm):
+    queue = kombu.Queue(name(), exclusive=True)(channel)
+    queue.declare()
+    events = []
+    told = {
+        "on_blocked": lambda reason: events.append("blocked"),
+        "on_unblocked": lambda: events.append("unblocked"),
+    }
+    # Exclusive to the other connection, the queue can be published to all the same.
+    with kombu.Connection(url, transport_options=told) as publishing:
+        producer = kombu.Producer(publishing.channel())
+        alarm.up()
+        producer.publish("before", routing_key=queue.name)
+        wait(publishing, lambda: events)
+        assert events == ["blocked"]
+        producer.publish("held", routing_key=queue.name)
+        # Consuming connections go on.
+        assert payload(queue) == "before"
+        drain(connection)
+        assert queue.get() is None
+        alarm.down()
+        wait(publishing, lambda: len(events) > 1)
+        assert events == ["blocked", "unblocked"]
+        assert payload(queue) == "held"
 
 
 def test_refusals(url, connection, name):
