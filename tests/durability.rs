@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use leveret_codec::{
-    BasicAck, BasicConsume, BasicGet, BasicPublish, ConfirmSelect, ConnectionCloseOk,
+    BasicAck, BasicConsume, BasicGet, BasicPublish, ConfirmSelect, ConnectionCloseOk, ExchangeBind,
     ExchangeDeclare, Method, Properties, QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
 use support::{Client, Folder, Server, declare, encode, leveret, raw_frame};
@@ -320,6 +320,70 @@ fn a_crash_leaves_what_was_confirmed_after_the_last_of_many_purges_and_deletes()
     }
     let server = Server::start_in(&folder, &[]);
     assert_eq!(drain(&mut server.login(), "q"), expected);
+}
+
+/// What a list of the HTTP API names, without what every broker has.
+fn listed(server: &Server, what: &str) -> Vec<String> {
+    let list = server
+        .http_as("guest", "guest")
+        .get(&format!("/api/{what}"));
+    let fields = ["name", "source", "destination"];
+    let list = list.as_array().expect("a list").iter();
+    let names = list.map(|one| {
+        fields
+            .map(|field| one[field].as_str().unwrap_or(""))
+            .join(" ")
+    });
+    names
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty() && !name.starts_with("amq."))
+        .collect()
+}
+
+fn stop(mut server: Server, orderly: bool) {
+    if !orderly {
+        return server.kill();
+    }
+    server.terminate();
+    assert!(server.wait().success());
+}
+
+#[test]
+fn exchanges_that_a_queue_took_with_it_do_not_come_back() {
+    for orderly in [false, true] {
+        let folder = Folder::new();
+        let server = Server::start_http_in(&folder, &[]);
+        let mut client = server.login();
+        declare_fan(&mut client, "a", true);
+        declare_fan(&mut client, "b", true);
+        let a_to_b = ExchangeBind {
+            source: b"a",
+            destination: b"b",
+            ..Default::default()
+        };
+        client.method(1, a_to_b);
+        client.expect(1, "exchange.bind-ok");
+        declare_durable(&mut client, "q");
+        bind(&mut client, "q", "b");
+        drop(client);
+        stop(server, orderly);
+
+        let server = Server::start_http_in(&folder, &[]);
+        let mut client = server.login();
+        assert_eq!(listed(&server, "exchanges"), ["a", "b"]);
+        assert_eq!(listed(&server, "bindings"), ["q", "a b", "b q"]);
+        publish(&mut client, "a", "", "through both", true);
+        assert_eq!(drain(&mut client, "q"), ["through both"]);
+        delete(&mut client, "q");
+        let lists = ["exchanges", "bindings", "queues"];
+        let nothing = [const { Vec::<String>::new() }; 3];
+        assert_eq!(lists.map(|what| listed(&server, what)), nothing);
+        drop(client);
+        stop(server, orderly);
+
+        let server = Server::start_http_in(&folder, &[]);
+        assert_eq!(lists.map(|what| listed(&server, what)), nothing);
+    }
 }
 
 #[test]
