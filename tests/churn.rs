@@ -4,13 +4,14 @@
 mod support;
 
 use std::thread::{self, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leveret_codec::{
-    BasicCancel, BasicConsume, ChannelClose, QueueBind, QueueDeclare, QueueDelete,
+    BasicCancel, BasicConsume, BasicPublish, ChannelClose, ExchangeBind, ExchangeDeclare,
+    ExchangeDelete, ExchangeUnbind, QueueBind, QueueDeclare, QueueDelete, QueueUnbind,
 };
 use serde_json::Value;
-use support::{Client, Server, message};
+use support::{Client, Server, encode, message};
 
 /// Connections made, a few at a time; `LEVERET_CHURN` sets another number.
 const CONNECTIONS: u32 = 3_000;
@@ -24,7 +25,7 @@ const NAMES: u32 = 100;
 fn visit(server: &Server, visitor: u32, round: u32) {
     let mut client = server.login();
     let queue = format!("churn-{visitor}-{}", round % NAMES);
-    // The visitor before may have left it behind, with a message: what stays must not pile up.
+    // The visitor before may have left both behind, with a message: what stays must not pile up.
     delete(&mut client, &queue);
     let declare = QueueDeclare {
         durable: round % 10 == 3,
@@ -33,14 +34,7 @@ fn visit(server: &Server, visitor: u32, round: u32) {
     };
     client.method(1, declare);
     client.expect(1, "queue.declare-ok");
-    let bind = QueueBind {
-        queue: queue.as_bytes(),
-        exchange: b"amq.topic",
-        routing_key: queue.as_bytes(),
-        nowait: true,
-        ..Default::default()
-    };
-    client.method(1, bind);
+    make_exchange(&mut client, &queue, round);
     let consume = BasicConsume {
         queue: queue.as_bytes(),
         consumer_tag: b"c",
@@ -48,7 +42,14 @@ fn visit(server: &Server, visitor: u32, round: u32) {
     };
     client.method(2, consume);
     client.expect(2, "basic.consume-ok");
-    client.send(&message(1, &queue, 5, &[b"hello"]).concat());
+    let publish = BasicPublish {
+        exchange: queue.as_bytes(),
+        routing_key: queue.as_bytes(),
+        ..Default::default()
+    };
+    let mut frames = message(1, &queue, 5, &[b"hello"]);
+    frames[0] = encode(1, publish);
+    client.send(&frames.concat());
     client.skip_until(2, "basic.deliver");
     match round % 4 {
         // Gone without a word.
@@ -65,13 +66,66 @@ fn visit(server: &Server, visitor: u32, round: u32) {
             client.method(2, ChannelClose::default());
             client.skip_until(2, "channel.close-ok");
         }
-        _ => {}
+        _ => unbind(&mut client, &queue),
     }
     delete(&mut client, &queue);
     close(client);
 }
 
-/// Deletes a queue, whether or not it exists.
+/// Makes an exchange of the queue's name, behind `amq.topic` and in front of the queue.
+fn make_exchange(client: &mut Client, queue: &str, round: u32) {
+    let name = queue.as_bytes();
+    let declare = ExchangeDeclare {
+        exchange: name,
+        kind: [&b"direct"[..], b"fanout", b"topic", b"headers"][(round / 4 % 4) as usize],
+        durable: round % 10 == 3,
+        auto_delete: round % 6 == 5,
+        ..Default::default()
+    };
+    client.method(1, declare);
+    client.expect(1, "exchange.declare-ok");
+    let behind = ExchangeBind {
+        destination: name,
+        source: b"amq.topic",
+        routing_key: name,
+        ..Default::default()
+    };
+    client.method(1, behind);
+    client.expect(1, "exchange.bind-ok");
+    for exchange in [name, b"amq.topic"] {
+        let bind = QueueBind {
+            queue: name,
+            exchange,
+            routing_key: name,
+            nowait: true,
+            ..Default::default()
+        };
+        client.method(1, bind);
+    }
+}
+
+/// Takes the bindings of the exchange away.
+fn unbind(client: &mut Client, queue: &str) {
+    let name = queue.as_bytes();
+    let behind = ExchangeUnbind {
+        destination: name,
+        source: b"amq.topic",
+        routing_key: name,
+        ..Default::default()
+    };
+    client.method(1, behind);
+    client.skip_until(1, "exchange.unbind-ok");
+    let in_front = QueueUnbind {
+        queue: name,
+        exchange: name,
+        routing_key: name,
+        ..Default::default()
+    };
+    client.method(1, in_front);
+    client.skip_until(1, "queue.unbind-ok");
+}
+
+/// Deletes a queue and the exchange of its name, whether or not they exist.
 fn delete(client: &mut Client, queue: &str) {
     let delete = QueueDelete {
         queue: queue.as_bytes(),
@@ -79,6 +133,12 @@ fn delete(client: &mut Client, queue: &str) {
     };
     client.method(1, delete);
     client.skip_until(1, "queue.delete-ok");
+    let delete = ExchangeDelete {
+        exchange: queue.as_bytes(),
+        ..Default::default()
+    };
+    client.method(1, delete);
+    client.skip_until(1, "exchange.delete-ok");
 }
 
 fn close(mut client: Client) {
@@ -104,15 +164,19 @@ fn visits(server: &Server, visits: u32) {
 struct Held {
     resident_bytes: u64,
     descriptors: usize,
-    /// Its connections, channels, consumers and queues.
+    /// Its connections, channels, consumers, exchanges and queues.
     objects: Value,
+    bindings: usize,
 }
 
-/// What is held once everything has been given back that will be, with no queue left behind.
+/// What is held once everything has been given back that will be, with nothing left behind.
 fn at_rest(server: &Server) -> Held {
-    let objects = || server.http_as("guest", "guest").get("/api/overview")["object_totals"].take();
+    let guest = server.http_as("guest", "guest");
+    let objects = || guest.get("/api/overview")["object_totals"].take();
+    let deadline = Instant::now() + Duration::from_secs(60);
     // Exclusive queues of visitors that have just vanished are theirs until that is noticed.
     while objects()["connections"] != 0 {
+        assert!(Instant::now() < deadline, "visitors stay: {}", objects());
         sleep(Duration::from_millis(10));
     }
     let mut client = server.login();
@@ -127,6 +191,7 @@ fn at_rest(server: &Server) -> Held {
         resident_bytes: server.memory("VmRSS"),
         descriptors: server.descriptors(),
         objects: objects(),
+        bindings: guest.get("/api/bindings").as_array().expect("a list").len(),
     }
 }
 
@@ -148,4 +213,5 @@ fn memory_descriptors_and_objects_come_back_after_churn() {
     assert!(after.resident_bytes <= before.resident_bytes + before.resident_bytes / 10);
     assert!(after.descriptors <= before.descriptors + before.descriptors / 10);
     assert_eq!(after.objects, before.objects);
+    assert_eq!((before.bindings, after.bindings), (0, 0));
 }

@@ -3,9 +3,12 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
 use leveret_codec::{
-    BasicAck, BasicConsume, BasicGet, BasicPublish, ConfirmSelect, ConnectionCloseOk,
-    ExchangeDeclare, Method, Properties, QueueBind, QueueDeclare, QueuePurge,
+    BasicAck, BasicConsume, BasicGet, BasicPublish, ConfirmSelect, ConnectionCloseOk, ExchangeBind,
+    ExchangeDeclare, Method, Properties, QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
 use support::{Client, Folder, Server, declare, encode, leveret, raw_frame};
 
@@ -89,27 +92,64 @@ fn confirming(server: &Server) -> Client {
 
 fn declare_all(client: &mut Client) {
     for queue in ["a", "b"] {
-        client.method(1, durable(queue));
-        client.expect(1, "queue.declare-ok");
+        declare_durable(client, queue);
     }
     client.declare(1, "transient");
+    declare_fan(client, "fan", false);
+    for queue in ["a", "b", "transient"] {
+        bind(client, queue, "fan");
+    }
+}
+
+/// Declares a durable fanout exchange.
+fn declare_fan(client: &mut Client, exchange: &str, auto_delete: bool) {
     let exchange = ExchangeDeclare {
-        exchange: b"fan",
+        exchange: exchange.as_bytes(),
         kind: b"fanout",
         durable: true,
+        auto_delete,
         ..Default::default()
     };
     client.method(1, exchange);
     client.expect(1, "exchange.declare-ok");
-    for queue in ["a", "b", "transient"] {
-        let bind = QueueBind {
-            queue: queue.as_bytes(),
-            exchange: b"fan",
-            ..Default::default()
-        };
-        client.method(1, bind);
-        client.expect(1, "queue.bind-ok");
-    }
+}
+
+fn bind(client: &mut Client, queue: &str, exchange: &str) {
+    let bind = QueueBind {
+        queue: queue.as_bytes(),
+        exchange: exchange.as_bytes(),
+        ..Default::default()
+    };
+    client.method(1, bind);
+    client.expect(1, "queue.bind-ok");
+}
+
+/// Declares a durable queue; tells how many messages it has.
+fn declare_durable(client: &mut Client, queue: &str) -> u32 {
+    client.method(1, durable(queue));
+    let answer = client.expect(1, "queue.declare-ok");
+    let Method::QueueDeclareOk(ok) = answer.method() else {
+        unreachable!("the name says so");
+    };
+    ok.message_count
+}
+
+fn purge(client: &mut Client, queue: &str) {
+    let purge = QueuePurge {
+        queue: queue.as_bytes(),
+        nowait: false,
+    };
+    client.method(1, purge);
+    client.expect(1, "queue.purge-ok");
+}
+
+fn delete(client: &mut Client, queue: &str) {
+    let delete = QueueDelete {
+        queue: queue.as_bytes(),
+        ..Default::default()
+    };
+    client.method(1, delete);
+    client.expect(1, "queue.delete-ok");
 }
 
 #[test]
@@ -168,13 +208,8 @@ fn a_crash_loses_nothing_confirmed_and_brings_nothing_settled_back() {
         multiple: true,
     };
     client.method(1, ack);
-    let purge = QueuePurge {
-        queue: b"a",
-        nowait: false,
-    };
-    client.method(1, purge);
     // The answer waits for the disk, and the settlements went before it.
-    client.expect(1, "queue.purge-ok");
+    purge(&mut client, "a");
     publish(&mut client, "", "a", "new", true);
     confirmed(&mut client, 301);
     server.kill();
@@ -184,6 +219,171 @@ fn a_crash_loses_nothing_confirmed_and_brings_nothing_settled_back() {
     assert_eq!(drain(&mut client, "a"), ["new"]);
     let expected: Vec<_> = (100..300).map(|number| format!("{number}!")).collect();
     assert_eq!(drain(&mut client, "b"), expected);
+}
+
+/// Numbered messages that were published to `fan`: so many are confirmed.
+struct Publisher<'a> {
+    client: Client,
+    confirmed: &'a AtomicU64,
+    /// The number of the first in this life of the broker.
+    first: u64,
+}
+
+impl Publisher<'_> {
+    fn publish_batch(&mut self) {
+        const BATCH: u64 = 50;
+        let begin = self.confirmed.load(Ordering::SeqCst);
+        for number in begin..begin + BATCH {
+            publish(&mut self.client, "fan", "", &number.to_string(), true);
+        }
+        confirmed(&mut self.client, begin + BATCH - self.first);
+        self.confirmed.store(begin + BATCH, Ordering::SeqCst);
+    }
+}
+
+/// Purges, deletes, declares and binds `q` until told to stop, and purges or deletes it a last
+/// time; tells how often, and what was confirmed before the last time.
+fn race(
+    client: &mut Client,
+    stop: &AtomicBool,
+    published: &AtomicU64,
+    purge_last: bool,
+) -> (u32, u64) {
+    let mut rounds = 0;
+    loop {
+        let last = stop.load(Ordering::SeqCst);
+        purge(client, "q");
+        let before_delete = published.load(Ordering::SeqCst);
+        delete(client, "q");
+        declare_durable(client, "q");
+        bind(client, "q", "fan");
+        rounds += 1;
+        if last && !purge_last {
+            return (rounds, before_delete);
+        }
+        if last {
+            let before_purge = published.load(Ordering::SeqCst);
+            purge(client, "q");
+            return (rounds, before_purge);
+        }
+    }
+}
+
+/// Publishes while `q` is purged and deleted, and on for a while; gives what is in `q` at last.
+fn publish_in_a_race(server: &Server, confirmed: &AtomicU64, purge_last: bool) -> Vec<String> {
+    let mut racer = server.login();
+    declare_fan(&mut racer, "fan", false);
+    declare_durable(&mut racer, "q");
+    bind(&mut racer, "q", "fan");
+    let mut publisher = Publisher {
+        client: server.login(),
+        first: confirmed.load(Ordering::SeqCst),
+        confirmed,
+    };
+    let select = ConfirmSelect { nowait: false };
+    publisher.client.method(1, select);
+    publisher.client.expect(1, "confirm.select-ok");
+    let stop = AtomicBool::new(false);
+    let (rounds, before_last) = thread::scope(|scope| {
+        let racing = scope.spawn(|| race(&mut racer, &stop, confirmed, purge_last));
+        (0..40).for_each(|_| publisher.publish_batch());
+        stop.store(true, Ordering::SeqCst);
+        while !racing.is_finished() {
+            publisher.publish_batch();
+        }
+        racing.join().expect("the racer is answered")
+    });
+    assert!(rounds > 5, "{rounds} rounds");
+    let at_end = confirmed.load(Ordering::SeqCst);
+    (0..4).for_each(|_| publisher.publish_batch());
+    let end = confirmed.load(Ordering::SeqCst);
+    let first = end - u64::from(declare_durable(&mut racer, "q"));
+    assert!(
+        (before_last..=at_end).contains(&first),
+        "{first} is the first, {before_last} were there before the last time, {at_end} then"
+    );
+    (first..end).map(|number| number.to_string()).collect()
+}
+
+#[test]
+fn a_crash_leaves_what_was_confirmed_after_the_last_of_many_purges_and_deletes() {
+    let folder = Folder::new();
+    let confirmed = AtomicU64::new(0);
+    let mut expected = Vec::new();
+    for life in 0..6 {
+        let server = Server::start_in(&folder, &[]);
+        if life > 0 {
+            assert_eq!(drain(&mut server.login(), "q"), expected, "life {life}");
+        }
+        expected = publish_in_a_race(&server, &confirmed, life % 2 == 0);
+        server.kill();
+    }
+    let server = Server::start_in(&folder, &[]);
+    assert_eq!(drain(&mut server.login(), "q"), expected);
+}
+
+/// What a list of the HTTP API names, without what every broker has.
+fn listed(server: &Server, what: &str) -> Vec<String> {
+    let list = server
+        .http_as("guest", "guest")
+        .get(&format!("/api/{what}"));
+    let fields = ["name", "source", "destination"];
+    let list = list.as_array().expect("a list").iter();
+    let names = list.map(|one| {
+        fields
+            .map(|field| one[field].as_str().unwrap_or(""))
+            .join(" ")
+    });
+    names
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty() && !name.starts_with("amq."))
+        .collect()
+}
+
+fn stop(mut server: Server, orderly: bool) {
+    if !orderly {
+        return server.kill();
+    }
+    server.terminate();
+    assert!(server.wait().success());
+}
+
+#[test]
+fn exchanges_that_a_queue_took_with_it_do_not_come_back() {
+    for orderly in [false, true] {
+        let folder = Folder::new();
+        let server = Server::start_http_in(&folder, &[]);
+        let mut client = server.login();
+        declare_fan(&mut client, "a", true);
+        declare_fan(&mut client, "b", true);
+        let a_to_b = ExchangeBind {
+            source: b"a",
+            destination: b"b",
+            ..Default::default()
+        };
+        client.method(1, a_to_b);
+        client.expect(1, "exchange.bind-ok");
+        declare_durable(&mut client, "q");
+        bind(&mut client, "q", "b");
+        drop(client);
+        stop(server, orderly);
+
+        let server = Server::start_http_in(&folder, &[]);
+        let mut client = server.login();
+        assert_eq!(listed(&server, "exchanges"), ["a", "b"]);
+        assert_eq!(listed(&server, "bindings"), ["q", "a b", "b q"]);
+        publish(&mut client, "a", "", "through both", true);
+        assert_eq!(drain(&mut client, "q"), ["through both"]);
+        delete(&mut client, "q");
+        let lists = ["exchanges", "bindings", "queues"];
+        let nothing = [const { Vec::<String>::new() }; 3];
+        assert_eq!(lists.map(|what| listed(&server, what)), nothing);
+        drop(client);
+        stop(server, orderly);
+
+        let server = Server::start_http_in(&folder, &[]);
+        assert_eq!(lists.map(|what| listed(&server, what)), nothing);
+    }
 }
 
 #[test]

@@ -9,11 +9,12 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use leveret_codec::{
-    BasicConsume, ChannelOpen, ConfirmSelect, ConnectionCloseOk, ConnectionStartOk,
-    ConnectionUpdateSecret, Method, PROTOCOL_HEADER, QueueDeclare, QueueDelete, Table, Value,
+    BasicAck, BasicConsume, BasicGet, ChannelCloseOk, ChannelOpen, ConfirmSelect,
+    ConnectionCloseOk, ConnectionStartOk, ConnectionUpdateSecret, Method, PROTOCOL_HEADER,
+    QueueDeclare, QueueDelete, Table, TxCommit, TxSelect, Value,
 };
 use serde_json::json;
-use support::{Server, close, declare, encode, leveret, message, start_ok};
+use support::{Client, Server, close, declare, encode, leveret, message, start_ok};
 
 #[test]
 fn contents_of_two_channels_may_be_interleaved() {
@@ -145,30 +146,128 @@ fn an_unknown_setting_exits_with_2() {
     assert!(error.contains("did you mean"), "{error}");
 }
 
-#[test]
-fn publishes_are_refused_while_messages_fill_memory_and_taken_again_after() {
-    let server = Server::start_with(&["limits.resident_bytes=1048576"]);
-    let mut peer = server.login();
+const MEMORY_OF_1_MIB: &str = "limits.resident_bytes=1048576";
+/// Publishes messages to `full` on channel 1 until one is refused; tells how many were taken.
+fn fill_memory(peer: &mut Client, body: &[u8]) -> u32 {
     peer.declare(1, "full");
     peer.method(1, ConfirmSelect { nowait: false });
     peer.expect(1, "confirm.select-ok");
-    let body = vec![7; 256 * 1024];
+    let size = body.len() as u64;
     let parts: Vec<&[u8]> = body.chunks(100_000).collect();
-    let size = u64::try_from(body.len()).unwrap();
+    let frames = message(1, "full", size, &parts).concat();
     let mut stored = 0;
-    let refused = (0..20).any(|_| {
-        peer.send(&message(1, "full", size, &parts).concat());
-        let refused = peer.next().method().name() == "basic.nack";
-        stored += usize::from(!refused);
-        refused
-    });
-    assert!(refused, "5 MiB do not fit into 1 MiB");
-    assert!((3..=6).contains(&stored), "{stored} of 256 KiB were taken");
-    for _ in 0..stored {
+    while u64::from(stored) * size < 5 << 20 {
+        peer.send(&frames);
+        if peer.next().method().name() == "basic.nack" {
+            let bytes = u64::from(stored) * size;
+            assert!((700_000..=1_600_000).contains(&bytes), "{bytes} were taken");
+            return stored;
+        }
+        stored += 1;
+    }
+    panic!("5 MiB do not fit into 1 MiB");
+}
+
+#[test]
+fn publishes_are_refused_while_messages_fill_memory_and_taken_again_after() {
+    let server = Server::start_with(&[MEMORY_OF_1_MIB]);
+    let mut peer = server.login();
+    let body = vec![7; 256 * 1024];
+    for _ in 0..fill_memory(&mut peer, &body) {
         assert_eq!(peer.get(1, "full"), body);
     }
     peer.send(&message(1, "full", 5, &[b"again"]).concat());
     peer.expect(1, "basic.ack");
+}
+
+/// So small that what was refused does not leave room for anything.
+const SMALL: [u8; 1000] = [7; 1000];
+
+/// Takes a message from `full` on channel 2 and acknowledges it.
+fn take(peer: &mut Client, delivery_tag: u64) {
+    let get = BasicGet {
+        queue: b"full",
+        no_ack: false,
+    };
+    peer.method(2, get);
+    peer.expect(2, "basic.get-ok");
+    peer.read_content(2);
+    let ack = BasicAck {
+        delivery_tag,
+        multiple: false,
+    };
+    peer.method(2, ack);
+}
+
+#[test]
+fn commits_of_publishes_are_refused_while_messages_fill_memory() {
+    let server = Server::start_with(&[MEMORY_OF_1_MIB]);
+    let mut peer = server.login();
+    let stored = fill_memory(&mut peer, &SMALL);
+    peer.method(2, TxSelect {});
+    peer.expect(2, "tx.select-ok");
+    take(&mut peer, 1);
+    peer.send(&message(2, "full", 2, &[b"no"]).concat());
+    peer.method(2, TxCommit {});
+    let close = peer.expect(2, "channel.close");
+    let Method::ChannelClose(close) = close.method() else {
+        unreachable!("the name says so");
+    };
+    let text = String::from_utf8_lossy(close.reply_text);
+    assert_eq!(close.reply_code, 406, "{text}");
+    let words = "nothing was published, the memory for messages is full";
+    assert!(text.contains(words), "{text}");
+    peer.method(2, ChannelCloseOk {});
+    assert_eq!(peer.count(1, "full"), stored, "nor was anything settled");
+
+    // What only settles makes room.
+    peer.method(2, ChannelOpen {});
+    peer.expect(2, "channel.open-ok");
+    peer.method(2, TxSelect {});
+    peer.expect(2, "tx.select-ok");
+    for delivery_tag in 1..=u64::from(stored) {
+        take(&mut peer, delivery_tag);
+    }
+    peer.method(2, TxCommit {});
+    peer.expect(2, "tx.commit-ok");
+    peer.send(&message(2, "full", 5, &[b"again"]).concat());
+    peer.method(2, TxCommit {});
+    peer.expect(2, "tx.commit-ok");
+    assert_eq!(peer.get(1, "full"), b"again");
+    assert_eq!(peer.count(1, "full"), 0);
+}
+
+#[test]
+fn http_publishes_are_told_to_wait_while_messages_fill_memory() {
+    let server = Server::start_http(&[MEMORY_OF_1_MIB]);
+    let guest = server.http_as("guest", "guest");
+    let mut peer = server.login();
+    let stored = fill_memory(&mut peer, &SMALL);
+    let path = "/api/x/publish/%2F/amq.default";
+    let to_full = format!("{path}?routing_key=full");
+    let one = || guest.call_as("POST", &to_full, "x", "text/plain");
+    let batch = json!([{"routing_key": "full", "payload": "x"}]).to_string();
+    let many = guest.call_as("POST", path, &batch, "application/json");
+    assert_eq!(many.json()["results"][0]["status"], 503, "{}", many.text);
+    let publish = json!({
+        "routing_key": "full", "payload": "x", "payload_encoding": "string", "properties": {}
+    });
+    let as_rabbitmq = "/api/exchanges/%2F/amq.default/publish";
+    let as_rabbitmq = || guest.call("POST", as_rabbitmq, &publish.to_string());
+    for answer in [one(), many] {
+        let told = (answer.status, answer.header("retry-after"));
+        assert_eq!(told, (503, Some("1")), "{}", answer.text);
+    }
+    let rejected = as_rabbitmq();
+    assert_eq!(rejected.status, 400, "{}", rejected.text);
+    assert_eq!(rejected.json()["reason"], "rejected");
+    assert_eq!(peer.count(1, "full"), stored);
+    for _ in 0..stored {
+        peer.get(1, "full");
+    }
+    assert_eq!(one().status, 202);
+    assert_eq!(as_rabbitmq().json()["routed"], true);
+    assert_eq!(peer.count(1, "full"), 2);
 }
 
 #[test]

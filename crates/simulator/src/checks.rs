@@ -102,8 +102,7 @@ impl Model {
                     let mut held = channel.unacked.values();
                     held.any(|held| held.step == self.step && held.consumer.is_some() == consumed)
                 };
-                // What basic.get fetches is not bounded by any prefetch.
-                if !is_new(true) || is_new(false) {
+                if !is_new(true) {
                     continue;
                 }
                 let prefetch = match channel.prefetch_global {
@@ -111,7 +110,10 @@ impl Model {
                     prefetch => usize::from(prefetch),
                 };
                 let (consumed, out) = (channel.consumed(), channel.out());
-                if consumed > prefetch || out > self.channel_unacked_max {
+                // What basic.get fetches is bounded by neither: it is no part of `consumed`, and
+                // may bring `out` beyond its bound after the last delivery to a consumer.
+                let too_many_out = out > self.channel_unacked_max && !is_new(false);
+                if consumed > prefetch || too_many_out {
                     return Err(format!(
                         "{out} deliveries out on channel {number} of {connection}, {consumed} of \
                          them to consumers: prefetch is {prefetch}, {} at most",
