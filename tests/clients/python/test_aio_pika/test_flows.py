@@ -251,6 +251,8 @@ async def is_blocked(connection):
         return True
 
 
+# On a busy machine RabbitMQ's tool takes ten seconds for each change of the alarm.
+@pytest.mark.timeout(120)
 async def test_blocked_and_unblocked(url, connection, channel, queue, alarm):
     async with await aio_pika.connect(url) as publishing:
         # Waiting for confirms, a publish would not return before the alarm is over.
@@ -258,17 +260,18 @@ async def test_blocked_and_unblocked(url, connection, channel, queue, alarm):
         inbox = await consume(queue, no_ack=True)
         assert not await is_blocked(publishing)
         await asyncio.to_thread(alarm.up)
-        await publisher.default_exchange.publish(aio_pika.Message(b"before"), queue.name)
+        await publisher.default_exchange.publish(aio_pika.Message(b"first"), queue.name)
         async with asyncio.timeout(15):
             while not await is_blocked(publishing):
                 await asyncio.sleep(0.01)
-        await publisher.default_exchange.publish(aio_pika.Message(b"held"), queue.name)
-        await inbox.wait(1)
+        await publisher.default_exchange.publish(aio_pika.Message(b"second"), queue.name)
         # Consuming connections go on.
         await channel.declare_queue(exclusive=True)
-        await inbox.stays(1)
+        await asyncio.sleep(0.3)
+        # RabbitMQ does not take the one either that it tells of the alarm.
+        assert inbox.bodies in ("", "first")
         await asyncio.to_thread(alarm.down)
         async with asyncio.timeout(15):
             await publishing.transport.connection.ready()
         await inbox.wait(2)
-        assert inbox.bodies == "before held"
+        assert inbox.bodies == "first second"
