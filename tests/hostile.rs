@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
+use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -35,7 +36,7 @@ const TIMES_SLOWER_MAX: u32 = 20;
 /// What must remain of its rounds a second is one part in so many.
 const THROUGHPUT_PART: f64 = 5.0;
 /// How often it is served before anybody misbehaves.
-const UNDISTURBED_ROUNDS: u32 = 100;
+const UNDISTURBED_ROUNDS: u32 = 50;
 /// After this a peer is cut off whatever it has sent.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MIB: u64 = 1 << 20;
@@ -558,6 +559,15 @@ fn raise_descriptor_limit(needed: u64) {
     });
 }
 
+/// Whether the broker has not hung up.
+fn is_waited_for(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    match stream.peek(&mut [0]) {
+        Ok(said) => said > 0,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
+}
+
 #[test]
 fn ten_thousand_connections_that_never_finish_their_handshake() {
     const CONNECTIONS: usize = 10_000;
@@ -577,6 +587,9 @@ fn ten_thousand_connections_that_never_finish_their_handshake() {
     let (open, took) = (case.server.descriptors() - before, start.elapsed());
     println!("{open} are open at once, after {took:.1?}");
     assert!(open >= CONNECTIONS / 100 * 95, "{open} after {took:?}");
+    let waited_for = idle.iter().filter(|stream| is_waited_for(stream)).count();
+    let enough = waited_for >= CONNECTIONS / 100 * 95;
+    assert!(enough, "{waited_for} after {:?}", start.elapsed());
     let deadline = Instant::now() + Duration::from_secs(60);
     while case.server.descriptors() > before + 50 {
         assert!(
@@ -741,7 +754,8 @@ fn a_million_deliveries_without_prefetch_and_without_an_ack() {
         longest = longest.max(asked.elapsed());
     }
     println!("another user of the queue waited {longest:?} at most");
-    assert!(longest < LATENCY_MAX, "{longest:?}");
+    // It waits for what goes back at once, unlike the witness at another queue.
+    assert!(longest < LATENCY_MAX * 3, "{longest:?}");
     hoarder.expect(1, "channel.close-ok");
     // About 60 bytes each in the queue, 40 while it is out, 40 while it goes back.
     case.end(250);
