@@ -31,6 +31,7 @@ const TURN_CHECK: Duration = Duration::from_millis(100);
 const BLOCKED_CHECK: Duration = Duration::from_secs(1);
 /// For writing the last frames of a connection.
 const FAREWELL: Duration = Duration::from_secs(3);
+const GONE: &str = "its client has hung up";
 const TOO_MANY_REFUSED: &str = "too many refused logins from its address";
 
 thread_local! {
@@ -214,6 +215,8 @@ enum Input<'a> {
     Nothing,
     /// What was read, which may be a login that is tried.
     Read(Option<Attempt<'a>>),
+    /// There was nothing to read after all.
+    Again,
     Ended(End),
 }
 
@@ -245,6 +248,7 @@ impl<'a> Reader<'a> {
                 self.next().await?
             };
             let (input, attempt) = match next {
+                Input::Again => continue,
                 Input::Nothing => (&[][..], None),
                 Input::Read(attempt) => (&*self.buffer, attempt),
                 Input::Ended(end) => return Ok(end),
@@ -282,38 +286,57 @@ impl<'a> Reader<'a> {
         // Before anything is read, so that whoever waits holds no buffer, and after the wait for
         // the client: any number of connections may have been let in before one guess was wrong.
         if !self.in_turn && self.connection.lock().awaits_login() {
-            attempt = self.wait_for_turn().await;
-            if attempt.is_none() {
-                return Ok(Input::Ended(End::Cut(TOO_MANY_REFUSED)));
-            }
+            let admitted = match self.wait_for_turn().await {
+                Ok(admitted) => admitted,
+                Err(instead) => return Ok(instead),
+            };
+            self.in_turn = admitted.is_in_turn();
+            attempt = Some(admitted);
         }
         prepare(&mut self.buffer, self.connection.lock().frame_max());
         match self.link.stream.try_read_buf(&mut self.buffer) {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => {
+                if self.in_turn {
+                    // Nobody has guessed anything.
+                    self.gate.throttle.accepted(self.address);
+                }
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
             Ok(_) => Ok(Input::Read(attempt)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 put_back(&mut self.buffer, 0);
-                Ok(Input::Nothing)
+                Ok(Input::Again)
             }
             Err(error) => Err(error),
         }
     }
 
     /// Waits until a login may be tried, for which addresses with too many refused ones take turns;
-    /// gives nothing when that would be too late.
-    async fn wait_for_turn(&self) -> Option<Attempt<'a>> {
-        let gate = self.gate;
+    /// gives what to go on with when that would be too late, or something else comes first.
+    async fn wait_for_turn(&self) -> Result<Attempt<'a>, Input<'a>> {
+        let (gate, deadline) = (self.gate, self.deadlines.handshake);
+        let mut pause = CHECKS_CHECK;
         loop {
             let now = Instant::now();
             let next = match gate.throttle.admit(self.address, now) {
-                Ok(attempt) => return Some(attempt),
+                Ok(attempt) => return Ok(attempt),
                 Err(Wait::Turn(next)) => next.min(now + TURN_CHECK),
-                Err(Wait::Checks) => now + CHECKS_CHECK,
+                Err(Wait::Checks) => {
+                    pause = (pause * 2).min(TURN_CHECK);
+                    now + pause
+                }
             };
-            if now >= self.deadlines.handshake {
-                return None;
+            if now >= deadline {
+                return Err(Input::Ended(End::Cut(TOO_MANY_REFUSED)));
             }
-            sleep_until(next.min(self.deadlines.handshake)).await;
+            // Turns are for those who are still there.
+            if self.link.is_hung_up_on().await {
+                return Err(Input::Ended(End::Cut(GONE)));
+            }
+            tokio::select! {
+                () = self.link.interrupted() => return Err(Input::Nothing),
+                () = sleep_until(next.min(deadline)) => {}
+            }
         }
     }
 
@@ -324,7 +347,6 @@ impl<'a> Reader<'a> {
         if turn.login_refused {
             throttle.refused(address, Instant::now());
         }
-        self.in_turn |= attempt.as_ref().is_some_and(Attempt::is_in_turn);
         drop(attempt);
         if turn.login_refused {
             log_refusal(&self.connection.lock());

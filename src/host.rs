@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::time::Instant;
 
 use leveret_management::{Host, Listener, Vitals};
@@ -131,8 +132,12 @@ impl Host for Process {
     }
 }
 
+/// How long a login over HTTP waits for others that are just being checked.
+const CHECKS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Lets a login be tried, or gives the seconds until it is its turn at most.
 fn admitted(throttle: &Throttle, from: IpAddr) -> Result<Attempt<'_>, u32> {
+    let give_up = Instant::now() + CHECKS_PATIENCE;
     loop {
         let now = Instant::now();
         match throttle.admit(from, now) {
@@ -141,6 +146,7 @@ fn admitted(throttle: &Throttle, from: IpAddr) -> Result<Attempt<'_>, u32> {
                 let seconds = next.saturating_duration_since(now).as_secs();
                 return Err(u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1));
             }
+            Err(Wait::Checks) if now >= give_up => return Err(1),
             // As long as the check itself would take, which keeps a thread as well.
             Err(Wait::Checks) => aside(&mut || std::thread::sleep(CHECKS_CHECK)),
         }

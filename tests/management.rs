@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
+use leveret_codec::BasicConsume;
 use leveret_management::{Access, ENDPOINTS, Endpoint};
 use serde_json::{Value, json};
 use support::Server;
@@ -881,6 +882,36 @@ fn connections_show_what_was_agreed_on() {
     );
 }
 
+/// Who knows the name can answer in another's place.
+#[test]
+fn names_for_replies_are_told_to_nobody() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let mut client = server.login();
+    client.declare(1, "q");
+    let consume = BasicConsume {
+        queue: b"amq.rabbitmq.reply-to",
+        no_ack: true,
+        ..Default::default()
+    };
+    client.method(1, consume);
+    client.expect(1, "basic.consume-ok");
+    for path in [
+        "/api/bindings",
+        "/api/bindings/%2F",
+        "/api/exchanges/%2F/amq.default/bindings/source",
+        "/api/queues",
+        "/api/definitions",
+    ] {
+        let shown = guest.get(path).to_string();
+        assert!(shown.contains("\"q\""), "{path}: {shown}");
+        assert!(!shown.contains("reply-to"), "{path}: {shown}");
+    }
+    assert_eq!(guest.get("/api/consumers"), json!([]));
+    assert_eq!(guest.get("/api/overview")["object_totals"]["queues"], 1);
+    assert_eq!(guest.get("/api/channels")[0]["consumer_count"], 0);
+}
+
 #[test]
 fn channels_show_what_is_not_committed() {
     let server = Server::start_http(&[]);
@@ -1144,7 +1175,7 @@ fn managers_see_their_own_consumers_and_the_counters_of_their_virtual_hosts() {
     let mut clients = [server.login(), server.login_as("own")];
     for (client, tag) in clients.iter_mut().zip(["of-guest", "of-own"]) {
         client.declare(1, "q");
-        let consume = leveret_codec::BasicConsume {
+        let consume = BasicConsume {
             queue: b"q",
             consumer_tag: tag.as_bytes(),
             ..Default::default()

@@ -495,6 +495,47 @@ fn an_address_with_too_many_refused_logins_has_to_wait() {
     assert_eq!(peer.expect_end(), b"", "it is not even asked");
 }
 
+#[test]
+fn a_stop_does_not_wait_for_those_who_wait_for_their_turn() {
+    let mut server = Server::start_with(&[
+        "limits.login_failures_per_minute=1",
+        "amqp.login_failure_delay_ms=0",
+        "amqp.handshake_timeout_ms=60000",
+        "runtime.drain_timeout_ms=30000",
+    ]);
+    guess(&server);
+    let mut waiting = server.connect();
+    waiting.send(&PROTOCOL_HEADER);
+    let start = Instant::now();
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(10), "{waited:?}");
+}
+
+/// Who has given up leaves its turn to others: they are none too many for their turns.
+#[test]
+fn clients_that_are_gone_take_no_turns() {
+    let server = Server::start_with(&[
+        "limits.login_failures_per_minute=6",
+        "amqp.login_failure_delay_ms=0",
+        "amqp.handshake_timeout_ms=60000",
+    ]);
+    for _ in 0..6 {
+        guess(&server);
+    }
+    for _ in 0..30 {
+        server.connect().send(&PROTOCOL_HEADER);
+    }
+    let start = Instant::now();
+    server.login();
+    let waited = start.elapsed();
+    assert!(
+        waited < Duration::from_secs(25),
+        "{waited:?}: not 10 s for each"
+    );
+}
+
 /// Stops the broker; gives how many lines of its log have these words.
 fn logged(mut server: Server, words: &str) -> usize {
     server.terminate();

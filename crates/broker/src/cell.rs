@@ -170,6 +170,11 @@ impl QueueCell {
         })
     }
 
+    /// Whether it is known by its name; one of replies is not.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.holdings.get().is_some()
+    }
+
     /// What policies see of it.
     #[must_use]
     pub fn object(&self) -> Object<'_> {
@@ -205,6 +210,8 @@ pub struct Handle {
     pub(crate) template: DeliverTemplate,
     /// Stands in its outlet's list of those that wait for room.
     pub(crate) waiting: AtomicBool,
+    /// Its queue is one of direct reply-to.
+    pub(crate) replies: bool,
     /// Its queue has had it.
     pub(crate) over: AtomicBool,
 }
@@ -240,10 +247,10 @@ impl Handle {
         self.arguments.table.as_raw()
     }
 
-    /// Its queue has it.
+    /// Its queue has it. As in no list, a consumer of replies is in no count.
     pub(crate) fn joined(&self) {
         let _outlet = self.outlet.lock();
-        self.stats.consumers.add(1);
+        self.stats.consumers.add(u64::from(!self.replies));
     }
 
     /// What tells its client that its queue is gone, if that wants to know.
@@ -261,7 +268,7 @@ impl Handle {
     /// Its queue has it no more.
     pub(crate) fn left(&self) {
         let _outlet = self.outlet.lock();
-        self.stats.consumers.subtract(1);
+        self.stats.consumers.subtract(u64::from(!self.replies));
         self.over.store(true, Ordering::Release);
     }
 

@@ -17,7 +17,6 @@ use crate::connection::Core;
 use crate::operations::Condition;
 use crate::pump::Pump;
 use crate::refusal::Refusal;
-use crate::replies::REPLY_TO;
 
 /// Argument tables of the largest size that the consumers of one connection may have, together.
 const KEPT_TABLES_MAX: usize = 256;
@@ -28,7 +27,7 @@ impl Core {
         channel: u16,
         consume: &BasicConsume<'_>,
     ) -> Result<(), Refusal> {
-        if consume.queue == REPLY_TO.as_bytes() {
+        if self.means_replies(channel, consume.queue) {
             return self.consume_replies(channel, consume);
         }
         let cell = self.named_queue(channel, consume.queue, Right::Read)?;
@@ -59,6 +58,7 @@ impl Core {
             arguments: KeptArguments::new(&self.peer, consume.arguments),
             tag: tag.clone(),
             waiting: AtomicBool::new(false),
+            replies: !cell.is_listed(),
             over: AtomicBool::new(false),
         });
         let mut state = cell.lock();
@@ -298,6 +298,7 @@ impl Core {
                 template: &template,
                 source,
                 no_ack,
+                urgent: false,
                 record: delivery.record,
                 blob: delivery.blob,
                 unacked: delivery.unacked,

@@ -130,9 +130,9 @@ impl Broker {
         let batch = Publishes::one(0, &raw, publish);
         let mut tally = ExchangeTally::default();
         tally.count(&route, 1);
+        tally.count_unroutable(u64::from(route.cells.is_empty()), 0);
         tally.show();
         let published = if route.cells.is_empty() {
-            route.count_unroutable(1, 0);
             Published::Unroutable
         } else if resident_bytes() > self.config.resident_bytes_max {
             Published::Refused

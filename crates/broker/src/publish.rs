@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use leveret_codec::{
     ConfirmSelect, ConfirmSelectOk, Content, Properties, RawTable, SoftCode, Tails, ack,
-    basic_return, content, decode_header, delivery_mode, flag, nack,
+    basic_return, content, decode_header, delivery_mode, flag, has_property, nack,
 };
 use leveret_queue::{Message, MessageBody, Queue};
 use leveret_record::{Blob, resident_bytes};
@@ -18,6 +18,7 @@ use crate::channel::UNSUBMITTED;
 use crate::connection::Core;
 use crate::pump::{COPIES_OF_TURN, Pump, Work};
 use crate::refusal::Refusal;
+use crate::replies::asks_for_replies;
 use crate::routes::{Route, sender_selected};
 
 /// Bodies from here on are shared, so that a chunk holds many messages and sending copies nothing.
@@ -34,7 +35,7 @@ const RECORD_BYTES: u64 = 64;
 pub(crate) const PERSISTENT: u8 = 2;
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 /// Properties that make the broker look closer at a message.
-const INSPECTED: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID | flag::REPLY_TO;
+const INSPECTED: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
 
 /// What is known of the room for a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl Core {
     /// Publishes a batch, or of one with many copies as much as a turn bears; gives how many
     /// messages that were. A fault closes the channel after what came before it has been published.
     pub(crate) fn publish(&mut self, batch: &Publishes<'_>) -> Result<usize, Fault> {
-        if batch.properties & INSPECTED == 0 {
+        if batch.properties & INSPECTED == 0 && !asks(batch) {
             let route = self.route(batch)?;
             if !route.depends_on_headers() || batch.len() == 1 {
                 let batch =
@@ -208,7 +209,7 @@ impl Core {
         }
         self.count_published(route, batch);
         if route.cells.is_empty() {
-            self.return_unroutable(route, batch);
+            self.return_unroutable(batch);
         }
         self.work.copies += route.cells.len() * batch.len();
         let refused = if resident_bytes() > self.broker.config.resident_bytes_max {
@@ -242,7 +243,8 @@ impl Core {
         batch.body_lens().for_each(|len| self.sizes.count(len));
     }
 
-    pub(crate) fn return_unroutable(&mut self, route: &Route, batch: &Publishes<'_>) {
+    /// Returns or drops what was counted just before.
+    pub(crate) fn return_unroutable(&mut self, batch: &Publishes<'_>) {
         const NO_ROUTE: SoftCode = SoftCode::NoRoute;
         let mut returned = 0;
         let mut outlet = self.peer.outlet.lock();
@@ -257,7 +259,7 @@ impl Core {
         }
         drop(outlet);
         let dropped = batch.len() as u64 - returned;
-        route.count_unroutable(returned, dropped);
+        self.exchange.count_unroutable(returned, dropped);
         if let Some(state) = self.channel(batch.channel) {
             state.stats.returned.add(returned);
             state.stats.dropped.add(dropped);
@@ -282,6 +284,13 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Whether a message of the batch has its `reply_to` replaced.
+#[inline]
+fn asks(batch: &Publishes<'_>) -> bool {
+    let asks = |publish: Publish<'_>| asks_for_replies(publish.header);
+    batch.properties & flag::REPLY_TO != 0 && batch.iter().any(asks)
 }
 
 /// Whether the store has a say in when these publishes may be confirmed.
@@ -514,6 +523,9 @@ impl Load<'_> {
 /// The content header as receivers see it, if it differs: without `BCC`, and with the name that
 /// replies go to.
 pub(crate) fn visible_header(header: &[u8], reply_name: Option<&str>) -> Option<Vec<u8>> {
+    if reply_name.is_none() && !has_property(header, flag::HEADERS) {
+        return None;
+    }
     let mut properties = Properties::decode(header).ok()?;
     let blind = |headers: &RawTable<'_>| headers.get(b"BCC").is_some();
     let table = properties.headers.filter(blind).map(|headers| {

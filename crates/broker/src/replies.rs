@@ -42,6 +42,15 @@ impl Broker {
 }
 
 impl Core {
+    /// Whether `basic.consume` of this queue means [`REPLY_TO`]; an empty name stands for what was
+    /// declared last.
+    pub(crate) fn means_replies(&mut self, channel: u16, queue: &[u8]) -> bool {
+        let last = self
+            .channel(channel)
+            .and_then(|state| state.last_queue.as_deref());
+        queue == REPLY_TO.as_bytes() || queue.is_empty() && last == Some(REPLY_TO)
+    }
+
     /// `basic.consume` from [`REPLY_TO`]. Neither permissions nor arguments matter.
     pub(crate) fn consume_replies(
         &mut self,
@@ -49,7 +58,6 @@ impl Core {
         consume: &BasicConsume<'_>,
     ) -> Result<(), Refusal> {
         self.check_consumers(channel)?;
-        let tag = self.consumer_tag(channel, consume.consumer_tag)?;
         if !consume.no_ack {
             let text = "reply consumer cannot acknowledge";
             return Err(Refusal::Precondition(text.into()));
@@ -58,6 +66,7 @@ impl Core {
             let text = "reply consumer already set";
             return Err(Refusal::Precondition(text.into()));
         }
+        let tag = self.consumer_tag(channel, consume.consumer_tag)?;
         let vhost = self.vhost()?;
         let cell = self.broker.create_reply_queue(&vhost)?;
         if let Some(state) = self.channel(channel) {

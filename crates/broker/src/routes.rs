@@ -42,12 +42,6 @@ impl Route {
         }
     }
 
-    /// Counts messages that lead to no queue for their exchange.
-    pub(crate) fn count_unroutable(&self, returned: u64, dropped: u64) {
-        self.counts.returned.fetch_add(returned, Ordering::Relaxed);
-        self.counts.dropped.fetch_add(dropped, Ordering::Relaxed);
-    }
-
     pub(crate) const fn depends_on_headers(&self) -> bool {
         matches!(self.validity, Validity::Once)
     }
@@ -59,6 +53,8 @@ pub(crate) struct ExchangeTally {
     exchange: Option<Arc<ExchangeCounts>>,
     published_in: u64,
     published_out: u64,
+    returned: u64,
+    dropped: u64,
 }
 
 impl ExchangeTally {
@@ -74,21 +70,30 @@ impl ExchangeTally {
         self.published_out += messages * route.cells.len() as u64;
     }
 
+    /// Counts how many of the batch counted last led to no queue.
+    pub(crate) fn count_unroutable(&mut self, returned: u64, dropped: u64) {
+        self.returned += returned;
+        self.dropped += dropped;
+    }
+
     /// Adds it to what all publishers of the exchange share.
     pub(crate) fn show(&mut self) {
         if self.published_in == 0 {
             return;
         }
         if let Some(exchange) = &self.exchange {
-            let (published_in, published_out) = (self.published_in, self.published_out);
-            exchange
-                .published_in
-                .fetch_add(published_in, Ordering::Relaxed);
-            exchange
-                .published_out
-                .fetch_add(published_out, Ordering::Relaxed);
+            for (shared, number) in [
+                (&exchange.published_in, &mut self.published_in),
+                (&exchange.published_out, &mut self.published_out),
+                (&exchange.returned, &mut self.returned),
+                (&exchange.dropped, &mut self.dropped),
+            ] {
+                let number = std::mem::take(number);
+                if number > 0 {
+                    shared.fetch_add(number, Ordering::Relaxed);
+                }
+            }
         }
-        (self.published_in, self.published_out) = (0, 0);
     }
 }
 

@@ -270,7 +270,7 @@ impl Core {
         let cells = &staged.route.cells;
         // Queues may have been deleted since it was published.
         if cells.iter().all(|cell| cell.is_deleted()) {
-            self.return_unroutable(&staged.route, &one);
+            self.return_unroutable(&one);
             return;
         }
         self.work.copies += cells.len();

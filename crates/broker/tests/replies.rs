@@ -6,9 +6,9 @@ use leveret_broker::{
     BrokerConfig, Direct, Existing, Permission, QueueDefaults, Refusal, User, UserLimits, Work,
 };
 use leveret_codec::{
-    BasicCancel, BasicConsume, BasicGet, BasicPublish, ChannelClose, ChannelCloseOk, ChannelOpen,
-    ConfirmSelect, Method, Properties, QueueBind, QueueDeclare, QueueDelete, QueuePurge, RawTable,
-    Table, TxCommit, TxSelect, Value, content,
+    BasicCancel, BasicConsume, BasicGet, BasicPublish, BasicQos, ChannelClose, ChannelCloseOk,
+    ChannelOpen, ConfirmSelect, Method, Properties, QueueBind, QueueDeclare, QueueDelete,
+    QueuePurge, RawTable, Table, TxCommit, TxSelect, Value, content,
 };
 use leveret_store::InstantStore;
 
@@ -200,9 +200,14 @@ fn what_is_refused() {
 #[test]
 fn a_reused_tag_and_too_many_consumers_close_the_connection() {
     let (mut client, ..) = start();
+    let again = "1 close 406 PRECONDITION_FAILED - reply consumer already set";
     client.say(1, replies());
+    assert_eq!(client.hear(), [again]);
+    client.declare(2, "q", false);
+    client.say(2, consume("q"));
+    client.say(2, replies());
     let reused = "0 close 530 NOT_ALLOWED - attempt to reuse consumer tag 'tag'";
-    assert_eq!(client.hear(), [reused]);
+    assert_eq!(client.hear().last().unwrap(), reused);
     let config = BrokerConfig {
         consumers_per_channel_max: 1,
         ..BrokerConfig::default()
@@ -344,6 +349,47 @@ fn declaring_the_names_makes_nothing() {
         }
     }
     assert_eq!(client.broker.events.existing(Existing::Queues), 1);
+    // The last one declared is what an empty name stands for.
+    assert_eq!(
+        ask(&mut client, declare(REPLY_TO, true)),
+        "2 queue.declare-ok"
+    );
+    let replies = BasicConsume {
+        queue: b"",
+        ..replies()
+    };
+    assert_eq!(ask(&mut client, replies), "2 basic.consume-ok");
+}
+
+/// Who waits for a reply before it acknowledges would wait for ever.
+#[test]
+fn a_reply_waits_for_no_acknowledgement() {
+    let (mut client, mut server, _) = start();
+    client.say(
+        1,
+        BasicQos {
+            prefetch_size: 0,
+            prefetch_count: 1,
+            global: true,
+        },
+    );
+    client.declare(1, "jobs", false);
+    let jobs = BasicConsume {
+        consumer_tag: b"jobs",
+        ..consume("jobs")
+    };
+    client.say(1, jobs);
+    client.publish(1, "jobs", "one", false);
+    client.publish(1, "jobs", "two", false);
+    let heard = client.hear();
+    assert_eq!(heard[heard.len() - 2..], ["1 deliver 1", "body one"]);
+    client.send(&request(REPLY_TO));
+    let name = name_in(&server.hear());
+    server.send(&reply(&name, "answer"));
+    assert_eq!(client.hear(), ["1 deliver 2", "body answer"]);
+    // It is in no list, and so in no count.
+    let channels = client.connection.peer().channels();
+    assert_eq!(channels[0].consumers.get(), 1);
 }
 
 #[test]

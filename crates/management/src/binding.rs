@@ -145,7 +145,17 @@ pub(crate) fn copied(vhost: &Vhost) -> Vec<BindingRow> {
         if views.is_empty() {
             return rows;
         }
-        rows.extend(views.iter().map(|view| BindingRow::new(&vhost.name, view)));
+        let listed = views.iter().filter(|view| is_listed(&directory, view));
+        rows.extend(listed.map(|view| BindingRow::new(&vhost.name, view)));
+    }
+}
+
+/// Whether a binding is for all to see: a queue of direct reply-to has a name that only those are to
+/// know who are asked something.
+fn is_listed(directory: &Directory, view: &BindingView<'_>) -> bool {
+    match view.destination {
+        DestinationView::Queue(_, name) => directory.queue(name).is_some(),
+        DestinationView::Exchange(_) => true,
     }
 }
 
@@ -178,6 +188,7 @@ pub(crate) fn of_source(call: &Call) -> Answer {
     directory.router.exchange(name).ok_or(Problem::NotFound)?;
     let bindings = directory.router.bindings_of_source(name);
     let rows = bindings
+        .filter(|view| is_listed(&directory, view))
         .map(|view| BindingRow::new(&vhost.name, &view))
         .collect();
     drop(directory);

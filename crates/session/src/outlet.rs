@@ -48,6 +48,8 @@ pub struct Parcel<'a> {
     pub source: u32,
     /// Nothing is kept for a settlement.
     pub no_ack: bool,
+    /// It waits for no settlements of its channel, which may wait for it: a reply.
+    pub urgent: bool,
     /// The message.
     pub record: &'a Record<'a>,
     /// Its shared body, if it has one.
@@ -329,7 +331,7 @@ impl<W> Outlet<W> {
         let Some(Some(state)) = self.channels.get_mut(usize::from(channel)) else {
             return Delivered::Gone;
         };
-        if !state.has_room() {
+        if !state.has_room() && !parcel.urgent {
             return Delivered::Full;
         }
         let &Parcel {
