@@ -150,8 +150,8 @@ pub(crate) fn copied(vhost: &Vhost) -> Vec<BindingRow> {
     }
 }
 
-/// Whether a binding is for all to see: a queue of direct reply-to has a name that only those are to
-/// know who are asked something.
+/// Whether a binding is for all to see: a queue of direct reply-to has a name for those alone who
+/// are asked something.
 fn is_listed(directory: &Directory, view: &BindingView<'_>) -> bool {
     match view.destination {
         DestinationView::Queue(_, name) => directory.queue(name).is_some(),
