@@ -7,22 +7,15 @@ use std::sync::Arc;
 
 use leveret_broker::{BrokerConfig, Existing};
 use leveret_codec::{
-    BasicCancel, BasicConsume, ChannelCloseOk, ChannelOpen, ExchangeDeclare, Method, QueueBind,
-    QueueDeclare, QueueDelete, QueueUnbind, RawTable, Table,
+    BasicCancel, BasicConsume, ChannelOpen, ExchangeDeclare, Method, QueueBind, QueueDeclare,
+    QueueDelete, QueueUnbind, RawTable, Table,
 };
 use leveret_store::InstantStore;
 use support::{Client, broker_with};
 
 /// A fresh client's answer on channel 1, which the limit may have closed.
 fn ask<'a>(client: &mut Client, method: impl Into<Method<'a>>) -> String {
-    client.say(1, method);
-    let answer = client.hear().remove(0);
-    if answer.contains("close") {
-        client.say(1, ChannelCloseOk {});
-        client.say(1, ChannelOpen {});
-        client.hear();
-    }
-    answer
+    client.ask(1, method)
 }
 
 fn bind(key: &str) -> QueueBind<'_> {

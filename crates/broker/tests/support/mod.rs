@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin, Work, resume, topology};
 use leveret_codec::{
-    BasicConsume, BasicPublish, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk,
-    FrameKind, Method, PROTOCOL_HEADER, Properties, QueueDeclare, RawTable, content, frame,
+    BasicConsume, BasicPublish, ChannelCloseOk, ChannelOpen, ConnectionOpen, ConnectionStartOk,
+    ConnectionTuneOk, FrameKind, Method, PROTOCOL_HEADER, Properties, QueueDeclare, RawTable,
+    content, frame,
 };
 use leveret_session::Flush;
 use leveret_store::sim::SimDisk;
@@ -137,6 +138,18 @@ impl Client {
         let mut bytes = Vec::new();
         method.into().encode(channel, &mut bytes);
         self.send(&bytes);
+    }
+
+    /// The answer to a method on a channel that is opened again when it was closed.
+    pub(crate) fn ask<'a>(&mut self, channel: u16, method: impl Into<Method<'a>>) -> String {
+        self.say(channel, method);
+        let answer = self.hear().remove(0);
+        if answer.contains(" close ") {
+            self.say(channel, ChannelCloseOk {});
+            self.say(channel, ChannelOpen {});
+            self.hear();
+        }
+        answer
     }
 
     /// A turn without bytes: what an interruption brings.
