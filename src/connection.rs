@@ -10,11 +10,12 @@ use leveret_broker::{Broker, Connection, Origin, Pause, Turn};
 use leveret_session::Flush;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
+use tokio::task::{consume_budget, yield_now};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::clock::{now_ms, wall_ms};
-use crate::link::Link;
+use crate::link::{self, Arrived, Link};
 use crate::throttle::{Attempt, CHECKS_CHECK, Throttle, Wait};
 
 /// One read; large enough that the cost of a system call is spread over hundreds of messages.
@@ -174,6 +175,7 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
         in_turn: false,
         deadlines: Deadlines::from_now(gate.patience),
         buffer: Vec::new(),
+        drained: false,
     }
     .read()
     .await;
@@ -232,6 +234,8 @@ struct Reader<'a> {
     deadlines: Deadlines,
     /// What was read and not yet understood.
     buffer: Vec<u8>,
+    /// Whether the last read found all there was.
+    drained: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -266,9 +270,7 @@ impl<'a> Reader<'a> {
             if let Some(end) = wait_for_room(self.connection, turn.persistent).await {
                 return Ok(end);
             }
-            // try_read takes no part in the runtime's budget: a reader that always finds bytes
-            // would starve the others.
-            tokio::task::yield_now().await;
+            let_others_run(self.drained && !unfinished).await;
         }
     }
 
@@ -294,15 +296,18 @@ impl<'a> Reader<'a> {
             attempt = Some(admitted);
         }
         prepare(&mut self.buffer, self.connection.lock().frame_max());
-        match self.link.stream.try_read_buf(&mut self.buffer) {
-            Ok(0) => {
+        match link::read(&self.link.stream, &mut self.buffer) {
+            Ok(Arrived::End) => {
                 if self.in_turn {
                     // Nobody has guessed anything.
                     self.gate.throttle.accepted(self.address);
                 }
                 Err(io::ErrorKind::UnexpectedEof.into())
             }
-            Ok(_) => Ok(Input::Read(attempt)),
+            Ok(arrived) => {
+                self.drained = arrived == Arrived::All;
+                Ok(Input::Read(attempt))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 put_back(&mut self.buffer, 0);
                 Ok(Input::Again)
@@ -357,6 +362,17 @@ impl<'a> Reader<'a> {
             throttle.accepted(address);
             self.in_turn = false;
         }
+    }
+}
+
+/// Reads take no part in the runtime's budget: a reader that always finds bytes would starve the
+/// others. One that has drained its socket is about to wait anyway, and a yield before that costs
+/// a thread with nothing else to do a system call.
+async fn let_others_run(drained: bool) {
+    if drained {
+        consume_budget().await;
+    } else {
+        yield_now().await;
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use leveret_broker::{Broker, Connection, Handle, SharedOutlet, Work, resume};
 use leveret_session::{Flush, Pending};
 use parking_lot::Mutex;
+use rustix::buffer::spare_capacity;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -46,6 +47,38 @@ enum Flushed {
     SocketFull,
     /// Somebody else's turn.
     EnoughForNow,
+}
+
+/// What one read has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrived {
+    /// Bytes, and maybe there are more.
+    Some,
+    /// All bytes there were.
+    All,
+    /// The end of the stream.
+    End,
+}
+
+/// Reads `stream` once into the spare room of `buffer`. A read that leaves room has drained the socket,
+/// and the runtime is told so: the next wait then does not begin with a read in vain.
+pub(crate) fn read(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<Arrived> {
+    let room = buffer.capacity() - buffer.len();
+    let mut drained = false;
+    let read = stream.try_io(Interest::READABLE, || {
+        let bytes = rustix::io::read(stream, spare_capacity(buffer))?;
+        drained = (1..room).contains(&bytes);
+        if drained {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(bytes)
+    });
+    match read {
+        _ if drained => Ok(Arrived::All),
+        Ok(0) => Ok(Arrived::End),
+        Ok(_) => Ok(Arrived::Some),
+        Err(error) => Err(error),
+    }
 }
 
 impl Link {
@@ -210,5 +243,52 @@ impl Flush for Link {
         }
         // The reader is in a turn and may have passed by what calls for another, or has to act.
         self.interrupt();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (net::TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    async fn read_soon(stream: &TcpStream, buffer: &mut Vec<u8>) -> Arrived {
+        stream.readable().await.unwrap();
+        read(stream, buffer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn after_all_was_read_the_next_wait_is_for_more() {
+        let (mut client, server) = pair().await;
+        let mut buffer = Vec::with_capacity(8);
+        client.write_all(b"some").unwrap();
+        assert_eq!(read_soon(&server, &mut buffer).await, Arrived::All);
+        let waited = timeout(Duration::ZERO, server.readable()).await;
+        assert!(waited.is_err(), "there is nothing to read");
+        client.write_all(b" more").unwrap();
+        assert_eq!(read_soon(&server, &mut buffer).await, Arrived::Some);
+        assert_eq!(buffer, b"some mor");
+        buffer.clear();
+        assert_eq!(read_soon(&server, &mut buffer).await, Arrived::All);
+        assert_eq!(buffer, b"e");
+    }
+
+    #[tokio::test]
+    async fn the_end_that_came_with_the_last_bytes_is_found() {
+        let (mut client, server) = pair().await;
+        let mut buffer = Vec::with_capacity(8);
+        client.write_all(b"last").unwrap();
+        drop(client);
+        assert_eq!(read_soon(&server, &mut buffer).await, Arrived::All);
+        assert_eq!(read_soon(&server, &mut buffer).await, Arrived::End);
     }
 }
