@@ -60,8 +60,8 @@ pub(crate) enum Arrived {
     End,
 }
 
-/// Reads `stream` once into the spare room of `buffer`. A read that leaves room has drained the socket,
-/// and the runtime is told so: the next wait then does not begin with a read in vain.
+/// Reads `stream` once into the spare room of `buffer`. A read that leaves room has drained the
+/// socket, and the runtime is told so: the next wait then does not begin with a read in vain.
 pub(crate) fn read(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<Arrived> {
     let room = buffer.capacity() - buffer.len();
     let mut drained = false;
