@@ -1,16 +1,20 @@
 //! One connection's reader: bytes from the socket into the broker, a turn at a time.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use leveret_broker::{Broker, Connection, Origin, Pause, Turn};
 use leveret_session::Flush;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::task::{consume_budget, yield_now};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
@@ -30,6 +34,8 @@ const CONGESTION_CHECK: Duration = Duration::from_millis(10);
 const TURN_CHECK: Duration = Duration::from_millis(100);
 /// How often a connection that is not read looks whether the client has hung up.
 const BLOCKED_CHECK: Duration = Duration::from_secs(1);
+/// Turns that small reads may take in a row; one publish to very many queues takes milliseconds.
+const TURNS_MAX: u32 = 8;
 /// For writing the last frames of a connection.
 const FAREWELL: Duration = Duration::from_secs(3);
 const GONE: &str = "its client has hung up";
@@ -167,7 +173,7 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
         return;
     };
     let writer = tokio::spawn(Arc::clone(&link).write());
-    let ended = Reader {
+    let reader = Reader {
         link: &link,
         connection: &connection,
         gate: &gate,
@@ -176,9 +182,11 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
         deadlines: Deadlines::from_now(gate.patience),
         buffer: Vec::new(),
         drained: false,
-    }
-    .read()
-    .await;
+        turns: 0,
+        hung_up: false,
+    };
+    let mut reading = pin!(reader.read());
+    let ended = poll_fn(|context| poll_caught(reading.as_mut(), context)).await;
     if ended.is_ok() {
         farewell(&link).await;
     }
@@ -192,6 +200,16 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
         Ok(End::HandshakeTimeout | End::Cut(_)) => link.linger().await,
         Err(_) => {}
     }
+}
+
+/// Polls a connection's reader. A panic in it, which the log tells of, is a fault of the broker:
+/// it costs this one connection, which ends as if it was lost, and does not stay half alive.
+fn poll_caught<T>(
+    reading: Pin<&mut impl Future<Output = io::Result<T>>>,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<T>> {
+    catch_unwind(AssertUnwindSafe(|| reading.poll(context)))
+        .unwrap_or_else(|_| Poll::Ready(Err(io::Error::other("internal error"))))
 }
 
 fn log_end(connection: &Connection, ended: &io::Result<End>) {
@@ -236,6 +254,10 @@ struct Reader<'a> {
     buffer: Vec<u8>,
     /// Whether the last read found all there was.
     drained: bool,
+    /// Turns since others were let run.
+    turns: u32,
+    /// The client will send nothing more than what is there.
+    hung_up: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -243,7 +265,7 @@ impl<'a> Reader<'a> {
     async fn read(mut self) -> io::Result<End> {
         let mut unfinished = false;
         loop {
-            if let Some(end) = wait_while_blocked(self.link, self.connection).await {
+            if let Some(end) = self.wait_while_blocked().await {
                 return Ok(end);
             }
             let next = if unfinished {
@@ -270,7 +292,18 @@ impl<'a> Reader<'a> {
             if let Some(end) = wait_for_room(self.connection, turn.persistent).await {
                 return Ok(end);
             }
-            let_others_run(self.drained && !unfinished).await;
+            self.let_others_run(unfinished).await;
+        }
+    }
+
+    /// Reads take no part in the runtime's budget: a reader that always finds bytes would starve
+    /// the others. One that has drained its socket is about to wait anyway, and a yield before that
+    /// costs a thread with nothing else to do a system call; but more may come at once.
+    async fn let_others_run(&mut self, unfinished: bool) {
+        self.turns += 1;
+        if unfinished || !self.drained || self.turns >= TURNS_MAX {
+            self.turns = 0;
+            yield_now().await;
         }
     }
 
@@ -297,13 +330,7 @@ impl<'a> Reader<'a> {
         }
         prepare(&mut self.buffer, self.connection.lock().frame_max());
         match link::read(&self.link.stream, &mut self.buffer) {
-            Ok(Arrived::End) => {
-                if self.in_turn {
-                    // Nobody has guessed anything.
-                    self.gate.throttle.accepted(self.address);
-                }
-                Err(io::ErrorKind::UnexpectedEof.into())
-            }
+            Ok(Arrived::End) => Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
             Ok(arrived) => {
                 self.drained = arrived == Arrived::All;
                 Ok(Input::Read(attempt))
@@ -312,8 +339,34 @@ impl<'a> Reader<'a> {
                 put_back(&mut self.buffer, 0);
                 Ok(Input::Again)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(self.lost(error)),
         }
+    }
+
+    /// Gives back the turn of a client that is gone before it has guessed anything.
+    fn lost(&self, error: io::Error) -> io::Error {
+        if self.in_turn {
+            self.gate.throttle.accepted(self.address);
+        }
+        error
+    }
+
+    /// Waits while an alarm keeps the broker from reading; gives how the connection ends meanwhile,
+    /// if it does.
+    async fn wait_while_blocked(&mut self) -> Option<End> {
+        // What it sent before it hung up is read to its end; it is no more than the kernel holds.
+        while !self.hung_up && self.connection.lock().is_blocked() {
+            tokio::select! {
+                () = self.link.interrupted() => {
+                    let turn = self.connection.lock().receive(&[], now_ms());
+                    if turn.ended {
+                        return Some(End::of(&turn));
+                    }
+                }
+                () = sleep(BLOCKED_CHECK) => self.hung_up = self.link.is_hung_up_on().await,
+            }
+        }
+        None
     }
 
     /// Waits until a login may be tried, for which addresses with too many refused ones take turns;
@@ -351,6 +404,8 @@ impl<'a> Reader<'a> {
         let (throttle, address) = (&self.gate.throttle, self.address);
         if turn.login_refused {
             throttle.refused(address, Instant::now());
+            // Its turn is spent, even if it hangs up before it has answered the close.
+            self.in_turn = false;
         }
         drop(attempt);
         if turn.login_refused {
@@ -362,17 +417,6 @@ impl<'a> Reader<'a> {
             throttle.accepted(address);
             self.in_turn = false;
         }
-    }
-}
-
-/// Reads take no part in the runtime's budget: a reader that always finds bytes would starve the
-/// others. One that has drained its socket is about to wait anyway, and a yield before that costs
-/// a thread with nothing else to do a system call.
-async fn let_others_run(drained: bool) {
-    if drained {
-        consume_budget().await;
-    } else {
-        yield_now().await;
     }
 }
 
@@ -392,28 +436,6 @@ async fn wait_for_room(connection: &Mutex<Connection>, persistent: bool) -> Opti
             return Some(End::of(&turn));
         }
     }
-}
-
-/// Waits while an alarm keeps the broker from reading; gives how the connection ends meanwhile, if
-/// it does.
-async fn wait_while_blocked(link: &Link, connection: &Mutex<Connection>) -> Option<End> {
-    while connection.lock().is_blocked() {
-        tokio::select! {
-            () = link.interrupted() => {
-                let turn = connection.lock().receive(&[], now_ms());
-                if turn.ended {
-                    return Some(End::of(&turn));
-                }
-            }
-            () = sleep(BLOCKED_CHECK) => {
-                // What it sent before is read to its end; it is no more than the kernel holds.
-                if link.is_hung_up_on().await {
-                    return None;
-                }
-            }
-        }
-    }
-    None
 }
 
 /// Makes room for the next read: behind what is left of the last one, for a whole frame at least.
@@ -453,5 +475,21 @@ async fn farewell(link: &Link) {
     };
     if timeout(FAREWELL, written).await.is_err() {
         debug!("the last frames could not be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_a_connection_as_a_lost_one() {
+        let mut reading = pin!(async {
+            yield_now().await;
+            assert!(std::hint::black_box(false), "a fault");
+            io::Result::Ok(())
+        });
+        let ended = poll_fn(|context| poll_caught(reading.as_mut(), context)).await;
+        assert_eq!(ended.unwrap_err().to_string(), "internal error");
     }
 }

@@ -26,7 +26,7 @@ fn start(config: &Config) -> ExitCode {
     match server::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "cannot start");
+            tracing::error!(%error, "the broker cannot run");
             ExitCode::FAILURE
         }
     }

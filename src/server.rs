@@ -86,10 +86,14 @@ async fn serve_until_stopped(config: &Config, broker: &Arc<Broker>) -> io::Resul
     let listeners = Arc::new(Listeners::new(Arc::new(gate), listeners));
     process.opens(&listeners);
     let http = serve_http(config, broker, &process).await?;
-    tokio::spawn(tick(Arc::clone(broker), config.data_dir.clone()));
+    let ticking = tokio::spawn(tick(Arc::clone(broker), config.data_dir.clone()));
     info!(?addresses, "Server startup complete");
 
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        // Without it there are no heartbeats and no alarms, and nobody would hear of it.
+        _ = ticking => return Err(io::Error::other("the ticker has panicked")),
+    };
     info!(signal, connections = broker.peer_count(), "stopping");
     http.iter().for_each(JoinHandle::abort);
     listeners.shut().await;
@@ -252,7 +256,7 @@ async fn listen(address: &str) -> io::Result<Vec<TcpListener>> {
     for address in lookup_host(address).await? {
         match bind(address) {
             Ok(listener) => listeners.push(listener),
-            Err(error) if address.is_ipv6() && is_no_ipv6(&error) => {
+            Err(error) if is_no_ipv6(address, &error) => {
                 warn!(%address, "this machine has no IPv6");
             }
             Err(error) => {
@@ -264,11 +268,14 @@ async fn listen(address: &str) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-fn is_no_ipv6(error: &io::Error) -> bool {
+/// Whether there is no IPv6 here at all; an address that just is not this machine's is a mistake.
+fn is_no_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     use rustix::io::Errno;
+    let everywhere = address.ip().is_unspecified() || address.ip().is_loopback();
     let code = error.raw_os_error();
-    code == Some(Errno::AFNOSUPPORT.raw_os_error())
-        || code == Some(Errno::ADDRNOTAVAIL.raw_os_error())
+    address.is_ipv6()
+        && (code == Some(Errno::AFNOSUPPORT.raw_os_error())
+            || everywhere && code == Some(Errno::ADDRNOTAVAIL.raw_os_error()))
 }
 
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -319,5 +326,26 @@ async fn tick(broker: Arc<Broker>, data_dir: PathBuf) {
             let before = std::mem::replace(&mut alarms, broker.alarms());
             log_alarms(&broker, before);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn only_a_machine_without_ipv6_goes_without_a_listener() {
+        let goes_without = |address: &str, errno: Errno| {
+            let address = address.parse().unwrap();
+            is_no_ipv6(address, &io::Error::from(errno))
+        };
+        assert!(goes_without("[::]:5672", Errno::AFNOSUPPORT));
+        assert!(goes_without("[2001:db8::5]:5672", Errno::AFNOSUPPORT));
+        assert!(goes_without("[::1]:5672", Errno::ADDRNOTAVAIL));
+        assert!(!goes_without("[2001:db8::5]:5672", Errno::ADDRNOTAVAIL));
+        assert!(!goes_without("192.0.2.5:5672", Errno::ADDRNOTAVAIL));
+        assert!(!goes_without("[::]:5672", Errno::ADDRINUSE));
     }
 }

@@ -495,6 +495,42 @@ fn an_address_with_too_many_refused_logins_has_to_wait() {
     assert_eq!(peer.expect_end(), b"", "it is not even asked");
 }
 
+/// Guesses as a client that is told so, and hangs up without an answer to that.
+fn guess_and_hang_up(server: &Server) {
+    let mut capabilities = Table::new();
+    capabilities.insert("authentication_failure_close", Value::Bool(true));
+    let mut properties = Table::new();
+    properties.insert("capabilities", Value::Table(capabilities));
+    let properties = properties.encoded();
+    let mut peer = server.connect();
+    peer.send(&PROTOCOL_HEADER);
+    peer.expect(0, "connection.start");
+    let told = ConnectionStartOk {
+        response: b"\0guest\0guess",
+        ..start_ok(&properties)
+    };
+    peer.method(0, told);
+    peer.expect(0, "connection.close");
+}
+
+#[test]
+fn who_hangs_up_after_a_wrong_guess_has_spent_its_turn() {
+    let server = Server::start_with(&[
+        "limits.login_failures_per_minute=30",
+        "amqp.login_failure_delay_ms=0",
+    ]);
+    for _ in 0..30 {
+        guess(&server);
+    }
+    let start = Instant::now();
+    for _ in 0..3 {
+        guess_and_hang_up(&server);
+        sleep(Duration::from_millis(100));
+    }
+    let waited = start.elapsed();
+    assert!(waited > Duration::from_secs(5), "{waited:?}: not 2 s each");
+}
+
 #[test]
 fn a_stop_does_not_wait_for_those_who_wait_for_their_turn() {
     let mut server = Server::start_with(&[
