@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ const CONGESTION_CHECK: Duration = Duration::from_millis(10);
 const TURN_CHECK: Duration = Duration::from_millis(100);
 /// How often a connection that is not read looks whether the client has hung up.
 const BLOCKED_CHECK: Duration = Duration::from_secs(1);
-/// Turns that small reads may take in a row; one publish to very many queues takes milliseconds.
+/// Turns with small reads in a row before others are let run; one publish to very many queues takes milliseconds.
 const TURNS_MAX: u32 = 8;
 /// For writing the last frames of a connection.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -173,6 +174,7 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
         return;
     };
     let writer = tokio::spawn(Arc::clone(&link).write());
+    let turns = AtomicU32::new(0);
     let reader = Reader {
         link: &link,
         connection: &connection,
@@ -182,11 +184,15 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
         deadlines: Deadlines::from_now(gate.patience),
         buffer: Vec::new(),
         drained: false,
-        turns: 0,
+        turns: &turns,
         hung_up: false,
     };
     let mut reading = pin!(reader.read());
-    let ended = poll_fn(|context| poll_caught(reading.as_mut(), context)).await;
+    let ended = poll_fn(|context| {
+        turns.store(0, Ordering::Relaxed);
+        poll_caught(reading.as_mut(), context)
+    })
+    .await;
     if ended.is_ok() {
         farewell(&link).await;
     }
@@ -254,8 +260,8 @@ struct Reader<'a> {
     buffer: Vec<u8>,
     /// Whether the last read found all there was.
     drained: bool,
-    /// Turns since others were let run.
-    turns: u32,
+    /// Turns since others could run.
+    turns: &'a AtomicU32,
     /// The client will send nothing more than what is there.
     hung_up: bool,
 }
@@ -299,10 +305,9 @@ impl<'a> Reader<'a> {
     /// Reads take no part in the runtime's budget: a reader that always finds bytes would starve
     /// the others. One that has drained its socket is about to wait anyway, and a yield before that
     /// costs a thread with nothing else to do a system call; but more may come at once.
-    async fn let_others_run(&mut self, unfinished: bool) {
-        self.turns += 1;
-        if unfinished || !self.drained || self.turns >= TURNS_MAX {
-            self.turns = 0;
+    async fn let_others_run(&self, unfinished: bool) {
+        let turns = self.turns.fetch_add(1, Ordering::Relaxed) + 1;
+        if unfinished || !self.drained || turns >= TURNS_MAX {
             yield_now().await;
         }
     }
