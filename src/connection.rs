@@ -35,7 +35,8 @@ const CONGESTION_CHECK: Duration = Duration::from_millis(10);
 const TURN_CHECK: Duration = Duration::from_millis(100);
 /// How often a connection that is not read looks whether the client has hung up.
 const BLOCKED_CHECK: Duration = Duration::from_secs(1);
-/// Turns with small reads in a row before others are let run; one publish to very many queues takes milliseconds.
+/// Turns with small reads in a row before others are let run: a publish to very many queues is one,
+/// and takes milliseconds.
 const TURNS_MAX: u32 = 8;
 /// For writing the last frames of a connection.
 const FAREWELL: Duration = Duration::from_secs(3);

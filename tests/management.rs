@@ -675,6 +675,55 @@ fn decoded(segment: &str) -> String {
 }
 
 #[test]
+fn a_binding_is_found_by_the_key_that_rabbitmq_gives_it() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/queues/%2F/q", &json!({}));
+    let bindings = "/api/bindings/%2F/e/amq.topic/q/q";
+    for key in ["a b", "a+b"] {
+        let binding = json!({"routing_key": key}).to_string();
+        assert_eq!(guest.call("POST", bindings, &binding).status, 201);
+    }
+    let keys = || -> Vec<(String, String)> {
+        let text = |row: &Value, column: &str| row[column].as_str().unwrap().to_owned();
+        let rows = guest.get(bindings);
+        let row = |row| (text(row, "routing_key"), text(row, "properties_key"));
+        rows.as_array().unwrap().iter().map(row).collect()
+    };
+    let pair = |key: &str, properties: &str| (key.to_owned(), properties.to_owned());
+    assert_eq!(keys(), [pair("a b", "a+b"), pair("a+b", "a%2Bb")]);
+    let gone = guest.call("DELETE", &format!("{bindings}/a+b"), "");
+    assert_eq!(gone.status, 204);
+    assert_eq!(keys(), [pair("a+b", "a%2Bb")]);
+    // Not encoded for the path, as people type it.
+    let gone = guest.call("DELETE", &format!("{bindings}/a%2Bb"), "");
+    assert_eq!(gone.status, 204);
+    assert_eq!(keys(), []);
+}
+
+#[test]
+fn policies_are_listed_to_those_who_may_enter_their_virtual_host() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let policy = json!({"pattern": "^a", "definition": {"max-length": 5}});
+    guest.done("PUT", "/api/policies/%2F/p", &policy);
+    for (name, enters) in [("inside", true), ("outside", false)] {
+        let user = json!({"password": "p", "tags": "monitoring"});
+        guest.done("PUT", &format!("/api/users/{name}"), &user);
+        if enters {
+            let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
+            guest.done("PUT", &format!("/api/permissions/%2F/{name}"), &all);
+        }
+        let monitor = server.http_as(name, "p");
+        let listed = monitor.get("/api/policies").as_array().unwrap().len();
+        assert_eq!(listed, usize::from(enters), "{name}");
+        let status = |path: &str| monitor.call("GET", path, "").status;
+        assert_eq!(status("/api/policies/%2F"), if enters { 200 } else { 401 });
+        assert_eq!(status("/api/policies/%2F/p"), 401);
+    }
+}
+
+#[test]
 fn the_route_tester_tells_which_bindings_match() {
     let server = Server::start_http(&[]);
     let guest = server.http_as("guest", "guest");

@@ -35,7 +35,10 @@ const KNOWN: [(&str, Rule); 13] = [
     ("x-max-length-bytes", Rule::AtLeast(0)),
     (
         "x-overflow",
-        Rule::OneOf(&["drop-head", "reject-publish"], "invalid_overflow"),
+        Rule::OneOf(
+            &["drop-head", "reject-publish", "reject-publish-dlx"],
+            "invalid_overflow",
+        ),
     ),
     ("x-dead-letter-exchange", Rule::Text),
     ("x-dead-letter-routing-key", Rule::Text),

@@ -159,7 +159,10 @@ fn a_refused_commit_is_refused_by_its_queue() {
     let mut client = Client::new(&broker);
     let mut arguments = Table::default();
     arguments.insert("x-max-length", Value::I32(2));
-    arguments.insert("x-overflow", Value::LongString(b"reject-publish".to_vec()));
+    arguments.insert(
+        "x-overflow",
+        Value::LongString(b"reject-publish-dlx".to_vec()),
+    );
     let arguments = arguments.encoded();
     let declare = QueueDeclare {
         arguments: RawTable::parse(&arguments).unwrap(),

@@ -307,7 +307,7 @@ pub(crate) fn named<'a, 'v>(
         .iter()
         .find(|view| view.properties_key() == properties);
     let is_decoded = |view: &&BindingView<'_>| {
-        let key = view.properties_key();
+        let key = view.properties_key().replace('+', " ");
         percent_encoding::percent_decode_str(&key).eq(properties.bytes())
     };
     let decoded = || {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::admin::{administer, is_new, put as put_with, refused};
 use crate::app::App;
 use crate::call::Call;
+use crate::caller::Access;
 use crate::field::Fields;
 use crate::history::Window;
 use crate::list::{Columns, Row, list};
@@ -40,7 +41,15 @@ pub(crate) fn shown(policy: &Policy) -> Map<String, Value> {
 
 fn index_of(call: &Call, kind: PolicyKind) -> Answer {
     let mut rows = Vec::new();
-    for vhost in call.vhosts()? {
+    let mut vhosts = call.vhosts()?;
+    // As in RabbitMQ, a monitor that may not enter a virtual host does not see its rules.
+    vhosts.retain(|vhost| {
+        let checked = call
+            .caller
+            .check(&call.app, Access::Vhost, Some(&vhost.name));
+        checked.is_ok()
+    });
+    for vhost in vhosts {
         let rules = vhost.rules.read();
         rows.extend(rules.policies.list(kind).cloned().map(PolicyRow));
     }

@@ -228,8 +228,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         Administrator,
         permission::delete_topic,
     ),
-    get("/api/policies", Policymaker, policy::index),
-    get("/api/policies/{vhost}", Policymaker, policy::index),
+    get("/api/policies", Vhost, policy::index),
+    get("/api/policies/{vhost}", Vhost, policy::index),
     get("/api/policies/{vhost}/{policy}", Policymaker, policy::show),
     put("/api/policies/{vhost}/{policy}", Policymaker, policy::put),
     delete(
@@ -237,14 +237,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
         Policymaker,
         policy::delete,
     ),
-    get(
-        "/api/operator-policies",
-        Policymaker,
-        policy::index_operator,
-    ),
+    get("/api/operator-policies", Vhost, policy::index_operator),
     get(
         "/api/operator-policies/{vhost}",
-        Policymaker,
+        Vhost,
         policy::index_operator,
     ),
     get(

@@ -85,14 +85,14 @@ impl BindingView<'_> {
     }
 
     /// The name of this binding among those of its source and destination, as the HTTP API shows
-    /// it: `~` for an empty key without arguments, else the key, percent-encoded, and `~` and a
+    /// it: `~` for an empty key without arguments, else the key, encoded as in forms, and `~` and a
     /// hash of the arguments if there are any. The hash is opaque and stable.
     #[must_use]
     pub fn properties_key(&self) -> String {
         if self.key.is_empty() && self.arguments.is_empty() {
             return "~".into();
         }
-        let mut text: String = self.key.iter().map(|byte| percent(*byte)).collect();
+        let mut text: String = self.key.iter().map(|byte| encoded(*byte)).collect();
         if !self.arguments.is_empty() {
             text.push('~');
             text.push_str(&base64url(fnv1a(self.arguments.as_bytes())));
@@ -217,8 +217,9 @@ impl Queue {
     }
 }
 
-fn percent(byte: u8) -> String {
+fn encoded(byte: u8) -> String {
     match byte {
+        b' ' => "+".into(),
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).into(),
         _ => format!("%{byte:02X}"),
     }

@@ -640,7 +640,7 @@ fn listings_show_both_ends_and_the_implicit_bindings() {
         rows,
         [
             ("", queue, "jobs".to_owned()),
-            ("amq.topic", queue, "a%7Eb%2Fc%20d.%2A".to_owned()),
+            ("amq.topic", queue, "a%7Eb%2Fc+d.%2A".to_owned()),
             (
                 "amq.topic",
                 DestinationView::Exchange("amq.fanout"),
