@@ -176,24 +176,27 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     };
     let writer = tokio::spawn(Arc::clone(&link).write());
     let turns = AtomicU32::new(0);
-    let reader = Reader {
-        link: &link,
-        connection: &connection,
-        gate: &gate,
-        address,
-        in_turn: false,
-        deadlines: Deadlines::from_now(gate.patience),
-        buffer: Vec::new(),
-        drained: false,
-        turns: &turns,
-        hung_up: false,
+    // In a block, so that what comes after reading takes no room of its own in this future.
+    let ended = {
+        let reader = Reader {
+            link: &link,
+            connection: &connection,
+            gate: &gate,
+            address,
+            in_turn: false,
+            deadlines: Deadlines::from_now(gate.patience),
+            buffer: Vec::new(),
+            drained: false,
+            turns: &turns,
+            hung_up: false,
+        };
+        let mut reading = pin!(reader.read());
+        poll_fn(|context| {
+            turns.store(0, Ordering::Relaxed);
+            poll_caught(reading.as_mut(), context)
+        })
+        .await
     };
-    let mut reading = pin!(reader.read());
-    let ended = poll_fn(|context| {
-        turns.store(0, Ordering::Relaxed);
-        poll_caught(reading.as_mut(), context)
-    })
-    .await;
     if ended.is_ok() {
         farewell(&link).await;
     }
