@@ -162,14 +162,12 @@ impl Server {
     }
 
     pub(crate) fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).expect("the broker accepts");
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Client {
-            stream,
-            received: Vec::new(),
-        }
+        Client::connect(self.address)
+    }
+
+    /// The same as `login`, to another virtual host.
+    pub(crate) fn login_to(&self, vhost: &str) -> Client {
+        Client::login(self.address, vhost)
     }
 
     /// A connection that is logged in, with channels 1 and 2 open.
@@ -185,7 +183,7 @@ impl Server {
     /// The same, with client properties too: an encoded table without its length.
     pub(crate) fn login_with(&self, properties: &[u8], heartbeat_s: u16) -> Client {
         let mut client = self.connect();
-        client.log_in(start_ok(properties), heartbeat_s);
+        client.log_in(start_ok(properties), heartbeat_s, "/");
         client.open_channels();
         client
     }
@@ -198,7 +196,7 @@ impl Server {
             response: response.as_bytes(),
             ..start_ok(&[])
         };
-        client.log_in(start_ok, 0);
+        client.log_in(start_ok, 0, "/");
         client.open_channels();
         client
     }
@@ -316,6 +314,25 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the broker accepts");
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            stream,
+            received: Vec::new(),
+        }
+    }
+
+    /// Logs in to a virtual host as the default user, and opens channels 1 and 2.
+    pub(crate) fn login(address: SocketAddr, vhost: &str) -> Self {
+        let mut client = Self::connect(address);
+        client.log_in(start_ok(&[]), 0, vhost);
+        client.open_channels();
+        client
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the broker reads");
     }
@@ -438,7 +455,7 @@ impl Client {
         }
     }
 
-    fn log_in(&mut self, start_ok: ConnectionStartOk<'_>, heartbeat_s: u16) {
+    fn log_in(&mut self, start_ok: ConnectionStartOk<'_>, heartbeat_s: u16, vhost: &str) {
         self.send(&PROTOCOL_HEADER);
         self.expect(0, "connection.start");
         self.method(0, start_ok);
@@ -449,7 +466,8 @@ impl Client {
             heartbeat: heartbeat_s,
         };
         self.method(0, tune_ok);
-        self.method(0, ConnectionOpen { virtual_host: b"/" });
+        let virtual_host = vhost.as_bytes();
+        self.method(0, ConnectionOpen { virtual_host });
         self.expect(0, "connection.open-ok");
     }
 

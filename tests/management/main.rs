@@ -1,5 +1,6 @@
 //! The HTTP API of the real binary: who may do what, what is refused, and what survives.
 
+#[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
@@ -430,7 +431,7 @@ fn comparable(guest: &Http) -> Value {
     definitions
 }
 
-const FILE: &str = include_str!("fixtures/definitions-rabbitmq-3.10.json");
+const FILE: &str = include_str!("../fixtures/definitions-rabbitmq-3.10.json");
 
 #[test]
 fn definitions_of_rabbitmq_come_in_whole_and_go_round_unchanged() {

@@ -1,0 +1,8 @@
+//! Peers that break the rules, or keep them and ask for everything. Each case ends with the right
+//! close or timeout, under a ceiling of memory, and with others served in time throughout.
+
+mod case;
+mod peers;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
