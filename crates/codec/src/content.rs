@@ -57,6 +57,17 @@ pub struct ContentHeader<'a> {
     pub raw: &'a [u8],
 }
 
+/// Reads the fixed part of a header frame's payload, whatever follows it.
+pub fn decode_header_start(payload: &[u8]) -> Result<ContentHeader<'_>, FrameError> {
+    let mut reader = Reader::new(payload);
+    Ok(ContentHeader {
+        class_id: reader.short()?,
+        weight: reader.short()?,
+        body_size: reader.longlong()?,
+        raw: payload,
+    })
+}
+
 /// Checks the payload of a header frame: every flagged property must be well-formed, the header
 /// table down to its depth. Bytes behind the properties are ignored.
 #[inline]

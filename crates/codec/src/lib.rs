@@ -33,7 +33,10 @@ pub mod table;
 pub mod value;
 mod write;
 
-pub use content::{ContentHeader, Properties, decode_header, delivery_mode, flag, has_property};
+pub use content::{
+    ContentHeader, Properties, decode_header, decode_header_start, delivery_mode, flag,
+    has_property,
+};
 pub use content::{headers, priority, property_flags};
 pub use deliver::{Content, DeliverTemplate, GetOk, HEARTBEAT, Tail, Tails, ack, basic_return};
 pub use deliver::{body_frame_head, content, content_len, get_ok, header_frame, nack};

@@ -10,11 +10,17 @@
 use leveret_codec::{ContentHeader, HardCode};
 
 use crate::fault::Fault;
+use crate::whole::PUBLISH;
 
 /// Reserved for a body at once; the rest grows as it is received, so that an announcement alone
 /// costs nothing.
 const RESERVE_BYTES: usize = 4 * 1024;
 const BASIC_CLASS: u16 = 60;
+
+pub(crate) const METHOD_EXPECTED: &str = "expected method frame, got non method frame instead";
+const HEADER_EXPECTED: &str =
+    "expected content header for class 60, got non content header frame instead";
+const BODY_EXPECTED: &str = "expected content body, got non content body frame instead";
 
 /// A message put together from several reads.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -60,25 +66,28 @@ impl Content {
         }
     }
 
-    /// Takes a content header; gives the message when it has no body.
-    pub(crate) fn header(
-        &mut self,
-        header: &ContentHeader<'_>,
-    ) -> Result<Option<Assembled>, Fault> {
+    /// A content header arrived, of which only the fixed part is read yet: that it is out of turn
+    /// comes before what else is wrong with it.
+    pub(crate) fn expect_header(&self, start: &ContentHeader<'_>) -> Result<(), Fault> {
+        match self {
+            Self::Idle => Err(unexpected(METHOD_EXPECTED)),
+            Self::Body { .. } => Err(out_of_place(BODY_EXPECTED)),
+            Self::Header { .. } if start.weight != 0 => Err(out_of_place(HEADER_EXPECTED)),
+            Self::Header { .. } if start.class_id != BASIC_CLASS => {
+                let class = start.class_id;
+                Err(out_of_place(&format!(
+                    "expected content header for class 60, got one for class {class} instead"
+                )))
+            }
+            Self::Header { .. } => Ok(()),
+        }
+    }
+
+    /// Takes a content header that is expected; gives the message when it has no body.
+    pub(crate) fn header(&mut self, header: &ContentHeader<'_>) -> Option<Assembled> {
         let Self::Header { route, mandatory } = std::mem::take(self) else {
-            return Err(unexpected(
-                "expected method frame, got non method frame instead",
-            ));
+            return None;
         };
-        if header.class_id != BASIC_CLASS {
-            let class = header.class_id;
-            return Err(unexpected(&format!(
-                "expected content header for class 60, got one for class {class} instead"
-            )));
-        }
-        if header.weight != 0 {
-            return Err(unexpected("content header with a weight other than 0"));
-        }
         let reserve = usize::try_from(header.body_size)
             .unwrap_or(usize::MAX)
             .min(RESERVE_BYTES);
@@ -90,29 +99,26 @@ impl Content {
             body,
         };
         if header.body_size == 0 {
-            return Ok(Some(message));
+            return Some(message);
         }
         *self = Self::Body {
             message: Box::new(message),
             remaining: header.body_size,
         };
-        Ok(None)
+        None
     }
 
     /// Takes a body frame; gives the message when it was the last one.
     pub(crate) fn body(&mut self, payload: &[u8]) -> Result<Option<Assembled>, Fault> {
         let Self::Body { message, remaining } = self else {
-            let text = match self {
-                Self::Header { .. } => {
-                    "expected content header for class 60, got non content header frame instead"
-                }
-                _ => "expected method frame, got non method frame instead",
-            };
-            return Err(unexpected(text));
+            return Err(match self {
+                Self::Header { .. } => out_of_place(HEADER_EXPECTED),
+                _ => unexpected(METHOD_EXPECTED),
+            });
         };
         let Some(left) = remaining.checked_sub(payload.len() as u64) else {
-            let text = "content body frame is longer than what remains of the announced size";
-            return Err(Fault::connection(HardCode::FrameError, text, (0, 0)));
+            let text = "content body frame exceeds remaining content size";
+            return Err(Fault::connection(HardCode::FrameError, text, PUBLISH));
         };
         make_room(&mut message.body, payload.len(), *remaining);
         message.body.extend_from_slice(payload);
@@ -127,15 +133,12 @@ impl Content {
     }
 
     /// A method arrived: lawful only when no content is expected.
-    pub(crate) fn method(&self, id: (u16, u16)) -> Result<(), Fault> {
-        let expected = match self {
-            Self::Idle => return Ok(()),
-            Self::Header { .. } => {
-                "expected content header for class 60, got non content header frame instead"
-            }
-            Self::Body { .. } => "expected content body, got non content body frame instead",
-        };
-        Err(Fault::connection(HardCode::UnexpectedFrame, expected, id))
+    pub(crate) fn method(&self) -> Result<(), Fault> {
+        match self {
+            Self::Idle => Ok(()),
+            Self::Header { .. } => Err(out_of_place(HEADER_EXPECTED)),
+            Self::Body { .. } => Err(out_of_place(BODY_EXPECTED)),
+        }
     }
 }
 
@@ -149,6 +152,11 @@ fn make_room(body: &mut Vec<u8>, wanted: usize, remaining: u64) {
 
 pub(crate) fn unexpected(text: &str) -> Fault {
     Fault::connection(HardCode::UnexpectedFrame, text, (0, 0))
+}
+
+/// Something else than what has to follow a publish.
+fn out_of_place(text: &str) -> Fault {
+    Fault::connection(HardCode::UnexpectedFrame, text, PUBLISH)
 }
 
 #[cfg(test)]
@@ -165,7 +173,7 @@ mod tests {
             route: vec![0, 0],
             mandatory: false,
         };
-        assert_eq!(content.header(&header), Ok(None));
+        assert_eq!(content.header(&header), None);
         let beside = raw.len() + 2;
         assert_eq!(
             content.held(),

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use leveret_codec::{
     ChannelCloseOk, ChannelOpenOk, ConnectionCloseOk, Frame, FrameKind, HardCode, Method, RawTable,
-    SoftCode, decode_header, frame, method_id, property_flags,
+    SoftCode, decode_header, decode_header_start, frame, method_id, property_flags,
 };
 
 use crate::batch::{BATCH_MAX, Place, Publishes, Run, Settlement};
-use crate::content::{Assembled, Content, unexpected};
+use crate::content::{Assembled, Content, METHOD_EXPECTED, unexpected};
 use crate::fault::Fault;
 use crate::whole::{ACK, NACK, PUBLISH, REJECT, completes_soon, settlement, whole_message};
 
@@ -235,7 +235,7 @@ impl Session {
                             let batch = Publishes::read(frame.channel, batch, input, &self.places);
                             return Ok(Event::Publishes(batch));
                         }
-                        None if completes_soon(rest, self.frame_max) => return Ok(Event::Pending),
+                        None if self.completes_soon(rest) => return Ok(Event::Pending),
                         None => {}
                     },
                     ACK | NACK | REJECT => {
@@ -251,6 +251,10 @@ impl Session {
                 return Ok(event);
             }
         }
+    }
+
+    fn completes_soon(&self, rest: &[u8]) -> bool {
+        completes_soon(rest, self.frame_max, self.config.max_message_bytes)
     }
 
     fn open_channel(&mut self, channel: u16) -> Option<&mut Channel> {
@@ -337,11 +341,9 @@ impl Session {
             FrameKind::Heartbeat => Err(unexpected("heartbeat frame on a channel other than 0")),
             FrameKind::Method => self.method(channel, frame.payload),
             FrameKind::Header | FrameKind::Body => {
-                let Some(state) = self.channels.get_mut(usize::from(channel)) else {
-                    return Err(not_open((0, 0)));
-                };
-                let Some(state) = state else {
-                    return Err(not_open((0, 0)));
+                let state = self.channels.get(usize::from(channel));
+                let Some(Some(state)) = state else {
+                    return Err(out_of_turn(frame));
                 };
                 if state.closing {
                     return Ok(None);
@@ -359,9 +361,10 @@ impl Session {
         };
         let of_others = held - state.content.held();
         let message = if frame.kind == FrameKind::Header {
-            let header = decode_header(frame.payload)?;
-            check_body_size(channel, header.body_size, max)?;
-            state.content.header(&header)?
+            let start = decode_header_start(frame.payload)?;
+            state.content.expect_header(&start)?;
+            check_body_size(channel, start.body_size, max)?;
+            state.content.header(&decode_header(frame.payload)?)
         } else {
             state.content.body(frame.payload)?
         };
@@ -391,7 +394,7 @@ impl Session {
             self.method_while_closing(channel, id);
             return Ok(None);
         }
-        state.content.method(id)?;
+        state.content.method()?;
         match Method::decode(payload)? {
             Method::ChannelOpen(_) => Err(Fault::connection(
                 HardCode::ChannelError,
@@ -540,7 +543,8 @@ impl Session {
 
 fn check_body_size(channel: u16, size: u64, max: u64) -> Result<(), Fault> {
     if size > BODY_BYTES_CEILING {
-        let text = format!("content of {size} bytes is announced, {BODY_BYTES_CEILING} at most");
+        let text =
+            format!("content body size {size} exceeds maximum allowed size {BODY_BYTES_CEILING}");
         return Err(Fault::connection(HardCode::FrameError, text, PUBLISH));
     }
     if size > max {
@@ -553,6 +557,15 @@ fn check_body_size(channel: u16, size: u64, max: u64) -> Result<(), Fault> {
         ));
     }
     Ok(())
+}
+
+/// A content frame on a channel that does not exist.
+fn out_of_turn(frame: Frame<'_>) -> Fault {
+    let start = (frame.kind == FrameKind::Header).then(|| decode_header_start(frame.payload));
+    match start {
+        Some(Err(error)) => error.into(),
+        _ => unexpected(METHOD_EXPECTED),
+    }
 }
 
 fn not_open(method: (u16, u16)) -> Fault {

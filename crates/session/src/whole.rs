@@ -119,11 +119,11 @@ const fn payload_range(frame_at: usize, len: usize) -> (usize, usize) {
 }
 
 /// Whether the message that begins here is merely cut off by the end of the read, small, and lawful
-/// so far.
+/// so far. `body_max` is in bytes.
 ///
 /// Frames of other channels in between mean that it must be put together frame by frame: whoever
 /// sent them may wait for an answer before going on. So may whoever sent all of an unlawful one.
-pub(crate) fn completes_soon(rest: &[u8], frame_max: u32) -> bool {
+pub(crate) fn completes_soon(rest: &[u8], frame_max: u32, body_max: u64) -> bool {
     let channel = rest.get(1..3);
     let mut at = 0;
     for kind in 1..=3u8 {
@@ -137,7 +137,7 @@ pub(crate) fn completes_soon(rest: &[u8], frame_max: u32) -> bool {
         at += len;
         match frame(input, frame_max) {
             Ok(None) => return at <= IN_PLACE_BYTES_MAX,
-            Ok(Some((frame, _))) if more_follows(&frame) => {}
+            Ok(Some((frame, _))) if more_follows(&frame, body_max) => {}
             _ => return false,
         }
     }
@@ -145,11 +145,12 @@ pub(crate) fn completes_soon(rest: &[u8], frame_max: u32) -> bool {
 }
 
 /// Whether this part of a message is lawful and not its last.
-fn more_follows(part: &Frame<'_>) -> bool {
+fn more_follows(part: &Frame<'_>, body_max: u64) -> bool {
     match part.kind {
         FrameKind::Method => decode_publish(part.payload).is_ok_and(|publish| !publish.immediate),
         FrameKind::Header => decode_header(part.payload).is_ok_and(|header| {
-            (header.class_id, header.weight) == (PUBLISH.0, 0) && header.body_size > 0
+            let sizes = 1..=body_max;
+            (header.class_id, header.weight) == (PUBLISH.0, 0) && sizes.contains(&header.body_size)
         }),
         FrameKind::Body | FrameKind::Heartbeat => false,
     }

@@ -160,8 +160,8 @@ impl Client {
         }
     }
 
-    /// What the broker has sent since: `channel method`, `reply-to …` and `body …` for contents.
-    pub(crate) fn hear(&mut self) -> Vec<String> {
+    /// The bytes that the broker has sent since.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut starved = Vec::new();
         let outlet = Arc::clone(&self.connection.peer().outlet);
@@ -182,6 +182,12 @@ impl Client {
             resume(&mut starved, &mut self.work);
             self.broker.submit(&mut self.work);
         }
+        bytes
+    }
+
+    /// What the broker has sent since: `channel method`, `reply-to …` and `body …` for contents.
+    pub(crate) fn hear(&mut self) -> Vec<String> {
+        let bytes = self.take();
         let mut heard = Vec::new();
         let mut rest = &bytes[..];
         while let Some((frame, len)) = frame(rest, FRAME_MAX).expect("lawful frames") {
