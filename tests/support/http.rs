@@ -8,6 +8,7 @@ use ureq::http::{Method, Request};
 use ureq::{Agent, Body};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_BYTES_MAX: u64 = 1 << 30;
 
 /// A user's way to the API.
 pub(crate) struct Http {
@@ -76,9 +77,10 @@ impl Http {
         } else {
             self.agent.run(request.body(body.to_owned()).unwrap())
         };
-        let response = response.expect("the API answers");
+        let response = response.unwrap_or_else(|error| panic!("{path}: {error}"));
         let (parts, mut body): (_, Body) = response.into_parts();
-        let text = body.read_to_string().unwrap_or_default();
+        let whole = body.with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        let text = whole.unwrap_or_else(|error| panic!("{path}: {error}"));
         Answer {
             status: parts.status.as_u16(),
             headers: parts.headers,

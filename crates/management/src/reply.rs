@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -146,7 +146,11 @@ fn send_list(
 fn begin(to: Option<oneshot::Sender<Response>>, time: Duration) -> Pieces {
     let (pieces, body) = mpsc::channel(PIECES_AHEAD);
     if let Some(to) = to {
-        let response = ([(header::CONTENT_TYPE, JSON)], Body::new(Arriving(body)));
+        let arriving = Arriving {
+            pieces: body,
+            is_over: false,
+        };
+        let response = ([(header::CONTENT_TYPE, JSON)], Body::new(arriving));
         let _ = to.send(response.into_response());
     }
     Pieces {
@@ -170,8 +174,12 @@ impl Pieces {
     }
 }
 
-/// A body that arrives in pieces.
-struct Arriving(mpsc::Receiver<Bytes>);
+/// A body that arrives in pieces. Once it has ended, or broken off, it stays so: what compresses
+/// it asks again after its end.
+struct Arriving {
+    pieces: mpsc::Receiver<Bytes>,
+    is_over: bool,
+}
 
 impl http_body::Body for Arriving {
     type Data = Bytes;
@@ -181,12 +189,21 @@ impl http_body::Body for Arriving {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|piece| match piece {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let piece = ready!(self.pieces.poll_recv(context));
+        self.is_over = piece.as_ref().is_none_or(Bytes::is_empty);
+        Poll::Ready(match piece {
             Some(end) if end.is_empty() => None,
             Some(piece) => Some(Ok(Frame::data(piece))),
             // The connection must end: what was sent is not the whole.
             None => Some(Err(io::ErrorKind::TimedOut.into())),
         })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over
     }
 }
 
@@ -195,6 +212,10 @@ pub(crate) type Answer = Result<Reply, Problem>;
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use http_body::Body as _;
+
     use super::*;
 
     fn rows(count: usize) -> Box<dyn Iterator<Item = Value> + Send> {
@@ -214,6 +235,30 @@ mod tests {
             let read = axum::body::to_bytes(body, usize::MAX).await;
             let list = read.map(|bytes| serde_json::from_slice::<Vec<Value>>(&bytes).unwrap());
             assert_eq!(list.ok().map(|list| list.len()), whole.then_some(8));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_that_is_over_stays_over() {
+        for (time, whole) in [(Duration::from_secs(600), true), (Duration::ZERO, false)] {
+            let (to, answer) = oneshot::channel();
+            let sending = tokio::task::spawn_blocking(move || send_list(rows(8), to, time));
+            let mut body = answer.await.unwrap().into_body();
+            if !whole {
+                sending.await.unwrap();
+            }
+            let mut next = async || {
+                let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+                frame.map(|frame| frame.is_ok())
+            };
+            let mut last = next().await;
+            while last == Some(true) {
+                last = next().await;
+            }
+            assert_eq!(last, if whole { None } else { Some(false) });
+            for _ in 0..3 {
+                assert_eq!(next().await, None);
+            }
         }
     }
 }
