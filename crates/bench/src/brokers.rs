@@ -251,9 +251,17 @@ fn launch(
     })
 }
 
+/// A server in a session of its own, as a service runs: where the kernel groups processes by
+/// session, one in the generator's would have some of its cost hidden. `setsid` becomes the server.
+fn in_own_session(program: &Path) -> Command {
+    let mut command = Command::new("setsid");
+    command.arg(program);
+    command
+}
+
 /// The command line of Leveret: one AMQP listener, everything else as it comes.
 fn leveret(binary: &Path, address: SocketAddr, directory: &Path, api: Option<Api>) -> Command {
-    let mut command = Command::new(binary);
+    let mut command = in_own_session(binary);
     command
         .arg("--set")
         .arg(format!("amqp.listen=[\"{address}\"]"));
@@ -291,7 +299,7 @@ fn rabbitmq(address: SocketAddr, epmd: u16, directory: &Path) -> Result<Command,
     if !script.exists() {
         install_rabbitmq()?;
     }
-    let mut command = Command::new(script);
+    let mut command = in_own_session(script);
     let dist_port = process::free_address()?.port();
     command
         .env("HOME", directory)
@@ -344,7 +352,7 @@ fn install_rabbitmq() -> Result<(), String> {
 }
 
 fn this_program(floor: Floor, address: SocketAddr) -> Result<Command, String> {
-    let mut command = Command::new(std::env::current_exe().map_err(text)?);
+    let mut command = in_own_session(&std::env::current_exe().map_err(text)?);
     command
         .arg("serve")
         .arg(floor.name())

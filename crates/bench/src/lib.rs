@@ -13,6 +13,7 @@ pub mod floor;
 pub mod management;
 pub mod message;
 pub mod one_in_flight;
+pub mod pairs;
 pub mod process;
 pub mod progress;
 pub mod publish_only;

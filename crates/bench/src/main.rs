@@ -11,7 +11,8 @@ use leveret_bench::compare::{self, Effort};
 use leveret_bench::floor::journal::Journal;
 use leveret_bench::floor::{pipe, relay, sync};
 use leveret_bench::report::Row;
-use leveret_bench::{builds, cleanup, process, report, scenario};
+use leveret_bench::scenario::Scenario;
+use leveret_bench::{builds, cleanup, pairs, process, report, scenario};
 
 /// Measures brokers against each other and against the machine's floors.
 #[derive(Parser)]
@@ -45,6 +46,12 @@ struct Arguments {
     /// Seconds measured in each round, after a warm-up.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Compares Leveret with the one other broker in so many pairs of fresh processes instead.
+    #[arg(long, conflicts_with_all = ["rounds", "goals", "json"])]
+    pairs: Option<usize>,
+    /// Fails when the whole 95 % interval of a ratio of pairs lies above this.
+    #[arg(long, default_value_t = 1.02, requires = "pairs")]
+    ratio_max: f64,
     /// Fails when Leveret misses a goal.
     #[arg(long)]
     goals: bool,
@@ -98,6 +105,13 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     process::raise_open_files();
     cleanup::on_signals()?;
     let mut brokers = brokers(arguments)?;
+    if let Some(pairs) = arguments.pairs {
+        let effort = Effort {
+            rounds: pairs,
+            window,
+        };
+        return in_pairs(&scenarios, &mut brokers, effort, arguments.ratio_max);
+    }
     let mut floors = Floor::ALL.map(|floor| (floor, Broker::floor(floor)));
     let mut rows = Vec::new();
     for scenario in &scenarios {
@@ -117,6 +131,27 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     Ok(!rows
         .iter()
         .any(|row| row.failure.is_some() || (arguments.goals && missed(row))))
+}
+
+/// Compares two brokers; false when one scenario costs the first one surely more than it may.
+fn in_pairs(
+    scenarios: &[Scenario],
+    brokers: &mut [Broker],
+    effort: Effort,
+    ratio_max: f64,
+) -> Result<bool, String> {
+    let [own, base] = brokers else {
+        return Err("--pairs compares two: name one with --against-commit or --against".into());
+    };
+    let mut held = true;
+    for scenario in scenarios {
+        let found = pairs::run(scenario, own, base, effort)?;
+        let within = found.low <= ratio_max;
+        held &= within;
+        let verdict = if within { "" } else { ": TOO MUCH" };
+        println!("{}: {found}{verdict}", scenario.name);
+    }
+    Ok(held)
 }
 
 fn brokers(arguments: &Arguments) -> Result<Vec<Broker>, String> {

@@ -133,7 +133,7 @@ pub struct Server(Child);
 impl Server {
     /// Starts `command`.
     pub fn start(command: &mut Command) -> Result<Self, String> {
-        let name = command.get_program().to_string_lossy().into_owned();
+        let name = format!("{command:?}");
         command
             .spawn()
             .map(Self)

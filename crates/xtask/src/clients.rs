@@ -55,6 +55,17 @@ enum Language {
     Http(Tool),
     /// The integration tests that a module of this name and version comes with.
     GoModule(&'static str),
+    /// Those that a Python package comes with.
+    PythonSource(Source),
+}
+
+/// The source package of a Python library, whose own integration tests are run unmodified.
+#[derive(Clone, Copy)]
+struct Source {
+    /// Name and version, as `requirements.txt` pins the library that the tests import.
+    package: &'static str,
+    /// Where in it the tests are.
+    tests: &'static str,
 }
 
 /// Where a command line tool comes from.
@@ -79,6 +90,8 @@ const CLIENTS: &[Client] = &[
     Client::new("rabbitmqadmin-v2", Language::Http(RABBITMQADMIN)),
     Client::new("rabbitmq-http-client", RABBITMQ_HTTP_CLIENT),
     Client::new("amqp091-go-own", Language::GoModule(AMQP091_GO)),
+    Client::new("kombu-own", Language::PythonSource(KOMBU)),
+    Client::new("py-amqp-own", Language::PythonSource(PY_AMQP)),
 ];
 
 const LAPIN: Language = Language::Rust {
@@ -103,6 +116,14 @@ pub(crate) fn packages() -> impl Iterator<Item = &'static str> {
 
 /// The Go client, whose own integration tests are run unmodified.
 const AMQP091_GO: &str = "github.com/rabbitmq/amqp091-go@v1.10.0";
+const KOMBU: Source = Source {
+    package: "kombu==5.5.4",
+    tests: "t/integration/test_py_amqp.py",
+};
+const PY_AMQP: Source = Source {
+    package: "amqp==5.4.2",
+    tests: "t/integration",
+};
 
 /// Every client, or the one called `name`.
 ///
@@ -174,7 +195,7 @@ impl Client {
         extent: Extent,
     ) -> Result<(Vec<Outcome>, String)> {
         let (outcomes, log) = self.run(project, broker, extent)?;
-        let foreign = matches!(self.language, Language::GoModule(_));
+        let foreign = self.language.is_foreign();
         let failed: Vec<&str> = outcomes.iter().filter_map(Outcome::failure).collect();
         if !foreign || failed.is_empty() {
             return Ok((outcomes, log));
@@ -201,10 +222,10 @@ impl Client {
         let mut server = match broker {
             Broker::Leveret(binary) => {
                 // RabbitMQ's own tests ask for its name, and for its tool.
-                let own = matches!(self.language, Language::GoModule(_));
+                let own = self.language.is_foreign();
                 let identity = if own { "rabbitmq" } else { "leveret" };
                 let server = Server::leveret(binary, &self.work(project, "leveret"), identity)?;
-                if own {
+                if matches!(self.language, Language::GoModule(_)) {
                     let api = format!("http://127.0.0.1:{}", server.api_port);
                     command.env("LEVERETCTL_URL", api);
                     command.env("RABBITMQ_RABBITMQCTL_PATH", self.rabbitmqctl(project)?);
@@ -219,6 +240,7 @@ impl Client {
         };
         if let Some(server) = &server {
             command.env("AMQP_URL", &server.url);
+            command.env("RABBITMQ_5672_TCP", server.port.to_string());
             command.env("API_PORT", server.api_port.to_string());
             if let Some((raise, clear)) = &server.alarm {
                 command.env("ALARM_RAISE", raise).env("ALARM_CLEAR", clear);
@@ -262,7 +284,9 @@ impl Client {
             Language::JavaScript => clients.join("javascript"),
             Language::Go => clients.join("go"),
             Language::Java => clients.join("java"),
-            Language::Http(_) | Language::GoModule(_) => clients.join(self.name),
+            Language::Http(_) | Language::GoModule(_) | Language::PythonSource(_) => {
+                clients.join(self.name)
+            }
         }
     }
 
@@ -289,7 +313,10 @@ impl Client {
             Language::Java => {
                 command.args(["-Dtest=None", "-Dsurefire.failIfNoSpecifiedTests=false"]);
             }
-            Language::Python(_) | Language::JavaScript | Language::Http(_) => return Ok(()),
+            Language::Python(_)
+            | Language::PythonSource(_)
+            | Language::JavaScript
+            | Language::Http(_) => return Ok(()),
         }
         shell::require(command).map(drop)
     }
@@ -298,6 +325,7 @@ impl Client {
     fn command(&self, project: &Project, extent: Extent) -> Result<Command> {
         match self.language {
             Language::Python(_) => self.python(project, extent),
+            Language::PythonSource(source) => self.python_source(project, source),
             Language::Rust { package, .. } => Ok(rust(project, package)),
             Language::JavaScript => self.javascript(project),
             Language::Go => self.go(project),
@@ -308,25 +336,21 @@ impl Client {
     }
 
     fn python(&self, project: &Project, extent: Extent) -> Result<Command> {
-        let folder = self.folder(project);
-        let requirements = folder.with_file_name("requirements.txt");
-        let python = install::python(&project.target.join("clients/python"), &requirements)?;
-        let mut command = Command::new(python);
-        command.args([
-            "-m",
-            "pytest",
-            "-v",
-            "--color=no",
-            "-p",
-            "no:cacheprovider",
-            ".",
-        ]);
+        let mut command = pytest(project)?;
+        command.arg(".").current_dir(self.folder(project));
         if extent == Extent::Smoke {
             command.args(["-m", "smoke"]);
         }
-        command
-            .current_dir(folder)
-            .env("PYTHONDONTWRITEBYTECODE", "1");
+        Ok(command)
+    }
+
+    /// The tests in a library's source package, each run once: the second try is ours.
+    fn python_source(&self, project: &Project, source: Source) -> Result<Command> {
+        let mut command = pytest(project)?;
+        let folder = self.work(project, source.package);
+        let unpacked = install::python_source(&python(project)?, &folder, source.package)?;
+        command.arg(source.tests).current_dir(unpacked);
+        command.env("RABBITMQ_HOST", "127.0.0.1");
         Ok(command)
     }
 
@@ -415,13 +439,34 @@ impl Client {
 
     fn outcomes(&self, project: &Project, text: &str) -> Result<Vec<Outcome>> {
         match self.language {
-            Language::Python(_) => Ok(outcomes::pytest(text)),
+            Language::Python(_) | Language::PythonSource(_) => Ok(outcomes::pytest(text)),
             Language::Rust { .. } => Ok(outcomes::libtest(text)),
             Language::JavaScript | Language::Http(_) => Ok(outcomes::tap(text)),
             Language::Go | Language::GoModule(_) => Ok(outcomes::go(text)),
             Language::Java => junit_reports(&self.work(project, "build/surefire-reports")),
         }
     }
+}
+
+impl Language {
+    /// Whether the tests are somebody else's, unmodified.
+    fn is_foreign(self) -> bool {
+        matches!(self, Self::GoModule(_) | Self::PythonSource(_))
+    }
+}
+
+/// The interpreter of the environment that all Python suites share.
+fn python(project: &Project) -> Result<PathBuf> {
+    let requirements = project.root.join("tests/clients/python/requirements.txt");
+    install::python(&project.target.join("clients/python"), &requirements)
+}
+
+/// pytest in that environment; what it runs and where is still to be said.
+fn pytest(project: &Project) -> Result<Command> {
+    let mut command = Command::new(python(project)?);
+    command.args(["-m", "pytest", "-v", "--color=no", "-p", "no:cacheprovider"]);
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
 }
 
 fn rust(project: &Project, package: &str) -> Command {

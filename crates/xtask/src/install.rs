@@ -131,6 +131,31 @@ pub(crate) fn python(folder: &Path, requirements: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
+/// A library's source package as Python's registry has it, unpacked below `folder`; returns its
+/// root. `package` is `NAME==VERSION`.
+///
+/// # Errors
+/// The registry has no such package, or it holds something else.
+pub(crate) fn python_source(python: &Path, folder: &Path, package: &str) -> Result<PathBuf> {
+    once(folder, &[], || {
+        let mut fetch = Command::new(python);
+        fetch.args(["-m", "pip", "download", "--quiet", "--no-deps"]);
+        fetch.args(["--no-binary", ":all:", "--disable-pip-version-check"]);
+        shell::require({
+            fetch.arg(package).current_dir(folder);
+            fetch
+        })?;
+        let mut unpack = Command::new("sh");
+        unpack.args(["-c", "tar -xzf *.tar.gz"]).current_dir(folder);
+        shell::require(unpack)
+    })?;
+    let root = folder.join(package.replace("==", "-"));
+    if !root.is_dir() {
+        bail!("{package} does not unpack to {}", root.display());
+    }
+    Ok(root)
+}
+
 /// The packages that `project/package-lock.json` pins, below `folder`; returns `node_modules`.
 ///
 /// # Errors

@@ -24,6 +24,8 @@ const MAPPER_PORT: &str = "ERL_EPMD_PORT";
 pub(crate) struct Server {
     /// Where clients connect.
     pub(crate) url: String,
+    /// The port in it.
+    pub(crate) port: u16,
     /// The port of its HTTP API; 0 where it is not served.
     pub(crate) api_port: u16,
     /// Shell commands that raise and clear an alarm, where the broker has such.
@@ -119,6 +121,7 @@ impl Server {
         let url = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
         let mut server = Self {
             url,
+            port,
             api_port: 0,
             alarm,
             child,
