@@ -201,7 +201,9 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
         farewell(&link).await;
     }
     log_end(&connection.lock(), &ended);
-    connection.lock().disconnect();
+    while connection.lock().disconnect_partly() {
+        yield_now().await;
+    }
     // It may be waiting for room in a socket that never has any.
     writer.abort();
     let _ = writer.await;

@@ -2,6 +2,7 @@
 //! close or timeout, under a ceiling of memory, and with others served in time throughout.
 
 mod case;
+mod consumers;
 mod peers;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test file uses a part of it")]

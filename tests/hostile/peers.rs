@@ -136,7 +136,7 @@ fn a_body_longer_than_announced_is_a_frame_error() {
         let mut peer = case.server.login();
         peer.declare(1, "q");
         peer.send(&message(1, "q", 4, parts).concat());
-        peer.expect_close(501, "longer than what remains of the announced size");
+        peer.expect_close(501, "content body frame exceeds remaining content size");
         let mut after = case.server.login();
         after.method(1, declare("q", &[]));
         let answer = after.expect(1, "queue.declare-ok");

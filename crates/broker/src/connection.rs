@@ -13,6 +13,7 @@ use crate::acting::Acting;
 use crate::broker::{Broker, Peer, stopping};
 use crate::cell::QueueCell;
 use crate::channel::{Channel, UNSUBMITTED};
+use crate::close::Leaving;
 use crate::login::LoginRefusal;
 use crate::pause::{Pause, Stall};
 use crate::pump::Work;
@@ -45,6 +46,14 @@ pub struct Turn {
 pub struct Connection {
     session: Session,
     core: Core,
+    /// It ends so, once it has given back what it holds.
+    ending: Option<Ending>,
+}
+
+/// How a connection ends that still has its socket.
+enum Ending {
+    Closed,
+    Failed(Fault),
 }
 
 /// What the batches of a connection work on.
@@ -77,6 +86,8 @@ pub(crate) struct Core {
     pub(crate) published: bool,
     pub(crate) exchange: ExchangeTally,
     pub(crate) stall: Option<Stall>,
+    /// What it is giving back, as it ends.
+    pub(crate) leaving: Option<Box<Leaving>>,
     waiter: Arc<Woken>,
 }
 
@@ -170,12 +181,17 @@ impl Connection {
             published: false,
             exchange: ExchangeTally::default(),
             stall: None,
+            leaving: None,
             waiter: Arc::new(Woken {
                 flusher,
                 waiting: AtomicBool::new(false),
             }),
         };
-        Self { session, core }
+        Self {
+            session,
+            core,
+            ending: None,
+        }
     }
 
     /// This connection as others see it.
@@ -229,7 +245,11 @@ impl Connection {
                     turn.client_hangs_up = matches!(step, Step::Closed);
                     break;
                 }
-                Err(fault) => self.fail(&fault),
+                Err(fault) => {
+                    if matches!(self.fail(fault), Step::Waits) {
+                        break;
+                    }
+                }
             }
             self.forward_replies();
             if self.core.work.is_full() {
@@ -240,7 +260,7 @@ impl Connection {
         self.core.release_held();
         self.forward_replies();
         self.core.end_turn();
-        turn.unfinished |= self.core.waits.is_some();
+        turn.unfinished |= self.core.waits.is_some() || self.ending.is_some();
         self.core.peer.received_bytes.add(turn.consumed as u64);
         turn.ended |= self.core.peer.dead.load(Ordering::Acquire);
         turn.pause_ms = std::mem::take(&mut self.core.work.pause_ms);
@@ -251,7 +271,10 @@ impl Connection {
     }
 
     fn step(&mut self, input: &[u8], at: &mut usize) -> Result<Step, Fault> {
-        let Self { session, core } = self;
+        if let Some(ending) = self.ending.take() {
+            return Ok(self.end(ending));
+        }
+        let Self { session, core, .. } = self;
         match session.next(input, at)? {
             Event::Publishes(batch) => {
                 let published = core.publish(&batch)?;
@@ -295,12 +318,7 @@ impl Connection {
                 session.open_ok();
                 self.refuse_if_stopping()?;
             }
-            Event::Closed => {
-                core.leave();
-                session.close_ok();
-                self.forward_last();
-                return Ok(Step::Closed);
-            }
+            Event::Closed => return Ok(self.end(Ending::Closed)),
             Event::Ended => return Ok(Step::Ended),
         }
         Ok(Step::More)
@@ -318,28 +336,46 @@ impl Connection {
         let asked = self.core.peer.close.lock().take();
         if let Some(fault) = asked
             && !self.session.is_closing()
+            && self.ending.is_none()
         {
-            self.fail(&fault);
+            self.fail(fault);
         }
     }
 
     /// Cleans up what a fault ends, then tells the client.
-    fn fail(&mut self, fault: &Fault) {
+    fn fail(&mut self, fault: Fault) -> Step {
         match fault {
             Fault::Channel { channel, .. } => {
-                self.core.close_channel(*channel);
-                self.session.fail(fault, true);
+                self.core.close_channel(channel);
+                self.session.fail(&fault, true);
                 self.forward_replies();
             }
             Fault::Authentication { .. } => {
                 self.core.login_refused = true;
-                self.session.fail(fault, self.core.tell_login_failure);
+                self.session.fail(&fault, self.core.tell_login_failure);
                 self.forward_last();
             }
-            Fault::Connection { .. } => {
-                self.core.leave();
-                self.session.fail(fault, true);
+            Fault::Connection { .. } => return self.end(Ending::Failed(fault)),
+        }
+        Step::More
+    }
+
+    /// Gives back what the connection holds, in as many turns as that takes, then says that it ends.
+    fn end(&mut self, ending: Ending) -> Step {
+        if self.core.leave_partly() {
+            self.ending = Some(ending);
+            return Step::Waits;
+        }
+        match ending {
+            Ending::Closed => {
+                self.session.close_ok();
                 self.forward_last();
+                Step::Closed
+            }
+            Ending::Failed(fault) => {
+                self.session.fail(&fault, true);
+                self.forward_last();
+                Step::More
             }
         }
     }
@@ -374,7 +410,7 @@ impl Connection {
     ///
     /// What follows `connection.close` is dropped as it is read.
     pub fn pause(&mut self, persistent: bool, now_ms: u64) -> Option<Pause> {
-        if self.is_closing() {
+        if self.is_closing() || self.ending.is_some() {
             return None;
         }
         self.core.pause(persistent, now_ms)
@@ -389,16 +425,25 @@ impl Connection {
     /// Whether nothing should be read from it, as an alarm is on and it publishes.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.core.peer.is_blocked() && !self.session.is_closing()
+        self.core.peer.is_blocked() && !self.session.is_closing() && self.ending.is_none()
     }
 
     /// The socket is gone: everything the connection held goes back. A later turn does nothing.
     pub fn disconnect(&mut self) {
+        while self.disconnect_partly() {}
+    }
+
+    /// The same, a part at a time, so that others get their turn while one gives back very much:
+    /// `true` when there is more to do. Nothing is delivered to it from the first part on.
+    pub fn disconnect_partly(&mut self) -> bool {
         self.session.abandon();
-        self.core.leave();
-        self.core.peer.outlet.lock().disconnect();
-        self.core.broker.deregister(self.core.peer.id);
+        let more = self.core.leave_partly();
+        if !more {
+            self.core.peer.outlet.lock().disconnect();
+            self.core.broker.deregister(self.core.peer.id);
+        }
         self.core.end_turn();
+        more
     }
 }
 

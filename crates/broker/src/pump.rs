@@ -290,7 +290,7 @@ impl Sink<Arc<Handle>> for Pump<'_> {
                 Offer::Refused
             }
             // The channel is being closed: its consumers are about to leave their queues.
-            Delivered::Gone => Offer::Refused,
+            Delivered::Gone => Offer::Gone,
         }
     }
 

@@ -1,8 +1,13 @@
 //! The consumers of one queue and whose turn it is.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Bound;
 
 use leveret_record::{Sabotage, breaks};
+
+use crate::ring::{Ring, Seat, Seats};
 
 /// Identifies a consumer within its queue; never valid again after the consumer is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +39,11 @@ pub struct Consumer<C> {
     /// Deliveries it has not settled.
     pub unacked: u32,
     generation: u32,
-    /// Stands in a ring.
+    /// Whether it stands in a ring, and where.
     seated: bool,
+    /// It takes nothing any more and is about to be removed.
+    leaving: bool,
+    seat: Seat,
     /// Number of the last pump in which it could not take a message.
     refused_in: u64,
 }
@@ -54,46 +62,87 @@ impl<C> Consumer<C> {
             self.asked.prefetch.saturating_sub(self.unacked)
         }
     }
+
+    /// Its age among those of one priority that wait to be the active one.
+    const fn rank(&self) -> (Reverse<i32>, u32) {
+        (Reverse(self.asked.priority), self.generation)
+    }
 }
 
-/// Consumers of one priority that have credit, in the order of their turns.
+/// Consumers by number.
 #[derive(Debug)]
-struct Ring {
-    priority: i32,
-    turns: VecDeque<u32>,
+struct Slots<C>(Vec<Option<Consumer<C>>>);
+
+impl<C> Slots<C> {
+    #[inline]
+    fn get(&self, number: u32) -> Option<&Consumer<C>> {
+        self.0.get(number as usize)?.as_ref()
+    }
+
+    #[inline]
+    fn get_mut(&mut self, number: u32) -> Option<&mut Consumer<C>> {
+        self.0.get_mut(number as usize)?.as_mut()
+    }
 }
 
+impl<C> Seats for Slots<C> {
+    #[inline]
+    fn seat_mut(&mut self, number: u32) -> Option<&mut Seat> {
+        Some(&mut self.get_mut(number)?.seat)
+    }
+}
+
+/// Adding a consumer, removing one and giving one its turn costs O(log n) at most, and nothing that
+/// grows while all have one priority.
+///
 /// Invariant: a consumer stands in exactly one ring while it may be served and has credit, else in
-/// none.
+/// none. `top` is of the highest priority of all who stand in one; the rings of `lower` are not
+/// empty.
 #[derive(Debug)]
 pub(crate) struct Consumers<C> {
-    slots: Vec<Option<Consumer<C>>>,
+    slots: Slots<C>,
     free: Vec<u32>,
-    rings: Vec<Ring>,
+    top: Ring,
+    lower: BTreeMap<Reverse<i32>, Ring>,
     registered: u32,
+    /// Those that want the queue for themselves.
+    exclusive: u32,
     pumps: u64,
-    /// With `x-single-active-consumer`, the only one that is served.
+    /// With `x-single-active-consumer`, the only one that is served,
     active: Option<u32>,
+    /// and all of them, the next active one first.
+    ranks: BTreeMap<(Reverse<i32>, u32), u32>,
     single_active: bool,
+}
+
+/// A ring.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Top,
+    /// Of this priority.
+    Lower(Reverse<i32>),
 }
 
 /// Where a pump stands: the ring it serves and how many there refused in this pump.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
     pump: u64,
-    ring: usize,
-    refusals: usize,
+    ring: Place,
+    refusals: u32,
 }
 
 impl<C> Consumers<C> {
     pub(crate) const fn new(single_active: bool) -> Self {
         Self {
-            slots: Vec::new(),
+            slots: Slots(Vec::new()),
             free: Vec::new(),
-            rings: Vec::new(),
+            top: Ring::new(0),
+            lower: BTreeMap::new(),
             registered: 0,
+            exclusive: 0,
             pumps: 0,
             active: None,
+            ranks: BTreeMap::new(),
             single_active,
         }
     }
@@ -103,11 +152,15 @@ impl<C> Consumers<C> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.0.len() - self.free.len()
+    }
+
+    pub(crate) const fn any_exclusive(&self) -> bool {
+        self.exclusive > 0
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ConsumerKey, &Consumer<C>)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+        self.slots.0.iter().enumerate().filter_map(|(index, slot)| {
             let consumer = slot.as_ref()?;
             let index = u32::try_from(index).ok()?;
             Some((
@@ -124,22 +177,26 @@ impl<C> Consumers<C> {
         self.registered = self.registered.wrapping_add(1);
         let generation = self.registered;
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            self.slots.0.push(None);
+            u32::try_from(self.slots.0.len() - 1).unwrap_or(u32::MAX)
         });
-        if let Some(slot) = self.slots.get_mut(index as usize) {
-            let refused_in = self.pumps;
-            *slot = Some(Consumer {
-                handle,
-                asked,
-                unacked: 0,
-                generation,
-                seated: false,
-                refused_in,
-            });
+        let consumer = Consumer {
+            handle,
+            asked,
+            unacked: 0,
+            generation,
+            seated: false,
+            leaving: false,
+            seat: Seat::default(),
+            refused_in: self.pumps,
+        };
+        self.exclusive += u32::from(asked.exclusive);
+        if self.single_active {
+            self.ranks.insert(consumer.rank(), index);
+            self.active.get_or_insert(index);
         }
-        if self.single_active && self.active.is_none() {
-            self.active = Some(index);
+        if let Some(slot) = self.slots.0.get_mut(index as usize) {
+            *slot = Some(consumer);
         }
         self.seat(index);
         ConsumerKey { index, generation }
@@ -147,14 +204,18 @@ impl<C> Consumers<C> {
 
     pub(crate) fn remove(&mut self, key: ConsumerKey) -> Option<C> {
         self.get(key)?;
-        let consumer = self.slots.get_mut(key.index as usize)?.take()?;
         self.unseat(key.index);
+        let consumer = self.slots.0.get_mut(key.index as usize)?.take()?;
+        self.exclusive -= u32::from(consumer.asked.exclusive);
         self.free.push(key.index);
-        if self.free.len() == self.slots.len() {
-            (self.slots, self.free) = (Vec::new(), Vec::new());
+        if self.free.len() == self.slots.0.len() {
+            (self.slots.0, self.free) = (Vec::new(), Vec::new());
+        }
+        if self.single_active {
+            self.ranks.remove(&consumer.rank());
         }
         if self.active == Some(key.index) {
-            self.active = self.first_registered();
+            self.active = self.ranks.first_key_value().map(|(_, index)| *index);
             if let Some(index) = self.active {
                 self.seat(index);
             }
@@ -162,22 +223,9 @@ impl<C> Consumers<C> {
         Some(consumer.handle)
     }
 
-    fn first_registered(&self) -> Option<u32> {
-        let oldest = |(key, consumer): &(ConsumerKey, &Consumer<C>)| {
-            (-i64::from(consumer.asked.priority), key.generation)
-        };
-        Some(self.iter().min_by_key(oldest)?.0.index)
-    }
-
     pub(crate) fn get(&self, key: ConsumerKey) -> Option<&Consumer<C>> {
-        self.slots
-            .get(key.index as usize)?
-            .as_ref()
-            .filter(|consumer| consumer.generation == key.generation)
-    }
-
-    fn at(&mut self, index: u32) -> Option<&mut Consumer<C>> {
-        self.slots.get_mut(index as usize)?.as_mut()
+        let consumer = self.slots.get(key.index)?;
+        (consumer.generation == key.generation).then_some(consumer)
     }
 
     /// Puts a consumer with credit at the end of its ring.
@@ -185,46 +233,56 @@ impl<C> Consumers<C> {
         if self.single_active && self.active != Some(index) {
             return;
         }
-        let Some(consumer) = self.at(index) else {
+        let Some(consumer) = self.slots.get_mut(index) else {
             return;
         };
-        if consumer.seated || !consumer.has_credit() {
+        if consumer.seated || consumer.leaving || !consumer.has_credit() {
             return;
         }
         consumer.seated = true;
         let priority = consumer.asked.priority;
-        let place = self.rings.partition_point(|ring| ring.priority > priority);
-        if self
-            .rings
-            .get(place)
-            .is_none_or(|ring| ring.priority != priority)
-        {
-            self.rings.insert(
-                place,
-                Ring {
-                    priority,
-                    turns: VecDeque::with_capacity(1),
-                },
-            );
+        if self.top.len == 0 {
+            self.top.priority = priority;
+        } else if self.top.priority < priority {
+            let lower = std::mem::replace(&mut self.top, Ring::new(priority));
+            self.lower.insert(Reverse(lower.priority), lower);
         }
-        if let Some(ring) = self.rings.get_mut(place) {
-            ring.turns.push_back(index);
-        }
+        let ring = if self.top.priority == priority {
+            &mut self.top
+        } else {
+            let ring = self.lower.entry(Reverse(priority));
+            ring.or_insert_with(|| Ring::new(priority))
+        };
+        ring.push(index, &mut self.slots);
     }
 
+    #[inline]
     fn unseat(&mut self, index: u32) {
-        for ring in &mut self.rings {
-            ring.turns.retain(|&turn| turn != index);
+        let Some(consumer) = self.slots.get_mut(index) else {
+            return;
+        };
+        if !std::mem::replace(&mut consumer.seated, false) {
+            return;
         }
-        self.rings.retain(|ring| !ring.turns.is_empty());
-        if let Some(consumer) = self.at(index) {
-            consumer.seated = false;
+        let priority = consumer.asked.priority;
+        if self.top.priority == priority {
+            self.top.remove(index, &mut self.slots);
+            if self.top.len == 0
+                && let Some((_, next)) = self.lower.pop_first()
+            {
+                self.top = next;
+            }
+        } else if let Entry::Occupied(mut ring) = self.lower.entry(Reverse(priority)) {
+            ring.get_mut().remove(index, &mut self.slots);
+            if ring.get().len == 0 {
+                ring.remove();
+            }
         }
     }
 
     /// Whether any consumer has credit.
-    pub(crate) fn any_ready(&self) -> bool {
-        self.rings.iter().any(|ring| !ring.turns.is_empty())
+    pub(crate) const fn any_ready(&self) -> bool {
+        self.top.len > 0
     }
 
     /// Begins a pump: everyone may be asked once more.
@@ -232,32 +290,51 @@ impl<C> Consumers<C> {
         self.pumps += 1;
         Turn {
             pump: self.pumps,
-            ring: 0,
+            ring: Place::Top,
             refusals: 0,
         }
+    }
+
+    #[inline]
+    fn ring(&self, place: Place) -> Option<&Ring> {
+        match place {
+            Place::Top => Some(&self.top),
+            Place::Lower(priority) => self.lower.get(&priority),
+        }
+    }
+
+    /// The ring after this one, which may be gone.
+    fn after(&self, place: Place) -> Option<Place> {
+        let next = match place {
+            Place::Top => self.lower.first_key_value(),
+            Place::Lower(priority) => {
+                let lower = (Bound::Excluded(priority), Bound::Unbounded);
+                self.lower.range(lower).next()
+            }
+        };
+        next.map(|(priority, _)| Place::Lower(*priority))
     }
 
     /// The consumer whose turn it is, skipping those who refused in this pump.
     #[inline]
     pub(crate) fn next(&mut self, turn: &mut Turn) -> Option<(ConsumerKey, &Consumer<C>)> {
         let index = loop {
-            let ring = self.rings.get_mut(turn.ring)?;
-            if turn.refusals < ring.turns.len()
-                && let Some(&index) = ring.turns.front()
+            let ring = self.ring(turn.ring);
+            if let Some(ring) = ring
+                && turn.refusals < ring.len
+                && let Some(index) = ring.first()
             {
                 if turn.refusals == 0 || !self.refused_in(index, turn.pump) {
                     break index;
                 }
-                self.rotate(turn.ring);
+                let seat = self.slots.get(index)?.seat;
+                self.rotate(turn.ring, seat);
             } else {
-                *turn = Turn {
-                    pump: turn.pump,
-                    ring: turn.ring + 1,
-                    refusals: 0,
-                };
+                turn.ring = self.after(turn.ring)?;
+                turn.refusals = 0;
             }
         };
-        let consumer = self.slots.get(index as usize)?.as_ref()?;
+        let consumer = self.slots.get(index)?;
         Some((
             ConsumerKey {
                 index,
@@ -270,12 +347,12 @@ impl<C> Consumers<C> {
     /// The consumer whose turn it is, if all turns of this ring are its own.
     #[inline]
     pub(crate) fn alone(&self, turn: Turn) -> Option<(ConsumerKey, &Consumer<C>)> {
-        let ring = self.rings.get(turn.ring)?;
-        let &index = ring.turns.front()?;
-        if turn.refusals > 0 || ring.turns.len() > 1 {
+        let ring = self.ring(turn.ring)?;
+        if turn.refusals > 0 || ring.len != 1 {
             return None;
         }
-        let consumer = self.slots.get(index as usize)?.as_ref()?;
+        let index = ring.first()?;
+        let consumer = self.slots.get(index)?;
         let generation = consumer.generation;
         Some((ConsumerKey { index, generation }, consumer))
     }
@@ -283,58 +360,69 @@ impl<C> Consumers<C> {
     /// The one consumer with credit, if there is no other.
     #[inline]
     pub(crate) fn only(&self) -> Option<&Consumer<C>> {
-        let [ring] = self.rings.as_slice() else {
+        if self.top.len != 1 || !self.lower.is_empty() {
             return None;
-        };
-        let &index = ring.turns.front().filter(|_| ring.turns.len() == 1)?;
-        self.slots.get(index as usize)?.as_ref()
+        }
+        self.slots.get(self.top.first()?)
     }
 
     fn refused_in(&self, index: u32, pump: u64) -> bool {
-        let consumer = self.slots.get(index as usize).and_then(Option::as_ref);
+        let consumer = self.slots.get(index);
         consumer.is_some_and(|consumer| consumer.refused_in == pump)
     }
 
-    fn rotate(&mut self, ring: usize) {
-        if let Some(ring) = self.rings.get_mut(ring)
-            && ring.turns.len() > 1
-        {
-            ring.turns.rotate_left(1);
+    /// Whoever has this seat, and the turn, goes to the end of its ring.
+    #[inline]
+    fn rotate(&mut self, place: Place, seat: Seat) {
+        match place {
+            Place::Top => self.top.rotate(seat),
+            Place::Lower(priority) => {
+                if let Some(ring) = self.lower.get_mut(&priority) {
+                    ring.rotate(seat);
+                }
+            }
         }
     }
 
     /// The consumer in turn took messages; it goes to the end, or leaves when out of credit.
     #[inline]
     pub(crate) fn took(&mut self, turn: Turn, key: ConsumerKey, messages: u32) {
-        let Some(consumer) = self.at(key.index) else {
+        let Some(consumer) = self.slots.get_mut(key.index) else {
             return;
         };
         if !consumer.asked.no_ack {
             consumer.unacked += messages;
         }
         if consumer.has_credit() {
-            self.rotate(turn.ring);
+            let seat = consumer.seat;
+            self.rotate(turn.ring, seat);
         } else {
-            consumer.seated = false;
-            if let Some(ring) = self.rings.get_mut(turn.ring) {
-                ring.turns.pop_front();
-            }
+            self.unseat(key.index);
         }
     }
 
     /// The consumer in turn cannot take a message now.
     pub(crate) fn refused(&mut self, turn: &mut Turn, key: ConsumerKey) {
-        if let Some(consumer) = self.at(key.index) {
-            consumer.refused_in = turn.pump;
-        }
         turn.refusals += 1;
-        self.rotate(turn.ring);
+        if let Some(consumer) = self.slots.get_mut(key.index) {
+            consumer.refused_in = turn.pump;
+            let seat = consumer.seat;
+            self.rotate(turn.ring, seat);
+        }
+    }
+
+    /// The consumer in turn takes nothing any more: it is not asked again.
+    pub(crate) fn left(&mut self, key: ConsumerKey) {
+        if let Some(consumer) = self.slots.get_mut(key.index) {
+            consumer.leaving = true;
+        }
+        self.unseat(key.index);
     }
 
     /// Deliveries came back or were settled.
     #[inline]
     pub(crate) fn returned(&mut self, key: ConsumerKey, messages: u32) {
-        let Some(consumer) = self.at(key.index) else {
+        let Some(consumer) = self.slots.get_mut(key.index) else {
             return;
         };
         if consumer.generation != key.generation || breaks(Sabotage::KeepCredit) {
@@ -350,7 +438,7 @@ impl<C> Consumers<C> {
         if self.get(key).is_none() {
             return;
         }
-        if let Some(consumer) = self.at(key.index) {
+        if let Some(consumer) = self.slots.get_mut(key.index) {
             consumer.asked.prefetch = prefetch;
             if !consumer.has_credit() {
                 self.unseat(key.index);

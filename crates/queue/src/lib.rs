@@ -21,6 +21,7 @@ mod peek;
 mod queue;
 mod requeued;
 mod reserve;
+mod ring;
 
 pub use chunk::{Message, MessageBody};
 pub use consumers::{Consumer, ConsumerKey, Consuming};

@@ -33,6 +33,8 @@ pub enum Offer {
     Taken,
     /// No room for it now; the rest of this pump goes on without this consumer.
     Refused,
+    /// The consumer takes nothing any more: it is about to be cancelled, and not asked again.
+    Gone,
 }
 
 /// Why a message left the queue without a settlement from a client.
@@ -438,15 +440,13 @@ impl<C> Queue<C> {
 
     /// Whether a consumer that wants the queue for itself is registered.
     #[must_use]
-    pub fn has_exclusive_consumer(&self) -> bool {
-        self.consumers
-            .iter()
-            .any(|(_, consumer)| consumer.asked.exclusive)
+    pub const fn has_exclusive_consumer(&self) -> bool {
+        self.consumers.any_exclusive()
     }
 
     /// Whether a consumer could take more than it gets: consumption is not what holds it up.
     #[must_use]
-    pub fn has_credit(&self) -> bool {
+    pub const fn has_credit(&self) -> bool {
         self.consumers.any_ready()
     }
 

@@ -26,7 +26,7 @@ impl<C> Queue<C> {
         };
         let no_ack = consumer.asked.no_ack;
         let credit = consumer.credit();
-        let mut refused = false;
+        let mut answer = Offer::Taken;
         let handed = self
             .chunks
             .hand_out(credit, no_ack, |position, record, blob| {
@@ -36,8 +36,8 @@ impl<C> Queue<C> {
                     blob,
                     unacked,
                 };
-                if sink.offer(consumer, key, &delivery) == Offer::Refused {
-                    refused = true;
+                answer = sink.offer(consumer, key, &delivery);
+                if answer != Offer::Taken {
                     return false;
                 }
                 if no_ack && record.persistent {
@@ -49,10 +49,12 @@ impl<C> Queue<C> {
         self.left(u64::from(handed.messages), handed.bytes);
         self.counters.redelivered += u64::from(handed.redelivered);
         self.sent(no_ack, u64::from(handed.messages), handed.bytes);
-        if refused {
-            self.consumers.refused(turn, key);
+        match answer {
+            Offer::Taken => {}
+            Offer::Refused => self.consumers.refused(turn, key),
+            Offer::Gone => self.consumers.left(key),
         }
-        refused || handed.messages > 0
+        answer != Offer::Taken || handed.messages > 0
     }
 
     #[inline(never)]
@@ -76,6 +78,7 @@ impl<C> Queue<C> {
             match sink.offer(consumer, key, &delivery) {
                 Offer::Taken => break (key, consumer.asked.no_ack),
                 Offer::Refused => self.consumers.refused(turn, key),
+                Offer::Gone => self.consumers.left(key),
             }
         };
         self.consumers.took(*turn, key, 1);
