@@ -11,7 +11,7 @@ use crate::support::{Client, encode, message};
 const CHANNELS: u16 = 7;
 const OF_CHANNEL: u32 = 10_000;
 /// What 140,000 consumers cost, MiB.
-const CONSUMERS_MIB: u64 = 224;
+const CONSUMERS_MIB: u64 = 128;
 /// Until all of them are there, and until all of them are gone.
 const SOON: Duration = Duration::from_secs(30);
 

@@ -1,5 +1,7 @@
 //! One connection's turn: bytes in, batches through the broker, replies and deliveries out.
 
+mod ending;
+
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -8,6 +10,8 @@ use leveret_queue::Unacked;
 use leveret_session::{Confirms, Event, Fault, Flush, Outlet, OutletLimits, Session, Verdict};
 use leveret_store::{Ticket, Waiter};
 use parking_lot::Mutex;
+
+use ending::Ending;
 
 use crate::acting::Acting;
 use crate::broker::{Broker, Peer, stopping};
@@ -50,12 +54,6 @@ pub struct Connection {
     ending: Option<Ending>,
 }
 
-/// How a connection ends that still has its socket.
-enum Ending {
-    Closed,
-    Failed(Fault),
-}
-
 /// What the batches of a connection work on.
 pub(crate) struct Core {
     pub(crate) broker: Arc<Broker>,
@@ -95,6 +93,13 @@ pub(crate) struct Core {
 struct Woken {
     flusher: Arc<dyn Flush>,
     waiting: AtomicBool,
+}
+
+impl Woken {
+    fn new(flusher: Arc<dyn Flush>) -> Arc<Self> {
+        let waiting = AtomicBool::new(false);
+        Arc::new(Self { flusher, waiting })
+    }
 }
 
 impl Waiter for Woken {
@@ -182,10 +187,7 @@ impl Connection {
             exchange: ExchangeTally::default(),
             stall: None,
             leaving: None,
-            waiter: Arc::new(Woken {
-                flusher,
-                waiting: AtomicBool::new(false),
-            }),
+            waiter: Woken::new(flusher),
         };
         Self {
             session,
@@ -332,54 +334,6 @@ impl Connection {
         }
     }
 
-    fn close_if_asked(&mut self) {
-        let asked = self.core.peer.close.lock().take();
-        if let Some(fault) = asked
-            && !self.session.is_closing()
-            && self.ending.is_none()
-        {
-            self.fail(fault);
-        }
-    }
-
-    /// Cleans up what a fault ends, then tells the client.
-    fn fail(&mut self, fault: Fault) -> Step {
-        match fault {
-            Fault::Channel { channel, .. } => {
-                self.core.close_channel(channel);
-                self.session.fail(&fault, true);
-                self.forward_replies();
-            }
-            Fault::Authentication { .. } => {
-                self.core.login_refused = true;
-                self.session.fail(&fault, self.core.tell_login_failure);
-                self.forward_last();
-            }
-            Fault::Connection { .. } => return self.end(Ending::Failed(fault)),
-        }
-        Step::More
-    }
-
-    /// Gives back what the connection holds, in as many turns as that takes, then says that it ends.
-    fn end(&mut self, ending: Ending) -> Step {
-        if self.core.leave_partly() {
-            self.ending = Some(ending);
-            return Step::Waits;
-        }
-        match ending {
-            Ending::Closed => {
-                self.session.close_ok();
-                self.forward_last();
-                Step::Closed
-            }
-            Ending::Failed(fault) => {
-                self.session.fail(&fault, true);
-                self.forward_last();
-                Step::More
-            }
-        }
-    }
-
     /// Moves the session's own frames to the outlet.
     fn forward_replies(&mut self) {
         let replies = self.session.replies();
@@ -426,24 +380,6 @@ impl Connection {
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.core.peer.is_blocked() && !self.session.is_closing() && self.ending.is_none()
-    }
-
-    /// The socket is gone: everything the connection held goes back. A later turn does nothing.
-    pub fn disconnect(&mut self) {
-        while self.disconnect_partly() {}
-    }
-
-    /// The same, a part at a time, so that others get their turn while one gives back very much:
-    /// `true` when there is more to do. Nothing is delivered to it from the first part on.
-    pub fn disconnect_partly(&mut self) -> bool {
-        self.session.abandon();
-        let more = self.core.leave_partly();
-        if !more {
-            self.core.peer.outlet.lock().disconnect();
-            self.core.broker.deregister(self.core.peer.id);
-        }
-        self.core.end_turn();
-        more
     }
 }
 

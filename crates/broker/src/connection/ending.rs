@@ -1,0 +1,79 @@
+//! How a connection ends: what it holds goes back first, a part at a time.
+
+use leveret_session::Fault;
+
+use super::{Connection, Step};
+
+/// How a connection ends that still has its socket.
+pub(super) enum Ending {
+    Closed,
+    Failed(Fault),
+}
+
+impl Connection {
+    pub(super) fn close_if_asked(&mut self) {
+        let asked = self.core.peer.close.lock().take();
+        if let Some(fault) = asked
+            && !self.session.is_closing()
+            && self.ending.is_none()
+        {
+            self.fail(fault);
+        }
+    }
+
+    /// Cleans up what a fault ends, then tells the client.
+    pub(super) fn fail(&mut self, fault: Fault) -> Step {
+        match fault {
+            Fault::Channel { channel, .. } => {
+                self.core.close_channel(channel);
+                self.session.fail(&fault, true);
+                self.forward_replies();
+            }
+            Fault::Authentication { .. } => {
+                self.core.login_refused = true;
+                self.session.fail(&fault, self.core.tell_login_failure);
+                self.forward_last();
+            }
+            Fault::Connection { .. } => return self.end(Ending::Failed(fault)),
+        }
+        Step::More
+    }
+
+    /// Gives back what it holds, in as many turns as that takes, then says that it ends.
+    pub(super) fn end(&mut self, ending: Ending) -> Step {
+        if self.core.leave_partly() {
+            self.ending = Some(ending);
+            return Step::Waits;
+        }
+        match ending {
+            Ending::Closed => {
+                self.session.close_ok();
+                self.forward_last();
+                Step::Closed
+            }
+            Ending::Failed(fault) => {
+                self.session.fail(&fault, true);
+                self.forward_last();
+                Step::More
+            }
+        }
+    }
+
+    /// The socket is gone: everything the connection held goes back. A later turn does nothing.
+    pub fn disconnect(&mut self) {
+        while self.disconnect_partly() {}
+    }
+
+    /// The same, a part at a time, so that others get their turn while one gives back very much:
+    /// `true` when there is more to do. Nothing is delivered to it from the first part on.
+    pub fn disconnect_partly(&mut self) -> bool {
+        self.session.abandon();
+        let more = self.core.leave_partly();
+        if !more {
+            self.core.peer.outlet.lock().disconnect();
+            self.core.broker.deregister(self.core.peer.id);
+        }
+        self.core.end_turn();
+        more
+    }
+}
