@@ -18,6 +18,11 @@ pub(crate) fn wall_ms() -> u64 {
     as_ms(since_epoch())
 }
 
+/// Seconds since the process began.
+pub(crate) fn uptime_s() -> u64 {
+    START.0.elapsed().as_secs()
+}
+
 fn since_epoch() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

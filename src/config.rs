@@ -7,12 +7,13 @@ mod arguments;
 mod error;
 mod keys;
 mod layers;
+mod rabbitmq;
 mod secret;
 mod value;
 
 pub use arguments::Arguments;
 pub use error::{ConfigError, Origin, Problem};
-pub use keys::key_names;
+pub use keys::{is_reloadable, key_names};
 pub use layers::Sources;
 pub use secret::Secret;
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The AMQP listeners and what they offer to clients.
     pub amqp: Amqp,
+    /// Who may log in without a secret of its own.
+    pub auth: Auth,
     /// The first user and virtual host.
     pub default: Bootstrap,
     /// Upper bounds of everything a client can make grow.
@@ -45,6 +48,9 @@ pub struct Config {
     /// The configuration file that was read, if any; not itself a setting.
     #[serde(skip)]
     pub file: Option<PathBuf>,
+    /// RabbitMQ's environment variables that are set and mean nothing here; not a setting.
+    #[serde(skip)]
+    pub without_effect: Vec<String>,
 }
 
 /// The AMQP listeners and what they offer to clients.
@@ -67,7 +73,7 @@ pub struct Amqp {
     pub close_timeout_ms: u64,
     /// Largest message body, bytes; a larger one closes its channel with 406.
     pub max_message_size: u64,
-    /// Wait before a refused login is answered, milliseconds.
+    /// Wait before wrong credentials are answered, milliseconds.
     pub login_failure_delay_ms: u64,
     /// Users that may log in from the broker's own machine only.
     pub loopback_users: Vec<String>,
@@ -81,6 +87,16 @@ pub enum Identity {
     Leveret,
     /// RabbitMQ and the version Leveret follows, for clients that ask for it by name.
     Rabbitmq,
+}
+
+/// Who may log in without a secret of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// The user of clients that log in with ANONYMOUS; empty offers no such login.
+    pub anonymous_user: String,
+    /// Whether a user with the built-in password may log in from other machines.
+    pub allow_default_password: bool,
 }
 
 /// The first user and virtual host.
@@ -147,6 +163,8 @@ pub struct Limits {
     pub outbound_bytes_max: u64,
     /// Part of the memory limit at which publishing connections are blocked.
     pub memory_high_watermark: f64,
+    /// The same in bytes; 0 leaves it to `memory_high_watermark`.
+    pub memory_high_watermark_bytes: u64,
     /// Free bytes on the data folder's disk below which publishing connections are blocked.
     pub disk_free_min: u64,
     /// Refused logins from one address in a minute; then further logins take turns.
@@ -163,6 +181,8 @@ pub struct Log {
     pub level: LogLevel,
     /// Directives such as `info,leveret::connection=debug`; when given, used instead of `level`.
     pub filter: String,
+    /// Lines about ended connections of one address in a minute; 0 sets no limit.
+    pub connections_per_minute: u32,
 }
 
 /// The form of a log line.
@@ -209,6 +229,8 @@ pub struct Management {
     pub requests_max: u64,
     /// Time between two samples of all counters, milliseconds.
     pub sample_interval_ms: u64,
+    /// What tools know the node as; empty for `rabbit@` and the machine's name.
+    pub node_name: String,
     /// Objects of each kind whose past values are kept.
     pub history_objects_max: u64,
     /// Servers whose pages may use the API from a browser; `*` is any.
@@ -287,12 +309,14 @@ impl Limits {
         }
     }
 
-    /// Returns the used bytes at which the memory alarm sounds, with this memory limit.
+    /// Returns the part of this memory limit at which the memory alarm sounds.
     #[must_use]
-    pub fn memory_alarm_bytes_of(&self, memory_limit_bytes: u64) -> u64 {
-        let parts_per_million = (self.memory_high_watermark * 1e6) as u128;
-        let bytes = u128::from(memory_limit_bytes) * parts_per_million / 1_000_000;
-        u64::try_from(bytes).unwrap_or(u64::MAX)
+    pub fn memory_high_watermark_of(&self, memory_limit_bytes: u64) -> f64 {
+        if self.memory_high_watermark_bytes == 0 {
+            self.memory_high_watermark
+        } else {
+            (self.memory_high_watermark_bytes as f64 / memory_limit_bytes as f64).min(1.0)
+        }
     }
 }
 
@@ -301,6 +325,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./leveret-data"),
             amqp: Amqp::default(),
+            auth: Auth::default(),
             default: Bootstrap::default(),
             limits: Limits::default(),
             log: Log::default(),
@@ -308,6 +333,7 @@ impl Default for Config {
             runtime: Runtime::default(),
             storage: Storage::default(),
             file: None,
+            without_effect: Vec::new(),
         }
     }
 }
@@ -323,7 +349,7 @@ impl Default for Amqp {
             handshake_timeout_ms: 10_000,
             close_timeout_ms: 30_000,
             max_message_size: 128 * MIB,
-            login_failure_delay_ms: 1_000,
+            login_failure_delay_ms: 0,
             loopback_users: vec!["guest".to_owned()],
         }
     }
@@ -333,7 +359,7 @@ impl Default for Bootstrap {
     fn default() -> Self {
         Self {
             user: "guest".to_owned(),
-            password: Secret::new("guest".to_owned()),
+            password: Secret::new(DEFAULT_PASSWORD.to_owned()),
             vhost: "/".to_owned(),
             password_hashing: PasswordHashing::Sha256,
         }
@@ -360,6 +386,7 @@ impl Default for Limits {
             reply_bytes_max: MIB,
             outbound_bytes_max: 128 * KIB,
             memory_high_watermark: 0.6,
+            memory_high_watermark_bytes: 0,
             disk_free_min: GIB,
             login_failures_per_minute: 60,
         }
@@ -372,6 +399,7 @@ impl Default for Log {
             format: LogFormat::Human,
             level: LogLevel::Info,
             filter: String::new(),
+            connections_per_minute: 600,
         }
     }
 }
@@ -387,6 +415,7 @@ impl Default for Management {
             connections_max: 1_024,
             requests_max: 64,
             sample_interval_ms: 5_000,
+            node_name: String::new(),
             history_objects_max: 1_000,
             cors_origins: Vec::new(),
         }
@@ -424,6 +453,9 @@ impl LogLevel {
         }
     }
 }
+
+/// The first user's password until another one is given. Everybody knows it.
+pub const DEFAULT_PASSWORD: &str = "guest";
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

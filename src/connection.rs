@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use leveret_broker::{Broker, Connection, Origin, Pause, Turn};
 use leveret_session::Flush;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::clock::{now_ms, wall_ms};
+use crate::endings::{End, Endings};
 use crate::link::{self, Arrived, Link};
 use crate::throttle::{Attempt, CHECKS_CHECK, Throttle, Wait};
 
@@ -38,6 +39,9 @@ const BLOCKED_CHECK: Duration = Duration::from_secs(1);
 /// Turns with small reads in a row before others are let run: a publish to very many queues is one,
 /// and takes milliseconds.
 const TURNS_MAX: u32 = 8;
+/// A client that is not told why its login failed waits for so long before it sees the end, as with
+/// RabbitMQ; so does one at most that is told and does not answer.
+const SILENCE: Duration = Duration::from_secs(3);
 /// For writing the last frames of a connection.
 const FAREWELL: Duration = Duration::from_secs(3);
 const GONE: &str = "its client has hung up";
@@ -58,36 +62,9 @@ pub(crate) struct Patience {
 /// What all connections of the listeners share.
 pub(crate) struct Gate {
     pub(crate) broker: Arc<Broker>,
-    pub(crate) patience: Patience,
+    pub(crate) patience: RwLock<Patience>,
     pub(crate) throttle: Throttle,
-}
-
-/// How a connection ends that is not lost.
-enum End {
-    /// The client closed it and hangs up itself.
-    Closed,
-    /// It is not ready for work in time.
-    HandshakeTimeout,
-    /// The broker hangs up, for this reason.
-    Cut(&'static str),
-}
-
-impl End {
-    const fn of(turn: &Turn) -> Self {
-        if turn.client_hangs_up {
-            Self::Closed
-        } else {
-            Self::Cut("closed")
-        }
-    }
-
-    const fn reason(&self) -> &'static str {
-        match self {
-            Self::Closed => "closed by the client",
-            Self::HandshakeTimeout => "handshake timeout",
-            Self::Cut(reason) => reason,
-        }
-    }
+    pub(crate) endings: Endings,
 }
 
 /// When what a connection is at has to be over.
@@ -111,7 +88,11 @@ impl Deadlines {
     fn passed(&mut self, connection: &Connection) -> impl Future<Output = End> + use<> {
         let closing = connection.is_closing();
         let deadline = if closing {
-            let first = || Instant::now() + self.patience.close;
+            let patience = match connection.login_refusal() {
+                Some(_) => self.patience.close.min(SILENCE),
+                None => self.patience.close,
+            };
+            let first = || Instant::now() + patience;
             Some(*self.close.get_or_insert_with(first))
         } else {
             (!connection.is_running()).then_some(self.handshake)
@@ -184,7 +165,7 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
             gate: &gate,
             address,
             in_turn: false,
-            deadlines: Deadlines::from_now(gate.patience),
+            deadlines: Deadlines::from_now(*gate.patience.read()),
             buffer: Vec::new(),
             drained: false,
             turns: &turns,
@@ -200,7 +181,7 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     if ended.is_ok() {
         farewell(&link).await;
     }
-    log_end(&connection.lock(), &ended);
+    gate.endings.ended(address, &connection.lock(), &ended);
     while connection.lock().disconnect_partly() {
         yield_now().await;
     }
@@ -222,23 +203,6 @@ fn poll_caught<T>(
 ) -> Poll<io::Result<T>> {
     catch_unwind(AssertUnwindSafe(|| reading.poll(context)))
         .unwrap_or_else(|_| Poll::Ready(Err(io::Error::other("internal error"))))
-}
-
-fn log_end(connection: &Connection, ended: &io::Result<End>) {
-    let name = &connection.peer().name;
-    match ended {
-        Ok(end @ End::HandshakeTimeout) => warn!(connection = name, "{}", end.reason()),
-        Ok(end) => debug!(connection = name, reason = end.reason(), "connection ended"),
-        Err(error) => debug!(connection = name, %error, "connection lost"),
-    }
-}
-
-fn log_refusal(connection: &Connection) {
-    let name = &connection.peer().name;
-    if let Some(refusal) = connection.login_refusal() {
-        let (user, reason) = (&refusal.user, refusal.reason.to_string());
-        warn!(connection = name, ?user, reason, "login refused");
-    }
 }
 
 /// What a connection goes on with.
@@ -409,8 +373,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Counts what became of a login. Why one was refused is logged; the client is told late, and
-    /// only that it was.
+    /// Lets a client wait for an answer that does not come, until it has waited for long enough or
+    /// is gone.
+    async fn keep_silent(&self) {
+        let until = Instant::now() + SILENCE;
+        while Instant::now() < until && !self.link.is_hung_up_on().await {
+            tokio::select! {
+                () = self.link.interrupted() => return,
+                () = sleep_until(until.min(Instant::now() + BLOCKED_CHECK)) => {}
+            }
+        }
+    }
+
+    /// Counts what became of a login. Why one was refused is logged; the client is told only that
+    /// it was, or not even that.
     async fn settle_login(&mut self, turn: &Turn, attempt: Option<Attempt<'_>>) {
         let (throttle, address) = (&self.gate.throttle, self.address);
         if turn.login_refused {
@@ -420,9 +396,13 @@ impl<'a> Reader<'a> {
         }
         drop(attempt);
         if turn.login_refused {
-            log_refusal(&self.connection.lock());
-            sleep(self.gate.patience.login_failure_delay).await;
+            self.gate.endings.refused(address, &self.connection.lock());
+            let delay = self.gate.patience.read().login_failure_delay;
+            sleep(delay).await;
             self.link.flush();
+        }
+        if turn.silent {
+            self.keep_silent().await;
         }
         if self.in_turn && self.connection.lock().is_running() {
             throttle.accepted(address);

@@ -26,7 +26,8 @@ pub(crate) struct Process {
     disk: PathBuf,
     disk_alarm_at: u64,
     descriptors_max: u64,
-    configuration: Value,
+    configuration: Mutex<Value>,
+    node_name: String,
     listeners: Mutex<Vec<Listener>>,
     amqp: OnceLock<Arc<Listeners>>,
 }
@@ -39,11 +40,16 @@ impl Process {
             disk: config.data_dir.clone(),
             disk_alarm_at: config.limits.disk_free_min,
             descriptors_max: raise_descriptor_limit().map_or(0, |limit| limit.in_force),
-            // A path that is not UTF-8 has no form in JSON.
-            configuration: serde_json::to_value(config).unwrap_or_else(|_| json!({})),
+            configuration: Mutex::new(shown(config)),
+            node_name: node_name(&config.management.node_name),
             listeners: Mutex::default(),
             amqp: OnceLock::new(),
         }
+    }
+
+    /// Notes settings that have changed.
+    pub(crate) fn configured(&self, config: &Config) {
+        *self.configuration.lock() = shown(config);
     }
 
     /// Notes who opens and closes the AMQP listeners.
@@ -71,10 +77,7 @@ impl Host for Process {
     }
 
     fn node_name(&self) -> String {
-        let system = rustix::system::uname();
-        let machine = system.nodename().to_string_lossy().into_owned();
-        let machine = machine.split('.').next().unwrap_or_default();
-        format!("rabbit@{machine}")
+        self.node_name.clone()
     }
 
     fn vitals(&self) -> Vitals {
@@ -96,7 +99,7 @@ impl Host for Process {
     }
 
     fn configuration(&self) -> Value {
-        self.configuration.clone()
+        self.configuration.lock().clone()
     }
 
     fn listeners(&self) -> Vec<Listener> {
@@ -130,6 +133,27 @@ impl Host for Process {
             Ok(())
         }
     }
+}
+
+fn shown(config: &Config) -> Value {
+    // A path that is not UTF-8 has no form in JSON.
+    serde_json::to_value(config).unwrap_or_else(|_| json!({}))
+}
+
+/// The whole name of a node: as with RabbitMQ, the machine's name is added to a bare one.
+fn node_name(configured: &str) -> String {
+    if configured.contains('@') {
+        return configured.to_owned();
+    }
+    let system = rustix::system::uname();
+    let machine = system.nodename().to_string_lossy().into_owned();
+    let machine = machine.split('.').next().unwrap_or_default();
+    let name = if configured.is_empty() {
+        "rabbit"
+    } else {
+        configured
+    };
+    format!("{name}@{machine}")
 }
 
 /// How long a login over HTTP waits for others that are just being checked.

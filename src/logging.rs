@@ -1,36 +1,57 @@
 //! Log lines on standard error: for people, or JSON. What is logged never holds a secret.
 
+mod json;
+
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::config::{Log, LogFormat};
+
+/// The log of this process, whose filter may change.
+#[derive(Clone)]
+pub struct Logging(reload::Handle<EnvFilter, Registry>);
+
+impl Logging {
+    /// Has the filter follow other settings; the form of a line stays.
+    ///
+    /// # Errors
+    ///
+    /// A filter that cannot be read.
+    pub fn follow(&self, log: &Log) -> Result<(), String> {
+        let filter = filter(log)?;
+        self.0.reload(filter).map_err(|error| error.to_string())
+    }
+}
 
 /// Starts logging for the whole process and logs panics too.
 ///
 /// # Errors
 ///
 /// A filter that cannot be read, or logging that was already started.
-pub fn start(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+pub fn start(log: &Log) -> Result<Logging, String> {
+    let (filter, handle) = reload::Layer::new(filter(log)?);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match log.format {
+        LogFormat::Human => lines.with_ansi(wants_colours()).boxed(),
+        LogFormat::Json => lines.with_ansi(false).event_format(json::Json).boxed(),
+    };
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    subscriber.try_init().map_err(|error| error.to_string())?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(Logging(handle))
+}
+
+fn filter(log: &Log) -> Result<EnvFilter, String> {
     let directives = if log.filter.is_empty() {
         log.level.as_str()
     } else {
         &log.filter
     };
-    let filter = EnvFilter::builder().parse(directives)?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Human => subscriber.with_ansi(wants_colours()).try_init()?,
-        LogFormat::Json => subscriber
-            .json()
-            .flatten_event(true)
-            .with_ansi(false)
-            .try_init()?,
-    }
-    std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+    let filter = EnvFilter::builder().parse(directives);
+    filter.map_err(|error| error.to_string())
 }
 
 /// Colours are for a person's terminal, unless that person declines them (no-color.org).

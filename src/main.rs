@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match Config::load(&arguments) {
         Ok(config) if arguments.check_config => check(&config),
-        Ok(config) => start(&config),
+        Ok(config) => start(arguments, config),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(CONFIGURATION_REFUSED)
@@ -18,12 +18,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(config: &Config) -> ExitCode {
-    if let Err(error) = logging::start(&config.log) {
-        eprintln!("cannot start logging: {error}");
-        return ExitCode::FAILURE;
+fn start(arguments: Arguments, config: Config) -> ExitCode {
+    let logging = match logging::start(&config.log) {
+        Ok(logging) => logging,
+        Err(error) => {
+            eprintln!("cannot start logging: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if !config.without_effect.is_empty() {
+        let variables = &config.without_effect;
+        tracing::warn!(?variables, "these variables of RabbitMQ's have no effect");
     }
-    match server::run(config) {
+    match server::run(arguments, config, logging) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the broker cannot run");

@@ -96,6 +96,57 @@ impl StopSignals {
     }
 }
 
+/// The signals that never end the process; one that was sent before is not lost.
+#[derive(Debug)]
+pub struct OtherSignals {
+    hangup: unix::Signal,
+    quit: unix::Signal,
+    user1: unix::Signal,
+    user2: unix::Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Read the configuration again.
+    Reload,
+    /// Say what the broker is at.
+    State,
+    /// Nothing: the signal of this name means nothing here.
+    Nothing(&'static str),
+}
+
+impl OtherSignals {
+    /// Takes the signals over from their default action, which ends the process at once. SIGPIPE is
+    /// ignored already, as in every Rust program.
+    ///
+    /// # Errors
+    ///
+    /// The operating system refuses to hand a signal over.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: unix::signal(SignalKind::hangup())?,
+            quit: unix::signal(SignalKind::quit())?,
+            user1: unix::signal(SignalKind::user_defined1())?,
+            user2: unix::signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Waits for the next signal.
+    pub async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.quit.recv() => Asked::State,
+            _ = self.user1.recv() => Asked::Nothing("SIGUSR1"),
+            _ = self.user2.recv() => Asked::Nothing("SIGUSR2"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,26 +6,30 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leveret_broker::{
-    Access, AlarmState, Broker, BrokerConfig, Hashing, Identity, Measured, QueueDefaults, Ticker,
-};
+use leveret_broker::{Access, AlarmState, Broker, BrokerConfig, Measured, Ticker};
 use leveret_management::App;
 use leveret_store::Journal;
+use parking_lot::{Mutex, RwLock};
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::clock::now_ms;
-use crate::config::{self, Config};
-use crate::connection::{Gate, Patience};
+use crate::config::{Arguments, Config};
+use crate::connection::Gate;
+use crate::endings::Endings;
 use crate::host::Process;
 use crate::journal::{self, Refusal};
 use crate::listeners::Listeners;
+use crate::logging::Logging;
 use crate::process::{
-    StopSignals, disk_free_bytes, memory_limit, raise_descriptor_limit, resident_bytes,
+    Asked, OtherSignals, StopSignals, disk_free_bytes, memory_limit, raise_descriptor_limit,
+    resident_bytes,
 };
+use crate::reload::Reloader;
 use crate::throttle::Throttle;
+use crate::{default_password, definitions, settings, state};
 
 const BACKLOG: u32 = 4096;
 /// Memory and disk are measured every so many ticks: once a second.
@@ -33,29 +37,35 @@ const MEASURE_TICKS: u32 = 4;
 const TICK: Duration = Duration::from_millis(Ticker::INTERVAL_MS);
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
-/// Runs the broker until it is told to stop.
+/// Runs the broker until it is told to stop. SIGHUP has `arguments` read again.
 ///
 /// # Errors
-/// When the data folder cannot be used or no listener can be opened.
-pub fn run(config: &Config) -> io::Result<()> {
+/// When the data folder cannot be used, no listener can be opened, or anybody could log in.
+pub fn run(arguments: Arguments, config: Config, logging: Logging) -> io::Result<()> {
     // Before the journal is opened, which has a descriptor for each of its segments.
     match raise_descriptor_limit() {
         Ok(limit) => info!(limit = limit.in_force, "file descriptors"),
         Err(error) => warn!(%error, "cannot raise the limit of file descriptors"),
     }
-    let folder = config.data_dir.display();
-    let unusable = |error: Refusal| io::Error::other(format!("data folder {folder}: {error}"));
-    let opened = journal::open(config).map_err(unusable)?;
-    let broker = Arc::new(broker(config, Arc::clone(&opened.journal))?);
-    let journal = opened.restore(&broker, &config.default).map_err(unusable)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if config.runtime.worker_threads > 0 {
         builder.worker_threads(config.runtime.worker_threads as usize);
     }
-    let served = builder
-        .enable_all()
-        .build()?
-        .block_on(serve_until_stopped(config, &broker));
+    let runtime = builder.enable_all().build()?;
+    // From here on they do not end the process, however long the journal takes to read.
+    let signals = {
+        let _inside = runtime.enter();
+        OtherSignals::new()?
+    };
+    default_password::check_new(&config)?;
+    let folder = config.data_dir.display();
+    let unusable = |error: Refusal| io::Error::other(format!("data folder {folder}: {error}"));
+    let opened = journal::open(&config).map_err(unusable)?;
+    let broker = Arc::new(broker(&config, Arc::clone(&opened.journal))?);
+    let journal = opened.restore(&broker, &config.default).map_err(unusable)?;
+    let reading = Reading { arguments, logging };
+    let served = runtime.block_on(serve_until_stopped(&config, &broker, signals, reading));
+    drop(runtime);
     journal.stop();
     if served.is_ok() {
         info!("stopped");
@@ -63,30 +73,49 @@ pub fn run(config: &Config) -> io::Result<()> {
     served
 }
 
-async fn serve_until_stopped(config: &Config, broker: &Arc<Broker>) -> io::Result<()> {
+/// What a new reading of the configuration needs.
+struct Reading {
+    arguments: Arguments,
+    logging: Logging,
+}
+
+async fn serve_until_stopped(
+    config: &Config,
+    broker: &Arc<Broker>,
+    others: OtherSignals,
+    reading: Reading,
+) -> io::Result<()> {
     let mut signals = StopSignals::new()?;
     if let Some(limit) = memory_limit() {
         info!(bytes = limit.bytes, set_by = ?limit.set_by, "memory limit");
     }
     let process = Arc::new(Process::new(config));
-    load_definitions(config, broker)?;
-    let patience = Patience {
-        handshake: Duration::from_millis(config.amqp.handshake_timeout_ms),
-        close: Duration::from_millis(config.amqp.close_timeout_ms),
-        login_failure_delay: Duration::from_millis(config.amqp.login_failure_delay_ms),
-    };
-    let gate = Gate {
+    definitions::load(config, broker)?;
+    default_password::check(config, broker)?;
+    warn_of_anonymous(config, broker);
+    let gate = Arc::new(Gate {
         broker: Arc::clone(broker),
-        patience,
+        patience: RwLock::new(settings::patience(config)),
         throttle: Throttle::new(config.limits.login_failures_per_minute),
-    };
-    let listeners = listen_on(&config.amqp.listen).await?;
+        endings: Endings::new(config.log.connections_per_minute),
+    });
+    let listeners = listen_on("amqp.listen", &config.amqp.listen).await?;
     let addresses = addresses_of(&listeners);
     process.listens("amqp", &addresses);
-    let listeners = Arc::new(Listeners::new(Arc::new(gate), listeners));
+    let listeners = Arc::new(Listeners::new(Arc::clone(&gate), listeners));
     process.opens(&listeners);
     let http = serve_http(config, broker, &process).await?;
-    let ticking = tokio::spawn(tick(Arc::clone(broker), config.data_dir.clone()));
+    let ticking = tokio::spawn(tick(Arc::clone(&gate), config.data_dir.clone()));
+    let reloader = Reloader {
+        arguments: reading.arguments,
+        config: config.clone(),
+        broker: Arc::clone(broker),
+        gate: Arc::clone(&gate),
+        process: Arc::clone(&process),
+        logging: reading.logging,
+    };
+    let obeying = tokio::spawn(obey(others, Arc::new(Mutex::new(reloader))));
+    let addresses = texts_of(&addresses);
     info!(?addresses, "Server startup complete");
 
     let signal = tokio::select! {
@@ -97,6 +126,14 @@ async fn serve_until_stopped(config: &Config, broker: &Arc<Broker>) -> io::Resul
     info!(signal, connections = broker.peer_count(), "stopping");
     http.iter().for_each(JoinHandle::abort);
     listeners.shut().await;
+    drain(config, broker, &mut signals).await;
+    obeying.abort();
+    gate.endings.sweep(Instant::now() + Endings::WINDOW);
+    Ok(())
+}
+
+/// Waits until all connections have closed, or for as long as they have for it.
+async fn drain(config: &Config, broker: &Broker, signals: &mut StopSignals) {
     let drained = async {
         while broker.peer_count() > 0 {
             sleep(DRAIN_CHECK).await;
@@ -110,52 +147,51 @@ async fn serve_until_stopped(config: &Config, broker: &Arc<Broker>) -> io::Resul
         }
         signal = signals.next() => warn!(signal, "second signal: not waiting for connections"),
     }
-    Ok(())
+}
+
+/// Does what signals ask for that do not stop the broker, one after the other.
+async fn obey(mut signals: OtherSignals, reloader: Arc<Mutex<Reloader>>) {
+    loop {
+        let asked = signals.next().await;
+        let reloader = Arc::clone(&reloader);
+        // Files are read, and queues without number looked at: nobody else waits for that.
+        let done = tokio::task::spawn_blocking(move || match asked {
+            Asked::Reload => reloader.lock().reload(),
+            Asked::State => {
+                let reloader = reloader.lock();
+                state::log(&reloader.broker, &*reloader.process);
+            }
+            Asked::Nothing(signal) => info!(signal, "a signal that means nothing here"),
+        });
+        if done.await.is_err() {
+            error!("what a signal has asked for was not done");
+        }
+    }
+}
+
+fn warn_of_anonymous(config: &Config, broker: &Broker) {
+    let user = &*config.auth.anonymous_user;
+    if user.is_empty() {
+        return;
+    }
+    if broker.user(user).is_none() {
+        warn!(
+            user,
+            "auth.anonymous_user does not exist: ANONYMOUS logins are refused"
+        );
+    } else {
+        warn!(
+            user,
+            "whoever asks for it is let in as auth.anonymous_user, without a password"
+        );
+    }
 }
 
 fn broker(config: &Config, journal: Arc<Journal>) -> io::Result<Broker> {
-    let limits = &config.limits;
-    let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let some = |value: u64| (value > 0).then(|| i64::try_from(value).unwrap_or(i64::MAX));
     let settings = BrokerConfig {
-        identity: match config.amqp.identity {
-            config::Identity::Leveret => Identity::Leveret,
-            config::Identity::Rabbitmq => Identity::RabbitMq,
-        },
-        frame_max: config.amqp.frame_max,
-        channel_max: config.amqp.channel_max,
-        heartbeat_s: config.amqp.heartbeat_s,
-        max_message_bytes: config.amqp.max_message_size,
-        assembly_bytes_max: size(limits.assembly_bytes_max),
-        transaction_bytes_max: size(limits.transaction_bytes_max),
-        outbound_bytes_max: size(limits.outbound_bytes_max),
-        reply_bytes_max: size(limits.reply_bytes_max),
-        resident_bytes_max: limits.resident_bytes_of(memory_limit().map(|memory| memory.bytes)),
-        channel_unacked_max: size(limits.channel_unacked_max),
-        consumers_per_channel_max: size(limits.consumers_per_channel_max),
-        connections_max: size(limits.connections_max),
-        connections_per_user_max: some(limits.connections_per_user_max),
-        connections_per_vhost_max: some(limits.connections_per_vhost_max),
-        memory_limit_bytes: memory_limit().map_or(u64::MAX, |memory| memory.bytes),
-        memory_high_watermark: limits.memory_high_watermark,
-        disk_free_min: limits.disk_free_min,
-        queues_max: size(limits.queues_max),
-        exchanges_max: size(limits.exchanges_max),
-        bindings_max: size(limits.bindings_max),
-        arguments_bytes_max: size(limits.arguments_bytes_max),
-        queue: QueueDefaults {
-            length_max: limits.queue_length_max,
-            bytes_max: limits.queue_bytes_max,
-        },
         seed: u64::from_ne_bytes(random()?),
         secret: random()?,
-        password_hashing: match config.default.password_hashing {
-            config::PasswordHashing::Sha256 => Hashing::Sha256,
-            config::PasswordHashing::Sha512 => Hashing::Sha512,
-            config::PasswordHashing::Argon2id => Hashing::Argon2id,
-        },
-        aside,
-        ..BrokerConfig::default()
+        ..settings::of_broker(config)
     };
     let access = Access::new(config.amqp.loopback_users.clone());
     Ok(Broker::new(settings, access, journal))
@@ -175,19 +211,6 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
     // So few bytes are never given in part.
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(bytes)
-}
-
-/// Imports the definitions that the configuration names.
-fn load_definitions(config: &Config, broker: &Broker) -> io::Result<()> {
-    let path = &config.management.load_definitions;
-    if path.is_empty() {
-        return Ok(());
-    }
-    let about = |reason: String| io::Error::other(format!("{path}: {reason}"));
-    let file = std::fs::read(path).map_err(|error| about(error.to_string()))?;
-    leveret_management::import_definitions(broker, &file).map_err(about)?;
-    info!(path, "definitions imported");
-    Ok(())
 }
 
 /// Opens the HTTP API and the metrics endpoint, and takes samples for them.
@@ -210,19 +233,26 @@ async fn serve_http(
     let app = App::new(Arc::clone(broker), host, settings);
     let mut tasks = Vec::new();
     let apis = [
-        ("http", &management.listen, leveret_management::router(&app)),
+        (
+            "http",
+            "management.listen",
+            &management.listen,
+            leveret_management::router(&app),
+        ),
         (
             "http/prometheus",
+            "management.metrics_listen",
             &management.metrics_listen,
             leveret_management::metrics_router(&app),
         ),
     ];
-    for (protocol, places, router) in apis {
-        let listeners = listen_on(places).await?;
+    for (protocol, key, places, router) in apis {
+        let listeners = listen_on(key, places).await?;
         let addresses = addresses_of(&listeners);
         process.listens(protocol, &addresses);
         if !addresses.is_empty() {
-            info!(protocol, http = ?addresses, "serving HTTP");
+            let http = texts_of(&addresses);
+            info!(protocol, ?http, "serving HTTP");
         }
         let max = size(management.connections_max);
         let serve =
@@ -235,12 +265,24 @@ async fn serve_http(
     Ok(tasks)
 }
 
-async fn listen_on(places: &[String]) -> io::Result<Vec<TcpListener>> {
+/// Opens the listeners that a key names.
+async fn listen_on(key: &str, places: &[String]) -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for place in places {
-        listeners.append(&mut listen(place).await?);
+        let about = |error: io::Error| {
+            io::Error::new(
+                error.kind(),
+                format!("{key}: cannot listen on {place}: {error}"),
+            )
+        };
+        listeners.append(&mut listen(place).await.map_err(about)?);
     }
     Ok(listeners)
+}
+
+/// Addresses as a list of texts, for logs.
+fn texts_of(addresses: &[SocketAddr]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
 }
 
 fn addresses_of(listeners: &[TcpListener]) -> Vec<SocketAddr> {
@@ -259,10 +301,7 @@ async fn listen(address: &str) -> io::Result<Vec<TcpListener>> {
             Err(error) if is_no_ipv6(address, &error) => {
                 warn!(%address, "this machine has no IPv6");
             }
-            Err(error) => {
-                error!(%address, %error, "cannot listen");
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         }
     }
     Ok(listeners)
@@ -310,21 +349,23 @@ fn log_alarms(broker: &Broker, before: [AlarmState; 2]) {
     }
 }
 
-async fn tick(broker: Arc<Broker>, data_dir: PathBuf) {
+async fn tick(gate: Arc<Gate>, data_dir: PathBuf) {
+    let broker = &gate.broker;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ticker = Ticker::default();
     let mut alarms = broker.alarms();
     for count in 0u32.. {
         ticks.tick().await;
-        ticker.tick(&broker, now_ms());
+        ticker.tick(broker, now_ms());
         if count.is_multiple_of(MEASURE_TICKS) {
             broker.measure(Measured {
                 memory_bytes: resident_bytes(),
                 disk_free_bytes: disk_free_bytes(&data_dir).ok(),
             });
             let before = std::mem::replace(&mut alarms, broker.alarms());
-            log_alarms(&broker, before);
+            log_alarms(broker, before);
+            gate.endings.sweep(Instant::now());
         }
     }
 }

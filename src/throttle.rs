@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ const IPV6_NETWORK: u128 = !0 << 64;
 /// Counts refused logins by address.
 #[derive(Debug)]
 pub(crate) struct Throttle {
-    per_minute: u32,
+    per_minute: AtomicU32,
     addresses: Mutex<Addresses>,
 }
 
@@ -69,14 +70,23 @@ impl Throttle {
     /// allows any number.
     pub(crate) fn new(per_minute: u32) -> Self {
         Self {
-            per_minute,
+            per_minute: AtomicU32::new(per_minute),
             addresses: Mutex::default(),
         }
     }
 
+    fn per_minute(&self) -> u32 {
+        self.per_minute.load(Ordering::Relaxed)
+    }
+
+    /// Allows another number from now on; what was counted counts.
+    pub(crate) fn set_per_minute(&self, per_minute: u32) {
+        self.per_minute.store(per_minute, Ordering::Relaxed);
+    }
+
     /// A login from there was refused.
     pub(crate) fn refused(&self, address: IpAddr, now: Instant) {
-        if self.per_minute == 0 {
+        if self.per_minute() == 0 {
             return;
         }
         let Ok(mut addresses) = self.addresses.lock() else {
@@ -111,6 +121,7 @@ impl Throttle {
             address: network(address),
             in_turn,
         };
+        let per_minute = self.per_minute();
         let Ok(mut addresses) = self.addresses.lock() else {
             return Ok(attempt(false));
         };
@@ -120,14 +131,14 @@ impl Throttle {
         let refusals = refusals.filter(|refusals| refusals.ends() > now);
         let refused = refusals.as_ref().map_or(0, |refusals| refusals.count);
         match refusals {
-            Some(refusals) if refused >= self.per_minute => {
+            Some(refusals) if per_minute > 0 && refused >= per_minute => {
                 if refusals.next > now {
                     return Err(Wait::Turn(refusals.next));
                 }
                 refusals.next = now + self.turn();
                 return Ok(attempt(true));
             }
-            _ if self.per_minute > 0 && refused.saturating_add(checked) >= self.per_minute => {
+            _ if per_minute > 0 && refused.saturating_add(checked) >= per_minute => {
                 return Err(Wait::Checks);
             }
             _ => addresses.checked.insert(address, checked + 1),
@@ -149,7 +160,7 @@ impl Throttle {
 
     /// As many turns make a minute as refusals are allowed in one.
     fn turn(&self) -> Duration {
-        WINDOW / self.per_minute.max(1)
+        WINDOW / self.per_minute().max(1)
     }
 }
 
@@ -189,7 +200,8 @@ fn forget(addresses: &mut HashMap<IpAddr, Refusals>, now: Instant) {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// Who counts as one: an IPv4 address, or an IPv6 network.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & IPV6_NETWORK).into(),
         address @ IpAddr::V4(_) => address,

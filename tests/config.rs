@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use leveret::config::{
-    Config, ConfigError, Identity, LogFormat, LogLevel, Secret, Sources, SyncMode, key_names,
+    Config, ConfigError, Identity, LogFormat, LogLevel, Secret, Sources, SyncMode, is_reloadable,
+    key_names,
 };
 
 const FILE: &str = "/etc/leveret/leveret.toml";
@@ -97,23 +98,40 @@ fn shipped_file_says_why_for_each_key() {
     assert!(lines.iter().all(|line| line.len() <= 100));
 }
 
-#[test]
-fn zero_is_accepted_where_the_shipped_file_says_what_it_does() {
+/// Each key of the shipped file, with the comment above it.
+fn shipped_keys() -> Vec<(String, String)> {
     let text = shipped_file();
     let (mut section, mut reason) = (String::new(), String::new());
     let mut keys = Vec::new();
     for line in text.lines() {
         if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']').to_owned();
+            section = format!("{}.", name.trim_end_matches(']'));
+            reason.clear();
         } else if is_key_line(line) {
             let key = line.trim_start_matches('#').split(" = ").next();
-            if std::mem::take(&mut reason).contains(" 0 ") {
-                keys.push(format!("{section}.{}", key.expect("a key")));
-            }
+            let key = format!("{section}{}", key.expect("a key"));
+            keys.push((key, std::mem::take(&mut reason)));
         } else {
             reason += line.trim_start_matches('#');
         }
     }
+    keys
+}
+
+#[test]
+fn shipped_file_marks_what_a_running_broker_takes_over() {
+    for (key, reason) in shipped_keys() {
+        // Before the first section the file speaks of the mark itself.
+        let marked = key.contains('.') && reason.contains("(SIGHUP)");
+        assert_eq!(marked, is_reloadable(&key), "{key}:{reason}");
+    }
+}
+
+#[test]
+fn zero_is_accepted_where_the_shipped_file_says_what_it_does() {
+    let keys = shipped_keys().into_iter();
+    let keys = keys.filter(|(_, reason)| reason.contains(" 0 "));
+    let keys: Vec<_> = keys.map(|(key, _)| key).collect();
     assert!(keys.contains(&"limits.login_failures_per_minute".to_owned()));
     for key in keys {
         accepted(&set(&[&format!("{key}=0")]));
@@ -182,6 +200,65 @@ fn rabbitmq_variables_set_the_first_user_below_ours() {
     assert_eq!(config.default.vhost, "v");
 }
 
+#[test]
+fn rabbitmq_watermark_is_a_part_or_bytes_and_wins_over_the_file() {
+    let cases = [
+        ("0.4", 0.4, 0),
+        ("40%", 0.4, 0),
+        ("1.0", 1.0, 0),
+        ("1073741824", 0.6, 1 << 30),
+        ("512MB", 0.6, 512_000_000),
+        ("512MiB", 0.6, 512 << 20),
+        ("2G", 0.6, 2 << 30),
+    ];
+    for (text, part, bytes) in cases {
+        let mut sources = file("[limits]\nmemory_high_watermark_bytes = 7\n");
+        let variable = ("RABBITMQ_VM_MEMORY_HIGH_WATERMARK", text);
+        sources.environment = environment(&[variable]).environment;
+        let limits = accepted(&sources).limits;
+        assert_eq!(limits.memory_high_watermark, part, "{text}");
+        assert_eq!(limits.memory_high_watermark_bytes, bytes, "{text}");
+    }
+    for wrong in ["0", "140%", "much", "0.0", "x%"] {
+        let lines = refused(&environment(&[(
+            "RABBITMQ_VM_MEMORY_HIGH_WATERMARK",
+            wrong,
+        )]));
+        let start = "environment variable RABBITMQ_VM_MEMORY_HIGH_WATERMARK: ";
+        assert!(lines[0].starts_with(start), "{wrong}: {}", lines[0]);
+    }
+}
+
+#[test]
+fn a_password_and_a_file_with_one_contradict_each_other() {
+    let both = [
+        ("RABBITMQ_DEFAULT_PASS", "a"),
+        ("RABBITMQ_DEFAULT_PASS_FILE", "b"),
+    ];
+    assert_eq!(
+        refused(&environment(&both)),
+        [
+            "environment variable RABBITMQ_DEFAULT_PASS_FILE: RABBITMQ_DEFAULT_PASS is set too: \
+             only one of both can be"
+        ]
+    );
+}
+
+#[test]
+fn variables_of_rabbitmq_without_effect_are_known_by_name() {
+    let config = accepted(&environment(&[
+        ("RABBITMQ_LOGS", "-"),
+        ("RABBITMQ_NODENAME", "rabbit@host"),
+        ("RABBITMQ_NODE_PORT", "5672"),
+        ("RABBITMQ_SERVICE_PORT", "5672"),
+    ]));
+    assert_eq!(
+        config.without_effect,
+        ["RABBITMQ_LOGS", "RABBITMQ_NODE_PORT"]
+    );
+    assert_eq!(config.management.node_name, "rabbit@host");
+}
+
 // --- values
 
 #[test]
@@ -226,12 +303,13 @@ fn derived_bytes_follow_the_memory_limit() {
     let mut limits = Config::default().limits;
     assert_eq!(limits.resident_bytes_of(Some(1 << 30)), 1 << 28);
     assert_eq!(limits.resident_bytes_of(None), u64::MAX);
-    assert_eq!(limits.memory_alarm_bytes_of(1_000), 600);
+    assert_eq!(limits.memory_high_watermark_of(1_000), 0.6);
     limits.resident_bytes = 7;
-    limits.memory_high_watermark = 1.0;
+    limits.memory_high_watermark_bytes = 250;
     assert_eq!(limits.resident_bytes_of(Some(1 << 30)), 7);
     assert_eq!(limits.resident_bytes_of(None), 7, "it is set");
-    assert_eq!(limits.memory_alarm_bytes_of(u64::MAX), u64::MAX);
+    assert_eq!(limits.memory_high_watermark_of(1_000), 0.25);
+    assert_eq!(limits.memory_high_watermark_of(100), 1.0);
 }
 
 // --- refusals
@@ -267,6 +345,11 @@ fn unknown_key_names_its_line_and_the_nearest_key() {
             "unknown section `[ampq]`, did you mean `[amqp]`?",
         ),
         ("[clustering]\n", 1, "unknown section `[clustering]`"),
+        (
+            "[tls]\ncert = 'a'\n",
+            1,
+            "`[tls]`: TLS is not in this version: put a proxy with TLS in front of the broker",
+        ),
         ("amqp = 1\n", 1, "`amqp` is a section, not a key"),
     ];
     for (text, line, message) in cases {
@@ -299,9 +382,27 @@ fn variables_of_service_discovery_and_strangers_are_ignored() {
         ("LEVERET_PORT_5672_TCP_ADDR", "10.0.0.1"),
         ("LEVERET_AMQP_PORT_5672_TCP", "tcp://10.0.0.1:5672"),
         ("PATH", "/bin"),
-        ("RABBITMQ_NODENAME", "rabbit"),
+        ("RABBITMQ_SERVICE_HOST", "10.0.0.1"),
+        ("RABBITMQ_SERVICE_PORT", "5672"),
+        ("RABBITMQ_PORT", "tcp://10.0.0.1:5672"),
     ]));
     assert_eq!(config, Config::default());
+}
+
+#[test]
+fn tls_is_not_in_this_version_wherever_it_is_set() {
+    let not_here = "TLS is not in this version: put a proxy with TLS in front of the broker";
+    assert_eq!(
+        refused(&set(&["tls.cert=x"])),
+        [format!("--set tls.cert: `tls.cert`: {not_here}")]
+    );
+    let lines = refused(&environment(&[("LEVERET_TLS_CERT", "x")]));
+    assert_eq!(
+        lines,
+        [format!(
+            "environment variable LEVERET_TLS_CERT: `tls.cert`: {not_here}"
+        )]
+    );
 }
 
 #[test]
@@ -547,6 +648,10 @@ fn binary_refuses_with_code_2_and_the_place() {
         (
             leveret(&folder, &misspelt, &[]),
             "did you mean `LEVERET_LOG_LEVEL`?",
+        ),
+        (
+            leveret(&folder, &[("RABBITMQ_DEFAULT_PASS_FILE", "gone")], &[]),
+            "environment variable RABBITMQ_DEFAULT_PASS_FILE: cannot read gone",
         ),
         (
             leveret(&folder, &[], &["--log-format", "xml"]),

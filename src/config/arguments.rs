@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// The command line of `leveret`.
-#[derive(clap::Parser, Default)]
+#[derive(clap::Parser, Clone, Debug, Default)]
 #[command(name = "leveret", version, about = "An AMQP 0-9-1 message broker")]
 pub struct Arguments {
     /// Configuration file [default: ./leveret.toml, then /etc/leveret/leveret.toml, if present]

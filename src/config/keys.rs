@@ -14,6 +14,12 @@ pub(super) fn kind_of(key: &str) -> Option<&'static Kind> {
         .map(|(_, kind)| kind)
 }
 
+/// Returns whether a running broker takes a new value of the key over when it gets SIGHUP.
+#[must_use]
+pub fn is_reloadable(key: &str) -> bool {
+    RELOADABLE.contains(&key)
+}
+
 /// Returns whether some key starts with this section's name.
 pub(super) fn is_section(name: &str) -> bool {
     key_names().any(|key| {
@@ -146,6 +152,8 @@ const KEYS: &[(&str, Kind)] = &[
         },
     ),
     ("amqp.loopback_users", Kind::Names),
+    ("auth.anonymous_user", Kind::ShortTextOrNone),
+    ("auth.allow_default_password", Kind::Flag),
     ("default.user", Kind::ShortText),
     ("default.password", Kind::Secret),
     ("default.vhost", Kind::ShortText),
@@ -203,6 +211,10 @@ const KEYS: &[(&str, Kind)] = &[
         },
     ),
     ("limits.memory_high_watermark", Kind::Fraction),
+    (
+        "limits.memory_high_watermark_bytes",
+        Kind::Bytes { min: 0, max: MAX },
+    ),
     ("limits.disk_free_min", Kind::Bytes { min: 0, max: MAX }),
     ("limits.login_failures_per_minute", COUNT_OR_NONE),
     ("log.format", Kind::Choice(&["human", "json"])),
@@ -211,6 +223,7 @@ const KEYS: &[(&str, Kind)] = &[
         Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
     ),
     ("log.filter", Kind::LogFilter),
+    ("log.connections_per_minute", COUNT_OR_NONE),
     ("management.listen", Kind::AddressesOrNone),
     ("management.metrics_listen", Kind::AddressesOrNone),
     ("management.load_definitions", Kind::TextOrNone),
@@ -234,6 +247,7 @@ const KEYS: &[(&str, Kind)] = &[
             max: 60_000,
         },
     ),
+    ("management.node_name", Kind::ShortTextOrNone),
     (
         "management.history_objects_max",
         Kind::Integer {
@@ -258,4 +272,31 @@ const KEYS: &[(&str, Kind)] = &[
         "storage.on_corruption",
         Kind::Choice(&["salvage", "refuse"]),
     ),
+];
+
+/// The keys that a running broker takes over; `config/leveret.toml` marks them with `(SIGHUP)`.
+const RELOADABLE: &[&str] = &[
+    "amqp.handshake_timeout_ms",
+    "amqp.close_timeout_ms",
+    "amqp.login_failure_delay_ms",
+    "amqp.loopback_users",
+    "default.password_hashing",
+    "limits.queue_length_max",
+    "limits.queue_bytes_max",
+    "limits.connections_max",
+    "limits.connections_per_user_max",
+    "limits.connections_per_vhost_max",
+    "limits.consumers_per_channel_max",
+    "limits.queues_max",
+    "limits.exchanges_max",
+    "limits.bindings_max",
+    "limits.arguments_bytes_max",
+    "limits.transaction_bytes_max",
+    "limits.memory_high_watermark",
+    "limits.memory_high_watermark_bytes",
+    "limits.login_failures_per_minute",
+    "log.level",
+    "log.filter",
+    "log.connections_per_minute",
+    "management.load_definitions",
 ];

@@ -11,6 +11,7 @@ use toml::{Spanned, Table, Value};
 
 use super::error::{ConfigError, Origin, Problem};
 use super::keys::{self, VARIABLE_PREFIX};
+use super::rabbitmq;
 use super::{Arguments, Config};
 
 /// Everything settings are read from, already in memory.
@@ -18,21 +19,22 @@ use super::{Arguments, Config};
 pub struct Sources {
     /// The configuration file's path and text.
     pub file: Option<(PathBuf, String)>,
-    /// Environment variables; those that are not ours are ignored.
+    /// Environment variables, ours and RabbitMQ's; others are ignored. One that names a file has
+    /// the file's text here.
     pub environment: Vec<(String, String)>,
     /// Command-line settings: the option as the user knows it, and `section.key=value`.
     pub command_line: Vec<(String, String)>,
 }
 
 /// One value, the key it is for, and where it was given.
-struct Setting {
-    origin: Origin,
-    key: String,
-    value: Given,
+pub(super) struct Setting {
+    pub(super) origin: Origin,
+    pub(super) key: String,
+    pub(super) value: Given,
 }
 
 /// A value as it was given.
-enum Given {
+pub(super) enum Given {
     /// Bare text, whose reading depends on what the key accepts.
     Text(String),
     /// A value from a TOML file.
@@ -78,6 +80,11 @@ pub(super) fn merge(sources: &Sources) -> Result<Config, ConfigError> {
     if let Some((path, text)) = &sources.file {
         settings.extend(file_settings(path, text, &mut problems)?);
     }
+    // RabbitMQ's variables first, so that ours win over them.
+    match rabbitmq::settings(&sources.environment) {
+        Ok(theirs) => settings.extend(theirs),
+        Err(problem) => problems.push(problem),
+    }
     settings.extend(environment_settings(&sources.environment));
     for (option, pair) in &sources.command_line {
         match command_line_setting(option, pair) {
@@ -97,6 +104,7 @@ pub(super) fn merge(sources: &Sources) -> Result<Config, ConfigError> {
     match config {
         Some(mut config) if problems.is_empty() => {
             config.file = sources.file.as_ref().map(|(path, _)| path.clone());
+            config.without_effect = without_effect(&sources.environment);
             Ok(config)
         }
         _ => Err(ConfigError { problems }),
@@ -174,6 +182,9 @@ fn unknown(key: &str, origin: &Origin) -> String {
         Origin::Environment { .. } => keys::variable_of(key),
         _ => key.to_owned(),
     };
+    if key == "tls" || key.starts_with("tls.") {
+        return format!("`{key}`: {NO_TLS}");
+    }
     if keys::is_section(key) {
         return format!("`{key}` is a section, not a key");
     }
@@ -280,6 +291,10 @@ fn section_settings(
 }
 
 fn unknown_section(name: &str, origin: Origin) -> Problem {
+    if name == "tls" {
+        let message = format!("`[tls]`: {NO_TLS}");
+        return Problem { origin, message };
+    }
     let nearest = keys::nearest_section(name);
     let suggestion = nearest.map(|near| format!(", did you mean `[{near}]`?"));
     let message = format!(
@@ -297,31 +312,31 @@ fn our_variables() -> Result<Vec<(String, String)>, ConfigError> {
         let Ok(name) = name.into_string() else {
             continue;
         };
-        if !name.starts_with(VARIABLE_PREFIX) && rabbitmq_key(&name).is_none() {
+        let theirs = name.starts_with(rabbitmq::PREFIX);
+        if !theirs && !name.starts_with(VARIABLE_PREFIX) {
+            continue;
+        }
+        if theirs && !rabbitmq::is_known(&name) {
+            variables.push((name, value.to_string_lossy().into_owned()));
             continue;
         }
         let value = value.into_string().map_err(|_| Problem {
             origin: Origin::Environment { name: name.clone() },
             message: "is not UTF-8".to_owned(),
         })?;
+        let value = rabbitmq::value_of(&name, value)?;
         variables.push((name, value));
     }
     variables.sort();
     Ok(variables)
 }
 
-/// RabbitMQ's variables first, so that ours win over them.
 fn environment_settings(variables: &[(String, String)]) -> Vec<Setting> {
     let setting = |name: &String, key: &str, value: Given| Setting {
         origin: Origin::Environment { name: name.clone() },
         key: key.to_owned(),
         value,
     };
-    let theirs = variables.iter().filter_map(|(name, value)| {
-        // RabbitMQ takes the text as it is: quotes belong to the password.
-        let value = Given::Toml(Value::String(value.clone()));
-        Some(setting(name, rabbitmq_key(name)?, value))
-    });
     let ours = variables.iter().filter_map(|(name, value)| {
         let rest = name.strip_prefix(VARIABLE_PREFIX)?;
         let key = keys::key_names().find(|key| keys::variable_of(key) == *name);
@@ -335,16 +350,22 @@ fn environment_settings(variables: &[(String, String)]) -> Vec<Setting> {
             Given::Text(value.clone()),
         ))
     });
-    theirs.chain(ours).collect()
+    ours.collect()
 }
 
-fn rabbitmq_key(name: &str) -> Option<&'static str> {
-    match name {
-        "RABBITMQ_DEFAULT_USER" => Some("default.user"),
-        "RABBITMQ_DEFAULT_PASS" => Some("default.password"),
-        "RABBITMQ_DEFAULT_VHOST" => Some("default.vhost"),
-        _ => None,
-    }
+/// The variables of RabbitMQ's that somebody set for it and that mean nothing here.
+fn without_effect(variables: &[(String, String)]) -> Vec<String> {
+    let means_nothing = |(name, value): &&(String, String)| {
+        let Some(rest) = name.strip_prefix(rabbitmq::PREFIX) else {
+            return false;
+        };
+        let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+        // `RABBITMQ_NODE_PORT` is meant for the broker, `RABBITMQ_SERVICE_PORT` is not.
+        let is_meant = rest.ends_with("_PORT") && !rest.ends_with("SERVICE_PORT") && is_number;
+        !rabbitmq::is_known(name) && (is_meant || !is_service_link(rest))
+    };
+    let found = variables.iter().filter(means_nothing);
+    found.map(|(name, _)| name.clone()).collect()
 }
 
 /// Tells a variable that Kubernetes and Docker links set for a service named `leveret…`, which
@@ -384,6 +405,9 @@ fn command_line_setting(option: &str, pair: &str) -> Result<Setting, Problem> {
         value: Given::Text(value.to_owned()),
     })
 }
+
+/// Why there is nothing to be said about TLS.
+const NO_TLS: &str = "TLS is not in this version: put a proxy with TLS in front of the broker";
 
 /// Where a configuration file is looked for when none is named; the first one is used.
 const STANDARD_FILES: &[&str] = &["./leveret.toml", "/etc/leveret/leveret.toml"];

@@ -32,6 +32,10 @@ pub(super) enum Kind {
     TextOrNone,
     /// A text of 1 to 255 bytes, so that it fits AMQP's short string.
     ShortText,
+    /// The same, or an empty one.
+    ShortTextOrNone,
+    /// `true` or `false`.
+    Flag,
     /// Any text; its value is never shown.
     Secret,
     /// `host:port`, at least once.
@@ -56,7 +60,12 @@ impl Kind {
                 Value::String(text)
             }
             (
-                Self::Text | Self::TextOrNone | Self::ShortText | Self::Secret | Self::Choice(_),
+                Self::Text
+                | Self::TextOrNone
+                | Self::ShortText
+                | Self::ShortTextOrNone
+                | Self::Secret
+                | Self::Choice(_),
                 Some(value),
             ) => {
                 if value.is_str() {
@@ -104,6 +113,10 @@ impl Kind {
             Self::TextOrNone if value.is_str() => Ok(value),
             Self::TextOrNone => Err("must be a text in quotes".to_owned()),
             Self::ShortText => text_of_at_most(value, SHORT_STRING_BYTES_MAX),
+            Self::ShortTextOrNone if value.as_str() == Some("") => Ok(value),
+            Self::ShortTextOrNone => text_of_at_most(value, SHORT_STRING_BYTES_MAX),
+            Self::Flag if value.is_bool() => Ok(value),
+            Self::Flag => Err("must be true or false".to_owned()),
             Self::Secret if value.is_str() => Ok(value),
             Self::Secret => Err("must be a text in quotes".to_owned()),
             Self::Addresses => addresses_of(value),

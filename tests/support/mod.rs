@@ -289,8 +289,8 @@ fn start(mut command: Command, folder: &Folder, settings: &[&str]) -> Server {
 
 /// The address in a line of the log that tells of a listener, in a field of this name.
 fn address_in(line: &str, field: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once(&format!("\"{field}\":\"["))?;
-    rest.split_once(']')?.0.parse().ok()
+    let (_, rest) = line.split_once(&format!("\"{field}\":[\""))?;
+    rest.split_once('"')?.0.parse().ok()
 }
 
 /// One frame from the broker.
@@ -446,6 +446,21 @@ impl Client {
             assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
         }
         rest
+    }
+
+    /// Answers nothing, not even heartbeats, until the broker hangs up.
+    pub(crate) fn expect_silent_end(&mut self) {
+        let mut buffer = [0; 64];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+                    return;
+                }
+            }
+        }
     }
 
     fn open_channels(&mut self) {

@@ -54,7 +54,7 @@ impl Broker {
     /// Hashes a password as new ones are. Not while administrating: it may be slow.
     #[must_use]
     pub fn hash_password(&self, password: &str) -> PasswordHash {
-        let hashing = self.config.password_hashing;
+        let hashing = self.limits().password_hashing;
         let chance = self.names.chance();
         if !hashing.is_slow() {
             return PasswordHash::new(hashing, password, chance);

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::access::{Access, Hashing};
 use crate::alarms::Alarms;
 use crate::cell::{QueueCell, SharedOutlet};
+use crate::limits::Limits;
 use crate::names::Names;
 use crate::pump::Work;
 use crate::stats::{
@@ -25,7 +26,7 @@ use crate::vhost::{SHRINK_ABOVE, SPARSE, Vhost};
 const RABBITMQ_VERSION: &str = "4.2.0";
 /// Bytes on their way to the disk, above which publishers of persistent messages wait.
 const STAGED_BYTES_MAX: usize = 8 << 20;
-const MECHANISMS: &str = "PLAIN AMQPLAIN";
+const MECHANISMS: [&str; 2] = ["PLAIN", "AMQPLAIN"];
 
 /// Numbers connections from 1; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,7 +43,7 @@ pub enum Identity {
 }
 
 /// Bounds of a queue for which nothing else sets them; ready and unacknowledged messages count.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueDefaults {
     /// Most messages.
     pub length_max: u64,
@@ -86,6 +87,8 @@ pub struct BrokerConfig {
     /// Runs what takes long, such as a slow password hash, so that nobody else waits for it.
     pub aside: fn(&mut dyn FnMut()),
     pub cluster_name: String,
+    /// Who logs in without a name and a password; nobody without one.
+    pub anonymous_user: Option<String>,
 }
 
 impl Default for BrokerConfig {
@@ -122,6 +125,7 @@ impl Default for BrokerConfig {
             password_hashing: Hashing::Sha256,
             aside: |work| work(),
             cluster_name: "leveret@localhost".into(),
+            anonymous_user: None,
         }
     }
 }
@@ -179,6 +183,15 @@ impl Peer {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// What the client calls the connection; empty if it gives it no name.
+    #[must_use]
+    pub fn client_name(&self) -> String {
+        let properties = self.client_properties.lock();
+        let name = properties.get(b"connection_name");
+        let name = name.and_then(|name| name.as_str_bytes());
+        String::from_utf8_lossy(name.unwrap_or_default()).into_owned()
     }
 
     /// Its open channels, in the order they were opened.
@@ -243,8 +256,9 @@ impl Peer {
 
 /// The broker.
 pub struct Broker {
-    /// Its settings.
+    /// What it was started with; of what may change, [`Self::limits`] are in force.
     pub config: BrokerConfig,
+    pub(crate) limits: RwLock<Limits>,
     /// Where durable things go.
     pub store: Arc<dyn Store>,
     session: RwLock<Arc<SessionConfig>>,
@@ -288,13 +302,14 @@ impl Broker {
             max_message_bytes: config.max_message_bytes,
             assembly_bytes_max: config.assembly_bytes_max,
             server_properties: server_properties(&config).encoded(),
-            mechanisms: MECHANISMS.into(),
+            mechanisms: mechanisms(&config).join(" "),
         });
         let names = Names::new(config.secret);
         Self {
             secret: names.chance(),
             names,
             alarms: Alarms::new(config.memory_high_watermark),
+            limits: RwLock::new(Limits::from(&config)),
             config,
             store,
             session: RwLock::new(session),
@@ -467,6 +482,12 @@ impl Broker {
         *session = Arc::new(changed);
     }
 
+    /// The mechanisms clients may log in with.
+    #[must_use]
+    pub fn mechanisms(&self) -> Vec<&'static str> {
+        mechanisms(&self.config)
+    }
+
     /// Whether the broker is stopping: nobody may come in any more.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
@@ -477,6 +498,11 @@ impl Broker {
 pub(crate) fn stopping() -> Fault {
     let text = "broker forced connection closure with reason 'shutdown'";
     Fault::connection(leveret_codec::HardCode::ConnectionForced, text, (0, 0))
+}
+
+fn mechanisms(config: &BrokerConfig) -> Vec<&'static str> {
+    let anonymous = config.anonymous_user.as_ref().map(|_| "ANONYMOUS");
+    MECHANISMS.into_iter().chain(anonymous).collect()
 }
 
 fn server_properties(config: &BrokerConfig) -> Table {

@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use leveret_codec::{Method, Table};
 use leveret_queue::Unacked;
-use leveret_session::{Confirms, Event, Fault, Flush, Outlet, OutletLimits, Session, Verdict};
+use leveret_session::{
+    Confirms, Event, Fault, Flush, Outlet, OutletLimits, Session, Stranger, Verdict,
+};
 use leveret_store::{Ticket, Waiter};
 use parking_lot::Mutex;
 
@@ -17,7 +19,7 @@ use crate::acting::Acting;
 use crate::broker::{Broker, Peer, stopping};
 use crate::cell::QueueCell;
 use crate::channel::{Channel, UNSUBMITTED};
-use crate::close::Leaving;
+use crate::close::{Leaving, Parting};
 use crate::login::LoginRefusal;
 use crate::pause::{Pause, Stall};
 use crate::pump::Work;
@@ -40,6 +42,9 @@ pub struct Turn {
     pub persistent: bool,
     /// The login was refused: write the answer a little later.
     pub login_refused: bool,
+    /// The client is not told why this is the end, as it has not logged in: let it wait for a good
+    /// while, so that trying costs it time.
+    pub silent: bool,
     /// Hang up once everything is written.
     pub ended: bool,
     /// The end is the client's wish: it hangs up once it has read `connection.close-ok`.
@@ -52,6 +57,9 @@ pub struct Connection {
     core: Core,
     /// It ends so, once it has given back what it holds.
     ending: Option<Ending>,
+    /// How one side closed it.
+    parting: Option<Parting>,
+    silent: bool,
 }
 
 /// What the batches of a connection work on.
@@ -77,7 +85,7 @@ pub(crate) struct Core {
     pub(crate) tell_login_failure: bool,
     /// A client that expects `basic.qos` to change consumers that run already.
     pub(crate) live_prefetch: bool,
-    login_refused: bool,
+    pub(crate) login_refused: bool,
     pub(crate) refusal: Option<LoginRefusal>,
     pub(crate) sizes: SizeCounts,
     /// Something was published in this turn, if only into a transaction or not wholly yet.
@@ -193,6 +201,8 @@ impl Connection {
             session,
             core,
             ending: None,
+            parting: None,
+            silent: false,
         }
     }
 
@@ -269,6 +279,7 @@ impl Connection {
         self.core.work.copies = 0;
         turn.persistent = std::mem::take(&mut self.core.work.persistent);
         turn.login_refused = std::mem::take(&mut self.core.login_refused);
+        turn.silent = std::mem::take(&mut self.silent);
         turn
     }
 
@@ -320,7 +331,11 @@ impl Connection {
                 session.open_ok();
                 self.refuse_if_stopping()?;
             }
-            Event::Closed => return Ok(self.end(Ending::Closed)),
+            Event::Closed { code, text } => {
+                let parting = || Parting::by_client(code, text);
+                self.parting.get_or_insert_with(parting);
+                return Ok(self.end(Ending::Closed));
+            }
             Event::Ended => return Ok(Step::Ended),
         }
         Ok(Step::More)
@@ -374,6 +389,24 @@ impl Connection {
     #[must_use]
     pub const fn login_refusal(&self) -> Option<&LoginRefusal> {
         self.core.refusal.as_ref()
+    }
+
+    /// How one side closed it, if any did: whichever was first.
+    #[must_use]
+    pub const fn parting(&self) -> Option<&Parting> {
+        self.parting.as_ref()
+    }
+
+    /// Whether its replies pile up, as the client does not read them.
+    #[must_use]
+    pub const fn is_stalled(&self) -> bool {
+        self.core.stall.is_some()
+    }
+
+    /// What the client speaks instead of AMQP 0-9-1, if it has begun with that.
+    #[must_use]
+    pub const fn stranger(&self) -> Option<Stranger> {
+        self.session.stranger()
     }
 
     /// Whether nothing should be read from it, as an alarm is on and it publishes.

@@ -116,7 +116,7 @@ impl Core {
 
     /// Checks that the channel may have one more consumer.
     pub(crate) fn check_consumers(&mut self, channel: u16) -> Result<(), Refusal> {
-        let max = self.broker.config.consumers_per_channel_max;
+        let max = self.broker.limits().consumers_per_channel_max;
         let state = self.channel(channel);
         if state.map_or(0, |state| state.count_consumers(max)) >= max {
             return Err(Refusal::TooManyConsumers(max));
@@ -126,7 +126,7 @@ impl Core {
 
     /// Checks what the consumers of this connection have the broker keep.
     fn check_arguments(&self, arguments: RawTable<'_>) -> Result<(), Refusal> {
-        let max = self.broker.config.arguments_bytes_max;
+        let max = self.broker.limits().arguments_bytes_max;
         check_size(arguments, max)?;
         let kept = self.peer.arguments_bytes.load(Ordering::Relaxed) + arguments.as_bytes().len();
         let max = max.saturating_mul(KEPT_TABLES_MAX);

@@ -20,6 +20,8 @@ const LIVE_PREFETCH_PRODUCT: &[u8] = b"py-amqp";
 pub struct LoginRefusal {
     /// The user it named; empty if none could be made out.
     pub user: String,
+    /// What the client calls the connection; empty if it gives it no name.
+    pub client: String,
     /// Why.
     pub reason: Denied,
 }
@@ -33,47 +35,60 @@ impl Core {
         response: &[u8],
     ) -> Result<(), Fault> {
         self.note_capabilities(client_properties);
-        let refused = || Fault::Authentication {
-            text: format!(
-                "Login was refused using authentication mechanism {}. For details see the broker \
-                 logfile.",
-                String::from_utf8_lossy(mechanism)
-            ),
-        };
-        let credentials = match mechanism {
-            b"PLAIN" => plain(response).map(|known| ("PLAIN", known)),
-            b"AMQPLAIN" => amqplain(response).map(|known| ("AMQPLAIN", known)),
-            other => {
-                let text = format!(
-                    "unknown authentication mechanism '{}'",
-                    String::from_utf8_lossy(other)
-                );
-                return Err(Fault::connection(HardCode::CommandInvalid, text, (10, 11)));
-            }
-        };
-        let allowed =
-            credentials
-                .map_err(|reason| ("", reason))
-                .and_then(|(mechanism, (user, password))| {
-                    let allowed = self.broker.authenticate(user, password, self.peer.loopback);
-                    let allowed = allowed.map(|_| (mechanism, user));
-                    allowed.map_err(|reason| (user, reason))
-                });
-        let (mechanism, user) = match allowed {
-            Ok(allowed) => allowed,
+        let (mechanism, user): (_, Arc<str>) = match self.check(mechanism, response) {
+            Ok((mechanism, user)) => (mechanism, user.into()),
             Err((user, reason)) => {
-                let user = user.into();
-                self.refusal = Some(LoginRefusal { user, reason });
+                let client = client_properties.get(b"connection_name");
+                let client = client.and_then(|name| name.as_str_bytes());
+                self.refusal = Some(LoginRefusal {
+                    user: user.into(),
+                    client: String::from_utf8_lossy(client.unwrap_or_default()).into(),
+                    reason,
+                });
+                self.login_refused = true;
                 self.broker.events.count(Event::LoginRefused);
-                return Err(refused());
+                return Err(refusal(reason, mechanism));
             }
         };
         *self.peer.client_properties.lock() = client_properties.to_table();
-        *self.peer.user.lock() = user.into();
+        *self.peer.user.lock() = user.to_string();
         let _ = self.peer.mechanism.set(mechanism);
-        self.user = user.into();
+        self.user = user;
         self.broker.events.count(Event::LoginAccepted);
         Ok(())
+    }
+
+    /// Whose login this is, and how; else whom it named, if anybody, and why it is refused.
+    fn check<'a>(
+        &'a self,
+        mechanism: &[u8],
+        response: &'a [u8],
+    ) -> Result<(&'static str, &'a str), (&'a str, Denied)> {
+        let by_password = |known: Result<(&'a str, &[u8]), Denied>| {
+            let (user, password) = known.map_err(|reason| ("", reason))?;
+            let allowed = self.broker.authenticate(user, password, self.peer.loopback);
+            allowed.map(|_| user).map_err(|reason| (user, reason))
+        };
+        match mechanism {
+            b"PLAIN" => Ok(("PLAIN", by_password(plain(response))?)),
+            b"AMQPLAIN" => Ok(("AMQPLAIN", by_password(amqplain(response))?)),
+            b"ANONYMOUS" => Ok(("ANONYMOUS", self.anonymous()?)),
+            _ => Err(("", Denied::Mechanism)),
+        }
+    }
+
+    /// The user of whoever gives no name: whatever the response is, it is not looked at.
+    fn anonymous(&self) -> Result<&str, (&str, Denied)> {
+        let user = self.broker.config.anonymous_user.as_deref();
+        let user = user.ok_or(("", Denied::Mechanism))?;
+        if self.broker.user(user).is_none() {
+            return Err((user, Denied::Credentials));
+        }
+        let here = self.peer.loopback;
+        if !self.broker.access.read().may_log_in_from(user, here) {
+            return Err((user, Denied::NotLoopback));
+        }
+        Ok(user)
     }
 
     fn note_capabilities(&mut self, properties: RawTable<'_>) {
@@ -128,7 +143,7 @@ impl Core {
             .vhost(name)
             .ok_or_else(|| format!("vhost {name} not found"))?;
         let refused = format!("access to vhost '{name}' refused for user '{user}'");
-        let max = broker.config.connections_max;
+        let max = broker.limits().connections_max;
         if broker.peer_count() > max {
             return Err(format!(
                 "connection refused: node connection limit ({max}) is reached"
@@ -142,10 +157,10 @@ impl Core {
         // A limit that an administrator has set is the one that holds.
         of_vhost.max_connections = of_vhost
             .max_connections
-            .or(broker.config.connections_per_vhost_max);
+            .or(broker.limits().connections_per_vhost_max);
         of_user.max_connections = of_user
             .max_connections
-            .or(broker.config.connections_per_user_max);
+            .or(broker.limits().connections_per_user_max);
         let counted = broker.uses.lock().enter((name, of_vhost), (user, of_user));
         counted.map_err(|reached| match reached {
             Reached::Vhost(max) => format!("{refused}: connection limit ({max}) is reached"),
@@ -171,10 +186,34 @@ impl Core {
     }
 }
 
-/// `authzid NUL user NUL password`.
+/// What a refused login becomes. Only whoever gives credentials may be told that they are wrong.
+fn refusal(reason: Denied, mechanism: &[u8]) -> Fault {
+    const START_OK: (u16, u16) = (10, 11);
+    let name = String::from_utf8_lossy(mechanism);
+    match reason {
+        Denied::Mechanism => {
+            let text = format!("unknown authentication mechanism '{name}'");
+            Fault::connection(HardCode::CommandInvalid, text, START_OK)
+        }
+        Denied::Malformed => {
+            let text = format!("response is not in the form of {name}");
+            Fault::connection(HardCode::SyntaxError, text, START_OK)
+        }
+        Denied::Credentials | Denied::NotLoopback => Fault::Authentication {
+            text: format!(
+                "Login was refused using authentication mechanism {name}. For details see the \
+                 broker logfile."
+            ),
+        },
+    }
+}
+
+/// `NUL user NUL password`; as with RabbitMQ there is no authorization identity before it.
 fn plain(response: &[u8]) -> Result<(&str, &[u8]), Denied> {
-    let mut parts = response.splitn(3, |byte| *byte == 0).skip(1);
-    let (Some(user), Some(password)) = (parts.next(), parts.next()) else {
+    let mut parts = response.split(|byte| *byte == 0);
+    let (Some([]), Some(user), Some(password), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(Denied::Malformed);
     };
     Ok((

@@ -76,7 +76,7 @@ impl Broker {
         work: &mut Work,
     ) -> Result<(Arc<QueueCell>, bool), Refusal> {
         give_default_type(vhost, &mut spec);
-        check_size(spec.arguments.as_raw(), self.config.arguments_bytes_max)?;
+        check_size(spec.arguments.as_raw(), self.limits().arguments_bytes_max)?;
         validate(name, &spec)?;
         // Names are matched with nothing locked that others wait for.
         let (generation, policy) = vhost.rules.read().judged(spec.object(name));
@@ -92,7 +92,7 @@ impl Broker {
                 vhost.name
             )));
         }
-        let max = self.config.queues_max;
+        let max = self.limits().queues_max;
         if self.events.existing(Existing::Queues) >= max {
             return Err(Refusal::Limit(format!(
                 "cannot declare queue '{name}': queue limit in cluster ({max}) is reached"
@@ -102,7 +102,7 @@ impl Broker {
             .rules
             .read()
             .still(generation, policy, spec.object(name));
-        let meaning = Meaning::of(&spec.arguments, policy, self.config.queue);
+        let meaning = Meaning::of(&spec.arguments, policy, self.limits().queue);
         let cell = self.create_queue(&mut directory, name, spec, meaning)?;
         if cell.lane.is_some() {
             topology::queue(work, vhost, &cell);
@@ -275,7 +275,7 @@ impl Broker {
         let mut directory = vhost.directory.write();
         directory.check_open(vhost)?;
         if directory.router.exchange(name).is_none() {
-            let max = self.config.exchanges_max;
+            let max = self.limits().exchanges_max;
             if self.events.existing(Existing::Exchanges) >= max {
                 return Err(Refusal::Limit(format!(
                     "cannot declare exchange '{name}' in vhost '{}': exchange limit of {max} is \
@@ -283,7 +283,7 @@ impl Broker {
                     vhost.name
                 )));
             }
-            check_size(spec.arguments.as_raw(), self.config.arguments_bytes_max)?;
+            check_size(spec.arguments.as_raw(), self.limits().arguments_bytes_max)?;
         }
         let declared = directory.router.declare(name, spec.clone());
         let declared = declared.map_err(|refused| from_router(refused, name))?;
@@ -350,7 +350,7 @@ impl Broker {
             return Err(Refusal::NoQueue(cell.name.to_string()));
         }
         let binding = binding.spec();
-        let max = self.config.bindings_max;
+        let max = self.limits().bindings_max;
         let full = self.events.existing(Existing::Bindings) >= max;
         if full && !directory.router.is_bound(binding) {
             return Err(Refusal::Limit(format!(
@@ -358,7 +358,10 @@ impl Broker {
                 binding.source
             )));
         }
-        let kept = check_size(binding.arguments.as_raw(), self.config.arguments_bytes_max);
+        let kept = check_size(
+            binding.arguments.as_raw(),
+            self.limits().arguments_bytes_max,
+        );
         if let Err(refusal) = kept
             && !directory.router.is_bound(binding)
         {

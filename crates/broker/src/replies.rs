@@ -31,7 +31,7 @@ impl Broker {
             auto_delete: true,
             ..QueueSpec::default()
         };
-        let meaning = Meaning::of(&spec.arguments, None, self.config.queue);
+        let meaning = Meaning::of(&spec.arguments, None, self.limits().queue);
         let mut directory = vhost.directory.write();
         directory.check_open(vhost)?;
         let id = directory.next_id();

@@ -266,7 +266,7 @@ impl Broker {
         let mut directory = vhost.directory.write();
         let id = directory.next_id();
         let policy = vhost.rules.read().effective(spec.object(name));
-        let meaning = Meaning::of(&spec.arguments, policy, self.config.queue);
+        let meaning = Meaning::of(&spec.arguments, policy, self.limits().queue);
         let cell = Arc::new(QueueCell::new(name.into(), id, spec, Some(lane), meaning));
         directory.insert(&cell);
         Some(())

@@ -181,7 +181,7 @@ impl Core {
 
     /// Counts one more staged thing against the bound of a transaction.
     fn charge(&mut self, channel: u16, bytes: usize, method: (u16, u16)) -> Result<(), Fault> {
-        let max = self.broker.config.transaction_bytes_max;
+        let max = self.broker.limits().transaction_bytes_max;
         let Some(transaction) = self.transaction(channel) else {
             return Ok(());
         };

@@ -90,7 +90,7 @@ fn canonical(name: &str) -> String {
 pub(crate) fn below_connection_limit(call: &Call) -> Answer {
     let (current, limit) = (
         call.app.broker.peer_count(),
-        call.app.broker.config.connections_max,
+        call.app.broker.limits().connections_max,
     );
     if current < limit {
         return Ok(Reply::Json(

@@ -30,7 +30,7 @@ fn node(app: &App) -> Map<String, Value> {
         "fd_used": vitals.descriptors_used,
         "fd_total": vitals.descriptors_max,
         "sockets_used": sockets,
-        "sockets_total": app.broker.config.connections_max,
+        "sockets_total": app.broker.limits().connections_max,
         "mem_used": vitals.memory_used,
         "mem_limit": app.broker.memory_alarm_bytes(),
         "mem_alarm": alarms.memory,
@@ -48,10 +48,7 @@ fn node(app: &App) -> Map<String, Value> {
         "product_name": "Leveret",
         "product_version": VERSION,
         "exchange_types": [],
-        "auth_mechanisms": [
-            {"name": "PLAIN", "description": "SASL PLAIN authentication", "enabled": true},
-            {"name": "AMQPLAIN", "description": "QPid AMQPLAIN mechanism", "enabled": true},
-        ],
+        "auth_mechanisms": mechanisms(app),
         "applications": [
             {"name": "rabbit", "description": "RabbitMQ's behaviour, by Leveret",
              "version": RABBITMQ_VERSION},
@@ -141,6 +138,19 @@ fn memory_of(app: &App) -> Value {
     let total = json!({"rss": used, "allocated": used, "erlang": used});
     memory.insert("total".to_owned(), total);
     memory.into()
+}
+
+/// How clients may log in.
+fn mechanisms(app: &App) -> Vec<Value> {
+    let described = |name: &'static str| {
+        let description = match name {
+            "PLAIN" => "SASL PLAIN authentication",
+            "AMQPLAIN" => "QPid AMQPLAIN mechanism",
+            _ => "SASL ANONYMOUS authentication",
+        };
+        json!({"name": name, "description": description, "enabled": true})
+    };
+    app.broker.mechanisms().into_iter().map(described).collect()
 }
 
 /// Leveret's connections are tasks, whose number has no bound of its own; tools want a number.

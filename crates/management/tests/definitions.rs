@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use leveret_broker::{
-    Access, Admin, ApplyTo, Broker, BrokerConfig, GLOBALS_MAX, Policy, PolicyKind, QueueSpec,
-    Vhost, VhostMetadata, Work,
+    Access, Admin, ApplyTo, Broker, BrokerConfig, GLOBALS_MAX, Limits, Policy, PolicyKind,
+    QueueSpec, Vhost, VhostMetadata, Work,
 };
 use leveret_codec::Table;
 use leveret_management::import_definitions;
@@ -330,7 +330,7 @@ fn bindings_of_queues_with_a_servers_name_come_in_where_the_queue_exists() {
 
 #[test]
 fn only_new_arguments_are_measured() {
-    let mut broker = broker(BrokerConfig::default());
+    let broker = broker(BrokerConfig::default());
     let arguments = json!({"note": "x".repeat(100)});
     let file = |name: &str| {
         json!({
@@ -341,7 +341,11 @@ fn only_new_arguments_are_measured() {
         })
     };
     assert_eq!(import(&broker, &file("q")), Ok(()));
-    broker.config.arguments_bytes_max = 50;
+    let limits = Limits {
+        arguments_bytes_max: 50,
+        ..broker.limits()
+    };
+    broker.set_limits(limits);
     assert_eq!(import(&broker, &file("q")), Ok(()));
     for section in ["exchanges", "queues", "bindings"] {
         let mut one = file("q");

@@ -64,6 +64,16 @@ impl Fault {
         }
     }
 
+    /// The reply code.
+    #[must_use]
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::Channel { code, .. } => code.code(),
+            Self::Connection { code, .. } => code.code(),
+            Self::Authentication { .. } => LOGIN_REFUSED,
+        }
+    }
+
     /// The text as clients see it: `NOT_FOUND - no queue 'q' in vhost '/'`.
     #[must_use]
     pub fn reply_text(&self) -> String {

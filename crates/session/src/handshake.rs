@@ -1,15 +1,88 @@
 //! From the protocol header to `connection.open-ok`.
 
 use leveret_codec::{
-    ConnectionOpenOk, ConnectionStart, ConnectionTune, ConnectionTuneOk, FRAME_MIN_SIZE, FrameKind,
-    HardCode, Method, PROTOCOL_HEADER, RawTable, frame,
+    ConnectionClose, ConnectionOpenOk, ConnectionStart, ConnectionTune, ConnectionTuneOk,
+    FRAME_MIN_SIZE, FrameKind, HardCode, Method, PROTOCOL_HEADER, RawTable, frame,
 };
 
 use crate::content::unexpected;
 use crate::fault::Fault;
 use crate::session::{Event, Session, Stage};
 
+/// What is spoken on an AMQP 0-9-1 port by mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// A TLS handshake, to a port that has none.
+    Tls,
+    /// A request of HTTP.
+    Http,
+    /// AMQP 1.0, with or without one of its security layers.
+    Amqp10,
+    /// Another version of AMQP.
+    OtherAmqp,
+    /// Nothing known.
+    Unknown,
+}
+
+impl Stranger {
+    const HTTP: [&[u8]; 8] = [
+        b"GET ",
+        b"POST ",
+        b"PUT ",
+        b"HEAD ",
+        b"PATCH ",
+        b"DELETE ",
+        b"OPTIONS ",
+        b"CONNECT ",
+    ];
+
+    /// Its name, for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tls => "TLS",
+            Self::Http => "HTTP",
+            Self::Amqp10 => "AMQP 1.0",
+            Self::OtherAmqp => "another version of AMQP",
+            Self::Unknown => "an unknown protocol",
+        }
+    }
+
+    fn of(header: [u8; 8]) -> Self {
+        match header {
+            [0x16, 0x03, ..] => Self::Tls,
+            [b'A', b'M', b'Q', b'P', 0 | 2 | 3, 1, 0, 0] => Self::Amqp10,
+            [b'A', b'M', b'Q', b'P', ..] => Self::OtherAmqp,
+            _ if Self::HTTP.iter().any(|method| header.starts_with(method)) => Self::Http,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl<'a> Event<'a> {
+    pub(crate) const fn closed(close: &ConnectionClose<'a>) -> Self {
+        Self::Closed {
+            code: close.reply_code,
+            text: close.reply_text,
+        }
+    }
+
+    /// A client's `connection.close` that crossed the broker's own: only that it came counts.
+    pub(crate) fn crossed(payload: &'a [u8]) -> Self {
+        match Method::decode(payload) {
+            Ok(Method::ConnectionClose(close)) => Self::closed(&close),
+            _ => Self::Closed { code: 0, text: &[] },
+        }
+    }
+}
+
 impl Session {
+    /// What the client speaks instead of AMQP 0-9-1, if it has begun with that.
+    #[must_use]
+    pub const fn stranger(&self) -> Option<Stranger> {
+        self.stranger
+    }
+
     pub(crate) fn protocol_header<'a>(
         &mut self,
         input: &[u8],
@@ -20,9 +93,11 @@ impl Session {
         };
         *at += header.len();
         if *header != PROTOCOL_HEADER && header != b"AMQP\x01\x01\x00\x09" {
-            if !speaks_http_or_tls(header) {
+            let stranger = Stranger::of(*header);
+            if !matches!(stranger, Stranger::Http | Stranger::Tls) {
                 self.replies.extend_from_slice(&PROTOCOL_HEADER);
             }
+            self.stranger = Some(stranger);
             self.stage = Stage::Ended;
             return Ok(Event::Ended);
         }
@@ -68,7 +143,7 @@ impl Session {
             (Stage::Open, Method::ConnectionOpen(open)) => Ok(Event::Open {
                 vhost: open.virtual_host,
             }),
-            (_, Method::ConnectionClose(_)) => Ok(Event::Closed),
+            (_, Method::ConnectionClose(close)) => Ok(Event::closed(&close)),
             (_, method) => Err(Fault::connection(
                 HardCode::CommandInvalid,
                 format!("unexpected method {} before connection.open", method.name()),
@@ -120,17 +195,4 @@ fn negotiated(name: &str, client: u32, min: u32, max: u32) -> Result<(), Fault> 
         return Ok(());
     };
     Err(Fault::connection(HardCode::NotAllowed, text, (10, 31)))
-}
-
-fn speaks_http_or_tls(header: &[u8; 8]) -> bool {
-    const HTTP: [&[u8]; 7] = [
-        b"GET ",
-        b"POST ",
-        b"PUT ",
-        b"HEAD ",
-        b"DELETE ",
-        b"OPTIONS ",
-        b"CONNECT ",
-    ];
-    header.starts_with(&[0x16, 0x03]) || HTTP.iter().any(|method| header.starts_with(method))
 }

@@ -32,6 +32,7 @@ pub use confirms::{Confirm, Confirms, Mark};
 pub use content::Assembled;
 pub use counts::DeliveryCounts;
 pub use fault::Fault;
+pub use handshake::Stranger;
 pub use outbound::{Outbound, Pending};
 pub use outlet::{Delivered, Flush, Outlet, OutletLimits, Parcel};
 pub use ring::{Ring, Slot, UnknownTag};

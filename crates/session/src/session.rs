@@ -15,6 +15,7 @@ use leveret_codec::{
 use crate::batch::{BATCH_MAX, Place, Publishes, Run, Settlement};
 use crate::content::{Assembled, Content, METHOD_EXPECTED, unexpected};
 use crate::fault::Fault;
+use crate::handshake::Stranger;
 use crate::whole::{ACK, NACK, PUBLISH, REJECT, completes_soon, settlement, whole_message};
 
 /// Largest frame before the client has agreed to one, as RabbitMQ 4.1 has it.
@@ -77,7 +78,12 @@ pub enum Event<'a> {
     /// Any other method of an open channel, or `connection.update-secret` on channel 0.
     Method(u16, Method<'a>),
     /// The client closes the connection: clean up, then [`Session::close_ok`].
-    Closed,
+    Closed {
+        /// Its reply code.
+        code: u16,
+        /// Its explanation.
+        text: &'a [u8],
+    },
     /// Hang up once everything is written.
     Ended,
 }
@@ -115,6 +121,7 @@ pub struct Session {
     places: Vec<Place>,
     settlements: Vec<Settlement>,
     pub(crate) replies: Vec<u8>,
+    pub(crate) stranger: Option<Stranger>,
 }
 
 impl Session {
@@ -133,6 +140,7 @@ impl Session {
             places: Vec::new(),
             settlements: Vec::new(),
             replies: Vec::new(),
+            stranger: None,
         }
     }
 
@@ -211,7 +219,7 @@ impl Session {
                     self.stage = Stage::Ended;
                     return Ok(Event::Ended);
                 }
-                Ok((10, 50)) => return Ok(Event::Closed),
+                Ok((10, 50)) => return Ok(Event::crossed(frame.payload)),
                 _ => {}
             }
         }
@@ -423,7 +431,7 @@ impl Session {
 
     fn connection_method<'a>(&self, payload: &'a [u8]) -> Result<Option<Event<'a>>, Fault> {
         match Method::decode(payload)? {
-            Method::ConnectionClose(_) => Ok(Some(Event::Closed)),
+            Method::ConnectionClose(close) => Ok(Some(Event::closed(&close))),
             method @ Method::ConnectionUpdateSecret(_) => Ok(Some(Event::Method(0, method))),
             method => Err(Fault::connection(
                 HardCode::ChannelError,
@@ -514,8 +522,11 @@ impl Session {
 
     /// Tells the client about a fault and stops listening on that level.
     ///
-    /// `tell`: whether a refused login is told at all (`authentication_failure_close`).
-    pub fn fail(&mut self, fault: &Fault, tell: bool) {
+    /// `tell`: whether wrong credentials are told at all (`authentication_failure_close`). Nothing
+    /// else is told before the login, as RabbitMQ has it: whoever is not trusted yet gets silence.
+    ///
+    /// Gives whether the client is told.
+    pub fn fail(&mut self, fault: &Fault, tell: bool) -> bool {
         if let Fault::Channel { channel, .. } = fault {
             fault.encode(&mut self.replies);
             if let Some(state) = self.open_channel(*channel) {
@@ -523,15 +534,21 @@ impl Session {
                 state.closing = true;
                 self.assembly_bytes -= held;
             }
-            return;
+            return true;
         }
-        if self.stage == Stage::Header || (matches!(fault, Fault::Authentication { .. }) && !tell) {
+        let silent = match self.stage {
+            Stage::Header => true,
+            Stage::StartOk => !(tell && matches!(fault, Fault::Authentication { .. })),
+            _ => false,
+        };
+        if silent {
             self.stage = Stage::Ended;
-            return;
+            return false;
         }
         fault.encode(&mut self.replies);
         self.stage = Stage::Closing;
         self.forget_channels();
+        true
     }
 
     /// What was begun on them is not completed any more, and the client may take its time to go.

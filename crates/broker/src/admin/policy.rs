@@ -101,7 +101,7 @@ impl Admin<'_> {
         if cell.is_deleted() || state.policy == policy {
             return;
         }
-        let defaults = self.broker.config.queue;
+        let defaults = self.broker.limits().queue;
         let meaning = Meaning::of(&cell.spec.arguments, policy, defaults);
         state.queue.set_limits(meaning.limits);
         state.policy = meaning.policy;

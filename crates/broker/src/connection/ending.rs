@@ -3,6 +3,7 @@
 use leveret_session::Fault;
 
 use super::{Connection, Step};
+use crate::close::Parting;
 
 /// How a connection ends that still has its socket.
 pub(super) enum Ending {
@@ -23,6 +24,10 @@ impl Connection {
 
     /// Cleans up what a fault ends, then tells the client.
     pub(super) fn fail(&mut self, fault: Fault) -> Step {
+        if !matches!(fault, Fault::Channel { .. }) {
+            let parting = || Parting::of(&fault);
+            self.parting.get_or_insert_with(parting);
+        }
         match fault {
             Fault::Channel { channel, .. } => {
                 self.core.close_channel(channel);
@@ -30,8 +35,8 @@ impl Connection {
                 self.forward_replies();
             }
             Fault::Authentication { .. } => {
-                self.core.login_refused = true;
-                self.session.fail(&fault, self.core.tell_login_failure);
+                let tell = self.core.tell_login_failure;
+                self.silent = !self.session.fail(&fault, tell);
                 self.forward_last();
             }
             Fault::Connection { .. } => return self.end(Ending::Failed(fault)),
@@ -52,7 +57,7 @@ impl Connection {
                 Step::Closed
             }
             Ending::Failed(fault) => {
-                self.session.fail(&fault, true);
+                self.silent = !self.session.fail(&fault, true);
                 self.forward_last();
                 Step::More
             }

@@ -28,7 +28,7 @@ pub(super) fn check(broker: &Broker, stage: &Broker, import: &Import) -> Result<
 
 /// Refuses new arguments that are too large.
 fn fit_in<T>(broker: &Broker, item: &Item<T>, arguments: &Table) -> Result<(), Problem> {
-    let max = broker.config.arguments_bytes_max;
+    let max = broker.limits().arguments_bytes_max;
     let checked = check_size(arguments.as_raw(), max);
     checked.map_err(|refusal| item.wrong(Problem::refused(refusal, "").reason()))
 }
@@ -96,7 +96,7 @@ fn queues(broker: &Broker, stage: &Broker, import: &Import) -> Result<(), Proble
         .map(|(item, vhost, name)| (*item, (), (*vhost, *name)));
     fit("queues", new, |()| Room {
         existing: broker.events.existing(Existing::Queues),
-        max: broker.config.queues_max,
+        max: broker.limits().queues_max,
     })
 }
 
@@ -117,7 +117,7 @@ fn exchanges(broker: &Broker, import: &Import) -> Result<(), Problem> {
     }
     fit("exchanges", new.into_iter(), |()| Room {
         existing: broker.events.existing(Existing::Exchanges) + predeclared,
-        max: broker.config.exchanges_max,
+        max: broker.limits().exchanges_max,
     })
 }
 
@@ -133,7 +133,7 @@ fn bindings(broker: &Broker, import: &Import) -> Result<(), Problem> {
     let new = new.into_iter().map(|item| (item, (), identity(&item.of)));
     fit("bindings", new, |()| Room {
         existing: broker.events.existing(Existing::Bindings),
-        max: broker.config.bindings_max,
+        max: broker.limits().bindings_max,
     })
 }
 
