@@ -72,6 +72,8 @@ impl Put {
 #[derive(Clone, Default)]
 pub struct Access {
     users: BTreeMap<String, User>,
+    /// Of them, those whose passwords have a slow hash.
+    slow_users: usize,
     /// By virtual host, then by user.
     grants: BTreeMap<String, BTreeMap<String, Grant>>,
     loopback_only: Vec<String>,
@@ -83,6 +85,7 @@ impl Access {
     pub const fn new(loopback_only: Vec<String>) -> Self {
         Self {
             users: BTreeMap::new(),
+            slow_users: 0,
             grants: BTreeMap::new(),
             loopback_only,
         }
@@ -119,7 +122,9 @@ impl Access {
         if self.users.len() >= USERS_MAX && !self.users.contains_key(&user.name) {
             return Err(AdminError::Limit("users", USERS_MAX));
         }
+        self.slow_users += usize::from(is_slow(&user));
         let previous = self.users.insert(user.name.clone(), user);
+        self.slow_users -= previous.as_ref().map_or(0, |user| is_slow(user).into());
         Ok(Put::of(&previous))
     }
 
@@ -129,7 +134,18 @@ impl Access {
             users.remove(name);
             !users.is_empty()
         });
-        self.users.remove(name).is_some()
+        let removed = self.users.remove(name);
+        self.slow_users -= removed.as_ref().map_or(0, |user| is_slow(user).into());
+        removed.is_some()
+    }
+
+    /// The slowest way in which a password of anybody is hashed.
+    pub(crate) const fn slowest(&self) -> Hashing {
+        if self.slow_users > 0 {
+            Hashing::Argon2id
+        } else {
+            Hashing::Sha256
+        }
     }
 
     /// Gives a user its permission in a virtual host.
@@ -280,6 +296,11 @@ impl Access {
     pub fn may_log_in_from(&self, user: &str, loopback: bool) -> bool {
         loopback || !self.loopback_only.iter().any(|name| name == user)
     }
+}
+
+fn is_slow(user: &User) -> bool {
+    let password = user.password.as_ref();
+    password.is_some_and(|password| password.hashing().is_slow())
 }
 
 #[cfg(test)]

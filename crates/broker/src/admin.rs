@@ -64,6 +64,15 @@ impl Broker {
         hash.unwrap_or_else(|| PasswordHash::new(hashing, password, chance))
     }
 
+    /// Makes every refused password cost the same, the slowest check there is: the time it takes
+    /// would tell who is a user.
+    fn pretend(&self, checked: Option<&PasswordHash>, password: &[u8]) {
+        let slowest = self.access.read().slowest();
+        if checked.is_none_or(|hash| slowest.is_slow() && !hash.hashing().is_slow()) {
+            self.verify(&PasswordHash::decoy(slowest), password);
+        }
+    }
+
     /// Checks a password against a hash; a slow one only once for each right password.
     fn verify(&self, hash: &PasswordHash, password: &[u8]) -> bool {
         if !hash.is_slow_for(password, &self.secret) {
@@ -111,11 +120,13 @@ impl Broker {
         password: &[u8],
         loopback: bool,
     ) -> Result<User, Denied> {
-        let found = self.user(user).ok_or(Denied::Credentials)?;
-        let hash = found.password.as_ref().ok_or(Denied::Credentials)?;
-        if !self.verify(hash, password) {
+        let found = self.user(user);
+        let hash = found.as_ref().and_then(|found| found.password.as_ref());
+        if !hash.is_some_and(|hash| self.verify(hash, password)) {
+            self.pretend(hash, password);
             return Err(Denied::Credentials);
         }
+        let found = found.ok_or(Denied::Credentials)?;
         if !self.access.read().may_log_in_from(user, loopback) {
             return Err(Denied::NotLoopback);
         }

@@ -1,4 +1,4 @@
-//! Serves the API over HTTP/1.1: bounds on connections, headers, bodies and requests at a time.
+//! Serves the API over HTTP/1.1: who asks, what is asked, and how many requests at a time.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -11,23 +11,16 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawPathParams, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
-use tower_service::Service as _;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::app::App;
 use crate::audit;
@@ -37,14 +30,8 @@ use crate::endpoint::{Endpoint, Verb};
 use crate::problem::Problem;
 use crate::routes::ENDPOINTS;
 
-/// A client that does not send its header for so long is cut off.
-const HEADER_TIME: Duration = Duration::from_secs(30);
-/// The same for a body.
+/// A client that does not send its body for so long is cut off.
 const BODY_TIME: Duration = Duration::from_secs(60);
-/// A client that takes nothing of its answer for so long is cut off.
-const WRITE_TIME: Duration = Duration::from_secs(60);
-/// Bytes of a request's line and header fields.
-const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// A body that is too large is read up to so many times what may be.
 const DISCARD: usize = 4;
 /// Of a request that is refused for its head so much of a body is read, and for so long, so that
@@ -53,7 +40,6 @@ const UNREAD_BYTES_MAX: usize = 1 << 20;
 const UNREAD_TIME: Duration = Duration::from_secs(2);
 /// How long a browser may remember what it was told.
 const CORS_AGE: Duration = Duration::from_secs(30 * 60);
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a request needs of the server.
 struct Shared {
@@ -148,29 +134,6 @@ fn cross_origin(origins: &[String]) -> Option<CorsLayer> {
     )
 }
 
-/// Serves connections of a listener until it is aborted.
-pub async fn listen(listener: TcpListener, router: Router, connections_max: usize) {
-    let connections = Arc::new(Semaphore::new(connections_max));
-    loop {
-        let permit = Arc::clone(&connections).acquire_owned().await;
-        match listener.accept().await {
-            Ok((stream, from)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = converse(stream, from, router).await {
-                        debug!(%from, %error, "HTTP connection lost");
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                warn!(%error, "cannot accept an HTTP connection");
-                sleep(ACCEPT_AGAIN).await;
-            }
-        }
-    }
-}
-
 /// Takes samples of all counters until it is aborted.
 pub async fn sample(app: Arc<App>) {
     let mut ticks = interval(Duration::from_millis(app.settings.sample_interval_ms));
@@ -183,36 +146,6 @@ pub async fn sample(app: Arc<App>) {
             warn!("a sample could not be taken");
         }
     }
-}
-
-async fn converse(stream: TcpStream, from: SocketAddr, router: Router) -> hyper::Result<()> {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%from, %error, "cannot set TCP_NODELAY");
-    }
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIME));
-    let service = service_fn(move |request| router.clone().call(prepared(request, from)));
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
-        .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
-        .await
-}
-
-/// A request with its client's address, and with a path that ends in no slash.
-fn prepared(mut request: hyper::Request<Incoming>, from: SocketAddr) -> hyper::Request<Incoming> {
-    let path = request.uri().path();
-    let trimmed = path.trim_end_matches('/');
-    if trimmed.len() < path.len() && !trimmed.is_empty() {
-        let query = request.uri().query();
-        let place = query.map_or_else(|| trimmed.to_owned(), |query| format!("{trimmed}?{query}"));
-        if let Ok(uri) = place.parse::<Uri>() {
-            *request.uri_mut() = uri;
-        }
-    }
-    request.extensions_mut().insert(from);
-    request
 }
 
 async fn serve(State(at): State<AtPath>, parameters: RawPathParams, request: Request) -> Response {

@@ -113,6 +113,14 @@ impl PasswordHash {
         Self::of(hashing, bytes)
     }
 
+    /// One that no password has, and that takes as long to check as any other.
+    pub(crate) fn decoy(hashing: Hashing) -> Self {
+        let mut bytes = vec![0; hashing.salt_bytes()];
+        // Shorter than a hash, so that none is equal.
+        bytes.push(0);
+        Self::of(hashing, bytes)
+    }
+
     fn of(hashing: Hashing, bytes: Vec<u8>) -> Self {
         Self {
             hashing,

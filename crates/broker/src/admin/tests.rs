@@ -1,6 +1,7 @@
 //! Administration of a broker in memory.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use leveret_store::InstantStore;
 use serde_json::json;
@@ -137,4 +138,69 @@ fn a_slow_hash_is_checked_aside_and_a_right_password_only_once() {
     assert_eq!(ASIDE.load(Ordering::Relaxed), 2);
     assert!(broker.authenticate("app", b"wrong", false).is_err());
     assert_eq!(ASIDE.load(Ordering::Relaxed), 3);
+}
+
+fn user(name: &str, password: Option<PasswordHash>) -> User {
+    User {
+        name: name.into(),
+        password,
+        tags: Vec::new(),
+        limits: UserLimits::default(),
+    }
+}
+
+/// The least time a refused login took, of many.
+fn refused_in(broker: &Broker, user: &str, password: &[u8]) -> Duration {
+    let times = (0..20).map(|_| {
+        let start = Instant::now();
+        assert!(broker.authenticate(user, password, true).is_err());
+        start.elapsed()
+    });
+    times.min().unwrap()
+}
+
+#[test]
+fn a_wrong_password_takes_as_long_whether_there_is_such_a_user_or_not() {
+    let broker = broker();
+    let user = user("passwordless", None);
+    broker.administer().put_user(user).unwrap();
+    // So long that hashing it is all that counts.
+    let password = vec![b'x'; 1 << 16];
+    let known = refused_in(&broker, "guest", &password);
+    for unknown in ["nobody", "passwordless"] {
+        let unknown = refused_in(&broker, unknown, &password);
+        assert!(
+            unknown > known / 2 && unknown < known * 2,
+            "{known:?} and {unknown:?}"
+        );
+    }
+}
+
+#[test]
+fn with_one_slow_hash_every_wrong_password_is_slow() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static ASIDE: AtomicUsize = AtomicUsize::new(0);
+    let config = BrokerConfig {
+        // It is counted, not done: whatever is checked is wrong.
+        aside: |_| {
+            ASIDE.fetch_add(1, Ordering::Relaxed);
+        },
+        ..BrokerConfig::default()
+    };
+    let broker = Broker::new(config, Access::default(), Arc::new(InstantStore));
+    broker.first_start("fast", "fast", "/").unwrap();
+    let slow = PasswordHash::from_base64(Hashing::Argon2id, &"A".repeat(64)).unwrap();
+    let refused = |user| {
+        let before = ASIDE.load(Ordering::Relaxed);
+        assert!(broker.authenticate(user, b"wrong", true).is_err());
+        ASIDE.load(Ordering::Relaxed) - before
+    };
+    assert_eq!(["fast", "nobody"].map(refused), [0, 0]);
+    let user = user("slow", Some(slow));
+    broker.administer().put_user(user).unwrap();
+    assert_eq!(["fast", "nobody", "slow"].map(refused), [1, 1, 1]);
+    assert!(broker.authenticate("fast", b"fast", true).is_ok());
+    assert_eq!(ASIDE.load(Ordering::Relaxed), 3);
+    broker.administer().delete_user("slow").unwrap();
+    assert_eq!(["fast", "nobody"].map(refused), [0, 0]);
 }
