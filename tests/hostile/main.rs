@@ -3,6 +3,7 @@
 
 mod case;
 mod consumers;
+mod http;
 mod peers;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test file uses a part of it")]

@@ -123,6 +123,11 @@ impl Server {
         http::Http::new(metrics, "", "")
     }
 
+    /// The metrics endpoint's address.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        self.http.expect("metrics are served").1
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
