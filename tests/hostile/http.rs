@@ -10,7 +10,7 @@ use crate::case::Case;
 const PROBE_MAX: Duration = Duration::from_millis(100);
 /// Others' requests to the API are answered within this time.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
-/// `guest:guest` and `tenant:tenant`.
+/// `guest:guest`.
 const GUEST: &str = "Z3Vlc3Q6Z3Vlc3Q=";
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -20,7 +20,8 @@ fn ask(address: SocketAddr, path: &str) -> (u16, Duration) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Basic {GUEST}\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Authorization: Basic {GUEST}\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).expect("it reads");
     (status(&mut stream), begin.elapsed())

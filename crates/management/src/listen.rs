@@ -1,5 +1,5 @@
-//! Accepts HTTP connections. Whoever comes is let in: when there are too many connections, of all or
-//! of one address, the one that has been silent for longest goes.
+//! Accepts HTTP connections. Whoever comes is let in: when there are too many connections, of all
+//! or of one address, the one that has been silent for longest goes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
