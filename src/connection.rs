@@ -15,6 +15,7 @@ use leveret_broker::{Broker, Connection, Origin, Pause, Turn};
 use leveret_session::Flush;
 use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
@@ -65,6 +66,15 @@ pub(crate) struct Gate {
     pub(crate) patience: RwLock<Patience>,
     pub(crate) throttle: Throttle,
     pub(crate) endings: Endings,
+    /// Threads that may be busy with finding where messages go: half of them, so that however many
+    /// connections ask for that, others are served.
+    pub(crate) labour: Semaphore,
+}
+
+/// How many that are.
+pub(crate) fn labour() -> Semaphore {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Semaphore::new((threads / 2).max(1))
 }
 
 /// When what a connection is at has to be over.
@@ -239,7 +249,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads until the connection ends; gives how.
     async fn read(mut self) -> io::Result<End> {
-        let mut unfinished = false;
+        let (mut unfinished, mut laborious) = (false, false);
         loop {
             if let Some(end) = self.wait_while_blocked().await {
                 return Ok(end);
@@ -255,9 +265,15 @@ impl<'a> Reader<'a> {
                 Input::Read(attempt) => (&*self.buffer, attempt),
                 Input::Ended(end) => return Ok(end),
             };
+            let leave = if laborious {
+                self.gate.labour.acquire().await.ok()
+            } else {
+                None
+            };
             let turn = self.connection.lock().receive(input, now_ms());
+            drop(leave);
             put_back(&mut self.buffer, turn.consumed);
-            unfinished = turn.unfinished;
+            (unfinished, laborious) = (turn.unfinished, turn.laborious);
             self.settle_login(&turn, attempt).await;
             if turn.ended {
                 return Ok(End::of(&turn));

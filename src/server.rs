@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::now_ms;
 use crate::config::{Arguments, Config};
-use crate::connection::Gate;
+use crate::connection::{Gate, labour};
 use crate::endings::Endings;
 use crate::host::Process;
 use crate::journal::{self, Refusal};
@@ -98,6 +98,7 @@ async fn serve_until_stopped(
         patience: RwLock::new(settings::patience(config)),
         throttle: Throttle::new(config.limits.login_failures_per_minute),
         endings: Endings::new(config.log.connections_per_minute),
+        labour: labour(),
     });
     let listeners = listen_on("amqp.listen", &config.amqp.listen).await?;
     let addresses = addresses_of(&listeners);

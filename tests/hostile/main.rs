@@ -5,6 +5,7 @@ mod case;
 mod consumers;
 mod http;
 mod peers;
+mod routing;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;

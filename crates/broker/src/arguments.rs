@@ -44,24 +44,13 @@ const KNOWN: [(&str, Rule); 13] = [
     ("x-dead-letter-routing-key", Rule::Text),
     ("x-max-priority", Rule::Within(0, 255)),
     ("x-single-active-consumer", Rule::Bool),
-    (QUEUE_TYPE, Rule::Text),
+    ("x-queue-type", Rule::Text),
     ("x-delivery-limit", Rule::AtLeast(-1)),
     ("x-consumer-timeout", Rule::AtLeast(0)),
     ("x-queue-mode", Rule::Text),
 ];
 
-/// The argument that names a queue's type.
-pub(crate) const QUEUE_TYPE: &str = "x-queue-type";
-/// The type of queues that are declared without one.
-pub(crate) const CLASSIC: &str = "classic";
-pub(crate) const QUEUE_TYPES: [&str; 2] = [CLASSIC, "quorum"];
-/// What RabbitMQ's tools write for a type that is not set.
-const NO_TYPE: [&str; 2] = ["", "undefined"];
-
-/// Whether arguments name a type that stands for the default one.
-pub(crate) fn asks_for_default_type(arguments: &Table) -> bool {
-    text(arguments, QUEUE_TYPE).is_some_and(|kind| NO_TYPE.contains(&kind))
-}
+pub(crate) const QUEUE_TYPES: [&str; 2] = ["classic", "quorum"];
 
 /// Checks that arguments are not more than the broker keeps for one queue, exchange, binding or
 /// consumer.
@@ -100,12 +89,12 @@ pub(crate) fn validate(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
 }
 
 fn validate_type(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
-    let Some(kind) = text(&spec.arguments, QUEUE_TYPE) else {
+    let Some(kind) = text(&spec.arguments, "x-queue-type") else {
         return Ok(());
     };
     if !QUEUE_TYPES.contains(&kind) {
         let reason = format!("\"unsupported queue type '{kind}'\"");
-        return Err(invalid(QUEUE_TYPE, name, reason));
+        return Err(invalid("x-queue-type", name, reason));
     }
     if kind == "quorum" {
         let refused = [
@@ -235,10 +224,10 @@ fn limits(arguments: &Table, policy: Option<&Effective>, defaults: QueueDefaults
 }
 
 /// Compares a repeated declaration with the queue that exists.
-pub(crate) fn equivalent<'a>(
+pub(crate) fn equivalent(
     name: &str,
-    current: &'a QueueSpec,
-    received: &'a QueueSpec,
+    current: &QueueSpec,
+    received: &QueueSpec,
 ) -> Result<(), Refusal> {
     let differs = |argument: &str, difference: String| Refusal::Inequivalent {
         argument: argument.into(),
@@ -261,12 +250,12 @@ pub(crate) fn equivalent<'a>(
     for (key, _) in KNOWN {
         let new = received.arguments.get(key.as_bytes());
         let old = current.arguments.get(key.as_bytes());
-        // A queue without a type is a classic one.
-        let typed = |value: Option<ValueRef<'a>>| match value {
-            None if key == QUEUE_TYPE => Some(ValueRef::LongString(CLASSIC.as_bytes())),
-            value => value,
+        let classic = |value: Option<ValueRef<'_>>| {
+            value.is_none_or(|value| value.as_str_bytes() == Some(b"classic"))
         };
-        let (new, old) = (typed(new), typed(old));
+        if key == "x-queue-type" && classic(new) && classic(old) {
+            continue;
+        }
         if !same(new, old) {
             return Err(differs(key, difference(new, old)));
         }

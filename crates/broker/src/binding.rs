@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use leveret_codec::Table;
-use leveret_router::{BindingSpec, Destination};
+use leveret_router::{BindingSpec, Destination, ExchangeKind};
 
 use crate::cell::QueueCell;
+use crate::refusal::Refusal;
 use crate::vhost::Directory;
 
 /// A binding, and the queue it is of: a queue that is deleted leaves its identity in the router to
@@ -63,6 +64,21 @@ impl Binding {
     /// Its queue, if it is of one.
     pub(crate) const fn cell(&self) -> Option<&Arc<QueueCell>> {
         self.cell.as_ref()
+    }
+
+    /// Refuses a queue that is not of the classic type at an exchange that is for queues of one
+    /// node, as RabbitMQ does.
+    pub(crate) fn check_queue_type(&self, directory: &Directory) -> Result<(), Refusal> {
+        let source = directory.router.exchange(&self.spec.source);
+        let is_local = source.is_some_and(|found| found.spec().kind == ExchangeKind::LocalRandom);
+        let kind = self.cell.as_ref().filter(|_| is_local);
+        let kind = kind.and_then(|cell| cell.spec.arguments.get(b"x-queue-type"));
+        match kind.and_then(|kind| kind.as_str_bytes()) {
+            Some(b"quorum") => Err(Refusal::Precondition(
+                "Queue type rabbit_quorum_queue not valid for this exchange type".into(),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Whether its queue, if it is of one, is in the directory.

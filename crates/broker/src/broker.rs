@@ -288,6 +288,8 @@ pub struct Broker {
     vhosts: RwLock<HashMap<String, Arc<Vhost>>>,
     peers: Mutex<HashMap<ConnectionId, Arc<Peer>>>,
     connections: AtomicU64,
+    /// Those that were given out.
+    seeds: AtomicU64,
     stopping: AtomicBool,
 }
 
@@ -327,6 +329,7 @@ impl Broker {
             vhosts: RwLock::default(),
             peers: Mutex::default(),
             connections: AtomicU64::new(0),
+            seeds: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         }
     }
@@ -409,6 +412,13 @@ impl Broker {
 
     pub(crate) fn next_connection(&self) -> ConnectionId {
         ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Another seed each time, the same ones in the same order from the same start.
+    pub(crate) fn next_seed(&self) -> u64 {
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        let number = self.seeds.fetch_add(1, Ordering::Relaxed);
+        self.config.seed.wrapping_add(number.wrapping_mul(GOLDEN))
     }
 
     pub(crate) fn register(&self, peer: &Arc<Peer>) {

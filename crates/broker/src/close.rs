@@ -163,6 +163,8 @@ impl Core {
     /// Gives back a part of what the connection holds: `true` when there is more. Nothing is
     /// delivered to it from the first part on. Doing it again is no error.
     pub(crate) fn leave_partly(&mut self) -> bool {
+        self.later = None;
+        self.routes.give_up();
         let mut held = Vec::new();
         for index in 0..self.channels.len() {
             self.end_channel(index, &mut held);

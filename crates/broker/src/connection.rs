@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 use ending::Ending;
 
 use crate::acting::Acting;
-use crate::broker::{Broker, Peer, stopping};
+use crate::assembled::Whole;
+use crate::broker::{Broker, Peer};
 use crate::cell::QueueCell;
 use crate::channel::{Channel, UNSUBMITTED};
 use crate::close::{Leaving, Parting};
@@ -40,6 +41,8 @@ pub struct Turn {
     pub pause_ms: u64,
     /// Persistent messages were published: read on when the store takes more.
     pub persistent: bool,
+    /// It was spent on finding where messages go: others come first.
+    pub laborious: bool,
     /// The login was refused: write the answer a little later.
     pub login_refused: bool,
     /// The client is not told why this is the end, as it has not logged in: let it wait for a good
@@ -81,6 +84,8 @@ pub(crate) struct Core {
     pub(crate) exclusive: Vec<Arc<QueueCell>>,
     pub(crate) routes: RouteCache,
     pub(crate) work: Work,
+    /// A message whose route takes more than one turn.
+    pub(crate) later: Option<Box<Whole>>,
     pub(crate) settled: Vec<(u32, Unacked, Verdict)>,
     pub(crate) tell_login_failure: bool,
     /// A client that expects `basic.qos` to change consumers that run already.
@@ -169,9 +174,9 @@ impl Connection {
             reads: Count::default(),
         });
         broker.register(&peer);
-        let seed = broker.config.seed;
         let session = Session::new(broker.session());
         let core = Core {
+            routes: RouteCache::new(broker.next_seed()),
             broker,
             peer,
             vhost: None,
@@ -183,8 +188,8 @@ impl Connection {
             held_bytes: 0,
             waits: None,
             exclusive: Vec::new(),
-            routes: RouteCache::new(seed),
             work: Work::default(),
+            later: None,
             settled: Vec::new(),
             tell_login_failure: false,
             live_prefetch: false,
@@ -248,7 +253,14 @@ impl Connection {
         }
         let mut turn = Turn::default();
         self.close_if_asked();
+        if let Err(fault) = self.core.publish_later() {
+            self.fail(fault);
+        }
         loop {
+            if self.core.work.is_full() {
+                turn.unfinished = true;
+                break;
+            }
             match self.step(input, &mut turn.consumed) {
                 Ok(Step::More) => {}
                 Ok(Step::Pending | Step::Waits) => break,
@@ -264,10 +276,6 @@ impl Connection {
                 }
             }
             self.forward_replies();
-            if self.core.work.is_full() {
-                turn.unfinished = true;
-                break;
-            }
         }
         self.core.release_held();
         self.forward_replies();
@@ -276,7 +284,8 @@ impl Connection {
         self.core.peer.received_bytes.add(turn.consumed as u64);
         turn.ended |= self.core.peer.dead.load(Ordering::Acquire);
         turn.pause_ms = std::mem::take(&mut self.core.work.pause_ms);
-        self.core.work.copies = 0;
+        turn.laborious = self.core.routes.were_laborious();
+        self.core.work.steps = 0;
         turn.persistent = std::mem::take(&mut self.core.work.persistent);
         turn.login_refused = std::mem::take(&mut self.core.login_refused);
         turn.silent = std::mem::take(&mut self.silent);
@@ -339,14 +348,6 @@ impl Connection {
             Event::Ended => return Ok(Step::Ended),
         }
         Ok(Step::More)
-    }
-
-    fn refuse_if_stopping(&self) -> Result<(), Fault> {
-        if self.core.broker.is_stopping() {
-            Err(stopping())
-        } else {
-            Ok(())
-        }
     }
 
     /// Moves the session's own frames to the outlet.

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use leveret_codec::Properties;
 use leveret_queue::Unacked;
 use leveret_record::{Blob, Body, Record, resident_bytes};
+use leveret_router::Steps;
 use leveret_session::{Publish, Publishes};
 
 use crate::acting::Acting;
 use crate::broker::Broker;
 use crate::cell::QueueCell;
 use crate::publish::{Room, check_expiration, enqueue, visible_header};
-use crate::pump::{Pump, Work};
+use crate::pump::{Pump, STEPS_OF_TURN, Work};
 use crate::refusal::Refusal;
 use crate::replies::{asks_for_replies, no_consumer};
-use crate::routes::{ExchangeTally, Route, RouteCache, sender_selected};
+use crate::routes::{Asked, ExchangeTally, Route, RouteCache, sender_selected};
 use crate::stats::{MessageCounts, SizeCounts, Totals};
 use crate::vhost::Vhost;
 
@@ -199,8 +200,7 @@ impl Broker {
             None => Vec::new(),
         };
         let raw = raw_route(message)?;
-        let mut routes = RouteCache::new(self.config.seed);
-        let route = routes.resolve(acting, &raw, &keys, properties.headers)?;
+        let route = find(acting, (&raw, &keys, Some((message.header, &properties))))?;
         Ok((route, raw))
     }
 
@@ -269,6 +269,27 @@ impl Broker {
         seen
     }
 }
+
+/// Finds a route part by part, so that the virtual host is never locked for long; unless its
+/// bindings change again and again meanwhile.
+fn find(acting: Acting<'_>, asked: Asked<'_>) -> Result<Route, Refusal> {
+    let mut routes = RouteCache::new(acting.broker.next_seed());
+    let mut parts = 0;
+    loop {
+        let mut steps = if parts < PARTS_MAX {
+            Steps::new(STEPS_OF_TURN)
+        } else {
+            Steps::unlimited()
+        };
+        if let Some(route) = routes.resolve(acting, asked, &mut steps)? {
+            return Ok(route);
+        }
+        parts += 1;
+    }
+}
+
+/// Parts in which a route is looked for.
+const PARTS_MAX: usize = 4096;
 
 fn raw_route(message: &Direct<'_>) -> Result<Vec<u8>, Refusal> {
     let mut raw = Vec::with_capacity(2 + message.exchange.len() + message.key.len());

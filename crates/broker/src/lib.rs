@@ -18,6 +18,7 @@ mod acting;
 mod admin;
 mod alarms;
 mod arguments;
+mod assembled;
 mod binding;
 mod broker;
 mod cell;
@@ -53,7 +54,7 @@ mod vhost;
 
 pub use access::{
     ADMINISTRATOR, Access, AdminError, Denied, Hashing, IMPERSONATOR, PasswordHash, Permission,
-    Put, Right, TopicPermission, User, UserLimits, VhostLimits, pair, term,
+    Put, Right, TopicPermission, User, UserLimits, VhostLimits,
 };
 pub use acting::{Acting, Resource};
 pub use admin::{Admin, GLOBALS_MAX};

@@ -11,9 +11,7 @@ use leveret_router::{Declared, ExchangeSpec, Removal};
 use parking_lot::RwLockWriteGuard;
 
 use crate::admin::apply_to_exchange;
-use crate::arguments::{
-    CLASSIC, Meaning, QUEUE_TYPE, asks_for_default_type, check_size, equivalent, validate,
-};
+use crate::arguments::{Meaning, check_size, equivalent, validate};
 use crate::binding::Binding;
 use crate::broker::Broker;
 use crate::cell::{Handle, QueueCell, QueueSpec};
@@ -351,6 +349,7 @@ impl Broker {
         {
             return Err(Refusal::NoQueue(cell.name.to_string()));
         }
+        binding.check_queue_type(&directory)?;
         let binding = binding.spec();
         let max = self.limits().bindings_max;
         let full = self.events.existing(Existing::Bindings) >= max;
@@ -419,20 +418,18 @@ pub(crate) fn tell_end(handle: &Handle, work: &mut Work) {
 }
 
 /// Gives a queue that is declared without a type the one its virtual host sets, if it can have it.
-/// One that asks for the default by name has it in any case, and is refused if it cannot.
 fn give_default_type(vhost: &Vhost, spec: &mut QueueSpec) {
-    let asks = asks_for_default_type(&spec.arguments);
-    if !asks && spec.arguments.get(QUEUE_TYPE.as_bytes()).is_some() {
+    const TYPE: &str = "x-queue-type";
+    if spec.arguments.get(TYPE.as_bytes()).is_some() {
         return;
     }
     let rules = vhost.rules.read();
-    let set = rules.metadata.default_queue_type.as_deref();
-    let Some(kind) = set.or(asks.then_some(CLASSIC)) else {
+    let Some(kind) = rules.metadata.default_queue_type.as_deref() else {
         return;
     };
     let lasts = spec.durable && !spec.auto_delete && spec.owner.is_none();
-    if asks || lasts || kind == CLASSIC {
-        spec.arguments.insert(QUEUE_TYPE, kind);
+    if lasts || kind == "classic" {
+        spec.arguments.insert(TYPE, kind);
     }
 }
 

@@ -8,7 +8,7 @@ use leveret_codec::{
 };
 use leveret_queue::{Message, MessageBody, Queue};
 use leveret_record::{Blob, resident_bytes};
-use leveret_session::{Assembled, Confirm, Confirms, Fault, Publish, Publishes};
+use leveret_session::{Confirm, Confirms, Fault, Publish, Publishes};
 use leveret_store::{MessageParts, Store};
 
 use crate::acting::Acting;
@@ -16,13 +16,13 @@ use crate::arguments::TIME_MAX_MS;
 use crate::cell::{Handle, QueueCell};
 use crate::channel::UNSUBMITTED;
 use crate::connection::Core;
-use crate::pump::{COPIES_OF_TURN, Pump, Work};
+use crate::pump::{Pump, STEPS_OF_TURN, Work};
 use crate::refusal::Refusal;
 use crate::replies::asks_for_replies;
 use crate::routes::{Route, sender_selected};
 
 /// Bodies from here on are shared, so that a chunk holds many messages and sending copies nothing.
-const SHARED_BYTES_MIN: usize = 16 * 1024;
+pub(crate) const SHARED_BYTES_MIN: usize = 16 * 1024;
 /// The same when several queues get the message.
 const SHARED_BY_MANY_BYTES_MIN: usize = 512;
 /// Ready bytes of a route's queues above which its publisher pauses while consumers have credit.
@@ -36,6 +36,8 @@ pub(crate) const PERSISTENT: u8 = 2;
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 /// Properties that make the broker look closer at a message.
 const INSPECTED: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
+/// Those that an exchange may look at, besides the headers.
+const HASHED: u16 = flag::MESSAGE_ID | flag::CORRELATION_ID | flag::TIMESTAMP;
 
 /// What is known of the room for a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,21 +72,26 @@ struct Load<'a> {
 const _: () = assert!(SHARED_BY_MANY_BYTES_MIN <= Tails::BODY_MAX);
 
 impl Core {
-    /// Publishes a batch, or of one with many copies as much as a turn bears; gives how many
-    /// messages that were. A fault closes the channel after what came before it has been published.
+    /// Publishes a batch, or of one with many copies or a long way as much as a turn bears; gives
+    /// how many messages that were. A fault closes the channel after what came before it has been
+    /// published.
     pub(crate) fn publish(&mut self, batch: &Publishes<'_>) -> Result<usize, Fault> {
         if batch.properties & INSPECTED == 0 && !asks(batch) {
-            let route = self.route(batch)?;
-            if !route.depends_on_headers() || batch.len() == 1 {
-                let batch =
-                    batch.first(COPIES_OF_TURN / route.cells.len().clamp(1, COPIES_OF_TURN));
+            let Some(route) = self.route(batch)? else {
+                return Ok(0);
+            };
+            let alone = batch.len() == 1 && batch.properties & HASHED == 0;
+            if !route.is_for_one() || alone {
+                let batch = batch.first(STEPS_OF_TURN / route.cells.len().clamp(1, STEPS_OF_TURN));
                 self.publish_to(&route, &batch, None)?;
                 return Ok(batch.len());
             }
         }
         for (before, publish) in batch.iter().enumerate() {
             let one = Publishes::one(batch.channel, batch.route, publish);
-            self.publish_inspected(&one, publish, None)?;
+            if !self.publish_inspected(&one, publish, None)? {
+                return Ok(before);
+            }
             if self.work.is_full() {
                 return Ok(before + 1);
             }
@@ -92,40 +99,13 @@ impl Core {
         Ok(batch.len())
     }
 
-    /// Publishes a message that was put together from several reads.
-    pub(crate) fn publish_assembled(
-        &mut self,
-        channel: u16,
-        message: Assembled,
-    ) -> Result<(), Fault> {
-        let Assembled {
-            route,
-            mandatory,
-            header,
-            body,
-        } = message;
-        let (inline, blob) = if body.len() < SHARED_BYTES_MIN {
-            (body, None)
-        } else {
-            (Vec::new(), Some(Arc::new(Blob::new(body))))
-        };
-        let shared = blob.clone();
-        let body = shared.as_deref().map_or(inline.as_slice(), |blob| blob);
-        let publish = Publish {
-            header: &header,
-            body,
-            mandatory,
-        };
-        let one = Publishes::one(channel, &route, publish);
-        self.publish_inspected(&one, publish, blob)
-    }
-
-    fn publish_inspected(
+    /// False, and nothing is done, when its route takes more than what is left of the turn.
+    pub(crate) fn publish_inspected(
         &mut self,
         one: &Publishes<'_>,
         publish: Publish<'_>,
         blob: Option<Arc<Blob>>,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let inspected = self
             .inspect(one, publish)
             .map_err(|refusal| self.fault(one, refusal))?;
@@ -136,18 +116,19 @@ impl Core {
         let header = visible.as_deref().unwrap_or(publish.header);
         let one = &Publishes::one(one.channel, one.route, Publish { header, ..publish });
         let route = match inspected {
-            Some(route) => Arc::new(route),
-            None => self.route(one)?,
+            Inspected::Routed(route) => Some(Arc::new(route)),
+            Inspected::Plain => self.route(one)?,
+            Inspected::Later => None,
         };
-        self.publish_to(&route, one, blob)
+        let Some(route) = route else {
+            return Ok(false);
+        };
+        self.publish_to(&route, one, blob)?;
+        Ok(true)
     }
 
     /// Checks a message's properties; gives its own route when they have a say in it.
-    fn inspect(
-        &mut self,
-        one: &Publishes<'_>,
-        publish: Publish<'_>,
-    ) -> Result<Option<Route>, Refusal> {
+    fn inspect(&mut self, one: &Publishes<'_>, publish: Publish<'_>) -> Result<Inspected, Refusal> {
         // Whether the user may publish there, and whether there is anything, comes first.
         let vhost = self.vhost()?;
         let acting = Acting {
@@ -155,7 +136,17 @@ impl Core {
             vhost: &vhost,
             user: &self.user,
         };
-        let plain = self.routes.get(acting, one.route)?;
+        let mut steps = self.work.steps_left();
+        let by_header = if self.routes.goes_by_header() {
+            Some(true)
+        } else {
+            let plain = self.routes.get(acting, one.route, &mut steps)?;
+            plain.map(|plain| plain.is_for_one())
+        };
+        self.work.steps += steps.taken();
+        let Some(by_header) = by_header else {
+            return Ok(Inspected::Later);
+        };
         let properties = Properties::decode(publish.header)
             .map_err(|error| Refusal::Precondition(format!("invalid message: {error}")))?;
         if let Some(user) = properties.user_id {
@@ -164,19 +155,22 @@ impl Core {
         if let Some(expiration) = properties.expiration {
             check_expiration(expiration)?;
         }
-        let Some(headers) = properties.headers else {
-            return Ok(None);
+        let keys = match properties.headers {
+            Some(headers) => sender_selected(headers)?,
+            None => Vec::new(),
         };
-        let keys = sender_selected(headers)?;
-        if keys.is_empty() && !plain.depends_on_headers() {
-            return Ok(None);
+        if keys.is_empty() && !by_header {
+            return Ok(Inspected::Plain);
         }
-        self.routes
-            .resolve(acting, one.route, &keys, Some(headers))
-            .map(Some)
+        let mut steps = self.work.steps_left();
+        let message = (one.route, &*keys, Some((publish.header, &properties)));
+        let found = self.routes.resolve(acting, message, &mut steps)?;
+        self.work.steps += steps.taken();
+        Ok(found.map_or(Inspected::Later, Inspected::Routed))
     }
 
-    fn route(&mut self, batch: &Publishes<'_>) -> Result<Arc<Route>, Fault> {
+    fn route(&mut self, batch: &Publishes<'_>) -> Result<Option<Arc<Route>>, Fault> {
+        let mut steps = self.work.steps_left();
         let found = match &self.vhost {
             Some(vhost) => {
                 let acting = Acting {
@@ -184,10 +178,11 @@ impl Core {
                     vhost,
                     user: &self.user,
                 };
-                self.routes.get(acting, batch.route)
+                self.routes.get(acting, batch.route, &mut steps)
             }
             None => Err(Refusal::NotImplemented("no virtual host".into())),
         };
+        self.work.steps += steps.taken();
         found.map_err(|refusal| self.fault(batch, refusal))
     }
 
@@ -211,7 +206,7 @@ impl Core {
         if route.cells.is_empty() {
             self.return_unroutable(batch);
         }
-        self.work.copies += route.cells.len() * batch.len();
+        self.work.steps += route.cells.len() * batch.len();
         let refused = if resident_bytes() > self.broker.config.resident_bytes_max {
             // Memory holds no more messages: the publisher is told, and slowed down.
             self.work.pause_ms = PAUSE_MS_MAX;
@@ -284,6 +279,15 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// What a message's properties say of its way.
+enum Inspected {
+    /// Nothing: it goes where its routing key says.
+    Plain,
+    Routed(Route),
+    /// That takes more than what is left of the turn.
+    Later,
 }
 
 /// Whether a message of the batch has its `reply_to` replaced.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use leveret_codec::Tails;
 use leveret_queue::{Consumer, ConsumerKey, Delivery, Gone, Message, Offer, Sink, Unacked};
 use leveret_record::{Sabotage, breaks};
+use leveret_router::Steps;
 use leveret_session::{Delivered, Flush, Outlet, Parcel};
 use leveret_store::{LaneId, Scratch, Store, Ticket};
 use parking_lot::{ArcMutexGuard, RawMutex};
@@ -18,9 +19,10 @@ pub(crate) const NEVER: Ticket = Ticket(u64::MAX - 1);
 /// so that all cores take part and the publisher goes on.
 const INLINE_FLUSHES_MAX: usize = 4;
 
-/// Copies of messages after which a turn ends, so that the connections they are for are flushed
-/// before there is more for them, and other connections get their turn. One message may have more.
-pub(crate) const COPIES_OF_TURN: usize = 16 * 1024;
+/// Copies of messages, and steps of finding where they go, after which a turn ends, so that the
+/// connections they are for are flushed before there is more for them, and other connections get
+/// their turn. One message may have more copies.
+pub(crate) const STEPS_OF_TURN: usize = 16 * 1024;
 
 /// What one turn leaves to be done at its end; kept between turns for its memory.
 #[derive(Default)]
@@ -37,8 +39,8 @@ pub struct Work {
     pub(crate) persistent: bool,
     /// A queue grows although its consumers have credit: its publisher should pause.
     pub(crate) pause_ms: u64,
-    /// Copies of messages put into queues.
-    pub(crate) copies: usize,
+    /// Copies of messages put into queues, and steps of routing.
+    pub(crate) steps: usize,
     pub(crate) targets: Vec<(u32, LaneId, u64)>,
     /// Messages encoded for many consumers.
     pub(crate) tails: Tails,
@@ -63,7 +65,12 @@ impl Work {
 
     /// Whether the turn has done its share.
     pub(crate) const fn is_full(&self) -> bool {
-        self.copies >= COPIES_OF_TURN
+        self.steps >= STEPS_OF_TURN
+    }
+
+    /// What is left for finding routes.
+    pub(crate) const fn steps_left(&self) -> Steps {
+        Steps::new(STEPS_OF_TURN.saturating_sub(self.steps))
     }
 
     /// Flushes what the turn made dirty.

@@ -218,6 +218,7 @@ pub(crate) fn from_router(refused: Refused, name: &str) -> Refusal {
         Refused::InvalidXMatchType { kind, value } => Refusal::Precondition(format!(
             "Invalid x-match field type {kind} (value {value}); expected longstr"
         )),
+        Refused::Precondition(text) => Refusal::Precondition(text),
         Refused::ArgumentsTooDeep => {
             Refusal::Precondition("binding arguments are nested too deep".into())
         }

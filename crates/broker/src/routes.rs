@@ -4,16 +4,20 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use leveret_codec::{RawTable, ValueRef, split_route};
-use leveret_router::{ExchangeCounts, KeyedHash, Routes};
+use leveret_codec::{Properties, RawTable, ValueRef, split_route};
+use leveret_router::{ExchangeCounts, KeyedHash, NoExchange, Routes, Steps};
 
 use crate::access::Right;
 use crate::acting::{Acting, Resource};
 use crate::cell::QueueCell;
+use crate::pump::STEPS_OF_TURN;
 use crate::refusal::Refusal;
+use crate::vhost::Directory;
 
 /// Remembered routes of one connection; emptied when full, as keys are the client's to invent.
 const ROUTES_MAX: usize = 4096;
+/// Queues of all remembered routes together.
+const CELLS_MAX: usize = 64 * 1024;
 
 /// The queues one exchange and routing key lead to.
 pub(crate) struct Route {
@@ -42,7 +46,28 @@ impl Route {
         }
     }
 
-    pub(crate) const fn depends_on_headers(&self) -> bool {
+    fn found(
+        cells: Box<[Arc<QueueCell>]>,
+        source: Source,
+        by_key_alone: bool,
+        exchange: &str,
+    ) -> Self {
+        let validity = if !by_key_alone || (exchange.is_empty() && cells.is_empty()) {
+            Validity::Once
+        } else if exchange.is_empty() {
+            Validity::Queue
+        } else {
+            Validity::Generation(source.generation, source.seen)
+        };
+        Self {
+            cells,
+            counts: source.counts,
+            validity,
+        }
+    }
+
+    /// Whether it is good for one message only, as it depends on more than the routing key.
+    pub(crate) const fn is_for_one(&self) -> bool {
         matches!(self.validity, Validity::Once)
     }
 }
@@ -101,28 +126,96 @@ impl ExchangeTally {
 pub(crate) struct RouteCache {
     last: Option<(Vec<u8>, Arc<Route>)>,
     routes: HashMap<Box<[u8]>, Arc<Route>, KeyedHash>,
+    /// How many queues are in there.
+    cells: usize,
     found: Routes,
+    /// What is being looked for, when a turn did not suffice.
+    begun: Option<Box<Begun>>,
+    /// Steps that were taken in this turn.
+    steps: usize,
     /// Exchanges the user may publish to.
     permitted: HashSet<Box<str>, KeyedHash>,
     /// Of what users may do, as it was when all this was found.
     access_generation: u64,
 }
 
+/// What a message's way depends on: exchange and routing key as they are in the method; further
+/// routing keys, which are of its headers; its content header, as it came and decoded.
+pub(crate) type Asked<'a> = (
+    &'a [u8],
+    &'a [&'a [u8]],
+    Option<(&'a [u8], &'a Properties<'a>)>,
+);
+
+/// A route that is not found yet.
+struct Begun {
+    route: Box<[u8]>,
+    header: Option<Box<[u8]>>,
+    source: Source,
+}
+
+impl Begun {
+    fn is_for(&self, (route, _, header): Asked<'_>) -> bool {
+        let header = header.map(|(header, _)| header);
+        *self.route == *route && self.header.as_deref() == header
+    }
+}
+
+/// The exchange that a message was published to.
+struct Source {
+    counts: Arc<ExchangeCounts>,
+    generation: Arc<AtomicU64>,
+    /// The generation when it was found.
+    seen: u64,
+}
+
+impl Source {
+    fn stands(&self) -> bool {
+        self.generation.load(Ordering::Acquire) == self.seen
+    }
+}
+
 impl RouteCache {
-    /// An empty one. `seed` is the broker's secret: no client can choose routes that collide.
+    /// An empty one. `seed` is secret, so that no client can choose routes that collide; it is what
+    /// random choices come from.
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             last: None,
             routes: HashMap::with_hasher(KeyedHash::new(seed)),
-            found: Routes::default(),
+            cells: 0,
+            found: Routes::with_seed(seed),
+            begun: None,
+            steps: 0,
             permitted: HashSet::with_hasher(KeyedHash::new(seed)),
             access_generation: 0,
         }
     }
 
-    /// The route of a raw exchange and routing key.
+    /// Whether a route is being looked for that depends on a content header.
+    pub(crate) fn goes_by_header(&self) -> bool {
+        let mut begun = self.begun.iter();
+        begun.any(|begun| begun.header.is_some())
+    }
+
+    /// Whether finding routes was most of the turn that ends now.
+    pub(crate) fn were_laborious(&mut self) -> bool {
+        std::mem::take(&mut self.steps) >= STEPS_OF_TURN / 2
+    }
+
+    /// Forgets what is being looked for.
+    pub(crate) fn give_up(&mut self) {
+        self.begun = None;
+    }
+
+    /// The route of a raw exchange and routing key; nothing when there are too few steps to find
+    /// it, and then the next call for it goes on.
     #[inline]
-    pub(crate) fn get(&mut self, acting: Acting<'_>, route: &[u8]) -> Result<Arc<Route>, Refusal> {
+    pub(crate) fn get(
+        &mut self,
+        acting: Acting<'_>,
+        route: &[u8],
+        steps: &mut Steps,
+    ) -> Result<Option<Arc<Route>>, Refusal> {
         let generation = acting.broker.access_generation.load(Ordering::Acquire);
         if self.access_generation != generation {
             self.forget(generation);
@@ -131,21 +224,28 @@ impl RouteCache {
             && key == route
             && found.stands()
         {
-            return Ok(Arc::clone(found));
+            return Ok(Some(Arc::clone(found)));
         }
-        self.look_up(acting, route)
+        self.look_up(acting, route, steps)
     }
 
     /// Somebody's permissions have changed: everything is checked anew.
     #[cold]
     fn forget(&mut self, access_generation: u64) {
         self.last = None;
+        self.begun = None;
         self.routes.clear();
+        self.cells = 0;
         self.permitted.clear();
         self.access_generation = access_generation;
     }
 
-    fn look_up(&mut self, acting: Acting<'_>, route: &[u8]) -> Result<Arc<Route>, Refusal> {
+    fn look_up(
+        &mut self,
+        acting: Acting<'_>,
+        route: &[u8],
+        steps: &mut Steps,
+    ) -> Result<Option<Arc<Route>>, Refusal> {
         let known = self
             .routes
             .get(route)
@@ -154,12 +254,12 @@ impl RouteCache {
         let found = match known {
             Some(found) => found,
             None => {
-                let found = Arc::new(self.resolve(acting, route, &[], None)?);
-                if !found.depends_on_headers() {
-                    if self.routes.len() >= ROUTES_MAX {
-                        self.routes.clear();
-                    }
-                    self.routes.insert(route.into(), Arc::clone(&found));
+                let Some(found) = self.resolve(acting, (route, &[], None), steps)? else {
+                    return Ok(None);
+                };
+                let found = Arc::new(found);
+                if !found.is_for_one() {
+                    self.remember(route, &found);
                 }
                 found
             }
@@ -171,56 +271,85 @@ impl RouteCache {
         key.clear();
         key.extend_from_slice(route);
         self.last = Some((key, Arc::clone(&found)));
-        Ok(found)
+        Ok(Some(found))
     }
 
-    /// Asks the router, with further routing keys and the message's headers.
+    fn remember(&mut self, route: &[u8], found: &Arc<Route>) {
+        let cells = found.cells.len();
+        if self.routes.len() >= ROUTES_MAX || self.cells + cells > CELLS_MAX {
+            self.routes.clear();
+            self.cells = 0;
+        }
+        if cells <= CELLS_MAX {
+            self.cells += cells;
+            let replaced = self.routes.insert(route.into(), Arc::clone(found));
+            self.cells -= replaced.map_or(0, |old| old.cells.len());
+        }
+    }
+
+    /// Asks the router, with further routing keys and the content header; nothing when there are
+    /// too few steps for that, and then the next call for the same goes on.
     pub(crate) fn resolve(
         &mut self,
         acting: Acting<'_>,
-        route: &[u8],
-        more_keys: &[&[u8]],
-        headers: Option<RawTable<'_>>,
-    ) -> Result<Route, Refusal> {
+        asked: Asked<'_>,
+        steps: &mut Steps,
+    ) -> Result<Option<Route>, Refusal> {
+        let (route, more_keys, header) = asked;
+        let none = Properties::default();
+        let properties = header.map_or(&none, |(_, properties)| properties);
         let (exchange, key) = split_route(route).unwrap_or_default();
         let missing = || Refusal::NoExchange(String::from_utf8_lossy(exchange).into_owned());
         let exchange = std::str::from_utf8(exchange).map_err(|_| missing())?;
         let mut keys = Vec::with_capacity(1 + more_keys.len());
         keys.push(key);
         keys.extend_from_slice(more_keys);
-        self.check(acting, exchange, &keys)?;
+        let begun = self.begun.take().filter(|begun| begun.is_for(asked));
+        if begun.is_none() {
+            self.check(acting, exchange, &keys)?;
+        }
         let directory = acting.vhost.directory.read();
-        let source = directory.router.exchange(exchange).ok_or_else(missing)?;
+        // What has changed since may have changed what was found.
+        let begun = begun.filter(|begun| begun.source.stands());
+        let source = match begun {
+            Some(begun) => begun.source,
+            None => self.begin(&directory, exchange)?,
+        };
+        let router = &directory.router;
+        let before = steps.taken();
+        let done = router.go_on(&keys, properties, &mut self.found, steps);
+        self.steps += steps.taken() - before;
+        if !done {
+            self.begun = Some(Box::new(Begun {
+                route: route.into(),
+                header: header.map(|(header, _)| header.into()),
+                source,
+            }));
+            return Ok(None);
+        }
+        let cells = self.found.queues().iter();
+        let cells = cells
+            .filter_map(|id| directory.cell(*id).cloned())
+            .collect();
+        let by_key_alone = self.found.cacheable() && more_keys.is_empty();
+        self.found.trim();
+        Ok(Some(Route::found(cells, source, by_key_alone, exchange)))
+    }
+
+    fn begin(&mut self, directory: &Directory, exchange: &str) -> Result<Source, Refusal> {
+        let router = &directory.router;
+        let source = router
+            .begin_route(exchange.as_bytes(), &mut self.found)
+            .map_err(|NoExchange| Refusal::NoExchange(exchange.into()))?;
         if source.spec().internal {
             return Err(Refusal::InternalExchange(exchange.into()));
         }
         // Read before routing: a change in between makes the route stale, never wrong for good.
         let generation = Arc::clone(source.generation());
-        let counts = Arc::clone(source.counts());
-        let seen = generation.load(Ordering::Acquire);
-        directory
-            .router
-            .route(exchange.as_bytes(), &keys, headers, &mut self.found)
-            .map_err(|_| missing())?;
-        let cells: Box<[_]> = self
-            .found
-            .queues()
-            .iter()
-            .filter_map(|id| directory.cell(*id).cloned())
-            .collect();
-        let validity = if !self.found.cacheable() || !more_keys.is_empty() {
-            Validity::Once
-        } else if !exchange.is_empty() {
-            Validity::Generation(generation, seen)
-        } else if cells.is_empty() {
-            Validity::Once
-        } else {
-            Validity::Queue
-        };
-        Ok(Route {
-            cells,
-            counts,
-            validity,
+        Ok(Source {
+            counts: Arc::clone(source.counts()),
+            seen: generation.load(Ordering::Acquire),
+            generation,
         })
     }
 }

@@ -273,7 +273,7 @@ impl Core {
             self.return_unroutable(&one);
             return;
         }
-        self.work.copies += cells.len();
+        self.work.steps += cells.len();
         let blob = staged.blob.clone();
         enqueue(cells, &one, blob, Room::Reserved, &mut self.work);
     }

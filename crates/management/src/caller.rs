@@ -83,7 +83,7 @@ impl Caller {
             }
             Access::Monitoring if !self.is_monitor() => return refused("Not monitor user"),
             Access::Policymaker if !self.is_policymaker() => {
-                return refused("User not authorised to access object");
+                return refused("Not policymaker user");
             }
             _ => {}
         }
@@ -101,7 +101,7 @@ impl Caller {
         if allowed {
             Ok(())
         } else {
-            Err(Problem::Hidden)
+            refused("User not authorised to access virtual host")
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn show(call: &Call) -> Answer {
     let app = &call.app;
     let window = Window::of(call)?;
     let now_ms = app.now_ms();
-    let vhosts = call.visible_vhosts()?;
+    let vhosts = call.vhosts()?;
     let (mut ready, mut unacked, mut consumers) = (0, 0, 0);
     let (mut queues, mut exchanges) = (0, 0);
     for vhost in &vhosts {
@@ -110,17 +110,26 @@ fn of_queues(app: &App, vhosts: &[Arc<Vhost>]) -> (Map<String, Value>, Map<Strin
     (named(&counters), totals)
 }
 
+/// In RabbitMQ's words.
+fn described(kind: ExchangeKind) -> String {
+    match kind {
+        ExchangeKind::ConsistentHash => "Consistent Hashing Exchange".to_owned(),
+        ExchangeKind::ModulusHash => "Modulus Hashing Exchange".to_owned(),
+        ExchangeKind::LocalRandom => {
+            "Picks one random local binding (queue) to route via (to).".to_owned()
+        }
+        ExchangeKind::Random => "Randomly picks a binding (queue) to route via (to).".to_owned(),
+        kind => format!(
+            "AMQP {} exchange, as per the AMQP specification",
+            kind.name()
+        ),
+    }
+}
+
 /// What Leveret is, and whom it stands in for.
 fn product(app: &App) -> Map<String, Value> {
-    let kinds = ["direct", "fanout", "headers", "topic"];
-    let kinds: Vec<Value> = kinds
-        .into_iter()
-        .filter(|kind| ExchangeKind::from_name(kind).is_some())
-        .map(|kind| {
-            let description = format!("AMQP {kind} exchange, as per the AMQP specification");
-            json!({"name": kind, "description": description, "enabled": true})
-        })
-        .collect();
+    let kinds = ExchangeKind::ALL
+        .map(|kind| json!({"name": kind.name(), "description": described(kind), "enabled": true}));
     let product = json!({
         "management_version": RABBITMQ_VERSION,
         "rabbitmq_version": RABBITMQ_VERSION,

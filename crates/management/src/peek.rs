@@ -1,8 +1,11 @@
 //! Looks at a queue's messages without taking any, and at where a message would go.
 
-use leveret_broker::Copied;
+use std::sync::atomic::Ordering;
+
+use leveret_broker::{Copied, Directory, Vhost};
 use leveret_codec::{Properties, RawTable, Table, split_route};
-use leveret_router::{BindingView, DestinationView, ExchangeKind, QueueId, Routes};
+use leveret_router::{BindingView, DestinationView, ExchangeKind, QueueId, Routes, Steps};
+use parking_lot::RwLockReadGuard;
 use serde_json::{Value, json};
 
 use crate::amqp::{json_to_table, payload_to_json, properties_to_json, table_to_json, text};
@@ -186,17 +189,14 @@ pub(crate) fn routes(call: &Call) -> Answer {
     };
     let encoded = headers.encoded();
     let headers = RawTable::parse(&encoded).map_err(|error| Problem::bad(error.to_string()))?;
-    let directory = vhost.directory.read();
     let mut found = Routes::new();
-    let source = directory
-        .router
-        .route(
-            exchange.as_bytes(),
-            &[key.as_bytes()],
-            Some(headers),
-            &mut found,
-        )
-        .map_err(|_| Problem::NotFound)?;
+    let properties = Properties {
+        headers: Some(headers),
+        ..Properties::default()
+    };
+    let directory = find(&vhost, (exchange, key.as_bytes(), &properties), &mut found)?;
+    let source = directory.router.exchange(exchange);
+    let source = source.ok_or(Problem::NotFound)?;
     let kind = source.spec().kind;
     let alternate = source.alternate().map(str::to_owned);
     let names = found.queues().iter().filter_map(|id| directory.cell(*id));
@@ -226,6 +226,35 @@ pub(crate) fn routes(call: &Call) -> Answer {
         answer["alternate_exchange"] = alternate.into();
     }
     Ok(Reply::Json(answer))
+}
+
+/// Finds the queues of a message part by part: the virtual host is let go of in between, and begun
+/// with again when its bindings change meanwhile.
+fn find<'a>(
+    vhost: &'a Vhost,
+    (exchange, key, properties): (&str, &[u8], &Properties<'_>),
+    found: &mut Routes,
+) -> Result<RwLockReadGuard<'a, Directory>, Problem> {
+    let mut seen = None;
+    for part in 0..=PARTS_MAX {
+        let directory = vhost.directory.read();
+        let router = &directory.router;
+        let now = router.exchange(exchange).ok_or(Problem::NotFound)?;
+        let now = now.generation().load(Ordering::Acquire);
+        if seen.replace(now) != Some(now) {
+            let begun = router.begin_route(exchange.as_bytes(), found);
+            begun.map_err(|_| Problem::NotFound)?;
+        }
+        let mut steps = Steps::new(if part < PARTS_MAX {
+            STEPS_OF_PART
+        } else {
+            usize::MAX
+        });
+        if router.go_on(&[key], properties, found, &mut steps) {
+            return Ok(directory);
+        }
+    }
+    Err(Problem::Internal("the route has no end".to_owned()))
 }
 
 /// A copy of a binding.
@@ -303,5 +332,9 @@ fn matches(view: &BindingView<'_>, kind: ExchangeKind, key: &[u8], headers: RawT
 const PROBE: &str = "probe";
 /// A message's headers are no larger on a channel: they come in one frame.
 const ROUTES_BYTES_MAX: usize = 128 * 1024;
+/// Steps of finding a route while a virtual host is locked.
+const STEPS_OF_PART: usize = 16 * 1024;
+/// Such parts, before the last one that is as long as it takes.
+const PARTS_MAX: usize = 4096;
 /// Bindings of an exchange that are told one by one.
 const BINDINGS_MAX: usize = 1_000;

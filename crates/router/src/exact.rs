@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 use crate::hash::Seed;
 use crate::route::Found;
 use crate::slab::shrink;
+use crate::steps::Steps;
 use crate::targets::{Target, Targets};
 
 /// Targets by whole key.
@@ -52,10 +53,11 @@ impl Exact {
     }
 
     #[inline]
-    pub(crate) fn route(&self, seed: Seed, key: &[u8], found: &mut Found) {
+    pub(crate) fn route(&self, seed: Seed, key: &[u8], found: &mut Found, steps: &mut Steps) {
+        steps.took(1);
         let hash = seed.bytes(key);
         if let Some(entry) = self.entries.find(hash, |entry| *entry.key == *key) {
-            entry.targets.emit(found);
+            entry.targets.emit(found, steps);
         }
     }
 }

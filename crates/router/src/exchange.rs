@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use leveret_codec::{Table, ValueRef};
 
 use crate::bindings::List;
+use crate::choice;
 use crate::index::Index;
 use crate::refused::Refused;
 use crate::targets::ExchangeId;
 
-/// The four exchange types of AMQP 0-9-1.
+/// The four exchange types of AMQP 0-9-1, and those of RabbitMQ's plugins.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ExchangeKind {
     /// Binding key equals routing key.
@@ -22,6 +23,14 @@ pub enum ExchangeKind {
     Topic,
     /// Arguments of the binding against headers of the message.
     Headers,
+    /// One binding by the hash of the routing key or something else, by weight.
+    ConsistentHash,
+    /// One binding at random, of queues only.
+    LocalRandom,
+    /// One binding by the hash of the routing key.
+    ModulusHash,
+    /// One binding at random.
+    Random,
 }
 
 /// What an exchange is declared with.
@@ -47,6 +56,9 @@ pub struct Exchange {
     /// What a policy says; the argument wins.
     pub(crate) policy_alternate: Option<Box<str>>,
     pub(crate) generation: Arc<AtomicU64>,
+    /// A route has led through here since the generation changed last. One that counts as valid has
+    /// this set in each exchange it leads through, so invalidation goes no further than that.
+    visited: AtomicBool,
     counts: Arc<ExchangeCounts>,
     pub(crate) index: Index,
     pub(crate) as_source: List,
@@ -70,16 +82,22 @@ pub struct ExchangeCounts {
 }
 
 impl ExchangeKind {
+    /// All of them, in the order of their names.
+    pub const ALL: [Self; 8] = [
+        Self::Direct,
+        Self::Fanout,
+        Self::Headers,
+        Self::Topic,
+        Self::ConsistentHash,
+        Self::LocalRandom,
+        Self::ModulusHash,
+        Self::Random,
+    ];
+
     /// The type of that name in `exchange.declare`.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "direct" => Self::Direct,
-            "fanout" => Self::Fanout,
-            "topic" => Self::Topic,
-            "headers" => Self::Headers,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// The name in `exchange.declare`.
@@ -90,6 +108,10 @@ impl ExchangeKind {
             Self::Fanout => "fanout",
             Self::Topic => "topic",
             Self::Headers => "headers",
+            Self::ConsistentHash => "x-consistent-hash",
+            Self::LocalRandom => "x-local-random",
+            Self::ModulusHash => "x-modulus-hash",
+            Self::Random => "x-random",
         }
     }
 }
@@ -116,7 +138,7 @@ impl ExchangeSpec {
     /// Whether a new exchange may be declared so.
     pub(crate) fn check(&self) -> Result<(), Refused> {
         match self.arguments.get(ALTERNATE) {
-            None | Some(ValueRef::LongString(_)) => Ok(()),
+            None | Some(ValueRef::LongString(_)) => choice::check_exchange(self),
             Some(other) => Err(Refused::ArgumentType {
                 argument: "alternate-exchange",
                 kind: other.type_name(),
@@ -129,10 +151,11 @@ impl Exchange {
     pub(crate) fn new(name: &str, spec: ExchangeSpec) -> Self {
         Self {
             name: name.into(),
-            index: Index::new(spec.kind),
+            index: Index::new(&spec),
             spec,
             policy_alternate: None,
             generation: Arc::default(),
+            visited: AtomicBool::new(false),
             counts: Arc::default(),
             as_source: List::default(),
             as_target: List::default(),
@@ -170,7 +193,8 @@ impl Exchange {
         self.as_source.len as usize
     }
 
-    /// Changes whenever a route of this exchange may have changed, its deletion included.
+    /// Changes whenever a route of this exchange that was found may have changed, its deletion
+    /// included.
     ///
     /// Read it under the lock that `route` ran under; a route cached with that value is valid while
     /// the value stands. The default exchange is the exception: its generation never changes, so
@@ -195,6 +219,22 @@ impl Exchange {
                 self.upstream.remove(&source);
             }
         }
+    }
+
+    pub(crate) fn visit(&self) {
+        // Most of the time it is set, and shared by the cores.
+        if !self.visited.load(Ordering::Relaxed) {
+            self.visited.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes the routes through here stale; false if there were none since that was done last.
+    pub(crate) fn invalidate(&self) -> bool {
+        let visited = self.visited.swap(false, Ordering::Relaxed);
+        if visited {
+            self.bump();
+        }
+        visited
     }
 
     pub(crate) fn bump(&self) {

@@ -61,7 +61,7 @@ pub(crate) struct Seed {
 }
 
 impl Seed {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self {
             a: mix(seed),
             b: mix(seed ^ 0xd1b5_4a32_d192_ed03),
@@ -130,7 +130,7 @@ fn fold(left: u64, right: u64) -> u64 {
 }
 
 /// SplitMix64's finalizer.
-fn mix(seed: u64) -> u64 {
+pub(crate) const fn mix(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(GOLDEN);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -3,12 +3,14 @@
 use leveret_codec::RawTable;
 
 use crate::bindings::{Binding, BindingId};
+use crate::choice::{Draw, Ring, hash_of_keys, weight};
 use crate::exact::Exact;
-use crate::exchange::ExchangeKind;
+use crate::exchange::{ExchangeKind, ExchangeSpec};
 use crate::hash::Seed;
 use crate::headers::Headers;
 use crate::pattern::Pattern;
 use crate::route::{Found, Memory, Message};
+use crate::steps::Steps;
 use crate::targets::Targets;
 use crate::trie::{Trie, has_wildcard};
 
@@ -19,6 +21,9 @@ pub(crate) enum Index {
     Fanout(Targets),
     Topic(Box<Topic>),
     Headers(Headers),
+    Random(Draw),
+    Modulus(Draw),
+    Consistent(Ring),
 }
 
 /// Most topic bindings have no wildcard and cost no walk.
@@ -29,19 +34,35 @@ pub(crate) struct Topic {
 }
 
 impl Index {
-    pub(crate) fn new(kind: ExchangeKind) -> Self {
-        match kind {
+    pub(crate) fn new(spec: &ExchangeSpec) -> Self {
+        match spec.kind {
             ExchangeKind::Direct => Self::Direct(Exact::default()),
             ExchangeKind::Fanout => Self::Fanout(Targets::default()),
             ExchangeKind::Topic => Self::Topic(Box::default()),
             ExchangeKind::Headers => Self::Headers(Headers::default()),
+            ExchangeKind::Random | ExchangeKind::LocalRandom => Self::Random(Draw::default()),
+            ExchangeKind::ModulusHash => Self::Modulus(Draw::default()),
+            ExchangeKind::ConsistentHash => Self::Consistent(Ring::new(&spec.arguments)),
         }
     }
 
-    /// Adds a binding; a headers exchange also needs its arguments as `pattern`.
-    pub(crate) fn add(&mut self, seed: Seed, id: BindingId, binding: &Binding, pattern: Pattern) {
+    /// Adds a binding; a headers exchange also needs its arguments as `pattern`, and `name` is the
+    /// hash of its destination's.
+    pub(crate) fn add(
+        &mut self,
+        seed: Seed,
+        (id, binding): (BindingId, &Binding),
+        pattern: Pattern,
+        name: u64,
+    ) {
         let target = binding.target;
         match self {
+            Self::Random(draw) | Self::Modulus(draw) => draw.add(name, target),
+            Self::Consistent(ring) => {
+                // It was checked.
+                let weight = weight(&binding.key).unwrap_or(1);
+                ring.add(name, target, (id, weight));
+            }
             Self::Direct(exact) => exact.add(seed, &binding.key, target),
             Self::Fanout(targets) => targets.add(target),
             Self::Topic(topic) if has_wildcard(&binding.key) => {
@@ -52,9 +73,11 @@ impl Index {
         }
     }
 
-    pub(crate) fn remove(&mut self, seed: Seed, id: BindingId, binding: &Binding) {
+    pub(crate) fn remove(&mut self, seed: Seed, (id, binding): (BindingId, &Binding), name: u64) {
         let target = binding.target;
         match self {
+            Self::Random(draw) | Self::Modulus(draw) => draw.remove(name, target),
+            Self::Consistent(ring) => ring.remove(target, id),
             Self::Direct(exact) => exact.remove(seed, &binding.key, target),
             Self::Fanout(targets) => targets.remove(target),
             Self::Topic(topic) if has_wildcard(&binding.key) => {
@@ -65,37 +88,87 @@ impl Index {
         }
     }
 
-    /// Whether routes depend on more than the keys.
     pub(crate) fn reads_headers(&self) -> bool {
         matches!(self, Self::Headers(_))
     }
 
-    /// Writes what matches. Under several keys a target may be written more than once.
-    pub(crate) fn route(
+    /// Whether the same keys always lead to the same targets.
+    pub(crate) fn goes_by_keys(&self) -> bool {
+        match self {
+            Self::Direct(_) | Self::Fanout(_) | Self::Topic(_) | Self::Modulus(_) => true,
+            Self::Headers(_) | Self::Random(_) => false,
+            Self::Consistent(ring) => !ring.reads_more_than_keys(),
+        }
+    }
+
+    /// Goes on to write what matches; false if there is more to do than there are steps. Under
+    /// several keys a target may be written more than once.
+    pub(crate) fn go_on(
         &self,
         seed: Seed,
         message: Message<'_, '_>,
-        memory: &mut Memory,
-        found: &mut Found,
-    ) {
+        (memory, found): (&mut Memory, &mut Found),
+        steps: &mut Steps,
+    ) -> bool {
         match self {
             Self::Direct(exact) => {
-                message
-                    .keys
-                    .iter()
-                    .for_each(|key| exact.route(seed, key, found));
-            }
-            Self::Fanout(targets) => targets.emit(found),
-            Self::Topic(topic) => {
                 for key in message.keys {
-                    topic.exact.route(seed, key, found);
-                    topic.wild.route(seed, key, &mut memory.walk, found);
+                    exact.route(seed, key, found, steps);
                 }
+                true
             }
+            Self::Fanout(targets) => {
+                targets.emit(found, steps);
+                true
+            }
+            Self::Topic(topic) => topic.go_on(seed, message.keys, (memory, found), steps),
             Self::Headers(headers) => {
-                let fields = message.headers.unwrap_or(RawTable::EMPTY);
-                headers.route(seed, fields, &mut memory.settled, found);
+                let search = &mut memory.search;
+                if !std::mem::replace(&mut memory.begun, true) {
+                    headers.begin(search, found, steps);
+                }
+                let fields = message.properties.headers.unwrap_or(RawTable::EMPTY);
+                headers.go_on(seed, fields, (search, found), steps)
+            }
+            Self::Random(draw) => {
+                draw.pick(memory.random.next(), found, steps);
+                true
+            }
+            Self::Modulus(draw) => {
+                draw.pick(hash_of_keys(message.keys), found, steps);
+                true
+            }
+            Self::Consistent(ring) => {
+                let contest = &mut memory.contest;
+                if !std::mem::replace(&mut memory.begun, true) {
+                    contest.begin();
+                }
+                ring.go_on(&message, (contest, found), steps)
             }
         }
+    }
+}
+
+impl Topic {
+    #[inline]
+    fn go_on(
+        &self,
+        seed: Seed,
+        keys: &[&[u8]],
+        (memory, found): (&mut Memory, &mut Found),
+        steps: &mut Steps,
+    ) -> bool {
+        while let Some(key) = keys.get(memory.key) {
+            if !std::mem::replace(&mut memory.begun, true) {
+                self.exact.route(seed, key, found, steps);
+                memory.walk.begin(&self.wild, key);
+            }
+            if !self.wild.go_on(seed, key, (&mut memory.walk, found), steps) {
+                return false;
+            }
+            memory.begun = false;
+            memory.key += 1;
+        }
+        true
     }
 }

@@ -21,6 +21,7 @@
 )]
 
 mod bindings;
+mod choice;
 mod equivalence;
 mod erlang;
 mod exact;
@@ -35,9 +36,11 @@ mod route;
 mod router;
 mod seen;
 mod slab;
+mod steps;
 mod targets;
 mod topology;
 mod trie;
+mod walk;
 mod words;
 
 pub use exchange::{Exchange, ExchangeCounts, ExchangeKind, ExchangeSpec};
@@ -46,5 +49,6 @@ pub use listing::{BindingSpec, BindingView, Destination, DestinationView, Walk};
 pub use refused::{NoExchange, Refused};
 pub use route::Routes;
 pub use router::{Declared, Router};
+pub use steps::Steps;
 pub use targets::QueueId;
 pub use topology::Removal;

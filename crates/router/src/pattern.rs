@@ -5,6 +5,7 @@ use leveret_codec::{EntryPlace, RawTable, Table, ValueRef};
 use crate::erlang;
 use crate::hash::Seed;
 use crate::refused::Refused;
+use crate::steps::Steps;
 
 /// A binding's arguments, and which of them count in its mode.
 #[derive(Debug, Default)]
@@ -71,20 +72,20 @@ impl Pattern {
     }
 
     /// Whether the message has all fields: what `all` asks for.
-    pub(crate) fn matches_whole(&self, message: &Fields<'_>) -> bool {
+    pub(crate) fn matches_whole(&self, message: &Fields<'_>, steps: &mut Steps) -> bool {
         // Each field needs a header of its own.
-        self.fields.len() <= message.len() && self.fields().all(|field| has(message, field))
+        self.fields.len() <= message.len() && self.fields().all(|field| has(message, field, steps))
     }
 
     /// Whether the message has the field of this name: enough for `any`.
-    pub(crate) fn shares(&self, key: &[u8], message: &Fields<'_>) -> bool {
+    pub(crate) fn shares(&self, key: &[u8], message: &Fields<'_>, steps: &mut Steps) -> bool {
         let raw = self.arguments.as_raw();
         let name = |place: &EntryPlace| raw.entry_at(*place).map(|(name, _)| name);
         let at = self
             .fields
             .binary_search_by(|place| name(place).cmp(&Some(key)));
         let field = at.ok().and_then(|at| raw.entry_at(*self.fields.get(at)?));
-        field.is_some_and(|field| has(message, field))
+        field.is_some_and(|field| has(message, field, steps))
     }
 
     /// A hash for each field: a message has one of them if it matches under `any`, all of them if
@@ -157,18 +158,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whether the message has a field that a binding asks for.
-fn has(message: &Fields<'_>, (key, wanted): Field<'_>) -> bool {
-    #[cfg(test)]
-    COMPARED.set(COMPARED.get() + 1);
+/// Whether the message has a field that a binding asks for: one step.
+fn has(message: &Fields<'_>, (key, wanted): Field<'_>, steps: &mut Steps) -> bool {
+    steps.took(1);
     let value = message.get(key);
     value.is_some_and(|value| wanted == ValueRef::Void || same(wanted, value))
-}
-
-#[cfg(test)]
-thread_local! {
-    /// How often `has` was asked: the work of routing, whatever the machine does meanwhile.
-    pub(crate) static COMPARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// All headers by name; of one name the last.
@@ -259,10 +253,11 @@ mod tests {
         let bytes = table(headers).encoded();
         let message = Fields::read(RawTable::parse(&bytes).unwrap());
         if !pattern.is_any() {
-            return pattern.matches_whole(&message);
+            return pattern.matches_whole(&message, &mut Steps::unlimited());
         }
         let mut places = 0..message.len();
-        places.any(|at| pattern.shares(message.at(at).unwrap().0, &message))
+        let mut steps = Steps::unlimited();
+        places.any(|at| pattern.shares(message.at(at).unwrap().0, &message, &mut steps))
     }
 
     #[test]

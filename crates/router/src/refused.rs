@@ -42,6 +42,8 @@ pub enum Refused {
         /// The value as Erlang prints it.
         value: String,
     },
+    /// 406: what an exchange of a plugin's type cannot take, in that plugin's words.
+    Precondition(String),
     /// 406: binding arguments nested deeper than the codec reads.
     ArgumentsTooDeep,
 }

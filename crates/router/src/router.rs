@@ -110,8 +110,10 @@ impl Router {
             return Err(Refused::Reserved(name.into()));
         }
         spec.check()?;
-        let id = self.create(name, spec);
-        self.invalidate(&[id]);
+        self.create(name, spec);
+        // Others may have named it as their alternate before it was there.
+        let changed: Vec<ExchangeId> = self.referrers(name).copied().collect();
+        self.invalidate(&changed);
         Ok(Declared::Created)
     }
 
@@ -238,7 +240,8 @@ impl Router {
     }
 
     /// Bumps the generation of these exchanges and of all that reach them by bindings or as an
-    /// alternate.
+    /// alternate, as far as routes were found there since that was done last: so a change costs
+    /// what routing has cost before it, not what there is.
     pub(crate) fn invalidate(&self, changed: &[ExchangeId]) {
         let mut reached = Seen::default();
         for id in changed {
@@ -250,7 +253,9 @@ impl Router {
             let Some(exchange) = self.exchanges.get(id) else {
                 continue;
             };
-            exchange.bump();
+            if !exchange.invalidate() {
+                continue;
+            }
             for source in exchange
                 .upstream
                 .keys()

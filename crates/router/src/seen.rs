@@ -8,6 +8,7 @@ use crate::hash::Seed;
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     list: Vec<u32>,
+    /// Places in the list.
     table: HashTable<u32>,
 }
 
@@ -18,11 +19,17 @@ impl Seen {
     }
 
     pub(crate) fn contains(&self, seed: Seed, id: u32) -> bool {
+        self.place(seed, id).is_some()
+    }
+
+    /// As which an id was added.
+    pub(crate) fn place(&self, seed: Seed, id: u32) -> Option<usize> {
         if self.table.is_empty() {
-            return self.list.contains(&id);
+            return self.list.iter().position(|old| *old == id);
         }
-        let hash = seed.pair(0, id);
-        self.table.find(hash, |old| *old == id).is_some()
+        let is = |at: &u32| self.get(*at as usize) == Some(id);
+        let found = self.table.find(seed.pair(0, id), is);
+        found.map(|at| *at as usize)
     }
 
     /// Adds an id; false when it is there already.
@@ -32,15 +39,22 @@ impl Seen {
         }
         self.list.push(id);
         // All of them once there are many, then each new one.
-        let hashed = self.table.len();
-        let unhashed = self.list.get(hashed..).unwrap_or_default();
         if self.list.len() > SCAN_MAX {
-            for id in unhashed {
-                self.table
-                    .insert_unique(seed.pair(0, *id), *id, |id| seed.pair(0, *id));
+            let Self { list, table } = self;
+            let id_at = |at: u32| list.get(at as usize).copied().unwrap_or_default();
+            for at in table.len() as u32..list.len() as u32 {
+                let hash = seed.pair(0, id_at(at));
+                table.insert_unique(hash, at, |at| seed.pair(0, id_at(*at)));
             }
         }
         true
+    }
+
+    /// Gives back the memory of a long walk.
+    pub(crate) fn trim(&mut self) {
+        if self.list.capacity() > KEPT_MAX {
+            *self = Self::default();
+        }
     }
 
     /// The id added as the `at`th, so that a walk can go on while it adds.
@@ -48,10 +62,14 @@ impl Seen {
         self.list.get(at).copied()
     }
 
+    #[cfg(test)]
     pub(crate) fn as_slice(&self) -> &[u32] {
         &self.list
     }
 }
+
+/// Entries of one walk whose memory is kept for the next one.
+pub(crate) const KEPT_MAX: usize = 1024;
 
 /// Ids up to which a scan is cheaper than a hash.
 const SCAN_MAX: usize = 16;

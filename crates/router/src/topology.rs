@@ -3,6 +3,7 @@
 use leveret_codec::RawTable;
 
 use crate::bindings::{BindingId, Identity, List, Side};
+use crate::choice::{check_binding, hash_of_name};
 use crate::exchange::ExchangeSpec;
 use crate::index::Index;
 use crate::listing::{BindingSpec, Destination};
@@ -52,7 +53,11 @@ impl Router {
             })?;
         let pattern = match self.exchanges.get(source.0) {
             Some(exchange) if exchange.index.reads_headers() => Pattern::parse(&spec.arguments)?,
-            _ => Pattern::default(),
+            Some(exchange) => {
+                check_binding(exchange.spec.kind, &spec.key, target)?;
+                Pattern::default()
+            }
+            None => Pattern::default(),
         };
         let arguments = spec.canonical_arguments();
         RawTable::parse(&arguments).map_err(|_| Refused::ArgumentsTooDeep)?;
@@ -67,10 +72,11 @@ impl Router {
         }
         let id = self.bindings.insert(self.seed, identity);
         self.link(id, source, target);
+        let name = self.hash_of_target(target);
         if let (Some(exchange), Some(binding)) =
             (self.exchanges.get_mut(source.0), self.bindings.get(id))
         {
-            exchange.index.add(self.seed, id, binding, pattern);
+            exchange.index.add(self.seed, (id, binding), pattern, name);
         }
         self.invalidate(&[source]);
         Ok(true)
@@ -156,6 +162,14 @@ impl Router {
         }
     }
 
+    fn hash_of_target(&self, target: Target) -> u64 {
+        let name = match target {
+            Target::Queue(id) => self.queue_name(id),
+            Target::Exchange(id) => self.exchanges.get(id.0).map(|exchange| &*exchange.name),
+        };
+        hash_of_name(name.unwrap_or_default())
+    }
+
     /// Deletes what is doomed, and what that dooms, then bumps every route that changed.
     fn finish(&mut self, mut sweep: Sweep) -> Removal {
         while let Some(id) = sweep.doomed.pop() {
@@ -173,7 +187,7 @@ impl Router {
         };
         let as_source = exchange.as_source;
         // The whole index goes at once: taking bindings out one by one may cost a move of the rest.
-        exchange.index = Index::new(exchange.spec.kind);
+        exchange.index = Index::new(&exchange.spec);
         // An exchange on its way out is not doomed again by its own last binding.
         let auto_delete = std::mem::replace(&mut exchange.spec.auto_delete, false);
         for binding in self.members(Side::Source, as_source) {
@@ -205,8 +219,9 @@ impl Router {
             .removal
             .bindings
             .extend(self.view(binding).map(|view| view.to_spec()));
+        let name = self.hash_of_target(target);
         if let Some(exchange) = self.exchanges.get_mut(source.0) {
-            exchange.index.remove(self.seed, id, binding);
+            exchange.index.remove(self.seed, (id, binding), name);
         }
         self.unlink(id, source, target);
         self.bindings.remove(self.seed, id);

@@ -1,12 +1,9 @@
 //! Topic keys with wildcards, as a flat trie of interned words.
 //!
 //! A node's literal children are found in one set for the whole trie by (parent, word); its `*` and
-//! `#` children are fields. Matching walks all live nodes word by word, so that its cost is bounded
-//! by words x live nodes, whatever a client's pattern looks like; a recursive match is exponential.
+//! `#` children are fields. Matching (`walk.rs`) goes over all live nodes word by word.
 
 use crate::hash::Seed;
-use crate::route::Found;
-use crate::seen::Seen;
 use crate::slab::{IdSet, Slab};
 use crate::targets::{Target, Targets};
 use crate::words::Words;
@@ -14,32 +11,23 @@ use crate::words::Words;
 /// Wildcard bindings of one topic exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Trie {
-    nodes: Slab<Node>,
+    pub(crate) nodes: Slab<Node>,
     /// There from the first binding to the last.
-    root: Option<u32>,
+    pub(crate) root: Option<u32>,
     edges: IdSet,
-    words: Words,
+    pub(crate) words: Words,
 }
 
 #[derive(Debug)]
-struct Node {
-    parent: u32,
+pub(crate) struct Node {
+    pub(crate) parent: u32,
     /// The step that leads here: a word, `STAR` or `HASH`.
-    step: u32,
-    star: u32,
-    hash: u32,
+    pub(crate) step: u32,
+    pub(crate) star: u32,
+    pub(crate) hash: u32,
     /// How many children by word there are.
-    children: u32,
-    targets: Targets,
-}
-
-/// What a walk needs besides the trie. Reused, so that routing allocates nothing.
-#[derive(Debug, Default)]
-pub(crate) struct Walk {
-    live: Vec<u32>,
-    next: Vec<u32>,
-    /// Nodes behind a `#`. It takes any number of words, so once met they stay.
-    open: Seen,
+    pub(crate) children: u32,
+    pub(crate) targets: Targets,
 }
 
 /// One step of a pattern.
@@ -73,72 +61,13 @@ impl Trie {
         self.prune(seed, id);
     }
 
-    /// Writes the targets of every pattern that matches `key`.
-    pub(crate) fn route(&self, seed: Seed, key: &[u8], walk: &mut Walk, found: &mut Found) {
-        let Some(root) = self.root else { return };
-        walk.live.clear();
-        walk.open.clear();
-        walk.live.push(root);
-        self.open(seed, walk, found);
-        for text in words(key) {
-            let word = self.words.find(seed, text);
-            walk.next.clear();
-            for id in walk.live.iter().chain(walk.open.as_slice()) {
-                self.step(seed, *id, word, &mut walk.next);
-            }
-            std::mem::swap(&mut walk.live, &mut walk.next);
-            self.open(seed, walk, found);
-            if walk.live.is_empty() && walk.open.as_slice().is_empty() {
-                return;
-            }
-        }
-        for node in walk.live.iter().filter_map(|id| self.nodes.get(*id)) {
-            node.targets.emit(found);
-        }
-    }
-
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.root.is_none()
     }
 
-    /// Enters the `#` child of each live node: its own targets match whatever follows.
     #[inline]
-    fn open(&self, seed: Seed, walk: &mut Walk, found: &mut Found) {
-        for id in &walk.live {
-            let Some(hash) = self.nodes.get(*id).map(|node| node.hash) else {
-                continue;
-            };
-            if hash == NONE {
-                continue;
-            }
-            let Some(node) = self.nodes.get(hash) else {
-                continue;
-            };
-            if walk.open.insert(seed, hash) {
-                node.targets.emit(found);
-            }
-        }
-    }
-
-    #[inline]
-    fn step(&self, seed: Seed, id: u32, word: Option<u32>, next: &mut Vec<u32>) {
-        let Some(node) = self.nodes.get(id) else {
-            return;
-        };
-        if node.star != NONE {
-            next.push(node.star);
-        }
-        if node.children > 0
-            && let Some(word) = word
-            && let Some(child) = self.edge(seed, id, word)
-        {
-            next.push(child);
-        }
-    }
-
-    #[inline]
-    fn edge(&self, seed: Seed, parent: u32, word: u32) -> Option<u32> {
+    pub(crate) fn edge(&self, seed: Seed, parent: u32, word: u32) -> Option<u32> {
         self.edges.find(seed.pair(parent, word), |id| {
             self.nodes
                 .get(*id)
@@ -276,14 +205,17 @@ fn edge_hash(nodes: &Slab<Node>, seed: Seed, id: u32) -> u64 {
         .map_or(0, |node| seed.pair(node.parent, node.step))
 }
 
-const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 const STAR: u32 = u32::MAX - 1;
-const HASH: u32 = u32::MAX - 2;
+pub(crate) const HASH: u32 = u32::MAX - 2;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::Found;
+    use crate::steps::Steps;
     use crate::targets::QueueId;
+    use crate::walk::Walk;
 
     const SEED: fn() -> Seed = || Seed::new(11);
 
@@ -293,7 +225,13 @@ mod tests {
 
     fn matches(trie: &Trie, key: &[u8]) -> Vec<u32> {
         let (mut walk, mut found) = (Walk::default(), Found::default());
-        trie.route(SEED(), key, &mut walk, &mut found);
+        walk.begin(trie, key);
+        assert!(trie.go_on(
+            SEED(),
+            key,
+            (&mut walk, &mut found),
+            &mut Steps::unlimited()
+        ));
         let mut ids: Vec<u32> = found.queues.iter().map(|q| q.0).collect();
         ids.sort_unstable();
         ids
@@ -403,6 +341,30 @@ mod tests {
         assert_eq!(matches(&trie, b"a.b"), [1]);
     }
 
+    /// The steps that matching takes.
+    fn steps_of(trie: &Trie, key: &str) -> usize {
+        let (mut walk, mut found) = (Walk::default(), Found::default());
+        let mut steps = Steps::unlimited();
+        walk.begin(trie, key.as_bytes());
+        assert!(trie.go_on(SEED(), key.as_bytes(), (&mut walk, &mut found), &mut steps));
+        steps.taken()
+    }
+
+    /// Random words of three.
+    fn letters(words: usize, seed: usize) -> Vec<&'static str> {
+        let mut state = seed as u64 + 1;
+        let mut letter = || {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            ["a", "b", "c"][(state >> 40) as usize % 3]
+        };
+        (0..words).map(|_| letter()).collect()
+    }
+
+    /// `x.#.y.#.…`
+    fn hashes(words: usize, seed: usize) -> String {
+        letters(words, seed).join(".#.") + ".#"
+    }
+
     #[test]
     fn a_hostile_pattern_costs_little() {
         let mut trie = one(&vec!["#"; 128].join("."));
@@ -411,13 +373,58 @@ mod tests {
             trie.add(SEED(), pattern.as_bytes(), target(depth as u32 + 1));
         }
         let key = vec!["a"; 128].join(".");
-        let (mut walk, mut found) = (Walk::default(), Found::default());
-        trie.route(SEED(), key.as_bytes(), &mut walk, &mut found);
-        assert_eq!(found.queues, [QueueId(1)]);
-        assert!(
-            walk.live.len() <= 64 && walk.open.as_slice().len() <= 65,
-            "{walk:?}"
-        );
+        assert_eq!(matches(&trie, key.as_bytes()), [1]);
+        // Words times the nodes behind a `#` whose last word is still to come.
+        let taken = steps_of(&trie, &key);
+        assert!(taken <= 128 * 3 * 64, "{taken}");
+    }
+
+    #[test]
+    fn what_is_behind_a_hash_that_was_met_is_not_tried_again() {
+        const PATTERNS: usize = 150;
+        const WORDS: usize = 120;
+        let mut trie = Trie::default();
+        for n in 0..PATTERNS {
+            trie.add(SEED(), hashes(60, n).as_bytes(), target(n as u32));
+        }
+        let key = letters(WORDS, 12_345).join(".");
+        // One node of each pattern at a time, not the sixty.
+        let taken = steps_of(&trie, &key);
+        assert!(taken <= PATTERNS * WORDS * 2, "{taken}");
+        assert!(trie.nodes.len() > PATTERNS * WORDS / 2);
+    }
+
+    #[test]
+    fn a_walk_that_is_interrupted_at_every_step_finds_the_same() {
+        let mut trie = Trie::default();
+        for n in 0..40 {
+            trie.add(SEED(), hashes(n % 9 + 1, n).as_bytes(), target(n as u32));
+            let stars = "*.".repeat(n % 5) + "a.#.b";
+            trie.add(SEED(), stars.as_bytes(), target(100 + n as u32));
+        }
+        for key in [
+            "",
+            "a",
+            "a.b.c.a.b.a.c.c.b.a.b",
+            "b.b.a.b",
+            "c.a.b.c.a.b.c.b",
+        ] {
+            let (mut walk, mut found) = (Walk::default(), Found::default());
+            walk.begin(&trie, key.as_bytes());
+            let mut turns = 1;
+            while !trie.go_on(
+                SEED(),
+                key.as_bytes(),
+                (&mut walk, &mut found),
+                &mut Steps::new(1),
+            ) {
+                turns += 1;
+            }
+            let mut ids: Vec<u32> = found.queues.iter().map(|q| q.0).collect();
+            ids.sort_unstable();
+            assert_eq!(ids, matches(&trie, key.as_bytes()), "{key}");
+            assert!(turns * 2 > steps_of(&trie, key), "{turns}");
+        }
     }
 
     #[test]

@@ -213,3 +213,42 @@ fn headers() {
         start.elapsed().as_nanos() as f64 / 1e7
     );
 }
+
+/// Patterns made to take long, against keys of 127 words.
+#[test]
+#[ignore = "prints figures"]
+fn hostile_topic() {
+    type Make = fn(&mut Random) -> String;
+    fn letters(random: &mut Random, count: usize, letters: &[&str]) -> String {
+        let words: Vec<&str> = (0..count)
+            .map(|_| letters[random.below(letters.len() as u64) as usize])
+            .collect();
+        words.join(".")
+    }
+    let hashes: Make = |random| letters(random, 61, &["a.#", "b.#", "c.#"]) + ".z";
+    let stars: Make = |random| {
+        let stars = letters(random, 100, &["*", "*", "*", "*", "a"]);
+        format!("#.a.{stars}.z.#")
+    };
+    for (name, pattern, count) in [
+        ("hashes", hashes, 150),
+        ("hashes", hashes, 3000),
+        ("stars", stars, 600),
+    ] {
+        let mut random = Random(0x9e37_79b9);
+        let mut router = with_queues(1);
+        let (before, start) = (resident(), Instant::now());
+        for _ in 0..count {
+            let pattern = pattern(&mut random);
+            bind(&mut router, "amq.topic", 0, &pattern);
+        }
+        let ns = start.elapsed().as_nanos() as f64 / f64::from(count);
+        let bytes = (resident() - before) / f64::from(count);
+        println!("{count} patterns of {name}: {ns:.0} ns and {bytes:.0} B a binding");
+        let keys: Vec<String> = (0..16)
+            .map(|_| letters(&mut random, 127, &["a", "b", "c"]))
+            .collect();
+        let (ns, _) = measure(&router, "amq.topic", &keys, 64);
+        println!("{count} patterns of {name}: {:.2} ms a route", ns / 1e6);
+    }
+}

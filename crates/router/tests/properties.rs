@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use leveret_codec::{RawTable, Table, Value, ValueRef};
+use leveret_codec::{Properties, RawTable, Table, Value, ValueRef};
 use leveret_router::{
     BindingSpec, Declared, Destination, ExchangeKind, ExchangeSpec, QueueId, Refused, Router,
-    Routes,
+    Routes, Steps,
 };
 use proptest::prelude::*;
 
@@ -50,6 +50,17 @@ fn routed(router: &Router, exchange: &str, keys: &[&[u8]]) -> Vec<QueueId> {
     router
         .route(exchange.as_bytes(), keys, None, &mut routes)
         .expect("the exchange exists");
+    let mut in_parts = Routes::new();
+    let begun = router.begin_route(exchange.as_bytes(), &mut in_parts);
+    begun.expect("the exchange exists");
+    while !router.go_on(
+        keys,
+        &Properties::default(),
+        &mut in_parts,
+        &mut Steps::new(1),
+    ) {}
+    assert_eq!(in_parts.queues(), routes.queues());
+    assert_eq!(in_parts.cacheable(), routes.cacheable());
     routes.queues().to_vec()
 }
 
@@ -263,6 +274,7 @@ fn binding_matches(
                 fields.all(field)
             }
         }
+        other => unreachable!("no history has a {}", other.name()),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use leveret_codec::{RawTable, Table, Value};
+use leveret_codec::{Properties, RawTable, Table, Value};
 use leveret_router::{
     BindingSpec, Declared, Destination, DestinationView, ExchangeKind, ExchangeSpec, NoExchange,
-    QueueId, Refused, Router, Routes, Walk,
+    QueueId, Refused, Router, Routes, Steps, Walk,
 };
 
 fn to_queue(source: &str, queue: u32, key: &str) -> BindingSpec {
@@ -106,7 +106,16 @@ fn the_predeclared_exchanges_are_there() {
 
 #[test]
 fn kinds_have_names() {
-    for name in ["direct", "fanout", "topic", "headers"] {
+    for name in [
+        "direct",
+        "fanout",
+        "topic",
+        "headers",
+        "x-consistent-hash",
+        "x-local-random",
+        "x-modulus-hash",
+        "x-random",
+    ] {
         assert_eq!(
             ExchangeKind::from_name(name).map(ExchangeKind::name),
             Some(name)
@@ -592,6 +601,9 @@ fn a_change_invalidates_what_leads_here_and_nothing_else() {
         "amq.fanout",
         "",
     ];
+    for name in all {
+        route(&router, name, "k");
+    }
     let before: Vec<u64> = all.iter().map(|name| generation(&router, name)).collect();
     router.bind(&to_queue("leaf", 1, "k")).unwrap();
     let moved: Vec<bool> = all
@@ -600,6 +612,9 @@ fn a_change_invalidates_what_leads_here_and_nothing_else() {
         .map(|(name, old)| generation(&router, name) != old)
         .collect();
     assert_eq!(moved, [true, true, true, true, false, false, false]);
+    for name in all {
+        route(&router, name, "k");
+    }
     let before: Vec<u64> = all.iter().map(|name| generation(&router, name)).collect();
     router.bind(&to_queue("leaf", 1, "k")).unwrap();
     router.add_queue("new", QueueId(10));
@@ -736,4 +751,212 @@ fn a_walk_meets_all_that_stays_once_whatever_comes_and_goes() {
         .exchanges()
         .map(|exchange| exchange.name().to_owned());
     assert_eq!(names, all.collect::<Vec<_>>());
+}
+
+/// What a change costs must not grow with the graph, in which every binding reaches every exchange.
+#[test]
+fn a_dense_graph_is_built_as_fast_as_a_sparse_one() {
+    const EXCHANGES: u32 = 150;
+    let mut router = router();
+    for n in 0..EXCHANGES {
+        let declared = router.declare(&format!("x{n}"), plain(ExchangeKind::Fanout));
+        assert_eq!(declared, Ok(Declared::Created));
+    }
+    for (from, to) in (0..EXCHANGES).flat_map(|from| (0..EXCHANGES).map(move |to| (from, to))) {
+        let binding = to_exchange(&format!("x{from}"), &format!("x{to}"), "");
+        assert_eq!(router.bind(&binding), Ok(true));
+    }
+    assert_eq!(generation(&router, "x0"), 0, "there was no route yet");
+    assert_eq!(route(&router, "x0", "k"), [0u32; 0]);
+    assert_eq!(router.bind(&to_queue("x149", 1, "k")), Ok(true));
+    assert_eq!(generation(&router, "x0"), 1);
+    assert_eq!(router.bind(&to_queue("x149", 2, "k")), Ok(true));
+    assert_eq!(generation(&router, "x0"), 1, "nobody has asked since");
+    assert_eq!(route(&router, "x0", "k"), [1, 2]);
+}
+
+fn precondition<T>(text: &str) -> Result<T, Refused> {
+    Err(Refused::Precondition(text.into()))
+}
+
+#[test]
+fn a_hash_is_of_one_thing_that_there_is() {
+    let mut router = router();
+    let mut declare = |arguments: &[(&str, Value)]| {
+        let mut spec = plain(ExchangeKind::ConsistentHash);
+        for (name, value) in arguments {
+            spec.arguments.insert(name, value.clone());
+        }
+        let declared = router.declare("hash", spec);
+        router.delete("hash", false).unwrap();
+        declared
+    };
+    let text = |text: &str| Value::LongString(text.into());
+    for property in ["message_id", "correlation_id", "timestamp"] {
+        let declared = declare(&[("hash-property", text(property))]);
+        assert_eq!(declared, Ok(Declared::Created));
+    }
+    for property in ["bogus", "app_id", ""] {
+        let refused = precondition(&format!("Unsupported property: {property}"));
+        assert_eq!(declare(&[("hash-property", text(property))]), refused);
+    }
+    assert_eq!(declare(&[("hash-header", text(""))]), Ok(Declared::Created));
+    for property in ["message_id", "bogus"] {
+        assert_eq!(
+            declare(&[
+                ("hash-header", text("h")),
+                ("hash-property", text(property))
+            ]),
+            precondition("hash-header and hash-property are mutually exclusive")
+        );
+    }
+    assert_eq!(
+        declare(&[("hash-header", Value::I32(5))]),
+        Err(Refused::ArgumentType {
+            argument: "hash-header",
+            kind: "signedint"
+        })
+    );
+}
+
+#[test]
+fn bindings_of_plugins_exchanges_are_checked_and_those_of_others_are_not() {
+    let mut router = router();
+    for kind in ExchangeKind::ALL {
+        router.declare(kind.name(), plain(kind)).unwrap();
+    }
+    let key = "Non empty binding 'k' key not permitted";
+    assert_eq!(
+        router.bind(&to_queue("x-local-random", 1, "k")),
+        precondition(key)
+    );
+    assert_eq!(
+        router.bind(&to_exchange("x-local-random", "fanout", "")),
+        precondition("Destination not found")
+    );
+    let weight = "The binding key must be an integer: <<\"k\">>";
+    assert_eq!(
+        router.bind(&to_queue("x-consistent-hash", 1, "k")),
+        precondition(weight)
+    );
+    assert_eq!(
+        router.bind(&to_exchange("x-consistent-hash", "fanout", "k")),
+        precondition(weight)
+    );
+    assert!(
+        router
+            .unbind(&to_queue("x-consistent-hash", 1, "k"))
+            .is_ok()
+    );
+    for kind in ["x-random", "x-modulus-hash", "direct"] {
+        assert_eq!(router.bind(&to_queue(kind, 1, "k")), Ok(true));
+        assert_eq!(router.bind(&to_exchange(kind, "fanout", "k")), Ok(true));
+    }
+}
+
+/// How many of these messages each of the queues 1 to 4 gets; every message reaches one.
+fn spread(router: &Router, exchange: &str, keys: impl Iterator<Item = String>) -> [usize; 4] {
+    let mut routes = Routes::with_seed(7);
+    let mut counts = [0; 4];
+    for key in keys {
+        router
+            .route(exchange.as_bytes(), &[key.as_bytes()], None, &mut routes)
+            .unwrap();
+        let [queue] = routes.queues() else {
+            panic!("{:?}", routes.queues());
+        };
+        counts[queue.0 as usize - 1] += 1;
+    }
+    counts
+}
+
+#[test]
+fn random_and_modulus_exchanges_spread_messages_over_their_bindings() {
+    const MESSAGES: usize = 10_000;
+    let mut router = router();
+    let different = || (0..MESSAGES).map(|n| format!("key {n}"));
+    let same = || (0..MESSAGES).map(|_| "same".to_owned());
+    for kind in [
+        ExchangeKind::Random,
+        ExchangeKind::LocalRandom,
+        ExchangeKind::ModulusHash,
+    ] {
+        let name = kind.name();
+        router.declare(name, plain(kind)).unwrap();
+        assert!(route(&router, name, "k").is_empty());
+        for queue in 1..=4 {
+            router.bind(&to_queue(name, queue, "")).unwrap();
+        }
+        let even = |counts: [usize; 4]| counts.iter().all(|got| got.abs_diff(2500) < 250);
+        let counts = spread(&router, name, different());
+        assert!(even(counts), "{name}: {counts:?}");
+        let counts = spread(&router, name, same());
+        if kind == ExchangeKind::ModulusHash {
+            assert_eq!(counts.iter().max(), Some(&MESSAGES), "{counts:?}");
+        } else {
+            assert!(even(counts), "{name}: {counts:?}");
+        }
+        let mut routes = Routes::new();
+        router
+            .route(name.as_bytes(), &[b"k"], None, &mut routes)
+            .unwrap();
+        assert_eq!(routes.cacheable(), kind == ExchangeKind::ModulusHash);
+    }
+    // A queue that is bound twice gets twice as much.
+    router.bind(&to_queue("x-random", 1, "again")).unwrap();
+    let [twice, ..] = spread(&router, "x-random", different());
+    assert!(twice.abs_diff(4000) < 300, "{twice}");
+    router.unbind(&to_queue("x-random", 1, "again")).unwrap();
+    router.unbind(&to_queue("x-random", 1, "")).unwrap();
+    let [none, ..] = spread(&router, "x-random", different());
+    assert_eq!(none, 0);
+}
+
+#[test]
+fn a_consistent_hash_is_of_what_the_exchange_says() {
+    let mut router = router();
+    let properties = |n: u64| {
+        let text = |n: u64| -> &'static [u8] { format!("id {n}").into_bytes().leak() };
+        Properties {
+            message_id: Some(text(n)),
+            correlation_id: Some(text(n + 1)),
+            timestamp: Some(n),
+            ..Properties::default()
+        }
+    };
+    for (argument, value) in [
+        ("none", ""),
+        ("hash-header", "h"),
+        ("hash-property", "message_id"),
+        ("hash-property", "correlation_id"),
+        ("hash-property", "timestamp"),
+    ] {
+        let mut spec = plain(ExchangeKind::ConsistentHash);
+        spec.arguments.insert(argument, value);
+        router.declare("hash", spec).unwrap();
+        for queue in 1..=4 {
+            router.bind(&to_queue("hash", queue, "3")).unwrap();
+        }
+        let mut routes = Routes::new();
+        let mut reached = std::collections::BTreeSet::new();
+        for n in 0..100 {
+            let mut headers = Table::new();
+            headers.insert("h", i64::try_from(n).unwrap());
+            let encoded = headers.encoded();
+            let message = Properties {
+                headers: Some(RawTable::parse(&encoded).unwrap()),
+                ..properties(n)
+            };
+            router.begin_route(b"hash", &mut routes).unwrap();
+            assert!(router.go_on(&[b"k"], &message, &mut routes, &mut Steps::unlimited()));
+            let first = routes.queues().to_vec();
+            assert_eq!(first.len(), 1);
+            reached.extend(first);
+        }
+        // The routing key is always the same.
+        let expected = if argument == "none" { 1 } else { 4 };
+        assert_eq!(reached.len(), expected, "{argument} {value}");
+        assert_eq!(routes.cacheable(), argument == "none");
+        router.delete("hash", false).unwrap();
+    }
 }

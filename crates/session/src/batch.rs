@@ -28,6 +28,7 @@ pub struct Publish<'a> {
 /// known of them all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
+    pub(crate) begin: usize,
     pub(crate) route: (usize, usize),
     pub(crate) end: usize,
     pub(crate) properties: u16,
@@ -52,6 +53,7 @@ pub struct Publishes<'a> {
 enum Source<'a> {
     Read {
         input: &'a [u8],
+        begin: usize,
         places: &'a [Place],
     },
     One(Publish<'a>),
@@ -64,7 +66,11 @@ impl<'a> Publishes<'a> {
             route: input.get(run.route.0..run.route.1).unwrap_or_default(),
             properties: run.properties,
             body_len_max: run.body_len_max,
-            source: Source::Read { input, places },
+            source: Source::Read {
+                input,
+                begin: run.begin,
+                places,
+            },
         }
     }
 
@@ -95,13 +101,17 @@ impl<'a> Publishes<'a> {
         self.len() == 0
     }
 
-    /// Where the first `messages` of them end in the read; the end of the whole for more.
+    /// Where the first `messages` of them end in the read; of none that is where the batch begins.
+    /// Nothing for more than there are.
     #[must_use]
     pub fn end_of(&self, messages: usize) -> Option<usize> {
-        let Source::Read { places, .. } = self.source else {
+        let Source::Read { begin, places, .. } = self.source else {
             return None;
         };
-        let last = places.get(messages.checked_sub(1)?)?;
+        let Some(last) = messages.checked_sub(1) else {
+            return Some(begin);
+        };
+        let last = places.get(last)?;
         // Behind the payload of the last frame comes its end octet.
         let payload = if last.body.0 < last.body.1 {
             last.body
@@ -115,8 +125,13 @@ impl<'a> Publishes<'a> {
     #[must_use]
     pub fn first(&self, messages: usize) -> Self {
         let source = match self.source {
-            Source::Read { input, places } => Source::Read {
+            Source::Read {
                 input,
+                begin,
+                places,
+            } => Source::Read {
+                input,
+                begin,
                 places: places.get(..messages).unwrap_or(places),
             },
             one @ Source::One(_) => one,
@@ -141,7 +156,7 @@ impl<'a> Publishes<'a> {
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Publish<'a>> + use<'a> {
         let (input, places, one) = match self.source {
-            Source::Read { input, places } => (input, places, None),
+            Source::Read { input, places, .. } => (input, places, None),
             Source::One(publish) => (&[][..], &[][..], Some(publish)),
         };
         let slice = |(from, to): (u32, u32)| input.get(from as usize..to as usize);

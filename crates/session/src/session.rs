@@ -283,6 +283,7 @@ impl Session {
         let first = whole_message(input, start, frame_max)?;
         let route = input.get(first.route.0..first.route.1)?;
         let mut run = Run {
+            begin: start,
             route: first.route,
             end: start,
             properties: 0,

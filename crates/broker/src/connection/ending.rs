@@ -3,6 +3,7 @@
 use leveret_session::Fault;
 
 use super::{Connection, Step};
+use crate::broker::stopping;
 use crate::close::Parting;
 
 /// How a connection ends that still has its socket.
@@ -19,6 +20,14 @@ impl Connection {
             && self.ending.is_none()
         {
             self.fail(fault);
+        }
+    }
+
+    pub(super) fn refuse_if_stopping(&self) -> Result<(), Fault> {
+        if self.core.broker.is_stopping() {
+            Err(stopping())
+        } else {
+            Ok(())
         }
     }
 
