@@ -155,6 +155,11 @@ pub struct Limits {
     pub resident_bytes: u64,
     /// Memory of the messages that one connection has begun and not completed, unless it is one.
     pub assembly_bytes_max: u64,
+    /// Memory of what all connections have begun and not completed: messages that arrive in parts,
+    /// transactions that are not committed; 0 takes an eighth of the memory limit.
+    pub unfinished_bytes_max: u64,
+    /// Seconds that a message which arrives in parts may make no progress.
+    pub body_timeout_s: u64,
     /// Messages and settlements of one transaction, bytes; a larger one closes its channel.
     pub transaction_bytes_max: u64,
     /// Unsent replies, confirms and returns of one connection, bytes; then it is not read.
@@ -309,6 +314,22 @@ impl Limits {
         }
     }
 
+    /// Returns the bytes that all connections together may have begun and not completed, on such a
+    /// machine: of messages up to `message_bytes_max`, two fit at least.
+    #[must_use]
+    pub fn unfinished_bytes_of(
+        &self,
+        memory_limit_bytes: Option<u64>,
+        message_bytes_max: u64,
+    ) -> u64 {
+        let least = message_bytes_max.saturating_mul(2);
+        match (self.unfinished_bytes_max, memory_limit_bytes) {
+            (0, None) => u64::MAX,
+            (0, Some(bytes)) => (bytes / 8).max(least),
+            (set, _) => set,
+        }
+    }
+
     /// Returns the part of this memory limit at which the memory alarm sounds.
     #[must_use]
     pub fn memory_high_watermark_of(&self, memory_limit_bytes: u64) -> f64 {
@@ -382,6 +403,8 @@ impl Default for Limits {
             channel_unacked_max: 1_000_000,
             resident_bytes: 0,
             assembly_bytes_max: 256 * MIB,
+            unfinished_bytes_max: 0,
+            body_timeout_s: 60,
             transaction_bytes_max: 256 * MIB,
             reply_bytes_max: MIB,
             outbound_bytes_max: 128 * KIB,

@@ -179,7 +179,6 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
             buffer: Vec::new(),
             drained: false,
             turns: &turns,
-            hung_up: false,
         };
         let mut reading = pin!(reader.read());
         poll_fn(|context| {
@@ -242,8 +241,6 @@ struct Reader<'a> {
     drained: bool,
     /// Turns since others could run.
     turns: &'a AtomicU32,
-    /// The client will send nothing more than what is there.
-    hung_up: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -342,11 +339,11 @@ impl<'a> Reader<'a> {
         error
     }
 
-    /// Waits while an alarm keeps the broker from reading; gives how the connection ends meanwhile,
-    /// if it does.
+    /// Waits while the client is blocked; gives how the connection ends meanwhile, if it does.
     async fn wait_while_blocked(&mut self) -> Option<End> {
-        // What it sent before it hung up is read to its end; it is no more than the kernel holds.
-        while !self.hung_up && self.connection.lock().is_blocked() {
+        while self.connection.lock().is_blocked() {
+            // There may be many, and what is there now waits for long.
+            self.buffer.shrink_to_fit();
             tokio::select! {
                 () = self.link.interrupted() => {
                     let turn = self.connection.lock().receive(&[], now_ms());
@@ -354,7 +351,10 @@ impl<'a> Reader<'a> {
                         return Some(End::of(&turn));
                     }
                 }
-                () = sleep(BLOCKED_CHECK) => self.hung_up = self.link.is_hung_up_on().await,
+                () = sleep(BLOCKED_CHECK) => if self.link.is_hung_up_on().await {
+                    // It is no more than the kernel holds.
+                    self.connection.lock().hang_up();
+                }
             }
         }
         None

@@ -25,6 +25,11 @@ pub(crate) fn of_broker(config: &Config) -> BrokerConfig {
         heartbeat_s: config.amqp.heartbeat_s,
         max_message_bytes: config.amqp.max_message_size,
         assembly_bytes_max: size(limits.assembly_bytes_max),
+        unfinished_bytes_max: limits.unfinished_bytes_of(
+            memory_limit().map(|memory| memory.bytes),
+            config.amqp.max_message_size,
+        ),
+        body_timeout_ms: limits.body_timeout_s * 1000,
         transaction_bytes_max: size(limits.transaction_bytes_max),
         outbound_bytes_max: size(limits.outbound_bytes_max),
         reply_bytes_max: size(limits.reply_bytes_max),

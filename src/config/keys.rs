@@ -190,6 +190,17 @@ const KEYS: &[(&str, Kind)] = &[
         },
     ),
     (
+        "limits.unfinished_bytes_max",
+        Kind::Bytes { min: 0, max: MAX },
+    ),
+    (
+        "limits.body_timeout_s",
+        Kind::Integer {
+            min: 1,
+            max: 86_400,
+        },
+    ),
+    (
         "limits.transaction_bytes_max",
         Kind::Bytes {
             min: 4_096,

@@ -1,12 +1,19 @@
-//! Memory and disk alarms: while one is on, connections that publish are not read.
+//! Memory and disk alarms: while one is on, a connection that publishes is not read any more.
+//!
+//! As in RabbitMQ it is asked when there is something to publish, before that is routed: until then
+//! a connection is served whatever it has published before.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use leveret_codec::{ConnectionBlocked, ConnectionUnblocked, Method};
 use leveret_record::resident_bytes;
+use leveret_session::{Assembled, Fault, Outlet};
 use parking_lot::Mutex;
 
 use crate::broker::{Broker, Peer};
+use crate::cell::Handle;
+use crate::connection::{Core, Step};
 use crate::pump::Work;
 
 /// Once on, a memory alarm stays until use is this much (parts of 100) below its mark, and a disk
@@ -73,7 +80,7 @@ pub struct Measured {
 pub(crate) struct Alarms {
     /// Two bits of what was measured, two of what is forced.
     raised: AtomicU8,
-    /// Held while `raised` changes and connections are told.
+    /// Held while `raised` changes and connections are told that it is over.
     changing: Mutex<()>,
     memory: Mutex<MemoryUse>,
     memory_used: AtomicU64,
@@ -237,71 +244,86 @@ impl Broker {
             return;
         }
         alarms.raised.store(after, Ordering::Release);
-        // As in RabbitMQ, a second alarm beside the first one is not told.
-        if (before == 0) == (after == 0) {
-            return;
-        }
-        let mut work = Work::default();
-        for peer in self.peers() {
-            if after == 0 {
-                peer.unblock(&mut work);
-            } else {
-                peer.block_if_alarmed(alarms, &mut work);
+        // When one begins nobody has to be told yet.
+        if after == 0 {
+            let mut work = Work::default();
+            for peer in self.peers() {
+                peer.unblock(Obstacle::Alarm, &mut work);
             }
+            work.wake();
         }
-        work.wake();
+    }
+}
+
+/// Why a connection that publishes is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// An alarm is on.
+    Alarm,
+}
+
+impl Obstacle {
+    const fn bit(self) -> u8 {
+        match self {
+            Self::Alarm => 1,
+        }
+    }
+}
+
+impl Core {
+    /// Whether an alarm forbids to publish: then the connection is blocked, and what it has to
+    /// publish stays unread.
+    #[inline]
+    pub(crate) fn is_alarmed(&mut self) -> bool {
+        self.broker.alarms.is_on() && !self.begun.hung_up && self.block_by_alarm()
+    }
+
+    #[cold]
+    fn block_by_alarm(&mut self) -> bool {
+        let mut outlet = self.peer.outlet.lock();
+        // Read under the lock: whoever ends the alarm takes it afterwards.
+        let reason = self.broker.alarms.reason();
+        if let Some(reason) = reason {
+            self.peer
+                .block(Obstacle::Alarm, reason, &mut outlet, &mut self.work);
+        }
+        reason.is_some()
+    }
+
+    /// Takes a message that was put together from several reads, unless it has to wait.
+    pub(crate) fn assembled(&mut self, channel: u16, message: Assembled) -> Result<Step, Fault> {
+        if self.is_alarmed() {
+            self.begun.parked = Some((channel, message));
+            return Ok(Step::Waits);
+        }
+        self.publish_assembled(channel, message)?;
+        Ok(Step::More)
     }
 }
 
 impl Peer {
-    /// Whether an alarm keeps the broker from reading from it.
+    /// Whether it is not read, as an alarm is on and it publishes.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Acquire)
+        self.blocked.load(Ordering::Acquire) != 0
     }
 
-    /// Whether it has published.
-    #[must_use]
-    pub fn is_publishing(&self) -> bool {
-        self.publishing.load(Ordering::Relaxed)
-    }
-
-    /// It has published, or begun to: from now on alarms block it.
-    pub(crate) fn publishes(&self, alarms: &Alarms, work: &mut Work) {
-        if !self.is_publishing() {
-            // Under the lock, so that it is seen either here or by whoever raises an alarm.
-            let _outlet = self.outlet.lock();
-            self.publishing.store(true, Ordering::Relaxed);
-        }
-        if alarms.is_on() {
-            self.block_if_alarmed(alarms, work);
-        }
-    }
-
-    /// Stops reading from a connection that publishes, and tells it, once an alarm.
-    fn block_if_alarmed(&self, alarms: &Alarms, work: &mut Work) {
-        let mut outlet = self.outlet.lock();
-        // Read under the lock: whoever ends the alarm takes it afterwards.
-        let Some(reason) = alarms.reason() else {
-            return;
-        };
-        if !self.is_publishing() || self.blocked.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        if self.blocked_notify.load(Ordering::Relaxed) {
+    /// Marks it as not read, and tells it if it was read until now.
+    fn block(&self, by: Obstacle, reason: &str, outlet: &mut Outlet<Arc<Handle>>, work: &mut Work) {
+        let before = self.blocked.fetch_or(by.bit(), Ordering::AcqRel);
+        if before == 0 && self.blocked_notify.load(Ordering::Relaxed) {
             let blocked = ConnectionBlocked {
                 reason: reason.as_bytes(),
             };
-            work.reply(&mut outlet, |out| Method::from(blocked).encode(0, out));
-        }
-        if let Some(flusher) = outlet.flusher() {
-            flusher.interrupt();
+            work.reply(outlet, |out| Method::from(blocked).encode(0, out));
         }
     }
 
-    fn unblock(&self, work: &mut Work) {
+    /// Takes an obstacle away; tells it, and has it read on, if it was the last one.
+    pub(crate) fn unblock(&self, from: Obstacle, work: &mut Work) {
         let mut outlet = self.outlet.lock();
-        if !self.blocked.swap(false, Ordering::AcqRel) {
+        let before = self.blocked.fetch_and(!from.bit(), Ordering::AcqRel);
+        if before != from.bit() {
             return;
         }
         if self.blocked_notify.load(Ordering::Relaxed) {

@@ -1,7 +1,9 @@
 //! The broker: its vhosts, users, connections and settings.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 use std::sync::{Arc, OnceLock, Weak};
 
 use leveret_codec::{Table, Value};
@@ -19,6 +21,7 @@ use crate::stats::{
     ChannelList, ChannelStats, Count, Ended, Event, Events, MessageCounts, SizeCounts, Sizes,
     Totals, Traffic,
 };
+use crate::unfinished::{Unfinished, UnfinishedOf};
 use crate::uses::Uses;
 use crate::vhost::{SHRINK_ABOVE, SPARSE, Vhost};
 
@@ -61,6 +64,8 @@ pub struct BrokerConfig {
     pub heartbeat_s: u16,
     pub max_message_bytes: u64,
     pub assembly_bytes_max: usize,
+    pub unfinished_bytes_max: u64,
+    pub body_timeout_ms: u64,
     pub transaction_bytes_max: usize,
     pub outbound_bytes_max: usize,
     pub reply_bytes_max: usize,
@@ -100,6 +105,8 @@ impl Default for BrokerConfig {
             heartbeat_s: 60,
             max_message_bytes: 128 << 20,
             assembly_bytes_max: 256 << 20,
+            unfinished_bytes_max: u64::MAX,
+            body_timeout_ms: 60_000,
             transaction_bytes_max: 256 << 20,
             outbound_bytes_max: 128 << 10,
             reply_bytes_max: 1 << 20,
@@ -163,16 +170,15 @@ pub struct Peer {
     pub(crate) dead: AtomicBool,
     /// Its reader does not read for now.
     pub(crate) paused: AtomicBool,
-    /// It has published.
-    pub(crate) publishing: AtomicBool,
-    /// An alarm keeps its reader from reading.
-    pub(crate) blocked: AtomicBool,
+    /// What keeps its reader from reading, a bit for each obstacle; changed with the outlet locked.
+    pub(crate) blocked: AtomicU8,
     /// It wants to be told.
     pub(crate) blocked_notify: AtomicBool,
     pub(crate) channels: Mutex<ChannelList>,
     /// Bytes of the arguments of all its consumers.
     pub(crate) arguments_bytes: AtomicUsize,
     pub(crate) sizes: Sizes,
+    pub(crate) unfinished: UnfinishedOf,
     pub(crate) received_bytes: Count,
     pub(crate) reads: Count,
 }
@@ -277,6 +283,7 @@ pub struct Broker {
     pub(crate) administration: Mutex<Work>,
     pub(crate) names: Names,
     pub(crate) alarms: Alarms,
+    pub(crate) unfinished: Unfinished,
     lanes: AtomicU32,
     /// Queues whose chunk memory the timer looks after.
     pub(crate) warm: Mutex<Vec<Arc<QueueCell>>>,
@@ -312,6 +319,7 @@ impl Broker {
             names,
             alarms: Alarms::new(config.memory_high_watermark),
             limits: RwLock::new(Limits::from(&config)),
+            unfinished: Unfinished::default(),
             config,
             store,
             session: RwLock::new(session),

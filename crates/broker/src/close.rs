@@ -90,6 +90,7 @@ impl Core {
         self.confirming.retain(|confirming| *confirming != channel);
         let mut slots = self.peer.outlet.lock().close_channel(channel);
         if let Some(transaction) = &state.transaction {
+            self.begun.staged_bytes -= transaction.bytes();
             // What was not committed was not settled.
             slots.extend(transaction.slots().copied());
         }

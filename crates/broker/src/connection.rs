@@ -2,7 +2,7 @@
 
 mod ending;
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use leveret_codec::{Method, Table};
@@ -22,11 +22,12 @@ use crate::cell::QueueCell;
 use crate::channel::{Channel, UNSUBMITTED};
 use crate::close::{Leaving, Parting};
 use crate::login::LoginRefusal;
-use crate::pause::{Pause, Stall};
+use crate::pause::Stall;
 use crate::pump::Work;
 use crate::refusal::Refusal;
 use crate::routes::{ExchangeTally, RouteCache};
 use crate::stats::{ChannelStats, Count, Event as Counted, SizeCounts, Sizes};
+use crate::unfinished::{Begun, UnfinishedOf};
 use crate::vhost::Vhost;
 
 /// What the caller does after a turn.
@@ -56,10 +57,10 @@ pub struct Turn {
 
 /// A connection, owned by its reader.
 pub struct Connection {
-    session: Session,
-    core: Core,
+    pub(crate) session: Session,
+    pub(crate) core: Core,
     /// It ends so, once it has given back what it holds.
-    ending: Option<Ending>,
+    pub(crate) ending: Option<Ending>,
     /// How one side closed it.
     parting: Option<Parting>,
     silent: bool,
@@ -93,8 +94,7 @@ pub(crate) struct Core {
     pub(crate) login_refused: bool,
     pub(crate) refusal: Option<LoginRefusal>,
     pub(crate) sizes: SizeCounts,
-    /// Something was published in this turn, if only into a transaction or not wholly yet.
-    pub(crate) published: bool,
+    pub(crate) begun: Begun,
     pub(crate) exchange: ExchangeTally,
     pub(crate) stall: Option<Stall>,
     /// What it is giving back, as it ends.
@@ -164,12 +164,12 @@ impl Connection {
             close: Mutex::default(),
             dead: AtomicBool::new(false),
             paused: AtomicBool::new(false),
-            publishing: AtomicBool::new(false),
-            blocked: AtomicBool::new(false),
+            blocked: AtomicU8::new(0),
             blocked_notify: AtomicBool::new(false),
             channels: Mutex::default(),
             arguments_bytes: AtomicUsize::new(0),
             sizes: Sizes::default(),
+            unfinished: UnfinishedOf::default(),
             received_bytes: Count::default(),
             reads: Count::default(),
         });
@@ -196,7 +196,7 @@ impl Connection {
             login_refused: false,
             refusal: None,
             sizes: SizeCounts::default(),
-            published: false,
+            begun: Begun::default(),
             exchange: ExchangeTally::default(),
             stall: None,
             leaving: None,
@@ -252,6 +252,8 @@ impl Connection {
             self.core.waits = None;
         }
         let mut turn = Turn::default();
+        let mut rest = false;
+        self.session.set_now(now_ms);
         self.close_if_asked();
         if let Err(fault) = self.core.publish_later() {
             self.fail(fault);
@@ -263,7 +265,14 @@ impl Connection {
             }
             match self.step(input, &mut turn.consumed) {
                 Ok(Step::More) => {}
-                Ok(Step::Pending | Step::Waits) => break,
+                Ok(Step::Pending) => {
+                    rest = true;
+                    break;
+                }
+                Ok(Step::Waits) => {
+                    turn.unfinished = true;
+                    break;
+                }
                 Ok(step @ (Step::Closed | Step::Ended)) => {
                     turn.ended = true;
                     turn.client_hangs_up = matches!(step, Step::Closed);
@@ -277,6 +286,8 @@ impl Connection {
             }
             self.forward_replies();
         }
+        let rest = rest.then(|| input.get(turn.consumed..).unwrap_or_default());
+        self.count_unfinished(rest.filter(|_| !input.is_empty()), now_ms);
         self.core.release_held();
         self.forward_replies();
         self.core.end_turn();
@@ -297,7 +308,14 @@ impl Connection {
             return Ok(self.end(ending));
         }
         let Self { session, core, .. } = self;
+        if let Some((channel, message)) = core.begun.parked.take() {
+            return core.assembled(channel, message);
+        }
         match session.next(input, at)? {
+            Event::Publishes(_) if core.is_alarmed() => {
+                session.unread(at);
+                return Ok(Step::Waits);
+            }
             Event::Publishes(batch) => {
                 let published = core.publish(&batch)?;
                 if published < batch.len() {
@@ -306,11 +324,15 @@ impl Connection {
             }
             Event::Settlements(channel, settlements) => core.settle(channel, settlements)?,
             Event::Pending => return Ok(Step::Pending),
-            Event::Progress => {}
-            Event::Begun => core.published = true,
-            Event::Assembled(channel, message) => core.publish_assembled(channel, message)?,
+            Event::Part if core.is_alarmed() => return Ok(Step::Waits),
+            Event::Progress | Event::Part => {}
+            Event::Assembled(channel, message) => {
+                let now_ms = core.peer.received_ms.load(Ordering::Relaxed);
+                core.peer.unfinished.completed(now_ms);
+                return core.assembled(channel, message);
+            }
             Event::Method(channel, method) if core.must_wait(channel, &method) => {
-                session.unread_method(at);
+                session.unread(at);
                 core.waits = Some(channel);
                 return Ok(Step::Waits);
             }
@@ -375,17 +397,6 @@ impl Connection {
         }
     }
 
-    /// Why nothing more should be read for now, if so; to be asked after a turn and then now and
-    /// then, as the client's silence does not count in between. `persistent` is what the turn told.
-    ///
-    /// What follows `connection.close` is dropped as it is read.
-    pub fn pause(&mut self, persistent: bool, now_ms: u64) -> Option<Pause> {
-        if self.is_closing() || self.ending.is_some() {
-            return None;
-        }
-        self.core.pause(persistent, now_ms)
-    }
-
     /// Why the login was refused, if it was: for logs, not for the client.
     #[must_use]
     pub const fn login_refusal(&self) -> Option<&LoginRefusal> {
@@ -409,15 +420,9 @@ impl Connection {
     pub const fn stranger(&self) -> Option<Stranger> {
         self.session.stranger()
     }
-
-    /// Whether nothing should be read from it, as an alarm is on and it publishes.
-    #[must_use]
-    pub fn is_blocked(&self) -> bool {
-        self.core.peer.is_blocked() && !self.session.is_closing() && self.ending.is_none()
-    }
 }
 
-enum Step {
+pub(crate) enum Step {
     More,
     Pending,
     /// What comes next has to wait.
@@ -461,7 +466,7 @@ impl Core {
     }
 
     /// Hands the turn's records to the store, confirms what needs no waiting, flushes.
-    fn end_turn(&mut self) {
+    pub(crate) fn end_turn(&mut self) {
         let ticket = self.broker.submit(&mut self.work);
         let mut waits_for = self.held_for();
         if !self.confirming.is_empty() {
@@ -487,9 +492,6 @@ impl Core {
         let sizes = std::mem::take(&mut self.sizes);
         if sizes != SizeCounts::default() {
             self.peer.sizes.add(&sizes);
-        }
-        if std::mem::take(&mut self.published) {
-            self.peer.publishes(&self.broker.alarms, &mut self.work);
         }
         self.exchange.show();
     }

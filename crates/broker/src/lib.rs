@@ -49,6 +49,7 @@ mod stats;
 mod tick;
 pub mod topology;
 mod transactions;
+mod unfinished;
 mod uses;
 mod vhost;
 
@@ -81,4 +82,5 @@ pub use stats::{
     SIZE_BOUNDS, SizeCounts, Totals, Traffic,
 };
 pub use tick::Ticker;
+pub use unfinished::UnfinishedClosed;
 pub use vhost::{Directory, Vhost};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::connection::Core;
+use crate::connection::{Connection, Core};
 
 /// A client that takes not one byte of its replies for so long is given up. It may be silent for as
 /// long with the heartbeat that is offered by default.
@@ -23,6 +23,32 @@ pub(crate) struct Stall {
     /// Bytes that had been written in all.
     written: u64,
     since_ms: u64,
+}
+
+impl Connection {
+    /// Why nothing more should be read for now, if so; to be asked after a turn and then now and
+    /// then, as the client's silence does not count in between. `persistent` is what the turn told.
+    ///
+    /// What follows `connection.close` is dropped as it is read.
+    pub fn pause(&mut self, persistent: bool, now_ms: u64) -> Option<Pause> {
+        if self.is_closing() || self.ending.is_some() {
+            return None;
+        }
+        self.core.pause(persistent, now_ms)
+    }
+
+    /// The client has hung up: what it sent before is read to its end, whatever it would have
+    /// had to wait for.
+    pub fn hang_up(&mut self) {
+        self.core.begun.hung_up = true;
+        self.core.peer.blocked.store(0, Ordering::Release);
+    }
+
+    /// Whether nothing should be read from it, as an alarm is on and it publishes.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.core.peer.is_blocked() && !self.session.is_closing() && self.ending.is_none()
+    }
 }
 
 impl Core {

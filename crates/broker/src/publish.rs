@@ -198,7 +198,6 @@ impl Core {
         batch: &Publishes<'_>,
         blob: Option<Arc<Blob>>,
     ) -> Result<(), Fault> {
-        self.published = true;
         if self.is_transactional(batch.channel) {
             return self.stage_publishes(route, batch, blob.as_ref());
         }

@@ -49,7 +49,7 @@ impl Ticker {
             let Some(peer) = entry.upgrade() else {
                 continue;
             };
-            let next = self.ticks + self.beat(&peer, now_ms);
+            let next = self.ticks + self.beat(broker, &peer, now_ms);
             if let Some(place) = self.wheel.get_mut(next % WHEEL_TICKS) {
                 place.push(entry);
             }
@@ -74,7 +74,7 @@ impl Ticker {
     }
 
     /// Does what is due for a connection; gives in how many ticks it is looked at again.
-    fn beat(&mut self, peer: &Peer, now_ms: u64) -> usize {
+    fn beat(&mut self, broker: &Broker, peer: &Peer, now_ms: u64) -> usize {
         let interval_ms = u64::from(peer.heartbeat_s.load(Ordering::Relaxed)) * 1000;
         let mut outlet = peer.outlet.lock();
         let written = outlet.written();
@@ -87,6 +87,16 @@ impl Ticker {
             outlet.shrink();
         }
         let next = ticks_until_next(interval_ms, busy);
+        let unread = peer.is_blocked() || peer.paused.load(Ordering::Relaxed);
+        if unread {
+            // What it sends is not read, so its silence says nothing.
+            peer.received_ms.store(now_ms, Ordering::Relaxed);
+            peer.unfinished.is_unread(now_ms);
+        } else if broker.is_due(peer, now_ms)
+            && let Some(flusher) = outlet.flusher()
+        {
+            flusher.interrupt();
+        }
         if interval_ms == 0 {
             return next;
         }
@@ -97,10 +107,6 @@ impl Ticker {
             peer.wrote
                 .store(written + HEARTBEAT.len() as u64, Ordering::Relaxed);
             peer.wrote_ms.store(now_ms, Ordering::Relaxed);
-        }
-        if peer.is_blocked() || peer.paused.load(Ordering::Relaxed) {
-            // What it sends is not read, so its silence says nothing.
-            peer.received_ms.store(now_ms, Ordering::Relaxed);
         }
         let silent_ms = now_ms.saturating_sub(peer.received_ms.load(Ordering::Relaxed));
         if silent_ms > SILENT_INTERVALS * interval_ms {

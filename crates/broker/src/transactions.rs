@@ -54,6 +54,10 @@ impl Transaction {
         (self.publishes.len(), self.settlements.len())
     }
 
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Deliveries whose settlement is not committed.
     pub(crate) fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.settlements.iter().map(|(_, slot, _)| slot)
@@ -186,7 +190,9 @@ impl Core {
             return Ok(());
         };
         transaction.bytes += bytes + STAGED_BYTES;
-        if transaction.bytes <= max {
+        let fits = transaction.bytes <= max;
+        self.begun.staged_bytes += bytes + STAGED_BYTES;
+        if fits {
             return Ok(());
         }
         let text = format!("transaction is larger than the limit ({max} bytes)");
@@ -199,8 +205,9 @@ impl Core {
         let Transaction {
             publishes,
             settlements,
-            ..
+            bytes,
         } = transaction.unwrap_or_default();
+        self.begun.staged_bytes -= bytes;
         self.show_uncommitted(channel);
         self.work.journal.begin_group();
         for staged in publishes {
@@ -291,6 +298,7 @@ impl Core {
     pub(crate) fn tx_rollback(&mut self, channel: u16) -> Result<(), Refusal> {
         let transaction = self.transaction(channel).map(std::mem::take);
         let transaction = transaction.ok_or_else(not_transactional)?;
+        self.begun.staged_bytes -= transaction.bytes;
         self.show_uncommitted(channel);
         let mut outlet = self.peer.outlet.lock();
         outlet.end_transaction(channel);

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use leveret_broker::{Alarm, AlarmState, Broker, BrokerConfig, Measured, Ticker};
 use leveret_codec::{
-    BasicPublish, Method, Properties, RawTable, Table, TxSelect, Value, header_frame,
+    BasicGet, BasicPublish, Method, Properties, RawTable, Table, TxCommit, TxSelect, Value,
+    header_frame,
 };
 use leveret_store::{DelayedStore, InstantStore, StoreRefusal};
 use support::{Client, broker, broker_with};
@@ -33,6 +34,24 @@ fn small() -> Arc<Broker> {
     broker_with(config, Arc::new(InstantStore))
 }
 
+/// A message for `q`.
+fn publish(body: &str) -> Vec<u8> {
+    support::message(1, ("", "q"), body, (false, false))
+}
+
+fn ready(broker: &Broker) -> u64 {
+    support::ready(broker, "q")
+}
+
+fn get(client: &mut Client) -> Vec<String> {
+    let get = BasicGet {
+        queue: b"q",
+        no_ack: true,
+    };
+    client.say(1, get);
+    client.hear()
+}
+
 fn measure(broker: &Broker, memory: u64, disk: u64) {
     broker.measure(Measured {
         memory_bytes: Some(memory * MIB),
@@ -54,96 +73,171 @@ fn a_store_without_space_raises_the_disk_alarm_whatever_is_measured() {
 }
 
 #[test]
-fn who_has_published_is_blocked_and_told_once_and_all_others_go_on() {
+fn who_published_before_is_blocked_when_it_publishes_next_and_served_until_then() {
     let broker = broker(Arc::new(InstantStore));
-    let (mut publisher, mut silent, mut consumer) =
-        (capable(&broker), Client::new(&broker), capable(&broker));
-    publisher.publish(1, "nowhere", "x", false);
-    silent.publish(1, "nowhere", "x", false);
-    publisher.hear();
-    silent.hear();
-
+    let (mut publisher, mut silent) = (capable(&broker), Client::new(&broker));
+    publisher.declare(1, "q", false);
+    for client in [&mut publisher, &mut silent] {
+        client.publish(1, "q", "x", false);
+        client.hear();
+    }
     broker.force_alarm(Alarm::Memory, true);
-    broker.force_alarm(Alarm::Disk, true);
-    assert_eq!(publisher.hear(), ["0 connection.blocked"]);
-    assert!(publisher.connection.is_blocked() && silent.connection.is_blocked());
-    assert!(!consumer.connection.is_blocked());
-    consumer.declare(1, "q", false);
-    assert_eq!(consumer.hear(), ["1 queue.declare-ok"]);
+    assert!(publisher.hear().is_empty(), "an alarm alone is not told");
+    assert!(!publisher.connection.is_blocked());
+    assert_eq!(get(&mut publisher), ["1 basic.get-ok", "body x"]);
 
+    for client in [&mut publisher, &mut silent] {
+        client.send_unread(&publish("late"));
+        assert!(client.connection.is_blocked());
+    }
+    assert_eq!(publisher.hear(), ["0 connection.blocked"]);
+    assert!(silent.hear().is_empty(), "it is not capable");
+    broker.force_alarm(Alarm::Disk, true);
     broker.force_alarm(Alarm::Memory, false);
-    assert!(
-        publisher.connection.is_blocked(),
-        "the disk alarm is still on"
-    );
+    assert!(publisher.hear().is_empty(), "the disk alarm is still on");
+    assert!(publisher.connection.is_blocked() && silent.connection.is_blocked());
+    assert_eq!(ready(&broker), 1, "nothing was routed meanwhile");
     broker.force_alarm(Alarm::Disk, false);
     assert_eq!(publisher.hear(), ["0 connection.unblocked"]);
-    assert!(!publisher.connection.is_blocked() && !silent.connection.is_blocked());
-    assert_eq!(silent.hear(), Vec::<String>::new(), "it is not capable");
+    assert!(silent.hear().is_empty(), "it is not capable");
+    for client in [&mut publisher, &mut silent] {
+        assert!(!client.connection.is_blocked());
+        client.turn();
+    }
+    assert_eq!(ready(&broker), 3);
 }
 
 #[test]
-fn who_publishes_during_an_alarm_is_blocked_then() {
+fn nothing_of_a_read_is_routed_during_an_alarm_also_for_a_new_connection() {
     let broker = broker(Arc::new(InstantStore));
+    let mut consumer = capable(&broker);
+    consumer.declare(1, "q", false);
     broker.force_alarm(Alarm::Memory, true);
     let mut late = capable(&broker);
-    late.declare(1, "q", false);
-    assert_eq!(late.hear(), ["1 queue.declare-ok"]);
-    assert!(!late.connection.is_blocked());
-    late.publish(1, "q", "x", false);
+    late.send_unread(&publish("x").repeat(500));
     assert_eq!(late.hear(), ["0 connection.blocked"]);
-    assert!(late.connection.is_blocked());
+    late.send_unread(&[]);
+    assert_eq!(ready(&broker), 0);
+    assert_eq!(consumer.hear(), ["1 queue.declare-ok"]);
+    consumer.declare(1, "q", false);
+    assert_eq!(consumer.hear(), ["1 queue.declare-ok"], "others are served");
+    broker.force_alarm(Alarm::Memory, false);
+    late.turn();
+    assert_eq!(ready(&broker), 500);
 }
 
 #[test]
-fn a_message_that_is_only_begun_counts() {
+fn what_comes_before_a_publish_in_the_same_read_is_done() {
     let broker = broker(Arc::new(InstantStore));
-    let (mut early, mut late) = (capable(&broker), capable(&broker));
+    let mut client = capable(&broker);
+    broker.force_alarm(Alarm::Memory, true);
+    let mut bytes = Vec::new();
+    Method::from(support::declaration("q", false)).encode(1, &mut bytes);
+    bytes.extend(publish("x"));
+    Method::from(TxSelect {}).encode(2, &mut bytes);
+    client.send_unread(&bytes);
+    assert_eq!(
+        client.hear(),
+        ["1 queue.declare-ok", "0 connection.blocked"]
+    );
+    broker.force_alarm(Alarm::Memory, false);
+    client.turn();
+    assert_eq!(client.hear(), ["0 connection.unblocked", "2 tx.select-ok"]);
+    assert_eq!(ready(&broker), 1);
+}
+
+/// The method and content header of a message whose body has yet to come: it is too long to be
+/// waited for in the read buffer.
+fn begun(body_bytes: u64) -> Vec<u8> {
     let mut headers = Table::new();
     headers.insert("long", &*vec![b'x'; 20_000]);
     let properties = Properties {
         headers: Some(headers.as_raw()),
         ..Properties::default()
     };
-    // It is too long to be waited for in the read buffer, and its one byte does not come.
+    let publish = BasicPublish {
+        routing_key: b"q",
+        ..BasicPublish::default()
+    };
     let mut begun = Vec::new();
-    Method::from(BasicPublish::default()).encode(1, &mut begun);
+    Method::from(publish).encode(1, &mut begun);
     let mut header = Vec::new();
-    properties.encode(1, &mut header);
+    properties.encode(body_bytes, &mut header);
     header_frame(&mut begun, 1, &header);
-    early.send(&begun);
-    broker.force_alarm(Alarm::Memory, true);
-    late.send(&begun);
-    for client in [&mut early, &mut late] {
-        assert_eq!(client.hear(), ["0 connection.blocked"]);
-        assert!(client.connection.is_blocked());
-    }
+    begun
 }
 
 #[test]
-fn a_publish_in_a_transaction_counts_before_its_commit() {
+fn a_message_that_comes_in_parts_waits_wherever_it_is_interrupted() {
     let broker = broker(Arc::new(InstantStore));
-    let (mut early, mut late) = (capable(&broker), capable(&broker));
-    for client in [&mut early, &mut late] {
-        client.say(1, TxSelect {});
-        assert_eq!(client.hear(), ["1 tx.select-ok"]);
-    }
-    early.publish(1, "nowhere", "x", false);
+    let (mut early, mut late, mut last) = (capable(&broker), capable(&broker), capable(&broker));
+    early.declare(1, "q", false);
+    early.hear();
+    let body = |byte: &[u8]| {
+        let mut frame = vec![3, 0, 1, 0, 0, 0, 1];
+        frame.extend_from_slice(byte);
+        frame.push(0xce);
+        frame
+    };
+    early.send(&begun(2));
+    last.send(&begun(1));
     broker.force_alarm(Alarm::Memory, true);
-    late.publish(1, "nowhere", "x", false);
-    for client in [&mut early, &mut late] {
+    assert!(!early.connection.is_blocked());
+    early.send_unread(&body(b"a"));
+    late.send_unread(&[begun(1), body(b"b")].concat());
+    last.send_unread(&body(b"c"));
+    for client in [&mut early, &mut late, &mut last] {
         assert_eq!(client.hear(), ["0 connection.blocked"]);
         assert!(client.connection.is_blocked());
+        client.send_unread(&[]);
     }
+    assert_eq!(ready(&broker), 0);
+    broker.force_alarm(Alarm::Memory, false);
+    for client in [&mut early, &mut late, &mut last] {
+        client.turn();
+    }
+    early.send(&body(b"d"));
+    assert_eq!(ready(&broker), 3);
+}
+
+#[test]
+fn a_publish_in_a_transaction_waits_and_its_commit_too() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = capable(&broker);
+    client.declare(1, "q", false);
+    client.say(1, TxSelect {});
+    client.hear();
+    broker.force_alarm(Alarm::Memory, true);
+    let mut bytes = publish("x");
+    Method::from(TxCommit {}).encode(1, &mut bytes);
+    client.send_unread(&bytes);
+    assert_eq!(client.hear(), ["0 connection.blocked"]);
+    broker.force_alarm(Alarm::Memory, false);
+    client.turn();
+    assert_eq!(client.hear(), ["0 connection.unblocked", "1 tx.commit-ok"]);
+    assert_eq!(ready(&broker), 1);
+}
+
+#[test]
+fn what_a_client_left_that_hung_up_is_read_to_its_end() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = capable(&broker);
+    client.declare(1, "q", false);
+    broker.force_alarm(Alarm::Memory, true);
+    client.send_unread(&publish("x"));
+    client.connection.hang_up();
+    client.turn();
+    assert_eq!(ready(&broker), 1);
 }
 
 #[test]
 fn the_silence_of_a_blocked_client_does_not_kill_it() {
     let broker = broker(Arc::new(InstantStore));
     let mut client = Client::with_properties(&broker, RawTable::EMPTY, 1);
-    client.publish(1, "nowhere", "x", false);
+    client.declare(1, "q", false);
     client.hear();
     broker.force_alarm(Alarm::Memory, true);
+    client.send_unread(&publish("x"));
     let mut ticker = Ticker::default();
     for now_ms in (0..60_000).step_by(250) {
         ticker.tick(&broker, now_ms);

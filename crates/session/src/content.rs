@@ -7,7 +7,7 @@
 //! ```
 //! Messages that arrive whole in one read never come here; see `batch`.
 
-use leveret_codec::{ContentHeader, HardCode};
+use leveret_codec::{ContentHeader, HardCode, SoftCode};
 
 use crate::fault::Fault;
 use crate::whole::PUBLISH;
@@ -16,6 +16,8 @@ use crate::whole::PUBLISH;
 /// costs nothing.
 const RESERVE_BYTES: usize = 4 * 1024;
 const BASIC_CLASS: u16 = 60;
+/// No AMQP 0-9-1 broker takes larger ones.
+const BODY_BYTES_CEILING: u64 = 512 * 1024 * 1024;
 
 pub(crate) const METHOD_EXPECTED: &str = "expected method frame, got non method frame instead";
 const HEADER_EXPECTED: &str =
@@ -140,6 +142,25 @@ impl Content {
             Self::Body { .. } => Err(out_of_place(BODY_EXPECTED)),
         }
     }
+}
+
+/// Judges the size that a content header announces.
+pub(crate) fn check_body_size(channel: u16, size: u64, max: u64) -> Result<(), Fault> {
+    if size > BODY_BYTES_CEILING {
+        let text =
+            format!("content body size {size} exceeds maximum allowed size {BODY_BYTES_CEILING}");
+        return Err(Fault::connection(HardCode::FrameError, text, PUBLISH));
+    }
+    if size > max {
+        let text = format!("message size {size} is larger than configured max size {max}");
+        return Err(Fault::channel(
+            channel,
+            SoftCode::PreconditionFailed,
+            text,
+            PUBLISH,
+        ));
+    }
+    Ok(())
 }
 
 /// Doubles the body's memory when it is full, but never beyond the `remaining` bytes to come.

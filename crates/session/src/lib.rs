@@ -25,6 +25,7 @@ mod outbound;
 mod outlet;
 mod ring;
 mod session;
+mod unfinished;
 mod whole;
 
 pub use batch::{BATCH_MAX, Publish, Publishes, Settlement, Verdict};

@@ -9,19 +9,17 @@ use std::sync::Arc;
 
 use leveret_codec::{
     ChannelCloseOk, ChannelOpenOk, ConnectionCloseOk, Frame, FrameKind, HardCode, Method, RawTable,
-    SoftCode, decode_header, decode_header_start, frame, method_id, property_flags,
+    decode_header, decode_header_start, frame, method_id, property_flags,
 };
 
 use crate::batch::{BATCH_MAX, Place, Publishes, Run, Settlement};
-use crate::content::{Assembled, Content, METHOD_EXPECTED, unexpected};
+use crate::content::{Assembled, Content, METHOD_EXPECTED, check_body_size, unexpected};
 use crate::fault::Fault;
 use crate::handshake::Stranger;
 use crate::whole::{ACK, NACK, PUBLISH, REJECT, completes_soon, settlement, whole_message};
 
 /// Largest frame before the client has agreed to one, as RabbitMQ 4.1 has it.
 const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
-/// No AMQP 0-9-1 broker takes larger ones.
-const BODY_BYTES_CEILING: u64 = 512 * 1024 * 1024;
 
 /// What the server offers and bounds.
 #[derive(Clone, Debug)]
@@ -65,8 +63,8 @@ pub enum Event<'a> {
     },
     /// Whole messages of one channel and route.
     Publishes(Publishes<'a>),
-    /// A message was begun that is put together from several reads.
-    Begun,
+    /// A part has come of a message that is put together from several reads.
+    Part,
     /// It is complete.
     Assembled(u16, Assembled),
     /// Acknowledgements and rejections of one channel.
@@ -100,8 +98,10 @@ pub(crate) enum Stage {
 }
 
 #[derive(Debug, Default)]
-struct Channel {
-    content: Content,
+pub(crate) struct Channel {
+    pub(crate) content: Content,
+    /// When the last part of it came.
+    pub(crate) part_ms: u64,
     /// `channel.close` was sent: everything is discarded until `close-ok`.
     closing: bool,
 }
@@ -114,10 +114,11 @@ pub struct Session {
     pub(crate) frame_max: u32,
     pub(crate) channel_max: u16,
     pub(crate) heartbeat_s: u16,
-    channels: Vec<Option<Box<Channel>>>,
-    assembly_bytes: usize,
-    /// Bytes of the last frame that was read on its own.
-    last_frame: usize,
+    pub(crate) channels: Vec<Option<Box<Channel>>>,
+    pub(crate) assembly_bytes: usize,
+    pub(crate) now_ms: u64,
+    /// Bytes of the last batch of publishes, or of the last frame that was read on its own.
+    last_read: usize,
     places: Vec<Place>,
     settlements: Vec<Settlement>,
     pub(crate) replies: Vec<u8>,
@@ -136,7 +137,8 @@ impl Session {
             heartbeat_s: 0,
             channels: Vec::new(),
             assembly_bytes: 0,
-            last_frame: 0,
+            now_ms: 0,
+            last_read: 0,
             places: Vec::new(),
             settlements: Vec::new(),
             replies: Vec::new(),
@@ -194,9 +196,10 @@ impl Session {
         }
     }
 
-    /// Moves `*at` back before the [`Event::Method`] that was read last: it is read again later.
-    pub const fn unread_method(&self, at: &mut usize) {
-        *at = at.saturating_sub(self.last_frame);
+    /// Moves `*at` back before the [`Event::Method`] or [`Event::Publishes`] that was read last: it
+    /// is read again later.
+    pub const fn unread(&self, at: &mut usize) {
+        *at = at.saturating_sub(self.last_read);
     }
 
     /// Discards everything until `connection.close-ok`.
@@ -239,6 +242,7 @@ impl Session {
                 match method_id(frame.payload)? {
                     PUBLISH => match self.publishes(input, *at) {
                         Some(batch) => {
+                            self.last_read = batch.end - *at;
                             *at = batch.end;
                             let batch = Publishes::read(frame.channel, batch, input, &self.places);
                             return Ok(Event::Publishes(batch));
@@ -254,7 +258,7 @@ impl Session {
                 }
             }
             *at += len;
-            self.last_frame = len;
+            self.last_read = len;
             if let Some(event) = self.frame(frame)? {
                 return Ok(event);
             }
@@ -265,7 +269,7 @@ impl Session {
         completes_soon(rest, self.frame_max, self.config.max_message_bytes)
     }
 
-    fn open_channel(&mut self, channel: u16) -> Option<&mut Channel> {
+    pub(crate) fn open_channel(&mut self, channel: u16) -> Option<&mut Channel> {
         let channel = self
             .channels
             .get_mut(usize::from(channel))?
@@ -364,10 +368,11 @@ impl Session {
 
     fn content<'a>(&mut self, channel: u16, frame: Frame<'_>) -> Result<Option<Event<'a>>, Fault> {
         let max = self.config.max_message_bytes;
-        let held = self.assembly_bytes;
+        let (held, now_ms) = (self.assembly_bytes, self.now_ms);
         let Some(state) = self.open_channel(channel) else {
             return Ok(None);
         };
+        state.part_ms = now_ms;
         let of_others = held - state.content.held();
         let message = if frame.kind == FrameKind::Header {
             let start = decode_header_start(frame.payload)?;
@@ -384,7 +389,9 @@ impl Session {
             let text = "partial messages exceed limits.assembly_bytes_max";
             return Err(Fault::connection(HardCode::ResourceError, text, PUBLISH));
         }
-        Ok(message.map(|message| Event::Assembled(channel, message)))
+        Ok(Some(message.map_or(Event::Part, |message| {
+            Event::Assembled(channel, message)
+        })))
     }
 
     fn method<'a>(&mut self, channel: u16, payload: &'a [u8]) -> Result<Option<Event<'a>>, Fault> {
@@ -423,8 +430,9 @@ impl Session {
                     route,
                     mandatory: publish.mandatory,
                 };
+                state.part_ms = self.now_ms;
                 self.assembly_bytes += state.content.held();
-                Ok(Some(Event::Begun))
+                Ok(Some(Event::Part))
             }
             method => Ok(Some(Event::Method(channel, method))),
         }
@@ -557,24 +565,6 @@ impl Session {
         self.channels = Vec::new();
         self.assembly_bytes = 0;
     }
-}
-
-fn check_body_size(channel: u16, size: u64, max: u64) -> Result<(), Fault> {
-    if size > BODY_BYTES_CEILING {
-        let text =
-            format!("content body size {size} exceeds maximum allowed size {BODY_BYTES_CEILING}");
-        return Err(Fault::connection(HardCode::FrameError, text, PUBLISH));
-    }
-    if size > max {
-        let text = format!("message size {size} is larger than configured max size {max}");
-        return Err(Fault::channel(
-            channel,
-            SoftCode::PreconditionFailed,
-            text,
-            PUBLISH,
-        ));
-    }
-    Ok(())
 }
 
 /// A content frame on a channel that does not exist.

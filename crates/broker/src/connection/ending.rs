@@ -7,7 +7,7 @@ use crate::broker::stopping;
 use crate::close::Parting;
 
 /// How a connection ends that still has its socket.
-pub(super) enum Ending {
+pub(crate) enum Ending {
     Closed,
     Failed(Fault),
 }
@@ -32,7 +32,7 @@ impl Connection {
     }
 
     /// Cleans up what a fault ends, then tells the client.
-    pub(super) fn fail(&mut self, fault: Fault) -> Step {
+    pub(crate) fn fail(&mut self, fault: Fault) -> Step {
         if !matches!(fault, Fault::Channel { .. }) {
             let parting = || Parting::of(&fault);
             self.parting.get_or_insert_with(parting);
@@ -84,6 +84,7 @@ impl Connection {
         self.session.abandon();
         let more = self.core.leave_partly();
         if !more {
+            self.core.forget_unfinished();
             self.core.peer.outlet.lock().disconnect();
             self.core.broker.deregister(self.core.peer.id);
         }

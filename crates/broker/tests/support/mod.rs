@@ -130,6 +130,18 @@ impl Client {
         assert!(self.rest.is_empty() || turn.unfinished && self.is_paused());
     }
 
+    /// The same where something has to wait longer, or for the rest of a frame.
+    pub(crate) fn send_unread(&mut self, bytes: &[u8]) {
+        self.send_at(bytes, 1);
+    }
+
+    /// The same at some time, milliseconds.
+    pub(crate) fn send_at(&mut self, bytes: &[u8], now_ms: u64) {
+        self.rest.extend_from_slice(bytes);
+        let turn = self.connection.receive(&self.rest, now_ms);
+        self.rest.drain(..turn.consumed);
+    }
+
     pub(crate) fn is_paused(&mut self) -> bool {
         self.connection.pause(false, 1).is_some()
     }
@@ -234,12 +246,19 @@ impl Client {
     }
 }
 
+/// Messages that are ready in a queue of the first virtual host.
+pub(crate) fn ready(broker: &Broker, queue: &str) -> u64 {
+    let vhost = broker.vhost("/").expect("it exists");
+    let cell = vhost.queue(queue).expect("it was declared");
+    cell.lock().queue.ready()
+}
+
 /// A publish without `mandatory`.
 pub(crate) fn optional(channel: u16, queue: &str) -> Vec<u8> {
     message(channel, ("", queue), "body", (false, false))
 }
 
-fn message(
+pub(crate) fn message(
     channel: u16,
     (exchange, key): (&str, &str),
     body: &str,

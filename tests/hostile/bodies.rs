@@ -1,0 +1,94 @@
+//! Messages that are begun and not completed, on many connections at once.
+
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use leveret_codec::{ConfirmSelect, Method};
+
+use crate::case::{Case, SMALL_MIB};
+use crate::support::{Client, message, raw_frame};
+
+const MIB: usize = 1 << 20;
+const PART: usize = 100_000;
+/// Between two parts of an attack, so that it is not the processor that is fought for.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The beginning of a message for `q` on channel 1: of `size` bytes, of which so many are sent.
+fn half(size: usize, sent: usize) -> Vec<u8> {
+    let part = vec![7; PART];
+    let parts = vec![&*part; sent / PART];
+    message(1, "q", size as u64, &parts).concat()
+}
+
+/// 24 messages of 4 MiB, of which 2 come, where 16 MiB are for all unfinished ones.
+#[test]
+fn unfinished_bodies_of_many_connections_close_those_and_nobody_else() {
+    let case = Case::start_http(&[
+        "amqp.max_message_size=\"4 MiB\"",
+        "limits.unfinished_bytes_max=\"16 MiB\"",
+    ]);
+    let mut attackers: Vec<Client> = (0..24).map(|_| case.server.login()).collect();
+    let mut honest = Client::login(case.server.address, "bystander");
+    honest.declare(1, "uploads");
+    honest.method(1, ConfirmSelect { nowait: false });
+    honest.expect(1, "confirm.select-ok");
+    let rest = raw_frame(3, 1, &[7; PART]).repeat(MIB / PART);
+    for attacker in &mut attackers {
+        attacker.send_unwelcome(&half(4 * MIB, MIB));
+    }
+    let attack = thread::spawn(move || {
+        for attacker in &mut attackers {
+            attacker.send_unwelcome(&rest);
+            sleep(PAUSE);
+        }
+        attackers
+    });
+    let body = vec![1; 2 * MIB];
+    let parts: Vec<&[u8]> = body.chunks(PART).collect();
+    let upload = message(1, "uploads", body.len() as u64, &parts).concat();
+    for _ in 0..6 {
+        honest.send(&upload);
+        honest.expect(1, "basic.ack");
+        assert_eq!(honest.get(1, "uploads").len(), body.len());
+    }
+    let attackers = attack.join().unwrap();
+    let http = case.server.http_as("guest", "guest");
+    let alarms = http.call("GET", "/api/health/checks/alarms", "");
+    assert_eq!(alarms.status, 200, "{}", alarms.text);
+    honest.send(&upload);
+    honest.expect(1, "basic.ack");
+    let closed = attackers.into_iter().filter_map(is_closed).count();
+    assert!((12..24).contains(&closed), "{closed} of 24");
+    case.end(64);
+}
+
+/// Gives something if the connection was closed for its unfinished messages.
+fn is_closed(mut peer: Client) -> Option<()> {
+    if peer.is_left_alone(Duration::from_millis(1)) {
+        return None;
+    }
+    let close = peer.next();
+    let Method::ConnectionClose(close) = close.method() else {
+        panic!("{} instead", close.method().name());
+    };
+    let text = String::from_utf8_lossy(close.reply_text);
+    assert_eq!(close.reply_code, 506, "{text}");
+    assert!(text.contains("limits.unfinished_bytes_max"), "{text}");
+    Some(())
+}
+
+#[test]
+fn a_body_without_progress_closes_its_connection() {
+    let case = Case::start_with(&["limits.body_timeout_s=1"]);
+    let mut stalled: Vec<Client> = (0..8).map(|_| case.server.login()).collect();
+    for (index, peer) in stalled.iter_mut().enumerate() {
+        // Without a part of its body, with parts of it, and within a part.
+        let begun = half(8 * MIB, index * PART);
+        let cut = if index % 2 == 0 { 0 } else { PART / 2 };
+        peer.send(&begun[..begun.len() - cut]);
+    }
+    for peer in stalled {
+        peer.expect_close(506, "limits.body_timeout_s");
+    }
+    case.end(SMALL_MIB);
+}
