@@ -133,6 +133,20 @@ impl Host for Process {
             Ok(())
         }
     }
+
+    fn end(&self) {
+        // The way of the signal is the one that is known to lose nothing.
+        let end = async {
+            tokio::time::sleep(ANSWER_TIME).await;
+            let own = rustix::process::getpid();
+            if let Err(error) = rustix::process::kill_process(own, rustix::process::Signal::TERM) {
+                tracing::error!(%error, "cannot end as asked over HTTP");
+            }
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(end);
+        }
+    }
 }
 
 fn shown(config: &Config) -> Value {
@@ -156,6 +170,8 @@ fn node_name(configured: &str) -> String {
     format!("{name}@{machine}")
 }
 
+/// Who asked for the end of the process has its answer by then.
+const ANSWER_TIME: Duration = Duration::from_millis(200);
 /// How long a login over HTTP waits for others that are just being checked.
 const CHECKS_PATIENCE: Duration = Duration::from_secs(1);
 

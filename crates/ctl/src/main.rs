@@ -1,5 +1,6 @@
 //! `leveretctl`: a command-line client of the management HTTP API of Leveret and of RabbitMQ.
-//! Started as `rabbitmqctl`, `rabbitmq-diagnostics` or `rabbitmqadmin` it speaks their language.
+//! Started as `rabbitmqctl`, `rabbitmq-diagnostics`, `rabbitmq-plugins` or `rabbitmqadmin` it
+//! speaks their language.
 
 mod arguments;
 mod cli;
@@ -23,6 +24,8 @@ use clap::Parser as _;
 use shim::Tool;
 
 fn main() -> ExitCode {
+    // Who reads only the first lines closes the pipe: then there is nothing left to do or to say.
+    sigpipe::reset();
     let mut arguments = env::args_os().map(|word| word.to_string_lossy().into_owned());
     let program = arguments.next().unwrap_or_default();
     let arguments: Vec<String> = arguments.collect();

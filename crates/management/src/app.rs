@@ -70,6 +70,8 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// When a listener cannot be opened.
     fn set_running(&self, running: bool) -> io::Result<()>;
+    /// Has the process end in order, soon: the answer to who asked for it goes out first.
+    fn end(&self);
 }
 
 /// What the process uses and may use.

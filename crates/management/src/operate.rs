@@ -110,3 +110,9 @@ pub(crate) fn app(call: &Call) -> Answer {
     done.map_err(|error| Problem::Internal(error.to_string()))?;
     Ok(Reply::NoContent)
 }
+
+/// `DELETE /api/x/app`: the process ends as it does on its signal TERM.
+pub(crate) fn end(call: &Call) -> Answer {
+    call.app.host.end();
+    Ok(Reply::NoContent)
+}

@@ -386,6 +386,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get("/api/x/settings/{setting}", Administrator, operate::setting),
     put("/api/x/settings/{setting}", Administrator, operate::set),
     put("/api/x/app", Administrator, operate::app),
+    delete("/api/x/app", Administrator, operate::end),
     get("/api/shovels", Monitoring, queue::none),
     get("/api/shovels/{vhost}", Monitoring, queue::none),
     get("/api/federation-links", Monitoring, queue::none),

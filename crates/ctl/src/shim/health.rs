@@ -178,7 +178,7 @@ fn title(resource: &str) -> &'static str {
     }
 }
 
-fn active_alarms(shim: &Shim) -> Result<Vec<&'static str>, Failure> {
+pub(super) fn active_alarms(shim: &Shim) -> Result<Vec<&'static str>, Failure> {
     let nodes = shim.get(&["nodes"])?;
     let has = |field: &str| {
         nodes
@@ -383,13 +383,7 @@ pub(super) fn status(shim: &Shim) -> Outcome {
     println!("RabbitMQ version: {}", text(&overview["rabbitmq_version"]));
     println!("Node name: {}", text(&overview["node"]));
     println!("\nAlarms\n");
-    let alarms = active_alarms(shim)?;
-    if alarms.is_empty() {
-        println!("(none)");
-    }
-    for alarm in alarms {
-        println!("{} alarm on node {}", title(alarm), text(&overview["node"]));
-    }
+    print_alarms(shim, &text(&overview["node"]))?;
     println!("\nMemory\n");
     println!("Total memory used: {}", gigabytes(&node["mem_used"]));
     println!(
@@ -413,6 +407,23 @@ pub(super) fn status(shim: &Shim) -> Outcome {
     println!("Connection count: {}", number(&totals["connections"]));
     println!("Queue count: {}", number(&totals["queues"]));
     println!("\nListeners\n");
+    print_listeners(shim)
+}
+
+/// The alarms in effect, a line each, or that there is none.
+pub(super) fn print_alarms(shim: &Shim, node: &str) -> Outcome {
+    let alarms = active_alarms(shim)?;
+    if alarms.is_empty() {
+        println!("(none)");
+    }
+    for alarm in alarms {
+        println!("{} alarm on node {node}", title(alarm));
+    }
+    Ok(())
+}
+
+/// The listeners, a line each.
+pub(super) fn print_listeners(shim: &Shim) -> Outcome {
     for listener in all_listeners(shim)? {
         println!("{}", listener.describe());
     }

@@ -19,6 +19,8 @@ const VALUED: &[(&str, &str)] = &[
     ("default-queue-type", ""),
     ("erlang-cookie", ""),
     ("address", ""),
+    ("user", ""),
+    ("pid", "-P"),
 ];
 
 /// Options that are there or not.
@@ -37,6 +39,16 @@ const FLAGS: &[(&str, &str)] = &[
     ("pre-hashed-password", ""),
     ("skip-if-unchanged", ""),
     ("unsafe", ""),
+    ("idempotent", ""),
+    ("wait", ""),
+    ("no-wait", ""),
+    ("experimental", ""),
+    ("opt-in", ""),
+    ("minimal", "-m"),
+    ("enabled", "-E"),
+    ("implicitly-enabled", ""),
+    ("verbose", "-v"),
+    ("all", ""),
 ];
 
 /// What the command line says.

@@ -376,7 +376,7 @@ fn pid(row: &Value, name: &str) -> String {
 }
 
 /// Rows of a fixed shape, such as permissions.
-pub(crate) fn fixed(shim: &Shim, rows: &Value, columns: &'static [&'static str]) -> Outcome {
+pub(crate) fn fixed(shim: &Shim, rows: &Value, columns: &[&str]) -> Outcome {
     let cells = |row: &Value| {
         let cell = |column: &&str| match row.get(*column) {
             // Definitions are shown as the JSON they were set by.

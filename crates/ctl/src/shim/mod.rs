@@ -1,5 +1,6 @@
-//! RabbitMQ's own tools by another name: started as `rabbitmqctl`, `rabbitmq-diagnostics` or
-//! `rabbitmqadmin`, we take their arguments and print what they print, over HTTP.
+//! RabbitMQ's own tools by another name: started as `rabbitmqctl`, `rabbitmq-diagnostics`,
+//! `rabbitmq-plugins` or `rabbitmqadmin`, we take their arguments and print what they print, over
+//! HTTP.
 
 mod admin;
 mod erlang;
@@ -7,6 +8,7 @@ mod eval;
 mod health;
 mod invocation;
 mod lists;
+mod plugins;
 mod table;
 mod verbs;
 
@@ -26,6 +28,7 @@ use verbs::Verb;
 pub(crate) enum Tool {
     Ctl,
     Diagnostics,
+    Plugins,
     Admin,
 }
 
@@ -35,6 +38,7 @@ impl Tool {
         match name {
             "rabbitmqctl" => Some(Self::Ctl),
             "rabbitmq-diagnostics" => Some(Self::Diagnostics),
+            "rabbitmq-plugins" => Some(Self::Plugins),
             "rabbitmqadmin" => Some(Self::Admin),
             _ => None,
         }
@@ -44,6 +48,7 @@ impl Tool {
         match self {
             Self::Ctl => "rabbitmqctl",
             Self::Diagnostics => "rabbitmq-diagnostics",
+            Self::Plugins => "rabbitmq-plugins",
             Self::Admin => "rabbitmqadmin",
         }
     }
@@ -52,7 +57,7 @@ impl Tool {
     pub(crate) fn run(self, arguments: &[String]) -> ExitCode {
         let outcome = match self {
             Self::Admin => admin::run(arguments),
-            Self::Ctl | Self::Diagnostics => run(self, arguments),
+            Self::Ctl | Self::Diagnostics | Self::Plugins => run(self, arguments),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -73,6 +78,7 @@ pub(crate) mod exit {
     pub(crate) const NO_USER: u8 = 67;
     pub(crate) const UNAVAILABLE: u8 = 69;
     pub(crate) const SOFTWARE: u8 = 70;
+    pub(crate) const TEMPORARY: u8 = 75;
 }
 
 /// Why a tool ends: what it prints to standard error, and its exit code.

@@ -10,6 +10,7 @@
 
 mod answers;
 mod leveret;
+mod process;
 mod shell;
 
 use std::env;
