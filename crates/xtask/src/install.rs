@@ -20,7 +20,9 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("mvn", &["maven"]),
     ("node", &["nodejs"]),
     ("npm", &["npm"]),
+    ("objcopy", &["binutils"]),
     ("python3", &["python3", "python3-venv"]),
+    ("readelf", &["binutils"]),
     ("valgrind", &["valgrind"]),
 ];
 

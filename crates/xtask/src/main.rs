@@ -4,6 +4,7 @@ mod bench;
 mod callgrind;
 mod clients;
 mod crash;
+mod dist;
 mod expected;
 mod fuzz;
 mod install;
@@ -93,6 +94,8 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Builds the binary as it is shipped into target/dist, with its debug info in a file beside it
+    Dist,
     /// Builds the load generator and runs it with the arguments that follow
     Bench {
         /// For the load generator; `--help` lists them
@@ -148,6 +151,7 @@ fn run(project: &Project, task: Task) -> Result<()> {
         }
         Task::Crash { states, seed, .. } => crash::run(project, states, seed),
         Task::Simulate { seeds, seed } => simulate::run(project, seeds, seed),
+        Task::Dist => dist::run(project),
         Task::Bench { arguments } => bench::run(project, &arguments),
     }
 }

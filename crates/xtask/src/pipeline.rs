@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::clients::{Broker, Extent};
 use crate::project::Project;
 use crate::report::{Ending, Outcome, Report, Suite};
-use crate::{callgrind, clients, crash, fuzz, install, outcomes, shell, tidy};
+use crate::{callgrind, clients, crash, dist, fuzz, install, outcomes, shell, tidy};
 
 /// Long enough for each fuzz target to find what is easily found.
 const FUZZ_SECONDS: u64 = 10;
@@ -247,7 +247,14 @@ fn everything(project: &Project, programs: &[TestProgram], report: &mut Report) 
         );
     };
     let builds = |report: &mut Report| {
-        let release = |report: &mut Report| release_build(project, report);
+        let release = |report: &mut Report| {
+            let built = release_build(project, report);
+            if built {
+                let binary = project.target.join("release/leveret");
+                step(report, "binary size", || dist::suite(&binary));
+            }
+            built
+        };
         beside(report, release, |report| clients::prepare(project, report))
     };
     let built = beside(report, builds, tests);
