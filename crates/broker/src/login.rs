@@ -143,7 +143,8 @@ impl Core {
             .vhost(name)
             .ok_or_else(|| format!("vhost {name} not found"))?;
         let refused = format!("access to vhost '{name}' refused for user '{user}'");
-        let max = broker.limits().connections_max;
+        let limits = broker.limits();
+        let max = limits.connections_max;
         if broker.peer_count() > max {
             return Err(format!(
                 "connection refused: node connection limit ({max}) is reached"
@@ -157,10 +158,8 @@ impl Core {
         // A limit that an administrator has set is the one that holds.
         of_vhost.max_connections = of_vhost
             .max_connections
-            .or(broker.limits().connections_per_vhost_max);
-        of_user.max_connections = of_user
-            .max_connections
-            .or(broker.limits().connections_per_user_max);
+            .or(limits.connections_per_vhost_max);
+        of_user.max_connections = of_user.max_connections.or(limits.connections_per_user_max);
         let counted = broker.uses.lock().enter((name, of_vhost), (user, of_user));
         counted.map_err(|reached| match reached {
             Reached::Vhost(max) => format!("{refused}: connection limit ({max}) is reached"),
