@@ -1,6 +1,7 @@
 //! The HTTP API of the real binary: who may do what, what is refused, and what survives.
 
 mod encoding;
+mod exchanges;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
