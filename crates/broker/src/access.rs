@@ -18,7 +18,8 @@ pub(crate) use pattern::Pattern;
 use permission::{Grant, Keys, Names};
 pub use permission::{Permission, Right, TopicPermission};
 pub use user::{ADMINISTRATOR, IMPERSONATOR, User};
-pub(crate) use validate::{name as check_name, pair, term};
+pub(crate) use validate::name as check_name;
+pub use validate::{pair, term};
 
 /// Users at most; each costs memory and a record.
 const USERS_MAX: usize = 100_000;

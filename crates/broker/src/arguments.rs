@@ -44,13 +44,24 @@ const KNOWN: [(&str, Rule); 13] = [
     ("x-dead-letter-routing-key", Rule::Text),
     ("x-max-priority", Rule::Within(0, 255)),
     ("x-single-active-consumer", Rule::Bool),
-    ("x-queue-type", Rule::Text),
+    (QUEUE_TYPE, Rule::Text),
     ("x-delivery-limit", Rule::AtLeast(-1)),
     ("x-consumer-timeout", Rule::AtLeast(0)),
     ("x-queue-mode", Rule::Text),
 ];
 
-pub(crate) const QUEUE_TYPES: [&str; 2] = ["classic", "quorum"];
+/// The argument that names a queue's type.
+pub(crate) const QUEUE_TYPE: &str = "x-queue-type";
+/// The type of queues that are declared without one.
+pub(crate) const CLASSIC: &str = "classic";
+pub(crate) const QUEUE_TYPES: [&str; 2] = [CLASSIC, "quorum"];
+/// What RabbitMQ's tools write for a type that is not set.
+const NO_TYPE: [&str; 2] = ["", "undefined"];
+
+/// Whether arguments name a type that stands for the default one.
+pub(crate) fn asks_for_default_type(arguments: &Table) -> bool {
+    text(arguments, QUEUE_TYPE).is_some_and(|kind| NO_TYPE.contains(&kind))
+}
 
 /// Checks that arguments are not more than the broker keeps for one queue, exchange, binding or
 /// consumer.
@@ -89,12 +100,12 @@ pub(crate) fn validate(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
 }
 
 fn validate_type(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
-    let Some(kind) = text(&spec.arguments, "x-queue-type") else {
+    let Some(kind) = text(&spec.arguments, QUEUE_TYPE) else {
         return Ok(());
     };
     if !QUEUE_TYPES.contains(&kind) {
         let reason = format!("\"unsupported queue type '{kind}'\"");
-        return Err(invalid("x-queue-type", name, reason));
+        return Err(invalid(QUEUE_TYPE, name, reason));
     }
     if kind == "quorum" {
         let refused = [
@@ -224,10 +235,10 @@ fn limits(arguments: &Table, policy: Option<&Effective>, defaults: QueueDefaults
 }
 
 /// Compares a repeated declaration with the queue that exists.
-pub(crate) fn equivalent(
+pub(crate) fn equivalent<'a>(
     name: &str,
-    current: &QueueSpec,
-    received: &QueueSpec,
+    current: &'a QueueSpec,
+    received: &'a QueueSpec,
 ) -> Result<(), Refusal> {
     let differs = |argument: &str, difference: String| Refusal::Inequivalent {
         argument: argument.into(),
@@ -250,12 +261,12 @@ pub(crate) fn equivalent(
     for (key, _) in KNOWN {
         let new = received.arguments.get(key.as_bytes());
         let old = current.arguments.get(key.as_bytes());
-        let classic = |value: Option<ValueRef<'_>>| {
-            value.is_none_or(|value| value.as_str_bytes() == Some(b"classic"))
+        // A queue without a type is a classic one.
+        let typed = |value: Option<ValueRef<'a>>| match value {
+            None if key == QUEUE_TYPE => Some(ValueRef::LongString(CLASSIC.as_bytes())),
+            value => value,
         };
-        if key == "x-queue-type" && classic(new) && classic(old) {
-            continue;
-        }
+        let (new, old) = (typed(new), typed(old));
         if !same(new, old) {
             return Err(differs(key, difference(new, old)));
         }

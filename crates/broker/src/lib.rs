@@ -55,7 +55,7 @@ mod vhost;
 
 pub use access::{
     ADMINISTRATOR, Access, AdminError, Denied, Hashing, IMPERSONATOR, PasswordHash, Permission,
-    Put, Right, TopicPermission, User, UserLimits, VhostLimits,
+    Put, Right, TopicPermission, User, UserLimits, VhostLimits, pair, term,
 };
 pub use acting::{Acting, Resource};
 pub use admin::{Admin, GLOBALS_MAX};

@@ -11,7 +11,9 @@ use leveret_router::{Declared, ExchangeSpec, Removal};
 use parking_lot::RwLockWriteGuard;
 
 use crate::admin::apply_to_exchange;
-use crate::arguments::{Meaning, check_size, equivalent, validate};
+use crate::arguments::{
+    CLASSIC, Meaning, QUEUE_TYPE, asks_for_default_type, check_size, equivalent, validate,
+};
 use crate::binding::Binding;
 use crate::broker::Broker;
 use crate::cell::{Handle, QueueCell, QueueSpec};
@@ -418,18 +420,20 @@ pub(crate) fn tell_end(handle: &Handle, work: &mut Work) {
 }
 
 /// Gives a queue that is declared without a type the one its virtual host sets, if it can have it.
+/// One that asks for the default by name has it in any case, and is refused if it cannot.
 fn give_default_type(vhost: &Vhost, spec: &mut QueueSpec) {
-    const TYPE: &str = "x-queue-type";
-    if spec.arguments.get(TYPE.as_bytes()).is_some() {
+    let asks = asks_for_default_type(&spec.arguments);
+    if !asks && spec.arguments.get(QUEUE_TYPE.as_bytes()).is_some() {
         return;
     }
     let rules = vhost.rules.read();
-    let Some(kind) = rules.metadata.default_queue_type.as_deref() else {
+    let set = rules.metadata.default_queue_type.as_deref();
+    let Some(kind) = set.or(asks.then_some(CLASSIC)) else {
         return;
     };
     let lasts = spec.durable && !spec.auto_delete && spec.owner.is_none();
-    if lasts || kind == "classic" {
-        spec.arguments.insert(TYPE, kind);
+    if asks || lasts || kind == CLASSIC {
+        spec.arguments.insert(QUEUE_TYPE, kind);
     }
 }
 

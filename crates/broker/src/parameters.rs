@@ -1,21 +1,22 @@
 //! Runtime parameters: JSON values of components that a virtual host keeps by name.
 
+mod schema;
+mod uri;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::access::{AdminError, Put, check_name};
+use crate::access::{AdminError, Put, check_name, term};
 
-/// Components whose parameters are kept. They are of plugins that Leveret does not have, and are
-/// kept so that definitions pass through it unchanged.
-const COMPONENTS: [&str; 3] = ["shovel", "federation-upstream", "federation-upstream-set"];
 /// Parameters of one virtual host at most.
 pub const PARAMETERS_MAX: usize = 10_000;
 /// Largest value, bytes of JSON.
 const VALUE_BYTES_MAX: usize = 64 * 1024;
 
-/// A parameter.
+/// A parameter. Its component is a plugin of RabbitMQ's that Leveret does not have: it is kept so
+/// that definitions pass through unchanged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Parameter {
     /// Its virtual host.
@@ -32,23 +33,40 @@ pub struct Parameter {
 #[derive(Debug, Default)]
 pub struct Parameters(BTreeMap<String, BTreeMap<String, Parameter>>);
 
+impl Parameter {
+    /// Checks the value as its component's plugin would.
+    ///
+    /// # Errors
+    /// When there is no such component, or its value is wrong, in RabbitMQ's words.
+    pub fn validate(&self) -> Result<(), AdminError> {
+        check_name("parameter", &self.name)?;
+        check_value(&self.value)?;
+        let (name, value) = (&*self.name, &self.value);
+        let wrong = match self.component.as_str() {
+            "shovel" => schema::shovel(name, value),
+            "federation-upstream" => schema::upstream(name, value),
+            "federation-upstream-set" => schema::upstream_set(name, value),
+            "policy" => {
+                let text = "policies may not be set using this method";
+                return Err(AdminError::Invalid(text.into()));
+            }
+            "federation" => vec![format!("name not recognised: {}", term(&name.into()))],
+            component => vec![format!("component {component} not found")],
+        };
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let text = format!("Validation failed\n\n{}\n", wrong.join("\n"));
+        Err(AdminError::Invalid(text))
+    }
+}
+
 impl Parameters {
     /// Adds a parameter, or replaces it.
     ///
     /// # Errors
-    /// When there is no such component, in RabbitMQ's words.
+    /// When there are too many. What an earlier version kept is not checked again.
     pub fn put(&mut self, parameter: Parameter) -> Result<Put, AdminError> {
-        check_name("parameter", &parameter.name)?;
-        check_value(&parameter.value)?;
-        if parameter.component == "policy" {
-            let text = "policies may not be set using this method";
-            return Err(AdminError::Invalid(text.into()));
-        }
-        if !COMPONENTS.contains(&parameter.component.as_str()) {
-            let component = &parameter.component;
-            let text = format!("Validation failed\n\ncomponent {component} not found\n");
-            return Err(AdminError::Invalid(text));
-        }
         let known = self.get(&parameter.component, &parameter.name).is_some();
         if !known && self.list().count() >= PARAMETERS_MAX {
             return Err(AdminError::Limit("parameters", PARAMETERS_MAX));
@@ -108,16 +126,31 @@ mod tests {
         assert_eq!(parameters.get("shovel", "a"), Some(&parameter("shovel")));
         assert!(parameters.delete("shovel", "a"));
         assert!(!parameters.delete("shovel", "a"));
-        assert_eq!(
-            parameters.put(parameter("bogus")),
-            Err(AdminError::Invalid(
-                "Validation failed\n\ncomponent bogus not found\n".into()
-            ))
-        );
-        let huge = Parameter {
-            value: "x".repeat(VALUE_BYTES_MAX).into(),
-            ..parameter("shovel")
+    }
+
+    #[test]
+    fn parameters_are_checked_as_their_plugins_do() {
+        let parameter = |component: &str, value: Value| Parameter {
+            vhost: "/".into(),
+            component: component.into(),
+            name: "a".into(),
+            value,
         };
-        assert!(parameters.put(huge).is_err());
+        let refused = |component: &str, value: Value| match parameter(component, value).validate() {
+            Err(AdminError::Invalid(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        let bogus = "Validation failed\n\ncomponent bogus not found\n";
+        assert_eq!(refused("bogus", json!({})), bogus);
+        let upstream = "Validation failed\n\nKey \"uri\" not found in a\n";
+        assert_eq!(refused("federation-upstream", json!({})), upstream);
+        assert!(refused("federation", json!(1)).contains("name not recognised: <<\"a\">>"));
+        assert!(refused("policy", json!({})).contains("may not be set"));
+        refused("shovel", "x".repeat(VALUE_BYTES_MAX).into());
+        let upstream = json!({"uri": "amqp://u:p@h/v"});
+        assert_eq!(
+            parameter("federation-upstream", upstream).validate(),
+            Ok(())
+        );
     }
 }

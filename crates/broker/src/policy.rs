@@ -162,12 +162,15 @@ impl Policies {
     /// When a part of it is invalid, in RabbitMQ's words.
     pub fn put(&mut self, kind: PolicyKind, policy: Policy) -> Result<Put, AdminError> {
         check_name("policy", &policy.name)?;
+        let wrong = validate(kind, &policy.definition).err();
         let pattern = Pattern::new(&policy.pattern).map_err(|reason| {
-            failed(&format!(
-                "pattern should be regular expression but is invalid: {reason}"
-            ))
+            let wrong = wrong.iter().cloned();
+            let pattern = format!("pattern should be regular expression but is invalid: {reason}");
+            failed(&wrong.chain([pattern]).collect::<Vec<_>>().join("\n"))
         })?;
-        validate(kind, &policy.definition)?;
+        if let Some(wrong) = wrong {
+            return Err(failed(&wrong));
+        }
         let all = self.user.values().chain(self.operator.values());
         let weight: usize = all.map(|compiled| compiled.pattern.weight).sum();
         let policies = self.of_mut(kind);

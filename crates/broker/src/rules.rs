@@ -34,7 +34,7 @@ impl VhostMetadata {
     pub fn validate(&self) -> Result<(), AdminError> {
         match self.default_queue_type.as_deref() {
             Some(kind) if !QUEUE_TYPES.contains(&kind) => {
-                let text = format!("Unsupported default queue type: {kind}");
+                let text = format!("{kind} is not a valid queue type");
                 Err(AdminError::Invalid(text))
             }
             _ => Ok(()),

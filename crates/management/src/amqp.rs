@@ -70,7 +70,7 @@ fn json_to_value(value: &Value, depth: usize) -> Result<Amqp, Problem> {
         return Err(Problem::bad("arguments are nested too deep"));
     }
     Ok(match value {
-        Value::Null => Amqp::Void,
+        Value::Null => return Err(Problem::bad("null_not_allowed")),
         Value::Bool(flag) => Amqp::Bool(*flag),
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(integer), _) => Amqp::I64(integer),
@@ -176,6 +176,7 @@ struct Shorts {
 impl Shorts {
     fn take(&mut self, name: &str, value: &Value) -> Result<(), Problem> {
         let invalid = || Problem::bad(format!("invalid property {name}: {value}"));
+        let wrong = |kind| Problem::wrong("properties", kind, name);
         match name {
             _ if value.is_null() => {}
             "headers" => match value {
@@ -189,20 +190,19 @@ impl Shorts {
                 } else {
                     "delivery_mode"
                 };
-                let number = crate::field::integer_of(value).ok_or_else(invalid)?;
+                let number = crate::field::integer_of(value).ok_or_else(|| wrong("not_int"))?;
                 self.octets.push((name, number));
             }
             "timestamp" => {
-                let number = crate::field::integer_of(value).ok_or_else(invalid)?;
+                let number = crate::field::integer_of(value).ok_or_else(|| wrong("not_int"))?;
                 self.timestamp = Some(u64::try_from(number).map_err(|_| invalid())?);
             }
             "content_type" | "content_encoding" | "correlation_id" | "reply_to" | "expiration"
             | "message_id" | "type" | "user_id" | "app_id" | "cluster_id" => {
-                let text = match value {
-                    Value::String(text) => text.clone(),
-                    Value::Number(number) => number.to_string(),
-                    _ => return Err(invalid()),
-                };
+                let text = value
+                    .as_str()
+                    .ok_or_else(|| wrong("not_string"))?
+                    .to_owned();
                 if text.len() > KEY_BYTES_MAX {
                     return Err(Problem::bad(format!(
                         "property {name} is over 255 bytes long"
@@ -241,8 +241,12 @@ pub(crate) fn payload_from_json(text: &str, encoding: &str) -> Result<Vec<u8>, P
         "string" => Ok(text.as_bytes().to_vec()),
         "base64" => STANDARD
             .decode(text)
-            .map_err(|_| Problem::bad("payload is not valid base64")),
-        other => Err(Problem::bad(format!("unsupported encoding: {other}"))),
+            .map_err(|_| Problem::wrong("payload", "not_base64", text)),
+        other => Err(Problem::wrong(
+            "payload_encoding",
+            "unsupported_encoding",
+            other,
+        )),
     }
 }
 

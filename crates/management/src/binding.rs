@@ -168,9 +168,16 @@ pub(crate) fn index(call: &Call) -> Answer {
     )
 }
 
+/// The bindings of what does not exist: there are none, which is no error in RabbitMQ.
+fn none(call: &Call) -> Answer {
+    list::<BindingRow>(call, Vec::new())
+}
+
 /// `GET /api/queues/{vhost}/{queue}/bindings`.
 pub(crate) fn of_queue(call: &Call) -> Answer {
-    let (vhost, cell) = crate::queue::find(call)?;
+    let Ok((vhost, cell)) = crate::queue::find(call) else {
+        return none(call);
+    };
     let directory = vhost.directory.read();
     let bindings = directory.router.bindings_of_queue(cell.id);
     let rows = bindings
@@ -182,10 +189,11 @@ pub(crate) fn of_queue(call: &Call) -> Answer {
 
 /// `GET /api/exchanges/{vhost}/{exchange}/bindings/source`.
 pub(crate) fn of_source(call: &Call) -> Answer {
-    let vhost = call.vhost()?;
+    let Ok(vhost) = call.vhost() else {
+        return none(call);
+    };
     let name = call.exchange_segment("exchange");
     let directory = vhost.directory.read();
-    directory.router.exchange(name).ok_or(Problem::NotFound)?;
     let bindings = directory.router.bindings_of_source(name);
     let rows = bindings
         .filter(|view| is_listed(&directory, view))
@@ -197,10 +205,11 @@ pub(crate) fn of_source(call: &Call) -> Answer {
 
 /// `GET /api/exchanges/{vhost}/{exchange}/bindings/destination`.
 pub(crate) fn of_destination(call: &Call) -> Answer {
-    let vhost = call.vhost()?;
+    let Ok(vhost) = call.vhost() else {
+        return none(call);
+    };
     let name = call.exchange_segment("exchange");
     let directory = vhost.directory.read();
-    directory.router.exchange(name).ok_or(Problem::NotFound)?;
     let bindings = directory.router.bindings_of_exchange_destination(name);
     let rows = bindings
         .map(|view| BindingRow::new(&vhost.name, &view))
@@ -220,13 +229,30 @@ pub(crate) struct Ends {
 impl Ends {
     /// Reads them; both must exist.
     pub(crate) fn of(call: &Call) -> Result<Self, Problem> {
+        let ends = Self::named(call, call.vhost()?)?;
+        match ends.missing() {
+            None => Ok(ends),
+            Some(_) => Err(Problem::NotFound),
+        }
+    }
+
+    /// Reads those of a new binding; a refusal says which of them does not exist.
+    pub(crate) fn of_new(call: &Call) -> Result<Self, Problem> {
+        let ends = Self::named(call, call.needed_vhost()?)?;
+        match ends.missing() {
+            None => Ok(ends),
+            Some(what) => Err(Problem::NoSuch(what)),
+        }
+    }
+
+    fn named(call: &Call, vhost: Arc<Vhost>) -> Result<Self, Problem> {
         let is_queue = match call.segment("kind") {
             "q" => true,
             "e" => false,
             _ => return Err(Problem::NotFound),
         };
-        let ends = Self {
-            vhost: call.vhost()?,
+        Ok(Self {
+            vhost,
             source: call.exchange_segment("source").to_owned(),
             destination: if is_queue {
                 call.segment("destination").to_owned()
@@ -234,22 +260,25 @@ impl Ends {
                 call.exchange_segment("destination").to_owned()
             },
             is_queue,
+        })
+    }
+
+    /// The end that does not exist, in RabbitMQ's words.
+    fn missing(&self) -> Option<String> {
+        let directory = self.vhost.directory.read();
+        let no_exchange = |name: &str| directory.router.exchange(name).is_none();
+        let said = |kind: &str, name: &str| {
+            Some(format!("no {kind} '{name}' in vhost '{}'", self.vhost.name))
         };
-        let directory = ends.vhost.directory.read();
-        directory
-            .router
-            .exchange(&ends.source)
-            .ok_or(Problem::NotFound)?;
-        let exists = if is_queue {
-            directory.queue(&ends.destination).is_some()
+        let (source, destination) = (&self.source, &self.destination);
+        if no_exchange(source) {
+            said("exchange", source)
+        } else if self.is_queue && directory.queue(destination).is_none() {
+            said("queue", destination)
+        } else if !self.is_queue && no_exchange(destination) {
+            said("exchange", destination)
         } else {
-            directory.router.exchange(&ends.destination).is_some()
-        };
-        drop(directory);
-        if exists {
-            Ok(ends)
-        } else {
-            Err(Problem::NotFound)
+            None
         }
     }
 
@@ -276,7 +305,9 @@ impl Ends {
 
 /// `GET /api/bindings/{vhost}/e/{source}/{kind}/{destination}`.
 pub(crate) fn between(call: &Call) -> Answer {
-    let ends = Ends::of(call)?;
+    let Ok(ends) = Ends::of(call) else {
+        return none(call);
+    };
     let directory = ends.vhost.directory.read();
     let views = ends.views(&directory);
     let rows = views
@@ -319,8 +350,13 @@ pub(crate) fn named<'a, 'v>(
 
 /// A reply that says where a new binding is.
 pub(crate) fn created(ends: &Ends, properties_key: &str) -> Reply {
-    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~');
+    let encode = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
     // Relative to the request's path, whose last segment it replaces; a client decodes it once.
     Reply::CreatedAt(format!(
         "{}/{}",

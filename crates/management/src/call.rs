@@ -16,6 +16,8 @@ use crate::problem::Problem;
 pub(crate) struct Call {
     pub(crate) app: Arc<App>,
     pub(crate) caller: Caller,
+    /// The endpoint's path, as the route table has it.
+    pub(crate) path: &'static str,
     /// The named segments of the path, percent-decoded.
     pub(crate) segments: Vec<(String, String)>,
     pub(crate) query: Vec<(String, String)>,
@@ -62,23 +64,36 @@ impl Call {
         self.app.broker.vhost(name).ok_or(Problem::NotFound)
     }
 
+    /// The same for an operation in it: the refusal says that it is the virtual host.
+    pub(crate) fn needed_vhost(&self) -> Result<Arc<Vhost>, Problem> {
+        self.vhost()
+            .map_err(|_| Problem::NoSuch("vhost_not_found".to_owned()))
+    }
+
     /// The one virtual host a list is about, if it is about one: the path's, or the header's.
     pub(crate) fn wanted_vhost(&self) -> Option<&str> {
         let named = Some(self.segment("vhost")).filter(|name| !name.is_empty());
         named.or_else(|| self.header("x-vhost").filter(|name| !name.is_empty()))
     }
 
-    /// The virtual hosts a list is about: the path's, or the header's, or all that the caller sees.
+    /// The virtual hosts a list is about: the path's, or the header's, or all that the caller may
+    /// enter. A tag lets nobody see more in a list, as in RabbitMQ.
     pub(crate) fn vhosts(&self) -> Result<Vec<Arc<Vhost>>, Problem> {
+        self.vhosts_of(|name| self.app.may_enter(&self.caller.name, name))
+    }
+
+    /// The same with all that the caller may watch over.
+    pub(crate) fn visible_vhosts(&self) -> Result<Vec<Arc<Vhost>>, Problem> {
+        self.vhosts_of(|name| self.caller.sees(&self.app, name))
+    }
+
+    fn vhosts_of(&self, shown: impl Fn(&str) -> bool) -> Result<Vec<Arc<Vhost>>, Problem> {
         if !self.segment("vhost").is_empty() {
             return Ok(vec![self.vhost()?]);
         }
         let wanted = self.wanted_vhost();
         let mut vhosts = self.app.broker.vhosts();
-        vhosts.retain(|vhost| {
-            wanted.is_none_or(|name| name == &*vhost.name)
-                && self.caller.sees(&self.app, &vhost.name)
-        });
+        vhosts.retain(|vhost| wanted.is_none_or(|name| name == &*vhost.name) && shown(&vhost.name));
         vhosts.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(vhosts)
     }
@@ -88,7 +103,8 @@ impl Call {
         match self.value()? {
             Value::Object(object) => Ok(object),
             Value::Null => Ok(Map::new()),
-            _ => Err(Problem::BadRequestAs("not_json", NOT_JSON.to_owned())),
+            Value::String(_) => Err(Problem::bad(ENCODED_TWICE)),
+            _ => Err(Problem::not_json()),
         }
     }
 
@@ -102,12 +118,12 @@ impl Call {
         if body.is_empty() || body == b"undefined" {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(body)
-            .map_err(|_| Problem::BadRequestAs("not_json", NOT_JSON.to_owned()))
+        serde_json::from_slice(body).map_err(|_| Problem::not_json())
     }
 }
 
 /// How RabbitMQ's API spells the default exchange, whose name is empty.
 pub(crate) const DEFAULT_EXCHANGE: &str = "amq.default";
-const NOT_JSON: &str = "body is not valid JSON";
+const ENCODED_TWICE: &str = "invalid payload: the request body JSON-decoded to a string. Is the \
+                             input doubly-JSON-encoded?";
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";

@@ -83,7 +83,7 @@ impl Caller {
             }
             Access::Monitoring if !self.is_monitor() => return refused("Not monitor user"),
             Access::Policymaker if !self.is_policymaker() => {
-                return refused("Not policymaker user");
+                return refused("User not authorised to access object");
             }
             _ => {}
         }
@@ -101,7 +101,7 @@ impl Caller {
         if allowed {
             Ok(())
         } else {
-            refused("User not authorised to access virtual host")
+            Err(Problem::Hidden)
         }
     }
 }

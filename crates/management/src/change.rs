@@ -1,6 +1,6 @@
 //! Declares and deletes queues, exchanges and bindings.
 
-use leveret_broker::{Binding, Condition, QueueSpec, Work};
+use leveret_broker::{Binding, Condition, Event, QueueSpec, Work};
 use leveret_codec::Table;
 use leveret_router::{BindingSpec, BindingView, Declared, ExchangeKind, ExchangeSpec};
 
@@ -32,33 +32,35 @@ fn new_name<'a>(name: &'a str, what: &str) -> Result<&'a str, Problem> {
     Ok(name)
 }
 
+/// Refuses what is to be made on a node that is not this one.
+fn here(call: &Call, fields: &Fields<'_>) -> Result<(), Problem> {
+    match fields.text("node")? {
+        Some(node) if node != call.app.node() => {
+            Err(Problem::bad(format!("Node {node} is not a cluster member")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `PUT /api/queues/{vhost}/{queue}`.
 pub(crate) fn declare_queue(call: &Call) -> Answer {
-    let vhost = call.vhost()?;
+    let vhost = call.needed_vhost()?;
     let name = new_name(call.segment("queue"), "queue")?;
     let body = call.object()?;
     let fields = Fields(&body);
-    let mut arguments = arguments(&fields)?;
-    if let Some(kind) = fields.text("type")?
-        && kind != "default"
-        && arguments.get(b"x-queue-type").is_none()
-        && kind != "classic"
-    {
-        arguments.insert(
-            "x-queue-type",
-            leveret_codec::Value::LongString(kind.into()),
-        );
-    }
+    here(call, &fields)?;
+    // A type is an argument: RabbitMQ takes no notice of one beside them, and lists show one there.
     let spec = QueueSpec {
-        durable: fields.flag("durable", true)?,
+        durable: fields.flag("durable", false)?,
         auto_delete: fields.flag("auto_delete", false)?,
         owner: None,
-        arguments,
+        arguments: arguments(&fields)?,
     };
     require(call, &vhost, |acting| {
         acting.declare_queue(name, &spec.arguments)
     })?;
     let mut work = Work::default();
+    call.app.broker.events.count(Event::QueueDeclared);
     let declared = call.app.broker.declare_queue(&vhost, name, spec, &mut work);
     let (_, created) = declared.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
     finish(&call.app.broker, &mut work)?;
@@ -103,6 +105,7 @@ pub(crate) fn purge(call: &Call) -> Answer {
 
 /// `POST /api/queues/{vhost}/{queue}/actions`: there are no mirrors to synchronise.
 pub(crate) fn queue_action(call: &Call) -> Answer {
+    call.needed_vhost()?;
     queue::find(call)?;
     let body = call.object()?;
     let action = Fields(&body).required_text("action")?.to_owned();
@@ -112,18 +115,26 @@ pub(crate) fn queue_action(call: &Call) -> Answer {
     }
 }
 
+/// An exchange's type by its name.
+pub(crate) fn exchange_kind(name: &str) -> Result<ExchangeKind, Problem> {
+    let wrong = if name.is_empty() {
+        "invalid"
+    } else {
+        "unknown"
+    };
+    ExchangeKind::from_name(name)
+        .ok_or_else(|| Problem::bad(format!("{wrong} exchange type '{name}'")))
+}
+
 /// `PUT /api/exchanges/{vhost}/{exchange}`.
 pub(crate) fn declare_exchange(call: &Call) -> Answer {
-    let vhost = call.vhost()?;
+    let vhost = call.needed_vhost()?;
     let name = new_name(call.exchange_segment("exchange"), "exchange")?;
     let body = call.object()?;
     let fields = Fields(&body);
-    let kind = fields.text("type")?.unwrap_or("direct");
-    let kind = ExchangeKind::from_name(kind)
-        .ok_or_else(|| Problem::bad(format!("unknown exchange type '{kind}'")))?;
     let spec = ExchangeSpec {
-        kind,
-        durable: fields.flag("durable", true)?,
+        kind: exchange_kind(fields.text("type")?.unwrap_or("direct"))?,
+        durable: fields.flag("durable", false)?,
         auto_delete: fields.flag("auto_delete", false)?,
         internal: fields.flag("internal", false)?,
         arguments: arguments(&fields)?,
@@ -165,7 +176,7 @@ pub(crate) fn bind(call: &Call) -> Answer {
     if call.body.len() > BINDING_BYTES_MAX {
         return Err(Problem::TooLarge(BINDING_BYTES_MAX));
     }
-    let ends = Ends::of(call)?;
+    let ends = Ends::of_new(call)?;
     let body = call.object()?;
     let fields = Fields(&body);
     let key = fields.text("routing_key")?.unwrap_or_default();

@@ -89,7 +89,7 @@ impl Row for ConsumerRow {
 /// `GET /api/consumers` and `/api/consumers/{vhost}`: all for a monitor, else the caller's own.
 pub(crate) fn index(call: &Call) -> Answer {
     let mut rows = Vec::new();
-    for vhost in call.vhosts()? {
+    for vhost in call.visible_vhosts()? {
         let cells: Vec<_> = vhost.directory.read().queues().cloned().collect();
         for cell in cells {
             rows.append(&mut of_queue(&vhost, &cell));

@@ -44,7 +44,7 @@ pub(crate) fn import(call: &Call) -> Answer {
 
 /// `POST /api/definitions/{vhost}`.
 pub(crate) fn import_vhost(call: &Call) -> Answer {
-    let vhost = call.vhost()?;
+    let vhost = call.needed_vhost()?;
     let import = Import::parse(&uploaded(call)?, Some(&vhost.name), &call.app.broker)?;
     run(call, &import)
 }
@@ -84,8 +84,7 @@ fn uploaded(call: &Call) -> Result<Value, Problem> {
     let boundary = format!("--{}", boundary.trim_matches('"'));
     let not_there = || Problem::bad("the form has no field 'file'");
     let file = part(&call.body, boundary.as_bytes()).ok_or_else(not_there)?;
-    serde_json::from_slice(file)
-        .map_err(|_| Problem::BadRequestAs("not_json", "the file is not valid JSON".to_owned()))
+    serde_json::from_slice(file).map_err(|_| Problem::not_json())
 }
 
 /// The content of the part named `file` of a multipart body.

@@ -4,97 +4,226 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::call::Call;
+use crate::list::Columns;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 
-/// Flags of RabbitMQ whose behaviour Leveret has, and what they stand for.
-const FLAGS: [(&str, &str); 9] = [
-    (
-        "detailed_queues_endpoint",
-        "Add a detailed queues HTTP API endpoint",
+/// A feature flag.
+struct Flag {
+    name: &'static str,
+    desc: &'static str,
+    /// Whether the version that Leveret stands in for can be without it.
+    stable: bool,
+}
+
+impl Flag {
+    const fn required(name: &'static str, desc: &'static str) -> Self {
+        let stable = false;
+        Self { name, desc, stable }
+    }
+
+    const fn stable(name: &'static str, desc: &'static str) -> Self {
+        let stable = true;
+        Self { name, desc, stable }
+    }
+
+    fn provided_by(&self) -> &'static str {
+        match self.name {
+            "detailed_queues_endpoint" => "rabbitmq_management",
+            "drop_unroutable_metric" | "empty_basic_get_metric" => "rabbitmq_management_agent",
+            _ => "rabbit",
+        }
+    }
+}
+
+/// RabbitMQ's flags, all of them enabled, as tools look for them before they go on; but for those
+/// of streams, which Leveret does not have.
+const FLAGS: [Flag; 22] = [
+    Flag::required(
+        "classic_mirrored_queue_version",
+        "Support setting version for classic mirrored queues",
     ),
-    (
+    Flag::required(
+        "classic_queue_type_delivery_support",
+        "Bug fix for classic queue deliveries using mixed versions",
+    ),
+    Flag::required(
+        "detailed_queues_endpoint",
+        "Add a detailed queues HTTP API endpoint. Reduce number of metrics in the default endpoint.",
+    ),
+    Flag::required(
+        "direct_exchange_routing_v2",
+        "v2 direct exchange routing implementation",
+    ),
+    Flag::required(
         "drop_unroutable_metric",
         "Count unroutable publishes to be dropped in stats",
     ),
-    (
+    Flag::required(
         "empty_basic_get_metric",
         "Count AMQP `basic.get` on empty queues in stats",
     ),
-    (
+    Flag::required("feature_flags_v2", "Feature flags subsystem V2"),
+    Flag::required(
         "implicit_default_bindings",
-        "Default bindings are implicit, not stored",
+        "Default bindings are now implicit, instead of being stored in the database",
     ),
-    ("rabbitmq_4.0.0", "Allows rolling upgrades to 4.0.x"),
-    ("rabbitmq_4.1.0", "Allows rolling upgrades to 4.1.x"),
-    ("rabbitmq_4.2.0", "Allows rolling upgrades to 4.2.x"),
-    (
+    Flag::stable("khepri_db", "New Raft-based metadata store."),
+    Flag::required(
+        "listener_records_in_ets",
+        "Store listener records in ETS instead of Mnesia",
+    ),
+    Flag::required("maintenance_mode_status", "Maintenance mode status"),
+    Flag::required("message_containers", "Message containers."),
+    Flag::required(
+        "message_containers_deaths_v2",
+        "Bug fix for dead letter cycle detection",
+    ),
+    Flag::required("quorum_queue", "Support queues of type `quorum`"),
+    Flag::required(
+        "quorum_queue_non_voters",
+        "Allows new quorum queue members to be added as non voters initially.",
+    ),
+    Flag::required("rabbit_exchange_type_local_random", "Local random exchange"),
+    Flag::stable(
+        "rabbitmq_4.0.0",
+        "Allows rolling upgrades from 3.13.x to 4.0.x",
+    ),
+    Flag::stable("rabbitmq_4.1.0", "Allows rolling upgrades to 4.1.x"),
+    Flag::stable("rabbitmq_4.2.0", "Allows rolling upgrades to 4.2.x"),
+    Flag::required(
+        "tracking_records_in_ets",
+        "Store tracking records in ETS instead of Mnesia",
+    ),
+    Flag::required(
         "user_limits",
         "Configure connection and channel limits for a user",
     ),
-    (
+    Flag::required(
         "virtual_host_metadata",
         "Virtual host metadata (description, tags, etc)",
     ),
 ];
-/// Features RabbitMQ will take away and Leveret has.
-const DEPRECATED: [(&str, &str); 2] = [
-    ("global_qos", "Channel-wide prefetch counts"),
+/// Features that RabbitMQ takes away: their names, phases, states, and where they are told of.
+const DEPRECATED: [(&str, &str, &str, &str); 7] = [
+    (
+        "amqp_address_v1",
+        "permitted_by_default",
+        "permitted",
+        "https://www.rabbitmq.com/docs/amqp#address",
+    ),
+    (
+        "classic_queue_mirroring",
+        "removed",
+        "denied",
+        "https://blog.rabbitmq.com/posts/2021/08/4.0-deprecation-announcements/#removal-of-classic-queue-mirroring",
+    ),
+    (
+        "global_qos",
+        "permitted_by_default",
+        "permitted",
+        "https://blog.rabbitmq.com/posts/2021/08/4.0-deprecation-announcements/#removal-of-global-qos",
+    ),
+    (
+        "management_metrics_collection",
+        "permitted_by_default",
+        "permitted",
+        "https://blog.rabbitmq.com/posts/2021/08/4.0-deprecation-announcements/#disable-metrics-delivery-via-the-management-api--ui",
+    ),
+    ("queue_master_locator", "denied_by_default", "denied", ""),
+    (
+        "ram_node_type",
+        "removed",
+        "denied",
+        "https://blog.rabbitmq.com/posts/2021/08/4.0-deprecation-announcements/#removal-of-ram-nodes",
+    ),
     (
         "transient_nonexcl_queues",
-        "Queues that are neither durable nor exclusive",
+        "permitted_by_default",
+        "permitted",
+        "https://blog.rabbitmq.com/posts/2021/08/4.0-deprecation-announcements/#removal-of-transient-non-exclusive-queues",
     ),
 ];
 
 /// `GET /api/feature-flags`.
-pub(crate) fn flags(_: &Call) -> Answer {
-    let flags = FLAGS.map(|(name, desc)| {
+pub(crate) fn flags(call: &Call) -> Answer {
+    let rows = FLAGS.iter().map(|flag| {
+        let (stability, level) = if flag.stable {
+            ("stable", "none")
+        } else {
+            ("required", "hard")
+        };
         json!({
-            "name": name,
-            "desc": desc,
+            "name": flag.name,
+            "desc": flag.desc,
             "doc_url": "",
+            "callbacks": [],
+            "experiment_level": "supported",
             "state": "enabled",
-            "stability": "required",
-            "require_level": "hard",
-            "provided_by": "rabbit",
+            "stability": stability,
+            "require_level": level,
+            "provided_by": flag.provided_by(),
         })
     });
-    Ok(Reply::Json(json!(flags)))
+    Ok(with_columns(call, rows))
+}
+
+/// The rows with the columns that are asked for.
+fn with_columns(call: &Call, rows: impl Iterator<Item = Value>) -> Reply {
+    let columns = Columns::of(call);
+    let rows = rows.map(|row| match row {
+        Value::Object(row) => Value::Object(columns.apply(row)),
+        row => row,
+    });
+    Reply::Json(rows.collect())
 }
 
 /// `PUT /api/feature-flags/{name}/enable`: all of them are.
 pub(crate) fn enable(call: &Call) -> Answer {
     let name = call.segment("name");
-    if name == "all" || FLAGS.iter().any(|(known, _)| *known == name) {
+    if name == "all" || FLAGS.iter().any(|flag| flag.name == name) {
         Ok(Reply::NoContent)
     } else {
         Err(Problem::BadRequest("unsupported".to_owned()))
     }
 }
 
-fn shown((name, desc): &(&str, &str)) -> Value {
+fn shown((name, phase, state, doc_url): &(&str, &str, &str, &str)) -> Value {
+    let provided_by = match *name {
+        "management_metrics_collection" => "rabbitmq_management_agent",
+        _ => "rabbit",
+    };
     json!({
         "name": name,
-        "desc": desc,
-        "deprecation_phase": "permitted_by_default",
-        "state": "permitted",
-        "doc_url": "",
-        "provided_by": "rabbit",
+        "desc": "",
+        "deprecation_phase": phase,
+        "state": state,
+        "doc_url": doc_url,
+        "provided_by": provided_by,
     })
 }
 
 /// `GET /api/deprecated-features`.
-pub(crate) fn deprecated(_: &Call) -> Answer {
-    Ok(Reply::Json(DEPRECATED.iter().map(shown).collect()))
+pub(crate) fn deprecated(call: &Call) -> Answer {
+    Ok(with_columns(call, DEPRECATED.iter().map(shown)))
 }
 
 /// `GET /api/deprecated-features/used`.
 pub(crate) fn deprecated_used(call: &Call) -> Answer {
-    let used = DEPRECATED.iter().filter(|(name, _)| match *name {
+    let used = DEPRECATED.iter().filter(|(name, ..)| match *name {
         "global_qos" => uses_channel_prefetch(&call.app),
-        _ => has_transient_queues(&call.app),
+        "transient_nonexcl_queues" => has_transient_queues(&call.app),
+        _ => false,
     });
-    Ok(Reply::Json(used.map(shown).collect()))
+    Ok(with_columns(call, used.map(shown)))
+}
+
+/// `GET /api/federation-links/state/{state}` and the same of a virtual host: there are no links.
+pub(crate) fn links_in_state(call: &Call) -> Answer {
+    match call.segment("state") {
+        "down" | "running" => Ok(Reply::Json(json!([]))),
+        _ => Err(Problem::NotFound),
+    }
 }
 
 fn uses_channel_prefetch(app: &App) -> bool {

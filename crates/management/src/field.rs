@@ -19,6 +19,23 @@ impl<'a> Fields<'a> {
         self.get(name).ok_or_else(|| missing(name))
     }
 
+    /// Fields that must all be there: a refusal names each that is not.
+    pub(crate) fn require_all(&self, names: &[&str]) -> Result<(), Problem> {
+        let absent = names.iter().filter(|name| self.get(name).is_none());
+        let absent: Vec<_> = absent
+            .map(|name| format!("{{key_missing,{name}}}"))
+            .collect();
+        if absent.is_empty() {
+            return Ok(());
+        }
+        let line = format!("[{}]", absent.join(","));
+        // As Erlang prints it.
+        if line.len() <= ERLANG_LINE {
+            return Err(Problem::bad(line));
+        }
+        Err(Problem::bad(format!("[{}]", absent.join(",\n "))))
+    }
+
     /// A boolean.
     pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, Problem> {
         match self.get(name) {
@@ -27,7 +44,7 @@ impl<'a> Fields<'a> {
             Some(Value::String(text)) if text == "true" => Ok(true),
             Some(Value::String(text)) if text == "false" => Ok(false),
             Some(Value::String(text)) if text.is_empty() => Ok(default),
-            Some(other) => Err(wrong(name, "a boolean", other)),
+            Some(other) => Err(Problem::wrong(name, "not_boolean", other.clone())),
         }
     }
 
@@ -38,7 +55,7 @@ impl<'a> Fields<'a> {
         };
         integer_of(value)
             .map(Some)
-            .ok_or_else(|| wrong(name, "an integer", value))
+            .ok_or_else(|| Problem::wrong(name, "not_integer", value.clone()))
     }
 
     /// A text.
@@ -104,6 +121,9 @@ pub(crate) fn integer_of(value: &Value) -> Option<i64> {
         _ => None,
     }
 }
+
+/// What Erlang prints in one line.
+const ERLANG_LINE: usize = 80;
 
 fn missing(name: &str) -> Problem {
     Problem::BadRequest(format!("[{{key_missing,{name}}}]"))

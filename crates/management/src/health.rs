@@ -38,18 +38,23 @@ pub(crate) fn always(_: &Call) -> Answer {
     healthy()
 }
 
+/// `GET /api/health/checks/node-is-quorum-critical`.
+pub(crate) fn quorum_critical(_: &Call) -> Answer {
+    Ok(Reply::Json(
+        json!({"status": "ok", "reason": "single node cluster"}),
+    ))
+}
+
 /// `GET /api/health/checks/port-listener/{port}`.
 pub(crate) fn port(call: &Call) -> Answer {
     let text = call.segment("port");
-    let port: u16 = text
-        .parse()
-        .map_err(|_| Problem::bad(format!("Invalid port number: {text}")))?;
-    let mut ports: Vec<u16> = call
+    let port: i64 = text.parse().map_err(|_| Problem::bad("Invalid port"))?;
+    let mut ports: Vec<i64> = call
         .app
         .host
         .listeners()
         .iter()
-        .map(|listener| listener.address.port())
+        .map(|listener| listener.address.port().into())
         .collect();
     ports.sort_unstable();
     ports.dedup();
@@ -70,7 +75,7 @@ pub(crate) fn protocol(call: &Call) -> Answer {
         .filter(|name| !protocols.contains(&canonical(name).as_str()))
         .collect();
     if missing.is_empty() {
-        return healthy();
+        return Ok(Reply::Json(json!({"status": "ok", "protocols": protocols})));
     }
     failed(json!({"reason": "No active listener", "missing": missing, "protocols": protocols}))
 }
@@ -93,9 +98,7 @@ pub(crate) fn below_connection_limit(call: &Call) -> Answer {
         call.app.broker.limits().connections_max,
     );
     if current < limit {
-        return Ok(Reply::Json(
-            json!({"status": "ok", "limit": limit, "connections": current}),
-        ));
+        return healthy();
     }
     let reason = "The node has reached its connection limit";
     failed(json!({"reason": reason, "limit": limit, "connections": current}))
@@ -125,13 +128,14 @@ pub(crate) fn not_ready(app: &App) -> Option<&'static str> {
 /// `GET /api/health/checks/certificate-expiration/{within}/{unit}`: nothing is served with TLS.
 pub(crate) fn certificates(call: &Call) -> Answer {
     let (within, unit) = (call.segment("within"), call.segment("unit"));
-    let number = within.parse::<u32>().is_ok();
+    let number = within.parse::<i32>().is_ok();
     let known = ["days", "weeks", "months", "years"].contains(&unit);
     if !number {
-        return Err(Problem::bad(format!("Invalid expiration value: {within}")));
+        return Err(Problem::bad("Invalid expiration value."));
     }
     if !known {
-        return Err(Problem::bad(format!("Time unit not recognised: {unit}")));
+        let reason = "Time unit not recognised. Supported units: days, weeks, months, years.";
+        return Err(Problem::bad(reason));
     }
     healthy()
 }

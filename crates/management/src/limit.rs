@@ -1,27 +1,34 @@
 //! Limits of virtual hosts and of users.
 
+use leveret_broker::AdminError;
 use serde_json::{Value, json};
 
 use crate::admin::administer;
 use crate::call::Call;
-use crate::field::{Fields, integer_of};
+use crate::field::Fields;
+use crate::parameter::failed;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 use crate::user;
 
-/// A limit in a body: a number, or a text that holds one.
+/// A limit in a body.
 fn value(call: &Call) -> Result<Value, Problem> {
     let body = call.object()?;
-    let given = Fields(&body).require("value")?;
-    let number = integer_of(given)
-        .ok_or_else(|| Problem::bad(format!("value must be an integer, not {given}")))?;
-    Ok(number.into())
+    Ok(Fields(&body).require("value")?.clone())
+}
+
+/// A limit that there is not is taken away already.
+fn unless_missing(cleared: Result<(), AdminError>) -> Result<(), AdminError> {
+    match cleared {
+        Err(AdminError::Missing) => Ok(()),
+        cleared => cleared,
+    }
 }
 
 /// `GET /api/vhost-limits` and `/api/vhost-limits/{vhost}`.
 pub(crate) fn index_vhosts(call: &Call) -> Answer {
     let mut rows = Vec::new();
-    for vhost in call.vhosts()? {
+    for vhost in call.visible_vhosts()? {
         let limits = vhost.rules.read().limits;
         if !limits.is_empty() {
             rows.push(json!({"vhost": &*vhost.name, "value": limits}));
@@ -32,21 +39,22 @@ pub(crate) fn index_vhosts(call: &Call) -> Answer {
 
 /// `PUT /api/vhost-limits/{vhost}/{limit}`.
 pub(crate) fn put_vhost(call: &Call) -> Answer {
-    let vhost = call.vhost()?;
+    let vhost = call.needed_vhost()?;
     let value = value(call)?;
     let limit = call.segment("limit");
     administer(&call.app, |admin| {
-        admin.set_vhost_limit(&vhost.name, limit, &value)
+        let set = admin.set_vhost_limit(&vhost.name, limit, &value);
+        set.map_err(|error| failed(&[error.to_string()]))
     })?;
     Ok(Reply::NoContent)
 }
 
 /// `DELETE /api/vhost-limits/{vhost}/{limit}`.
 pub(crate) fn delete_vhost(call: &Call) -> Answer {
-    let vhost = call.vhost()?;
+    let vhost = call.needed_vhost()?;
     let limit = call.segment("limit");
     administer(&call.app, |admin| {
-        admin.clear_vhost_limit(&vhost.name, limit)
+        unless_missing(admin.clear_vhost_limit(&vhost.name, limit))
     })?;
     Ok(Reply::NoContent)
 }
@@ -69,7 +77,8 @@ pub(crate) fn index_users(call: &Call) -> Answer {
 
 /// `PUT /api/user-limits/{user}/{limit}`.
 pub(crate) fn put_user(call: &Call) -> Answer {
-    let user = user::find(call)?;
+    let name = call.segment("user");
+    let user = user::find(call).map_err(|_| Problem::wrong("user", "no_such_user", name))?;
     let value = value(call)?;
     let limit = call.segment("limit");
     administer(&call.app, |admin| {
@@ -82,6 +91,8 @@ pub(crate) fn put_user(call: &Call) -> Answer {
 pub(crate) fn delete_user(call: &Call) -> Answer {
     let user = user::find(call)?;
     let limit = call.segment("limit");
-    administer(&call.app, |admin| admin.clear_user_limit(&user.name, limit))?;
+    administer(&call.app, |admin| {
+        unless_missing(admin.clear_user_limit(&user.name, limit))
+    })?;
     Ok(Reply::NoContent)
 }

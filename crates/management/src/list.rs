@@ -16,6 +16,18 @@ use crate::history::Window;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 
+/// The lists that come in pages; as in RabbitMQ the others come whole, whatever is asked for.
+const PAGED: [&str; 8] = [
+    "/api/queues",
+    "/api/queues/detailed",
+    "/api/queues/{vhost}",
+    "/api/exchanges",
+    "/api/exchanges/{vhost}",
+    "/api/users",
+    "/api/connections",
+    "/api/channels",
+];
+const NO_PAGE: &str = "Pagination parameters are invalid";
 const PAGE_SIZE_DEFAULT: usize = 100;
 const PAGE_SIZE_MAX: usize = 500;
 const PATTERN_CHARS_MAX: usize = 1024;
@@ -220,46 +232,43 @@ struct Page {
 
 impl Page {
     fn of(call: &Call) -> Result<Option<Self>, Problem> {
-        let invalid = |text: String| Problem::BadRequestAs("invalid_pagination_parameters", text);
-        let Some(number) = call.parameter("page") else {
+        let Some(number) = call
+            .parameter("page")
+            .filter(|_| PAGED.contains(&call.path))
+        else {
             return Ok(None);
         };
-        let number = number
-            .parse()
-            .ok()
-            .filter(|page| *page >= 1)
-            .ok_or_else(|| invalid(format!("page must be a positive integer, not {number}")))?;
-        let size = match call.parameter("page_size") {
-            None | Some("") => PAGE_SIZE_DEFAULT,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|size| (1..=PAGE_SIZE_MAX).contains(size))
-                .ok_or_else(|| {
-                    invalid(format!(
-                        "page_size must be from 1 to {PAGE_SIZE_MAX}, not {text}"
-                    ))
-                })?,
-        };
-        let filter = Filter::of(call)?;
-        Ok(Some(Self {
-            number,
-            size,
-            filter,
-        }))
+        let read = |text: &str| text.parse::<i64>().map_err(|_| Problem::bad(NO_PAGE));
+        let number = read(number)?;
+        let given = call.parameter("page_size").filter(|text| !text.is_empty());
+        let given = given.map(read).transpose()?;
+        let size = given.map_or(Ok(PAGE_SIZE_DEFAULT), usize::try_from);
+        match (usize::try_from(number), size) {
+            (Ok(number @ 1..), Ok(size @ 1..=PAGE_SIZE_MAX)) => Ok(Some(Self {
+                number,
+                size,
+                filter: Filter::of(call)?,
+            })),
+            _ => {
+                let size = given.map_or("undefined".to_owned(), |size| size.to_string());
+                Err(Problem::BadRequestAs(
+                    "invalid_pagination_parameters",
+                    format!(
+                        "Invalid pagination parameters: page number {number}, page size {size}"
+                    ),
+                ))
+            }
+        }
     }
 
     /// Where the page's rows are among so many.
     fn places(&self, filtered: usize) -> Result<Range<usize>, Problem> {
         let start = (self.number - 1).saturating_mul(self.size);
         if start >= filtered && self.number > 1 {
-            let count = filtered.div_ceil(self.size);
+            let (page, size) = (self.number, self.size);
             return Err(Problem::BadRequestAs(
                 "page_out_of_range",
-                format!(
-                    "page: {} page size: {} page count: {count}",
-                    self.number, self.size
-                ),
+                format!("Page out of range, page: {page} page size: {size}, len: {filtered}"),
             ));
         }
         Ok(start..self.number.saturating_mul(self.size).min(filtered))
@@ -281,7 +290,7 @@ impl Page {
             "filtered_count": filtered,
             "page": self.number,
             "page_size": self.size,
-            "page_count": filtered.div_ceil(self.size),
+            "page_count": filtered.div_ceil(self.size).max(1),
             "items": items,
         })))
     }

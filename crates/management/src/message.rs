@@ -32,15 +32,13 @@ impl Described {
     /// Reads a message. RabbitMQ's endpoint insists on all fields, ours does not.
     fn of(fields: &Fields<'_>, strict: bool) -> Result<Self, Problem> {
         if strict {
-            for name in ["routing_key", "payload", "payload_encoding", "properties"] {
-                fields.require(name)?;
-            }
+            fields.require_all(&["routing_key", "properties", "payload", "payload_encoding"])?;
         }
         let encoding = fields.text("payload_encoding")?.unwrap_or("string");
         let body = match fields.get("payload") {
             Some(Value::String(payload)) => payload_from_json(payload, encoding)?,
             Some(other) if !strict => other.to_string().into_bytes(),
-            Some(_) => return Err(Problem::bad("payload must be a string")),
+            Some(_) => return Err(Problem::bad("payload_not_string")),
             None => Vec::new(),
         };
         let empty = Map::new();
@@ -79,10 +77,10 @@ fn publish_one(
 
 /// The virtual host and a permission to publish to the path's exchange.
 fn publisher(call: &Call) -> Result<std::sync::Arc<Vhost>, Problem> {
-    let vhost = call.vhost()?;
+    let vhost = call.needed_vhost()?;
     let exchange = call.exchange_segment("exchange");
     if vhost.directory.read().router.exchange(exchange).is_none() {
-        return Err(Problem::NotFound);
+        return Err(Problem::NoSuch("exchange_not_found".to_owned()));
     }
     require(call, &vhost, |acting| {
         acting.check(Right::Write, Resource::Exchange(exchange))
@@ -107,17 +105,33 @@ pub(crate) fn publish(call: &Call) -> Answer {
 
 /// `POST /api/queues/{vhost}/{queue}/get`.
 pub(crate) fn get(call: &Call) -> Answer {
-    let (vhost, cell) = queue::find(call)?;
+    let vhost = call.needed_vhost()?;
+    let cell = vhost.queue(call.segment("queue"));
+    let cell = cell.ok_or_else(|| Problem::NoSuch("queue_not_found".to_owned()))?;
     require_read(call, &vhost, &cell.name)?;
     queue::not_exclusive(&vhost, &cell)?;
     let body = call.object()?;
     let fields = Fields(&body);
-    let count = fields.integer("count")?.unwrap_or(1).clamp(0, COUNT_MAX);
+    if fields.get("requeue").is_some() {
+        fields.require_all(&["count", "encoding"])?;
+    } else {
+        fields.require_all(&["ackmode", "count", "encoding"])?;
+    }
+    let count = fields.integer("count")?.unwrap_or(0);
+    // A negative number asks for all, as in RabbitMQ: as many as one request may fetch.
+    let count = if count < 0 {
+        COUNT_MAX
+    } else {
+        count.min(COUNT_MAX)
+    };
     let fetch = fetch_of(&fields)?;
-    let base64 = match fields.text("encoding")?.unwrap_or("auto") {
+    let base64 = match fields.required_text("encoding")? {
         "auto" => false,
         "base64" => true,
-        other => return Err(Problem::bad(format!("Unsupported encoding: {other}"))),
+        _ => {
+            let reason = "Unsupported encoding. Please use auto or base64.";
+            return Err(Problem::bad(reason));
+        }
     };
     let truncate = fields
         .integer("truncate")?
@@ -140,12 +154,20 @@ pub(crate) fn get(call: &Call) -> Answer {
             "exchange": text(exchange),
             "routing_key": text(key),
             "message_count": left,
-            "properties": properties_to_json(&message.header),
+            "properties": properties_shown(&message.header),
             "payload": shown,
             "payload_encoding": encoding,
         })
     });
     Ok(Reply::Json(messages.collect()))
+}
+
+/// Properties as RabbitMQ's API shows them: none at all are an empty list.
+fn properties_shown(header: &[u8]) -> Value {
+    match properties_to_json(header) {
+        Value::Object(object) if object.is_empty() => json!([]),
+        properties => properties,
+    }
 }
 
 /// What becomes of the messages: in the words of today's RabbitMQ, or of older ones.
@@ -154,7 +176,10 @@ fn fetch_of(fields: &Fields<'_>) -> Result<Fetch, Problem> {
         return match mode {
             "ack_requeue_true" | "reject_requeue_true" => Ok(Fetch::Requeue),
             "ack_requeue_false" | "reject_requeue_false" => Ok(Fetch::Settle),
-            other => Err(Problem::bad(format!("Unknown ackmode: {other}"))),
+            other => Err(Problem::bad(format!(
+                "Invalid ackmode value: {other}. Valid values are: ack_requeue_true, \
+                 ack_requeue_false, reject_requeue_true, reject_requeue_false"
+            ))),
         };
     }
     match fields.get("requeue") {
@@ -189,10 +214,7 @@ pub(crate) fn ingress(call: &Call) -> Answer {
             too_large(call, &object)?;
             one(call, &vhost, &Described::of(&Fields(&object), false)?)
         }
-        _ => Err(Problem::BadRequestAs(
-            "not_json",
-            "body must be an object or a list".to_owned(),
-        )),
+        _ => Err(Problem::not_json()),
     }
 }
 

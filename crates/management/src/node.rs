@@ -97,6 +97,21 @@ pub(crate) fn memory(call: &Call) -> Answer {
     Ok(Reply::Json(json!({"memory": memory_of(&call.app)})))
 }
 
+/// `GET /api/nodes/{node}/memory/relative`: the same in hundredths of the whole, rounded up.
+pub(crate) fn memory_relative(call: &Call) -> Answer {
+    named(call)?;
+    let mut memory = memory_of(&call.app);
+    let total = memory["total"]["rss"].as_u64().unwrap_or(0).max(1);
+    if let Value::Object(memory) = &mut memory {
+        memory.remove("strategy");
+        for share in memory.values_mut() {
+            let bytes = share.as_u64().unwrap_or(total);
+            *share = bytes.saturating_mul(100).div_ceil(total).into();
+        }
+    }
+    Ok(Reply::Json(json!({"memory": memory})))
+}
+
 /// RabbitMQ's breakdown. Leveret accounts for messages; the rest is told as a whole.
 fn memory_of(app: &App) -> Value {
     const ABSENT: [&str; 23] = [

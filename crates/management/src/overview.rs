@@ -25,7 +25,7 @@ pub(crate) fn show(call: &Call) -> Answer {
     let app = &call.app;
     let window = Window::of(call)?;
     let now_ms = app.now_ms();
-    let vhosts = call.vhosts()?;
+    let vhosts = call.visible_vhosts()?;
     let (mut ready, mut unacked, mut consumers) = (0, 0, 0);
     let (mut queues, mut exchanges) = (0, 0);
     for vhost in &vhosts {

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use leveret_broker::Parameter;
+use leveret_broker::{Admin, AdminError, Parameter, PolicyKind, Put, Rules, VhostLimits};
 use serde_json::{Map, Value, json};
 
 use crate::admin::{administer, is_new, put as put_with};
@@ -11,6 +11,7 @@ use crate::call::Call;
 use crate::field::Fields;
 use crate::history::Window;
 use crate::list::{Columns, Row, list};
+use crate::policy;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 
@@ -20,6 +21,13 @@ pub(crate) const CLUSTER_NAME: &str = "cluster_name";
 pub(crate) const CLUSTER_ID: &str = "internal_cluster_id";
 /// The cluster's tags, a parameter of RabbitMQ's.
 pub(crate) const CLUSTER_TAGS: &str = "cluster_tags";
+
+/// Components whose parameters Leveret keeps as what they are.
+pub(crate) const VHOST_LIMITS: &str = "vhost-limits";
+pub(crate) const OPERATOR_POLICY: &str = "operator_policy";
+const POLICY: &str = "policy";
+/// The one parameter of [`VHOST_LIMITS`].
+const LIMITS: &str = "limits";
 
 struct ParameterRow {
     order: (String, String, String),
@@ -67,32 +75,73 @@ pub(crate) fn index(call: &Call) -> Answer {
     let mut rows = Vec::new();
     for vhost in call.vhosts()? {
         let rules = vhost.rules.read();
-        let wanted =
-            |parameter: &&Parameter| component.is_empty() || component == parameter.component;
-        rows.extend(
-            rules
-                .parameters
-                .list()
-                .filter(wanted)
-                .map(ParameterRow::new),
-        );
+        let kept = rules.parameters.list();
+        let kept = kept.filter(|of| component.is_empty() || component == of.component);
+        rows.extend(kept.map(ParameterRow::new));
+        // RabbitMQ keeps these as parameters too, and lists policies where they are asked for only.
+        for other in [VHOST_LIMITS, OPERATOR_POLICY, POLICY] {
+            if component == other || component.is_empty() && other != POLICY {
+                rows.extend(
+                    others(&vhost.name, &rules, other)
+                        .iter()
+                        .map(ParameterRow::new),
+                );
+            }
+        }
     }
     list(call, rows)
+}
+
+/// What is a parameter in RabbitMQ, and something of its own here.
+fn others(vhost: &str, rules: &Rules, component: &str) -> Vec<Parameter> {
+    let parameter = |name: &str, value: Map<String, Value>| Parameter {
+        vhost: vhost.to_owned(),
+        component: component.to_owned(),
+        name: name.to_owned(),
+        value: value.into(),
+    };
+    let kind = match component {
+        VHOST_LIMITS if rules.limits.is_empty() => return Vec::new(),
+        VHOST_LIMITS => return vec![parameter(LIMITS, limits_of(rules))],
+        OPERATOR_POLICY => PolicyKind::Operator,
+        POLICY => PolicyKind::User,
+        _ => return Vec::new(),
+    };
+    let policies = rules.policies.list(kind).map(|policy| {
+        let mut value = policy::shown(policy);
+        value.remove("vhost");
+        value.remove("name");
+        parameter(&policy.name, value)
+    });
+    policies.collect()
+}
+
+fn limits_of(rules: &Rules) -> Map<String, Value> {
+    match serde_json::to_value(rules.limits) {
+        Ok(Value::Object(limits)) => limits,
+        _ => Map::new(),
+    }
 }
 
 /// `GET /api/parameters/{component}/{vhost}/{name}`.
 pub(crate) fn show(call: &Call) -> Answer {
     let vhost = call.vhost()?;
     let rules = vhost.rules.read();
-    let found = rules
-        .parameters
-        .get(call.segment("component"), call.segment("name"));
-    Ok(Columns::reply(call, shown(found.ok_or(Problem::NotFound)?)))
+    let (component, name) = (call.segment("component"), call.segment("name"));
+    let kept = rules.parameters.get(component, name).cloned();
+    let found = kept.or_else(|| {
+        let mut others = others(&vhost.name, &rules, component).into_iter();
+        others.find(|other| other.name == name)
+    });
+    Ok(Columns::reply(
+        call,
+        shown(&found.ok_or(Problem::NotFound)?),
+    ))
 }
 
 /// `PUT /api/parameters/{component}/{vhost}/{name}`.
 pub(crate) fn put(call: &Call) -> Answer {
-    let vhost = call.vhost()?;
+    let vhost = call.needed_vhost()?;
     let body = call.object()?;
     let parameter = Parameter {
         vhost: vhost.name.to_string(),
@@ -100,16 +149,55 @@ pub(crate) fn put(call: &Call) -> Answer {
         name: call.segment("name").to_owned(),
         value: Fields(&body).require("value")?.clone(),
     };
-    let put = put_with(&call.app, |admin| admin.put_parameter(parameter))?;
+    let put = put_with(&call.app, |admin| put_onto(admin, parameter))?;
     Ok(Reply::put(is_new(put)))
+}
+
+/// Puts a parameter where it belongs: limits and operator policies are kept on their own.
+fn put_onto(admin: &mut Admin<'_>, parameter: Parameter) -> Result<Put, AdminError> {
+    match parameter.component.as_str() {
+        VHOST_LIMITS => {
+            let limits = limits_from(&parameter).map_err(|text| failed(&[text]))?;
+            admin.put_vhost_limits(&parameter.vhost, limits)
+        }
+        OPERATOR_POLICY => {
+            let policy = policy::from_parameter(&parameter).map_err(|wrong| failed(&wrong))?;
+            admin.put_policy(PolicyKind::Operator, policy)
+        }
+        _ => admin.put_parameter(parameter),
+    }
+}
+
+fn limits_from(parameter: &Parameter) -> Result<VhostLimits, String> {
+    if parameter.name != LIMITS {
+        return Err(format!("name not recognised: <<\"{}\">>", parameter.name));
+    }
+    match &parameter.value {
+        Value::Object(limits) => VhostLimits::parse(limits).map_err(|error| error.to_string()),
+        Value::Array(list) if list.is_empty() => Ok(VhostLimits::default()),
+        other => Err(format!("{LIMITS} not a list {other}")),
+    }
+}
+
+/// A refusal in the form in which RabbitMQ gives those of parameters.
+pub(crate) fn failed(wrong: &[String]) -> AdminError {
+    AdminError::Invalid(format!("Validation failed\n\n{}\n", wrong.join("\n")))
 }
 
 /// `DELETE /api/parameters/{component}/{vhost}/{name}`.
 pub(crate) fn delete(call: &Call) -> Answer {
     let vhost = call.vhost()?;
     let (component, name) = (call.segment("component"), call.segment("name"));
-    administer(&call.app, |admin| {
-        admin.delete_parameter(&vhost.name, component, name)
+    administer(&call.app, |admin| match component {
+        VHOST_LIMITS if name != LIMITS || vhost.rules.read().limits.is_empty() => {
+            Err(AdminError::Missing)
+        }
+        VHOST_LIMITS => {
+            let none = VhostLimits::default();
+            admin.put_vhost_limits(&vhost.name, none).map(drop)
+        }
+        OPERATOR_POLICY => admin.delete_policy(PolicyKind::Operator, &vhost.name, name),
+        _ => admin.delete_parameter(&vhost.name, component, name),
     })?;
     Ok(Reply::NoContent)
 }

@@ -92,7 +92,7 @@ pub(crate) fn index(call: &Call) -> Answer {
     listed(call, false)
 }
 
-/// The same for topic permissions, and `GET /api/topic-permissions/{vhost}/{user}`.
+/// The same for topic permissions.
 pub(crate) fn index_topics(call: &Call) -> Answer {
     listed(call, true)
 }
@@ -110,9 +110,9 @@ pub(crate) fn show(call: &Call) -> Answer {
 
 /// The user and virtual host of a change; both must exist.
 fn ends(call: &Call) -> Result<(String, String), Problem> {
-    let vhost = call.vhost()?;
-    let known = call.app.broker.user(call.segment("user"));
-    let user = known.ok_or_else(|| Problem::bad("no_such_user"))?;
+    let vhost = call.vhost().ok();
+    let found = call.app.broker.user(call.segment("user")).zip(vhost);
+    let (user, vhost) = found.ok_or_else(|| Problem::bad("vhost_or_user_not_found"))?;
     Ok((user.name, vhost.name.to_string()))
 }
 
@@ -131,6 +131,7 @@ pub(crate) fn from_json(
     vhost: String,
     fields: &Fields<'_>,
 ) -> Result<Permission, Problem> {
+    fields.require_all(&["configure", "write", "read"])?;
     Ok(Permission {
         user,
         vhost,
@@ -147,6 +148,20 @@ pub(crate) fn delete(call: &Call) -> Answer {
         admin.delete_permission(&vhost.name, &user.name)
     })?;
     Ok(Reply::NoContent)
+}
+
+/// `GET /api/topic-permissions/{vhost}/{user}`: a user without any is not found, as in RabbitMQ.
+pub(crate) fn index_topics_of_user(call: &Call) -> Answer {
+    let (vhost, user) = (call.vhost()?, user::find(call)?);
+    let has = call.app.broker.with_access(|access| {
+        let mut all = access.topic_permissions();
+        all.any(|of| of.user == user.name && of.vhost == *vhost.name)
+    });
+    if has {
+        listed(call, true)
+    } else {
+        Err(Problem::NotFound)
+    }
 }
 
 /// `GET /api/topic-permissions/{vhost}/{user}/{exchange}`.
@@ -167,8 +182,18 @@ pub(crate) fn put_topic(call: &Call) -> Answer {
     let (user, vhost) = ends(call)?;
     let body = call.object()?;
     let permission = topic_from_json(user, vhost, &Fields(&body))?;
+    has_exchange(call, &permission.exchange)?;
     let put = put_with(&call.app, |admin| admin.put_topic_permission(permission))?;
     Ok(Reply::put(is_new(put)))
+}
+
+/// A topic permission is for an exchange that exists.
+fn has_exchange(call: &Call, name: &str) -> Result<(), Problem> {
+    let vhost = call.vhost()?;
+    if vhost.directory.read().router.exchange(name).is_some() {
+        return Ok(());
+    }
+    Err(Problem::wrong("exchange", "no_such_exchange", name))
 }
 
 /// Reads a topic permission from a request or a definitions file.
@@ -177,6 +202,7 @@ pub(crate) fn topic_from_json(
     vhost: String,
     fields: &Fields<'_>,
 ) -> Result<TopicPermission, Problem> {
+    fields.require_all(&["exchange", "write", "read"])?;
     Ok(TopicPermission {
         user,
         vhost,

@@ -2,16 +2,16 @@
 
 use std::cmp::Ordering;
 
-use leveret_broker::{ApplyTo, Policy, PolicyKind};
+use leveret_broker::{ApplyTo, Parameter, Policy, PolicyKind, pair, term};
 use serde_json::{Map, Value};
 
 use crate::admin::{administer, is_new, put as put_with, refused};
 use crate::app::App;
 use crate::call::Call;
-use crate::caller::Access;
-use crate::field::Fields;
+use crate::field::{Fields, integer_of};
 use crate::history::Window;
 use crate::list::{Columns, Row, list};
+use crate::parameter::failed;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 
@@ -41,15 +41,7 @@ pub(crate) fn shown(policy: &Policy) -> Map<String, Value> {
 
 fn index_of(call: &Call, kind: PolicyKind) -> Answer {
     let mut rows = Vec::new();
-    let mut vhosts = call.vhosts()?;
-    // As in RabbitMQ, a monitor that may not enter a virtual host does not see its rules.
-    vhosts.retain(|vhost| {
-        let checked = call
-            .caller
-            .check(&call.app, Access::Vhost, Some(&vhost.name));
-        checked.is_ok()
-    });
-    for vhost in vhosts {
+    for vhost in call.vhosts()? {
         let rules = vhost.rules.read();
         rows.extend(rules.policies.list(kind).cloned().map(PolicyRow));
     }
@@ -67,7 +59,7 @@ fn show_of(call: &Call, kind: PolicyKind) -> Answer {
 }
 
 fn put_of(call: &Call, kind: PolicyKind) -> Answer {
-    let vhost = call.vhost()?;
+    let vhost = call.needed_vhost()?;
     let body = call.object()?;
     let policy = from_json(&vhost.name, call.segment("policy"), &Fields(&body))?;
     let put = put_with(&call.app, |admin| admin.put_policy(kind, policy))?;
@@ -77,15 +69,79 @@ fn put_of(call: &Call, kind: PolicyKind) -> Answer {
 /// Reads a policy from a request or a definitions file.
 pub(crate) fn from_json(vhost: &str, name: &str, fields: &Fields<'_>) -> Result<Policy, Problem> {
     let apply_to = fields.text("apply-to")?.unwrap_or("all");
-    fields.require("definition")?;
+    fields.require_all(&["pattern", "definition"])?;
     let definition = fields.object("definition")?.cloned().unwrap_or_default();
+    let invalid = |text: String| refused(&failed(&[text]));
+    let pattern = fields.require("pattern")?;
+    let pattern = pattern.as_str().ok_or_else(|| {
+        invalid(format!(
+            "pattern should be a binary but was {}",
+            term(pattern)
+        ))
+    })?;
+    let priority = fields.get("priority").map(|given| {
+        let wrong = || {
+            invalid(format!(
+                "priority should be a number, actually was {}",
+                term(given)
+            ))
+        };
+        whole(given).ok_or_else(wrong)
+    });
     Ok(Policy {
         vhost: vhost.to_owned(),
         name: name.to_owned(),
-        pattern: fields.required_text("pattern")?.to_owned(),
+        pattern: pattern.to_owned(),
         apply_to: ApplyTo::parse(apply_to).map_err(|error| refused(&error))?,
-        priority: fields.integer("priority")?.unwrap_or(0),
+        priority: priority.transpose()?.unwrap_or(0),
         definition,
+    })
+}
+
+/// A number that is whole, as JavaScript writes it too.
+fn whole(value: &Value) -> Option<i64> {
+    value.is_number().then(|| integer_of(value)).flatten()
+}
+
+/// Reads an operator policy that is given as a parameter, whose fields must all be there.
+///
+/// # Errors
+/// Everything that is wrong with its fields, in RabbitMQ's words and order.
+pub(crate) fn from_parameter(parameter: &Parameter) -> Result<Policy, Vec<String>> {
+    let name = &parameter.name;
+    let Some(value) = parameter.value.as_object() else {
+        return Err(vec![format!(
+            "{name} not a list {}",
+            term(&parameter.value)
+        )]);
+    };
+    let fields = Fields(value);
+    let known = ["priority", "pattern", "apply-to", "definition"];
+    let unknown = value
+        .iter()
+        .filter(|(key, _)| !known.contains(&key.as_str()));
+    let unknown: Vec<_> = unknown.map(|(key, value)| pair(key, value)).collect();
+    let mut wrong = Vec::new();
+    if !unknown.is_empty() {
+        wrong.push(format!(
+            "Unrecognised terms [{}] in {name}",
+            unknown.join(",")
+        ));
+    }
+    for key in ["definition", "pattern", "priority"] {
+        if fields.get(key).is_none() {
+            wrong.push(format!("Key \"{key}\" not found in {name}"));
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    from_json(&parameter.vhost, name, &fields).map_err(|problem| {
+        let reason = problem.reason();
+        let bare = reason
+            .strip_prefix("Validation failed\n\n")
+            .unwrap_or(&reason);
+        vec![bare.trim_end().to_owned()]
     })
 }
 

@@ -18,11 +18,24 @@ pub(crate) enum Problem {
     NotAuthorised(String),
     /// What the path names does not exist.
     NotFound,
+    /// What an operation needs does not exist; the text says what.
+    NoSuch(String),
+    /// The virtual host is not for this user to know of.
+    Hidden,
     /// The path exists, but not with this method.
     MethodNotAllowed,
     /// The request is wrong; the text says how.
     BadRequest(String),
-    /// The same, under another error word than `bad_request`.
+    /// A value of the wrong kind.
+    WrongValue {
+        /// Where it was found.
+        field: String,
+        /// What it is not.
+        what: &'static str,
+        /// The value itself.
+        value: Value,
+    },
+    /// The same as a wrong request, under another error word than `bad_request`.
     BadRequestAs(&'static str, String),
     /// A precondition does not hold: 412.
     Precondition(String),
@@ -43,6 +56,20 @@ impl Problem {
     /// A wrong request.
     pub(crate) fn bad(reason: impl Into<String>) -> Self {
         Self::BadRequest(reason.into())
+    }
+
+    /// A value of the wrong kind.
+    pub(crate) fn wrong(field: &str, what: &'static str, value: impl Into<Value>) -> Self {
+        Self::WrongValue {
+            field: field.to_owned(),
+            what,
+            value: value.into(),
+        }
+    }
+
+    /// The body is no JSON, or not an object.
+    pub(crate) fn not_json() -> Self {
+        Self::bad("not_json")
     }
 
     /// The broker refused an operation on topology; the reason is the bare text.
@@ -88,9 +115,11 @@ impl Problem {
             Self::NoCredentials | Self::BadCredentials | Self::NotAuthorised(_) => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoSuch(_) | Self::Hidden => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BadRequest(_) | Self::BadRequestAs(..) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::WrongValue { .. } | Self::BadRequestAs(..) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Precondition(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -101,10 +130,14 @@ impl Problem {
     /// The body.
     pub(crate) fn body(&self) -> Value {
         let (error, reason) = self.words();
+        if let Self::WrongValue { what, value, .. } = self {
+            return json!({"error": error, "reason": [what, value]});
+        }
         json!({"error": error, "reason": reason})
     }
 
-    /// What is wrong, for people.
+    /// What is wrong, for people and logs: it quotes no value of the wrong kind, which may be a
+    /// password.
     pub(crate) fn reason(&self) -> String {
         self.words().1
     }
@@ -116,6 +149,9 @@ impl Problem {
             }
             Self::NotAuthorised(reason) => ("not_authorised", reason.clone()),
             Self::NotFound => ("Object Not Found", "Not Found".to_owned()),
+            Self::NoSuch(reason) => ("not_found", reason.clone()),
+            Self::Hidden => ("not_found", "Not Found".to_owned()),
+            Self::WrongValue { field, what, .. } => ("bad_request", format!("{field}: {what}")),
             Self::MethodNotAllowed => ("Method Not Allowed", "Method Not Allowed".to_owned()),
             Self::BadRequest(reason) => ("bad_request", reason.clone()),
             Self::BadRequestAs(error, reason) => (*error, reason.clone()),

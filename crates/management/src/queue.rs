@@ -137,10 +137,7 @@ impl QueueRow {
         row.insert("durable".to_owned(), spec.durable.into());
         row.insert("auto_delete".to_owned(), spec.auto_delete.into());
         row.insert("exclusive".to_owned(), spec.owner.is_some().into());
-        row.insert(
-            "arguments".to_owned(),
-            table_to_json(spec.arguments.as_raw()),
-        );
+        row.insert("arguments".to_owned(), arguments(spec));
         row.insert("node".to_owned(), app.node().into());
         row.insert("state".to_owned(), "running".into());
         self.effective(&mut row);
@@ -258,6 +255,16 @@ impl Row for QueueRow {
         });
         row
     }
+}
+
+/// What a queue was declared with. Its type is there in any case, as in RabbitMQ.
+pub(crate) fn arguments(spec: &QueueSpec) -> Value {
+    let mut arguments = table_to_json(spec.arguments.as_raw());
+    if let Value::Object(arguments) = &mut arguments {
+        let kind = || kind(spec).into();
+        arguments.entry("x-queue-type").or_insert_with(kind);
+    }
+    arguments
 }
 
 /// The type a queue was declared with.

@@ -18,6 +18,11 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get("/api/nodes", Monitoring, node::index),
     get("/api/nodes/{node}", Monitoring, node::show),
     get("/api/nodes/{node}/memory", Monitoring, node::memory),
+    get(
+        "/api/nodes/{node}/memory/relative",
+        Monitoring,
+        node::memory_relative,
+    ),
     get("/api/vhosts", Management, vhost::index),
     get("/api/vhosts/{vhost}", VhostVisible, vhost::show),
     put("/api/vhosts/{vhost}", Administrator, vhost::put),
@@ -55,8 +60,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get("/api/vhosts/{vhost}/channels", VhostVisible, channel::index),
     get("/api/queues", Management, queue::index),
     get("/api/queues/detailed", Management, queue::index),
-    get("/api/queues/{vhost}", VhostVisible, queue::index),
-    get("/api/queues/{vhost}/{queue}", VhostVisible, queue::show),
+    get("/api/queues/{vhost}", Vhost, queue::index),
+    get("/api/queues/{vhost}/{queue}", Vhost, queue::show),
     put("/api/queues/{vhost}/{queue}", Vhost, change::declare_queue),
     delete("/api/queues/{vhost}/{queue}", Vhost, change::delete_queue),
     delete("/api/queues/{vhost}/{queue}/contents", Vhost, change::purge),
@@ -73,23 +78,15 @@ pub const ENDPOINTS: &[Endpoint] = &[
     ),
     post("/api/x/publish/{vhost}/{exchange}", Vhost, message::ingress),
     get("/api/x/queues/{vhost}/{queue}/peek", Vhost, peek::peek),
-    post(
-        "/api/x/routes/{vhost}/{exchange}",
-        VhostVisible,
-        peek::routes,
-    ),
+    post("/api/x/routes/{vhost}/{exchange}", Vhost, peek::routes),
     get(
         "/api/queues/{vhost}/{queue}/bindings",
-        VhostVisible,
+        Vhost,
         binding::of_queue,
     ),
     get("/api/exchanges", Management, exchange::index),
-    get("/api/exchanges/{vhost}", VhostVisible, exchange::index),
-    get(
-        "/api/exchanges/{vhost}/{exchange}",
-        VhostVisible,
-        exchange::show,
-    ),
+    get("/api/exchanges/{vhost}", Vhost, exchange::index),
+    get("/api/exchanges/{vhost}/{exchange}", Vhost, exchange::show),
     put(
         "/api/exchanges/{vhost}/{exchange}",
         Vhost,
@@ -102,19 +99,19 @@ pub const ENDPOINTS: &[Endpoint] = &[
     ),
     get(
         "/api/exchanges/{vhost}/{exchange}/bindings/source",
-        VhostVisible,
+        Vhost,
         binding::of_source,
     ),
     get(
         "/api/exchanges/{vhost}/{exchange}/bindings/destination",
-        VhostVisible,
+        Vhost,
         binding::of_destination,
     ),
     get("/api/bindings", Management, binding::index),
-    get("/api/bindings/{vhost}", VhostVisible, binding::index),
+    get("/api/bindings/{vhost}", Vhost, binding::index),
     get(
         "/api/bindings/{vhost}/e/{source}/{kind}/{destination}",
-        VhostVisible,
+        Vhost,
         binding::between,
     ),
     post(
@@ -124,7 +121,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     ),
     get(
         "/api/bindings/{vhost}/e/{source}/{kind}/{destination}/{properties}",
-        VhostVisible,
+        Vhost,
         binding::show,
     ),
     delete(
@@ -206,7 +203,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get(
         "/api/topic-permissions/{vhost}/{user}",
         Administrator,
-        permission::index_topics,
+        permission::index_topics_of_user,
     ),
     put(
         "/api/topic-permissions/{vhost}/{user}",
@@ -338,6 +335,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
         Administrator,
         limit::delete_user,
     ),
+    // The name that definitions had in old versions, which RabbitMQ serves still.
+    get("/api/all-configuration", Administrator, definitions::export),
+    post("/api/all-configuration", Administrator, definitions::import),
     get("/api/definitions", Administrator, definitions::export),
     post("/api/definitions", Administrator, definitions::import),
     get(
@@ -388,9 +388,19 @@ pub const ENDPOINTS: &[Endpoint] = &[
     put("/api/x/app", Administrator, operate::app),
     delete("/api/x/app", Administrator, operate::end),
     get("/api/shovels", Monitoring, queue::none),
-    get("/api/shovels/{vhost}", Monitoring, queue::none),
+    get("/api/shovels/{vhost}", Monitoring, queue::none_in),
     get("/api/federation-links", Monitoring, queue::none),
-    get("/api/federation-links/{vhost}", Monitoring, queue::none),
+    get("/api/federation-links/{vhost}", Monitoring, queue::none_in),
+    get(
+        "/api/federation-links/state/{state}",
+        Monitoring,
+        feature::links_in_state,
+    ),
+    get(
+        "/api/federation-links/{vhost}/state/{state}",
+        Monitoring,
+        feature::links_in_state,
+    ),
     get("/api/stream/connections", Monitoring, queue::none),
     get(
         "/api/stream/connections/{vhost}",
@@ -431,7 +441,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get(
         "/api/health/checks/node-is-quorum-critical",
         Management,
-        health::always,
+        health::quorum_critical,
     ),
     get(
         "/api/health/checks/node-is-mirror-sync-critical",
@@ -444,9 +454,19 @@ pub const ENDPOINTS: &[Endpoint] = &[
         health::always,
     ),
     get(
+        "/api/health/checks/quorum-queues-without-elected-leaders/all-vhosts/pattern/{pattern}",
+        Management,
+        health::always,
+    ),
+    get(
         "/api/health/checks/quorum-queues-without-elected-leaders/vhost/{vhost}",
         Vhost,
-        health::aliveness,
+        health::always,
+    ),
+    get(
+        "/api/health/checks/quorum-queues-without-elected-leaders/vhost/{vhost}/pattern/{pattern}",
+        Vhost,
+        health::always,
     ),
     get(
         "/api/health/checks/metadata-store/initialized",

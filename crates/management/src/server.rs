@@ -152,6 +152,7 @@ async fn serve(State(at): State<AtPath>, parameters: RawPathParams, request: Req
     let head = request.method() == Method::HEAD;
     let mut response = answer(&at, &parameters, request).await;
     let headers = response.headers_mut();
+    headers.insert(header::ALLOW, allowed(&at.endpoints));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(
         header::VARY,
@@ -169,7 +170,7 @@ async fn serve(State(at): State<AtPath>, parameters: RawPathParams, request: Req
 
 async fn answer(at: &AtPath, parameters: &RawPathParams, request: Request) -> Response {
     if request.method() == Method::OPTIONS {
-        return options(&at.endpoints);
+        return StatusCode::OK.into_response();
     }
     let requests = Arc::clone(&at.shared.requests);
     let Ok(permit) = requests.acquire_owned().await else {
@@ -192,13 +193,20 @@ async fn answer(at: &AtPath, parameters: &RawPathParams, request: Request) -> Re
     }
 }
 
-fn options(endpoints: &[Endpoint]) -> Response {
-    let mut allowed = vec!["OPTIONS"];
-    if endpoints.iter().any(|endpoint| endpoint.verb == Verb::Get) {
-        allowed.push("HEAD");
+/// The methods that a path has, in RabbitMQ's order; it names them in each answer.
+fn allowed(endpoints: &[Endpoint]) -> HeaderValue {
+    let has = |verb: Verb| endpoints.iter().any(|endpoint| endpoint.verb == verb);
+    let verbs = [Verb::Get, Verb::Put, Verb::Post, Verb::Delete];
+    let named = verbs.into_iter().filter(|verb| has(*verb));
+    // What does not exist can be looked for.
+    let get = has(Verb::Get) || endpoints.is_empty();
+    let mut methods = Vec::from(if get { ["HEAD"].as_slice() } else { &[] });
+    if endpoints.is_empty() {
+        methods.push("GET");
     }
-    allowed.extend(endpoints.iter().map(|endpoint| endpoint.verb.name()));
-    (StatusCode::OK, [(header::ALLOW, allowed.join(", "))]).into_response()
+    methods.extend(named.map(Verb::name));
+    methods.push("OPTIONS");
+    HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"))
 }
 
 /// Checks the caller before anything else, then takes the body and runs the endpoint. The permit
@@ -255,6 +263,7 @@ async fn permitted(
     let call = Call {
         app,
         caller,
+        path: endpoint.path,
         segments,
         query,
         headers: parts.headers,

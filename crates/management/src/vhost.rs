@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use leveret_broker::{Admin, AdminError, Broker, Permission, Put, Vhost, VhostMetadata};
+use leveret_broker::{Admin, AdminError, Broker, Permission, Put, Vhost, VhostMetadata, term};
 use serde_json::{Map, Value, json};
 
 use crate::admin::{administer, is_new, put as put_with};
@@ -42,7 +42,10 @@ impl Row for VhostRow {
 
 /// `GET /api/vhosts`.
 pub(crate) fn index(call: &Call) -> Answer {
-    list(call, call.vhosts()?.into_iter().map(VhostRow).collect())
+    list(
+        call,
+        call.visible_vhosts()?.into_iter().map(VhostRow).collect(),
+    )
 }
 
 /// `GET /api/vhosts/{vhost}`.
@@ -52,13 +55,31 @@ pub(crate) fn show(call: &Call) -> Answer {
     Ok(Columns::reply(call, row))
 }
 
-/// `PUT /api/vhosts/{vhost}`. Whoever makes one may do everything in it.
+/// `PUT /api/vhosts/{vhost}`: all that is said of it, so that what is left out is reset. Whoever makes one may do everything in it.
 pub(crate) fn put(call: &Call) -> Answer {
     let name = call.segment("vhost");
     let body = call.object()?;
-    let change = Change::from_json(&Fields(&body))?;
+    let fields = Fields(&body);
+    if let Some(kind) = fields.get(QUEUE_TYPE) {
+        let kind = kind.as_str().ok_or_else(|| {
+            Problem::bad(format!("{} is not a valid {QUEUE_TYPE} value", term(kind)))
+        })?;
+        if kind.is_empty() {
+            return Err(Problem::bad(format!(
+                "{QUEUE_TYPE} must not be an empty string"
+            )));
+        }
+    }
+    let change = Change::from_json(&fields)?;
     let put = put_with(&call.app, |admin| {
-        let put = change.put(admin, name)?;
+        // What is not said is not so any more, but for the protection, which has a path of its own.
+        let protected_from_deletion =
+            metadata(admin.broker(), name).is_some_and(|before| before.protected_from_deletion);
+        let before = VhostMetadata {
+            protected_from_deletion,
+            ..VhostMetadata::default()
+        };
+        let put = admin.put_vhost(name, change.onto(before))?;
         if is_new(put) {
             admin.put_permission(Permission::full(&call.caller.name, name))?;
         }
@@ -80,7 +101,7 @@ impl Change {
     pub(crate) fn from_json(fields: &Fields<'_>) -> Result<Self, Problem> {
         // RabbitMQ writes Erlang's name for no value.
         let named = |kind: &&str| !kind.is_empty() && *kind != "undefined";
-        let kind = fields.text("default_queue_type")?.filter(named);
+        let kind = fields.text(QUEUE_TYPE)?.filter(named);
         // What is not said follows the default.
         let [no, yes] = [false, true].map(|default| fields.flag(PROTECTED, default));
         let (no, yes) = (no?, yes?);
@@ -132,6 +153,11 @@ pub(crate) fn delete(call: &Call) -> Answer {
 
 fn protected(call: &Call, protected_from_deletion: bool) -> Answer {
     let name = call.segment("vhost");
+    if protected_from_deletion && call.vhost().is_err() {
+        return Err(Problem::NoSuch(format!(
+            "Cannot enable deletion protection of virtual host '{name}' because it does not exist"
+        )));
+    }
     administer(&call.app, |admin| {
         let before = metadata(admin.broker(), name);
         let before = before.ok_or_else(|| AdminError::NoVhost(name.to_owned()))?;
@@ -156,12 +182,14 @@ pub(crate) fn unprotect(call: &Call) -> Answer {
 
 /// `POST /api/vhosts/{vhost}/start/{node}`: they always run.
 pub(crate) fn start(call: &Call) -> Answer {
-    call.vhost()?;
-    if call.segment("node") == call.app.node() {
-        Ok(Reply::NoContent)
-    } else {
-        Err(Problem::NotFound)
+    let node = call.segment("node");
+    if node != call.app.node() {
+        return Err(Problem::bad(format!("Unknown node: {node}")));
     }
+    let name = call.segment("vhost");
+    call.vhost()
+        .map_err(|_| Problem::bad(format!("no such vhost: {name}")))?;
+    Ok(Reply::NoContent)
 }
 
 /// What administrators say of a virtual host, as lists show it.
@@ -169,11 +197,14 @@ pub(crate) fn described(vhost: &Vhost) -> Map<String, Value> {
     let metadata = vhost.rules.read().metadata.clone();
     let kind = metadata.default_queue_type.as_deref().unwrap_or("classic");
     let mut row = Map::new();
-    let details = json!({
+    let mut details = json!({
         "description": metadata.description,
         "tags": metadata.tags,
         "default_queue_type": kind,
     });
+    if metadata.protected_from_deletion {
+        details[PROTECTED] = true.into();
+    }
     row.insert("description".to_owned(), metadata.description.into());
     row.insert("tags".to_owned(), metadata.tags.into());
     row.insert("default_queue_type".to_owned(), kind.into());
@@ -185,4 +216,5 @@ pub(crate) fn described(vhost: &Vhost) -> Map<String, Value> {
     row
 }
 
+const QUEUE_TYPE: &str = "default_queue_type";
 const PROTECTED: &str = "protected_from_deletion";

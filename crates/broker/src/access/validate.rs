@@ -30,12 +30,14 @@ pub(crate) fn unrecognised(name: &str, value: &Value, whose: &str) -> AdminError
 }
 
 /// `{<<"key">>,value}`.
-pub(crate) fn pair(key: &str, value: &Value) -> String {
+#[must_use]
+pub fn pair(key: &str, value: &Value) -> String {
     format!("{{{},{}}}", binary(key), term(value))
 }
 
 /// A JSON value as Erlang prints it.
-pub(crate) fn term(value: &Value) -> String {
+#[must_use]
+pub fn term(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
         Value::Bool(flag) => flag.to_string(),

@@ -157,6 +157,22 @@ impl Admin<'_> {
         self.change_vhost_limits(vhost, |limits| limits.set(limit, value))
     }
 
+    /// Sets all of a virtual host's limits at once: those that are not given are none.
+    ///
+    /// # Errors
+    /// When there is no such virtual host.
+    pub fn put_vhost_limits(&mut self, vhost: &str, all: VhostLimits) -> Result<Put, AdminError> {
+        let mut put = Put::Updated;
+        self.change_vhost_limits(vhost, |limits| {
+            if limits.is_empty() {
+                put = Put::Created;
+            }
+            *limits = all;
+            Ok(())
+        })?;
+        Ok(put)
+    }
+
     /// Takes one of a virtual host's limits away.
     ///
     /// # Errors
@@ -182,9 +198,10 @@ impl Admin<'_> {
     /// Sets a runtime parameter of one of the components that are kept.
     ///
     /// # Errors
-    /// When there is no such virtual host or component.
+    /// When there is no such virtual host or component, or the value is wrong.
     pub fn put_parameter(&mut self, parameter: Parameter) -> Result<Put, AdminError> {
         let vhost = self.existing_vhost(&parameter.vhost)?;
+        parameter.validate()?;
         let put = vhost.rules.write().parameters.put(parameter.clone())?;
         let Parameter {
             component, name, ..

@@ -9,7 +9,9 @@ use crate::access::{AdminError, pair, term};
 #[derive(Clone, Copy)]
 enum Rule {
     Text,
+    Integer,
     AtLeast(i64),
+    Within(i64, i64),
     OneOf(&'static [&'static str]),
     /// A number with a unit of time: `7D`.
     Age,
@@ -19,11 +21,12 @@ enum Rule {
 type Key = (&'static str, Rule, &'static str, bool);
 
 const OVERFLOW: &[&str] = &["drop-head", "reject-publish", "reject-publish-dlx"];
+const RETRIES: &[&str] = &["all", "failed", "returned", "disabled"];
 const LOCATORS: &[&str] = &["client-local", "balanced", "random", "least-leaders"];
 
 /// Everything RabbitMQ accepts, so that its definitions can be imported; docs/concepts/policy.md
 /// says what has an effect.
-const KEYS: [Key; 24] = [
+const KEYS: [Key; 29] = [
     (
         "alternate-exchange",
         Rule::Text,
@@ -81,9 +84,14 @@ const KEYS: [Key; 24] = [
         "queue-mode value",
         false,
     ),
-    ("queue-version", Rule::AtLeast(1), "queue version", false),
+    (
+        "queue-version",
+        Rule::Within(1, 2),
+        "queue-version value",
+        true,
+    ),
     ("overflow", Rule::OneOf(OVERFLOW), "overflow value", true),
-    ("delivery-limit", Rule::AtLeast(-1), "delivery limit", true),
+    ("delivery-limit", Rule::Integer, "delivery limit", true),
     ("max-age", Rule::Age, "max age", false),
     ("max-segment-size", Rule::AtLeast(0), "segment size", false),
     (
@@ -94,8 +102,8 @@ const KEYS: [Key; 24] = [
     ),
     (
         "stream-filter-size-bytes",
-        Rule::AtLeast(16),
-        "filter size",
+        Rule::Within(16, 255),
+        "filter size. Valid range is 16-255",
         false,
     ),
     (
@@ -112,47 +120,107 @@ const KEYS: [Key; 24] = [
     ),
     (
         "target-group-size",
-        Rule::AtLeast(0),
-        "target group size",
+        Rule::AtLeast(1),
+        "qq target count value",
         true,
     ),
     (
         "federation-upstream",
         Rule::Text,
-        "federation upstream",
+        "federation upstream name",
         false,
     ),
     (
         "federation-upstream-set",
         Rule::Text,
-        "federation upstream set",
+        "federation upstream set name",
         false,
     ),
+    (
+        "federation-upstream-pattern",
+        Rule::Text,
+        "federation upstream pattern",
+        false,
+    ),
+    (
+        "consumer-disconnected-timeout",
+        Rule::AtLeast(0),
+        "consumer disconnected timeout",
+        false,
+    ),
+    (
+        "delayed-retry-type",
+        Rule::OneOf(RETRIES),
+        "delayed retry type. Must be one of: all, failed, returned, disabled",
+        true,
+    ),
+    (
+        "delayed-retry-min",
+        Rule::AtLeast(1),
+        "delayed retry minimum delay. Must be a positive integer",
+        true,
+    ),
+    (
+        "delayed-retry-max",
+        Rule::AtLeast(1),
+        "delayed retry maximum delay. Must be a positive integer",
+        true,
+    ),
+];
+/// Of these a policy has one at most.
+const UPSTREAMS: [&str; 3] = [
+    "federation-upstream",
+    "federation-upstream-set",
+    "federation-upstream-pattern",
 ];
 
-/// Checks a definition.
-pub(super) fn validate(
-    kind: PolicyKind,
-    definition: &Map<String, Value>,
-) -> Result<(), AdminError> {
+/// Checks a definition; gives what is wrong with it.
+pub(super) fn validate(kind: PolicyKind, definition: &Map<String, Value>) -> Result<(), String> {
     if definition.is_empty() {
-        return Err(failed("no policy provided"));
+        return Err("no policy provided".to_owned());
     }
     let mut unknown = Vec::new();
     for (name, value) in definition {
         match find(name).filter(|(.., operator)| *operator || kind == PolicyKind::User) {
             None => unknown.push(pair(name, value)),
             Some((_, rule, what, _)) if !holds(*rule, value) => {
-                return Err(failed(&format!("{} is not a valid {what}", term(value))));
+                return Err(format!("{} is not a valid {what}", term(value)));
             }
             Some(_) => {}
         }
     }
     if unknown.is_empty() {
-        return Ok(());
+        return together(definition);
     }
-    let text = format!("[{}] are not recognised policy settings", unknown.join(","));
-    Err(failed(&text))
+    Err(format!(
+        "[{}] are not recognised policy settings",
+        unknown.join(",")
+    ))
+}
+
+/// What keys may not say together.
+fn together(definition: &Map<String, Value>) -> Result<(), String> {
+    let given = |key: &&&str| definition.contains_key(**key);
+    if UPSTREAMS.iter().filter(given).count() > 1 {
+        let text = "cannot specify federation-upstream, federation-upstream-set or \
+                    federation-upstream-pattern together";
+        return Err(text.to_owned());
+    }
+    let number = |key: &str| definition.get(key).and_then(Value::as_i64);
+    let (min, max) = (number("delayed-retry-min"), number("delayed-retry-max"));
+    if let Some(kind) = definition.get("delayed-retry-type").and_then(Value::as_str)
+        && kind != "disabled"
+        && min.is_none()
+    {
+        let text = format!("delayed-retry-min is required when delayed-retry-type is {kind}");
+        return Err(text);
+    }
+    match min.zip(max) {
+        Some((min, max)) if max < min => Err(format!(
+            "delayed-retry-max ({max}) must not be smaller than delayed-retry-min ({min})"
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn find(name: &str) -> Option<&'static Key> {
@@ -162,6 +230,8 @@ fn find(name: &str) -> Option<&'static Key> {
 fn holds(rule: Rule, value: &Value) -> bool {
     match rule {
         Rule::Text => value.is_string(),
+        Rule::Integer => value.is_i64(),
+        Rule::Within(min, max) => value.as_i64().is_some_and(|n| (min..=max).contains(&n)),
         Rule::AtLeast(min) => value.as_i64().is_some_and(|number| number >= min),
         Rule::OneOf(allowed) => value.as_str().is_some_and(|text| allowed.contains(&text)),
         Rule::Age => value.as_str().is_some_and(is_age),
@@ -202,30 +272,27 @@ mod tests {
 
     fn refused(kind: PolicyKind, definition: &Value) -> String {
         match validate(kind, definition.as_object().unwrap()) {
-            Err(AdminError::Invalid(text)) => text,
-            other => panic!("{definition}: {other:?}"),
+            Err(text) => text,
+            Ok(()) => panic!("{definition} is taken"),
         }
     }
 
     #[test]
     fn definitions_are_refused_in_rabbitmqs_words() {
         let text = |definition| refused(PolicyKind::User, &definition);
-        assert_eq!(text(json!({})), "Validation failed\n\nno policy provided\n");
+        assert_eq!(text(json!({})), "no policy provided");
         assert_eq!(
             text(json!({"max-lengthh": 5})),
-            "Validation failed\n\n[{<<\"max-lengthh\">>,5}] are not recognised policy settings\n"
+            "[{<<\"max-lengthh\">>,5}] are not recognised policy settings"
         );
         assert_eq!(
             text(json!({"max-length": "5"})),
-            "Validation failed\n\n<<\"5\">> is not a valid maximum length\n"
+            "<<\"5\">> is not a valid maximum length"
         );
-        assert_eq!(
-            text(json!({"expires": 0})),
-            "Validation failed\n\n0 is not a valid queue expiry\n"
-        );
+        assert_eq!(text(json!({"expires": 0})), "0 is not a valid queue expiry");
         assert_eq!(
             text(json!({"overflow": "explode"})),
-            "Validation failed\n\n<<\"explode\">> is not a valid overflow value\n"
+            "<<\"explode\">> is not a valid overflow value"
         );
         let only_users = json!({"dead-letter-exchange": "dlx"});
         assert!(refused(PolicyKind::Operator, &only_users).contains("not recognised"));

@@ -155,7 +155,7 @@ impl Sections {
                 "type": queue::kind(&cell.spec),
                 "durable": cell.spec.durable,
                 "auto_delete": cell.spec.auto_delete,
-                "arguments": table_to_json(cell.spec.arguments.as_raw()),
+                "arguments": queue::arguments(&cell.spec),
             })));
         }
         let exchanges: HashSet<_> = exchanges.iter().map(|exchange| &*exchange.name).collect();
