@@ -35,6 +35,10 @@ fn refused(guest: &Http, (method, path): (&str, &str), body: &Value, said: (u16,
     );
 }
 
+fn message_to(key: &str) -> Value {
+    json!({"routing_key": key, "payload": "a", "payload_encoding": "string", "properties": {}})
+}
+
 #[test]
 fn a_queue_is_declared_as_its_arguments_say() {
     let (_server, guest) = start();
@@ -181,7 +185,7 @@ fn values_of_the_wrong_kind_are_named_as_rabbitmq_names_them() {
                 {key_missing,payload_encoding}]";
     refused(&guest, publish, &json!({}), bad(json!(keys)));
     let message = |key: &str, value: Value| {
-        let mut message = json!({"routing_key": "q", "payload": "a", "payload_encoding": "string", "properties": {}});
+        let mut message = message_to("q");
         message[key] = value;
         message
     };
@@ -211,8 +215,7 @@ fn values_of_the_wrong_kind_are_named_as_rabbitmq_names_them() {
 fn a_negative_count_gets_all() {
     let (_server, guest) = start();
     guest.done("PUT", "/api/queues/v/q", &json!({}));
-    let message =
-        json!({"routing_key": "q", "payload": "a", "payload_encoding": "string", "properties": {}});
+    let message = message_to("q");
     for _ in 0..3 {
         guest.done("POST", "/api/exchanges/v/amq.default/publish", &message);
     }
@@ -427,8 +430,8 @@ fn parameters_of_plugins_are_checked_before_they_are_kept() {
     let (server, guest) = start();
     let path = "/api/parameters/federation-upstream/v/u";
     let body = json!({"value": {"uri": "amqp://h:0", "nope": 1}});
-    let text = "Validation failed\n\nUnrecognised terms [{<<\"nope\">>,1}] in u\n\"amqp://h:0\" not \
-                a valid URI: {{port_out_of_range,0},\"amqp://h:0\"}\n";
+    let text = "Validation failed\n\nUnrecognised terms [{<<\"nope\">>,1}] in u\n\"amqp://h:0\" \
+                not a valid URI: {{port_out_of_range,0},\"amqp://h:0\"}\n";
     refused(
         &guest,
         ("PUT", path),

@@ -49,7 +49,8 @@ const FLAGS: [Flag; 22] = [
     ),
     Flag::required(
         "detailed_queues_endpoint",
-        "Add a detailed queues HTTP API endpoint. Reduce number of metrics in the default endpoint.",
+        "Add a detailed queues HTTP API endpoint. \
+         Reduce number of metrics in the default endpoint.",
     ),
     Flag::required(
         "direct_exchange_routing_v2",
@@ -104,44 +105,22 @@ const FLAGS: [Flag; 22] = [
         "Virtual host metadata (description, tags, etc)",
     ),
 ];
-/// Features that RabbitMQ takes away: their names, phases, states, and where they are told of.
-const DEPRECATED: [(&str, &str, &str, &str); 7] = [
-    (
-        "amqp_address_v1",
-        "permitted_by_default",
-        "permitted",
-        "https://www.rabbitmq.com/docs/amqp#address",
-    ),
-    (
-        "classic_queue_mirroring",
-        "removed",
-        "denied",
-        "https://blog.rabbitmq.com/posts/2021/08/4.0-deprecation-announcements/#removal-of-classic-queue-mirroring",
-    ),
-    (
-        "global_qos",
-        "permitted_by_default",
-        "permitted",
-        "https://blog.rabbitmq.com/posts/2021/08/4.0-deprecation-announcements/#removal-of-global-qos",
-    ),
+/// Features that RabbitMQ takes away: their names, phases and states.
+const DEPRECATED: [(&str, &str, &str); 7] = [
+    ("amqp_address_v1", "permitted_by_default", "permitted"),
+    ("classic_queue_mirroring", "removed", "denied"),
+    ("global_qos", "permitted_by_default", "permitted"),
     (
         "management_metrics_collection",
         "permitted_by_default",
         "permitted",
-        "https://blog.rabbitmq.com/posts/2021/08/4.0-deprecation-announcements/#disable-metrics-delivery-via-the-management-api--ui",
     ),
-    ("queue_master_locator", "denied_by_default", "denied", ""),
-    (
-        "ram_node_type",
-        "removed",
-        "denied",
-        "https://blog.rabbitmq.com/posts/2021/08/4.0-deprecation-announcements/#removal-of-ram-nodes",
-    ),
+    ("queue_master_locator", "denied_by_default", "denied"),
+    ("ram_node_type", "removed", "denied"),
     (
         "transient_nonexcl_queues",
         "permitted_by_default",
         "permitted",
-        "https://blog.rabbitmq.com/posts/2021/08/4.0-deprecation-announcements/#removal-of-transient-non-exclusive-queues",
     ),
 ];
 
@@ -188,7 +167,7 @@ pub(crate) fn enable(call: &Call) -> Answer {
     }
 }
 
-fn shown((name, phase, state, doc_url): &(&str, &str, &str, &str)) -> Value {
+fn shown((name, phase, state): &(&str, &str, &str)) -> Value {
     let provided_by = match *name {
         "management_metrics_collection" => "rabbitmq_management_agent",
         _ => "rabbit",
@@ -198,7 +177,7 @@ fn shown((name, phase, state, doc_url): &(&str, &str, &str, &str)) -> Value {
         "desc": "",
         "deprecation_phase": phase,
         "state": state,
-        "doc_url": doc_url,
+        "doc_url": "",
         "provided_by": provided_by,
     })
 }

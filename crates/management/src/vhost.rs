@@ -55,7 +55,8 @@ pub(crate) fn show(call: &Call) -> Answer {
     Ok(Columns::reply(call, row))
 }
 
-/// `PUT /api/vhosts/{vhost}`: all that is said of it, so that what is left out is reset. Whoever makes one may do everything in it.
+/// `PUT /api/vhosts/{vhost}`: all that is said of it, so that what is left out is reset. Whoever
+/// makes one may do everything in it.
 pub(crate) fn put(call: &Call) -> Answer {
     let name = call.segment("vhost");
     let body = call.object()?;

@@ -433,6 +433,10 @@ mod tests {
         ] {
             assert_eq!(changed(key, value), [text], "{key}");
         }
+    }
+
+    #[test]
+    fn a_shovel_ends_never_or_after_so_many_messages_or_with_its_queue() {
         for value in [json!("never"), json!("queue-length"), json!(5)] {
             assert_eq!(changed("src-delete-after", value), Vec::<String>::new());
         }
