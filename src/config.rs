@@ -238,6 +238,8 @@ pub struct Management {
     pub node_name: String,
     /// Objects of each kind whose past values are kept.
     pub history_objects_max: u64,
+    /// Bytes that all long answers together may take while they are sent or sorted.
+    pub lists_bytes_max: u64,
     /// Servers whose pages may use the API from a browser; `*` is any.
     pub cors_origins: Vec<String>,
 }
@@ -440,6 +442,7 @@ impl Default for Management {
             sample_interval_ms: 5_000,
             node_name: String::new(),
             history_objects_max: 1_000,
+            lists_bytes_max: 64 << 20,
             cors_origins: Vec::new(),
         }
     }

@@ -228,6 +228,7 @@ async fn serve_http(
         requests_max: size(management.requests_max),
         sample_interval_ms: management.sample_interval_ms,
         history_objects_max: size(management.history_objects_max),
+        lists_bytes_max: size(management.lists_bytes_max),
         cors_origins: management.cors_origins.clone(),
     };
     let host = Arc::clone(process) as Arc<dyn leveret_management::Host>;

@@ -266,6 +266,14 @@ const KEYS: &[(&str, Kind)] = &[
             max: 100_000,
         },
     ),
+    // At least one answer fits.
+    (
+        "management.lists_bytes_max",
+        Kind::Bytes {
+            min: 1 << 20,
+            max: 64 << 30,
+        },
+    ),
     ("management.cors_origins", Kind::Names),
     (
         "runtime.worker_threads",

@@ -5,6 +5,7 @@ mod bodies;
 mod case;
 mod consumers;
 mod http;
+mod lists;
 mod peers;
 mod routing;
 #[path = "../support/mod.rs"]

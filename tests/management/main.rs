@@ -1152,10 +1152,9 @@ fn user(guest: &Http, name: &str, tags: &str) {
 }
 
 #[test]
-fn a_request_counts_until_its_answer_is_made() {
+fn a_list_that_is_not_read_keeps_no_place() {
     use base64::Engine as _;
     use std::io::{Read as _, Write as _};
-    use std::time::Duration;
     let settings = [
         "management.requests_max=1",
         "limits.arguments_bytes_max=1 MiB",
@@ -1174,17 +1173,9 @@ fn a_request_counts_until_its_answer_is_made() {
     );
     slow.write_all(request.as_bytes()).unwrap();
     slow.read_exact(&mut [0; 15]).unwrap();
-    let (answered, answer) = std::sync::mpsc::channel();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let status = guest.call("GET", "/api/whoami", "").status;
-            answered.send(status).unwrap();
-        });
-        // One who does not read keeps the only place, and gives it back when gone.
-        assert!(answer.recv_timeout(Duration::from_millis(500)).is_err());
-        drop(slow);
-        assert_eq!(answer.recv_timeout(Duration::from_secs(20)), Ok(200));
-    });
+    // One who does not read keeps nobody from the only place.
+    assert_eq!(guest.call("GET", "/api/whoami", "").status, 200);
+    drop(slow);
 }
 
 #[test]

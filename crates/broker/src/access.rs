@@ -10,6 +10,7 @@ mod validate;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 
 pub use error::AdminError;
 pub use limits::{UserLimits, VhostLimits};
@@ -111,6 +112,12 @@ impl Access {
     /// All users, by name.
     pub fn users(&self) -> impl ExactSizeIterator<Item = &User> {
         self.users.values()
+    }
+
+    /// Those whose names come after this one, by name.
+    pub fn users_after(&self, name: &str) -> impl Iterator<Item = &User> {
+        let later = self.users.range::<str, _>(behind(name));
+        later.map(|(_, user)| user)
     }
 
     /// Adds a user, or replaces it.
@@ -246,6 +253,37 @@ impl Access {
         grants.flat_map(|grant| grant.topics.values().map(|keys| &keys.given))
     }
 
+    /// The permissions behind this user's in this virtual host, in the same order.
+    pub fn permissions_after(&self, vhost: &str, user: &str) -> impl Iterator<Item = &Permission> {
+        let grants = self.grants_after(vhost, user);
+        grants.filter_map(|grant| Some(&grant.permission.as_ref()?.given))
+    }
+
+    /// The topic permissions behind this one, in the same order.
+    pub fn topic_permissions_after(
+        &self,
+        vhost: &str,
+        user: &str,
+        exchange: &str,
+    ) -> impl Iterator<Item = &TopicPermission> {
+        let same = self.grant_of(vhost, user);
+        let same = same.map(|grant| grant.topics.range::<str, _>(behind(exchange)));
+        let later = self.grants_after(vhost, user);
+        let later = later.flat_map(|grant| grant.topics.values());
+        let same = same.into_iter().flatten();
+        let all = same.map(|(_, keys)| keys).chain(later);
+        all.map(|keys| &keys.given)
+    }
+
+    fn grants_after(&self, vhost: &str, user: &str) -> impl Iterator<Item = &Grant> {
+        let same = self.grants.get(vhost);
+        let same = same.map(|users| users.range::<str, _>(behind(user)));
+        let later = self.grants.range::<str, _>(behind(vhost));
+        let later = later.flat_map(|(_, users)| users);
+        let all = same.into_iter().flatten().chain(later);
+        all.map(|(_, grant)| grant)
+    }
+
     /// A user's permission in a virtual host.
     #[must_use]
     pub fn permission(&self, vhost: &str, user: &str) -> Option<&Permission> {
@@ -301,6 +339,11 @@ impl Access {
 fn is_slow(user: &User) -> bool {
     let password = user.password.as_ref();
     password.is_some_and(|password| password.hashing().is_slow())
+}
+
+/// All names after this one.
+const fn behind(name: &str) -> (Bound<&str>, Bound<&str>) {
+    (Bound::Excluded(name), Bound::Unbounded)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The broker: its vhosts, users, connections and settings.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
@@ -23,7 +24,7 @@ use crate::stats::{
 };
 use crate::unfinished::{Unfinished, UnfinishedOf};
 use crate::uses::Uses;
-use crate::vhost::{SHRINK_ABOVE, SPARSE, Vhost};
+use crate::vhost::Vhost;
 
 /// The RabbitMQ version whose behaviour Leveret follows; clients gate features on it.
 const RABBITMQ_VERSION: &str = "4.2.0";
@@ -293,7 +294,7 @@ pub struct Broker {
     pub events: Arc<Events>,
     ended: Ended,
     vhosts: RwLock<HashMap<String, Arc<Vhost>>>,
-    peers: Mutex<HashMap<ConnectionId, Arc<Peer>>>,
+    peers: Mutex<BTreeMap<ConnectionId, Arc<Peer>>>,
     connections: AtomicU64,
     /// Those that were given out.
     seeds: AtomicU64,
@@ -366,10 +367,19 @@ impl Broker {
         self.vhosts.write().remove(name)
     }
 
-    /// All connections, in no order.
+    /// All connections, the oldest first.
     #[must_use]
     pub fn peers(&self) -> Vec<Arc<Peer>> {
         self.peers.lock().values().cloned().collect()
+    }
+
+    /// So many of the connections after this one, or of all, the oldest first.
+    #[must_use]
+    pub fn peers_after(&self, id: Option<ConnectionId>, max: usize) -> Vec<Arc<Peer>> {
+        let after = id.map_or(Bound::Unbounded, Bound::Excluded);
+        let peers = self.peers.lock();
+        let later = peers.range((after, Bound::Unbounded));
+        later.map(|(_, peer)| Arc::clone(peer)).take(max).collect()
     }
 
     /// An open connection by its number.
@@ -440,10 +450,6 @@ impl Broker {
             // Under the same lock that totals are summed under, so that none is counted twice.
             self.ended.add(peer.totals());
             self.events.count(Event::ConnectionClosed);
-            if peers.capacity() > SHRINK_ABOVE && peers.len() < peers.capacity() / SPARSE {
-                let kept = peers.len() * 2;
-                peers.shrink_to(kept);
-            }
         }
     }
 

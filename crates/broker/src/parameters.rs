@@ -4,6 +4,7 @@ mod schema;
 mod uri;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -92,6 +93,19 @@ impl Parameters {
     /// All parameters, by component and name.
     pub fn list(&self) -> impl Iterator<Item = &Parameter> {
         self.0.values().flat_map(BTreeMap::values)
+    }
+
+    /// Those behind this one, in the same order.
+    pub fn list_after(&self, component: &str, name: &str) -> impl Iterator<Item = &Parameter> {
+        let behind = |name| (Bound::Excluded(name), Bound::Unbounded);
+        let same = self.0.get(component);
+        let same = same.map(|named| named.range::<str, _>(behind(name)));
+        let later = self.0.range::<str, _>(behind(component));
+        let later = later.flat_map(|(_, named)| named);
+        same.into_iter()
+            .flatten()
+            .chain(later)
+            .map(|(_, parameter)| parameter)
     }
 }
 

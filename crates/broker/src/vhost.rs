@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Range;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use leveret_router::{QueueId, Removal, Router};
@@ -89,7 +89,7 @@ pub struct Directory {
     /// The virtual host is being deleted: nothing more may be made in it.
     pub(crate) closed: bool,
     queues: HashMap<Arc<str>, Arc<QueueCell>>,
-    /// The same in the order of their names, so that a page of a long list is found at once.
+    /// The same in the order of their names, so that a list goes on where it stopped.
     ordered: BTreeSet<ByName>,
     cells: Vec<Option<Arc<QueueCell>>>,
     free: Vec<QueueId>,
@@ -157,10 +157,11 @@ impl Directory {
         self.queues.values()
     }
 
-    /// The queues at these places of their order by name.
-    pub fn queues_at(&self, places: Range<usize>) -> impl Iterator<Item = &Arc<QueueCell>> {
-        let cells = self.ordered.iter().map(|ByName(cell)| cell);
-        cells.skip(places.start).take(places.len())
+    /// The queues whose names come after this one, or all, in the order of their names.
+    pub fn queues_after(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<QueueCell>> {
+        let after = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self.ordered.range::<str, _>((after, Bound::Unbounded));
+        later.map(|ByName(cell)| cell)
     }
 
     pub(crate) fn next_id(&mut self) -> QueueId {

@@ -9,6 +9,7 @@ use leveret_broker::{Alarm, Broker, Denied};
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
+use crate::budget::Budget;
 use crate::caller::Caller;
 use crate::parameter::{CLUSTER_ID, CLUSTER_NAME, CLUSTER_TAGS};
 use crate::problem::Problem;
@@ -27,6 +28,9 @@ pub struct Settings {
     pub sample_interval_ms: u64,
     /// Objects of each kind whose past is kept.
     pub history_objects_max: usize,
+    /// Bytes that all long answers together may take: what is on its way of each, and the rows that
+    /// are being sorted.
+    pub lists_bytes_max: usize,
     /// Servers whose pages may use the API from a browser; `*` is any.
     pub cors_origins: Vec<String>,
 }
@@ -39,6 +43,7 @@ impl Default for Settings {
             requests_max: 64,
             sample_interval_ms: 5000,
             history_objects_max: 20_000,
+            lists_bytes_max: 64 << 20,
             cors_origins: Vec::new(),
         }
     }
@@ -110,6 +115,7 @@ pub struct App {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) settings: Settings,
     pub(crate) sampler: Sampler,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) started_ms: u64,
     node: String,
     accepted: AtomicU64,
@@ -122,6 +128,7 @@ impl App {
     pub fn new(broker: Arc<Broker>, host: Arc<dyn Host>, settings: Settings) -> Arc<Self> {
         Arc::new(Self {
             sampler: Sampler::new(settings.history_objects_max),
+            budget: Budget::new(settings.lists_bytes_max),
             started_ms: host.now_ms(),
             node: host.node_name(),
             accepted: AtomicU64::new(0),

@@ -76,6 +76,6 @@ const fn status_of(reply: &Reply) -> u16 {
         Reply::NoContent => 204,
         Reply::RetryAfter(..) => 503,
         Reply::Status(status, _) => status.as_u16(),
-        Reply::Json(_) | Reply::List(_) | Reply::Download(..) => 200,
+        Reply::Json(_) | Reply::Stream(_) => 200,
     }
 }

@@ -1,9 +1,10 @@
 //! Bindings as the API shows them.
 
 use std::cmp::Ordering;
+use std::iter::from_fn;
 use std::sync::Arc;
 
-use leveret_broker::{Directory, Vhost};
+use leveret_broker::{Binding, Directory, QueueCell, Vhost};
 use leveret_codec::RawTable;
 use leveret_router::{BindingView, DestinationView, Walk};
 use serde_json::{Map, Value};
@@ -15,22 +16,27 @@ use crate::history::Window;
 use crate::list::{Columns, Key, Row, list};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
+use crate::walk;
 
-/// Bindings, or exchanges, copied at a time: whoever declares something does not wait for more.
-pub(crate) const STEP: usize = 1024;
+/// Bindings copied at a time: whoever declares something does not wait for more.
+const SLICE: usize = 512;
+/// A binding longer than this is not kept while others of its slice are written.
+const LONG_BYTES: usize = 1024;
 
 /// A binding in a list: a long one has many.
 pub(crate) struct BindingRow {
-    vhost: Arc<str>,
+    vhost: Arc<Vhost>,
     /// Source, destination, key and arguments, one after the other.
     parts: Box<[u8]>,
     /// Where the first three of them end.
-    ends: [usize; 3],
+    ends: [u32; 3],
+    /// Its number in the router; what the default exchange has by a queue's name has none.
+    number: Option<u32>,
     pub(crate) is_queue: bool,
 }
 
 impl BindingRow {
-    pub(crate) fn new(vhost: &Arc<str>, view: &BindingView<'_>) -> Self {
+    pub(crate) fn new(vhost: &Arc<Vhost>, view: &BindingView<'_>) -> Self {
         let (destination, is_queue) = match view.destination {
             DestinationView::Queue(_, name) => (name, true),
             DestinationView::Exchange(name) => (name, false),
@@ -38,18 +44,33 @@ impl BindingRow {
         let (source, arguments) = (view.source.as_bytes(), view.arguments.as_bytes());
         let source_end = source.len();
         let destination_end = source_end + destination.len();
+        let ends = [
+            source_end,
+            destination_end,
+            destination_end + view.key.len(),
+        ];
         Self {
             vhost: Arc::clone(vhost),
             parts: [source, destination.as_bytes(), view.key, arguments]
                 .concat()
                 .into(),
-            ends: [
-                source_end,
-                destination_end,
-                destination_end + view.key.len(),
-            ],
+            // Names and keys are short strings.
+            ends: ends.map(|end| end as u32),
+            number: view.number,
             is_queue,
         }
+    }
+
+    /// What binds a queue to the default exchange.
+    fn implicit(vhost: &Arc<Vhost>, cell: &QueueCell) -> Self {
+        let view = BindingView {
+            source: "",
+            destination: DestinationView::Queue(cell.id, &cell.name),
+            key: cell.name.as_bytes(),
+            arguments: RawTable::EMPTY,
+            number: None,
+        };
+        Self::new(vhost, &view)
     }
 
     /// The binding as it is in the router, but for the number of its queue.
@@ -60,11 +81,29 @@ impl BindingRow {
             destination: DestinationView::Exchange(self.destination()),
             key,
             arguments: RawTable::parse(arguments).unwrap_or_default(),
+            number: self.number,
         }
     }
 
+    /// The same to be changed; `None` when its queue is gone.
+    pub(crate) fn to_binding(&self, directory: &Directory) -> Option<Binding> {
+        let BindingView {
+            source,
+            key,
+            arguments,
+            ..
+        } = self.view();
+        let arguments = arguments.to_table();
+        if !self.is_queue {
+            let destination = self.destination();
+            return Some(Binding::of_exchange(source, destination, key, arguments));
+        }
+        let cell = directory.queue(self.destination())?;
+        Some(Binding::of_queue(source, cell, key, arguments))
+    }
+
     fn parts(&self) -> [&[u8]; 4] {
-        let [source, destination, key] = self.ends;
+        let [source, destination, key] = self.ends.map(|end| end as usize);
         [
             0..source,
             source..destination,
@@ -89,11 +128,21 @@ impl BindingRow {
         if self.is_queue { "queue" } else { "exchange" }
     }
 
+    /// RabbitMQ's order of the bindings of a virtual host.
+    fn order(&self, other: &Self) -> Ordering {
+        let [source, destination, key, arguments] = self.parts();
+        let [other_source, other_destination, other_key, other_arguments] = other.parts();
+        (source, destination)
+            .cmp(&(other_source, other_destination))
+            .then_with(|| self.is_queue.cmp(&other.is_queue).reverse())
+            .then_with(|| (key, arguments).cmp(&(other_key, other_arguments)))
+    }
+
     fn shown(&self) -> Map<String, Value> {
         let view = self.view();
         let mut row = Map::new();
         row.insert("source".to_owned(), view.source.into());
-        row.insert("vhost".to_owned(), Value::from(&*self.vhost));
+        row.insert("vhost".to_owned(), Value::from(&*self.vhost.name));
         row.insert("destination".to_owned(), self.destination().into());
         row.insert("destination_type".to_owned(), self.kind().into());
         row.insert("routing_key".to_owned(), text(view.key));
@@ -108,46 +157,67 @@ impl Row for BindingRow {
         self.source()
     }
 
-    fn order(&self, other: &Self) -> Ordering {
-        let [source, destination, key, arguments] = self.parts();
-        let [other_source, other_destination, other_key, other_arguments] = other.parts();
-        (&self.vhost, source, destination)
-            .cmp(&(&other.vhost, other_source, other_destination))
-            .then_with(|| self.is_queue.cmp(&other.is_queue).reverse())
-            .then_with(|| (key, arguments).cmp(&(other_key, other_arguments)))
-    }
-
     fn key(&self, _: &App, field: &str) -> Option<Key> {
-        let text = match field {
-            "source" => self.source().to_owned(),
-            "vhost" => self.vhost.to_string(),
-            "destination" => self.destination().to_owned(),
-            "destination_type" => self.kind().to_owned(),
-            "routing_key" => String::from_utf8_lossy(self.parts()[2]).into_owned(),
-            "properties_key" => self.view().properties_key(),
+        Some(match field {
+            "source" => Key::text(self.source()),
+            "vhost" => Key::text(&self.vhost.name),
+            "destination" => Key::text(self.destination()),
+            "destination_type" => Key::text(self.kind()),
+            "routing_key" => Key::text(&String::from_utf8_lossy(self.parts()[2])),
+            "properties_key" => Key::text(&self.view().properties_key()),
             _ => return None,
-        };
-        Some(Key::Text(text))
+        })
     }
 
     fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
         self.shown()
     }
+
+    fn shed(&mut self) {
+        // Those of the default exchange are a queue's name twice, and are not found by a number.
+        if self.number.is_some() {
+            self.parts = Box::default();
+        }
+    }
+
+    fn regain(&mut self) -> bool {
+        let Some(number) = self.number else {
+            return true;
+        };
+        let directory = self.vhost.directory.read();
+        let Some(view) = directory.router.numbered_binding(number) else {
+            return false;
+        };
+        let again = Self::new(&self.vhost, &view);
+        drop(directory);
+        *self = again;
+        true
+    }
 }
 
-/// Copies the bindings of a virtual host step by step.
-pub(crate) fn copied(vhost: &Vhost) -> Vec<BindingRow> {
-    let mut rows = Vec::new();
-    let mut walk = Walk::default();
-    loop {
+/// The explicit bindings of a walk, slice by slice; those of a short one in RabbitMQ's order,
+/// others as they came.
+fn walked(
+    vhost: &Arc<Vhost>,
+    mut walk: Option<Walk>,
+) -> impl Iterator<Item = BindingRow> + Send + use<> {
+    let vhost = Arc::clone(vhost);
+    let next = move || {
         let directory = vhost.directory.read();
-        let views = directory.router.next_bindings(&mut walk, STEP);
-        if views.is_empty() {
-            return rows;
-        }
+        let views = directory.router.next_bindings(walk.as_mut()?, SLICE)?;
         let listed = views.iter().filter(|view| is_listed(&directory, view));
-        rows.extend(listed.map(|view| BindingRow::new(&vhost.name, view)));
-    }
+        let mut rows: Vec<_> = listed.map(|view| BindingRow::new(&vhost, view)).collect();
+        drop(directory);
+        rows.sort_by(BindingRow::order);
+        for row in rows.iter_mut().filter(|row| row.parts.len() > LONG_BYTES) {
+            row.shed();
+        }
+        Some(rows)
+    };
+    from_fn(next).flatten().filter_map(|mut row| {
+        let is_shed = row.parts.is_empty();
+        (!is_shed || row.regain()).then_some(row)
+    })
 }
 
 /// Whether a binding is for all to see: a queue of direct reply-to has a name for those alone who
@@ -159,18 +229,44 @@ fn is_listed(directory: &Directory, view: &BindingView<'_>) -> bool {
     }
 }
 
+/// The bindings from an exchange that is not the default one.
+fn from_exchange(
+    vhost: &Arc<Vhost>,
+    name: &str,
+) -> impl Iterator<Item = BindingRow> + Send + use<> {
+    let walk = vhost.directory.read().router.walk(Some(name), None);
+    walked(vhost, walk)
+}
+
+/// Those from the default exchange, by the names of their queues.
+fn from_default(vhost: &Arc<Vhost>) -> impl Iterator<Item = BindingRow> + Send + use<> {
+    let vhost = Arc::clone(vhost);
+    walk::queues(&vhost).map(move |cell| BindingRow::implicit(&vhost, &cell))
+}
+
+/// The explicit bindings of a virtual host, by the names of the exchanges they come from.
+pub(crate) fn explicit_of_vhost(
+    vhost: &Arc<Vhost>,
+) -> impl Iterator<Item = BindingRow> + Send + use<> {
+    let sources = walk::exchanges(vhost, |exchange| {
+        let is_source = exchange.binding_count() > 0;
+        is_source.then(|| exchange.name().to_owned())
+    });
+    let vhost = Arc::clone(vhost);
+    let sources = sources.flatten();
+    sources.flat_map(move |name| from_exchange(&vhost, &name))
+}
+
 /// `GET /api/bindings` and `/api/bindings/{vhost}`.
 pub(crate) fn index(call: &Call) -> Answer {
-    let vhosts = call.vhosts()?;
-    list(
-        call,
-        vhosts.iter().flat_map(|vhost| copied(vhost)).collect(),
-    )
+    let vhosts = call.vhosts()?.into_iter();
+    let rows = vhosts.flat_map(|vhost| from_default(&vhost).chain(explicit_of_vhost(&vhost)));
+    list(call, rows)
 }
 
 /// The bindings of what does not exist: there are none, which is no error in RabbitMQ.
 fn none(call: &Call) -> Answer {
-    list::<BindingRow>(call, Vec::new())
+    list::<BindingRow>(call, std::iter::empty())
 }
 
 /// `GET /api/queues/{vhost}/{queue}/bindings`.
@@ -178,13 +274,21 @@ pub(crate) fn of_queue(call: &Call) -> Answer {
     let Ok((vhost, cell)) = crate::queue::find(call) else {
         return none(call);
     };
-    let directory = vhost.directory.read();
-    let bindings = directory.router.bindings_of_queue(cell.id);
-    let rows = bindings
-        .map(|view| BindingRow::new(&vhost.name, &view))
-        .collect();
-    drop(directory);
-    list(call, rows)
+    list(call, to_queue(&vhost, &cell, None))
+}
+
+/// The bindings to a queue, from all exchanges or one.
+fn to_queue(
+    vhost: &Arc<Vhost>,
+    cell: &QueueCell,
+    source: Option<&str>,
+) -> impl Iterator<Item = BindingRow> + Send + use<> {
+    let implicit = BindingRow::implicit(vhost, cell);
+    let implicit = source.is_none_or(str::is_empty).then_some(implicit);
+    let to = DestinationView::Queue(cell.id, "");
+    // The default exchange has no explicit bindings.
+    let walk = vhost.directory.read().router.walk(source, Some(to));
+    implicit.into_iter().chain(walked(vhost, walk))
 }
 
 /// `GET /api/exchanges/{vhost}/{exchange}/bindings/source`.
@@ -193,14 +297,11 @@ pub(crate) fn of_source(call: &Call) -> Answer {
         return none(call);
     };
     let name = call.exchange_segment("exchange");
-    let directory = vhost.directory.read();
-    let bindings = directory.router.bindings_of_source(name);
-    let rows = bindings
-        .filter(|view| is_listed(&directory, view))
-        .map(|view| BindingRow::new(&vhost.name, &view))
-        .collect();
-    drop(directory);
-    list(call, rows)
+    if name.is_empty() {
+        list(call, from_default(&vhost))
+    } else {
+        list(call, from_exchange(&vhost, name))
+    }
 }
 
 /// `GET /api/exchanges/{vhost}/{exchange}/bindings/destination`.
@@ -209,13 +310,17 @@ pub(crate) fn of_destination(call: &Call) -> Answer {
         return none(call);
     };
     let name = call.exchange_segment("exchange");
-    let directory = vhost.directory.read();
-    let bindings = directory.router.bindings_of_exchange_destination(name);
-    let rows = bindings
-        .map(|view| BindingRow::new(&vhost.name, &view))
-        .collect();
-    drop(directory);
-    list(call, rows)
+    list(call, to_exchange(&vhost, name, None))
+}
+
+fn to_exchange(
+    vhost: &Arc<Vhost>,
+    name: &str,
+    source: Option<&str>,
+) -> impl Iterator<Item = BindingRow> + Send + use<> {
+    let to = DestinationView::Exchange(name);
+    let walk = vhost.directory.read().router.walk(source, Some(to));
+    walked(vhost, walk)
 }
 
 /// The two ends of a binding, as a path names them.
@@ -283,22 +388,14 @@ impl Ends {
     }
 
     /// The bindings between the two ends.
-    pub(crate) fn views<'a>(&'a self, directory: &'a Directory) -> Vec<BindingView<'a>> {
-        let of_source = |view: &BindingView<'_>| view.source == self.source;
-        if self.is_queue {
-            let Some(cell) = directory.queue(&self.destination) else {
-                return Vec::new();
-            };
-            directory
-                .router
-                .bindings_of_queue(cell.id)
-                .filter(of_source)
-                .collect()
-        } else {
-            let bindings = directory
-                .router
-                .bindings_of_exchange_destination(&self.destination);
-            bindings.filter(of_source).collect()
+    pub(crate) fn rows(&self) -> Box<dyn Iterator<Item = BindingRow> + Send> {
+        let (vhost, source) = (&self.vhost, Some(&*self.source));
+        if !self.is_queue {
+            return Box::new(to_exchange(vhost, &self.destination, source));
+        }
+        match vhost.queue(&self.destination) {
+            Some(cell) => Box::new(to_queue(vhost, &cell, source)),
+            None => Box::new(std::iter::empty()),
         }
     }
 }
@@ -308,44 +405,35 @@ pub(crate) fn between(call: &Call) -> Answer {
     let Ok(ends) = Ends::of(call) else {
         return none(call);
     };
-    let directory = ends.vhost.directory.read();
-    let views = ends.views(&directory);
-    let rows = views
-        .iter()
-        .map(|view| BindingRow::new(&ends.vhost.name, view))
-        .collect();
-    drop(directory);
-    list(call, rows)
+    list(call, ends.rows())
 }
 
 /// `GET /api/bindings/{vhost}/e/{source}/{kind}/{destination}/{properties}`.
 pub(crate) fn show(call: &Call) -> Answer {
-    let ends = Ends::of(call)?;
-    let directory = ends.vhost.directory.read();
-    let views = ends.views(&directory);
-    let view = named(&views, call.segment("properties"))?;
-    let row = BindingRow::new(&ends.vhost.name, view).shown();
-    Ok(Columns::reply(call, row))
+    let row = named(Ends::of(call)?.rows(), call.segment("properties"))?;
+    Ok(Columns::reply(call, row.shown()))
 }
 
 /// The binding that has this properties key. The path may spell it decoded once more, if it is no
 /// other's key and stands for one binding alone.
-pub(crate) fn named<'a, 'v>(
-    views: &'a [BindingView<'v>],
+pub(crate) fn named(
+    rows: impl Iterator<Item = BindingRow>,
     properties: &str,
-) -> Result<&'a BindingView<'v>, Problem> {
-    let exact = views
-        .iter()
-        .find(|view| view.properties_key() == properties);
-    let is_decoded = |view: &&BindingView<'_>| {
-        let key = view.properties_key().replace('+', " ");
-        percent_encoding::percent_decode_str(&key).eq(properties.bytes())
-    };
-    let decoded = || {
-        let mut found = views.iter().filter(is_decoded);
-        found.next().filter(|_| found.next().is_none())
-    };
-    exact.or_else(decoded).ok_or(Problem::NotFound)
+) -> Result<BindingRow, Problem> {
+    let mut decoded = None;
+    let mut count = 0;
+    for row in rows {
+        let key = row.view().properties_key();
+        if key == properties {
+            return Ok(row);
+        }
+        let key = key.replace('+', " ");
+        if percent_encoding::percent_decode_str(&key).eq(properties.bytes()) {
+            decoded = Some(row);
+            count += 1;
+        }
+    }
+    decoded.filter(|_| count == 1).ok_or(Problem::NotFound)
 }
 
 /// A reply that says where a new binding is.
@@ -367,7 +455,9 @@ pub(crate) fn created(ends: &Ends, properties_key: &str) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use leveret_broker::{Access, Broker, BrokerConfig};
     use leveret_codec::Table;
+    use leveret_store::InstantStore;
     use serde_json::json;
 
     use super::*;
@@ -375,7 +465,13 @@ mod tests {
     #[test]
     fn a_row_shows_the_binding_it_was_copied_from() {
         let arguments: Table = [("x", leveret_codec::Value::I64(1))].into_iter().collect();
-        let vhost = "v".into();
+        let broker = Broker::new(
+            BrokerConfig::default(),
+            Access::default(),
+            Arc::new(InstantStore),
+        );
+        broker.first_start("guest", "guest", "v").unwrap();
+        let vhost = broker.vhost("v").unwrap();
         let row = |key: &str, is_queue: bool| {
             let destination = if is_queue {
                 DestinationView::Queue(leveret_router::QueueId(7), "d")
@@ -387,6 +483,7 @@ mod tests {
                 destination,
                 key: key.as_bytes(),
                 arguments: arguments.as_raw(),
+                number: None,
             };
             (BindingRow::new(&vhost, &view), view.properties_key())
         };

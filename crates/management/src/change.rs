@@ -199,6 +199,7 @@ fn properties_key(spec: &BindingSpec) -> String {
         destination: leveret_router::DestinationView::Exchange(""),
         key: &spec.key,
         arguments: leveret_codec::RawTable::parse(&arguments).unwrap_or_default(),
+        number: None,
     };
     view.properties_key()
 }
@@ -239,12 +240,9 @@ fn not_exclusive(ends: &Ends) -> Result<(), Problem> {
 /// `DELETE /api/bindings/{vhost}/e/{source}/{kind}/{destination}/{properties}`.
 pub(crate) fn unbind(call: &Call) -> Answer {
     let ends = Ends::of(call)?;
-    let binding = {
-        let directory = ends.vhost.directory.read();
-        let views = ends.views(&directory);
-        let spec = named(&views, call.segment("properties"))?.to_spec();
-        Binding::found(spec, &directory)
-    };
+    let row = named(ends.rows(), call.segment("properties"))?;
+    let binding = row.to_binding(&ends.vhost.directory.read());
+    let binding = binding.ok_or(Problem::NotFound)?;
     may_bind(call, &ends, &binding.spec().key)?;
     not_exclusive(&ends)?;
     let mut work = Work::default();

@@ -1,6 +1,5 @@
 //! Channels as the API shows them.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use leveret_broker::{ChannelStats, Peer};
@@ -56,11 +55,6 @@ impl Row for ChannelRow {
         &self.name
     }
 
-    fn order(&self, other: &Self) -> Ordering {
-        let key = |row: &Self| (row.peer.id, row.stats.number);
-        key(self).cmp(&key(other))
-    }
-
     fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
         let unacked = self.peer.outlet.lock().unacked(self.stats.number);
         let (host, port) = client_address(&self.peer.name);
@@ -99,30 +93,31 @@ impl Row for ChannelRow {
 /// `GET /api/channels`.
 pub(crate) fn index(call: &Call) -> Answer {
     let peers = connection::listed(call)?;
-    list(call, peers.iter().flat_map(of_connection).collect())
+    list(call, peers.flat_map(|peer| of_connection(&peer)))
 }
 
 /// `GET /api/connections/{connection}/channels`.
 pub(crate) fn of_one(call: &Call) -> Answer {
     let peer = connection::find(call)?;
-    list(call, of_connection(&peer))
+    list(call, of_connection(&peer).into_iter())
 }
 
 /// `GET /api/channels/{channel}`.
 pub(crate) fn show(call: &Call) -> Answer {
     let name = call.segment("channel");
-    let peers = connection::visible(call);
-    let row = peers
-        .iter()
-        .flat_map(of_connection)
-        .find(|row| row.name == name);
+    let mut peers = connection::visible(call);
+    // It begins with its connection's name.
+    let row = peers.find_map(|peer| {
+        name.strip_prefix(&*peer.name)?;
+        of_connection(&peer)
+            .into_iter()
+            .find(|row| row.name == name)
+    });
     let row = row.ok_or(Problem::NotFound)?;
     let window = Window::of(call)?;
-    let mut object = row.json(&call.app, &window);
-    let consumers: Vec<_> = consumer::of_channel(&call.app, &row.peer, row.stats.number)
-        .iter()
-        .map(|consumer| Value::Object(consumer.json(&call.app, &window)))
-        .collect();
-    object.insert("consumer_details".to_owned(), consumers.into());
-    Ok(Columns::reply(call, object))
+    let object = row.json(&call.app, &window);
+    let app = Arc::clone(&call.app);
+    let consumers = consumer::of_channel(&app, &row.peer, row.stats.number);
+    let consumers = consumers.map(move |consumer| consumer.json(&app, &window));
+    Columns::reply_with(call, object, "consumer_details", consumers)
 }

@@ -1,6 +1,5 @@
 //! Connections as the API shows them, and closing them.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,6 +15,7 @@ use crate::history::Window;
 use crate::list::{Columns, Key, Row, list};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
+use crate::walk;
 
 /// A connection in a list.
 struct ConnectionRow(Arc<Peer>);
@@ -25,16 +25,12 @@ impl Row for ConnectionRow {
         &self.0.name
     }
 
-    fn order(&self, other: &Self) -> Ordering {
-        self.0.name.cmp(&other.0.name)
-    }
-
     fn key(&self, _: &App, field: &str) -> Option<Key> {
-        let text = |text: String| Some(Key::Text(text));
+        let text = |text: &str| Some(Key::text(text));
         match field {
-            "name" => text(self.0.name.clone()),
-            "user" => text(self.0.user.lock().clone()),
-            "vhost" => text(self.0.vhost.lock().clone()),
+            "name" => text(&self.0.name),
+            "user" => text(&self.0.user.lock()),
+            "vhost" => text(&self.0.vhost.lock()),
             "channels" => Some(Key::Number(self.0.channel_count() as f64)),
             "connected_at" => Some(Key::Number(self.0.connected_at_ms as f64)),
             _ => None,
@@ -127,37 +123,34 @@ fn address(text: &str) -> (String, u16) {
 }
 
 /// The connections a caller sees: all for a monitor, otherwise the caller's own.
-pub(crate) fn visible(call: &Call) -> Vec<Arc<Peer>> {
-    let mut peers = call.app.broker.peers();
+pub(crate) fn visible(call: &Call) -> impl Iterator<Item = Arc<Peer>> + Send + use<> {
+    let is_monitor = call.caller.is_monitor();
+    let name = call.caller.name.clone();
     // One that has not opened its virtual host yet is not there yet.
-    peers.retain(|peer| {
-        !peer.vhost.lock().is_empty()
-            && (call.caller.is_monitor() || *peer.user.lock() == call.caller.name)
-    });
-    peers
+    walk::peers(&call.app.broker).filter(move |peer| {
+        !peer.vhost.lock().is_empty() && (is_monitor || *peer.user.lock() == name)
+    })
 }
 
 /// Those a list is about: of the path's virtual host, or the header's, or all.
-pub(crate) fn listed(call: &Call) -> Result<Vec<Arc<Peer>>, Problem> {
-    let mut peers = visible(call);
+pub(crate) fn listed(
+    call: &Call,
+) -> Result<impl Iterator<Item = Arc<Peer>> + Send + use<>, Problem> {
     if !call.segment("vhost").is_empty() {
         call.vhost()?;
     }
-    if let Some(wanted) = call.wanted_vhost() {
-        peers.retain(|peer| *peer.vhost.lock() == wanted);
-    }
-    Ok(peers)
+    let wanted = call.wanted_vhost().map(str::to_owned);
+    let is_wanted = move |peer: &Arc<Peer>| {
+        let vhost = peer.vhost.lock();
+        wanted.as_ref().is_none_or(|wanted| *wanted == *vhost)
+    };
+    Ok(visible(call).filter(is_wanted))
 }
 
 /// The connection that the path names.
 pub(crate) fn find(call: &Call) -> Result<Arc<Peer>, Problem> {
     let name = call.segment("connection");
-    let found = call
-        .app
-        .broker
-        .peers()
-        .into_iter()
-        .find(|peer| peer.name == name);
+    let found = walk::peers(&call.app.broker).find(|peer| peer.name == name);
     let peer = found.ok_or(Problem::NotFound)?;
     if call.caller.is_monitor() || *peer.user.lock() == call.caller.name {
         Ok(peer)
@@ -168,7 +161,7 @@ pub(crate) fn find(call: &Call) -> Result<Arc<Peer>, Problem> {
 
 /// `GET /api/connections` and `/api/vhosts/{vhost}/connections`.
 pub(crate) fn index(call: &Call) -> Answer {
-    list(call, listed(call)?.into_iter().map(ConnectionRow).collect())
+    list(call, listed(call)?.map(ConnectionRow))
 }
 
 /// `GET /api/connections/{connection}`.
@@ -201,22 +194,17 @@ fn close_one(call: &Call, peer: &Peer) {
     ));
 }
 
-fn of_user(call: &Call) -> Result<Vec<Arc<Peer>>, Problem> {
-    let name = call.segment("user");
+fn of_user(call: &Call) -> Result<impl Iterator<Item = Arc<Peer>> + Send + use<>, Problem> {
+    let name = call.segment("user").to_owned();
     if !call.caller.is_monitor() && name != call.caller.name {
         return Err(Problem::NotAuthorised("Not administrator user".to_owned()));
     }
-    let mut peers = visible(call);
-    peers.retain(|peer| *peer.user.lock() == name);
-    Ok(peers)
+    Ok(visible(call).filter(move |peer| *peer.user.lock() == name))
 }
 
 /// `GET /api/connections/username/{user}`.
 pub(crate) fn index_of_user(call: &Call) -> Answer {
-    list(
-        call,
-        of_user(call)?.into_iter().map(ConnectionRow).collect(),
-    )
+    list(call, of_user(call)?.map(ConnectionRow))
 }
 
 /// `DELETE /api/connections/username/{user}`.

@@ -1,10 +1,8 @@
 //! Consumers as the API shows them.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
-use leveret_broker::{Handle, Peer, QueueCell, Vhost};
-use leveret_queue::Consuming;
+use leveret_broker::{Peer, QueueCell, Vhost};
 use serde_json::{Map, Value, json};
 
 use crate::amqp::{table_to_json, text};
@@ -14,42 +12,45 @@ use crate::channel::details;
 use crate::history::Window;
 use crate::list::{Row, list};
 use crate::reply::Answer;
+use crate::walk::{self, Consumes};
 
 /// A consumer in a list.
 pub(crate) struct ConsumerRow {
     vhost: Arc<Vhost>,
-    handle: Arc<Handle>,
-    asked: Consuming,
-    active: bool,
-    tag: String,
+    consumes: Consumes,
+    tag: Box<str>,
 }
 
 /// The consumers of one queue.
-pub(crate) fn of_queue(vhost: &Arc<Vhost>, cell: &Arc<QueueCell>) -> Vec<ConsumerRow> {
-    let state = cell.lock();
-    let rows = state
-        .queue
-        .consumers()
-        .map(|(_, consumer, active)| ConsumerRow {
-            vhost: Arc::clone(vhost),
-            handle: Arc::clone(&consumer.handle),
-            asked: consumer.asked,
-            active,
-            tag: String::from_utf8_lossy(&consumer.handle.tag).into_owned(),
-        });
-    rows.collect()
+pub(crate) fn of_queue(
+    vhost: &Arc<Vhost>,
+    cell: &Arc<QueueCell>,
+) -> impl Iterator<Item = ConsumerRow> + Send + use<> {
+    let vhost = Arc::clone(vhost);
+    walk::consumers(cell).map(move |consumes| ConsumerRow {
+        vhost: Arc::clone(&vhost),
+        tag: String::from_utf8_lossy(&consumes.handle.tag).into(),
+        consumes,
+    })
+}
+
+fn of_vhost(vhost: Arc<Vhost>) -> impl Iterator<Item = ConsumerRow> + Send {
+    walk::queues(&vhost).flat_map(move |cell| of_queue(&vhost, &cell))
 }
 
 /// The consumers of one channel: queues know their consumers, so each queue is asked.
-pub(crate) fn of_channel(app: &App, peer: &Arc<Peer>, channel: u16) -> Vec<ConsumerRow> {
-    let Some(vhost) = app.broker.vhost(&peer.vhost.lock().clone()) else {
-        return Vec::new();
+pub(crate) fn of_channel(
+    app: &App,
+    peer: &Arc<Peer>,
+    channel: u16,
+) -> impl Iterator<Item = ConsumerRow> + Send + use<> {
+    let vhost = app.broker.vhost(&peer.vhost.lock().clone());
+    let peer = Arc::clone(peer);
+    let own = move |row: &ConsumerRow| {
+        let handle = &row.consumes.handle;
+        Arc::ptr_eq(&handle.peer, &peer) && handle.channel == channel
     };
-    let cells: Vec<_> = vhost.directory.read().queues().cloned().collect();
-    let all = cells.iter().flat_map(|cell| of_queue(&vhost, cell));
-    let own =
-        |row: &ConsumerRow| Arc::ptr_eq(&row.handle.peer, peer) && row.handle.channel == channel;
-    all.filter(own).collect()
+    vhost.into_iter().flat_map(of_vhost).filter(own)
 }
 
 impl Row for ConsumerRow {
@@ -57,30 +58,25 @@ impl Row for ConsumerRow {
         &self.tag
     }
 
-    fn order(&self, other: &Self) -> Ordering {
-        let key = |row: &Self| (row.vhost.name.clone(), row.handle.cell.name.clone());
-        key(self)
-            .cmp(&key(other))
-            .then_with(|| self.tag.cmp(&other.tag))
-    }
-
     fn json(&self, app: &App, _: &Window) -> Map<String, Value> {
         let mut row = Map::new();
-        let status = if self.active { "up" } else { "waiting" };
-        row.insert("consumer_tag".to_owned(), text(&self.handle.tag));
-        row.insert("active".to_owned(), self.active.into());
+        let Consumes {
+            handle,
+            asked,
+            is_active,
+        } = &self.consumes;
+        let status = if *is_active { "up" } else { "waiting" };
+        row.insert("consumer_tag".to_owned(), text(&handle.tag));
+        row.insert("active".to_owned(), (*is_active).into());
         row.insert("activity_status".to_owned(), status.into());
-        row.insert("ack_required".to_owned(), (!self.asked.no_ack).into());
-        row.insert("prefetch_count".to_owned(), self.asked.prefetch.into());
-        row.insert("exclusive".to_owned(), self.asked.exclusive.into());
-        row.insert(
-            "arguments".to_owned(),
-            table_to_json(self.handle.arguments()),
-        );
+        row.insert("ack_required".to_owned(), (!asked.no_ack).into());
+        row.insert("prefetch_count".to_owned(), asked.prefetch.into());
+        row.insert("exclusive".to_owned(), asked.exclusive.into());
+        row.insert("arguments".to_owned(), table_to_json(handle.arguments()));
         row.insert("consumer_timeout".to_owned(), 0.into());
-        let queue = json!({"name": &*self.handle.cell.name, "vhost": &*self.vhost.name});
+        let queue = json!({"name": &*handle.cell.name, "vhost": &*self.vhost.name});
         row.insert("queue".to_owned(), queue);
-        let channel = details(app, &self.handle.peer, self.handle.channel);
+        let channel = details(app, &handle.peer, handle.channel);
         row.insert("channel_details".to_owned(), channel);
         row
     }
@@ -88,15 +84,9 @@ impl Row for ConsumerRow {
 
 /// `GET /api/consumers` and `/api/consumers/{vhost}`: all for a monitor, else the caller's own.
 pub(crate) fn index(call: &Call) -> Answer {
-    let mut rows = Vec::new();
-    for vhost in call.visible_vhosts()? {
-        let cells: Vec<_> = vhost.directory.read().queues().cloned().collect();
-        for cell in cells {
-            rows.append(&mut of_queue(&vhost, &cell));
-        }
-    }
-    if !call.caller.is_monitor() {
-        rows.retain(|row| *row.handle.peer.user.lock() == call.caller.name);
-    }
-    list(call, rows)
+    let is_monitor = call.caller.is_monitor();
+    let name = call.caller.name.clone();
+    let seen = move |row: &ConsumerRow| is_monitor || *row.consumes.handle.peer.user.lock() == name;
+    let vhosts = call.visible_vhosts()?.into_iter();
+    list(call, vhosts.flat_map(of_vhost).filter(seen))
 }

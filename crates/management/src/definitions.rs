@@ -12,28 +12,26 @@ use serde_json::{Value, json};
 use crate::call::Call;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
+use crate::stream::Stream;
 
 pub(crate) use import::Import;
 
 /// `GET /api/definitions`.
 pub(crate) fn export(call: &Call) -> Answer {
-    let definitions = export::cluster(&call.app);
-    Ok(named(call, definitions))
+    named(call, export::cluster(&call.app)?)
 }
 
 /// `GET /api/definitions/{vhost}`.
 pub(crate) fn export_vhost(call: &Call) -> Answer {
     let vhost = call.vhost()?;
-    let definitions = export::vhost(&vhost);
-    Ok(named(call, definitions))
+    named(call, export::vhost(&call.app, &vhost)?)
 }
 
-fn named(call: &Call, definitions: Value) -> Reply {
+fn named(call: &Call, mut definitions: Stream) -> Answer {
     let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@');
-    match call.parameter("download").filter(|name| !name.is_empty()) {
-        Some(name) => Reply::Download(name.chars().filter(plain).collect(), definitions),
-        None => Reply::Json(definitions),
-    }
+    let name = call.parameter("download").filter(|name| !name.is_empty());
+    definitions.file = name.map(|name| name.chars().filter(plain).collect());
+    Ok(definitions.into())
 }
 
 /// `POST /api/definitions`; with `dry_run=true` it only says what would change.

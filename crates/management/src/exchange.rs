@@ -1,31 +1,31 @@
 //! Exchanges as the API shows them.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use leveret_broker::Vhost;
-use leveret_router::{Exchange, ExchangeCounts, ExchangeSpec, Walk};
-use serde_json::{Map, Value};
+use leveret_codec::Table;
+use leveret_router::{Exchange, ExchangeCounts, ExchangeSpec};
+use serde_json::{Map, Value, json};
 
 use crate::amqp::table_to_json;
 use crate::app::App;
-use crate::binding::STEP;
 use crate::call::Call;
 use crate::history::Window;
 use crate::list::{Columns, Row, list};
 use crate::problem::Problem;
 use crate::reply::Answer;
+use crate::walk;
 
 /// An exchange in a list.
 pub(crate) struct ExchangeRow {
-    vhost: Arc<str>,
+    vhost: Arc<Vhost>,
     pub(crate) name: Box<str>,
     pub(crate) spec: ExchangeSpec,
     counts: Arc<ExchangeCounts>,
 }
 
 impl ExchangeRow {
-    pub(crate) fn new(vhost: &Arc<str>, exchange: &Exchange) -> Self {
+    fn new(vhost: &Arc<Vhost>, exchange: &Exchange) -> Self {
         Self {
             vhost: Arc::clone(vhost),
             name: exchange.name().into(),
@@ -40,14 +40,10 @@ impl Row for ExchangeRow {
         &self.name
     }
 
-    fn order(&self, other: &Self) -> Ordering {
-        (&self.vhost, &self.name).cmp(&(&other.vhost, &other.name))
-    }
-
     fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
         let mut row = Map::new();
         row.insert("name".to_owned(), Value::from(&*self.name));
-        row.insert("vhost".to_owned(), Value::from(&*self.vhost));
+        row.insert("vhost".to_owned(), Value::from(&*self.vhost.name));
         row.insert("type".to_owned(), self.spec.kind.name().into());
         row.insert("durable".to_owned(), self.spec.durable.into());
         row.insert("auto_delete".to_owned(), self.spec.auto_delete.into());
@@ -62,30 +58,33 @@ impl Row for ExchangeRow {
         }
         row
     }
+
+    fn shed(&mut self) {
+        self.spec.arguments = Table::new();
+    }
+
+    fn regain(&mut self) -> bool {
+        let directory = self.vhost.directory.read();
+        let Some(exchange) = directory.router.exchange(&self.name) else {
+            return false;
+        };
+        let again = Self::new(&self.vhost, exchange);
+        drop(directory);
+        *self = again;
+        true
+    }
 }
 
-/// Copies the exchanges of a virtual host step by step.
-pub(crate) fn copied(vhost: &Vhost) -> Vec<ExchangeRow> {
-    let mut rows = Vec::new();
-    let mut walk = Walk::default();
-    loop {
-        let directory = vhost.directory.read();
-        let exchanges = directory.router.next_exchanges(&mut walk, STEP);
-        if exchanges.is_empty() {
-            return rows;
-        }
-        let exchanges = exchanges.into_iter();
-        rows.extend(exchanges.map(|exchange| ExchangeRow::new(&vhost.name, exchange)));
-    }
+/// The exchanges of a virtual host, by name.
+pub(crate) fn of_vhost(vhost: &Arc<Vhost>) -> impl Iterator<Item = ExchangeRow> + Send + use<> {
+    let of_vhost = Arc::clone(vhost);
+    walk::exchanges(vhost, move |exchange| ExchangeRow::new(&of_vhost, exchange))
 }
 
 /// `GET /api/exchanges` and `/api/exchanges/{vhost}`.
 pub(crate) fn index(call: &Call) -> Answer {
-    let vhosts = call.vhosts()?;
-    list(
-        call,
-        vhosts.iter().flat_map(|vhost| copied(vhost)).collect(),
-    )
+    let vhosts = call.vhosts()?.into_iter();
+    list(call, vhosts.flat_map(|vhost| of_vhost(&vhost)))
 }
 
 /// `GET /api/exchanges/{vhost}/{exchange}`.
@@ -94,8 +93,12 @@ pub(crate) fn show(call: &Call) -> Answer {
     let name = call.exchange_segment("exchange");
     let directory = vhost.directory.read();
     let exchange = directory.router.exchange(name).ok_or(Problem::NotFound)?;
-    let row = ExchangeRow::new(&vhost.name, exchange);
+    let row = ExchangeRow::new(&vhost, exchange);
     drop(directory);
     let window = Window::of(call)?;
-    Ok(Columns::reply(call, row.json(&call.app, &window)))
+    let mut row = row.json(&call.app, &window);
+    // With basic rates RabbitMQ does not tell from which channels and to which queues.
+    row.insert("incoming".to_owned(), json!([]));
+    row.insert("outgoing".to_owned(), json!([]));
+    Ok(Columns::reply(call, row))
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::call::Call;
 use crate::problem::Problem;
+use crate::sampler::MESSAGES;
 
 /// Most points a request may ask for.
 const POINTS_MAX: u64 = 500;
@@ -143,6 +144,14 @@ impl Window {
             data_rates: span(call, "data_rates")?,
         })
     }
+
+    /// What a row with all samples that are asked for takes, bytes.
+    pub(crate) fn row_bytes(&self) -> usize {
+        let spans = [self.lengths, self.message_rates, self.data_rates];
+        let points = spans.map(|span| span.map_or(0, |span| span.age_ms / span.step_ms + 1));
+        let [lengths, messages, data] = points.map(|points| points as usize);
+        (lengths * 3 + messages * MESSAGES.len() + data * 4) * POINT_BYTES
+    }
 }
 
 fn span(call: &Call, prefix: &str) -> Result<Option<Span>, Problem> {
@@ -171,6 +180,8 @@ fn span(call: &Call, prefix: &str) -> Result<Option<Span>, Problem> {
     }))
 }
 
+/// One sample, written out.
+const POINT_BYTES: usize = 48;
 const SECONDS_MAX: u64 = 10 * 365 * 86_400;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod amqp;
 mod app;
 mod audit;
 mod binding;
+mod budget;
 mod call;
 mod caller;
 mod change;
@@ -42,8 +43,10 @@ mod rights;
 mod routes;
 mod sampler;
 mod server;
+mod stream;
 mod user;
 mod vhost;
+mod walk;
 
 pub use app::{App, Host, Listener, Settings, Vitals};
 pub use caller::Access;

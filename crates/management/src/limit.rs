@@ -9,7 +9,8 @@ use crate::field::Fields;
 use crate::parameter::failed;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
-use crate::user;
+use crate::stream::{Stream, array};
+use crate::{user, walk};
 
 /// A limit in a body.
 fn value(call: &Call) -> Result<Value, Problem> {
@@ -65,14 +66,12 @@ pub(crate) fn index_users(call: &Call) -> Answer {
     if !name.is_empty() {
         user::find(call)?;
     }
-    let rows: Vec<Value> = call.app.broker.with_access(|access| {
-        let limited = access.users().filter(|user| !user.limits.is_empty());
-        let wanted = limited.filter(|user| name.is_empty() || user.name == name);
-        wanted
-            .map(|user| json!({"user": user.name, "value": user.limits}))
-            .collect()
-    });
-    Ok(Reply::Json(rows.into()))
+    let name = name.to_owned();
+    let limited = walk::users(&call.app.broker).filter(|user| !user.limits.is_empty());
+    let wanted = limited.filter(move |user| name.is_empty() || user.name == name);
+    let rows = wanted.map(|user| json!({"user": user.name, "value": user.limits}));
+    let reserved = call.app.budget.answer(0)?;
+    Ok(Stream::json(&call.app, reserved, array(rows)).into())
 }
 
 /// `PUT /api/user-limits/{user}/{limit}`.

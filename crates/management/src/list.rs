@@ -1,9 +1,12 @@
 //! Lists: filter by name, sort, cut into pages, choose columns.
 //!
-//! A page of a long list costs little: JSON is made for the rows of the page alone. Where rows are
-//! kept in order, no others are looked at; names and sort keys are looked at for every row.
+//! Rows come one by one from a walk over what is there and are written out while they are sent, so
+//! that a list takes no more memory than what is on its way. Only what is sorted, or read from its
+//! end, is kept meanwhile: keys and the least that rows can be made from again, within a budget. Of
+//! a page only its rows are written out, and kept only those that may come to stand in it.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,10 +14,12 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
+use crate::budget::Reserved;
 use crate::call::Call;
 use crate::history::Window;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
+use crate::stream::{self, Stream, array};
 
 /// The lists that come in pages; as in RabbitMQ the others come whole, whatever is asked for.
 const PAGED: [&str; 8] = [
@@ -31,18 +36,17 @@ const NO_PAGE: &str = "Pagination parameters are invalid";
 const PAGE_SIZE_DEFAULT: usize = 100;
 const PAGE_SIZE_MAX: usize = 500;
 const PATTERN_CHARS_MAX: usize = 1024;
-/// So many rows are picked out of a long list one by one; more are sorted.
-const FRONT_MAX: usize = 1024;
+/// Rows beyond those of a page that are kept before the least of them are chosen again.
+const FRONT_MIN: usize = 1024;
 /// Compiled size of a pattern, bytes: a short pattern can stand for a huge program.
 const PATTERN_BYTES_MAX: usize = 256 << 10;
+/// Bytes that an allocation takes beside what is asked for.
+const ALLOCATION: usize = 16;
 
 /// One row of a list, not yet written out.
-pub(crate) trait Row: Send + Sync + 'static {
+pub(crate) trait Row: Sized + Send + 'static {
     /// What the `name` filter looks at.
     fn name(&self) -> &str;
-
-    /// The order without `sort`.
-    fn order(&self, other: &Self) -> Ordering;
 
     /// The whole row.
     fn json(&self, app: &App, window: &Window) -> Map<String, Value>;
@@ -52,23 +56,35 @@ pub(crate) trait Row: Send + Sync + 'static {
         let _ = (app, field);
         None
     }
+
+    /// Drops what can be had again, while the row is kept.
+    fn shed(&mut self) {}
+
+    /// Takes it back; false when what the row shows is gone.
+    fn regain(&mut self) -> bool {
+        true
+    }
 }
 
 /// What rows are sorted by. A missing value counts as 0, and numbers come before texts.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Key {
     Number(f64),
-    Text(String),
+    Text(Box<str>),
 }
 
 impl Key {
+    pub(crate) fn text(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+
     fn of(value: Option<&Value>) -> Self {
         match value {
             Some(Value::Number(number)) => Self::Number(number.as_f64().unwrap_or(0.0)),
             Some(Value::Bool(flag)) => Self::Number(f64::from(u8::from(*flag))),
-            Some(Value::String(text)) => Self::Text(text.clone()),
+            Some(Value::String(text)) => Self::text(text),
             Some(Value::Null) | None => Self::Number(0.0),
-            Some(other) => Self::Text(other.to_string()),
+            Some(other) => Self::text(&other.to_string()),
         }
     }
 
@@ -80,139 +96,259 @@ impl Key {
             (Self::Text(_), Self::Number(_)) => Ordering::Greater,
         }
     }
+
+    /// Bytes beside its own.
+    const fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Number(_) => 0,
+            Self::Text(text) => text.len() + ALLOCATION,
+        }
+    }
 }
 
-/// Rows that are kept in order somewhere, so that those of a page can be had alone.
-pub(crate) trait Ordered {
-    /// One of them.
-    type Row: Row;
-
-    /// How many there are.
-    fn len(&self) -> usize;
-
-    /// Those at these places, in order.
-    fn at(&self, places: Range<usize>) -> Vec<Self::Row>;
-
-    /// Those whose names are wanted, in order.
-    fn named(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<Self::Row>;
+/// In which order rows are asked for.
+enum Order {
+    /// As they come.
+    Given,
+    /// The last one first.
+    Reversed,
+    /// By the values of a field, up or down.
+    By { field: String, reverse: bool },
 }
 
-/// Answers with these rows as the request's parameters ask. Without `sort`, no row of another page
-/// is made.
-pub(crate) fn list_ordered<O: Ordered>(call: &Call, rows: &O) -> Answer {
-    let total = rows.len();
-    if is_sorted_by_request(call) {
-        return list(call, rows.at(0..total));
-    }
-    let reverse = call.flag("sort_reverse");
-    let Some(page) = Page::of(call)? else {
-        let mut rows = rows.at(0..total);
-        if reverse {
-            rows.reverse();
+impl Order {
+    fn of(call: &Call) -> Self {
+        let reverse = call.flag("sort_reverse");
+        let field = call.parameter("sort").filter(|field| !field.is_empty());
+        match field {
+            Some(field) => Self::By {
+                field: field.to_owned(),
+                reverse,
+            },
+            None if reverse => Self::Reversed,
+            None => Self::Given,
         }
-        return stream(call, rows);
-    };
-    if page.filter.is_all() {
-        let places = page.places(total)?;
-        let mut items = if reverse {
-            rows.at(total - places.end..total - places.start)
-        } else {
-            rows.at(places)
-        };
-        if reverse {
-            items.reverse();
-        }
-        return page.answer(call, items, (total, total));
     }
-    let mut matching = rows.named(&|name| page.filter.wants(name));
-    if reverse {
-        matching.reverse();
-    }
-    let filtered = matching.len();
-    let places = page.places(filtered)?;
-    let items = matching.drain(places).collect();
-    page.answer(call, items, (total, filtered))
 }
 
 /// Answers with these rows as the request's parameters ask.
-pub(crate) fn list<R: Row>(call: &Call, mut rows: Vec<R>) -> Answer {
+pub(crate) fn list<R: Row>(call: &Call, rows: impl Iterator<Item = R> + Send + 'static) -> Answer {
+    answer(call, rows, None)
+}
+
+/// The same of so many rows, a number that is known at once: of a page without `sort` and filter no
+/// row behind it is looked at.
+pub(crate) fn list_counted<R: Row>(
+    call: &Call,
+    rows: impl Iterator<Item = R> + Send + 'static,
+    count: usize,
+) -> Answer {
+    answer(call, rows, Some(count))
+}
+
+fn answer<R: Row>(
+    call: &Call,
+    rows: impl Iterator<Item = R> + Send + 'static,
+    count: Option<usize>,
+) -> Answer {
     let window = Window::of(call)?;
-    let total = rows.len();
-    let Some(page) = Page::of(call)? else {
-        return stream(call, sorted(call, &window, rows, total));
-    };
-    if !page.filter.is_all() {
-        rows.retain(|row| page.filter.wants(row.name()));
-    }
-    let filtered = rows.len();
-    let places = page.places(filtered)?;
-    let mut rows = sorted(call, &window, rows, places.end);
-    let items = rows.drain(places).collect();
-    page.answer(call, items, (total, filtered))
-}
-
-/// Answers with all of these rows in their order, each made when it is sent.
-fn stream<R: Row>(call: &Call, rows: Vec<R>) -> Answer {
-    let (window, columns) = (Window::of(call)?, Columns::of(call));
-    let app = Arc::clone(&call.app);
-    let items = rows
-        .into_iter()
-        .map(move |row| Value::Object(columns.apply(row.json(&app, &window))));
-    Ok(Reply::List(Box::new(items)))
-}
-
-fn is_sorted_by_request(call: &Call) -> bool {
-    call.parameter("sort")
-        .is_some_and(|field| !field.is_empty())
-}
-
-/// Sorts so much of the rows that the first `end` of them are in their places.
-fn sorted<R: Row>(call: &Call, window: &Window, rows: Vec<R>, end: usize) -> Vec<R> {
-    let reverse = call.flag("sort_reverse");
-    let field = call.parameter("sort").filter(|field| !field.is_empty());
-    let Some(field) = field else {
-        let mut rows = rows;
-        sort_front(&mut rows, end, reverse, R::order);
-        return rows;
-    };
-    let path: Vec<&str> = field.split('.').collect();
-    let key = |row: &R| {
-        let cheap = row.key(&call.app, field);
-        cheap.unwrap_or_else(|| Key::of(at(&row.json(&call.app, window), &path)))
-    };
-    let mut keyed: Vec<(Key, R)> = rows.into_iter().map(|row| (key(&row), row)).collect();
-    let order = |a: &(Key, R), b: &(Key, R)| a.0.order(&b.0).then_with(|| a.1.order(&b.1));
-    sort_front(&mut keyed, end, reverse, order);
-    keyed.into_iter().map(|(_, row)| row).collect()
-}
-
-fn sort_front<T>(items: &mut [T], end: usize, reverse: bool, order: impl Fn(&T, &T) -> Ordering) {
-    let order = |a: &T, b: &T| if reverse { order(b, a) } else { order(a, b) };
-    if end > 0 && end <= FRONT_MAX && end < items.len() / 8 {
-        return keep_least(items, end, order);
-    }
-    if end < items.len() && end > 0 {
-        items.select_nth_unstable_by(end - 1, order);
-    }
-    if let Some(front) = items.get_mut(..end) {
-        front.sort_unstable_by(order);
-    }
-}
-
-/// Brings the `end` least items to the front, in order. Each of the others is looked at once, and
-/// compared with one that is at hand: what costs in a long list is reaching a row, not comparing.
-fn keep_least<T>(items: &mut [T], end: usize, order: impl Fn(&T, &T) -> Ordering) {
-    let (front, rest) = items.split_at_mut(end);
-    front.sort_unstable_by(&order);
-    for item in rest {
-        let Some(last) = front.last_mut() else { return };
-        if order(item, last) == Ordering::Less {
-            std::mem::swap(item, last);
-            let inner = front.len() - 1;
-            let (sorted, new) = front.split_at(inner);
-            let place = sorted.partition_point(|known| order(known, &new[0]) != Ordering::Greater);
-            front[place..].rotate_right(1);
+    let page = Page::of(call)?;
+    let reserved = call.app.budget.answer(window.row_bytes())?;
+    let order = Order::of(call);
+    let Some(page) = page else {
+        if matches!(order, Order::Given) {
+            let items = written(call, window, rows);
+            return Ok(Stream::json(&call.app, reserved, array(items)).into());
         }
+        let mut selection = Selection::new(call, window, usize::MAX, reserved);
+        selection.take_all(rows, &order, &Filter::All)?;
+        let (rows, reserved) = selection.ordered(&order);
+        let items = written(call, window, rows.filter_map(regained));
+        return Ok(Stream::json(&call.app, reserved, array(items)).into());
+    };
+    let plain = count.filter(|_| page.filter.is_all());
+    if let (Some(count), Order::Given | Order::Reversed) = (plain, &order) {
+        let places = page.places(count)?;
+        let reversed = matches!(order, Order::Reversed);
+        let from = if reversed {
+            count - places.end
+        } else {
+            places.start
+        };
+        let rows = rows.skip(from).take(places.len());
+        let mut rows: Vec<R> = rows.map(shed).collect();
+        if reversed {
+            rows.reverse();
+        }
+        return page.answer(call, window, (rows, reserved), (count, count));
+    }
+    let mut selection = Selection::new(call, window, page.end(), reserved);
+    selection.take_all(rows, &order, &page.filter)?;
+    let (total, filtered) = (selection.total, selection.filtered);
+    let places = page.places(filtered)?;
+    let (rows, reserved) = selection.ordered(&order);
+    let rows = rows.skip(places.start).take(places.len());
+    page.answer(call, window, (rows.collect(), reserved), (total, filtered))
+}
+
+fn shed<R: Row>(mut row: R) -> R {
+    row.shed();
+    row
+}
+
+fn regained<R: Row>(mut row: R) -> Option<R> {
+    row.regain().then_some(row)
+}
+
+/// Rows as they are written, each when it is sent.
+fn written<R: Row>(
+    call: &Call,
+    window: Window,
+    rows: impl Iterator<Item = R> + Send + 'static,
+) -> impl Iterator<Item = Value> + Send + 'static {
+    let (app, columns) = (Arc::clone(&call.app), Columns::of(call));
+    rows.map(move |row| Value::Object(columns.apply(row.json(&app, &window))))
+}
+
+/// The rows that may come to stand in the wanted part of a list while all of them pass.
+struct Selection<'a, R> {
+    call: &'a Call,
+    window: Window,
+    /// How many are wanted, from the list's beginning.
+    end: usize,
+    kept: VecDeque<Kept<R>>,
+    /// All rows that passed, and those that the filter let through.
+    total: usize,
+    filtered: usize,
+    reserved: Reserved,
+}
+
+/// A row with what it is sorted by.
+struct Kept<R> {
+    key: Key,
+    /// Its place among all rows: equal keys leave the order as it was.
+    place: usize,
+    row: R,
+}
+
+impl<'a, R: Row> Selection<'a, R> {
+    fn new(call: &'a Call, window: Window, end: usize, reserved: Reserved) -> Self {
+        Self {
+            call,
+            window,
+            end,
+            kept: VecDeque::new(),
+            total: 0,
+            filtered: 0,
+            reserved,
+        }
+    }
+
+    fn take_all(
+        &mut self,
+        rows: impl Iterator<Item = R>,
+        order: &Order,
+        filter: &Filter,
+    ) -> Result<(), Problem> {
+        let app = Arc::clone(&self.call.app);
+        let mut turn = app.budget.turn();
+        for row in rows {
+            turn.row();
+            self.total += 1;
+            if filter.wants(row.name()) {
+                self.filtered += 1;
+                self.take(row, order)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, row: R, order: &Order) -> Result<(), Problem> {
+        match order {
+            Order::Given if self.kept.len() == self.end => Ok(()),
+            Order::Given => self.keep(Key::Number(0.0), row),
+            Order::Reversed => {
+                if self.kept.len() == self.end {
+                    self.kept.pop_front();
+                }
+                self.keep(Key::Number(0.0), row)
+            }
+            Order::By { field, reverse } => {
+                let key = self.key(&row, field);
+                self.keep(key, row)?;
+                if self.kept.len() >= self.end.saturating_mul(2).max(FRONT_MIN) {
+                    self.cut(*reverse);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn key(&self, row: &R, field: &str) -> Key {
+        let app = &self.call.app;
+        row.key(app, field).unwrap_or_else(|| {
+            let path: Vec<&str> = field.split('.').collect();
+            Key::of(at(&row.json(app, &self.window), &path))
+        })
+    }
+
+    fn keep(&mut self, key: Key, mut row: R) -> Result<(), Problem> {
+        let (count, capacity) = (self.kept.len(), self.kept.capacity());
+        if count == capacity {
+            // While it grows, the old place is there beside the new one.
+            self.kept.reserve_exact((count / 2).max(FRONT_MIN / 2));
+            let more = self.kept.capacity() - capacity;
+            self.reserved.grow(more * size_of::<Kept<R>>())?;
+        }
+        if key.heap_bytes() > 0 {
+            self.reserved.grow(key.heap_bytes())?;
+        }
+        row.shed();
+        self.kept.push_back(Kept {
+            key,
+            place: self.filtered,
+            row,
+        });
+        Ok(())
+    }
+
+    /// Leaves those that are wanted so far.
+    fn cut(&mut self, reverse: bool) {
+        if self.end >= self.kept.len() {
+            return;
+        }
+        let kept = self.kept.make_contiguous();
+        if self.end > 0 {
+            kept.select_nth_unstable_by(self.end - 1, |a, b| Kept::order(a, b, reverse));
+        }
+        let rest = self.kept.iter().skip(self.end);
+        let bytes = rest.map(|kept| kept.key.heap_bytes()).sum();
+        self.kept.truncate(self.end);
+        self.reserved.shrink(bytes);
+    }
+
+    /// What was kept, in its order, and what is reserved for it.
+    fn ordered(
+        mut self,
+        order: &Order,
+    ) -> (impl Iterator<Item = R> + Send + 'static + use<R>, Reserved) {
+        match order {
+            Order::Given => {}
+            Order::Reversed => self.kept.make_contiguous().reverse(),
+            Order::By { reverse, .. } => {
+                self.cut(*reverse);
+                let kept = self.kept.make_contiguous();
+                kept.sort_unstable_by(|a, b| Kept::order(a, b, *reverse));
+            }
+        }
+        (self.kept.into_iter().map(|kept| kept.row), self.reserved)
+    }
+}
+
+impl<R> Kept<R> {
+    fn order(a: &Self, b: &Self, reverse: bool) -> Ordering {
+        let order = a.key.order(&b.key).then(a.place.cmp(&b.place));
+        if reverse { order.reverse() } else { order }
     }
 }
 
@@ -271,28 +407,34 @@ impl Page {
                 format!("Page out of range, page: {page} page size: {size}, len: {filtered}"),
             ));
         }
-        Ok(start..self.number.saturating_mul(self.size).min(filtered))
+        Ok(start..self.end().min(filtered))
+    }
+
+    /// Where its rows end in the list.
+    const fn end(&self) -> usize {
+        self.number.saturating_mul(self.size)
     }
 
     /// The page with these rows, out of so many in all and so many that the filter lets through.
     fn answer<R: Row>(
         &self,
         call: &Call,
-        rows: Vec<R>,
+        window: Window,
+        (rows, reserved): (Vec<R>, Reserved),
         (total, filtered): (usize, usize),
     ) -> Answer {
-        let (window, columns) = (Window::of(call)?, Columns::of(call));
-        let item = |row: &R| Value::Object(columns.apply(row.json(&call.app, &window)));
-        let items: Vec<Value> = rows.iter().map(item).collect();
-        Ok(Reply::Json(json!({
+        let head = json!({
             "total_count": total,
-            "item_count": items.len(),
+            "item_count": rows.len(),
             "filtered_count": filtered,
             "page": self.number,
             "page_size": self.size,
             "page_count": filtered.div_ceil(self.size).max(1),
-            "items": items,
-        })))
+        });
+        let head = head.as_object().cloned().unwrap_or_default();
+        let items = written(call, window, rows.into_iter().filter_map(regained));
+        let fragments = stream::object(&head, vec![("items", Box::new(items))]);
+        Ok(Stream::json(&call.app, reserved, fragments).into())
     }
 }
 
@@ -375,6 +517,36 @@ impl Columns {
         chosen
     }
 
+    /// What is wanted of the objects in a field, if anything is.
+    fn of_field(&self, field: &str) -> Option<Self> {
+        let of_field = |path: &Vec<String>| {
+            let (first, rest) = path.split_first()?;
+            (first == field).then(|| rest.to_vec())
+        };
+        let paths: Vec<_> = self.0.iter().filter_map(of_field).collect();
+        if self.0.is_empty() || paths.iter().any(Vec::is_empty) {
+            return Some(Self(Vec::new()));
+        }
+        (!paths.is_empty()).then_some(Self(paths))
+    }
+
+    /// A single object with a long list in one of its fields.
+    pub(crate) fn reply_with(
+        call: &Call,
+        object: Map<String, Value>,
+        field: &'static str,
+        items: impl Iterator<Item = Map<String, Value>> + Send + 'static,
+    ) -> Answer {
+        let columns = Self::of(call);
+        let Some(of_items) = columns.of_field(field) else {
+            return Ok(Self::reply(call, object));
+        };
+        let items = items.map(move |item| Value::Object(of_items.apply(item)));
+        let reserved = call.app.budget.answer(0)?;
+        let fragments = stream::object(&columns.apply(object), vec![(field, Box::new(items))]);
+        Ok(Stream::json(&call.app, reserved, fragments).into())
+    }
+
     /// The same for a single object.
     pub(crate) fn reply(call: &Call, object: Map<String, Value>) -> Reply {
         Reply::Json(Value::Object(Self::of(call).apply(object)))
@@ -417,22 +589,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_front_is_sorted_and_the_rest_is_left() {
-        let mut numbers: Vec<u32> = (0..1000).map(|n| (n * 7919) % 1000).collect();
-        sort_front(&mut numbers, 10, false, Ord::cmp);
-        assert_eq!(numbers[..10], (0..10).collect::<Vec<_>>());
-        sort_front(&mut numbers, 3, true, Ord::cmp);
-        assert_eq!(numbers[..3], [999, 998, 997]);
-        sort_front(&mut numbers, 100, false, Ord::cmp);
-        assert_eq!(numbers[..100], (0..100).collect::<Vec<_>>());
-        sort_front(&mut numbers, 400, true, Ord::cmp);
-        assert_eq!(numbers[..400], (600..1000).rev().collect::<Vec<_>>());
-        sort_front(&mut numbers, 0, true, Ord::cmp);
-        sort_front(&mut numbers, 1000, false, Ord::cmp);
-        assert!(numbers.is_sorted());
-    }
-
-    #[test]
     fn names_are_found_in_any_case() {
         for (name, part, found) in [
             ("Orders", "order", true),
@@ -445,6 +601,25 @@ mod tests {
                 found,
                 "{name} {part}"
             );
+        }
+    }
+
+    #[test]
+    fn columns_of_a_field_are_what_is_wanted_of_its_objects() {
+        let columns = |text: &str| {
+            let paths = text.split(',').filter(|path| !path.is_empty());
+            let paths = paths.map(|path| path.split('.').map(str::to_owned).collect());
+            Columns(paths.collect())
+        };
+        let of_items = |text: &str| columns(text).of_field("items").map(|of| of.0.len());
+        for (text, found) in [
+            ("", Some(0)),
+            ("items", Some(0)),
+            ("name,items.a,items.b.c", Some(2)),
+            ("items.a,items", Some(0)),
+            ("name", None),
+        ] {
+            assert_eq!(of_items(text), found, "{text}");
         }
     }
 
@@ -463,9 +638,6 @@ mod tests {
     #[test]
     fn missing_keys_sort_as_zero() {
         assert_eq!(Key::of(None).order(&Key::Number(0.0)), Ordering::Equal);
-        assert_eq!(
-            Key::Number(9.0).order(&Key::Text(String::new())),
-            Ordering::Less
-        );
+        assert_eq!(Key::Number(9.0).order(&Key::text("")), Ordering::Less);
     }
 }

@@ -15,6 +15,7 @@ use leveret_broker::{Event, SIZE_BOUNDS};
 use crate::app::App;
 use crate::health::not_ready;
 use crate::overview::{NO_ERLANG, RABBITMQ_VERSION, VERSION};
+use crate::walk;
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Dashboards select by these texts.
@@ -200,8 +201,7 @@ impl Page {
 
     fn overview(&mut self, app: &App) {
         let broker = &app.broker;
-        let peers = broker.peers();
-        let channels: usize = peers.iter().map(|peer| peer.channel_count()).sum();
+        let channels: usize = walk::peers(broker).map(|peer| peer.channel_count()).sum();
         let (mut ready, mut unacked, mut consumers, mut queues) = (0, 0, 0, 0);
         for vhost in broker.vhosts() {
             let held = vhost.holdings.get();
@@ -213,7 +213,7 @@ impl Page {
         self.gauge(
             "connections",
             "Connections currently open",
-            peers.len() as u64,
+            broker.peer_count() as u64,
         );
         self.gauge("channels", "Channels currently open", channels as u64);
         self.gauge("queues", "Queues available", queues as u64);

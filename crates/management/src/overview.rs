@@ -12,6 +12,7 @@ use crate::history::Window;
 use crate::list::Columns;
 use crate::reply::{Answer, Reply};
 use crate::sampler::{MESSAGES, READY, UNACKED, Values, queue_values};
+use crate::walk;
 
 /// The RabbitMQ version whose behaviour Leveret follows; tools gate features on it.
 pub(crate) const RABBITMQ_VERSION: &str = "4.2.0";
@@ -37,8 +38,11 @@ pub(crate) fn show(call: &Call) -> Answer {
         queues += directory.queues().len();
         exchanges += directory.router.exchange_count();
     }
-    let peers = crate::connection::listed(call)?;
-    let channels: usize = peers.iter().map(|peer| peer.channel_count()).sum();
+    let (mut connections, mut channels) = (0, 0);
+    for peer in crate::connection::listed(call)? {
+        connections += 1;
+        channels += peer.channel_count();
+    }
     let mut overview = product(app);
     let sampler = &app.sampler;
     let (stats, totals) = if call.caller.is_monitor() {
@@ -54,7 +58,7 @@ pub(crate) fn show(call: &Call) -> Answer {
     overview.insert("churn_rates".to_owned(), churn);
     overview.insert("queue_totals".to_owned(), totals.into());
     let objects = json!({
-        "connections": peers.len(),
+        "connections": connections,
         "channels": channels,
         "exchanges": exchanges,
         "queues": queues,
@@ -77,8 +81,7 @@ fn of_queues(app: &App, vhosts: &[Arc<Vhost>]) -> (Map<String, Value>, Map<Strin
     let mut values = Values::default();
     let mut rates = values.map(|_| 0.0);
     for vhost in vhosts {
-        let cells: Vec<_> = vhost.directory.read().queues().cloned().collect();
-        for cell in cells {
+        for cell in walk::queues(vhost) {
             for (sum, value) in values.iter_mut().zip(queue_values(&cell)) {
                 *sum += value;
             }

@@ -1,8 +1,8 @@
 //! Runtime parameters, global parameters, and the name of the cluster, which is one of them.
 
-use std::cmp::Ordering;
+use std::sync::Arc;
 
-use leveret_broker::{Admin, AdminError, Parameter, PolicyKind, Put, Rules, VhostLimits};
+use leveret_broker::{Admin, AdminError, Parameter, PolicyKind, Put, Rules, Vhost, VhostLimits};
 use serde_json::{Map, Value, json};
 
 use crate::admin::{administer, is_new, put as put_with};
@@ -14,6 +14,7 @@ use crate::list::{Columns, Row, list};
 use crate::policy;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
+use crate::walk;
 
 /// The global parameter that names the cluster.
 pub(crate) const CLUSTER_NAME: &str = "cluster_name";
@@ -30,34 +31,40 @@ const POLICY: &str = "policy";
 const LIMITS: &str = "limits";
 
 struct ParameterRow {
-    order: (String, String, String),
-    row: Map<String, Value>,
-}
-
-impl ParameterRow {
-    fn new(parameter: &Parameter) -> Self {
-        Self {
-            order: (
-                parameter.vhost.clone(),
-                parameter.component.clone(),
-                parameter.name.clone(),
-            ),
-            row: shown(parameter),
-        }
-    }
+    vhost: Arc<Vhost>,
+    parameter: Parameter,
+    /// Among the parameters, and not something else that is shown as one.
+    is_own: bool,
 }
 
 impl Row for ParameterRow {
     fn name(&self) -> &str {
-        &self.order.2
-    }
-
-    fn order(&self, other: &Self) -> Ordering {
-        self.order.cmp(&other.order)
+        &self.parameter.name
     }
 
     fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
-        self.row.clone()
+        shown(&self.parameter)
+    }
+
+    fn shed(&mut self) {
+        if self.is_own {
+            self.parameter.value = Value::Null;
+        }
+    }
+
+    fn regain(&mut self) -> bool {
+        if !self.is_own {
+            return true;
+        }
+        let rules = self.vhost.rules.read();
+        let Parameter {
+            component, name, ..
+        } = &self.parameter;
+        let found = rules.parameters.get(component, name).cloned();
+        drop(rules);
+        let is_there = found.is_some();
+        self.parameter = found.unwrap_or_else(|| self.parameter.clone());
+        is_there
     }
 }
 
@@ -71,24 +78,21 @@ pub(crate) fn shown(parameter: &Parameter) -> Map<String, Value> {
 
 /// `GET /api/parameters`, `…/{component}` and `…/{component}/{vhost}`.
 pub(crate) fn index(call: &Call) -> Answer {
-    let component = call.segment("component");
-    let mut rows = Vec::new();
-    for vhost in call.vhosts()? {
-        let rules = vhost.rules.read();
-        let kept = rules.parameters.list();
-        let kept = kept.filter(|of| component.is_empty() || component == of.component);
-        rows.extend(kept.map(ParameterRow::new));
-        // RabbitMQ keeps these as parameters too, and lists policies where they are asked for only.
-        for other in [VHOST_LIMITS, OPERATOR_POLICY, POLICY] {
-            if component == other || component.is_empty() && other != POLICY {
-                rows.extend(
-                    others(&vhost.name, &rules, other)
-                        .iter()
-                        .map(ParameterRow::new),
-                );
-            }
-        }
-    }
+    let component = call.segment("component").to_owned();
+    let asked = component.clone();
+    let wanted = move |of: &Parameter| component.is_empty() || component == of.component;
+    let vhosts = call.vhosts()?.into_iter();
+    let rows = vhosts.flat_map(move |vhost| {
+        let own = walk::parameters(&vhost).filter(wanted.clone());
+        let own = own.map(|parameter| (parameter, true));
+        let others = asked_others(&vhost, &asked).into_iter();
+        let all = own.chain(others.map(|parameter| (parameter, false)));
+        all.map(move |(parameter, is_own)| ParameterRow {
+            vhost: Arc::clone(&vhost),
+            parameter,
+            is_own,
+        })
+    });
     list(call, rows)
 }
 
@@ -121,6 +125,17 @@ fn limits_of(rules: &Rules) -> Map<String, Value> {
         Ok(Value::Object(limits)) => limits,
         _ => Map::new(),
     }
+}
+
+/// What else is a parameter in RabbitMQ; policies are listed where they are asked for only.
+fn asked_others(vhost: &Vhost, component: &str) -> Vec<Parameter> {
+    let rules = vhost.rules.read();
+    let kinds = [VHOST_LIMITS, OPERATOR_POLICY, POLICY].into_iter();
+    let asked =
+        kinds.filter(|other| component == *other || component.is_empty() && *other != POLICY);
+    asked
+        .flat_map(|other| others(&vhost.name, &rules, other))
+        .collect()
 }
 
 /// `GET /api/parameters/{component}/{vhost}/{name}`.

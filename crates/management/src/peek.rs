@@ -289,6 +289,7 @@ impl Bound {
             key: &self.key,
             // They were parsed when the binding was made.
             arguments: RawTable::parse(&self.arguments).unwrap_or_default(),
+            number: None,
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Permissions and topic permissions.
 
-use std::cmp::Ordering;
-
 use leveret_broker::{Permission, TopicPermission};
 use serde_json::{Map, Value};
 
@@ -13,26 +11,28 @@ use crate::history::Window;
 use crate::list::{Columns, Row, list};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
-use crate::user;
+use crate::{user, walk};
 
 /// A permission of either kind, in a list.
-struct PermissionRow {
-    user: String,
-    order: (String, String, String),
-    row: Map<String, Value>,
-}
+struct PermissionRow<P>(P);
 
-impl Row for PermissionRow {
+impl Row for PermissionRow<Permission> {
     fn name(&self) -> &str {
-        &self.user
-    }
-
-    fn order(&self, other: &Self) -> Ordering {
-        self.order.cmp(&other.order)
+        &self.0.user
     }
 
     fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
-        self.row.clone()
+        object(&self.0)
+    }
+}
+
+impl Row for PermissionRow<TopicPermission> {
+    fn name(&self) -> &str {
+        &self.0.user
+    }
+
+    fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
+        object(&self.0)
     }
 }
 
@@ -52,38 +52,19 @@ fn listed(call: &Call, topics: bool) -> Answer {
     if !name.is_empty() {
         user::find(call)?;
     }
-    let wanted = |of_user: &str, of_vhost: &str| {
+    let (vhost, name) = (vhost.to_owned(), name.to_owned());
+    let wanted = move |of_user: &str, of_vhost: &str| {
         (name.is_empty() || name == of_user) && (vhost.is_empty() || vhost == of_vhost)
     };
-    let rows = call.app.broker.with_access(|access| {
-        if topics {
-            let of = access
-                .topic_permissions()
-                .filter(|of| wanted(&of.user, &of.vhost));
-            of.map(topic_row).collect()
-        } else {
-            let of = access
-                .permissions()
-                .filter(|of| wanted(&of.user, &of.vhost));
-            of.map(row).collect()
-        }
-    });
-    list::<PermissionRow>(call, rows)
-}
-
-fn row(of: &Permission) -> PermissionRow {
-    PermissionRow {
-        user: of.user.clone(),
-        order: (of.vhost.clone(), of.user.clone(), String::new()),
-        row: object(of),
-    }
-}
-
-fn topic_row(of: &TopicPermission) -> PermissionRow {
-    PermissionRow {
-        user: of.user.clone(),
-        order: (of.vhost.clone(), of.user.clone(), of.exchange.clone()),
-        row: object(of),
+    let broker = &call.app.broker;
+    if topics {
+        let rows = walk::topic_permissions(broker);
+        let rows = rows.filter(move |of| wanted(&of.user, &of.vhost));
+        list(call, rows.map(PermissionRow))
+    } else {
+        let rows = walk::permissions(broker);
+        let rows = rows.filter(move |of| wanted(&of.user, &of.vhost));
+        list(call, rows.map(PermissionRow))
     }
 }
 

@@ -1,7 +1,5 @@
 //! Policies and operator policies.
 
-use std::cmp::Ordering;
-
 use leveret_broker::{ApplyTo, Parameter, Policy, PolicyKind, pair, term};
 use serde_json::{Map, Value};
 
@@ -22,10 +20,6 @@ impl Row for PolicyRow {
         &self.0.name
     }
 
-    fn order(&self, other: &Self) -> Ordering {
-        (&self.0.vhost, &self.0.name).cmp(&(&other.0.vhost, &other.0.name))
-    }
-
     fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
         shown(&self.0)
     }
@@ -40,12 +34,15 @@ pub(crate) fn shown(policy: &Policy) -> Map<String, Value> {
 }
 
 fn index_of(call: &Call, kind: PolicyKind) -> Answer {
-    let mut rows = Vec::new();
-    for vhost in call.vhosts()? {
+    let rows = call.vhosts()?.into_iter().flat_map(move |vhost| {
+        // They are few.
         let rules = vhost.rules.read();
-        rows.extend(rules.policies.list(kind).cloned().map(PolicyRow));
-    }
-    list(call, rows)
+        let mut policies: Vec<_> = rules.policies.list(kind).cloned().collect();
+        drop(rules);
+        policies.sort_by(|a, b| a.name.cmp(&b.name));
+        policies
+    });
+    list(call, rows.map(PolicyRow))
 }
 
 fn show_of(call: &Call, kind: PolicyKind) -> Answer {

@@ -1,7 +1,5 @@
 //! Queues as the API shows them.
 
-use std::cmp::Ordering;
-use std::ops::Range;
 use std::sync::Arc;
 
 use leveret_broker::{Peer, QueueCell, QueueSpec, Refusal, Vhost};
@@ -12,10 +10,11 @@ use crate::app::App;
 use crate::call::Call;
 use crate::consumer;
 use crate::history::{Ring, Window};
-use crate::list::{Columns, Key, Ordered, Row, list_ordered};
+use crate::list::{Columns, Key, Row, list_counted};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 use crate::sampler::{MESSAGES, Values, counter_values, length_details, stats};
+use crate::walk;
 
 /// Which of [`MESSAGES`] a queue counts.
 const COUNTED: [usize; 9] = [0, 4, 5, 6, 7, 8, 9, 10, 11];
@@ -194,15 +193,11 @@ impl Row for QueueRow {
         &self.cell.name
     }
 
-    fn order(&self, other: &Self) -> Ordering {
-        (&self.vhost.name, &self.cell.name).cmp(&(&other.vhost.name, &other.cell.name))
-    }
-
     fn key(&self, app: &App, field: &str) -> Option<Key> {
         if let Some(counter) = field.strip_prefix("message_stats.") {
             return self.counter_key(app, counter);
         }
-        let text = |text: &str| Some(Key::Text(text.to_owned()));
+        let text = |text: &str| Some(Key::text(text));
         match field {
             "name" => return text(&self.cell.name),
             "vhost" => return text(&self.vhost.name),
@@ -280,68 +275,23 @@ fn owner_of(peer: &Peer) -> Value {
     json!({"name": peer.name, "peer_host": host, "peer_port": port})
 }
 
-/// The queues of some virtual hosts, by virtual host and name.
-struct Queues {
-    vhosts: Vec<Arc<Vhost>>,
-    /// Only what costs nothing to know.
-    plain: bool,
-}
-
-impl Queues {
-    fn row(&self, vhost: &Arc<Vhost>, cell: &Arc<QueueCell>) -> QueueRow {
-        QueueRow {
-            plain: self.plain,
-            ..QueueRow::new(vhost, cell)
-        }
-    }
-}
-
-impl Ordered for Queues {
-    type Row = QueueRow;
-
-    fn len(&self) -> usize {
-        let counts = self
-            .vhosts
-            .iter()
-            .map(|vhost| vhost.directory.read().queues().len());
-        counts.sum()
-    }
-
-    fn at(&self, places: Range<usize>) -> Vec<QueueRow> {
-        let mut rows = Vec::with_capacity(places.len());
-        let mut passed = 0;
-        for vhost in &self.vhosts {
-            let directory = vhost.directory.read();
-            let count = directory.queues().len();
-            let inside = |place: usize| place.saturating_sub(passed).min(count);
-            let cells = directory.queues_at(inside(places.start)..inside(places.end));
-            rows.extend(cells.map(|cell| self.row(vhost, cell)));
-            passed += count;
-        }
-        rows
-    }
-
-    fn named(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<QueueRow> {
-        let mut rows = Vec::new();
-        for vhost in &self.vhosts {
-            // What the filter costs is the request's choice: the virtual host is not locked for it.
-            let directory = vhost.directory.read();
-            let cells: Vec<_> = directory.queues_at(0..usize::MAX).cloned().collect();
-            drop(directory);
-            let cells = cells.iter().filter(|cell| wanted(&cell.name));
-            rows.extend(cells.map(|cell| self.row(vhost, cell)));
-        }
-        rows
-    }
-}
-
 /// `GET /api/queues` and `/api/queues/{vhost}`.
 pub(crate) fn index(call: &Call) -> Answer {
-    let queues = Queues {
-        vhosts: call.vhosts()?,
-        plain: call.flag("disable_stats"),
-    };
-    list_ordered(call, &queues)
+    let vhosts = call.vhosts()?;
+    let plain = call.flag("disable_stats");
+    let count = vhosts
+        .iter()
+        .map(|vhost| vhost.directory.read().queues().len())
+        .sum();
+    let rows = vhosts.into_iter().flat_map(move |vhost| {
+        let cells = walk::queues(&vhost);
+        cells.map(move |cell| QueueRow {
+            vhost: Arc::clone(&vhost),
+            cell,
+            plain,
+        })
+    });
+    list_counted(call, rows, count)
 }
 
 /// The queue that the path names.
@@ -367,15 +317,12 @@ pub(crate) fn show(call: &Call) -> Answer {
     let (vhost, cell) = find(call)?;
     let window = Window::of(call)?;
     let mut row = QueueRow::new(&vhost, &cell).json(&call.app, &window);
-    let consumers = consumer::of_queue(&vhost, &cell);
-    let consumers: Vec<_> = consumers
-        .iter()
-        .map(|consumer| Value::Object(consumer.json(&call.app, &window)))
-        .collect();
-    row.insert("consumer_details".to_owned(), consumers.into());
     row.insert("deliveries".to_owned(), json!([]));
     row.insert("incoming".to_owned(), json!([]));
-    Ok(Columns::reply(call, row))
+    let app = Arc::clone(&call.app);
+    let consumers = consumer::of_queue(&vhost, &cell);
+    let consumers = consumers.map(move |consumer| consumer.json(&app, &window));
+    Columns::reply_with(call, row, "consumer_details", consumers)
 }
 
 /// `POST /api/rebalance/queues`: there is one node, so every queue is in its place.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use crate::history::{Ring, Span};
+use crate::walk;
 
 /// Samples of the whole broker: an hour at the default interval.
 const BROKER_SAMPLES: usize = 720;
@@ -156,7 +157,7 @@ impl Sampler {
     }
 
     /// Takes a sample.
-    pub(crate) fn sample(&self, broker: &Broker, now_ms: u64) {
+    pub(crate) fn sample(&self, broker: &Arc<Broker>, now_ms: u64) {
         let values = broker_values(broker);
         let mut state = self.state.lock();
         let tick = Tick {
@@ -184,8 +185,8 @@ impl Sampler {
     }
 
     /// Of each object on its own: whoever reads a rate need not wait for all of them.
-    fn sample_connections(&self, broker: &Broker, still: bool, tick: Tick) {
-        for peer in broker.peers() {
+    fn sample_connections(&self, broker: &Arc<Broker>, still: bool, tick: Tick) {
+        for peer in walk::peers(broker) {
             let traffic = traffic_values(peer.traffic());
             self.state.lock().connections.push(&peer, tick, traffic);
             if still {
@@ -200,18 +201,13 @@ impl Sampler {
 
     fn sample_topology(&self, broker: &Broker, tick: Tick) {
         for vhost in broker.vhosts() {
-            let directory = vhost.directory.read();
-            let cells: Vec<_> = directory.queues().cloned().collect();
-            let exchanges = directory.router.exchanges();
-            let exchanges: Vec<_> = exchanges.map(|one| Arc::clone(one.counts())).collect();
-            drop(directory);
-            for cell in &cells {
-                let values = queue_values(cell);
-                self.state.lock().queues.push(cell, tick, values);
+            for cell in walk::queues(&vhost) {
+                let values = queue_values(&cell);
+                self.state.lock().queues.push(&cell, tick, values);
             }
-            for counts in &exchanges {
-                let values = exchange_values(counts);
-                self.state.lock().exchanges.push(counts, tick, values);
+            for counts in walk::exchanges(&vhost, |exchange| Arc::clone(exchange.counts())) {
+                let values = exchange_values(&counts);
+                self.state.lock().exchanges.push(&counts, tick, values);
             }
         }
     }

@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body::Body as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
@@ -210,8 +210,8 @@ fn allowed(endpoints: &[Endpoint]) -> HeaderValue {
 }
 
 /// Checks the caller before anything else, then takes the body and runs the endpoint. The permit
-/// goes with the work from thread to thread: that goes on when the client has gone away, and after
-/// the head of a long answer.
+/// goes with the work from thread to thread: that goes on when the client has gone away. A long
+/// answer, which is made while it is sent, needs none: it has a budget of its own.
 async fn permitted(
     at: &AtPath,
     parameters: &RawPathParams,
@@ -270,27 +270,19 @@ async fn permitted(
         body,
         from,
     };
-    let (to, answer) = oneshot::channel();
-    tokio::task::spawn_blocking(move || {
-        run(&endpoint, &call, to);
+    blocking(move || {
+        let response = run(&endpoint, &call);
         drop(permit);
-    });
-    answer
-        .await
-        .map_err(|_| Problem::Internal("the endpoint gave no answer".to_owned()))
+        response
+    })
+    .await
 }
 
 /// Runs an endpoint and notes what it changed.
-fn run(endpoint: &Endpoint, call: &Call, to: oneshot::Sender<Response>) {
+fn run(endpoint: &Endpoint, call: &Call) -> Response {
     let answer = (endpoint.run)(call);
     audit::note(endpoint, call, &answer);
-    match answer {
-        Ok(reply) => reply.send(to),
-        Err(problem) => {
-            // A client that has gone away needs no answer.
-            let _ = to.send(problem.into_response());
-        }
-    }
+    answer.into_response()
 }
 
 async fn blocking<T: Send + 'static>(

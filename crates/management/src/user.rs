@@ -1,8 +1,8 @@
 //! Users: their passwords, tags and limits.
 
-use std::cmp::Ordering;
+use std::collections::HashSet;
 
-use leveret_broker::{Admin, AdminError, Broker, Hashing, PasswordHash, Put, User};
+use leveret_broker::{Access, Admin, AdminError, Broker, Hashing, PasswordHash, Put, User};
 use serde_json::{Map, Value, json};
 
 use crate::admin::{administer, is_new, put as put_with, refused};
@@ -13,6 +13,7 @@ use crate::history::Window;
 use crate::list::{Columns, Row, list};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
+use crate::walk;
 
 /// A password is not for storing files in.
 const PASSWORD_BYTES_MAX: usize = 64 * 1024;
@@ -23,10 +24,6 @@ struct UserRow(User);
 impl Row for UserRow {
     fn name(&self) -> &str {
         &self.0.name
-    }
-
-    fn order(&self, other: &Self) -> Ordering {
-        self.0.name.cmp(&other.0.name)
     }
 
     fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
@@ -44,20 +41,18 @@ pub(crate) fn shown(user: &User) -> Map<String, Value> {
 
 /// `GET /api/users`.
 pub(crate) fn index(call: &Call) -> Answer {
-    let users = call
-        .app
-        .broker
-        .with_access(|access| access.users().cloned().collect::<Vec<_>>());
-    list(call, users.into_iter().map(UserRow).collect())
+    list(call, walk::users(&call.app.broker).map(UserRow))
 }
 
 /// `GET /api/users/without-permissions`.
 pub(crate) fn without_permissions(call: &Call) -> Answer {
-    let users: Vec<_> = call.app.broker.with_access(|access| {
-        let lacks = |user: &&User| !access.permissions().any(|of| of.user == user.name);
-        access.users().filter(lacks).cloned().collect()
-    });
-    list(call, users.into_iter().map(UserRow).collect())
+    let has = |access: &Access| -> HashSet<String> {
+        access.permissions().map(|of| of.user.clone()).collect()
+    };
+    let permitted = call.app.broker.with_access(has);
+    let users = walk::users(&call.app.broker);
+    let lacks = users.filter(move |user| !permitted.contains(&user.name));
+    list(call, lacks.map(UserRow))
 }
 
 /// The user that the path names.

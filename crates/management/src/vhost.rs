@@ -1,6 +1,5 @@
 //! Virtual hosts as the API shows them.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use leveret_broker::{Admin, AdminError, Broker, Permission, Put, Vhost, VhostMetadata, term};
@@ -23,10 +22,6 @@ impl Row for VhostRow {
         &self.0.name
     }
 
-    fn order(&self, other: &Self) -> Ordering {
-        self.0.name.cmp(&other.0.name)
-    }
-
     fn json(&self, app: &App, _: &Window) -> Map<String, Value> {
         let held = self.0.holdings.get();
         let mut row = described(&self.0);
@@ -42,10 +37,7 @@ impl Row for VhostRow {
 
 /// `GET /api/vhosts`.
 pub(crate) fn index(call: &Call) -> Answer {
-    list(
-        call,
-        call.visible_vhosts()?.into_iter().map(VhostRow).collect(),
-    )
+    list(call, call.visible_vhosts()?.into_iter().map(VhostRow))
 }
 
 /// `GET /api/vhosts/{vhost}`.

@@ -160,7 +160,17 @@ impl<C> Consumers<C> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ConsumerKey, &Consumer<C>)> {
-        self.slots.0.iter().enumerate().filter_map(|(index, slot)| {
+        self.iter_after(None)
+    }
+
+    /// Those in the places behind this one's.
+    pub(crate) fn iter_after(
+        &self,
+        after: Option<ConsumerKey>,
+    ) -> impl Iterator<Item = (ConsumerKey, &Consumer<C>)> {
+        let passed = after.map_or(0, |key| key.index as usize + 1);
+        let slots = self.slots.0.iter().enumerate().skip(passed);
+        slots.filter_map(|(index, slot)| {
             let consumer = slot.as_ref()?;
             let index = u32::try_from(index).ok()?;
             Some((

@@ -457,6 +457,16 @@ impl<C> Queue<C> {
             .map(|(key, consumer)| (key, consumer, self.consumers.is_active(key)))
     }
 
+    /// Those behind this one's place, which may be gone by now, or all; so a list goes on where it
+    /// stopped.
+    pub fn consumers_after(
+        &self,
+        after: Option<ConsumerKey>,
+    ) -> impl Iterator<Item = (ConsumerKey, &Consumer<C>, bool)> {
+        let later = self.consumers.iter_after(after);
+        later.map(|(key, consumer)| (key, consumer, self.consumers.is_active(key)))
+    }
+
     /// One consumer.
     #[must_use]
     pub fn consumer(&self, key: ConsumerKey) -> Option<&Consumer<C>> {

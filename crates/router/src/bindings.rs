@@ -151,11 +151,12 @@ impl Bindings {
         })
     }
 
-    /// All bindings in order of id.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Binding> {
-        self.slab.iter().map(|(_, binding)| binding)
+    /// Whether an id so high, or a higher one, may be in use.
+    pub(crate) fn has_from(&self, first: u32) -> bool {
+        self.slab.has_from(first)
     }
 
+    /// The bindings whose ids are not below this one, in order of id.
     pub(crate) fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &Binding)> {
         self.slab.iter_from(first)
     }

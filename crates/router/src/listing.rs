@@ -1,8 +1,10 @@
 //! Bindings as declared and as listed, those of the default exchange included.
 
+use std::ops::Bound;
+
 use leveret_codec::{RawTable, Table};
 
-use crate::bindings::{Binding, BindingId, Side};
+use crate::bindings::{Binding, BindingId, List, Side};
 use crate::exchange::Exchange;
 use crate::router::{DEFAULT, Queue, Router};
 use crate::targets::{ExchangeId, QueueId, Target};
@@ -49,6 +51,8 @@ pub struct BindingView<'a> {
     pub key: &'a [u8],
     /// The arguments, sorted by name.
     pub arguments: RawTable<'a>,
+    /// Its number among the explicit ones; another may have it once this one is gone.
+    pub number: Option<u32>,
 }
 
 /// The far end of a listed binding.
@@ -60,13 +64,15 @@ pub enum DestinationView<'a> {
     Exchange(&'a str),
 }
 
-/// Where a walk over all exchanges, or all bindings, has come to. Between its steps others may come
-/// and go; each that stays is met once.
-#[derive(Clone, Copy, Debug, Default)]
+/// Which explicit bindings a walk is about, and where it has come to. Between its steps others may
+/// come and go; each that stays is met once.
+#[derive(Clone, Copy, Debug)]
 pub struct Walk {
-    exchange: u32,
-    queue: u32,
-    binding: u32,
+    source: Option<ExchangeId>,
+    target: Option<Target>,
+    /// The next binding to look at.
+    next: u32,
+    ended: bool,
 }
 
 impl BindingView<'_> {
@@ -138,36 +144,104 @@ impl Router {
 
     /// All bindings, the implicit ones first, in an order that depends on history alone.
     pub fn bindings(&self) -> impl Iterator<Item = BindingView<'_>> {
-        self.implicit().chain(
-            self.bindings
-                .iter()
-                .filter_map(|binding| self.view(binding)),
-        )
+        let explicit = self.bindings.iter_from(0);
+        let explicit = explicit.filter_map(|(id, binding)| self.view(BindingId(id), binding));
+        self.implicit().chain(explicit)
     }
 
-    /// The next exchanges of a walk, so many at most; none at its end.
-    pub fn next_exchanges(&self, walk: &mut Walk, max: usize) -> Vec<&Exchange> {
-        let left = self.exchanges.iter_from(walk.exchange).take(max);
-        let step = left.inspect(|(id, _)| walk.exchange = id + 1);
-        step.map(|(_, exchange)| exchange).collect()
+    /// The exchanges whose names come after this one, or all, in the order of their names.
+    pub fn exchanges_after(&self, name: Option<&str>) -> impl Iterator<Item = &Exchange> {
+        let after = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self
+            .ordered_exchanges
+            .range::<str, _>((after, Bound::Unbounded));
+        later.filter_map(|(_, id)| self.exchanges.get(id.0))
     }
 
-    /// The next bindings of a walk, so many at most; none at its end.
-    pub fn next_bindings(&self, walk: &mut Walk, max: usize) -> Vec<BindingView<'_>> {
-        let Walk { queue, binding, .. } = walk;
-        let queues = self.queues.get(*queue as usize..).unwrap_or_default();
-        let queues = (*queue..).zip(queues);
-        let implicit = queues.filter_map(|(id, found)| Some((id, found.as_ref()?)));
-        let implicit = implicit.map(|(id, found)| {
-            *queue = id + 1;
-            found.view(QueueId(id))
+    /// A walk over the explicit bindings from an exchange, or to a queue or an exchange, or
+    /// between two of them; `None` if one of them is not there.
+    #[must_use]
+    pub fn walk(&self, source: Option<&str>, to: Option<DestinationView<'_>>) -> Option<Walk> {
+        let exchange = |name: &str| self.exchange_id(name.as_bytes());
+        Some(Walk {
+            source: source
+                .map(|name| exchange(name).ok_or(()))
+                .transpose()
+                .ok()?,
+            target: match to {
+                None => None,
+                Some(DestinationView::Queue(id, _)) => Some(Target::Queue(id)),
+                Some(DestinationView::Exchange(name)) => Some(Target::Exchange(exchange(name)?)),
+            },
+            next: 0,
+            ended: false,
+        })
+    }
+
+    /// The next bindings of a walk: `max`, or the few there are between its ends. `None` at its
+    /// end.
+    ///
+    /// What is looked at in one step is bounded too, so that a step may find none.
+    pub fn next_bindings(&self, walk: &mut Walk, max: usize) -> Option<Vec<BindingView<'_>>> {
+        if walk.ended {
+            return None;
+        }
+        if walk.next == 0
+            && let Some((side, list)) = self.shorter_list(*walk)
+            && list.len as usize <= max
+        {
+            walk.ended = true;
+            let found = self.bindings.list(side, list);
+            return Some(self.chosen(*walk, found).collect());
+        }
+        let (first, mut found) = (walk.next, Vec::new());
+        walk.next = first.saturating_add(LOOKED_AT_MAX);
+        walk.ended = !self.bindings.has_from(walk.next);
+        for (id, binding) in self.bindings.iter_from(first) {
+            if id >= first.saturating_add(LOOKED_AT_MAX) {
+                break;
+            }
+            if found.len() == max {
+                (walk.next, walk.ended) = (id, false);
+                break;
+            }
+            if walk.wants(binding) {
+                found.extend(self.view(BindingId(id), binding));
+            }
+        }
+        Some(found)
+    }
+
+    /// An explicit binding by its number.
+    #[must_use]
+    pub fn numbered_binding(&self, number: u32) -> Option<BindingView<'_>> {
+        let id = BindingId(number);
+        self.view(id, self.bindings.get(id)?)
+    }
+
+    /// Whichever list of the ends of a walk has fewer bindings in it.
+    fn shorter_list(&self, walk: Walk) -> Option<(Side, List)> {
+        let exchange = |id: ExchangeId| self.exchanges.get(id.0);
+        let of_source = walk.source.and_then(exchange);
+        let of_source = of_source.map(|exchange| (Side::Source, exchange.as_source));
+        let of_target = walk.target.and_then(|target| match target {
+            Target::Queue(id) => Some(self.queue(id)?.bindings),
+            Target::Exchange(id) => Some(exchange(id)?.as_target),
         });
-        let explicit = self.bindings.iter_from(*binding);
-        let explicit = explicit.filter_map(|(id, found)| {
-            *binding = id + 1;
-            self.view(found)
-        });
-        implicit.chain(explicit).take(max).collect()
+        let of_target = of_target.map(|list| (Side::Target, list));
+        let lists = of_source.into_iter().chain(of_target);
+        lists.min_by_key(|(_, list)| list.len)
+    }
+
+    fn chosen<'a>(
+        &'a self,
+        walk: Walk,
+        ids: impl Iterator<Item = BindingId> + 'a,
+    ) -> impl Iterator<Item = BindingView<'a>> {
+        ids.filter_map(move |id| {
+            let binding = self.bindings.get(id).filter(|found| walk.wants(found))?;
+            self.view(id, binding)
+        })
     }
 
     /// How many explicit bindings there are.
@@ -176,7 +250,11 @@ impl Router {
         self.bindings.len()
     }
 
-    pub(crate) fn view<'a>(&'a self, binding: &'a Binding) -> Option<BindingView<'a>> {
+    pub(crate) fn view<'a>(
+        &'a self,
+        id: BindingId,
+        binding: &'a Binding,
+    ) -> Option<BindingView<'a>> {
         Some(BindingView {
             source: self.exchange_name(binding.source)?,
             destination: match binding.target {
@@ -185,6 +263,7 @@ impl Router {
             },
             key: &binding.key,
             arguments: RawTable::parse(&binding.arguments).unwrap_or_default(),
+            number: Some(id.0),
         })
     }
 
@@ -192,7 +271,7 @@ impl Router {
         &'a self,
         ids: impl Iterator<Item = BindingId> + 'a,
     ) -> impl Iterator<Item = BindingView<'a>> {
-        ids.filter_map(|id| self.view(self.bindings.get(id)?))
+        ids.filter_map(|id| self.view(id, self.bindings.get(id)?))
     }
 
     fn implicit(&self) -> impl Iterator<Item = BindingView<'_>> {
@@ -205,6 +284,13 @@ impl Router {
     }
 }
 
+impl Walk {
+    fn wants(&self, binding: &Binding) -> bool {
+        self.source.is_none_or(|source| source == binding.source)
+            && self.target.is_none_or(|target| target == binding.target)
+    }
+}
+
 impl Queue {
     /// The binding to the default exchange.
     fn view(&self, id: QueueId) -> BindingView<'_> {
@@ -213,6 +299,7 @@ impl Queue {
             destination: DestinationView::Queue(id, &self.name),
             key: self.name.as_bytes(),
             arguments: RawTable::EMPTY,
+            number: None,
         }
     }
 }
@@ -242,4 +329,6 @@ fn base64url(mut hash: u64) -> String {
     text
 }
 
+/// So many places of bindings are looked at in one step of a walk.
+const LOOKED_AT_MAX: u32 = 16_384;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

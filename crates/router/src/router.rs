@@ -19,6 +19,8 @@ pub struct Router {
     pub(crate) seed: Seed,
     pub(crate) exchanges: Slab<Exchange>,
     exchange_names: IdSet,
+    /// The same in the order of their names, so that a list goes on where it stopped.
+    pub(crate) ordered_exchanges: BTreeMap<Box<str>, ExchangeId>,
     /// By queue id, which the broker keeps dense.
     pub(crate) queues: Vec<Option<Queue>>,
     queue_names: IdSet,
@@ -64,6 +66,7 @@ impl Router {
             seed: Seed::new(seed),
             exchanges: Slab::default(),
             exchange_names: IdSet::default(),
+            ordered_exchanges: BTreeMap::new(),
             queues: Vec::new(),
             queue_names: IdSet::default(),
             bindings: Bindings::default(),
@@ -201,6 +204,7 @@ impl Router {
         let hash = seed.bytes(name.as_bytes());
         self.exchange_names
             .insert(hash, id, |id| exchange_hash(exchanges, seed, id));
+        self.ordered_exchanges.insert(name.into(), ExchangeId(id));
         self.note_alternate(ExchangeId(id));
         ExchangeId(id)
     }
@@ -212,7 +216,9 @@ impl Router {
         let hash = exchange_hash(exchanges, seed, id.0);
         self.exchange_names
             .remove(hash, id.0, |id| exchange_hash(exchanges, seed, id));
-        self.exchanges.remove(id.0)
+        let exchange = self.exchanges.remove(id.0)?;
+        self.ordered_exchanges.remove(&*exchange.name);
+        Some(exchange)
     }
 
     /// Takes a queue out once nothing is bound to it any more.

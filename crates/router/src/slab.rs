@@ -75,6 +75,11 @@ impl<T> Slab<T> {
             .filter_map(|(id, entry)| Some((id, entry.as_ref()?)))
     }
 
+    /// Whether there is a place with this id or a higher one.
+    pub(crate) fn has_from(&self, first: u32) -> bool {
+        self.entries.len() > first as usize
+    }
+
     fn trim(&mut self) {
         while let Some(None) = self.entries.last() {
             self.entries.pop();

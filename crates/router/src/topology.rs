@@ -218,7 +218,7 @@ impl Router {
         sweep
             .removal
             .bindings
-            .extend(self.view(binding).map(|view| view.to_spec()));
+            .extend(self.view(id, binding).map(|view| view.to_spec()));
         let name = self.hash_of_target(target);
         if let Some(exchange) = self.exchanges.get_mut(source.0) {
             exchange.index.remove(self.seed, (id, binding), name);

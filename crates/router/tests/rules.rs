@@ -714,43 +714,91 @@ fn two_hundred_thousand_bindings_come_and_go() {
     assert_eq!(route(&router, "amq.topic", "w3.x.v3"), [0u32; 0]);
 }
 
+/// The keys of the next bindings of a walk.
+fn next_keys(router: &Router, walk: &mut Walk, max: usize) -> Option<Vec<String>> {
+    let views = router.next_bindings(walk, max)?;
+    let keys = views.iter().map(|view| String::from_utf8_lossy(view.key));
+    Some(keys.map(std::borrow::Cow::into_owned).collect())
+}
+
 #[test]
 fn a_walk_meets_all_that_stays_once_whatever_comes_and_goes() {
     let mut router = router();
     for key in 0..10 {
         let binding = to_queue("amq.direct", 0, &key.to_string());
         router.bind(&binding).unwrap();
+        let other = to_queue("amq.fanout", 1, &key.to_string());
+        router.bind(&other).unwrap();
     }
-    let keys = |router: &Router, walk: &mut Walk| -> Vec<String> {
-        let views = router.next_bindings(walk, 4);
-        let keys = views.iter().map(|view| String::from_utf8_lossy(view.key));
-        keys.map(std::borrow::Cow::into_owned).collect()
-    };
-    let mut walk = Walk::default();
-    assert_eq!(keys(&router, &mut walk), ["q0", "q1", "q2", "q3"]);
+    let walk = &mut router.walk(Some("amq.direct"), None).unwrap();
+    let keys = next_keys(&router, walk, 4).unwrap();
+    assert_eq!(keys, ["0", "1", "2", "3"]);
     // What the walk has passed shifts nothing, and what it has not reached is not met.
-    router.remove_queue(QueueId(1));
-    router.remove_queue(QueueId(5));
-    assert_eq!(keys(&router, &mut walk), ["q4", "q6", "q7", "q8"]);
-    assert_eq!(keys(&router, &mut walk), ["q9", "0", "1", "2"]);
     router.unbind(&to_queue("amq.direct", 0, "0")).unwrap();
     router.unbind(&to_queue("amq.direct", 0, "4")).unwrap();
-    assert_eq!(keys(&router, &mut walk), ["3", "5", "6", "7"]);
-    assert_eq!(keys(&router, &mut walk), ["8", "9"]);
-    assert!(keys(&router, &mut walk).is_empty());
-    let mut names = Vec::new();
-    let mut walk = Walk::default();
-    loop {
-        let step = router.next_exchanges(&mut walk, 3);
-        if step.is_empty() {
-            break;
+    let keys = next_keys(&router, walk, 4).unwrap();
+    assert_eq!(keys, ["5", "6", "7", "8"]);
+    assert_eq!(next_keys(&router, walk, 4).unwrap(), ["9"]);
+    assert_eq!(next_keys(&router, walk, 4), None);
+    assert!(router.walk(Some("nope"), None).is_none());
+}
+
+#[test]
+fn a_walk_is_about_both_its_ends_and_takes_a_short_list_at_once() {
+    let mut router = router();
+    for key in 0..10 {
+        for (exchange, queue) in [("amq.direct", 0), ("amq.direct", 1), ("amq.fanout", 0)] {
+            let binding = to_queue(exchange, queue, &key.to_string());
+            router.bind(&binding).unwrap();
         }
-        names.extend(step.iter().map(|exchange| exchange.name().to_owned()));
     }
-    let all = router
-        .exchanges()
-        .map(|exchange| exchange.name().to_owned());
-    assert_eq!(names, all.collect::<Vec<_>>());
+    let queue = |id| Some(DestinationView::Queue(QueueId(id), ""));
+    for max in [3, 4, 100] {
+        for (source, to, count) in [
+            (Some("amq.direct"), queue(0), 10),
+            (Some("amq.direct"), None, 20),
+            (None, queue(0), 20),
+            (Some("amq.fanout"), queue(1), 0),
+            (None, None, 30),
+        ] {
+            let mut walk = router.walk(source, to).unwrap();
+            let mut met = Vec::new();
+            while let Some(views) = router.next_bindings(&mut walk, max) {
+                for view in views {
+                    let number = view.number.unwrap();
+                    let again = router.numbered_binding(number).unwrap();
+                    assert_eq!((again.source, again.key), (view.source, view.key));
+                    assert!(source.is_none_or(|name| name == view.source));
+                    met.push(number);
+                }
+            }
+            met.sort_unstable();
+            met.dedup();
+            assert_eq!(met.len(), count, "{source:?} {to:?} {max}");
+        }
+    }
+}
+
+#[test]
+fn exchanges_come_in_the_order_of_their_names() {
+    let mut router = router();
+    for name in ["z", "b", "m"] {
+        let spec = ExchangeSpec::durable(ExchangeKind::Direct);
+        router.declare(name, spec).unwrap();
+    }
+    router.delete("b", false).unwrap();
+    let names = |after| {
+        let exchanges = router.exchanges_after(after);
+        exchanges
+            .map(|one| one.name().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let all = names(None);
+    assert!(all.is_sorted(), "{all:?}");
+    assert_eq!(all.len(), router.exchange_count());
+    assert_eq!(all[0], "");
+    assert_eq!(names(Some("c")), ["m", "z"]);
+    assert_eq!(names(Some("n")), ["z"]);
 }
 
 /// What a change costs must not grow with the graph, in which every binding reaches every exchange.

@@ -1,59 +1,76 @@
 //! Writes definitions.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
-use leveret_broker::{PolicyKind, Vhost};
+use leveret_broker::{PolicyKind, QueueCell, Vhost};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::import::is_reserved;
 
 use crate::amqp::{table_to_json, text};
 use crate::app::App;
+use crate::binding::{self, BindingRow};
+use crate::exchange::{self, ExchangeRow};
 use crate::overview::{RABBITMQ_VERSION, VERSION};
-use crate::{binding, exchange, parameter, policy, queue, user};
+use crate::problem::Problem;
+use crate::stream::{self, Section, Stream};
+use crate::{parameter, policy, queue, user, walk};
+
+/// Bytes that remembering the name of a queue or an exchange takes.
+const NAME_BYTES: usize = 24;
 
 /// All definitions.
-pub(super) fn cluster(app: &App) -> Value {
+pub(super) fn cluster(app: &Arc<App>) -> Result<Stream, Problem> {
     let mut vhosts = app.broker.vhosts();
     vhosts.sort_by(|a, b| a.name.cmp(&b.name));
-    let (users, permissions, topic_permissions) = app.broker.with_access(|access| {
-        let users: Vec<Value> = access.users().map(|of| user::shown(of).into()).collect();
-        let permissions: Vec<Value> = access.permissions().map(value).collect();
-        let topics: Vec<Value> = access.topic_permissions().map(value).collect();
-        (users, permissions, topics)
-    });
+    let head = head("cluster", "original_cluster_name", &app.cluster_name());
     let globals = parameter::globals(app).into_iter();
     let globals = globals.map(|(name, value)| json!({"name": name, "value": value}));
-    let mut sections = Sections::default();
-    for vhost in &vhosts {
-        sections.add(vhost, true);
-    }
-    let mut definitions = head("cluster", "original_cluster_name", &app.cluster_name());
-    definitions.insert("users".to_owned(), users.into());
-    let vhosts: Vec<Value> = vhosts.iter().map(|vhost| vhost_of(vhost)).collect();
-    definitions.insert("vhosts".to_owned(), vhosts.into());
-    definitions.insert("permissions".to_owned(), permissions.into());
-    definitions.insert("topic_permissions".to_owned(), topic_permissions.into());
-    definitions.insert("global_parameters".to_owned(), globals.collect());
-    sections.write(&mut definitions);
-    definitions.into()
+    let shown = vhosts.clone().into_iter().map(|vhost| vhost_of(&vhost));
+    let broker = &app.broker;
+    let users = walk::users(broker).map(|of| user::shown(&of).into());
+    let permissions = walk::permissions(broker).map(|of| value(&of));
+    let topics = walk::topic_permissions(broker).map(|of| value(&of));
+    let mut sections: Vec<Section> = vec![
+        ("users", Box::new(users)),
+        ("vhosts", Box::new(shown)),
+        ("permissions", Box::new(permissions)),
+        ("topic_permissions", Box::new(topics)),
+        ("global_parameters", Box::new(globals)),
+    ];
+    sections.extend(of_vhosts(&vhosts, true));
+    written(app, &head, &vhosts, sections)
 }
 
 /// The definitions of one virtual host, without its name.
-pub(super) fn vhost(vhost: &Vhost) -> Value {
-    let mut sections = Sections::default();
-    sections.add(vhost, false);
-    let mut definitions = head("single_virtual_host", "original_vhost_name", &vhost.name);
-    let Value::Object(described) = vhost_of(vhost) else {
-        return definitions.into();
-    };
-    definitions.extend(described.into_iter().filter(|(key, _)| key != "name"));
-    definitions.insert(
-        "description".to_owned(),
-        definitions["metadata"]["description"].clone(),
-    );
-    sections.write(&mut definitions);
-    definitions.into()
+pub(super) fn vhost(app: &Arc<App>, vhost: &Arc<Vhost>) -> Result<Stream, Problem> {
+    let mut head = head("single_virtual_host", "original_vhost_name", &vhost.name);
+    if let Value::Object(described) = vhost_of(vhost) {
+        head.extend(described.into_iter().filter(|(key, _)| key != "name"));
+    }
+    let description = head["metadata"]["description"].clone();
+    head.insert("description".to_owned(), description);
+    let vhosts = [Arc::clone(vhost)];
+    written(app, &head, &vhosts, of_vhosts(&vhosts, false))
+}
+
+fn written(
+    app: &Arc<App>,
+    head: &Map<String, Value>,
+    vhosts: &[Arc<Vhost>],
+    sections: Vec<Section>,
+) -> Result<Stream, Problem> {
+    let mut reserved = app.budget.answer(0)?;
+    for vhost in vhosts {
+        let directory = vhost.directory.read();
+        let names = directory.queues().len() + directory.router.exchange_count();
+        drop(directory);
+        reserved.grow(names * NAME_BYTES)?;
+    }
+    Ok(Stream::json(app, reserved, stream::object(head, sections)))
 }
 
 fn head(format: &str, original: &str, name: &str) -> Map<String, Value> {
@@ -85,111 +102,142 @@ fn vhost_of(vhost: &Vhost) -> Value {
     })
 }
 
-/// What virtual hosts hold.
-#[derive(Default)]
-struct Sections {
-    policies: Vec<Value>,
-    parameters: Vec<Value>,
-    exchanges: Vec<Value>,
-    queues: Vec<Value>,
-    bindings: Vec<Value>,
+/// What virtual hosts hold. With their names, or without.
+fn of_vhosts(vhosts: &[Arc<Vhost>], named: bool) -> Vec<Section> {
+    let each = |of: fn(&Arc<Vhost>, &Arc<Names>) -> Items, names: &Arc<Names>| -> Items {
+        let (vhosts, names) = (vhosts.to_vec(), Arc::clone(names));
+        Box::new(vhosts.into_iter().flat_map(move |vhost| {
+            let items = of(&vhost, &names);
+            items.map(move |item| with_vhost(item, &vhost, named))
+        }))
+    };
+    let names = Arc::default();
+    vec![
+        ("policies", each(|vhost, _| policies(vhost), &names)),
+        ("parameters", each(|vhost, _| parameters(vhost), &names)),
+        ("exchanges", each(exchanges, &names)),
+        ("queues", each(queues, &names)),
+        ("bindings", each(bindings, &names)),
+    ]
 }
 
-impl Sections {
-    fn add(&mut self, vhost: &Vhost, named: bool) {
-        let name = |mut item: Value| {
-            if let Value::Object(item) = &mut item {
-                if named {
-                    item.insert("vhost".to_owned(), Value::from(&*vhost.name));
-                } else {
-                    item.remove("vhost");
-                }
-            }
-            item
-        };
-        let rules = vhost.rules.read();
-        let policies = rules.policies.list(PolicyKind::User);
-        self.policies
-            .extend(policies.map(|of| name(policy::shown(of).into())));
-        let parameters = rules.parameters.list();
-        self.parameters
-            .extend(parameters.map(|of| name(parameter::shown(of).into())));
-        for of in rules.policies.list(PolicyKind::Operator) {
-            let mut value = policy::shown(of);
-            value.remove("vhost");
-            let policy = value.remove("name").unwrap_or_default();
-            let item = json!({"component": OPERATOR_POLICY, "name": policy, "value": value});
-            self.parameters.push(name(item));
+type Items = Box<dyn Iterator<Item = Value> + Send>;
+
+fn with_vhost(mut item: Value, vhost: &Vhost, named: bool) -> Value {
+    if let Value::Object(item) = &mut item {
+        if named {
+            item.insert("vhost".to_owned(), Value::from(&*vhost.name));
+        } else {
+            item.remove("vhost");
         }
-        if !rules.limits.is_empty() {
-            let limits = value(&rules.limits);
-            let item = json!({"component": VHOST_LIMITS, "name": "limits", "value": limits});
-            self.parameters.push(name(item));
-        }
-        drop(rules);
-        self.add_topology(vhost, name);
+    }
+    item
+}
+
+/// Queues and exchanges that the file has: a binding that was made meanwhile may have other ends.
+/// Kept as hashes, as there may be many.
+#[derive(Default)]
+struct Names {
+    hasher: RandomState,
+    known: Mutex<HashSet<u64>>,
+}
+
+impl Names {
+    fn hash(&self, vhost: &Vhost, kind: &str, name: &str) -> u64 {
+        self.hasher.hash_one((&*vhost.name, kind, name))
     }
 
-    /// Everything is copied before any of it is written out: nobody waits for that.
-    fn add_topology(&mut self, vhost: &Vhost, name: impl Fn(Value) -> Value) {
-        let own = |name: &str| !name.is_empty() && !is_reserved(name);
-        let exchanges = exchange::copied(vhost);
-        let directory = vhost.directory.read();
-        let mut cells: Vec<_> = directory.queues_at(0..usize::MAX).cloned().collect();
-        drop(directory);
-        cells.retain(|cell| own(&cell.name) && cell.spec.owner.is_none());
-        for exchange in exchanges.iter().filter(|exchange| own(&exchange.name)) {
-            let spec = &exchange.spec;
-            self.exchanges.push(name(json!({
-                "name": &*exchange.name,
-                "type": spec.kind.name(),
-                "durable": spec.durable,
-                "auto_delete": spec.auto_delete,
-                "internal": spec.internal,
-                "arguments": table_to_json(spec.arguments.as_raw()),
-            })));
-        }
-        for cell in &cells {
-            self.queues.push(name(json!({
-                "name": &*cell.name,
-                "type": queue::kind(&cell.spec),
-                "durable": cell.spec.durable,
-                "auto_delete": cell.spec.auto_delete,
-                "arguments": queue::arguments(&cell.spec),
-            })));
-        }
-        let exchanges: HashSet<_> = exchanges.iter().map(|exchange| &*exchange.name).collect();
-        let queues: HashSet<_> = cells.iter().map(|cell| &*cell.name).collect();
-        for row in binding::copied(vhost) {
-            // One that was made meanwhile may have ends that are not in the file.
-            let ends = if row.is_queue { &queues } else { &exchanges };
-            let (view, destination) = (row.view(), row.destination());
-            if view.source.is_empty()
-                || !exchanges.contains(view.source)
-                || !ends.contains(destination)
-            {
-                continue;
-            }
-            self.bindings.push(name(json!({
-                "source": view.source,
-                "destination": destination,
-                "destination_type": row.kind(),
-                "routing_key": text(view.key),
-                "arguments": table_to_json(view.arguments),
-            })));
-        }
+    fn note(&self, vhost: &Vhost, kind: &str, name: &str) {
+        let hash = self.hash(vhost, kind, name);
+        self.known.lock().insert(hash);
     }
 
-    fn write(self, into: &mut Map<String, Value>) {
-        let mut section = |name: &str, items: Vec<Value>| {
-            into.insert(name.to_owned(), items.into());
-        };
-        section("policies", self.policies);
-        section("parameters", self.parameters);
-        section("exchanges", self.exchanges);
-        section("queues", self.queues);
-        section("bindings", self.bindings);
+    fn knows(&self, vhost: &Vhost, kind: &str, name: &str) -> bool {
+        let hash = self.hash(vhost, kind, name);
+        self.known.lock().contains(&hash)
     }
+}
+
+fn policies(vhost: &Arc<Vhost>) -> Items {
+    let rules = vhost.rules.read();
+    let policies = rules.policies.list(PolicyKind::User);
+    let items: Vec<Value> = policies.map(|of| policy::shown(of).into()).collect();
+    Box::new(items.into_iter())
+}
+
+/// Parameters, and what travels as such: operator policies and limits.
+fn parameters(vhost: &Arc<Vhost>) -> Items {
+    let rules = vhost.rules.read();
+    let mut more = Vec::new();
+    for of in rules.policies.list(PolicyKind::Operator) {
+        let mut value = policy::shown(of);
+        value.remove("vhost");
+        let policy = value.remove("name").unwrap_or_default();
+        more.push(json!({"component": OPERATOR_POLICY, "name": policy, "value": value}));
+    }
+    if !rules.limits.is_empty() {
+        let limits = value(&rules.limits);
+        more.push(json!({"component": VHOST_LIMITS, "name": "limits", "value": limits}));
+    }
+    let own = walk::parameters(vhost).map(|of| parameter::shown(&of).into());
+    Box::new(own.chain(more))
+}
+
+/// Whether clients may have made it.
+fn is_own(name: &str) -> bool {
+    !name.is_empty() && !is_reserved(name)
+}
+
+fn exchanges(vhost: &Arc<Vhost>, names: &Arc<Names>) -> Items {
+    let (names, of_vhost) = (Arc::clone(names), Arc::clone(vhost));
+    let all = exchange::of_vhost(vhost).inspect(move |exchange| {
+        names.note(&of_vhost, "exchange", &exchange.name);
+    });
+    let own = all.filter(|exchange| is_own(&exchange.name));
+    Box::new(own.map(|ExchangeRow { name, spec, .. }| {
+        json!({
+            "name": &*name,
+            "type": spec.kind.name(),
+            "durable": spec.durable,
+            "auto_delete": spec.auto_delete,
+            "internal": spec.internal,
+            "arguments": table_to_json(spec.arguments.as_raw()),
+        })
+    }))
+}
+
+fn queues(vhost: &Arc<Vhost>, names: &Arc<Names>) -> Items {
+    let (names, of_vhost) = (Arc::clone(names), Arc::clone(vhost));
+    let is_kept = |cell: &Arc<QueueCell>| is_own(&cell.name) && cell.spec.owner.is_none();
+    Box::new(walk::queues(vhost).filter(is_kept).map(move |cell| {
+        names.note(&of_vhost, "queue", &cell.name);
+        json!({
+            "name": &*cell.name,
+            "type": queue::kind(&cell.spec),
+            "durable": cell.spec.durable,
+            "auto_delete": cell.spec.auto_delete,
+            "arguments": queue::arguments(&cell.spec),
+        })
+    }))
+}
+
+fn bindings(vhost: &Arc<Vhost>, names: &Arc<Names>) -> Items {
+    let (names, of_vhost) = (Arc::clone(names), Arc::clone(vhost));
+    let has_ends = move |row: &BindingRow| {
+        names.knows(&of_vhost, "exchange", row.view().source)
+            && names.knows(&of_vhost, row.kind(), row.destination())
+    };
+    let rows = binding::explicit_of_vhost(vhost).filter(has_ends);
+    Box::new(rows.map(|row| {
+        let view = row.view();
+        json!({
+            "source": view.source,
+            "destination": row.destination(),
+            "destination_type": row.kind(),
+            "routing_key": text(view.key),
+            "arguments": table_to_json(view.arguments),
+        })
+    }))
 }
 
 /// Operator policies travel as parameters of this component.
