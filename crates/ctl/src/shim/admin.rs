@@ -1,7 +1,8 @@
-//! `rabbitmqadmin` in the syntax of its first version: `verb noun name=value …`.
+//! `rabbitmqadmin` in the syntax of its first version, `verb noun name=value …`, and of its second.
 
 mod objects;
 mod print;
+mod v2;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,6 +39,9 @@ const VALUED: &[(&str, &str, &str)] = &[
     ("", "--ssl-ca-cert-file", "ssl_ca_cert_file"),
 ];
 
+/// What belongs to the command where it follows one in the second version's syntax.
+const OF_COMMANDS: &[&str] = &["--password", "--username", "--node", "--vhost"];
+
 /// Options that are there or not.
 const FLAGS: &[(&str, &str, &str)] = &[
     ("-q", "--quiet", "quiet"),
@@ -46,6 +50,9 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("-R", "--sort-reverse", "sort_reverse"),
     ("-h", "--help", "help"),
     ("", "--version", "version"),
+    ("", "--non-interactive", "non_interactive"),
+    ("", "--tls", "ssl"),
+    ("", "--insecure", "ssl_insecure"),
 ];
 
 /// A run: options by their configuration keys, and what is left of the command line.
@@ -113,7 +120,7 @@ type Options = BTreeMap<&'static str, String>;
 
 fn parse(arguments: &[String]) -> Result<(Options, Vec<String>), Stop> {
     let mut options = BTreeMap::new();
-    let mut words = Vec::new();
+    let (mut words, mut of_command) = (Vec::new(), Vec::new());
     let mut rest = arguments.iter();
     while let Some(word) = rest.next() {
         if !word.starts_with('-') || word == "-" {
@@ -125,17 +132,30 @@ fn parse(arguments: &[String]) -> Result<(Options, Vec<String>), Stop> {
             _ => (word.as_str(), None),
         };
         let is = |(short, long, _): &&(&str, &str, &str)| *short == name || *long == name;
-        if let Some((_, _, key)) = FLAGS.iter().find(is) {
+        let is_of_command = OF_COMMANDS.contains(&name) && v2::begins(&words, &of_command);
+        if is_of_command {
+            of_command.push(v2::option(name, inline, &mut rest)?);
+        } else if let Some((_, _, key)) = FLAGS.iter().find(is) {
             options.insert(*key, String::new());
         } else if let Some((_, _, key)) = VALUED.iter().find(is) {
             let value = inline.or_else(|| rest.next().cloned());
             let value =
                 value.ok_or_else(|| usage(&format!("{name} option requires 1 argument")))?;
             options.insert(*key, value);
+        } else if name.starts_with("--") && words.len() >= 2 {
+            of_command.push(v2::option(name, inline, &mut rest)?);
         } else {
             return Err(usage(&format!("no such option: {name}")));
         }
     }
+    if v2::begins(&words, &of_command) {
+        options.insert("v2", String::new());
+    }
+    if of_command.iter().any(|(name, _)| name == "idempotently") {
+        options.insert("idempotently", String::new());
+    }
+    let vhost = options.get("vhost").map_or("/", String::as_str);
+    let words = v2::translate(words, of_command, vhost)?;
     Ok((options, words))
 }
 
@@ -287,8 +307,14 @@ impl Admin {
             _ if noun == "binding" => Request::post(&path, objects::body(&values)),
             _ => Request::put(&path, objects::body(&values)),
         };
-        self.call(&request)?;
-        self.say(&format!("{noun} {done}"));
+        match self.client.call(&request, "") {
+            Err(failure)
+                if failure.kind == Kind::NotFound && self.options.contains_key("idempotently") => {}
+            Err(failure) => return Err(died(&failure, &request.target())),
+            // The second version says nothing of what went well.
+            Ok(_) if self.options.contains_key("v2") => {}
+            Ok(_) => self.say(&format!("{noun} {done}")),
+        }
         Ok(())
     }
 

@@ -144,7 +144,12 @@ pub(super) const DECLARABLE: &[Object] = &[
         "vhost",
         &["vhosts", "{name}"],
         &["name"],
-        &[("tracing", None)],
+        &[
+            ("tracing", None),
+            ("description", None),
+            ("tags", None),
+            ("default_queue_type", None),
+        ],
         &[],
     ),
     object(
