@@ -155,7 +155,7 @@ fn shown(config: &Config) -> Value {
 }
 
 /// The whole name of a node: as with RabbitMQ, the machine's name is added to a bare one.
-fn node_name(configured: &str) -> String {
+pub(crate) fn node_name(configured: &str) -> String {
     if configured.contains('@') {
         return configured.to_owned();
     }

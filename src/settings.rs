@@ -16,6 +16,7 @@ pub(crate) fn of_broker(config: &Config) -> BrokerConfig {
     let some = |value: u64| (value > 0).then(|| i64::try_from(value).unwrap_or(i64::MAX));
     let memory_bytes = memory_bytes(config);
     BrokerConfig {
+        node: crate::host::node_name(&config.management.node_name),
         identity: match config.amqp.identity {
             config::Identity::Leveret => Identity::Leveret,
             config::Identity::Rabbitmq => Identity::RabbitMq,

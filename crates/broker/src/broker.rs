@@ -59,6 +59,8 @@ pub struct QueueDefaults {
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the configuration file documents them")]
 pub struct BrokerConfig {
+    /// What tools know the node as.
+    pub node: String,
     pub identity: Identity,
     pub frame_max: u32,
     pub channel_max: u16,
@@ -100,6 +102,7 @@ pub struct BrokerConfig {
 impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
+            node: "rabbit@localhost".to_owned(),
             identity: Identity::Leveret,
             frame_max: 131_072,
             channel_max: 2047,
@@ -409,6 +412,9 @@ impl Broker {
     /// Hands what some work recorded to the store and gives when all of it is durable. Everything
     /// that fills a [`Work`] ends with this, and with [`Work::flush`] or [`Work::wake`].
     pub fn submit(&self, work: &mut Work) -> Ticket {
+        if !work.traced.is_empty() {
+            self.emit_traced(work);
+        }
         work.submit(&*self.store);
         if !work.warm.is_empty() {
             self.warm.lock().append(&mut work.warm);

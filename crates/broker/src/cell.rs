@@ -175,6 +175,12 @@ impl QueueCell {
         self.holdings.get().is_some()
     }
 
+    /// Whether its deliveries are traced.
+    #[inline]
+    pub(crate) fn is_traced(&self) -> bool {
+        self.holdings.get().is_some_and(|held| held.is_traced())
+    }
+
     /// What policies see of it.
     #[must_use]
     pub fn object(&self) -> Object<'_> {
@@ -208,7 +214,7 @@ pub struct Handle {
     /// Where its channel counts it.
     pub(crate) stats: Arc<ChannelStats>,
     pub(crate) template: DeliverTemplate,
-    /// Stands in its outlet's list of those that wait for room.
+    /// Stands in its outlet's list of those that wait for fewer outbound bytes.
     pub(crate) waiting: AtomicBool,
     /// Its queue is one of direct reply-to.
     pub(crate) replies: bool,
@@ -265,9 +271,15 @@ impl Handle {
             .then_some(cancel)
     }
 
-    /// Its queue has it no more.
+    /// What its queue is known by where that waits for room on a channel.
+    pub(crate) fn queue(&self) -> usize {
+        Arc::as_ptr(&self.cell).addr()
+    }
+
+    /// Its queue has it no more, and is pumped if it has others: these may still wait for room.
     pub(crate) fn left(&self) {
-        let _outlet = self.outlet.lock();
+        let mut outlet = self.outlet.lock();
+        outlet.leave_line(self.channel, self.queue());
         self.stats.consumers.subtract(u64::from(!self.replies));
         self.over.store(true, Ordering::Release);
     }

@@ -14,6 +14,7 @@ use crate::access::Right;
 use crate::arguments::check_size;
 use crate::cell::{Handle, KeptArguments, QueueCell, QueueState, Source};
 use crate::connection::Core;
+use crate::firehose::{Party, Traced};
 use crate::operations::Condition;
 use crate::pump::Pump;
 use crate::refusal::Refusal;
@@ -246,7 +247,7 @@ impl Core {
                     .channel_prefetch
                     .set(u64::from(qos.prefetch_count));
             }
-            self.resume_channel();
+            self.share_room(channel);
         } else {
             self.set_prefetch(channel, qos.prefetch_count);
         }
@@ -275,12 +276,6 @@ impl Core {
         }
     }
 
-    /// Pumps whoever waited for room in this connection's outlet.
-    pub(crate) fn resume_channel(&mut self) {
-        let starved = self.work.resume_starved(&mut self.peer.outlet.lock());
-        self.work.resume(starved);
-    }
-
     pub(crate) fn get(&mut self, channel: u16, get: &BasicGet<'_>) -> Result<(), Refusal> {
         let cell = self.named_queue(channel, get.queue, Right::Read)?;
         let (cell, no_ack) = (&cell, get.no_ack);
@@ -291,8 +286,10 @@ impl Core {
         if cell.is_deleted() {
             return Err(Refusal::NoQueue(cell.name.to_string()));
         }
-        let (mut first, mut taken) = (false, None);
+        let (mut first, mut taken, mut traced) = (false, None, None);
+        let peer = &self.peer;
         let mut pump = Pump::new(cell, &mut self.work);
+        let is_traced = pump.traced;
         let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
             let parcel = Parcel {
                 template: &template,
@@ -305,6 +302,10 @@ impl Core {
             };
             let message_count = u32::try_from(left).unwrap_or(u32::MAX);
             let redelivered = delivery.record.deliveries > 0;
+            if is_traced {
+                let party = || Party::client(peer, channel);
+                traced = Traced::delivered(party, cell, delivery);
+            }
             let route = delivery.record.route;
             taken = Some(delivery.unacked);
             first = outlet.lock().give(channel, &parcel, |out, delivery_tag| {
@@ -323,6 +324,7 @@ impl Core {
         if let Some(unacked) = taken.filter(|_| !no_ack) {
             pump.note_delivered(&unacked);
         }
+        pump.work.traced.extend(traced);
         drop(state);
         if !found {
             if let Some(state) = self.channel(channel) {

@@ -12,6 +12,7 @@ use leveret_session::{Publish, Publishes};
 use crate::acting::Acting;
 use crate::broker::Broker;
 use crate::cell::QueueCell;
+use crate::firehose::Party;
 use crate::publish::{Room, check_expiration, enqueue, visible_header};
 use crate::pump::{Pump, STEPS_OF_TURN, Work};
 use crate::refusal::Refusal;
@@ -129,6 +130,10 @@ impl Broker {
             mandatory: true,
         };
         let batch = Publishes::one(0, &raw, publish);
+        if vhost.holdings.is_traced() {
+            let party = Party::tool(&vhost.name, user);
+            work.trace(&party, &route, &batch, Some((message.header, None)));
+        }
         let mut tally = ExchangeTally::default();
         tally.count(&route, 1);
         tally.count_unroutable(u64::from(route.cells.is_empty()), 0);

@@ -28,6 +28,7 @@ mod connection;
 mod consume;
 mod direct;
 mod exchanges;
+mod firehose;
 mod held;
 mod limits;
 mod login;

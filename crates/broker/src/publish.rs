@@ -83,6 +83,9 @@ impl Core {
             let alone = batch.len() == 1 && batch.properties & HASHED == 0;
             if !route.is_for_one() || alone {
                 let batch = batch.first(STEPS_OF_TURN / route.cells.len().clamp(1, STEPS_OF_TURN));
+                if self.is_traced() {
+                    self.trace(&route, &batch, None);
+                }
                 self.publish_to(&route, &batch, None)?;
                 return Ok(batch.len());
             }
@@ -123,6 +126,9 @@ impl Core {
         let Some(route) = route else {
             return Ok(false);
         };
+        if self.is_traced() {
+            self.trace(&route, one, Some((publish.header, blob.as_ref())));
+        }
         self.publish_to(&route, one, blob)?;
         Ok(true)
     }
@@ -339,7 +345,8 @@ pub(crate) fn enqueue(
     load.tails.begin(1);
     let (mut refused, mut backlog) = (0, 0);
     let by_many = cells.len() > 1;
-    let mut pump = Pump::of_many(work);
+    let traced = cells.first().is_some_and(|cell| cell.is_traced());
+    let mut pump = Pump::of_many(work, traced);
     for cell in cells {
         refused |= load.enqueue(cell, (room, by_many), &mut pump, &mut backlog);
     }
@@ -388,8 +395,8 @@ impl Load<'_> {
         }
         let state = &mut *guard;
         let passed = match room {
-            Room::Asked => self.pass(cell, &mut state.queue, by_many, pump),
-            Room::DiskFull | Room::Reserved => 0,
+            Room::Asked if !pump.traced => self.pass(cell, &mut state.queue, by_many, pump),
+            Room::Asked | Room::DiskFull | Room::Reserved => 0,
         };
         if passed == self.batch.len() {
             pump.emptied(true);

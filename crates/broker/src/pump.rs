@@ -12,6 +12,7 @@ use leveret_store::{LaneId, Scratch, Store, Ticket};
 use parking_lot::{ArcMutexGuard, RawMutex};
 
 use crate::cell::{Handle, QueueCell, QueueGuard};
+use crate::firehose::Traced;
 
 /// The ticket of what a stopped store refused.
 pub(crate) const NEVER: Ticket = Ticket(u64::MAX - 1);
@@ -39,12 +40,13 @@ pub struct Work {
     pub(crate) persistent: bool,
     /// A queue grows although its consumers have credit: its publisher should pause.
     pub(crate) pause_ms: u64,
-    /// Copies of messages put into queues, and steps of routing.
+    /// Copies of messages put into queues, steps of routing, and consumers that were asked in vain.
     pub(crate) steps: usize,
     pub(crate) targets: Vec<(u32, LaneId, u64)>,
     /// Messages encoded for many consumers.
     pub(crate) tails: Tails,
-    starved: Vec<Arc<Handle>>,
+    /// Messages to be copied to the firehose.
+    pub(crate) traced: Vec<Traced>,
 }
 
 impl Work {
@@ -109,22 +111,7 @@ impl Work {
             self.dirtied(outlet);
         }
     }
-
-    /// Pumps everyone who waited for room in an outlet.
-    pub(crate) fn resume_starved(&mut self, outlet: &mut Outlet<Arc<Handle>>) -> Starved {
-        let mut starved = std::mem::take(&mut self.starved);
-        outlet.take_starved(&mut starved);
-        Starved(starved)
-    }
-
-    pub(crate) fn resume(&mut self, mut starved: Starved) {
-        resume(&mut starved.0, self);
-        self.starved = starved.0;
-    }
 }
-
-/// Consumers that waited for room; to be pumped once no lock is held.
-pub(crate) struct Starved(Vec<Arc<Handle>>);
 
 /// Pumps the queues of consumers that waited for room, and empties the list.
 pub fn resume(starved: &mut Vec<Arc<Handle>>, work: &mut Work) {
@@ -154,25 +141,29 @@ pub(crate) struct Pump<'a> {
     held: Option<ArcMutexGuard<RawMutex, Outlet<Arc<Handle>>>>,
     /// The present queue had something for the outlet that is held.
     used: bool,
+    /// What is delivered is copied to the firehose.
+    pub(crate) traced: bool,
 }
 
 impl<'a> Pump<'a> {
-    pub(crate) const fn new(cell: &QueueCell, work: &'a mut Work) -> Self {
+    pub(crate) fn new(cell: &QueueCell, work: &'a mut Work) -> Self {
         Self {
             work,
             lane: cell.lane,
             held: None,
             used: false,
+            traced: cell.is_traced(),
         }
     }
 
-    /// For several queues, each begun with [`Self::lock`].
-    pub(crate) const fn of_many(work: &'a mut Work) -> Self {
+    /// For several queues of one virtual host, each begun with [`Self::lock`].
+    pub(crate) const fn of_many(work: &'a mut Work, traced: bool) -> Self {
         Self {
             work,
             lane: None,
             held: None,
             used: false,
+            traced,
         }
     }
 
@@ -278,7 +269,11 @@ impl Sink<Arc<Handle>> for Pump<'_> {
             unacked: delivery.unacked,
         };
         let outlet = self.outlet(handle);
-        match outlet.deliver(handle.channel, &parcel) {
+        let mut delivered = outlet.deliver(handle.channel, &parcel);
+        if delivered == Delivered::Waits {
+            delivered = outlet.deliver_in_turn(handle.channel, handle.queue(), &parcel);
+        }
+        match delivered {
             Delivered::Sent { first } => {
                 if first {
                     let flusher = outlet.flusher().cloned();
@@ -287,6 +282,9 @@ impl Sink<Arc<Handle>> for Pump<'_> {
                 if !parcel.no_ack {
                     self.note_delivered(&delivery.unacked);
                 }
+                if self.traced {
+                    self.work.trace_delivery(handle, delivery);
+                }
                 Offer::Taken
             }
             Delivered::Full => {
@@ -294,6 +292,15 @@ impl Sink<Arc<Handle>> for Pump<'_> {
                 if !waits && !breaks(Sabotage::LoseWakeup) {
                     outlet.starve(Arc::clone(handle), |other| other.is_over());
                 }
+                self.work.steps += 1;
+                Offer::Refused
+            }
+            Delivered::Waits => {
+                if !breaks(Sabotage::LoseWakeup) {
+                    let who = (handle.queue(), handle.source);
+                    outlet.wait_for_room(handle.channel, who, Arc::clone(handle));
+                }
+                self.work.steps += 1;
                 Offer::Refused
             }
             // The channel is being closed: its consumers are about to leave their queues.

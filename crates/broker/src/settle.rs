@@ -43,9 +43,7 @@ impl Core {
             *count += total - counted;
             counted = total;
         }
-        let starved = outlet
-            .has_starved()
-            .then(|| self.work.resume_starved(&mut outlet));
+        let others_wait = outlet.has_line(channel);
         drop(outlet);
         if let Some(state) = self.channel(channel) {
             state.stats.acked.add(acked);
@@ -53,8 +51,8 @@ impl Core {
             state.stats.requeued.add(requeued);
         }
         self.release(channel);
-        if let Some(starved) = starved {
-            self.work.resume(starved);
+        if others_wait {
+            self.share_room(channel);
         }
         match failed {
             None => Ok(()),
@@ -103,7 +101,6 @@ impl Core {
             settled.push((slot.source, slot.unacked, Verdict::Requeue));
         });
         let requeued = settled.len() as u64;
-        let starved = self.work.resume_starved(&mut outlet);
         drop(outlet);
         if let Some(state) = self.channel(channel) {
             state.stats.requeued.add(requeued);
@@ -112,8 +109,18 @@ impl Core {
             self.reply(channel, BasicRecoverOk {});
         }
         self.release(channel);
-        self.work.resume(starved);
+        self.share_room(channel);
         Ok(())
+    }
+
+    /// Gives room that was made on a channel to the queues that wait for it, one delivery each, the
+    /// one that has waited longest first.
+    pub(crate) fn share_room(&mut self, channel: u16) {
+        loop {
+            let next = self.peer.outlet.lock().next_in_line(channel);
+            let Some(handle) = next else { return };
+            handle.cell.pump(&mut self.work);
+        }
     }
 }
 

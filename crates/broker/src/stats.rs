@@ -7,7 +7,7 @@
 use std::array;
 use std::ops::AddAssign;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use leveret_session::{DeliveryCounts, Verdict};
 use parking_lot::Mutex;
@@ -422,6 +422,7 @@ pub struct HoldingCounts {
 #[derive(Debug, Default)]
 pub struct Holdings {
     shards: [HoldingShard; HOLDING_SHARDS],
+    traced: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -433,6 +434,17 @@ struct HoldingShard {
 }
 
 impl Holdings {
+    /// Whether what passes through the virtual host is traced.
+    #[inline]
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.traced.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_traced(&self, on: bool) {
+        self.traced.store(on, Ordering::Relaxed);
+    }
+
     /// The sum; a little out of step with itself while messages move.
     #[must_use]
     pub fn get(&self) -> HoldingCounts {

@@ -222,7 +222,7 @@ impl Core {
         self.work.journal.end_group();
         self.work.submit(&*self.broker.store);
         self.peer.outlet.lock().end_transaction(channel);
-        self.resume_channel();
+        self.share_room(channel);
         self.reply_durable(channel, TxCommitOk {});
         Ok(())
     }

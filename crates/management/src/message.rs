@@ -140,6 +140,10 @@ pub(crate) fn get(call: &Call) -> Answer {
     let limits = (usize::try_from(count).unwrap_or(0), FETCH_BYTES_MAX);
     let taken = call.app.broker.fetch(&cell, limits, fetch, &mut work);
     let taken = taken.ok_or(Problem::NotFound)?;
+    let reader = (&*vhost, &*call.caller.name);
+    call.app
+        .broker
+        .trace_fetched(reader, &cell, &taken, &mut work);
     durable::finish(&call.app.broker, &mut work)?;
     let messages = taken.iter().map(|(message, left)| {
         let (exchange, key) = split_route(&message.route).unwrap_or_default();

@@ -26,7 +26,7 @@ impl Row for VhostRow {
         let held = self.0.holdings.get();
         let mut row = described(&self.0);
         row.insert("name".to_owned(), Value::from(&*self.0.name));
-        row.insert("tracing".to_owned(), false.into());
+        row.insert("tracing".to_owned(), self.0.holdings.is_traced().into());
         row.insert("cluster_state".to_owned(), json!({app.node(): "running"}));
         row.insert("messages".to_owned(), (held.ready + held.unacked).into());
         row.insert("messages_ready".to_owned(), held.ready.into());
@@ -88,6 +88,7 @@ pub(crate) struct Change {
     tags: Option<Vec<String>>,
     default_queue_type: Option<String>,
     protected_from_deletion: Option<bool>,
+    tracing: Option<bool>,
 }
 
 impl Change {
@@ -103,6 +104,10 @@ impl Change {
             tags: fields.words("tags")?,
             default_queue_type: kind.map(str::to_owned),
             protected_from_deletion: (no == yes).then_some(no),
+            tracing: fields
+                .get("tracing")
+                .map(|_| fields.flag("tracing", false))
+                .transpose()?,
         })
     }
 
@@ -113,6 +118,7 @@ impl Change {
             tags,
             default_queue_type,
             protected_from_deletion,
+            tracing: _,
         } = self;
         VhostMetadata {
             description: description.unwrap_or(before.description),
@@ -126,8 +132,16 @@ impl Change {
     /// Adds the virtual host, or changes what is said of it.
     pub(crate) fn put(self, admin: &mut Admin<'_>, name: &str) -> Result<Put, AdminError> {
         let before = metadata(admin.broker(), name).unwrap_or_default();
-        admin.put_vhost(name, self.onto(before))
+        let tracing = self.tracing;
+        let put = admin.put_vhost(name, self.onto(before))?;
+        trace(admin, name, tracing)?;
+        Ok(put)
     }
+}
+
+/// Turns the firehose on or off, if that is said.
+fn trace(admin: &Admin<'_>, name: &str, tracing: Option<bool>) -> Result<(), AdminError> {
+    tracing.map_or(Ok(()), |on| admin.broker().set_tracing(name, on))
 }
 
 /// What is said of a virtual host, if there is one of this name.

@@ -1,12 +1,13 @@
 //! The delivery state of one open channel: what its consumers may be given.
 
 use crate::counts::DeliveryCounts;
+use crate::line::Line;
 use crate::outlet::OutletLimits;
 use crate::ring::Ring;
 
 /// The delivery state of one open channel.
 #[derive(Debug)]
-pub(crate) struct Channel {
+pub(crate) struct Channel<W> {
     pub(crate) next_tag: u64,
     /// All but `delivered`, which the tags tell.
     pub(crate) counts: DeliveryCounts,
@@ -20,11 +21,17 @@ pub(crate) struct Channel {
     /// The channel-wide prefetch: unacknowledged deliveries to consumers above which deliveries
     /// pause.
     pub(crate) prefetch: usize,
-    /// The length of `unacked` at which they pause, as follows from all these.
+    /// Queues that wait until there is room.
+    pub(crate) line: Line<W>,
+    /// The queue whose turn it is, while others wait.
+    pub(crate) granted: Option<usize>,
+    /// The length of `unacked` at which deliveries pause, as follows from the limits,
+    room: usize,
+    /// and as long as nobody waits: those who do have their turn first.
     unacked_max: usize,
 }
 
-impl Channel {
+impl<W> Channel<W> {
     /// A channel that was just opened.
     pub(crate) fn new(limits: &OutletLimits) -> Self {
         Self {
@@ -35,18 +42,33 @@ impl Channel {
             uncommitted: 0,
             uncommitted_fetched: 0,
             prefetch: usize::MAX,
+            line: Line::default(),
+            granted: None,
+            room: limits.channel_unacked_max,
             unacked_max: limits.channel_unacked_max,
         }
     }
 
-    /// Takes into account that fetched or uncommitted deliveries or the prefetch have changed.
+    /// Takes into account that fetched or uncommitted deliveries, the prefetch or the line have
+    /// changed.
     pub(crate) fn judge_room(&mut self, limits: &OutletLimits) {
         let consumed = self.prefetch.saturating_add(self.fetched);
         let most = consumed.min(limits.channel_unacked_max);
-        self.unacked_max = most.saturating_sub(self.uncommitted);
+        self.room = most.saturating_sub(self.uncommitted);
+        self.unacked_max = if self.line.is_empty() { self.room } else { 0 };
     }
 
-    /// Whether a consumer may be given one more.
+    /// Whether the limits allow one more.
+    pub(crate) fn is_below_limits(&self) -> bool {
+        self.unacked.len() < self.room
+    }
+
+    /// Lets those who wait be overtaken, until room is judged again.
+    pub(crate) const fn open(&mut self) {
+        self.unacked_max = self.room;
+    }
+
+    /// Whether any consumer may be given one more.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
         self.unacked.len() < self.unacked_max

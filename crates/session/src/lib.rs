@@ -21,6 +21,7 @@ mod content;
 mod counts;
 mod fault;
 mod handshake;
+mod line;
 mod outbound;
 mod outlet;
 mod ring;

@@ -2,6 +2,8 @@
 //!
 //! An outlet is shared behind one short mutex, taken after a queue's and never before it.
 
+mod room;
+
 use std::sync::Arc;
 
 use leveret_codec::{Content, DeliverTemplate, Tails, body_frame_head, content, content_len};
@@ -66,8 +68,11 @@ pub enum Delivered {
         /// Nobody else has promised to flush.
         first: bool,
     },
-    /// Outbound bytes, the channel's prefetch or its unacknowledged deliveries are at their limit.
+    /// Outbound bytes are at their limit.
     Full,
+    /// The channel's prefetch or its unacknowledged deliveries are at their limit, or other queues
+    /// have waited for them longer.
+    Waits,
     /// The channel is gone.
     Gone,
 }
@@ -75,7 +80,7 @@ pub enum Delivered {
 /// The shared half of a connection. `W` is what to pump again when there is room.
 pub struct Outlet<W> {
     outbound: Outbound,
-    channels: Vec<Option<Box<Channel>>>,
+    channels: Vec<Option<Box<Channel<W>>>>,
     /// Of channels that are closed.
     ended: DeliveryCounts,
     starved: Vec<W>,
@@ -213,7 +218,7 @@ impl<W> Outlet<W> {
         totals
     }
 
-    fn channel(&mut self, channel: u16) -> Option<&mut Channel> {
+    fn channel(&mut self, channel: u16) -> Option<&mut Channel<W>> {
         self.channels.get_mut(usize::from(channel))?.as_deref_mut()
     }
 
@@ -332,7 +337,7 @@ impl<W> Outlet<W> {
             return Delivered::Gone;
         };
         if !state.has_room() && !parcel.urgent {
-            return Delivered::Full;
+            return Delivered::Waits;
         }
         let &Parcel {
             record, template, ..
@@ -501,20 +506,14 @@ impl<W> Outlet<W> {
         content_len(header, body, self.frame_max)
     }
 
-    /// Remembers what to pump when there is room again. Those for whom that is over are forgotten
-    /// whenever the list would have to grow.
+    /// Remembers what to pump when there are fewer outbound bytes. Those for whom that is over are
+    /// forgotten whenever the list would have to grow.
     pub fn starve(&mut self, waiting: W, is_over: impl Fn(&W) -> bool) {
         if self.starved.len() == self.starved.capacity() {
             self.starved.retain(|waiting| !is_over(waiting));
             self.starved.reserve(self.starved.len() + 1);
         }
         self.starved.push(waiting);
-    }
-
-    /// Whether somebody waits for room.
-    #[must_use]
-    pub const fn has_starved(&self) -> bool {
-        !self.starved.is_empty()
     }
 
     /// Gives those who wait for room; `into` is empty and lends its memory.

@@ -68,6 +68,12 @@ impl Ring {
         self.len() == 0
     }
 
+    /// Where the latest delivery came from, unless it is settled.
+    pub(crate) fn last_source(&self) -> Option<u32> {
+        let last = self.slots.back()?;
+        (last.source != SETTLED).then_some(last.source)
+    }
+
     /// Keeps a delivery under its tag, which is above all earlier ones.
     #[inline]
     pub fn push(&mut self, tag: u64, slot: Slot) {
