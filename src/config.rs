@@ -226,8 +226,10 @@ pub struct Management {
     pub metrics_listen: Vec<String>,
     /// A file of definitions that is imported at each start; empty for none.
     pub load_definitions: String,
-    /// Largest body of a request, bytes.
-    pub body_bytes_max: u64,
+    /// Bodies of requests and what is read of them, all together, bytes.
+    pub bodies_bytes_max: u64,
+    /// Largest definitions that are imported over HTTP, bytes.
+    pub definitions_bytes_max: u64,
     /// HTTP connections open at a time.
     pub connections_max: u64,
     /// Requests worked on at a time; further ones wait.
@@ -436,7 +438,8 @@ impl Default for Management {
             listen: everywhere(15_672),
             metrics_listen: everywhere(15_692),
             load_definitions: String::new(),
-            body_bytes_max: 20 * MIB,
+            bodies_bytes_max: 256 * MIB,
+            definitions_bytes_max: 512 * MIB,
             connections_max: 1_024,
             requests_max: 64,
             sample_interval_ms: 5_000,

@@ -223,7 +223,8 @@ async fn serve_http(
     let management = &config.management;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     let settings = leveret_management::Settings {
-        body_bytes_max: size(management.body_bytes_max),
+        bodies_bytes_max: size(management.bodies_bytes_max),
+        definitions_bytes_max: size(management.definitions_bytes_max),
         connections_max: size(management.connections_max),
         requests_max: size(management.requests_max),
         sample_interval_ms: management.sample_interval_ms,

@@ -239,10 +239,17 @@ const KEYS: &[(&str, Kind)] = &[
     ("management.metrics_listen", Kind::AddressesOrNone),
     ("management.load_definitions", Kind::TextOrNone),
     (
-        "management.body_bytes_max",
+        "management.bodies_bytes_max",
+        Kind::Bytes {
+            min: 1 << 20,
+            max: MAX,
+        },
+    ),
+    (
+        "management.definitions_bytes_max",
         Kind::Bytes {
             min: 4_096,
-            max: 1 << 30,
+            max: 1 << 32,
         },
     ),
     ("management.connections_max", COUNT),

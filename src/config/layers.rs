@@ -176,6 +176,12 @@ fn apply(
     Ok(())
 }
 
+/// What became of a key that there was.
+const NO_BODY_MAX: &str = "is no setting any more: the largest body of a request follows from \
+                           `limits.arguments_bytes_max`, `amqp.max_message_size` and \
+                           `management.definitions_bytes_max`; `management.bodies_bytes_max` is \
+                           for all together";
+
 /// Says that a key is unknown, in the spelling of the place it stands in.
 fn unknown(key: &str, origin: &Origin) -> String {
     let variable = |key: &str| match origin {
@@ -184,6 +190,9 @@ fn unknown(key: &str, origin: &Origin) -> String {
     };
     if key == "tls" || key.starts_with("tls.") {
         return format!("`{key}`: {NO_TLS}");
+    }
+    if key == "management.body_bytes_max" {
+        return format!("`{}`: {NO_BODY_MAX}", variable(key));
     }
     if keys::is_section(key) {
         return format!("`{key}` is a section, not a key");

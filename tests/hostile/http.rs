@@ -4,6 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::case::Case;
 
 /// A probe is answered within this time, whoever is connected.
@@ -12,6 +14,8 @@ const PROBE_MAX: Duration = Duration::from_millis(100);
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// `guest:guest`.
 const GUEST: &str = "Z3Vlc3Q6Z3Vlc3Q=";
+/// `tenant:tenant`.
+const TENANT: &str = "dGVuYW50OnRlbmFudA==";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Asks without a body; gives the status and how long it took from the connect on.
@@ -77,5 +81,87 @@ fn silent_http_clients_keep_nobody_out() {
         }
     }
     drop(silent);
+    case.end(48);
+}
+
+/// A request of `tenant`, who manages a virtual host of its own, with so much of its body.
+fn begin(address: SocketAddr, (method, path): (&str, &str), announced: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {announced}\r\n\
+         Authorization: Basic {TENANT}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("it reads");
+    stream
+}
+
+/// With the HTTP API and a tenant.
+fn with_tenant() -> Case {
+    let case = Case::start_http(&[]);
+    let guest = case.server.http_as("guest", "guest");
+    let user = json!({"password": "tenant", "tags": "administrator"});
+    guest.done("PUT", "/api/users/tenant", &user);
+    guest.done("PUT", "/api/vhosts/tenant", &json!({}));
+    let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
+    guest.done("PUT", "/api/permissions/tenant/tenant", &all);
+    case
+}
+
+/// Sends one body so many times at once; gives the statuses.
+fn at_once(times: usize, api: SocketAddr, request: (&str, &str), body: &str) -> Vec<u16> {
+    std::thread::scope(|scope| {
+        let send = || {
+            let mut stream = begin(api, request, body.len());
+            // It may be refused before its end.
+            let _ = stream.write_all(body.as_bytes());
+            status(&mut stream)
+        };
+        let all: Vec<_> = (0..times).map(|_| scope.spawn(send)).collect();
+        all.into_iter()
+            .map(|one| one.join().expect("an answer"))
+            .collect()
+    })
+}
+
+/// Twelve bodies of 19 MB at a time that are small values through and through.
+#[test]
+fn bodies_full_of_values_are_refused_before_they_are_read() {
+    let case = with_tenant();
+    let api = case.server.api();
+    let ones = "1,".repeat(19 << 19);
+    let bomb = format!("{{\"arguments\":{{\"a\":[{ones}1]}}}}");
+    let declare = at_once(12, api, ("PUT", "/api/queues/tenant/q"), &bomb);
+    assert_eq!(declare, [413; 12]);
+    let publish = ("POST", "/api/exchanges/tenant/amq.direct/publish");
+    let publish = at_once(12, api, publish, &bomb);
+    assert!(
+        publish.iter().all(|status| [413, 503].contains(status)),
+        "{publish:?}"
+    );
+    let ones = "1,".repeat(2 << 20);
+    let definitions =
+        format!("{{\"queues\":[{{\"name\":\"q\",\"arguments\":{{\"a\":[{ones}1]}}}}]}}");
+    let import = at_once(3, api, ("POST", "/api/definitions"), &definitions);
+    assert_eq!(import, [400; 3], "an object is no larger than a MiB");
+    // The half of `management.bodies_bytes_max` that one user has, and definitions.
+    case.end(320);
+}
+
+/// 70 bodies of which nothing more comes.
+#[test]
+fn bodies_that_do_not_arrive_hold_up_nobody() {
+    let case = with_tenant();
+    let (api, metrics) = (case.server.api(), case.server.metrics_address());
+    let unfinished: Vec<_> = (0..70)
+        .map(|number| {
+            let path = format!("/api/queues/tenant/q{number}");
+            let mut stream = begin(api, ("PUT", &path), 1000);
+            stream.write_all(b"{").expect("it reads");
+            stream
+        })
+        .collect();
+    assert_answers(api, metrics);
+    drop(unfinished);
     case.end(48);
 }

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_broker::{Alarm, Broker, Denied};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
+use crate::body;
 use crate::budget::Budget;
 use crate::caller::Caller;
 use crate::parameter::{CLUSTER_ID, CLUSTER_NAME, CLUSTER_TAGS};
@@ -18,8 +20,10 @@ use crate::sampler::Sampler;
 /// Settings of the HTTP API and the metrics endpoint.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Bytes of a request's body; definitions are the largest.
-    pub body_bytes_max: usize,
+    /// Bytes that bodies of requests and what is read of them take together; one user has half.
+    pub bodies_bytes_max: usize,
+    /// Bytes of definitions that are imported over HTTP.
+    pub definitions_bytes_max: usize,
     /// HTTP connections open at a time.
     pub connections_max: usize,
     /// Requests worked on at a time; further ones wait.
@@ -38,7 +42,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            body_bytes_max: 20 << 20,
+            bodies_bytes_max: 256 << 20,
+            definitions_bytes_max: 512 << 20,
             connections_max: 1024,
             requests_max: 64,
             sample_interval_ms: 5000,
@@ -117,6 +122,12 @@ pub struct App {
     pub(crate) sampler: Sampler,
     pub(crate) budget: Arc<Budget>,
     pub(crate) started_ms: u64,
+    /// Room for the bodies of requests.
+    pub(crate) bodies: Arc<body::Budget>,
+    /// The same for definitions.
+    pub(crate) definitions: Arc<body::Budget>,
+    /// One permit, for the definitions that are being imported.
+    pub(crate) importing: Arc<Semaphore>,
     node: String,
     accepted: AtomicU64,
     refused: AtomicU64,
@@ -126,10 +137,14 @@ impl App {
     /// The management of a broker.
     #[must_use]
     pub fn new(broker: Arc<Broker>, host: Arc<dyn Host>, settings: Settings) -> Arc<Self> {
+        let (bodies, definitions) = (settings.bodies_bytes_max, settings.definitions_bytes_max);
         Arc::new(Self {
             sampler: Sampler::new(settings.history_objects_max),
             budget: Budget::new(settings.lists_bytes_max),
             started_ms: host.now_ms(),
+            bodies: body::Budget::new(bodies, bodies / 2),
+            definitions: body::Budget::new(definitions, definitions),
+            importing: Arc::new(Semaphore::new(1)),
             node: host.node_name(),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),

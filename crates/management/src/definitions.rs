@@ -5,9 +5,9 @@ mod export;
 mod import;
 mod plan;
 mod room;
+mod source;
 
 use leveret_broker::Broker;
-use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::problem::Problem;
@@ -15,6 +15,7 @@ use crate::reply::{Answer, Reply};
 use crate::stream::Stream;
 
 pub(crate) use import::Import;
+use source::Source;
 
 /// `GET /api/definitions`.
 pub(crate) fn export(call: &Call) -> Answer {
@@ -63,26 +64,32 @@ fn run(call: &Call, import: &Import) -> Answer {
 /// What is wrong with them; nothing is changed then.
 pub fn import_definitions(broker: &Broker, file: &[u8]) -> Result<(), String> {
     let reason = |problem: Problem| problem.reason();
-    let file = file
-        .strip_prefix(b"\xEF\xBB\xBF".as_slice())
-        .unwrap_or(file);
-    let value: Value = serde_json::from_slice(file).map_err(|error| error.to_string())?;
-    let import = Import::parse(&value, None, broker).map_err(reason)?;
+    let source = Source::of(file).map_err(reason)?;
+    let import = Import::parse(&source, None, broker).map_err(reason)?;
     plan::rehearse(broker, &import).map_err(reason)?;
     import.apply(broker).map_err(reason)
 }
 
 /// The body, or the field `file` of a form, as browsers send it.
-fn uploaded(call: &Call) -> Result<Value, Problem> {
+fn uploaded(call: &Call) -> Result<Source<'_>, Problem> {
     let kind = call.header("content-type").unwrap_or_default();
     let Some((_, boundary)) = kind.split_once("boundary=") else {
-        let value = call.value()?;
-        return Ok(if value.is_null() { json!({}) } else { value });
+        let nothing = [&b""[..], b"undefined", b"null"];
+        let body = Some(call.body.trim_ascii()).filter(|body| !nothing.contains(body));
+        return Source::of(body.unwrap_or(b"{}")).map_err(|problem| match problem {
+            Problem::BadRequestAs(..) => Problem::not_json(),
+            problem => problem,
+        });
     };
     let boundary = format!("--{}", boundary.trim_matches('"'));
     let not_there = || Problem::bad("the form has no field 'file'");
     let file = part(&call.body, boundary.as_bytes()).ok_or_else(not_there)?;
-    serde_json::from_slice(file).map_err(|_| Problem::not_json())
+    Source::of(file).map_err(|problem| match problem {
+        Problem::BadRequestAs(error, _) => {
+            Problem::BadRequestAs(error, "the file is not valid JSON".to_owned())
+        }
+        problem => problem,
+    })
 }
 
 /// The content of the part named `file` of a multipart body.

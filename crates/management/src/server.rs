@@ -1,20 +1,17 @@
 //! Serves the API over HTTP/1.1: who asks, what is asked, and how many requests at a time.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use http_body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tower_http::CompressionLevel;
@@ -24,28 +21,36 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::audit;
+use crate::body::{self, Takes};
 use crate::call::Call;
 use crate::caller::{Access, Caller};
 use crate::endpoint::{Endpoint, Verb};
 use crate::problem::Problem;
 use crate::routes::ENDPOINTS;
+use crate::turns::Turns;
 
-/// A client that does not send its body for so long is cut off.
-const BODY_TIME: Duration = Duration::from_secs(60);
-/// A body that is too large is read up to so many times what may be.
-const DISCARD: usize = 4;
 /// Of a request that is refused for its head so much of a body is read, and for so long, so that
 /// the client can go on with the same connection.
 const UNREAD_BYTES_MAX: usize = 1 << 20;
 const UNREAD_TIME: Duration = Duration::from_secs(2);
+/// The same of a request whose body is too large, or too large just now: a client that is cut off
+/// while it sends may never read why.
+const REFUSED_BYTES_MAX: usize = 64 << 20;
+const REFUSED_TIME: Duration = Duration::from_secs(10);
+/// Definitions wait so long for others that are being imported, and are then to be sent again after
+/// so many seconds.
+const IMPORT_PATIENCE: Duration = Duration::from_secs(30);
+const IMPORT_RETRY_S: u32 = 5;
 /// How long a browser may remember what it was told.
 const CORS_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// What a request needs of the server.
 struct Shared {
     app: Arc<App>,
-    /// One permit for each request that may be worked on.
-    requests: Arc<Semaphore>,
+    /// One permit for each login that may be checked.
+    logins: Arc<Semaphore>,
+    /// Requests that are worked on.
+    turns: Turns,
 }
 
 /// The endpoints of one path.
@@ -74,10 +79,11 @@ impl AtPath {
 
 /// The API as a service.
 pub fn router(app: &Arc<App>) -> Router {
-    let requests = Arc::new(Semaphore::new(app.settings.requests_max));
+    let max = app.settings.requests_max;
     let shared = Arc::new(Shared {
         app: Arc::clone(app),
-        requests,
+        logins: Arc::new(Semaphore::new(max)),
+        turns: Turns::new(max),
     });
     let mut paths: BTreeMap<&str, Vec<Endpoint>> = BTreeMap::new();
     for endpoint in ENDPOINTS {
@@ -172,18 +178,18 @@ async fn answer(at: &AtPath, parameters: &RawPathParams, request: Request) -> Re
     if request.method() == Method::OPTIONS {
         return StatusCode::OK.into_response();
     }
-    let requests = Arc::clone(&at.shared.requests);
-    let Ok(permit) = requests.acquire_owned().await else {
-        return Problem::Internal("stopped".to_owned()).into_response();
-    };
     let (parts, body) = request.into_parts();
     let mut body = Some(body);
-    match permitted(at, parameters, (parts, &mut body), permit).await {
+    match permitted(at, parameters, (parts, &mut body)).await {
         Ok(response) => response,
         Err(problem) => {
+            let (bytes, time) = match problem {
+                Problem::TooLarge(_) | Problem::Busy { .. } => (REFUSED_BYTES_MAX, REFUSED_TIME),
+                _ => (UNREAD_BYTES_MAX, UNREAD_TIME),
+            };
             let mut response = problem.into_response();
             if let Some(unread) = body
-                && timeout(UNREAD_TIME, discard(unread, UNREAD_BYTES_MAX)).await != Ok(true)
+                && timeout(time, body::discard(unread, bytes)).await != Ok(true)
             {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
@@ -209,39 +215,36 @@ fn allowed(endpoints: &[Endpoint]) -> HeaderValue {
     HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"))
 }
 
-/// Checks the caller before anything else, then takes the body and runs the endpoint. The permit
-/// goes with the work from thread to thread: that goes on when the client has gone away. A long
-/// answer, which is made while it is sent, needs none: it has a budget of its own.
+/// Checks the caller before anything else, then takes the body and runs the endpoint. Nobody has a
+/// turn while its body has yet to arrive.
 async fn permitted(
     at: &AtPath,
     parameters: &RawPathParams,
     (parts, body): (Parts, &mut Option<Body>),
-    permit: OwnedSemaphorePermit,
 ) -> Result<Response, Problem> {
     let app = Arc::clone(&at.shared.app);
     let from = parts.extensions.get().copied().unwrap_or(UNKNOWN);
     let segments = segments(parameters);
     let found = at.endpoint(&parts.method);
-    let headers = parts.headers.clone();
+    let access = found.map_or(Access::Management, |endpoint| endpoint.access);
     let vhost = vhost_of(&segments);
-    let (caller, allowed, permit) = blocking({
-        let app = Arc::clone(&app);
-        move || {
-            let caller = Caller::of(&app, &headers, from)?;
-            let access = found.map_or(Access::Management, |endpoint| endpoint.access);
-            let allowed = caller.check(&app, access, vhost.as_deref());
-            Ok::<_, Problem>((caller, allowed, permit))
-        }
-    })
-    .await??;
+    let (caller, allowed) = log_in(at, parts.headers.clone(), from, (access, vhost)).await?;
     let checked = async {
         allowed?;
         let endpoint = found.ok_or_else(|| at.missing())?;
-        let body = body.take().unwrap_or_default();
-        let body = read_body(&app, &parts.headers, body).await?;
-        Ok((endpoint, body))
+        let takes = Takes::of(&endpoint);
+        let whole = match body.as_mut() {
+            Some(arriving) => {
+                let taken = body::read(&app, (takes, &caller.name), &parts.headers, arriving);
+                Some(taken.await?)
+            }
+            None => None,
+        };
+        *body = None;
+        let import = import_alone(&app, takes).await?;
+        Ok((endpoint, whole, import))
     };
-    let (endpoint, body) = checked.await.inspect_err(|problem| {
+    let (endpoint, whole, import) = checked.await.inspect_err(|problem| {
         // A path that does not exist changes nothing, whoever asks.
         if let Some(Endpoint { path, .. }) = at.endpoints.first() {
             let (user, action) = (&*caller.name, parts.method.as_str());
@@ -256,26 +259,64 @@ async fn permitted(
             .refused(problem);
         }
     })?;
-    let query = parts.uri.query().unwrap_or_default();
-    let query = form_urlencoded::parse(query.as_bytes())
-        .into_owned()
-        .collect();
+    let turn = at.shared.turns.take(&caller.name).await;
+    let (body, held) = whole.map(|whole| (whole.bytes, whole.held)).unzip();
     let call = Call {
         app,
         caller,
         path: endpoint.path,
         segments,
-        query,
+        query: query(&parts),
         headers: parts.headers,
-        body,
+        body: body.unwrap_or_default(),
         from,
     };
+    let held = (turn, held, import);
     blocking(move || {
         let response = run(&endpoint, &call);
-        drop(permit);
+        drop(call);
+        drop(held);
         response
     })
     .await
+}
+
+/// Who asks, and whether they may.
+async fn log_in(
+    at: &AtPath,
+    headers: HeaderMap,
+    from: SocketAddr,
+    (access, vhost): (Access, Option<String>),
+) -> Result<(Caller, Result<(), Problem>), Problem> {
+    let app = Arc::clone(&at.shared.app);
+    let logins = Arc::clone(&at.shared.logins).acquire_owned().await;
+    blocking(move || {
+        let caller = Caller::of(&app, &headers, from)?;
+        let allowed = caller.check(&app, access, vhost.as_deref());
+        drop(logins);
+        Ok((caller, allowed))
+    })
+    .await?
+}
+
+/// Waits until no other definitions are imported.
+async fn import_alone(app: &App, takes: Takes) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+    if takes != Takes::Definitions {
+        return Ok(None);
+    }
+    let alone = Arc::clone(&app.importing).acquire_owned();
+    let alone = timeout(IMPORT_PATIENCE, alone).await;
+    alone.map(Result::ok).map_err(|_| Problem::Busy {
+        reason: "other definitions are being imported".to_owned(),
+        retry_after_s: IMPORT_RETRY_S,
+    })
+}
+
+fn query(parts: &Parts) -> Vec<(String, String)> {
+    let query = parts.uri.query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .collect()
 }
 
 /// Runs an endpoint and notes what it changed.
@@ -301,37 +342,6 @@ fn segments(parameters: &RawPathParams) -> Vec<(String, String)> {
 fn vhost_of(segments: &[(String, String)]) -> Option<String> {
     let found = segments.iter().find(|(name, _)| name == "vhost");
     found.map(|(_, name)| name.clone())
-}
-
-async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let max = app.settings.body_bytes_max;
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > max) {
-        // A client that is cut off while it sends may never read why.
-        let _ = timeout(BODY_TIME, discard(body, max.saturating_mul(DISCARD))).await;
-        return Err(Problem::TooLarge(max));
-    }
-    match timeout(BODY_TIME, axum::body::to_bytes(body, max)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) if announced.is_none() => Err(Problem::TooLarge(max)),
-        Ok(Err(error)) => Err(Problem::bad(format!("cannot read the body: {error}"))),
-        Err(_) => Err(Problem::bad("the body did not come in time")),
-    }
-}
-
-/// Reads a body to its end, but no more than so many bytes. Tells whether that was its end.
-async fn discard(mut body: Body, max: usize) -> bool {
-    let mut read = 0;
-    while read <= max {
-        let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
-        let Some(Ok(frame)) = frame else {
-            return frame.is_none();
-        };
-        read += frame.data_ref().map_or(0, Bytes::len);
-    }
-    false
 }
 
 /// Stands for a client whose address is not known: it is not the broker's own machine.

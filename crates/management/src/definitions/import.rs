@@ -11,6 +11,7 @@ use leveret_router::{ExchangeKind, ExchangeSpec};
 use serde_json::{Map, Value};
 
 use super::export::{OPERATOR_POLICY, VHOST_LIMITS};
+use super::source::{self, Source};
 use crate::amqp::json_to_table;
 use crate::field::Fields;
 use crate::problem::Problem;
@@ -64,50 +65,39 @@ pub(super) struct Binding {
     pub(super) arguments: Table,
 }
 
-/// Reads items of one section, and says which one is wrong.
+/// Reads items of one section one by one, and says which one is wrong.
 struct Section<'a> {
     name: &'static str,
-    items: Vec<&'a Map<String, Value>>,
+    source: &'a Source<'a>,
     vhost: Option<&'a str>,
 }
 
-impl<'a> Section<'a> {
-    fn of(
-        definitions: &'a Map<String, Value>,
-        name: &'static str,
-        vhost: Option<&'a str>,
-    ) -> Result<Self, Problem> {
-        let wrong = || Problem::bad(format!("{name} must be a list of objects"));
-        let items = match definitions.get(name) {
-            None | Some(Value::Null) => Vec::new(),
-            Some(Value::Array(list)) => {
-                let objects = list.iter().map(Value::as_object);
-                objects.collect::<Option<Vec<_>>>().ok_or_else(wrong)?
-            }
-            Some(_) => return Err(wrong()),
-        };
-        Ok(Self { name, items, vhost })
-    }
-
+impl Section<'_> {
     /// Reads every item; `read` gets its fields and its virtual host.
     fn each<T>(
         &self,
         read: impl Fn(&Fields<'_>, &str) -> Result<T, Problem>,
     ) -> Result<Vec<Item<T>>, Problem> {
-        let mut all = Vec::with_capacity(self.items.len());
-        for (index, fields) in self.items.iter().enumerate() {
-            let section = self.name;
-            let fields = Fields(fields);
+        let section = self.name;
+        let wrong = || Problem::bad(format!("{section} must be a list of objects"));
+        let mut all = Vec::new();
+        for (index, text) in self.source.list(section).ok_or_else(wrong)?.enumerate() {
+            if text.first() != Some(&b'{') {
+                return Err(wrong());
+            }
             let item = Item {
                 section,
                 index,
                 of: (),
             };
-            let vhost = match self.vhost {
-                Some(vhost) => Ok(vhost),
-                None => fields.text("vhost").map(Option::unwrap_or_default),
-            };
-            let one = vhost.and_then(|vhost| read(&fields, vhost));
+            let one = source::object(text).and_then(|fields| {
+                let fields = Fields(&fields);
+                let vhost = match self.vhost {
+                    Some(vhost) => vhost,
+                    None => fields.text("vhost")?.unwrap_or_default(),
+                };
+                read(&fields, vhost)
+            });
             all.push(item.with(one.map_err(|problem| item.wrong(problem.reason()))?));
         }
         Ok(all)
@@ -130,24 +120,25 @@ fn name_of(fields: &Fields<'_>) -> Result<String, Problem> {
 
 impl Import {
     /// Reads definitions: a cluster's, or with `vhost` those of one virtual host.
-    pub(crate) fn parse(
-        definitions: &Value,
+    pub(super) fn parse(
+        source: &Source<'_>,
         vhost: Option<&str>,
         broker: &Broker,
     ) -> Result<Self, Problem> {
-        let Value::Object(definitions) = definitions else {
-            return Err(Problem::bad("definitions must be an object"));
+        let section = |name| Section {
+            name,
+            source,
+            vhost,
         };
-        let section = |name| Section::of(definitions, name, vhost);
         let mut import = Self::default();
         if vhost.is_none() {
             import.read_access(&section, broker)?;
         }
-        import.policies = section("policies")?.each(|fields, vhost| {
+        import.policies = section("policies").each(|fields, vhost| {
             let policy = policy::from_json(&of_vhost(vhost)?, &name_of(fields)?, fields)?;
             Ok((PolicyKind::User, policy))
         })?;
-        let parameters = section("parameters")?;
+        let parameters = section("parameters");
         let read = parameters.each(|fields, vhost| parameter_of(fields, of_vhost(vhost)?))?;
         for parameter in read {
             let place = parameter.with(());
@@ -160,11 +151,11 @@ impl Import {
 
     fn read_access<'a>(
         &mut self,
-        section: &impl Fn(&'static str) -> Result<Section<'a>, Problem>,
+        section: &impl Fn(&'static str) -> Section<'a>,
         broker: &Broker,
     ) -> Result<(), Problem> {
-        self.users = section("users")?.each(|fields, _| user_of(fields, broker))?;
-        let vhosts = section("vhosts")?;
+        self.users = section("users").each(|fields, _| user_of(fields, broker))?;
+        let vhosts = section("vhosts");
         self.vhosts = vhosts.each(|fields, _| {
             let metadata = fields.object("metadata")?.unwrap_or(fields.0);
             let change = vhost::Change::from_json(&Fields(metadata))?;
@@ -174,15 +165,15 @@ impl Import {
             let limits = fields.object("limits")?.map(limits_of).transpose()?;
             Ok((name_of(fields)?, limits.unwrap_or_default()))
         })?;
-        self.permissions = section("permissions")?.each(|fields, vhost| {
+        self.permissions = section("permissions").each(|fields, vhost| {
             let user = fields.required_text("user")?.to_owned();
             permission::from_json(user, of_vhost(vhost)?, fields)
         })?;
-        self.topic_permissions = section("topic_permissions")?.each(|fields, vhost| {
+        self.topic_permissions = section("topic_permissions").each(|fields, vhost| {
             let user = fields.required_text("user")?.to_owned();
             permission::topic_from_json(user, of_vhost(vhost)?, fields)
         })?;
-        self.globals = section("global_parameters")?
+        self.globals = section("global_parameters")
             .each(|fields, _| Ok((name_of(fields)?, fields.require("value")?.clone())))?;
         Ok(())
     }
@@ -212,14 +203,14 @@ impl Import {
 
     fn read_topology<'a>(
         &mut self,
-        section: &impl Fn(&'static str) -> Result<Section<'a>, Problem>,
+        section: &impl Fn(&'static str) -> Section<'a>,
     ) -> Result<(), Problem> {
         let own = |name: &str| !name.is_empty() && !is_reserved(name);
-        self.exchanges = section("exchanges")?.each(exchange_of)?;
+        self.exchanges = section("exchanges").each(exchange_of)?;
         self.exchanges.retain(|item| own(&item.of.1));
-        self.queues = section("queues")?.each(queue_of)?;
+        self.queues = section("queues").each(queue_of)?;
         self.queues.retain(|item| own(&item.of.1));
-        self.bindings = section("bindings")?.each(|fields, vhost| {
+        self.bindings = section("bindings").each(|fields, vhost| {
             let kind = fields.required_text("destination_type")?;
             if kind != "queue" && kind != "exchange" {
                 return Err(Problem::bad(format!("unknown destination_type: {kind}")));
