@@ -72,7 +72,9 @@ pub(crate) fn put(call: &Call) -> Answer {
             protected_from_deletion,
             ..VhostMetadata::default()
         };
+        let tracing = change.tracing;
         let put = admin.put_vhost(name, change.onto(before))?;
+        trace(admin, name, tracing)?;
         if is_new(put) {
             admin.put_permission(Permission::full(&call.caller.name, name))?;
         }
