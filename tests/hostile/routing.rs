@@ -176,11 +176,11 @@ fn bindings_that_all_ask_for_the_same_headers() {
     tenant.declare(1, "q");
     let mut headers = Table::new();
     for n in 0..HEADERS {
-        headers.insert(&format!("h{n:02}"), "x");
+        headers.insert(format!("h{n:02}"), "x");
     }
     let mut arguments = headers.clone();
     // Only the last one differs.
-    arguments.insert(&format!("h{:02}", HEADERS - 1), "y");
+    arguments.insert(format!("h{:02}", HEADERS - 1), "y");
     let encoded = arguments.encoded();
     for n in 0..20_000 {
         bind(&mut tenant, "amq.headers", &n.to_string(), &encoded);

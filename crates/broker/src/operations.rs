@@ -428,7 +428,7 @@ fn give_default_type(vhost: &Vhost, spec: &mut QueueSpec) {
     }
     let rules = vhost.rules.read();
     let set = rules.metadata.default_queue_type.as_deref();
-    let Some(kind) = set.or(asks.then_some(CLASSIC)) else {
+    let Some(kind) = set.or_else(|| asks.then_some(CLASSIC)) else {
         return;
     };
     let lasts = spec.durable && !spec.auto_delete && spec.owner.is_none();

@@ -386,7 +386,7 @@ impl Page {
                 filter: Filter::of(call)?,
             })),
             _ => {
-                let size = given.map_or("undefined".to_owned(), |size| size.to_string());
+                let size = given.map_or_else(|| "undefined".to_owned(), |size| size.to_string());
                 Err(Problem::BadRequestAs(
                     "invalid_pagination_parameters",
                     format!(

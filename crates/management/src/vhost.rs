@@ -93,6 +93,15 @@ pub(crate) struct Change {
     tracing: Option<bool>,
 }
 
+/// Whether to trace, if that is said; `null` says nothing elsewhere, but is refused here.
+fn tracing(fields: &Fields<'_>) -> Result<Option<bool>, Problem> {
+    match fields.0.get("tracing") {
+        None => Ok(None),
+        Some(null @ Value::Null) => Err(Problem::wrong("tracing", "not_boolean", null.clone())),
+        Some(_) => fields.flag("tracing", false).map(Some),
+    }
+}
+
 impl Change {
     pub(crate) fn from_json(fields: &Fields<'_>) -> Result<Self, Problem> {
         // RabbitMQ writes Erlang's name for no value.
@@ -106,10 +115,7 @@ impl Change {
             tags: fields.words("tags")?,
             default_queue_type: kind.map(str::to_owned),
             protected_from_deletion: (no == yes).then_some(no),
-            tracing: fields
-                .get("tracing")
-                .map(|_| fields.flag("tracing", false))
-                .transpose()?,
+            tracing: tracing(fields)?,
         })
     }
 
