@@ -179,7 +179,7 @@ fn messages_are_spread_by_a_property_and_each_value_keeps_its_queue() {
         };
         let with_headers = Properties {
             headers: Some(headers.as_raw()),
-            ..plain.clone()
+            ..plain
         };
         let before = ready(&mut client);
         publish(&mut client, "by-id", &plain);

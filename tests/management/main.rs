@@ -120,7 +120,9 @@ fn nobody_reaches_what_tags_or_permissions_forbid() {
             .http_as("admin", "wrong")
             .call(method, &example(endpoint, "admin"), "");
         assert_eq!(wrong.status, 401, "{method} {}", endpoint.path);
-        for role in &ROLES {
+        // Those who may would end the broker.
+        let ends = (method, endpoint.path) == ("DELETE", "/api/x/app");
+        for role in ROLES.iter().filter(|role| !ends || !role.may(endpoint)) {
             let path = example(endpoint, role.name);
             let answer = server.http_as(role.name, "p").call(method, &path, "");
             // What is in a virtual host is not there for those who may not enter it.
