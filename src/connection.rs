@@ -37,6 +37,8 @@ const CONGESTION_CHECK: Duration = Duration::from_millis(10);
 const TURN_CHECK: Duration = Duration::from_millis(100);
 /// How often a connection that is not read looks whether the client has hung up.
 const BLOCKED_CHECK: Duration = Duration::from_secs(1);
+/// How often one that waits for room in a queue looks for that.
+const ROOM_CHECK: Duration = Duration::from_millis(100);
 /// Turns with small reads in a row before others are let run: a publish to very many queues is one,
 /// and takes milliseconds.
 const TURNS_MAX: u32 = 8;
@@ -344,6 +346,11 @@ impl<'a> Reader<'a> {
         while self.connection.lock().is_blocked() {
             // There may be many, and what is there now waits for long.
             self.buffer.shrink_to_fit();
+            let check = if self.connection.lock().waits_for_room() {
+                ROOM_CHECK
+            } else {
+                BLOCKED_CHECK
+            };
             tokio::select! {
                 () = self.link.interrupted() => {
                     let turn = self.connection.lock().receive(&[], now_ms());
@@ -351,11 +358,12 @@ impl<'a> Reader<'a> {
                         return Some(End::of(&turn));
                     }
                 }
-                () = sleep(BLOCKED_CHECK) => if self.link.is_hung_up_on().await {
+                () = sleep(check) => if self.link.is_hung_up_on().await {
                     // It is no more than the kernel holds.
                     self.connection.lock().hang_up();
                 }
             }
+            self.connection.lock().look_for_room(now_ms());
         }
         None
     }

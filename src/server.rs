@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leveret_broker::{Access, AlarmState, Broker, BrokerConfig, Measured, Ticker};
+use leveret_broker::{
+    Access, AlarmState, Broker, BrokerConfig, Measured, Noted, Outcome, Place, Ticker,
+};
 use leveret_management::App;
 use leveret_store::Journal;
 use parking_lot::{Mutex, RwLock};
@@ -34,6 +36,10 @@ use crate::{default_password, definitions, settings, state};
 const BACKLOG: u32 = 4096;
 /// Memory and disk are measured every so many ticks: once a second.
 const MEASURE_TICKS: u32 = 4;
+/// Refused messages are told of no more often than this,
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+/// in so many lines at most.
+const REFUSED_LINES: usize = 16;
 const TICK: Duration = Duration::from_millis(Ticker::INTERVAL_MS);
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
@@ -352,12 +358,57 @@ fn log_alarms(broker: &Broker, before: [AlarmState; 2]) {
     }
 }
 
+/// Tells of messages that queues refused and of publishers that wait for them, now and then.
+fn log_refused(broker: &Broker, last: &mut Option<Instant>) {
+    if last.is_some_and(|last| last.elapsed() < REFUSED_PAUSE) {
+        return;
+    }
+    let Noted { places, elsewhere } = broker.take_noted();
+    if places.is_empty() {
+        return;
+    }
+    *last = Some(Instant::now());
+    let more = places.values().skip(REFUSED_LINES).sum::<u64>() + elsewhere;
+    for (place, count) in places.iter().take(REFUSED_LINES) {
+        let Place {
+            vhost,
+            queue,
+            exchange,
+            outcome,
+        } = place;
+        match outcome {
+            Outcome::Refused(reason) => {
+                let reason = reason.name();
+                warn!(
+                    vhost,
+                    queue,
+                    exchange,
+                    reason,
+                    messages = count,
+                    "messages refused"
+                );
+            }
+            Outcome::Waits => warn!(
+                vhost,
+                queue,
+                exchange,
+                connections = count,
+                "publishers are blocked: the queue has its share of limits.resident_bytes"
+            ),
+        }
+    }
+    if more > 0 {
+        warn!(more, "messages refused, or publishers blocked, elsewhere");
+    }
+}
+
 async fn tick(gate: Arc<Gate>, data_dir: PathBuf) {
     let broker = &gate.broker;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ticker = Ticker::default();
     let mut alarms = broker.alarms();
+    let mut refused = None;
     for count in 0u32.. {
         ticks.tick().await;
         ticker.tick(broker, now_ms());
@@ -368,6 +419,7 @@ async fn tick(gate: Arc<Gate>, data_dir: PathBuf) {
             });
             let before = std::mem::replace(&mut alarms, broker.alarms());
             log_alarms(broker, before);
+            log_refused(broker, &mut refused);
             gate.endings.sweep(Instant::now());
         }
     }

@@ -160,7 +160,7 @@ fn fill_memory(peer: &mut Client, body: &[u8]) -> u32 {
         peer.send(&frames);
         if peer.next().method().name() == "basic.nack" {
             let bytes = u64::from(stored) * size;
-            assert!((700_000..=1_600_000).contains(&bytes), "{bytes} were taken");
+            assert!((550_000..=1_600_000).contains(&bytes), "{bytes} were taken");
             return stored;
         }
         stored += 1;

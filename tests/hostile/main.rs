@@ -6,6 +6,7 @@ mod case;
 mod consumers;
 mod http;
 mod lists;
+mod memory;
 mod peers;
 mod routing;
 #[path = "../support/mod.rs"]

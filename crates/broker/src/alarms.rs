@@ -260,12 +260,15 @@ impl Broker {
 pub(crate) enum Obstacle {
     /// An alarm is on.
     Alarm,
+    /// A queue it publishes to holds more than its share of the memory for messages.
+    Share,
 }
 
 impl Obstacle {
     const fn bit(self) -> u8 {
         match self {
             Self::Alarm => 1,
+            Self::Share => 2,
         }
     }
 }
@@ -302,14 +305,21 @@ impl Core {
 }
 
 impl Peer {
-    /// Whether it is not read, as an alarm is on and it publishes.
+    /// Whether it is not read, as an alarm is on and it publishes, or publishes to a queue above
+    /// its share.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Acquire) != 0
     }
 
     /// Marks it as not read, and tells it if it was read until now.
-    fn block(&self, by: Obstacle, reason: &str, outlet: &mut Outlet<Arc<Handle>>, work: &mut Work) {
+    pub(crate) fn block(
+        &self,
+        by: Obstacle,
+        reason: &str,
+        outlet: &mut Outlet<Arc<Handle>>,
+        work: &mut Work,
+    ) {
         let before = self.blocked.fetch_or(by.bit(), Ordering::AcqRel);
         if before == 0 && self.blocked_notify.load(Ordering::Relaxed) {
             let blocked = ConnectionBlocked {

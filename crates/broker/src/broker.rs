@@ -18,6 +18,7 @@ use crate::cell::{QueueCell, SharedOutlet};
 use crate::limits::Limits;
 use crate::names::Names;
 use crate::pump::Work;
+use crate::refused::RefusedMessages;
 use crate::stats::{
     ChannelList, ChannelStats, Count, Ended, Event, Events, MessageCounts, SizeCounts, Sizes,
     Totals, Traffic,
@@ -288,6 +289,7 @@ pub struct Broker {
     pub(crate) names: Names,
     pub(crate) alarms: Alarms,
     pub(crate) unfinished: Unfinished,
+    pub(crate) refused: RefusedMessages,
     lanes: AtomicU32,
     /// Queues whose chunk memory the timer looks after.
     pub(crate) warm: Mutex<Vec<Arc<QueueCell>>>,
@@ -324,6 +326,7 @@ impl Broker {
             alarms: Alarms::new(config.memory_high_watermark),
             limits: RwLock::new(Limits::from(&config)),
             unfinished: Unfinished::default(),
+            refused: RefusedMessages::default(),
             config,
             store,
             session: RwLock::new(session),

@@ -259,7 +259,7 @@ impl Connection {
             self.fail(fault);
         }
         loop {
-            if self.core.work.is_full() {
+            if self.core.work.is_full() || self.waits_for_room() {
                 turn.unfinished = true;
                 break;
             }

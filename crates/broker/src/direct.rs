@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leveret_codec::Properties;
 use leveret_queue::Unacked;
-use leveret_record::{Blob, Body, Record, resident_bytes};
+use leveret_record::{Blob, Body, Record};
 use leveret_router::Steps;
 use leveret_session::{Publish, Publishes};
 
@@ -13,10 +13,11 @@ use crate::acting::Acting;
 use crate::broker::Broker;
 use crate::cell::QueueCell;
 use crate::firehose::Party;
-use crate::publish::{Room, check_expiration, enqueue, visible_header};
+use crate::publish::{check_expiration, enqueue, visible_header};
 use crate::pump::{Pump, STEPS_OF_TURN, Work};
 use crate::refusal::Refusal;
 use crate::replies::{asks_for_replies, no_consumer};
+use crate::room::Room;
 use crate::routes::{Asked, ExchangeTally, Route, RouteCache, sender_selected};
 use crate::stats::{MessageCounts, SizeCounts, Totals};
 use crate::vhost::Vhost;
@@ -140,15 +141,16 @@ impl Broker {
         tally.show();
         let published = if route.cells.is_empty() {
             Published::Unroutable
-        } else if resident_bytes() > self.config.resident_bytes_max {
-            Published::Refused
         } else {
-            let room = Room::of(&*self.store);
+            let room = Room::of(self);
             match enqueue(&route.cells, &batch, None, room, work) {
                 0 => Published::Routed(route.cells.len()),
                 _ => Published::Refused,
             }
         };
+        if !work.refused.is_empty() {
+            self.note_refused(vhost, &raw, &mut work.refused);
+        }
         self.count_published(published, message.body.len());
         Ok(published)
     }

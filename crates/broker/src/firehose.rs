@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use leveret_codec::{Properties, RawTable, Table, Value, headers, push_route, split_route};
 use leveret_queue::Delivery;
-use leveret_record::{Blob, Body, Record, resident_bytes};
+use leveret_record::{Blob, Body, Record};
 use leveret_router::Routes;
 use leveret_session::{Publish, Publishes};
 
@@ -16,8 +16,9 @@ use crate::broker::{Broker, Peer};
 use crate::cell::{Handle, QueueCell};
 use crate::connection::Core;
 use crate::direct::Copied;
-use crate::publish::{Room, enqueue};
+use crate::publish::enqueue;
 use crate::pump::Work;
+use crate::room::Room;
 use crate::routes::{Route, sender_selected};
 use crate::vhost::Vhost;
 
@@ -358,7 +359,7 @@ impl Broker {
         let cells = queues.iter().filter_map(|id| directory.cell(*id).cloned());
         let cells: Vec<_> = cells.collect();
         drop(directory);
-        if cells.is_empty() || resident_bytes() > self.config.resident_bytes_max {
+        if cells.is_empty() {
             return;
         }
         let (body, blob) = traced.body();
@@ -376,7 +377,9 @@ impl Broker {
         };
         let copy = Publishes::one(0, &route, publish);
         work.steps += cells.len();
-        enqueue(&cells, &copy, blob.cloned(), Room::of(&*self.store), work);
+        if enqueue(&cells, &copy, blob.cloned(), Room::of(self), work) != 0 {
+            self.note_refused(&vhost, &route, &mut work.refused);
+        }
     }
 
     /// The copy's headers, with the message's own among them if that still is a lawful table of a

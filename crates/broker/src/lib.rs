@@ -41,8 +41,10 @@ mod publish;
 mod pump;
 mod queues;
 mod refusal;
+mod refused;
 mod replies;
 mod restore;
+mod room;
 mod routes;
 mod rules;
 mod settle;
@@ -68,6 +70,7 @@ pub use cell::{Handle, QueueCell, QueueGuard, QueueSpec, QueueState, SharedOutle
 pub use close::{Parting, Side};
 pub use connection::{Connection, Origin, Turn};
 pub use direct::{Copied, Direct, Fetch, Published};
+pub use leveret_queue::Reason;
 pub use limits::Limits;
 pub use login::LoginRefusal;
 pub use operations::Condition;
@@ -76,6 +79,7 @@ pub use pause::Pause;
 pub use policy::{ApplyTo, Effective, Object, Policies, Policy, PolicyKind};
 pub use pump::{Work, resume};
 pub use refusal::Refusal;
+pub use refused::{Noted, Outcome, Place};
 pub use restore::Restored;
 pub use rules::{Rules, VhostMetadata};
 pub use stats::{

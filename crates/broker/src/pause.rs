@@ -41,6 +41,7 @@ impl Connection {
     /// had to wait for.
     pub fn hang_up(&mut self) {
         self.core.begun.hung_up = true;
+        self.core.begun.waits_for = None;
         self.core.peer.blocked.store(0, Ordering::Release);
     }
 

@@ -7,9 +7,9 @@ use leveret_codec::{
     basic_return, content, decode_header, delivery_mode, flag, has_property, nack,
 };
 use leveret_queue::{Message, MessageBody, Queue};
-use leveret_record::{Blob, resident_bytes};
+use leveret_record::Blob;
 use leveret_session::{Confirm, Confirms, Fault, Publish, Publishes};
-use leveret_store::{MessageParts, Store};
+use leveret_store::MessageParts;
 
 use crate::acting::Acting;
 use crate::arguments::TIME_MAX_MS;
@@ -19,6 +19,7 @@ use crate::connection::Core;
 use crate::pump::{Pump, STEPS_OF_TURN, Work};
 use crate::refusal::Refusal;
 use crate::replies::asks_for_replies;
+use crate::room::Room;
 use crate::routes::{Route, sender_selected};
 
 /// Bodies from here on are shared, so that a chunk holds many messages and sending copies nothing.
@@ -29,7 +30,7 @@ const SHARED_BY_MANY_BYTES_MIN: usize = 512;
 const PAUSE_BYTES: u64 = 512 * 1024;
 /// For each such a backlog one millisecond, up to these: a wide route's backlog grows faster than a
 /// millisecond a turn holds it.
-const PAUSE_MS_MAX: u64 = 5;
+pub(crate) const PAUSE_MS_MAX: u64 = 5;
 /// What a ready message takes beside its body, about.
 const RECORD_BYTES: u64 = 64;
 pub(crate) const PERSISTENT: u8 = 2;
@@ -38,28 +39,6 @@ pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 const INSPECTED: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
 /// Those that an exchange may look at, besides the headers.
 const HASHED: u16 = flag::MESSAGE_ID | flag::CORRELATION_ID | flag::TIMESTAMP;
-
-/// What is known of the room for a message.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
-    /// The queue says whether there is some.
-    Asked,
-    /// The same, but the disk takes no persistent messages.
-    DiskFull,
-    /// It was reserved.
-    Reserved,
-}
-
-impl Room {
-    /// What is known before anybody is asked.
-    pub(crate) fn of(store: &dyn Store) -> Self {
-        if store.admits_messages() {
-            Self::Asked
-        } else {
-            Self::DiskFull
-        }
-    }
-}
 
 /// A batch and its bodies that are shared.
 struct Load<'a> {
@@ -83,11 +62,8 @@ impl Core {
             let alone = batch.len() == 1 && batch.properties & HASHED == 0;
             if !route.is_for_one() || alone {
                 let batch = batch.first(STEPS_OF_TURN / route.cells.len().clamp(1, STEPS_OF_TURN));
-                if self.is_traced() {
-                    self.trace(&route, &batch, None);
-                }
-                self.publish_to(&route, &batch, None)?;
-                return Ok(batch.len());
+                let taken = self.publish_to(&route, &batch, None, None)?;
+                return Ok(if taken { batch.len() } else { 0 });
             }
         }
         for (before, publish) in batch.iter().enumerate() {
@@ -102,7 +78,8 @@ impl Core {
         Ok(batch.len())
     }
 
-    /// False, and nothing is done, when its route takes more than what is left of the turn.
+    /// False, and nothing is done, when its route takes more than what is left of the turn, or a
+    /// queue has no room.
     pub(crate) fn publish_inspected(
         &mut self,
         one: &Publishes<'_>,
@@ -126,11 +103,7 @@ impl Core {
         let Some(route) = route else {
             return Ok(false);
         };
-        if self.is_traced() {
-            self.trace(&route, one, Some((publish.header, blob.as_ref())));
-        }
-        self.publish_to(&route, one, blob)?;
-        Ok(true)
+        self.publish_to(&route, one, Some(publish.header), blob)
     }
 
     /// Checks a message's properties; gives its own route when they have a say in it.
@@ -197,35 +170,49 @@ impl Core {
         refusal.fault(batch.channel, vhost, PUBLISH)
     }
 
-    /// Puts a batch into its queues, returns what goes nowhere, and counts it for confirms.
+    /// Puts a batch into its queues, returns what goes nowhere, and counts it for confirms. False,
+    /// and nothing is done, when it has to wait for room. `original` is the header of a message
+    /// that was looked at closely, as it was published.
     fn publish_to(
         &mut self,
         route: &Arc<Route>,
         batch: &Publishes<'_>,
+        original: Option<&[u8]>,
         blob: Option<Arc<Blob>>,
-    ) -> Result<(), Fault> {
-        if self.is_transactional(batch.channel) {
-            return self.stage_publishes(route, batch, blob.as_ref());
+    ) -> Result<bool, Fault> {
+        // Room for a transaction is found when it is committed.
+        let staged = self.is_transactional(batch.channel);
+        let room = if staged {
+            Some(Room::Reserved)
+        } else {
+            self.room_for(route, batch)
+        };
+        let Some(room) = room else {
+            return Ok(false);
+        };
+        if self.is_traced() {
+            let close = original.map(|original| (original, blob.as_ref()));
+            self.trace(route, batch, close);
+        }
+        if staged {
+            self.stage_publishes(route, batch, blob.as_ref())?;
+            return Ok(true);
         }
         self.count_published(route, batch);
         if route.cells.is_empty() {
             self.return_unroutable(batch);
         }
         self.work.steps += route.cells.len() * batch.len();
-        let refused = if resident_bytes() > self.broker.config.resident_bytes_max {
-            // Memory holds no more messages: the publisher is told, and slowed down.
-            self.work.pause_ms = PAUSE_MS_MAX;
-            u128::MAX
-        } else {
-            let room = Room::of(&*self.broker.store);
-            enqueue(&route.cells, batch, blob, room, &mut self.work)
-        };
+        let refused = enqueue(&route.cells, batch, blob, room, &mut self.work);
+        if refused != 0 {
+            self.note_refused(batch.route);
+        }
         let Some(state) = self.channel(batch.channel) else {
-            return Ok(());
+            return Ok(true);
         };
         state.stats.published.add(batch.len() as u64);
         let Some(confirms) = &mut state.confirms else {
-            return Ok(());
+            return Ok(true);
         };
         state.stats.published_confirming.add(batch.len() as u64);
         let refused = if route.cells.is_empty() { 0 } else { refused };
@@ -233,7 +220,7 @@ impl Core {
         if !std::mem::replace(&mut state.confirming, true) {
             self.confirming.push(batch.channel);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Counts a batch for its exchange and by its sizes; its channel counts it elsewhere.
@@ -395,8 +382,8 @@ impl Load<'_> {
         }
         let state = &mut *guard;
         let passed = match room {
-            Room::Asked if !pump.traced => self.pass(cell, &mut state.queue, by_many, pump),
-            Room::Asked | Room::DiskFull | Room::Reserved => 0,
+            Room::Plenty if !pump.traced => self.pass(cell, &mut state.queue, by_many, pump),
+            Room::Plenty | Room::Scarce { .. } | Room::Reserved => 0,
         };
         if passed == self.batch.len() {
             pump.emptied(true);
@@ -408,19 +395,17 @@ impl Load<'_> {
         }
         for (index, publish) in messages {
             let message = self.message(cell, index, publish);
-            let pushed = match room {
-                Room::Asked => state.queue.push(&message, pump),
-                Room::Reserved => Ok(state.queue.push_reserved(&message)),
-                Room::DiskFull if message.persistent => Err(leveret_queue::Refused),
-                Room::DiskFull => state.queue.push(&message, pump),
-            };
+            let pushed = room.push(&mut state.queue, &message, pump);
             match (pushed, cell.lane) {
                 (Ok(seq), Some(lane)) if message.persistent => {
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
                     pump.work.targets.push((index, lane, seq));
                 }
                 (Ok(_), _) => {}
-                (Err(_), _) => refused |= 1 << index,
+                (Err(reason), _) => {
+                    refused |= 1 << index;
+                    pump.work.refuse(cell, reason);
+                }
             }
         }
         state.queue.pump(pump);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use leveret_codec::Tails;
-use leveret_queue::{Consumer, ConsumerKey, Delivery, Gone, Message, Offer, Sink, Unacked};
+use leveret_queue::{Consumer, ConsumerKey, Delivery, Gone, Message, Offer, Reason, Sink, Unacked};
 use leveret_record::{Sabotage, breaks};
 use leveret_router::Steps;
 use leveret_session::{Delivered, Flush, Outlet, Parcel};
@@ -13,6 +13,7 @@ use parking_lot::{ArcMutexGuard, RawMutex};
 
 use crate::cell::{Handle, QueueCell, QueueGuard};
 use crate::firehose::Traced;
+use crate::refused::RefusedBy;
 
 /// The ticket of what a stopped store refused.
 pub(crate) const NEVER: Ticket = Ticket(u64::MAX - 1);
@@ -47,6 +48,8 @@ pub struct Work {
     pub(crate) tails: Tails,
     /// Messages to be copied to the firehose.
     pub(crate) traced: Vec<Traced>,
+    /// Messages that queues refused, to be counted.
+    pub(crate) refused: Vec<RefusedBy>,
 }
 
 impl Work {
@@ -73,6 +76,19 @@ impl Work {
     /// What is left for finding routes.
     pub(crate) const fn steps_left(&self) -> Steps {
         Steps::new(STEPS_OF_TURN.saturating_sub(self.steps))
+    }
+
+    /// Notes that a queue refused a message.
+    #[cold]
+    pub(crate) fn refuse(&mut self, cell: &Arc<QueueCell>, reason: Reason) {
+        if let Some((last, because, messages)) = self.refused.last_mut()
+            && *because == reason
+            && Arc::ptr_eq(last, cell)
+        {
+            *messages += 1;
+        } else {
+            self.refused.push((Arc::clone(cell), reason, 1));
+        }
     }
 
     /// Flushes what the turn made dirty.

@@ -10,13 +10,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use leveret_codec::{TxCommitOk, TxRollbackOk, TxSelectOk, delivery_mode};
-use leveret_record::{Blob, resident_bytes};
+use leveret_queue::Reason;
+use leveret_record::Blob;
 use leveret_session::{Fault, Publish, Publishes, Settlement, Slot, Verdict};
 
 use crate::cell::QueueCell;
 use crate::connection::Core;
-use crate::publish::{PERSISTENT, PUBLISH, Room, enqueue};
+use crate::publish::{PERSISTENT, PUBLISH, enqueue};
 use crate::refusal::Refusal;
+use crate::room::Room;
 use crate::routes::Route;
 
 /// What a staged publish or settlement costs besides its bytes.
@@ -229,36 +231,32 @@ impl Core {
 
     /// Finds room for the whole of a transaction. Refused, it stays as it is.
     fn reserve(&mut self, channel: u16) -> Result<(), Refusal> {
-        let max = self.broker.config.resident_bytes_max;
-        let admits = self.broker.store.admits_messages();
+        let room = Room::of(&self.broker);
         let vhost = self.vhost()?;
         let Some(transaction) = self.transaction(channel) else {
             return Err(not_transactional());
         };
-        let refused = |why: String| {
-            let text = format!("partial tx completion: nothing was published, {why}");
-            Refusal::Precondition(text)
-        };
-        if !transaction.publishes.is_empty() && resident_bytes() > max {
-            return Err(refused("the memory for messages is full".into()));
-        }
-        if !admits && transaction.is_persistent() {
-            return Err(refused("the disk is full".into()));
-        }
+        let persistent = transaction.is_persistent();
         let demand = transaction.demand();
         for (done, (cell, messages, bytes)) in demand.iter().enumerate() {
             let mut state = cell.lock();
-            if cell.is_deleted() || state.queue.reserve(*messages, *bytes) {
+            if cell.is_deleted() {
+                continue;
+            }
+            let reason = room.refuses(&state.queue, persistent && cell.lane.is_some());
+            if reason.is_some() {
+                state.queue.refuse(*messages);
+            } else if state.queue.reserve(*messages, *bytes) {
                 continue;
             }
             drop(state);
             for (cell, messages, bytes) in demand.iter().take(done) {
                 cell.lock().queue.release_reserved(*messages, *bytes);
             }
-            let (queue, vhost) = (&cell.name, &vhost.name);
-            return Err(refused(format!(
-                "queue '{queue}' in vhost '{vhost}' is full"
-            )));
+            let reason = reason.unwrap_or(Reason::Length);
+            let mut refused = vec![(Arc::clone(cell), reason, *messages)];
+            self.broker.note_refused(&vhost, &[], &mut refused);
+            return Err(not_published(reason, &cell.name, &vhost.name));
         }
         Ok(())
     }
@@ -309,6 +307,16 @@ impl Core {
         self.reply(channel, TxRollbackOk {});
         Ok(())
     }
+}
+
+fn not_published(reason: Reason, queue: &str, vhost: &str) -> Refusal {
+    let why = match reason {
+        Reason::Length => format!("queue '{queue}' in vhost '{vhost}' is full"),
+        Reason::Memory => "the memory for messages is full".into(),
+        Reason::Disk => "the disk is full".into(),
+    };
+    let text = format!("partial tx completion: nothing was published, {why}");
+    Refusal::Precondition(text)
 }
 
 fn not_transactional() -> Refusal {

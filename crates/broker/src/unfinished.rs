@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::broker::{Broker, Peer};
 use crate::connection::{Connection, Core};
+use crate::room::Wait;
 
 /// A part of a frame that waits in the read buffer counts from here on: nearly every read of small
 /// messages ends with one.
@@ -80,6 +81,10 @@ pub(crate) struct Begun {
     pub(crate) staged_bytes: usize,
     /// The client has hung up: what it left is read to its end.
     pub(crate) hung_up: bool,
+    /// For room in a queue above its share.
+    pub(crate) waits_for: Option<Wait>,
+    /// It has waited long enough, and is refused until there is room.
+    pub(crate) waited: bool,
 }
 
 /// Connections that were closed for what they did not complete.

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use leveret_broker::{Event, SIZE_BOUNDS};
+use leveret_broker::{Event, Reason, SIZE_BOUNDS};
 
 use crate::app::App;
 use crate::health::not_ready;
@@ -287,6 +287,24 @@ impl Page {
             "Memory that messages of all queues take",
             leveret_record::resident_bytes(),
         );
+        self.gauge(
+            "unfinished_bytes",
+            "Memory of unfinished messages and uncommitted transactions",
+            app.broker.unfinished_bytes(),
+        );
+        let closed = app.broker.unfinished_closed();
+        self.counter(
+            "connections_closed_unfinished_total",
+            "Total number of connections closed for messages they did not complete",
+            closed.over_budget + closed.stalled,
+        );
+        let refused = Reason::ALL.map(|reason| {
+            let label = format!("reason=\"{}\"", reason.name());
+            (label, app.broker.refused_messages(reason) as f64)
+        });
+        let refused = refused.each_ref().map(|(label, count)| (&**label, *count));
+        let help = "Total number of messages refused by a queue";
+        self.family("queue_messages_refused_total", "counter", help, &refused);
     }
 
     fn messages(&mut self, app: &App) {

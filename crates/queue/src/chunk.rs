@@ -203,6 +203,8 @@ pub(crate) struct Chunks {
     /// Before the first record never read.
     cursor: Position,
     older: VecDeque<Chunk>,
+    /// Memory of all chunks, bytes.
+    resident: usize,
 }
 
 impl Chunks {
@@ -247,9 +249,12 @@ impl Chunks {
 
     fn grow(&mut self, record: usize) {
         let fresh = Chunk::with_room(self.tail.data.capacity(), record);
+        self.resident += fresh.data.capacity();
         let full = std::mem::replace(&mut self.tail, fresh);
         if full.count > 0 {
             self.older.push_back(full);
+        } else {
+            self.resident -= full.data.capacity();
         }
     }
 
@@ -395,13 +400,15 @@ impl Chunks {
         } else if index == 0 {
             self.drop_spent_front();
         } else if let Some(chunk) = self.older.get_mut(index) {
+            self.resident -= chunk.data.capacity();
             chunk.free();
         }
     }
 
     fn drop_spent_front(&mut self) {
         while self.older.front().is_some_and(Chunk::is_spent) {
-            self.older.pop_front();
+            let spent = self.older.pop_front();
+            self.resident -= spent.map_or(0, |chunk| chunk.data.capacity());
             if self.cursor.chunk == self.first {
                 self.cursor = Position {
                     chunk: self.first.wrapping_add(1),
@@ -497,6 +504,7 @@ impl Chunks {
         };
         for index in 0..self.older.len() {
             if let Some(chunk) = self.older.get_mut(index).filter(|chunk| chunk.is_spent()) {
+                self.resident -= chunk.data.capacity();
                 chunk.free();
             }
         }
@@ -517,6 +525,7 @@ impl Chunks {
         if !self.older.is_empty() || self.tail.count > 0 {
             return false;
         }
+        self.resident -= self.tail.data.capacity();
         self.tail.free();
         true
     }
@@ -526,11 +535,7 @@ impl Chunks {
     }
 
     /// Bytes of chunk memory held.
-    pub(crate) fn resident_bytes(&self) -> usize {
-        self.older
-            .iter()
-            .map(|chunk| chunk.data.capacity())
-            .sum::<usize>()
-            + self.tail.data.capacity()
+    pub(crate) const fn resident_bytes(&self) -> usize {
+        self.resident
     }
 }

@@ -26,5 +26,5 @@ mod ring;
 pub use chunk::{Message, MessageBody};
 pub use consumers::{Consumer, ConsumerKey, Consuming};
 pub use leveret_record::{Position, Unacked};
-pub use limits::{Limits, Overflow};
+pub use limits::{Limits, Overflow, Reason};
 pub use queue::{Counters, Delivery, Gone, Offer, Queue, Refused, Sink};

@@ -10,6 +10,32 @@ pub enum Overflow {
     RejectPublish,
 }
 
+/// Why a message is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The queue is at its own limit.
+    Length,
+    /// The queue holds its share of the memory for messages.
+    Memory,
+    /// The disk takes no persistent messages.
+    Disk,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Length, Self::Memory, Self::Disk];
+
+    /// Its name, for logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Length => "length",
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 /// The bounds of one queue; `u64::MAX` means none.
 ///
 /// `ready_*` are RabbitMQ's `x-max-length` and `x-max-length-bytes`: unacknowledged messages do

@@ -67,7 +67,7 @@ pub struct Refused;
 pub struct Counters {
     /// Messages accepted.
     pub published: u64,
-    /// Publishes refused because the queue was full.
+    /// Publishes refused because the queue, the memory for messages or the disk was full.
     pub refused: u64,
     /// Deliveries to consumers that acknowledge.
     pub delivered: u64,
@@ -488,6 +488,18 @@ impl<C> Queue<C> {
     #[must_use]
     pub fn is_grown(&self) -> bool {
         self.chunks.is_grown()
+    }
+
+    /// Memory that the queue keeps from others, bytes: its chunks, and all bodies as if none of
+    /// them was in a chunk. At least what it really is, and at most twice that.
+    #[must_use]
+    pub const fn held_bytes(&self) -> u64 {
+        self.chunks.resident_bytes() as u64 + self.ready_bytes + self.unacked_bytes
+    }
+
+    /// Counts messages that others than the queue refuse.
+    pub const fn refuse(&mut self, messages: u64) {
+        self.counters.refused += messages;
     }
 
     /// Bytes of chunk memory held.

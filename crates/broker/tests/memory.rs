@@ -1,0 +1,136 @@
+//! The memory for messages: long queues leave room for others, their publishers wait, and what is
+//! refused is counted.
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use leveret_broker::{Broker, BrokerConfig, Outcome, Reason};
+use leveret_codec::{ConfirmSelect, QueuePurge, RawTable, Table, TxCommit, TxSelect, Value};
+use leveret_store::InstantStore;
+use support::{Client, broker_with, message, ready};
+
+const MIB: u64 = 1 << 20;
+
+/// The account of memory is the process's: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn broker() -> Arc<Broker> {
+    let config = BrokerConfig {
+        resident_bytes_max: 32 * MIB,
+        ..BrokerConfig::default()
+    };
+    broker_with(config, Arc::new(InstantStore))
+}
+
+fn capable(broker: &Arc<Broker>) -> Client {
+    let mut capabilities = Table::new();
+    capabilities.insert("connection.blocked", Value::Bool(true));
+    let mut properties = Table::new();
+    properties.insert("capabilities", Value::Table(capabilities));
+    Client::with_properties(broker, RawTable::parse(&properties.encoded()).unwrap(), 0)
+}
+
+fn some(queue: &str) -> Vec<u8> {
+    message(1, ("", queue), &"x".repeat(1000), (false, false)).repeat(50)
+}
+
+/// Publishes until the connection has to wait.
+fn fill(client: &mut Client, queue: &str) {
+    client.declare(1, queue, false);
+    let some = some(queue);
+    for _ in 0..1000 {
+        client.send_unread(&some);
+        if client.connection.is_blocked() {
+            return;
+        }
+    }
+    panic!("50 MB fit into 32");
+}
+
+#[test]
+fn long_queues_block_their_publishers_and_leave_room_for_others() {
+    let _alone = alone();
+    let broker = broker();
+    let mut hogs: Vec<_> = (0..3).map(|_| capable(&broker)).collect();
+    for (hog, queue) in hogs.iter_mut().zip(["h0", "h1", "h2"]) {
+        fill(hog, queue);
+        let told = ["1 queue.declare-ok", "0 connection.blocked"];
+        assert_eq!(hog.hear(), told);
+    }
+    let mut others: Vec<_> = (0..5).map(|_| capable(&broker)).collect();
+    for (other, queue) in others.iter_mut().zip(["o0", "o1", "o2", "o3", "o4"]) {
+        other.declare(1, queue, false);
+        other.send(&some(queue));
+        assert_eq!(ready(&broker, queue), 50);
+        assert!(!other.connection.is_blocked());
+    }
+    assert_eq!(
+        broker.refused_messages(Reason::Memory),
+        0,
+        "nothing is lost"
+    );
+    let noted = broker.take_noted().places;
+    assert!(noted.keys().all(|place| place.outcome == Outcome::Waits));
+    assert_eq!(noted.len(), 3, "{noted:?}");
+
+    let [first, second, _] = &mut hogs[..] else {
+        unreachable!("there are three");
+    };
+    first.connection.look_for_room(60_000);
+    assert!(first.connection.is_blocked(), "however long it takes");
+    let purge = QueuePurge {
+        queue: b"h0",
+        nowait: true,
+    };
+    others[0].say(1, purge);
+    let before = ready(&broker, "h0");
+    first.connection.look_for_room(60_000);
+    first.turn();
+    assert_eq!(first.hear(), ["0 connection.unblocked"]);
+    assert!(ready(&broker, "h0") > before, "what waited is there");
+    second.connection.look_for_room(60_000);
+    second.turn();
+    assert!(!second.connection.is_blocked(), "there is room for all");
+}
+
+#[test]
+fn in_confirm_mode_a_publisher_waits_and_is_then_refused_and_counted() {
+    let _alone = alone();
+    let broker = broker();
+    let mut hog = capable(&broker);
+    hog.say(1, ConfirmSelect { nowait: true });
+    fill(&mut hog, "h");
+    hog.hear();
+    hog.connection.look_for_room(1000);
+    assert!(hog.connection.is_blocked());
+    hog.connection.look_for_room(2002);
+    hog.turn();
+    let heard = hog.hear();
+    assert_eq!(
+        heard.first().map(String::as_str),
+        Some("0 connection.unblocked")
+    );
+    let nacks = heard.iter().filter(|heard| heard.contains("nack")).count() as u64;
+    assert!(nacks > 0, "{heard:?}");
+    assert_eq!(broker.refused_messages(Reason::Memory), nacks);
+    let vhost = broker.vhost("/").unwrap();
+    let cell = vhost.queue("h").unwrap();
+    assert_eq!(cell.lock().queue.counters().refused, nacks);
+    let noted = broker.take_noted().places;
+    let (place, count) = noted.iter().next().unwrap();
+    assert_eq!(place.outcome, Outcome::Refused(Reason::Memory));
+    assert_eq!((&*place.queue, *count), ("h", nacks));
+
+    let mut committing = Client::new(&broker);
+    committing.say(1, TxSelect {});
+    committing.publish(1, "h", "x", false);
+    committing.say(1, TxCommit {});
+    let heard = committing.hear().pop().unwrap();
+    assert!(heard.contains("the memory for messages is full"), "{heard}");
+    assert_eq!(broker.refused_messages(Reason::Memory), nacks + 1);
+}
