@@ -67,7 +67,12 @@ fn parameter(name: &str) -> Parameter {
         vhost: "v".into(),
         component: "shovel".into(),
         name: name.into(),
-        value: json!({"src-uri": "amqp://"}),
+        value: json!({
+            "src-uri": "amqp://",
+            "src-queue": "a",
+            "dest-uri": "amqp://",
+            "dest-queue": "b",
+        }),
     }
 }
 
