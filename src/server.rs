@@ -40,6 +40,8 @@ const MEASURE_TICKS: u32 = 4;
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// in so many lines at most.
 const REFUSED_LINES: usize = 16;
+/// So many arguments without effect are told one by one each time.
+const IGNORED_TOLD: usize = 100;
 const TICK: Duration = Duration::from_millis(Ticker::INTERVAL_MS);
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
@@ -402,6 +404,23 @@ fn log_refused(broker: &Broker, last: &mut Option<Instant>) {
     }
 }
 
+/// Tells which arguments of new queues have no effect, once for each.
+fn log_ignored(broker: &Broker) {
+    let (notices, mut more) = broker.notices.take();
+    let told = notices.len().min(IGNORED_TOLD);
+    more += (notices.len() - told) as u64;
+    for notice in notices.iter().take(told) {
+        let (vhost, queue, argument) = (&notice.vhost, &notice.queue, &notice.argument);
+        warn!(%vhost, %queue, %argument, "a queue is declared with an argument without effect");
+    }
+    if more > 0 {
+        warn!(
+            more,
+            "further arguments of new queues have no effect: see GET /api/x/ignored"
+        );
+    }
+}
+
 async fn tick(gate: Arc<Gate>, data_dir: PathBuf) {
     let broker = &gate.broker;
     let mut ticks = interval(TICK);
@@ -420,6 +439,7 @@ async fn tick(gate: Arc<Gate>, data_dir: PathBuf) {
             let before = std::mem::replace(&mut alarms, broker.alarms());
             log_alarms(broker, before);
             log_refused(broker, &mut refused);
+            log_ignored(broker);
             gate.endings.sweep(Instant::now());
         }
     }

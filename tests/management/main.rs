@@ -515,8 +515,8 @@ fn definitions_that_are_wrong_change_nothing() {
     let wrong = [
         json!({"queues": [queue, {"vhost": "/", "name": "r", "arguments": {"x-max-length": -1}}]}),
         json!({"queues": [queue, {"vhost": "missing", "name": "r"}]}),
-        json!({"queues": [queue], "bindings": [{"vhost": "/", "source": "none", "destination": "q",
-            "destination_type": "queue", "routing_key": ""}]}),
+        json!({"queues": [queue], "bindings": [{"vhost": "/", "source": "amq.topic",
+            "destination": "r", "destination_type": "queue", "routing_key": ""}]}),
         json!({"queues": [queue], "users": [{"name": "u", "password_hash": "!", "tags": ""}]}),
         json!({"queues": [queue], "permissions": [{"user": "none", "vhost": "/", "configure": "",
             "write": "", "read": ""}]}),

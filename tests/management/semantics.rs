@@ -531,3 +531,133 @@ fn lists_show_what_is_in_virtual_hosts_that_the_user_may_enter() {
     assert_eq!(guest.get("/api/queues"), json!([]));
     assert_eq!(guest.get("/api/queues/v").as_array().unwrap().len(), 1);
 }
+
+/// A file with a mistake in each of several places.
+fn mistaken() -> Value {
+    json!({
+        "users": [{"name": "u"}],
+        "vhosts": [{"name": "v"}],
+        "permissions": [{"user": "nobody", "vhost": "v", "configure": "", "write": "", "read": ""}],
+        "policies": [{"vhost": "v", "name": "p", "pattern": "x", "definition": {"nope": 1}}],
+        "exchanges": [{"vhost": "v", "name": "x", "durable": true}],
+        "queues": [{"vhost": "v", "name": "q", "arguments": {"x-max-length": -1}},
+            {"vhost": "v", "name": "good"}],
+        "bindings": [{"vhost": "v", "source": "amq.topic", "destination": "none",
+            "destination_type": "queue", "routing_key": ""}],
+    })
+}
+
+#[test]
+fn everything_wrong_with_a_file_is_told_at_once_and_by_name() {
+    let (_server, guest) = start();
+    let import = |file: &Value| guest.call("POST", "/api/definitions", &file.to_string());
+    let mut file = mistaken();
+    let told = import(&file);
+    let reason = told.json()["reason"].as_str().unwrap().to_owned();
+    let lines = [
+        "users[0] ('u'): tags_not_present",
+        "exchanges[0] ('x' in vhost 'v'): [{key_missing,type}]",
+    ];
+    assert_eq!((told.status, reason), (400, lines.join("\n")));
+    // What only its effect shows is told next, all of it too.
+    file["users"] = json!([]);
+    file["exchanges"] = json!([]);
+    let reason = import(&file).json()["reason"].as_str().unwrap().to_owned();
+    for place in [
+        "permissions[0] ('nobody'",
+        "policies[0] ('p'",
+        "queues[0] ('q'",
+        "bindings[0] (",
+    ] {
+        assert!(reason.contains(place), "{place}: {reason}");
+    }
+    assert_eq!(guest.get("/api/queues/v"), json!([]));
+}
+
+#[test]
+fn what_has_no_effect_is_listed_wherever_it_is_set() {
+    let (_server, guest) = start();
+    let file = json!({
+        "queues": [{"vhost": "v", "name": "q", "durable": true,
+            "arguments": {"x-message-ttl": 5, "x-max-length": 7, "x-queue-mode": "lazy"}}],
+        "policies": [{"vhost": "v", "name": "p", "pattern": "^a",
+            "definition": {"expires": 5, "max-length": 5}}],
+        "parameters": [{"vhost": "v", "component": "federation-upstream", "name": "u",
+            "value": {"uri": "amqp://h"}}],
+    });
+    let row = |kind: &str, name: &str, key: &str| {
+        let keys = [key];
+        json!({"kind": kind, "vhost": "v", "name": name, "keys": keys})
+    };
+    let rows = json!([
+        row("parameter", "u", "federation-upstream"),
+        row("policy", "p", "expires"),
+        row("queue", "q", "x-message-ttl"),
+    ]);
+    let import = |options: &str| {
+        guest.call(
+            "POST",
+            &format!("/api/definitions{options}"),
+            &file.to_string(),
+        )
+    };
+    assert_eq!(import("?dry_run=true").json()["ignored"], rows);
+    assert_eq!(import("?report=true").json()["ignored"], rows);
+    assert_eq!(import("").status, 204);
+    guest.done(
+        "PUT",
+        "/api/queues/v/declared",
+        &json!({"arguments": {"x-expires": 1000}}),
+    );
+    let listed = json!([
+        row("parameter", "u", "federation-upstream"),
+        row("policy", "p", "expires"),
+        row("queue", "declared", "x-expires"),
+        row("queue", "q", "x-message-ttl"),
+    ]);
+    assert_eq!(guest.get("/api/x/ignored"), listed);
+}
+
+#[test]
+fn a_file_comes_in_without_what_leveret_cannot_have() {
+    let (_server, guest) = start();
+    let bound = |source: &str, destination: &str| {
+        json!({"vhost": "v", "source": source, "destination": destination,
+            "destination_type": "queue", "routing_key": "k"})
+    };
+    let file = json!({
+        "queues": [{"vhost": "v", "name": "q", "durable": true},
+            {"vhost": "v", "name": "s", "durable": true, "arguments": {"x-queue-type": "stream"}}],
+        "exchanges": [{"vhost": "v", "name": "x", "type": "x-delayed-message", "durable": true}],
+        "policies": [{"vhost": "v", "name": "p", "pattern": "^a", "definition": {"nope": 5}}],
+        "bindings": [bound("x", "q"), bound("internal", "q"), bound("amq.topic", "s"),
+            bound("amq.topic", "q")],
+    });
+    let import = |options: &str| {
+        guest.call(
+            "POST",
+            &format!("/api/definitions{options}"),
+            &file.to_string(),
+        )
+    };
+    assert_eq!(import("").status, 400);
+    let report = import("?skip_unsupported=true&report=true").json();
+    let left_out = report["left_out"].as_array().unwrap().len();
+    let skipped = report["skipped"].as_array().unwrap().len();
+    assert_eq!((left_out, skipped), (2, 4), "{report}");
+    assert_eq!(
+        guest.get("/api/queues/v?columns=name"),
+        json!([{"name": "q"}])
+    );
+    let bindings = guest.get("/api/exchanges/v/amq.topic/bindings/source");
+    assert_eq!(bindings.as_array().unwrap().len(), 1);
+    // Internal exchanges are in no file of RabbitMQ's; their bindings are.
+    let internal =
+        json!({"queues": [{"vhost": "v", "name": "q"}], "bindings": [bound("internal", "q")]});
+    assert_eq!(
+        guest
+            .call("POST", "/api/definitions", &internal.to_string())
+            .status,
+        204
+    );
+}

@@ -63,6 +63,40 @@ pub(crate) fn asks_for_default_type(arguments: &Table) -> bool {
     text(arguments, QUEUE_TYPE).is_some_and(|kind| NO_TYPE.contains(&kind))
 }
 
+/// Arguments that change what a queue does.
+const EFFECTIVE: [&str; 5] = [
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-overflow",
+    "x-single-active-consumer",
+    QUEUE_TYPE,
+];
+/// Those that change nothing on one node, or nowhere any more: RabbitMQ does as little with them.
+const IDLE: [&str; 7] = [
+    "x-queue-mode",
+    "x-queue-version",
+    "x-queue-master-locator",
+    "x-queue-leader-locator",
+    "x-initial-cluster-size",
+    "x-quorum-initial-group-size",
+    "x-quorum-target-group-size",
+];
+
+/// Arguments of a queue that RabbitMQ acts on and Leveret does not. What does not begin with `x-`
+/// is the client's own.
+pub fn without_effect(arguments: &Table) -> impl Iterator<Item = &str> {
+    let keys = arguments
+        .iter()
+        .filter_map(|(key, _)| std::str::from_utf8(key).ok());
+    keys.filter(|key| key.starts_with("x-") && !EFFECTIVE.contains(key) && !IDLE.contains(key))
+}
+
+/// Whether Leveret has queues of this type.
+#[must_use]
+pub fn is_queue_type(kind: &str) -> bool {
+    QUEUE_TYPES.contains(&kind) || NO_TYPE.contains(&kind)
+}
+
 /// Checks that arguments are not more than the broker keeps for one queue, exchange, binding or
 /// consumer.
 ///

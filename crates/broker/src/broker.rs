@@ -17,6 +17,7 @@ use crate::alarms::Alarms;
 use crate::cell::{QueueCell, SharedOutlet};
 use crate::limits::Limits;
 use crate::names::Names;
+use crate::notices::Notices;
 use crate::pump::Work;
 use crate::refused::RefusedMessages;
 use crate::stats::{
@@ -297,6 +298,8 @@ pub struct Broker {
     pub(crate) unwatched: Mutex<Vec<Weak<Peer>>>,
     /// What has happened since it was started.
     pub events: Arc<Events>,
+    /// What the log is to be told of new queues.
+    pub notices: Notices,
     ended: Ended,
     vhosts: RwLock<HashMap<String, Arc<Vhost>>>,
     peers: Mutex<BTreeMap<ConnectionId, Arc<Peer>>>,
@@ -340,6 +343,7 @@ impl Broker {
             warm: Mutex::default(),
             unwatched: Mutex::default(),
             events: Arc::default(),
+            notices: Notices::default(),
             ended: Ended::default(),
             vhosts: RwLock::default(),
             peers: Mutex::default(),

@@ -106,6 +106,7 @@ impl Broker {
             .still(generation, policy, spec.object(name));
         let meaning = Meaning::of(&spec.arguments, policy, self.limits().queue);
         let cell = self.create_queue(&mut directory, name, spec, meaning)?;
+        self.notices.note(&vhost.name, name, &cell.spec.arguments);
         if cell.lane.is_some() {
             topology::queue(work, vhost, &cell);
             self.changed(&mut directory, work);

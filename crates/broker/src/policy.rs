@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::access::{AdminError, Pattern, Put, check_name};
+pub use definition::policy_key_has_effect;
 use definition::{failed, merge, validate};
 
 /// Policies, and operator policies, of one virtual host at most.

@@ -6,16 +6,23 @@ mod import;
 mod plan;
 mod room;
 mod source;
+mod told;
 
 use leveret_broker::Broker;
+use serde_json::{Value, json};
+use tracing::warn;
 
 use crate::call::Call;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 use crate::stream::Stream;
 
-pub(crate) use import::Import;
+use import::{Import, Reading};
 use source::Source;
+use told::Listed;
+
+/// Of what an import does without so much is told in the log one by one.
+const WARNINGS_MAX: usize = 100;
 
 /// `GET /api/definitions`.
 pub(crate) fn export(call: &Call) -> Answer {
@@ -35,27 +42,90 @@ fn named(call: &Call, mut definitions: Stream) -> Answer {
     Ok(definitions.into())
 }
 
-/// `POST /api/definitions`; with `dry_run=true` it only says what would change.
+/// `POST /api/definitions`; with `dry_run=true` it only says what would change, and with
+/// `skip_unsupported=true` it leaves out what Leveret cannot have.
 pub(crate) fn import(call: &Call) -> Answer {
-    let import = Import::parse(&uploaded(call)?, None, &call.app.broker)?;
-    run(call, &import)
+    run(call, None)
 }
 
 /// `POST /api/definitions/{vhost}`.
 pub(crate) fn import_vhost(call: &Call) -> Answer {
     let vhost = call.needed_vhost()?;
-    let import = Import::parse(&uploaded(call)?, Some(&vhost.name), &call.app.broker)?;
-    run(call, &import)
+    run(call, Some(&vhost.name))
 }
 
-fn run(call: &Call, import: &Import) -> Answer {
+fn run(call: &Call, vhost: Option<&str>) -> Answer {
     let broker = &call.app.broker;
-    plan::rehearse(broker, import)?;
+    let reading = Reading {
+        vhost,
+        skip_unsupported: call.flag("skip_unsupported"),
+    };
+    let source = uploaded(call)?;
+    let mut import = Import::parse(&source, &reading, broker)?;
+    let told = Told::of(&mut import, broker);
+    plan::rehearse(broker, &import)?;
     if call.flag("dry_run") {
-        return Ok(Reply::Json(plan::difference(broker, import)));
+        let mut plan = plan::difference(broker, &import);
+        told.write(&mut plan);
+        return Ok(Reply::Json(plan));
     }
     import.apply(broker)?;
-    Ok(Reply::NoContent)
+    told.warn();
+    // RabbitMQ's tools expect no content.
+    if !call.flag("report") {
+        return Ok(Reply::NoContent);
+    }
+    let mut report = json!({});
+    told.write(&mut report);
+    Ok(Reply::Json(report))
+}
+
+/// What an import does without.
+struct Told {
+    ignored: Listed<Value>,
+    left_out: Listed<String>,
+    skipped: Listed<String>,
+}
+
+impl Told {
+    fn of(import: &mut Import<'_>, broker: &Broker) -> Self {
+        Self {
+            left_out: import.leave_bindings_out(broker),
+            ignored: import.ignored(),
+            skipped: std::mem::take(&mut import.skipped),
+        }
+    }
+
+    fn write(self, report: &mut Value) {
+        let more = self.ignored.more + self.left_out.more + self.skipped.more;
+        report["ignored"] = self.ignored.rows.into();
+        report["left_out"] = self.left_out.rows.into();
+        report["skipped"] = self.skipped.rows.into();
+        report["not_listed"] = more.into();
+    }
+
+    /// Tells the log; of much only how much.
+    fn warn(&self) {
+        let texts = self.left_out.rows.iter().chain(&self.skipped.rows);
+        for text in texts.take(WARNINGS_MAX) {
+            warn!("definitions: {text}");
+        }
+        // Of queues that are new the broker tells on its own.
+        let rows = self.ignored.rows.iter();
+        let ignored = rows.filter(|row| row["kind"] != "queue");
+        for row in ignored.take(WARNINGS_MAX) {
+            warn!(kind = %row["kind"], vhost = %row["vhost"], name = %row["name"],
+                keys = %row["keys"], "definitions: keys without effect");
+        }
+        let (left_out, skipped) = (self.left_out.count(), self.skipped.count());
+        let ignored = self.ignored.count();
+        if (left_out + skipped).max(ignored) > WARNINGS_MAX {
+            warn!(
+                left_out,
+                skipped, ignored, "definitions: not all is told; see GET /api/x/ignored"
+            );
+        }
+    }
 }
 
 /// Imports a file's definitions at start.
@@ -65,9 +135,16 @@ fn run(call: &Call, import: &Import) -> Answer {
 pub fn import_definitions(broker: &Broker, file: &[u8]) -> Result<(), String> {
     let reason = |problem: Problem| problem.reason();
     let source = Source::of(file).map_err(reason)?;
-    let import = Import::parse(&source, None, broker).map_err(reason)?;
+    let reading = Reading {
+        vhost: None,
+        skip_unsupported: false,
+    };
+    let mut import = Import::parse(&source, &reading, broker).map_err(reason)?;
+    let told = Told::of(&mut import, broker);
     plan::rehearse(broker, &import).map_err(reason)?;
-    import.apply(broker).map_err(reason)
+    import.apply(broker).map_err(reason)?;
+    told.warn();
+    Ok(())
 }
 
 /// The body, or the field `file` of a form, as browsers send it.

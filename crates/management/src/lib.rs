@@ -25,6 +25,7 @@ mod feature;
 mod field;
 mod health;
 mod history;
+mod ignored;
 mod limit;
 mod list;
 mod listen;

@@ -5,8 +5,9 @@ use crate::caller::Access::{
 };
 use crate::endpoint::{Endpoint, delete, get, post, put};
 use crate::{
-    binding, change, channel, connection, consumer, definitions, exchange, feature, health, limit,
-    message, node, operate, overview, parameter, peek, permission, policy, queue, user, vhost,
+    binding, change, channel, connection, consumer, definitions, exchange, feature, health,
+    ignored, limit, message, node, operate, overview, parameter, peek, permission, policy, queue,
+    user, vhost,
 };
 
 /// Every endpoint. The matrix of roles and endpoints is tested from it.
@@ -376,6 +377,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         Administrator,
         operate::configuration,
     ),
+    get("/api/x/ignored", Management, ignored::index),
     get("/api/x/alarms", Monitoring, operate::alarms),
     put("/api/x/alarms/{alarm}", Administrator, operate::force_alarm),
     delete(

@@ -53,7 +53,15 @@ fn import(broker: &Broker, file: &Value) -> Result<(), String> {
 /// Asserts that a file is refused in these words, and that no part of it was applied.
 fn refused(broker: &Broker, mut file: Value, reason: &str) {
     file["users"] = json!([{"name": "newbie", "tags": ""}]);
-    assert_eq!(import(broker, &file), Err(reason.to_owned()), "{file}");
+    let told = import(broker, &file).unwrap_err();
+    // One test looks at the names too.
+    let (place, rest) = told.split_once(" (").unwrap_or((&told, ""));
+    let (_, why) = rest.split_once("): ").unwrap_or_default();
+    let nameless = format!("{place}: {why}");
+    assert!(
+        [&told, &nameless].contains(&&reason.to_owned()),
+        "{file}: {told}"
+    );
     assert_eq!(broker.user("newbie"), None, "{file}");
 }
 
@@ -111,7 +119,7 @@ fn a_limit_of_the_file_holds_after_its_queues() {
 
 #[test]
 fn what_exists_counts_against_the_bounds_of_the_broker() {
-    let exchange = |name| json!({"vhost": "lim", "name": name});
+    let exchange = |name| json!({"vhost": "lim", "name": name, "type": "direct"});
     let binding = |key| {
         json!({"vhost": "lim", "source": "amq.direct", "destination": "a",
             "destination_type": "queue", "routing_key": key})
@@ -191,6 +199,29 @@ fn what_exists_counts_against_the_bounds_of_rules() {
     }
 }
 
+/// Objects that are none or too large stand among the mistakes of others, once each.
+#[test]
+fn however_much_is_wrong_what_is_told_has_a_bound() {
+    let broker = broker(BrokerConfig::default());
+    let users: Vec<_> = (0..200).map(|n| json!({"name": n.to_string()})).collect();
+    let large = json!({"name": "l", "metadata": {"description": "x".repeat(1 << 20)}});
+    let long = json!({"name": "x".repeat(100_000), "limits": {"max-queues": "no"}});
+    let file = json!({"vhosts": [1, large, long], "queues": {}, "policies": [[]]});
+    let told = import(&broker, &file).unwrap_err();
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines.len(), 5, "{told}");
+    assert_eq!(lines[0], "vhosts[0] (no name): must be an object");
+    assert_eq!(lines[1], "vhosts[1] (no name): larger than 1048576 bytes");
+    assert!(lines[2].starts_with("vhosts[2] ('xxx") && lines[2].len() < 1_100);
+    assert_eq!(lines[3], "policies[0] (no name): must be an object");
+    assert_eq!(lines[4], "queues must be a list of objects");
+    let told = import(&broker, &json!({ "users": users })).unwrap_err();
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines.len(), 101);
+    assert_eq!(lines[99], "users[99] ('99'): tags_not_present");
+    assert_eq!(lines[100], "and 100 more");
+}
+
 #[test]
 fn what_is_refused_is_named_by_its_place_in_the_file() {
     let broker = broker(BrokerConfig::default());
@@ -200,7 +231,8 @@ fn what_is_refused_is_named_by_its_place_in_the_file() {
         "definition": {"max-length": 1}});
     let operator = json!({"component": "operator_policy", "vhost": "nope", "name": "p",
         "value": {"pattern": "x", "definition": {"max-length": 1}}});
-    let shovel = json!({"component": "shovel", "vhost": "/", "name": "s", "value": {}});
+    let shovel = json!({"component": "shovel", "vhost": "/", "name": "s",
+        "value": {"src-uri": "amqp://", "src-queue": "a", "dest-uri": "amqp://"}});
     let invalid = json!({"vhost": "/", "name": "q", "arguments": {"x-max-length": -1}});
     let bound = json!({"vhost": "/", "source": "amq.direct", "destination": "none",
         "destination_type": "queue", "routing_key": ""});
@@ -208,23 +240,24 @@ fn what_is_refused_is_named_by_its_place_in_the_file() {
     for (file, reason) in [
         (
             json!({"permissions": [permission]}),
-            "permissions[0]: no such vhost: nope",
+            "permissions[0] ('guest' in vhost 'nope'): no such vhost: nope",
         ),
         (
             json!({"policies": [policy]}),
-            "policies[0]: no such vhost: nope",
+            "policies[0] ('p' in vhost 'nope'): no such vhost: nope",
         ),
         (
             json!({"parameters": [shovel, operator]}),
-            "parameters[1]: no such vhost: nope",
+            "parameters[1] ('p' in vhost 'nope'): no such vhost: nope",
         ),
         (
             json!({"queues": [generated, invalid]}),
-            "queues[1]: invalid arg 'x-max-length' for queue 'q' in vhost '/': {value_negative,-1}",
+            "queues[1] ('q' in vhost '/'): invalid arg 'x-max-length' for queue 'q' in vhost '/': \
+             {value_negative,-1}",
         ),
         (
             json!({"bindings": [bound]}),
-            "bindings[0]: no queue 'none' in vhost '/'",
+            "bindings[0] ('amq.direct' to 'none' in vhost '/'): no queue 'none' in vhost '/'",
         ),
     ] {
         refused(&broker, file, reason);

@@ -174,6 +174,29 @@ const UPSTREAMS: [&str; 3] = [
     "federation-upstream-pattern",
 ];
 
+/// Keys that change what queues and exchanges do, and those that change nothing on one node, or
+/// nowhere any more.
+const EFFECTIVE: [&str; 12] = [
+    "max-length",
+    "max-length-bytes",
+    "overflow",
+    "alternate-exchange",
+    "queue-mode",
+    "queue-version",
+    "queue-master-locator",
+    "queue-leader-locator",
+    "initial-cluster-size",
+    "target-group-size",
+    "max-in-memory-length",
+    "max-in-memory-bytes",
+];
+
+/// Whether Leveret does with a policy's key what RabbitMQ does.
+#[must_use]
+pub fn policy_key_has_effect(key: &str) -> bool {
+    EFFECTIVE.contains(&key)
+}
+
 /// Checks a definition; gives what is wrong with it.
 pub(super) fn validate(kind: PolicyKind, definition: &Map<String, Value>) -> Result<(), String> {
     if definition.is_empty() {

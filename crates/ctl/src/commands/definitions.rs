@@ -37,6 +37,10 @@ pub(crate) enum DefinitionsCommand {
     Import {
         /// A file that `export` or RabbitMQ wrote; `-` is standard input
         file: String,
+        /// Leave out what Leveret cannot have, such as streams and exchange types of plugins, and
+        /// say what that is, instead of refusing the whole file
+        #[arg(long)]
+        skip_unsupported: bool,
     },
 }
 
@@ -58,12 +62,15 @@ impl DefinitionsCommand {
                     .say(&format!("definitions written to {file}"));
                 Ok(())
             }
-            Self::Import { file } => import(session, &path, &file),
+            Self::Import {
+                file,
+                skip_unsupported,
+            } => import(session, &path, &file, skip_unsupported),
         }
     }
 }
 
-fn import(session: &Session, path: &[&str], file: &str) -> Result<()> {
+fn import(session: &Session, path: &[&str], file: &str, skip_unsupported: bool) -> Result<()> {
     let text = read(file)?;
     let definitions: Value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
         .map_err(|error| Failure::usage(format!("{file}: not valid JSON: {error}")))?;
@@ -80,7 +87,7 @@ fn import(session: &Session, path: &[&str], file: &str) -> Result<()> {
         })
         .collect();
     let counts = counts.join(", ");
-    let request = Request::post(path, definitions);
+    let request = Request::post(path, definitions).flag("skip_unsupported", skip_unsupported);
     if session.dry_run {
         // Another broker does not know the option, and would import.
         if session.product()?.eq_ignore_ascii_case("leveret") {
@@ -93,11 +100,47 @@ fn import(session: &Session, path: &[&str], file: &str) -> Result<()> {
     }
     session.confirm(|| format!("Import {counts}?"))?;
     let spinner = session.spinner(format!("importing {counts}"));
-    let answer = session.change(&request, file);
+    let answer = session.change(&request.query("report", "true"), file);
     spinner.finish_and_clear();
-    answer?;
+    if let Some(answer) = answer? {
+        tell(session, &answer.body);
+    }
     session.output.say(&format!("imported {counts}"));
     Ok(())
+}
+
+/// Says what the broker does without; RabbitMQ tells nothing.
+fn tell(session: &Session, report: &Value) {
+    let list = |key: &str| {
+        report[key]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    };
+    for text in list("left_out").iter().chain(list("skipped")) {
+        session
+            .output
+            .say(&format!("left out: {}", text.as_str().unwrap_or_default()));
+    }
+    for row in list("ignored") {
+        let text = |key: &str| row[key].as_str().unwrap_or_default();
+        let keys = row["keys"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let keys: Vec<_> = keys.iter().filter_map(Value::as_str).collect();
+        session.output.say(&format!(
+            "without effect: {} of {} '{}' in vhost '{}'",
+            keys.join(", "),
+            text("kind"),
+            text("name"),
+            text("vhost"),
+        ));
+    }
+    let more = report["not_listed"].as_u64().unwrap_or_default();
+    if more > 0 {
+        session.output.say(&format!("and {more} more"));
+    }
 }
 
 /// The text of a file, or of standard input for `-`.

@@ -5,49 +5,67 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{Admin, AdminError, Broker, Refusal, Vhost, VhostLimits, Work};
+use leveret_broker::{Admin, AdminError, Broker, QueueSpec, Refusal, Vhost, VhostLimits, Work};
+use leveret_router::ExchangeSpec;
 
 use super::import::{Binding, Import, Item, is_reserved};
+use super::told::Problems;
 use crate::problem::Problem;
 use crate::{durable, user};
 
-impl Import {
+impl Import<'_> {
     /// Puts everything into force, and waits until it is durable.
+    ///
+    /// # Errors
+    /// All that is refused; the rest is in force.
     pub(crate) fn apply(&self, broker: &Broker) -> Result<(), Problem> {
+        let mut problems = Problems::default();
+        self.apply_to(broker, &mut problems)?;
+        problems.none()
+    }
+
+    /// The same; what is refused is told.
+    pub(super) fn apply_to(&self, broker: &Broker, problems: &mut Problems) -> Result<(), Problem> {
         let mut admin = broker.administer();
-        self.apply_access(&mut admin)?;
-        self.apply_rules(&mut admin)?;
-        self.apply_limits(&mut admin, wider)?;
+        self.apply_access(&mut admin, problems);
+        self.apply_rules(&mut admin, problems);
+        self.apply_limits(&mut admin, wider, problems);
         durable::wait(broker, admin.commit())?;
         let mut work = Work::default();
-        let made = self.apply_topology(broker, &mut work);
+        self.apply_topology(broker, &mut work, problems);
         durable::finish(broker, &mut work)?;
-        made?;
-        // Last: a virtual host may hold more queues than its limit, which was set later.
+        // Last: a virtual host may hold more queues than its limit, which was set later. What is
+        // wrong with a limit is told already.
         let mut admin = broker.administer();
-        self.apply_limits(&mut admin, given)?;
+        self.apply_limits(&mut admin, given, &mut Problems::default());
         durable::wait(broker, admin.commit())
     }
 
-    fn apply_access(&self, admin: &mut Admin<'_>) -> Result<(), Problem> {
-        each(&self.users, |of| user::put_onto(admin, of.clone()))?;
-        each(&self.vhosts, |(name, change)| {
+    fn apply_access(&self, admin: &mut Admin<'_>, problems: &mut Problems) {
+        each(&self.users, problems, |of| {
+            user::put_onto(admin, of.clone())
+        });
+        each(&self.vhosts, problems, |(name, change)| {
             change.clone().put(admin, name)
-        })?;
-        each(&self.permissions, |of| admin.put_permission(of.clone()))?;
-        each(&self.topic_permissions, |of| {
+        });
+        each(&self.permissions, problems, |of| {
+            admin.put_permission(of.clone())
+        });
+        each(&self.topic_permissions, problems, |of| {
             admin.put_topic_permission(of.clone())
-        })
+        });
     }
 
-    fn apply_rules(&self, admin: &mut Admin<'_>) -> Result<(), Problem> {
-        each(&self.globals, |(name, value)| {
+    fn apply_rules(&self, admin: &mut Admin<'_>, problems: &mut Problems) {
+        each(&self.globals, problems, |(name, value)| {
             admin.put_global_parameter(name, value.clone())
-        })?;
-        each(&self.policies, |(kind, policy)| {
+        });
+        each(&self.policies, problems, |(kind, policy)| {
             admin.put_policy(*kind, policy.clone())
-        })?;
-        each(&self.parameters, |of| admin.put_parameter(of.clone()))
+        });
+        each(&self.parameters, problems, |of| {
+            admin.put_parameter(of.clone())
+        });
     }
 
     /// Sets limits of virtual hosts: what `choose` makes of one in force and one that is given.
@@ -55,8 +73,9 @@ impl Import {
         &self,
         admin: &mut Admin<'_>,
         choose: fn(Option<i64>, Option<i64>) -> Option<i64>,
-    ) -> Result<(), Problem> {
-        each(&self.limits, |(name, limits)| {
+        problems: &mut Problems,
+    ) {
+        each(&self.limits, problems, |(name, limits)| {
             let known = admin.broker().vhost(name);
             let known = known.ok_or_else(|| AdminError::NoVhost(name.clone()))?;
             let before = known.rules.read().limits;
@@ -77,49 +96,85 @@ impl Import {
                 }
             }
             Ok(())
-        })
+        });
     }
 
-    fn apply_topology(&self, broker: &Broker, work: &mut Work) -> Result<(), Problem> {
-        for item in &self.exchanges {
-            let (vhost, name, spec) = &item.of;
-            let vhost = vhost_of(broker, item, vhost)?;
-            if vhost.directory.read().router.exchange(name).is_none() {
-                let declared = broker.declare_exchange(&vhost, name, spec.clone(), work);
-                declared.map_err(|refusal| item.wrong(about(refusal, &vhost)))?;
+    fn apply_topology(&self, broker: &Broker, work: &mut Work, problems: &mut Problems) {
+        let mut all = |result: Result<(), String>| {
+            if let Err(problem) = result {
+                problems.add(problem);
             }
+        };
+        for item in &self.exchanges {
+            all(declare_exchange(broker, item, work));
         }
         for item in &self.queues {
-            let (vhost, name, spec) = &item.of;
-            let vhost = vhost_of(broker, item, vhost)?;
-            if vhost.queue(name).is_none() {
-                let declared = broker.declare_queue(&vhost, name, spec.clone(), work);
-                declared.map_err(|refusal| item.wrong(about(refusal, &vhost)))?;
-            }
+            all(declare_queue(broker, item, work));
         }
         for item in &self.bindings {
-            let vhost = vhost_of(broker, item, &item.of.vhost)?;
-            if item.of.is_left_out(&vhost) {
-                continue;
-            }
-            let binding = item.of.in_vhost(&vhost);
-            let binding = binding.map_err(|reason| item.wrong(reason))?;
-            let bound = broker.bind(&vhost, &binding, work);
-            bound.map_err(|refusal| item.wrong(about(refusal, &vhost)))?;
+            all(bind(broker, item, work));
         }
-        Ok(())
     }
 }
 
-/// Puts each of a section's things into force; a refusal says which it was.
-fn each<T, U>(
-    items: &[Item<T>],
-    mut put: impl FnMut(&T) -> Result<U, AdminError>,
-) -> Result<(), Problem> {
-    for item in items {
-        put(&item.of).map_err(|error| item.wrong(error))?;
+fn declare_exchange(
+    broker: &Broker,
+    item: &Item<'_, (String, String, ExchangeSpec)>,
+    work: &mut Work,
+) -> Result<(), String> {
+    let (vhost, name, spec) = &item.of;
+    let vhost = vhost_of(broker, item, vhost)?;
+    if vhost.directory.read().router.exchange(name).is_some() {
+        return Ok(());
     }
-    Ok(())
+    let declared = broker.declare_exchange(&vhost, name, spec.clone(), work);
+    declared
+        .map(drop)
+        .map_err(|refusal| item.wrong(about(refusal, &vhost)))
+}
+
+fn declare_queue(
+    broker: &Broker,
+    item: &Item<'_, (String, String, QueueSpec)>,
+    work: &mut Work,
+) -> Result<(), String> {
+    let (vhost, name, spec) = &item.of;
+    let vhost = vhost_of(broker, item, vhost)?;
+    if vhost.queue(name).is_some() {
+        return Ok(());
+    }
+    let declared = broker.declare_queue(&vhost, name, spec.clone(), work);
+    declared
+        .map(drop)
+        .map_err(|refusal| item.wrong(about(refusal, &vhost)))
+}
+
+fn bind(broker: &Broker, item: &Item<'_, Binding>, work: &mut Work) -> Result<(), String> {
+    let vhost = vhost_of(broker, item, &item.of.vhost)?;
+    if item.of.is_left_out(&vhost) {
+        return Ok(());
+    }
+    let binding = item
+        .of
+        .in_vhost(&vhost)
+        .map_err(|reason| item.wrong(reason))?;
+    let bound = broker.bind(&vhost, &binding, work);
+    bound
+        .map(drop)
+        .map_err(|refusal| item.wrong(about(refusal, &vhost)))
+}
+
+/// Puts each of a section's things into force, and tells which are refused.
+fn each<T, U>(
+    items: &[Item<'_, T>],
+    problems: &mut Problems,
+    mut put: impl FnMut(&T) -> Result<U, AdminError>,
+) {
+    for item in items {
+        if let Err(error) = put(&item.of) {
+            problems.add(item.wrong(error.to_string().trim_end()));
+        }
+    }
 }
 
 /// The limit in force while an import runs: one that it narrows is narrowed at the end.
@@ -180,7 +235,7 @@ pub(super) fn about(refusal: Refusal, vhost: &Vhost) -> String {
     }
 }
 
-fn vhost_of<T>(broker: &Broker, item: &Item<T>, name: &str) -> Result<Arc<Vhost>, Problem> {
+fn vhost_of<T>(broker: &Broker, item: &Item<'_, T>, name: &str) -> Result<Arc<Vhost>, String> {
     let vhost = broker.vhost(name);
     vhost.ok_or_else(|| item.wrong(format_args!("no such vhost: {name}")))
 }

@@ -1,56 +1,107 @@
 //! Reads definitions.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use leveret_broker::{
-    Broker, Parameter, Permission, Policy, PolicyKind, QueueSpec, TopicPermission, User,
-    UserLimits, VhostLimits,
+    Broker, Parameter, Permission, Policies, Policy, PolicyKind, QueueSpec, TopicPermission, User,
+    UserLimits, VhostLimits, is_queue_type, without_effect,
 };
 use leveret_codec::Table;
-use leveret_router::{ExchangeKind, ExchangeSpec};
+use leveret_router::ExchangeSpec;
 use serde_json::{Map, Value};
 
 use super::export::{OPERATOR_POLICY, VHOST_LIMITS};
 use super::source::{self, Source};
+use super::told::{Listed, Problems};
 use crate::amqp::json_to_table;
+use crate::change::exchange_kind;
 use crate::field::Fields;
 use crate::problem::Problem;
-use crate::{admin, permission, policy, user, vhost};
+use crate::{admin, ignored, permission, policy, queue, user, vhost};
 
 /// Definitions as they were understood.
 #[derive(Debug, Default)]
-pub(crate) struct Import {
+pub(crate) struct Import<'a> {
     /// Their limits are those that are given.
-    pub(super) users: Vec<Item<User>>,
-    pub(super) vhosts: Vec<Item<(String, vhost::Change)>>,
-    pub(super) limits: Vec<Item<(String, VhostLimits)>>,
-    pub(super) permissions: Vec<Item<Permission>>,
-    pub(super) topic_permissions: Vec<Item<TopicPermission>>,
-    pub(super) globals: Vec<Item<(String, Value)>>,
-    pub(super) policies: Vec<Item<(PolicyKind, Policy)>>,
-    pub(super) parameters: Vec<Item<Parameter>>,
-    pub(super) exchanges: Vec<Item<(String, String, ExchangeSpec)>>,
-    pub(super) queues: Vec<Item<(String, String, QueueSpec)>>,
-    pub(super) bindings: Vec<Item<Binding>>,
+    pub(super) users: Vec<Item<'a, User>>,
+    pub(super) vhosts: Vec<Item<'a, (String, vhost::Change)>>,
+    pub(super) limits: Vec<Item<'a, (String, VhostLimits)>>,
+    pub(super) permissions: Vec<Item<'a, Permission>>,
+    pub(super) topic_permissions: Vec<Item<'a, TopicPermission>>,
+    pub(super) globals: Vec<Item<'a, (String, Value)>>,
+    pub(super) policies: Vec<Item<'a, (PolicyKind, Policy)>>,
+    pub(super) parameters: Vec<Item<'a, Parameter>>,
+    pub(super) exchanges: Vec<Item<'a, (String, String, ExchangeSpec)>>,
+    pub(super) queues: Vec<Item<'a, (String, String, QueueSpec)>>,
+    pub(super) bindings: Vec<Item<'a, Binding>>,
+    /// What Leveret cannot have and the request let it leave out.
+    pub(super) skipped: Listed<String>,
+}
+
+/// How definitions are read.
+pub(crate) struct Reading<'a> {
+    /// The one virtual host they are of; without it they are a cluster's.
+    pub(crate) vhost: Option<&'a str>,
+    /// Leaves out what Leveret cannot have, instead of refusing the file.
+    pub(crate) skip_unsupported: bool,
 }
 
 /// One thing of a file, and where it is there.
 #[derive(Debug)]
-pub(super) struct Item<T> {
+pub(super) struct Item<'a, T> {
     section: &'static str,
     index: usize,
+    /// Says what it is called, to whoever is told what is wrong with it.
+    text: &'a [u8],
     pub(super) of: T,
 }
 
-impl<T> Item<T> {
-    fn with<U>(&self, of: U) -> Item<U> {
-        let Self { section, index, .. } = *self;
-        Item { section, index, of }
+impl<'a, T> Item<'a, T> {
+    fn with<U>(&self, of: U) -> Item<'a, U> {
+        let Self {
+            section,
+            index,
+            text,
+            ..
+        } = *self;
+        Item {
+            section,
+            index,
+            text,
+            of,
+        }
     }
 
-    /// In an import whatever is wrong is a wrong request.
-    pub(super) fn wrong(&self, reason: impl fmt::Display) -> Problem {
-        Problem::bad(format!("{}[{}]: {reason}", self.section, self.index))
+    /// What is wrong with it.
+    pub(super) fn wrong(&self, reason: impl fmt::Display) -> String {
+        format!("{self}: {reason}")
+    }
+}
+
+impl<T> fmt::Display for Item<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields = source::object(self.text).unwrap_or_default();
+        let name = name_for_people(&Fields(&fields));
+        write!(f, "{}[{}] ({name})", self.section, self.index)
+    }
+}
+
+/// What an item is called, as far as its fields say.
+fn name_for_people(fields: &Fields<'_>) -> String {
+    let text = |key: &str| fields.get(key).and_then(Value::as_str);
+    let name = match (
+        text("name").or_else(|| text("user")),
+        text("source"),
+        text("destination"),
+    ) {
+        (Some(name), ..) => format!("'{name}'"),
+        (None, Some(source), Some(destination)) => format!("'{source}' to '{destination}'"),
+        _ => "no name".to_owned(),
+    };
+    match text("vhost") {
+        None | Some("") => name,
+        Some(vhost) => format!("{name} in vhost '{vhost}'"),
     }
 }
 
@@ -65,29 +116,32 @@ pub(super) struct Binding {
     pub(super) arguments: Table,
 }
 
-/// Reads items of one section one by one, and says which one is wrong.
+/// Reads items of one section one by one, and tells which of them are wrong.
 struct Section<'a> {
     name: &'static str,
     source: &'a Source<'a>,
     vhost: Option<&'a str>,
 }
 
-impl Section<'_> {
-    /// Reads every item; `read` gets its fields and its virtual host.
+impl<'a> Section<'a> {
+    /// Reads every item; `read` gets its fields and its virtual host. What is wrong is told, and
+    /// is not among them.
     fn each<T>(
         &self,
+        problems: &mut Problems,
         read: impl Fn(&Fields<'_>, &str) -> Result<T, Problem>,
-    ) -> Result<Vec<Item<T>>, Problem> {
+    ) -> Vec<Item<'a, T>> {
         let section = self.name;
-        let wrong = || Problem::bad(format!("{section} must be a list of objects"));
         let mut all = Vec::new();
-        for (index, text) in self.source.list(section).ok_or_else(wrong)?.enumerate() {
-            if text.first() != Some(&b'{') {
-                return Err(wrong());
-            }
+        let Some(list) = self.source.list(section) else {
+            problems.add(format!("{section} must be a list of objects"));
+            return all;
+        };
+        for (index, text) in list.enumerate() {
             let item = Item {
                 section,
                 index,
+                text,
                 of: (),
             };
             let one = source::object(text).and_then(|fields| {
@@ -98,9 +152,12 @@ impl Section<'_> {
                 };
                 read(&fields, vhost)
             });
-            all.push(item.with(one.map_err(|problem| item.wrong(problem.reason()))?));
+            match one {
+                Ok(one) => all.push(item.with(one)),
+                Err(problem) => problems.add(item.wrong(problem.reason())),
+            }
         }
-        Ok(all)
+        all
     }
 }
 
@@ -118,68 +175,88 @@ fn name_of(fields: &Fields<'_>) -> Result<String, Problem> {
     fields.required_text("name").map(str::to_owned)
 }
 
-impl Import {
-    /// Reads definitions: a cluster's, or with `vhost` those of one virtual host.
-    pub(super) fn parse(
-        source: &Source<'_>,
-        vhost: Option<&str>,
+impl<'a> Import<'a> {
+    /// Reads definitions.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them as they are; what only their effect shows is found when
+    /// they are tried out.
+    pub(crate) fn parse(
+        source: &'a Source<'a>,
+        reading: &Reading<'a>,
         broker: &Broker,
     ) -> Result<Self, Problem> {
+        let mut problems = Problems::default();
         let section = |name| Section {
             name,
             source,
-            vhost,
+            vhost: reading.vhost,
         };
         let mut import = Self::default();
-        if vhost.is_none() {
-            import.read_access(&section, broker)?;
+        if reading.vhost.is_none() {
+            import.read_access(&section, broker, &mut problems);
         }
-        import.policies = section("policies").each(|fields, vhost| {
+        let policies = section("policies");
+        import.policies = policies.each(&mut problems, |fields, vhost| {
             let policy = policy::from_json(&of_vhost(vhost)?, &name_of(fields)?, fields)?;
             Ok((PolicyKind::User, policy))
-        })?;
+        });
         let parameters = section("parameters");
-        let read = parameters.each(|fields, vhost| parameter_of(fields, of_vhost(vhost)?))?;
+        let read = parameters.each(&mut problems, |fields, vhost| {
+            parameter_of(fields, of_vhost(vhost)?)
+        });
         for parameter in read {
             let place = parameter.with(());
-            let taken = import.take_parameter(parameter);
-            taken.map_err(|problem| place.wrong(problem.reason()))?;
+            if let Err(problem) = import.take_parameter(parameter) {
+                problems.add(place.wrong(problem.reason()));
+            }
         }
-        import.read_topology(&section)?;
+        import.read_topology(&section, reading.skip_unsupported, &mut problems);
+        if reading.skip_unsupported {
+            import.skip_unsupported();
+        }
+        problems.none()?;
         Ok(import)
     }
 
-    fn read_access<'a>(
+    fn read_access(
         &mut self,
         section: &impl Fn(&'static str) -> Section<'a>,
         broker: &Broker,
-    ) -> Result<(), Problem> {
-        self.users = section("users").each(|fields, _| user_of(fields, broker))?;
+        problems: &mut Problems,
+    ) {
+        let users = section("users");
+        self.users = users.each(problems, |fields, _| user_of(fields, broker));
         let vhosts = section("vhosts");
-        self.vhosts = vhosts.each(|fields, _| {
+        self.vhosts = vhosts.each(problems, |fields, _| {
             let metadata = fields.object("metadata")?.unwrap_or(fields.0);
             let change = vhost::Change::from_json(&Fields(metadata))?;
             Ok((name_of(fields)?, change))
-        })?;
-        self.limits = vhosts.each(|fields, _| {
+        });
+        self.limits = vhosts.each(problems, |fields, _| {
             let limits = fields.object("limits")?.map(limits_of).transpose()?;
-            Ok((name_of(fields)?, limits.unwrap_or_default()))
-        })?;
-        self.permissions = section("permissions").each(|fields, vhost| {
+            // A missing name is told already.
+            let name = name_of(fields).unwrap_or_default();
+            Ok((name, limits.unwrap_or_default()))
+        });
+        let permissions = section("permissions");
+        self.permissions = permissions.each(problems, |fields, vhost| {
             let user = fields.required_text("user")?.to_owned();
             permission::from_json(user, of_vhost(vhost)?, fields)
-        })?;
-        self.topic_permissions = section("topic_permissions").each(|fields, vhost| {
+        });
+        let topics = section("topic_permissions");
+        self.topic_permissions = topics.each(problems, |fields, vhost| {
             let user = fields.required_text("user")?.to_owned();
             permission::topic_from_json(user, of_vhost(vhost)?, fields)
-        })?;
-        self.globals = section("global_parameters")
-            .each(|fields, _| Ok((name_of(fields)?, fields.require("value")?.clone())))?;
-        Ok(())
+        });
+        let globals = section("global_parameters");
+        self.globals = globals.each(problems, |fields, _| {
+            Ok((name_of(fields)?, fields.require("value")?.clone()))
+        });
     }
 
     /// Some parameters are something else: operator policies, limits of virtual hosts.
-    fn take_parameter(&mut self, item: Item<Parameter>) -> Result<(), Problem> {
+    fn take_parameter(&mut self, item: Item<'a, Parameter>) -> Result<(), Problem> {
         let parameter = &item.of;
         let value = parameter.value.as_object();
         match parameter.component.as_str() {
@@ -201,32 +278,125 @@ impl Import {
         Ok(())
     }
 
-    fn read_topology<'a>(
+    fn read_topology(
         &mut self,
         section: &impl Fn(&'static str) -> Section<'a>,
-    ) -> Result<(), Problem> {
+        skip: bool,
+        problems: &mut Problems,
+    ) {
         let own = |name: &str| !name.is_empty() && !is_reserved(name);
-        self.exchanges = section("exchanges").each(exchange_of)?;
-        self.exchanges.retain(|item| own(&item.of.1));
-        self.queues = section("queues").each(queue_of)?;
-        self.queues.retain(|item| own(&item.of.1));
-        self.bindings = section("bindings").each(|fields, vhost| {
-            let kind = fields.required_text("destination_type")?;
-            if kind != "queue" && kind != "exchange" {
-                return Err(Problem::bad(format!("unknown destination_type: {kind}")));
+        let exchanges = section("exchanges");
+        let read = exchanges.each(problems, |fields, vhost| exchange_of(fields, vhost, skip));
+        for item in read {
+            let place = item.with(());
+            match item.of {
+                (_, name, _) if !own(&name) => {}
+                (vhost, name, Some(spec)) => self.exchanges.push(place.with((vhost, name, spec))),
+                _ => self.skipped.add(place.wrong("its type is not supported")),
             }
-            Ok(Binding {
-                vhost: of_vhost(vhost)?,
-                source: fields.required_text("source")?.to_owned(),
-                destination: fields.required_text("destination")?.to_owned(),
-                is_queue: kind == "queue",
-                key: fields.text("routing_key")?.unwrap_or_default().to_owned(),
-                arguments: arguments_of(fields)?,
-            })
-        })?;
+        }
+        self.queues = section("queues").each(problems, queue_of);
+        self.queues.retain(|item| own(&item.of.1));
+        self.bindings = section("bindings").each(problems, binding_of);
         // Every queue is bound to the default exchange by its name anyway.
         self.bindings.retain(|item| !item.of.source.is_empty());
-        Ok(())
+    }
+
+    /// Takes out what Leveret cannot have; what a mistake is stays, to be refused.
+    fn skip_unsupported(&mut self) {
+        let skipped = &mut self.skipped;
+        let mut gone = HashSet::new();
+        for item in &self.queues {
+            let (vhost, name, spec) = &item.of;
+            let kind = queue::kind(spec);
+            if !is_queue_type(kind) {
+                skipped.add(item.wrong(format_args!("queue type '{kind}' is not supported")));
+                gone.insert((&**vhost, &**name));
+            }
+        }
+        self.bindings.retain(|item| {
+            let binding = &item.of;
+            let is_gone =
+                binding.is_queue && gone.contains(&(&*binding.vhost, &*binding.destination));
+            if is_gone {
+                skipped.add(item.wrong("its queue is left out"));
+            }
+            !is_gone
+        });
+        drop(gone);
+        self.queues
+            .retain(|item| is_queue_type(queue::kind(&item.of.2)));
+        self.policies.retain(|item| {
+            let (kind, policy) = &item.of;
+            let unknown = Policies::default().put(*kind, policy.clone()).err();
+            let unknown = unknown.map(|error| error.to_string());
+            let unknown = unknown.filter(|text| text.contains("not recognised policy settings"));
+            if let Some(text) = &unknown {
+                skipped.add(item.wrong(text.trim_end()));
+            }
+            unknown.is_none()
+        });
+        self.parameters.retain(|item| {
+            let unknown = item.of.validate().err().map(|error| error.to_string());
+            let component = format!("component {} not found", item.of.component);
+            let unknown = unknown.is_some_and(|text| text.contains(&component));
+            if unknown {
+                skipped.add(item.wrong(component));
+            }
+            !unknown
+        });
+    }
+
+    /// Bindings of exchanges that are neither in the file nor here. RabbitMQ leaves internal
+    /// exchanges out of its files, and their bindings in.
+    pub(super) fn leave_bindings_out(&mut self, broker: &Broker) -> Listed<String> {
+        let given = self.exchanges.iter();
+        let given: HashSet<_> = given.map(|item| (&*item.of.0, &*item.of.1)).collect();
+        let exists = |vhost: &str, name: &str| {
+            given.contains(&(vhost, name))
+                || is_reserved(name)
+                || broker
+                    .vhost(vhost)
+                    .is_some_and(|vhost| vhost.directory.read().router.exchange(name).is_some())
+        };
+        let mut left = Listed::<String>::default();
+        self.bindings.retain(|item| {
+            let binding = &item.of;
+            let missing = if exists(&binding.vhost, &binding.source) {
+                let destination = &binding.destination;
+                let there = binding.is_queue || exists(&binding.vhost, destination);
+                (!there).then_some(destination)
+            } else {
+                Some(&binding.source)
+            };
+            if let Some(name) = missing {
+                left.add(item.wrong(format_args!(
+                    "left out, no exchange '{name}' in vhost '{}'",
+                    binding.vhost
+                )));
+            }
+            missing.is_none()
+        });
+        left
+    }
+
+    /// Keys that have no effect here, by what they are set on: queues, which may be many, last.
+    pub(super) fn ignored(&self) -> Listed<Value> {
+        let queues = self.queues.iter().map(|item| {
+            let (vhost, name, spec) = &item.of;
+            ignored::row("queue", vhost, name, without_effect(&spec.arguments))
+        });
+        let policies = self.policies.iter().map(|item| {
+            let (kind, policy) = &item.of;
+            ignored::of_policy(*kind, policy)
+        });
+        let parameters = self.parameters.iter();
+        let parameters = parameters.map(|item| ignored::of_parameter(&item.of));
+        let mut ignored = Listed::<Value>::default();
+        for row in parameters.chain(policies).chain(queues).flatten() {
+            ignored.add(row);
+        }
+        ignored
     }
 }
 
@@ -263,25 +433,46 @@ fn arguments_of(fields: &Fields<'_>) -> Result<Table, Problem> {
         .map_or_else(|| Ok(Table::new()), json_to_table)
 }
 
+/// An exchange, without what it is where its type is not one of Leveret's and `skip` is set.
 fn exchange_of(
     fields: &Fields<'_>,
     vhost: &str,
-) -> Result<(String, String, ExchangeSpec), Problem> {
-    let kind = fields.text("type")?.unwrap_or("direct");
+    skip: bool,
+) -> Result<(String, String, Option<ExchangeSpec>), Problem> {
+    let (vhost, name) = (of_vhost(vhost)?, name_of(fields)?);
+    let kind = match exchange_kind(fields.required_text("type")?) {
+        Err(_) if skip => return Ok((vhost, name, None)),
+        kind => kind?,
+    };
     let spec = ExchangeSpec {
-        kind: ExchangeKind::from_name(kind)
-            .ok_or_else(|| Problem::bad(format!("unknown exchange type '{kind}'")))?,
+        kind,
         durable: fields.flag("durable", true)?,
         auto_delete: fields.flag("auto_delete", false)?,
         internal: fields.flag("internal", false)?,
         arguments: arguments_of(fields)?,
     };
-    Ok((of_vhost(vhost)?, name_of(fields)?, spec))
+    Ok((vhost, name, Some(spec)))
+}
+
+fn binding_of(fields: &Fields<'_>, vhost: &str) -> Result<Binding, Problem> {
+    let kind = fields.required_text("destination_type")?;
+    if kind != "queue" && kind != "exchange" {
+        return Err(Problem::bad(format!("unknown destination_type: {kind}")));
+    }
+    Ok(Binding {
+        vhost: of_vhost(vhost)?,
+        source: fields.required_text("source")?.to_owned(),
+        destination: fields.required_text("destination")?.to_owned(),
+        is_queue: kind == "queue",
+        key: fields.text("routing_key")?.unwrap_or_default().to_owned(),
+        arguments: arguments_of(fields)?,
+    })
 }
 
 fn queue_of(fields: &Fields<'_>, vhost: &str) -> Result<(String, String, QueueSpec), Problem> {
     let mut arguments = arguments_of(fields)?;
     let kind = fields.text("type")?.unwrap_or("classic");
+    // As an argument, `""` and `"undefined"` mean the default type.
     if kind != "classic" && arguments.get(b"x-queue-type").is_none() {
         arguments.insert(
             "x-queue-type",

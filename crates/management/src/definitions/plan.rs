@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use super::apply::about;
 use super::import::{Import, Item};
 use super::room;
+use super::told::Problems;
 use crate::problem::Problem;
 use crate::vhost;
 
 /// Applies an import to a broker that is thrown away: what would be refused is refused there. It
 /// takes any number and size of things; whether there is room is asked of the real one.
-pub(super) fn rehearse(broker: &Broker, import: &Import) -> Result<(), Problem> {
+pub(super) fn rehearse(broker: &Broker, import: &Import<'_>) -> Result<(), Problem> {
     let access = broker.with_access(Clone::clone);
     let config = BrokerConfig {
         queues_max: usize::MAX,
@@ -38,12 +39,14 @@ pub(super) fn rehearse(broker: &Broker, import: &Import) -> Result<(), Problem> 
         }
     }
     set_the_stage(broker, &stage, import)?;
-    import.apply(&stage)?;
-    room::check(broker, &stage, import)
+    let mut problems = Problems::default();
+    import.apply_to(&stage, &mut problems)?;
+    room::check(broker, &stage, import, &mut problems);
+    problems.none()
 }
 
 /// Copies what exists of all that the import speaks of: it is kept as it is.
-fn set_the_stage(broker: &Broker, stage: &Broker, import: &Import) -> Result<(), Problem> {
+fn set_the_stage(broker: &Broker, stage: &Broker, import: &Import<'_>) -> Result<(), Problem> {
     let mut work = Work::default();
     let mut exchanges = BTreeSet::new();
     let mut queues = BTreeSet::new();
@@ -87,7 +90,7 @@ fn spec_of(vhost: &Vhost, exchange: &str) -> Option<ExchangeSpec> {
 }
 
 /// What an import would make, change and keep, by section.
-pub(super) fn difference(broker: &Broker, import: &Import) -> Value {
+pub(super) fn difference(broker: &Broker, import: &Import<'_>) -> Value {
     let mut plan = json!({});
     let mut section = |name: &str, items: Vec<(String, Effect)>| {
         let of = |wanted: Effect| {

@@ -9,6 +9,7 @@ use leveret_router::Router;
 
 use super::apply::wider;
 use super::import::{Binding, Import, Item};
+use super::told::Problems;
 use crate::problem::Problem;
 
 /// How many there are, and may be.
@@ -19,15 +20,21 @@ struct Room {
 
 /// Checks all that has a limit of its own; the others' limits are the stage's too, on which all is
 /// made already.
-pub(super) fn check(broker: &Broker, stage: &Broker, import: &Import) -> Result<(), Problem> {
-    queues(broker, stage, import)?;
-    exchanges(broker, import)?;
-    bindings(broker, import)?;
-    parameters(broker, import)
+pub(super) fn check(broker: &Broker, stage: &Broker, import: &Import<'_>, problems: &mut Problems) {
+    for checked in [
+        queues(broker, stage, import),
+        exchanges(broker, import),
+        bindings(broker, import),
+        parameters(broker, import),
+    ] {
+        if let Err(problem) = checked {
+            problems.add(problem);
+        }
+    }
 }
 
 /// Refuses new arguments that are too large.
-fn fit_in<T>(broker: &Broker, item: &Item<T>, arguments: &Table) -> Result<(), Problem> {
+fn fit_in<T>(broker: &Broker, item: &Item<'_, T>, arguments: &Table) -> Result<(), String> {
     let max = broker.limits().arguments_bytes_max;
     let checked = check_size(arguments.as_raw(), max);
     checked.map_err(|refusal| item.wrong(Problem::refused(refusal, "").reason()))
@@ -35,11 +42,11 @@ fn fit_in<T>(broker: &Broker, item: &Item<T>, arguments: &Table) -> Result<(), P
 
 /// Refuses the first new thing that does not fit in. Each comes with its scope, inside which its
 /// name is counted once.
-fn fit<'a, T: 'a, S: Ord, K: Ord>(
+fn fit<'a, 'f: 'a, T: 'a, S: Ord, K: Ord>(
     what: &str,
-    new: impl Iterator<Item = (&'a Item<T>, S, K)>,
+    new: impl Iterator<Item = (&'a Item<'f, T>, S, K)>,
     room: impl Fn(&S) -> Room,
-) -> Result<(), Problem> {
+) -> Result<(), String> {
     let mut scopes: BTreeMap<S, (Room, BTreeSet<K>)> = BTreeMap::new();
     for (item, scope, name) in new {
         let (room, names) = match scopes.entry(scope) {
@@ -57,7 +64,7 @@ fn fit<'a, T: 'a, S: Ord, K: Ord>(
     Ok(())
 }
 
-fn queues(broker: &Broker, stage: &Broker, import: &Import) -> Result<(), Problem> {
+fn queues(broker: &Broker, stage: &Broker, import: &Import<'_>) -> Result<(), String> {
     let is_new = |vhost: &str, name: &str| {
         let vhost = broker.vhost(vhost);
         vhost.is_none_or(|vhost| vhost.queue(name).is_none())
@@ -100,7 +107,7 @@ fn queues(broker: &Broker, stage: &Broker, import: &Import) -> Result<(), Proble
     })
 }
 
-fn exchanges(broker: &Broker, import: &Import) -> Result<(), Problem> {
+fn exchanges(broker: &Broker, import: &Import<'_>) -> Result<(), String> {
     let is_new = |vhost: &str, name: &str| {
         let vhost = broker.vhost(vhost);
         vhost.is_none_or(|vhost| vhost.directory.read().router.exchange(name).is_none())
@@ -121,7 +128,7 @@ fn exchanges(broker: &Broker, import: &Import) -> Result<(), Problem> {
     })
 }
 
-fn bindings(broker: &Broker, import: &Import) -> Result<(), Problem> {
+fn bindings(broker: &Broker, import: &Import<'_>) -> Result<(), String> {
     let new = import.bindings.iter().filter(|item| {
         let vhost = broker.vhost(&item.of.vhost);
         vhost.is_none_or(|vhost| is_new(&item.of, &vhost))
@@ -162,7 +169,7 @@ fn identity(binding: &Binding) -> impl Ord + '_ {
     (vhost, source, destination, is_queue, key, arguments)
 }
 
-fn parameters(broker: &Broker, import: &Import) -> Result<(), Problem> {
+fn parameters(broker: &Broker, import: &Import<'_>) -> Result<(), String> {
     let parameters = import.parameters.iter().map(|item| {
         let of = &item.of;
         (item, &*of.vhost, (&*of.component, &*of.name))
