@@ -48,6 +48,7 @@ mod room;
 mod routes;
 mod rules;
 mod settle;
+mod space;
 mod stats;
 mod tick;
 pub mod topology;
