@@ -16,6 +16,8 @@ use crate::support::{Client, Server, encode, raw_frame};
 
 /// How long tenants keep it up.
 const LONG: Duration = Duration::from_secs(2);
+/// How long they wait for a confirm: there are eight, who share half of a small machine.
+const FLOOD_PATIENCE: Duration = Duration::from_secs(60);
 /// Publishes of one of them that are not confirmed.
 const WINDOW: u64 = 4;
 
@@ -95,6 +97,8 @@ impl Flood {
                 let mut client = Client::login(address, "/");
                 client.method(1, ConfirmSelect { nowait: false });
                 client.expect(1, "confirm.select-ok");
+                // It is they who wait, and for each other.
+                client.wait_for_answers(FLOOD_PATIENCE);
                 let (mut random, mut confirmed) = (Random(n), 0);
                 while !stop.load(Ordering::Relaxed) {
                     let messages = (0..WINDOW).map(|_| message_of(&mut random));

@@ -431,6 +431,11 @@ impl Client {
         longest
     }
 
+    /// Waits for answers for so long from now on.
+    pub(crate) fn wait_for_answers(&self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
+    }
+
     /// Sends nothing more; may read on.
     pub(crate) fn end_sending(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();

@@ -36,7 +36,7 @@ pub struct Turn {
     /// Bytes understood; the rest comes again in front of the next read.
     pub consumed: usize,
     /// The turn was full, or ended before what has to wait: call again with the rest before reading
-    /// more, once there is no [`Pause`].
+    /// more, once there is no [`Pause`](crate::Pause).
     pub unfinished: bool,
     /// A queue grows although its consumers have credit: read on a little later.
     pub pause_ms: u64,
