@@ -27,7 +27,7 @@ step declare_operator_policy 'operator_policy declared' declare operator_policy 
 step list_operator_policies 'op' list operator_policies
 step declare_vhost_limit 'vhost_limit declared' declare vhost_limit vhost=/ name=max-queues value=100
 step list_vhost_limits 'max-queues' list vhost_limits
-step declare_parameter 'parameter declared' declare parameter component=shovel name=s 'value={"a":1}'
+step declare_parameter 'parameter declared' declare parameter component=shovel name=s 'value={"src-uri":"amqp://","src-queue":"a","dest-uri":"amqp://","dest-queue":"b"}'
 step list_parameters 'shovel' list parameters
 step export 'Exported definitions' export "$folder/definitions.json"
 step purge 'queue purged' purge queue name=q1
