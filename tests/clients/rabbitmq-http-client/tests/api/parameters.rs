@@ -11,12 +11,12 @@ use crate::peer::{VHOST, client, name, object};
 fn parameters() {
     let (client, name) = (client(), name("parameter"));
     // A federation upstream that nobody reads, and that is there for other clients.
-    let component = "federation-upstream-set";
+    let component = "federation-upstream";
     let definition = RuntimeParameterDefinition {
         name: &name,
         vhost: VHOST,
         component,
-        value: object(json!({"upstream": "none", "depth": 3})),
+        value: object(json!({"uri": "amqp://localhost", "max-hops": 3})),
     };
     let upsert = client.upsert_runtime_parameter(&definition);
     upsert.expect("set");
