@@ -160,7 +160,8 @@ fn nested_start_ok(depth: usize) -> Vec<u8> {
 fn a_deep_table_before_login_ends_its_connection_only() {
     let case = Case::start();
     // The first is refused for its size, as nothing larger than 8 KiB is read before login; the
-    // second is as deep as fits, the third one level too deep. Who has not logged in is told nothing.
+    // second is as deep as fits, the third one level too deep. Who has not logged in is told
+    // nothing.
     for depth in [20_000, 1_300, TABLE_DEPTH_MAX + 1] {
         let mut peer = case.server.connect();
         peer.send(&PROTOCOL_HEADER);
