@@ -9,12 +9,15 @@ use std::thread::{self, JoinHandle};
 
 use leveret_store::{DiskError, Vfs, VfsFile};
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
 use rustix::io::Errno;
 
 use crate::descriptors::with_spare;
 
 const LOCK: &str = "LOCK";
+
+/// How much is written at once on file systems that cannot keep space otherwise.
+const ZERO_PIECE: usize = 1 << 20;
 
 /// The journal's directory. Locked while this lives.
 pub struct Disk {
@@ -211,6 +214,24 @@ impl VfsFile for DiskFile {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
         self.0.write_all_at(data, offset).map_err(failed)
+    }
+
+    fn allocate(&self, bytes: u64) -> Result<(), DiskError> {
+        match fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let zeros = vec![0; ZERO_PIECE];
+                let mut at = self.size()?;
+                while at < bytes {
+                    let len = (bytes - at).min(ZERO_PIECE as u64);
+                    let piece = usize::try_from(len).ok().and_then(|len| zeros.get(..len));
+                    self.write_at(at, piece.unwrap_or(&zeros))?;
+                    at += len;
+                }
+                Ok(())
+            }
+            Err(errno) => Err(failed(errno.into())),
+        }
     }
 
     fn sync(&self) -> Result<(), DiskError> {

@@ -74,6 +74,7 @@ pub(crate) fn open(config: &Config) -> Result<Opened, Refusal> {
     let total = total.map_err(|error| Refusal::Folder(DiskRefusal::Io(error)))?;
     let settings = JournalConfig {
         segment_bytes: segment_bytes(total),
+        frame_bytes_max: segment_bytes(total) / 4,
         disk_free_min: config.limits.disk_free_min,
         sync: match config.storage.sync {
             SyncMode::Group => SyncPolicy::Group,

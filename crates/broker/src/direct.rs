@@ -142,7 +142,7 @@ impl Broker {
         let published = if route.cells.is_empty() {
             Published::Unroutable
         } else {
-            let room = Room::of(self);
+            let room = Room::of(self).claimed(&*self.store, &route.cells, &batch, work);
             match enqueue(&route.cells, &batch, None, room, work) {
                 0 => Published::Routed(route.cells.len()),
                 _ => Published::Refused,

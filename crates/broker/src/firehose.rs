@@ -377,7 +377,8 @@ impl Broker {
         };
         let copy = Publishes::one(0, &route, publish);
         work.steps += cells.len();
-        if enqueue(&cells, &copy, blob.cloned(), Room::of(self), work) != 0 {
+        let room = Room::of(self).claimed(&*self.store, &cells, &copy, work);
+        if enqueue(&cells, &copy, blob.cloned(), room, work) != 0 {
             self.note_refused(&vhost, &route, &mut work.refused);
         }
     }

@@ -49,6 +49,7 @@ mod room;
 mod routes;
 mod rules;
 mod settle;
+mod space;
 mod stats;
 mod tick;
 pub mod topology;

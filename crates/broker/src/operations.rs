@@ -100,6 +100,13 @@ impl Broker {
                 "cannot declare queue '{name}': queue limit in cluster ({max}) is reached"
             )));
         }
+        if spec.durable && spec.owner.is_none() {
+            let bytes = name.len() + spec.arguments.as_raw().as_bytes().len();
+            self.check_disk(
+                &format!("declare queue '{name}' in vhost '{}'", vhost.name),
+                bytes,
+            )?;
+        }
         let policy = vhost
             .rules
             .read()
@@ -287,6 +294,10 @@ impl Broker {
                 )));
             }
             check_size(spec.arguments.as_raw(), self.limits().arguments_bytes_max)?;
+            if spec.durable {
+                let what = format!("declare exchange '{name}' in vhost '{}'", vhost.name);
+                self.check_disk(&what, name.len() + spec.arguments.as_raw().as_bytes().len())?;
+            }
         }
         let declared = directory.router.declare(name, spec.clone());
         let declared = declared.map_err(|refused| from_router(refused, name))?;
@@ -370,6 +381,16 @@ impl Broker {
             && !directory.router.is_bound(binding)
         {
             return Err(refusal);
+        }
+        if !directory.router.is_bound(binding) && topology::keeps(vhost, &directory, binding) {
+            let what = format!(
+                "bind to exchange '{}' in vhost '{}'",
+                binding.source, vhost.name
+            );
+            self.check_disk(
+                &what,
+                binding.key.len() + binding.arguments.as_raw().as_bytes().len(),
+            )?;
         }
         let bound = directory.router.bind(binding);
         let bound = bound.map_err(|refused| from_router(refused, &binding.source))?;

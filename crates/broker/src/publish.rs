@@ -203,6 +203,8 @@ impl Core {
             self.return_unroutable(batch);
         }
         self.work.steps += route.cells.len() * batch.len();
+        let store = &*self.broker.store;
+        let room = room.claimed(store, &route.cells, batch, &mut self.work);
         let refused = enqueue(&route.cells, batch, blob, room, &mut self.work);
         if refused != 0 {
             self.note_refused(batch.route);

@@ -72,6 +72,19 @@ impl Room {
         }
     }
 
+    /// The same, but the disk takes no persistent messages.
+    pub(crate) const fn without_disk(self) -> Self {
+        let share = match self {
+            Self::Plenty => Some(u64::MAX),
+            Self::Scarce { share, .. } => share,
+            Self::Reserved => return self,
+        };
+        Self::Scarce {
+            share,
+            disk_full: true,
+        }
+    }
+
     /// The same, but every queue has room in memory.
     const fn without_shares(self) -> Self {
         match self {

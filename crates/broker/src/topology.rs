@@ -324,6 +324,11 @@ pub(crate) fn queue_gone(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
     work.journal.reset(lane, u64::MAX);
 }
 
+/// Whether a binding outlives a restart: if both its ends do.
+pub(crate) fn keeps(vhost: &Vhost, directory: &Directory, spec: &BindingSpec) -> bool {
+    binding_key(vhost, directory, spec, (None, &Removal::default())).is_some()
+}
+
 /// Writes a binding, if both its ends are durable. `false` if they are not.
 pub(crate) fn binding(
     work: &mut Work,

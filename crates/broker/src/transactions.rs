@@ -20,6 +20,7 @@ use crate::publish::{PERSISTENT, PUBLISH, enqueue};
 use crate::refusal::Refusal;
 use crate::room::Room;
 use crate::routes::Route;
+use crate::space::record_bytes;
 
 /// What a staged publish or settlement costs besides its bytes.
 const STAGED_BYTES: usize = 160;
@@ -84,11 +85,17 @@ impl Transaction {
         demand
     }
 
-    fn is_persistent(&self) -> bool {
+    /// Bytes that its persistent messages take in the journal.
+    fn durable_bytes(&self) -> usize {
         let lasts = |cell: &Arc<QueueCell>| cell.lane.is_some();
-        self.publishes.iter().any(|staged| {
+        let publishes = self.publishes.iter().filter(|staged| {
             delivery_mode(&staged.header) == PERSISTENT && staged.route.cells.iter().any(lasts)
-        })
+        });
+        let bytes = publishes.map(|staged| {
+            let content = staged.header.len() + staged.body().len();
+            content + record_bytes(staged.key.len(), staged.route.cells.len())
+        });
+        bytes.sum()
     }
 }
 
@@ -231,13 +238,13 @@ impl Core {
 
     /// Finds room for the whole of a transaction. Refused, it stays as it is.
     fn reserve(&mut self, channel: u16) -> Result<(), Refusal> {
-        let room = Room::of(&self.broker);
         let vhost = self.vhost()?;
         let Some(transaction) = self.transaction(channel) else {
             return Err(not_transactional());
         };
-        let persistent = transaction.is_persistent();
-        let demand = transaction.demand();
+        let (durable_bytes, demand) = (transaction.durable_bytes(), transaction.demand());
+        let room = self.room_for_commit(durable_bytes);
+        let persistent = durable_bytes > 0;
         for (done, (cell, messages, bytes)) in demand.iter().enumerate() {
             let mut state = cell.lock();
             if cell.is_deleted() {
@@ -259,6 +266,17 @@ impl Core {
             return Err(not_published(reason, &cell.name, &vhost.name));
         }
         Ok(())
+    }
+
+    /// Claims what a commit takes of the disk; what came before it is no part of the group.
+    fn room_for_commit(&mut self, durable_bytes: usize) -> Room {
+        let room = Room::of(&self.broker);
+        let store = &self.broker.store;
+        self.work.submit(&**store);
+        if durable_bytes > 0 && store.claim(&mut self.work.journal, durable_bytes).is_err() {
+            return room.without_disk();
+        }
+        room
     }
 
     fn publish_staged(&mut self, channel: u16, staged: Staged) {

@@ -139,6 +139,22 @@ impl<'a> Publishes<'a> {
         Self { source, ..*self }
     }
 
+    /// Bytes of all headers and bodies, and for several messages of what is between them.
+    #[inline]
+    #[must_use]
+    pub fn content_bytes(&self) -> usize {
+        match self.source {
+            Source::One(publish) => publish.header.len() + publish.body.len(),
+            Source::Read { places, .. } => {
+                let from = places.first().map_or(0, |place| place.header.0);
+                let to = places
+                    .last()
+                    .map_or(0, |place| place.body.1.max(place.header.1));
+                to.saturating_sub(from) as usize
+            }
+        }
+    }
+
     /// The lengths of the bodies, in the order they were published.
     #[inline]
     pub fn body_lens(&self) -> impl Iterator<Item = usize> + use<'a> {

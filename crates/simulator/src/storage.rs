@@ -26,6 +26,7 @@ fn config() -> Config {
     Config {
         segment_bytes: 256 << 10,
         first_segment_bytes: 128 << 10,
+        start_segment_bytes: 16 << 10,
         window_bytes: 1 << 20,
         checkpoint_bytes: 128 << 10,
         disk_free_min: 0,

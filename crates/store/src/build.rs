@@ -55,6 +55,11 @@ impl Frame {
         self.records == 0
     }
 
+    /// Whether it brings messages.
+    pub(crate) fn has_messages(&self) -> bool {
+        !self.messages.is_empty()
+    }
+
     /// Changes `lanes` and `topology` as a replay of the frame from segment `serial` would.
     /// Returns how many messages it brings.
     pub(crate) fn apply(&self, lanes: &mut Lanes, topology: &mut Topology, serial: Serial) -> u64 {

@@ -39,12 +39,14 @@ pub(crate) struct Image {
     pub(crate) next_serial: Serial,
     /// Segments with live messages: slot, size, content.
     pub(crate) directory: Vec<(u32, u64, Extent)>,
+    /// All other segments: slot, size.
+    pub(crate) others: Vec<(u32, u64)>,
     pub(crate) lanes: Lanes,
     pub(crate) topology: Topology,
 }
 
 const MAGIC: u32 = u32::from_le_bytes(*b"LVCK");
-const HEADER: usize = 32;
+pub(crate) const HEADER: usize = 32;
 
 /// The names of the two files.
 pub(crate) const NAMES: [&str; 2] = ["checkpoint.A", "checkpoint.B"];
@@ -71,6 +73,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) generation: u64,
     pub(crate) head: &'a Head,
     pub(crate) next_serial: Serial,
+    /// All segments; those that hold nothing have an extent of zeros, and so no serial.
     pub(crate) directory: &'a [(u32, u64, Extent)],
     pub(crate) lanes: &'a Lanes,
     pub(crate) topology: &'a Topology,
@@ -171,6 +174,12 @@ impl Out {
     }
 }
 
+/// How many bytes of a file the checkpoint takes that begins so, if it is one.
+pub(crate) fn len_of(header: &[u8]) -> u64 {
+    let body_len = u64_at(header, 24).unwrap_or(0);
+    body_len.saturating_add(HEADER as u64)
+}
+
 /// The bytes of a checkpoint file that are the checkpoint, if they are one of this store.
 pub(crate) fn intact(file: &[u8], store: u64) -> Option<&[u8]> {
     let body_len = usize::try_from(u64_at(file, 24)?).ok()?;
@@ -215,7 +224,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Image> {
             messages,
             copied,
         };
-        image.directory.push((slot, bytes, extent));
+        if serial == 0 {
+            image.others.push((slot, bytes));
+        } else {
+            image.directory.push((slot, bytes, extent));
+        }
     }
     image.lanes = decode_lanes(&mut input)?;
     for _ in 0..input.count()? {
@@ -328,7 +341,7 @@ mod tests {
             generation: 3,
             head: &head,
             next_serial: 8,
-            directory: &[(1, 65536, extent)],
+            directory: &[(1, 65536, extent), (2, 4096, Extent::default())],
             lanes: &lanes,
             topology: &topology,
             forget_returns: false,
@@ -338,6 +351,7 @@ mod tests {
         assert_eq!((image.generation, image.head), (3, head));
         assert_eq!((image.lanes, image.topology), (lanes, topology));
         assert_eq!(image.directory, [(1, 65536, extent)]);
+        assert_eq!(image.others, [(2, 4096)]);
         assert!(intact(&bytes, 12).is_none());
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);

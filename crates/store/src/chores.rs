@@ -33,6 +33,7 @@ enum Job {
     Grow {
         slot: u32,
         file: Arc<dyn VfsFile>,
+        bytes: u64,
         zeroed: u64,
     },
     Empty(Emptying),
@@ -44,9 +45,14 @@ enum Job {
     },
 }
 
+/// Bytes of a range of messages in a checkpoint.
+const RANGE_BYTES: u64 = 24;
+
 struct Checkpoint {
     generation: u64,
     bytes: Vec<u8>,
+    /// Live messages in it.
+    live: u64,
     /// What was counted as written since the last one when this one began.
     since: u64,
 }
@@ -160,6 +166,7 @@ impl Journal {
             core.may_grow = true;
         }
         self.admit(!core.starved && !core.tight);
+        self.room.update(&core, &self.config);
         drop(core);
         self.ring();
     }
@@ -191,7 +198,10 @@ impl Journal {
             && let Some(emptying) = core.begin_emptying()
         {
             chores.job = Job::Empty(emptying);
-        } else if short && !core.tight && (core.may_grow || !core.starved) {
+        } else if (short || core.lacks_starts(config))
+            && !core.tight
+            && (core.may_grow || !core.starved)
+        {
             core.may_grow = false;
             if !core.has_space_to_grow(config) {
                 core.starved = true;
@@ -199,13 +209,15 @@ impl Journal {
                 self.judge_space(None);
                 return Ok(());
             }
-            core.disk_free = core
-                .disk_free
-                .map(|free| free.saturating_sub(config.segment_bytes));
+            let bytes = match core.lacks_starts(config) {
+                true => config.start_segment_bytes,
+                false => config.segment_bytes,
+            };
+            core.disk_free = core.disk_free.map(|free| free.saturating_sub(bytes));
             let slot = core.unused_slot();
             core.growing = Some(slot);
             drop(core);
-            chores.job = self.begin_growing(slot)?;
+            chores.job = self.begin_growing(slot, bytes)?;
         } else if let Some(slot) = core.surplus(config) {
             drop(core);
             self.discard(slot);
@@ -224,6 +236,7 @@ impl Journal {
             Job::Write(checkpoint) => {
                 let file = Arc::clone(self.checkpoints.of(checkpoint.generation));
                 file.write_at(0, &checkpoint.bytes)?;
+                self.pad(&checkpoint)?;
                 Ok((Job::Sync(checkpoint, file), true))
             }
             Job::Sync(checkpoint, file) => {
@@ -239,7 +252,12 @@ impl Journal {
                 self.judge_space(None);
                 Ok((Job::None, true))
             }
-            Job::Grow { slot, file, zeroed } => self.grow(slot, file, zeroed),
+            Job::Grow {
+                slot,
+                file,
+                bytes,
+                zeroed,
+            } => self.grow((slot, bytes), file, zeroed),
             Job::Empty(emptying) => self.empty(emptying),
             Job::Frames { file, serial, last } => {
                 if let Err(error) = file.sync() {
@@ -253,6 +271,34 @@ impl Journal {
                 Ok((Job::None, false))
             }
         }
+    }
+
+    /// Makes both checkpoint files longer than they need to be, so that later ones find their place
+    /// in them on a full disk, too. That there is no space for that is no error.
+    fn pad(&self, checkpoint: &Checkpoint) -> Result<(), DiskError> {
+        let len = checkpoint.bytes.len() as u64;
+        // Settled one by one in any order, messages leave ranges between them.
+        let ranges = (checkpoint.live * RANGE_BYTES / 2).min(self.config.segment_bytes);
+        let wanted = (len * 2 + ranges).next_multiple_of(self.config.start_segment_bytes.max(1));
+        let scarce = {
+            let core = self.core.lock();
+            core.starved || core.tight
+        };
+        let mut least = u64::MAX;
+        for generation in [checkpoint.generation, checkpoint.generation + 1] {
+            let file = self.checkpoints.of(generation);
+            let mut from = file.size()?;
+            while from < wanted && !scarce {
+                match segment::zero(&**file, from, wanted) {
+                    Ok(to) => from = to,
+                    Err(DiskError::NoSpace) => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            least = least.min(from);
+        }
+        self.room.allow_changes(len, least);
+        Ok(())
     }
 
     /// Takes the checkpoint's picture. What it no longer lists becomes stale.
@@ -271,17 +317,7 @@ impl Journal {
         if self.config.breaks(Sabotage::FreeAfterOne) {
             core.pool.checkpointed(u64::MAX);
         }
-        let directory: Vec<_> = core
-            .pool
-            .held()
-            .map(|(slot, extent)| {
-                (
-                    slot,
-                    core.pool.segments.get(&slot).map_or(0, |s| s.bytes),
-                    extent,
-                )
-            })
-            .collect();
+        let directory = core.pool.directory();
         let parts = Parts {
             generation,
             head: &core.head,
@@ -295,15 +331,17 @@ impl Journal {
         Ok(Checkpoint {
             generation,
             bytes,
+            live: core.lanes.held.values().sum(),
             since: core.since_checkpoint,
         })
     }
 
-    fn begin_growing(&self, slot: u32) -> Result<Job, StoreFailure> {
+    fn begin_growing(&self, slot: u32, bytes: u64) -> Result<Job, StoreFailure> {
         match self.vfs.create(&segment::name_of(slot)) {
             Ok(file) => Ok(Job::Grow {
                 slot,
                 file,
+                bytes,
                 zeroed: 0,
             }),
             Err(DiskError::NoSpace | DiskError::Busy(_)) => {
@@ -318,11 +356,10 @@ impl Journal {
     /// Zeros a piece of a new segment; the last piece makes it free.
     fn grow(
         &self,
-        slot: u32,
+        (slot, bytes): (u32, u64),
         file: Arc<dyn VfsFile>,
         zeroed: u64,
     ) -> Result<(Job, bool), DiskError> {
-        let bytes = self.config.segment_bytes;
         let made = if zeroed < bytes {
             segment::zero(&*file, zeroed, bytes)
         } else {
@@ -344,7 +381,15 @@ impl Journal {
                 self.judge_space(None);
                 Ok((Job::None, true))
             }
-            Ok(zeroed) => Ok((Job::Grow { slot, file, zeroed }, true)),
+            Ok(zeroed) => {
+                let job = Job::Grow {
+                    slot,
+                    file,
+                    bytes,
+                    zeroed,
+                };
+                Ok((job, true))
+            }
             Err(error) => {
                 drop(self.vfs.remove(&segment::name_of(slot)));
                 self.core.lock().growing = None;
@@ -421,8 +466,10 @@ impl Journal {
     fn give_way(&self, make_room: bool) {
         let mut core = self.core.lock();
         core.starved = true;
-        let spare = core.pool.free().map(|(slot, _)| slot).max();
-        let several = core.pool.free().count() > 1;
+        let start = self.config.start_segment_bytes;
+        let free = core.pool.free().filter(|(_, free)| free.bytes != start);
+        let slots: Vec<u32> = free.map(|(slot, _)| slot).collect();
+        let (spare, several) = (slots.iter().max().copied(), slots.len() > 1);
         drop(core);
         if let Some(slot) = spare.filter(|_| several && make_room) {
             self.discard(slot);
@@ -506,15 +553,17 @@ impl Core {
         if self.pool.free_of(config.segment_bytes) < keep {
             return None;
         }
+        let kept = [config.segment_bytes, config.start_segment_bytes];
         let odd = self
             .pool
             .free()
-            .find(|(_, segment)| segment.bytes != config.segment_bytes);
+            .find(|(_, segment)| !kept.contains(&segment.bytes));
         let many = self.pool.free_of(config.segment_bytes) > keep
             && (self.tight || self.pool.bytes() > config.window_bytes);
         odd.map(|(slot, _)| slot).or_else(|| {
             self.pool
                 .free()
+                .filter(|(_, segment)| segment.bytes == config.segment_bytes)
                 .map(|(slot, _)| slot)
                 .max()
                 .filter(|_| many)

@@ -11,6 +11,12 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Size of segments made while somebody waits: at open, and when no other is ready.
     pub first_segment_bytes: u64,
+    /// Size of segments kept back for the first frame after an open, which holds no message: there
+    /// are always some, so that a full disk keeps nobody from starting.
+    pub start_segment_bytes: u64,
+    /// What is submitted while others are written goes into one frame up to this size, so that
+    /// little of a segment is left over.
+    pub frame_bytes_max: u64,
     /// How large the journal may grow before messages that keep old segments alive are copied.
     pub window_bytes: u64,
     /// Segments kept back so that a full disk can be drained.
@@ -61,6 +67,8 @@ impl Default for Config {
         Self {
             segment_bytes: 64 << 20,
             first_segment_bytes: 1 << 20,
+            start_segment_bytes: 64 << 10,
+            frame_bytes_max: 16 << 20,
             window_bytes: 1 << 30,
             reserve_segments: 2,
             checkpoint_bytes: 256 << 20,

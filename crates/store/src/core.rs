@@ -69,7 +69,10 @@ impl Core {
                 records_crc: frame.records_crc,
                 ..Header::default()
             };
-            if let Err(error) = self.write(vfs, config, header, &mut frame.stage.bytes) {
+            let written = self
+                .leave_start(vfs, config, &frame)
+                .and_then(|()| self.write(vfs, config, header, &mut frame.stage.bytes));
+            if let Err(error) = written {
                 self.pending = Some(frame);
                 return Err(error);
             }
@@ -104,7 +107,46 @@ impl Core {
 
     /// Whether the housekeeping thread has something to do.
     pub(crate) fn wants_chores(&self, config: &Config) -> bool {
-        self.checkpoint_due(config) || self.pool.free_of(config.segment_bytes) < wanted(config)
+        self.checkpoint_due(config)
+            || self.pool.free_of(config.segment_bytes) < wanted(config)
+            || self.lacks_starts(config)
+    }
+
+    /// Makes the segments that starts begin in, as far as there is space.
+    pub(crate) fn make_starts(&mut self, vfs: &dyn Vfs, config: &Config) -> Result<(), DiskError> {
+        let bytes = config.start_segment_bytes;
+        let mut made = Vec::new();
+        for _ in self.pool.count_of(bytes)..START_SEGMENTS {
+            let slot = self.unused_slot();
+            match segment::make(vfs, slot, bytes) {
+                Ok(segment) => {
+                    made.push((slot, segment.clone()));
+                    self.pool.segments.insert(slot, segment);
+                }
+                Err(DiskError::NoSpace | DiskError::Busy(_)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let synced = made.iter().try_for_each(|(_, segment)| segment.file.sync());
+        let synced = synced.and_then(|()| {
+            if made.is_empty() {
+                return Ok(());
+            }
+            vfs.sync_dir()
+        });
+        if let Err(DiskError::NoSpace) = synced {
+            for (slot, _) in made {
+                self.pool.segments.remove(&slot);
+                segment::give_up(vfs, slot);
+            }
+            return Ok(());
+        }
+        synced
+    }
+
+    /// Whether segments are missing that starts begin in.
+    pub(crate) fn lacks_starts(&self, config: &Config) -> bool {
+        self.pool.count_of(config.start_segment_bytes) < START_SEGMENTS
     }
 
     /// A number no segment has, nor one that is being made.
@@ -204,6 +246,28 @@ impl Core {
         if self.head.offset.saturating_add(len).saturating_add(BLOCK) <= size {
             return Ok(());
         }
+        self.go_on(vfs, config, len)
+    }
+
+    /// Goes on elsewhere before a frame with messages is written to a segment that is kept for
+    /// starts: it would not be free again before they are gone.
+    fn leave_start(
+        &mut self,
+        vfs: &dyn Vfs,
+        config: &Config,
+        frame: &Frame,
+    ) -> Result<(), WriteError> {
+        let head = self.pool.segments.get(&self.head.slot);
+        if frame.has_messages() && head.is_some_and(|head| head.bytes == config.start_segment_bytes)
+        {
+            let len = frame::frame_len((frame.stage.bytes.len() - HEADER) as u64);
+            self.go_on(vfs, config, len)?;
+        }
+        Ok(())
+    }
+
+    /// Seals the segment and goes on in another one, where a frame of `len` fits.
+    fn go_on(&mut self, vfs: &dyn Vfs, config: &Config, len: u64) -> Result<(), WriteError> {
         let next = self.next_segment(vfs, config, len.saturating_add(BLOCK))?;
         // The seal must be durable before the frame after it is: the chain leads through it.
         let seal = Header {
@@ -246,7 +310,7 @@ impl Core {
         config: &Config,
         bytes: u64,
     ) -> Result<u32, WriteError> {
-        if let Some(slot) = self.pool.free_slot(bytes) {
+        if let Some(slot) = self.pool.free_slot(bytes, config.start_segment_bytes) {
             return Ok(slot);
         }
         let slot = self.unused_slot();
@@ -305,6 +369,10 @@ impl Core {
         self.disk_free.is_none_or(|free| free >= needed)
     }
 }
+
+/// Segments that starts begin in. Each takes one that neither checkpoint needs; the one before and
+/// the one before that are the two that do.
+const START_SEGMENTS: usize = 4;
 
 /// Segments of the ordinary size that should be free.
 pub(crate) fn wanted(config: &Config) -> usize {

@@ -4,6 +4,7 @@
 //! [`Journal::housekeep`]; connections call [`Store`]. Locks are taken in the order chores, core,
 //! stage, waiters; connections only ever take the last two.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -16,6 +17,7 @@ use crate::checkpoint::Files;
 use crate::chores::Chores;
 use crate::core::{Core, WriteError};
 use crate::memory::take_due;
+use crate::room::Room;
 use crate::stage::Stage;
 use crate::vfs::Vfs;
 use crate::{Config, Sabotage, Scratch, Store, StoreRefusal, Ticket, Waiter};
@@ -53,11 +55,14 @@ pub struct Journal {
     waiters: Mutex<Vec<(Ticket, Arc<dyn Waiter>)>>,
     admission: AtomicU8,
     failure: Mutex<Option<StoreFailure>>,
+    pub(crate) room: Room,
 }
 
 /// What connections and the journal's thread meet at.
 struct Entrance {
     stage: Stage,
+    /// Stages before it that take no more.
+    full: VecDeque<Stage>,
     /// The journal's thread waits and wants to be woken.
     sleeping: bool,
     /// The last frame is not covered yet.
@@ -67,6 +72,32 @@ struct Entrance {
     ended: bool,
     /// Stalls since it was closed.
     stalls: u32,
+}
+
+impl Entrance {
+    /// Exchanges the stage for the next one, which is empty.
+    fn exchange(&mut self, mut next: Stage) -> Stage {
+        next.ticket = Ticket(self.stage.ticket.0 + 1);
+        std::mem::replace(&mut self.stage, next)
+    }
+
+    /// Has what comes next begin a stage of its own if it would make this one's frame large.
+    fn make_way(&mut self, bytes: usize, config: &Config) {
+        if self.stage.is_full(bytes, config.frame_bytes_max) {
+            let full = self.exchange(Stage::default());
+            self.full.push_back(full);
+        }
+    }
+
+    /// Bytes held for connections.
+    fn len(&self) -> usize {
+        self.full.iter().map(Stage::len).sum::<usize>() + self.stage.len()
+    }
+
+    /// Somebody waits for what is there.
+    fn is_urgent(&self) -> bool {
+        self.stage.urgent || !self.full.is_empty()
+    }
 }
 
 /// A write or sync failed: nothing becomes durable any more, the process must end.
@@ -104,6 +135,7 @@ impl Journal {
     pub(crate) fn new(vfs: Arc<dyn Vfs>, config: Config, checkpoints: Files, core: Core) -> Self {
         let first = Ticket(1);
         Self {
+            room: Room::new(&core, &config),
             config,
             vfs,
             checkpoints,
@@ -116,6 +148,7 @@ impl Journal {
                     ticket: first,
                     ..Stage::default()
                 },
+                full: VecDeque::new(),
                 sleeping: false,
                 uncovered: true,
                 closed: false,
@@ -167,11 +200,23 @@ impl Journal {
         Ok(true)
     }
 
-    /// Writes what has been submitted: one frame, one write, one sync, then the watermark.
+    /// Writes what has been submitted: one frame, one write, one sync, then the watermark; of very
+    /// much several.
     ///
     /// # Errors
     /// [`StoreFailure`]: a write or sync failed now or before.
     pub fn commit(&self) -> Result<Progress, StoreFailure> {
+        let full = self.entrance.lock().full.len();
+        for _ in 0..full {
+            let progress = self.commit_frame()?;
+            if progress != Progress::Committed {
+                return Ok(progress);
+            }
+        }
+        self.commit_frame()
+    }
+
+    fn commit_frame(&self) -> Result<Progress, StoreFailure> {
         let mut core = self.core.lock();
         self.check()?;
         let pending = core.pending.take().or_else(|| self.take_stage(&mut core));
@@ -179,6 +224,10 @@ impl Journal {
             return Ok(Progress::Nothing);
         };
         let ticket = frame.stage.ticket;
+        let claim = frame.stage.claim.clone();
+        if let Err(error) = self.room.hand_over(&*self.vfs, &mut core, &claim) {
+            return Err(self.fail(format!("making a segment: {error}")));
+        }
         if self.config.breaks(Sabotage::WatermarkFirst) {
             self.announce(ticket);
         }
@@ -194,6 +243,8 @@ impl Journal {
             Err(WriteError::Fatal(reason)) => return Err(self.fail(reason)),
         }
         let wants_chores = core.wants_chores(&self.config);
+        self.room.update(&core, &self.config);
+        self.room.give_back(&claim);
         drop(core);
         self.announce(ticket);
         if wants_chores {
@@ -286,6 +337,7 @@ impl Journal {
     /// segment no longer holds them.
     pub(crate) fn stage_copies(&self, victim: u64, records: Vec<u8>) -> Ticket {
         let mut entrance = self.entrance.lock();
+        entrance.make_way(records.len(), &self.config);
         entrance.stage.copies.push((victim, records));
         entrance.stage.urgent = true;
         let ticket = entrance.stage.ticket;
@@ -296,15 +348,16 @@ impl Journal {
     /// Exchanges the stage for an empty one and builds its frame; `None` if it is empty.
     fn take_stage(&self, core: &mut Core) -> Option<Frame> {
         let mut entrance = self.entrance.lock();
-        if entrance.stage.is_empty() {
-            return None;
-        }
-        let ticket = entrance.stage.ticket;
-        let mut next = std::mem::take(&mut core.spare);
-        next.ticket = Ticket(ticket.0 + 1);
-        let stage = std::mem::replace(&mut entrance.stage, next);
+        let stage = match entrance.full.pop_front() {
+            Some(stage) => stage,
+            None if entrance.stage.is_empty() => return None,
+            None => {
+                let next = std::mem::take(&mut core.spare);
+                entrance.exchange(next)
+            }
+        };
         entrance.uncovered = true;
-        self.staged.store(0, Ordering::Release);
+        self.staged.store(entrance.len(), Ordering::Release);
         drop(entrance);
         Some(Frame::build(stage, &core.lanes, &self.config))
     }
@@ -325,7 +378,7 @@ impl Journal {
     /// Waits until there is something to commit or to cover; false once closed.
     fn wait_for_work(&self) -> bool {
         let mut entrance = self.entrance.lock();
-        while !entrance.stage.urgent && !entrance.closed {
+        while !entrance.is_urgent() && !entrance.closed {
             let lazy = !entrance.stage.is_empty();
             entrance.sleeping = true;
             let timed_out = if lazy {
@@ -354,15 +407,22 @@ impl Journal {
 
 impl Store for Journal {
     fn submit(&self, scratch: &mut Scratch) -> Result<Ticket, StoreRefusal> {
+        if scratch.is_void() || self.admission.load(Ordering::Acquire) == STOPPED {
+            let claim = scratch.claim.take();
+            self.room.give_back(&claim);
+            self.room.unmake(&*self.vfs, &claim);
+        }
         if self.admission.load(Ordering::Acquire) == STOPPED {
             scratch.clear();
             return Err(StoreRefusal::Stopped);
         }
         let mut entrance = self.entrance.lock();
-        let (was_empty, was_urgent) = (entrance.stage.is_empty(), entrance.stage.urgent);
+        let was_urgent = entrance.is_urgent();
+        entrance.make_way(scratch.bytes_len(), &self.config);
+        let was_empty = entrance.stage.is_empty();
         let ticket = entrance.stage.add(scratch)?;
-        self.staged.store(entrance.stage.len(), Ordering::Release);
-        if (was_empty && ticket > Ticket(0)) || (!was_urgent && entrance.stage.urgent) {
+        self.staged.store(entrance.len(), Ordering::Release);
+        if (was_empty && ticket > Ticket(0)) || (!was_urgent && entrance.is_urgent()) {
             self.wake_thread(&mut entrance);
         }
         Ok(ticket)
@@ -374,6 +434,14 @@ impl Store for Journal {
             FULL => Err(StoreRefusal::DiskFull),
             _ => Err(StoreRefusal::Stopped),
         }
+    }
+
+    fn claim(&self, scratch: &mut Scratch, bytes: usize) -> Result<(), StoreRefusal> {
+        self.claim_space(scratch, bytes)
+    }
+
+    fn admit_change(&self, bytes: usize) -> Result<(), StoreRefusal> {
+        self.admit_change_now(bytes)
     }
 
     fn durable(&self) -> Ticket {
@@ -414,6 +482,7 @@ mod tests {
         Config {
             segment_bytes: 32 << 10,
             first_segment_bytes: 16 << 10,
+            start_segment_bytes: 8 << 10,
             window_bytes: 128 << 10,
             checkpoint_bytes: 64 << 10,
             reserve_segments: 1,

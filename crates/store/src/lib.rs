@@ -33,6 +33,7 @@ mod probe;
 mod ranges;
 mod record;
 mod recovery;
+mod room;
 mod sabotage;
 mod scratch;
 mod seam;

@@ -18,6 +18,7 @@ use crate::vfs::{DiskError, Vfs, read_readable};
 use crate::{Config, LaneId, OnCorruption};
 
 mod damage;
+mod evidence;
 mod messages;
 mod older;
 mod replay;
@@ -73,10 +74,12 @@ impl Journal {
             starts,
             image,
             bytes,
+            older,
             created,
         } = found;
         let store = format.store();
         let generation = image.generation;
+        let known = evidence::Known::of(&image);
         let walked = walk(&config, &pool, store, starts.clone(), image)?;
         let Walked {
             mut state,
@@ -87,11 +90,15 @@ impl Journal {
         if generation == 0 && !state.damage.is_empty() {
             return Err(OpenError::NoCheckpoint);
         }
+        evidence::judge(&config, (&pool, &starts), &known, &mut state);
         older::scan(&pool, store, &mut state);
         judge(&config, &state.damage)?;
         judge_topology(&config, &state, &unproven)?;
         older::settle_lost(&mut state);
+        evidence::sync_new(&pool, &known)?;
         hold(&mut pool, &state, generation);
+        let may_begin = |slot, bytes| known.is_whole(&config, slot, bytes, None);
+        release((&mut pool, &starts), older.as_ref(), may_begin);
 
         let files = Files::open(&*vfs).map_err(|error| disk("checkpoint", error))?;
         rewrite_checkpoint(&files, generation, bytes.as_deref())?;
@@ -118,6 +125,8 @@ struct Found {
     image: Image,
     /// The bytes of that checkpoint.
     bytes: Option<Vec<u8>>,
+    /// The checkpoint before that one.
+    older: Option<Image>,
     created: bool,
 }
 
@@ -136,7 +145,7 @@ impl Found {
         });
         let store = format.store();
         let (pool, starts) = scan::open_pool(vfs, &names, store)?;
-        let newest = newest_checkpoint(vfs, store)?;
+        let (newest, older) = checkpoints(vfs, store)?;
         let created = newest.is_none() && starts.is_empty();
         if newest.is_none() {
             // Also after a crash while it was being made: what is there may not be on the disk.
@@ -163,6 +172,7 @@ impl Found {
             starts,
             image,
             bytes,
+            older,
             created,
         })
     }
@@ -175,9 +185,12 @@ fn disk(what: &str, error: DiskError) -> OpenError {
     }
 }
 
-/// The newer of the two checkpoints, of those that are whole.
-fn newest_checkpoint(vfs: &dyn Vfs, store: u64) -> Result<Option<(Image, Vec<u8>)>, OpenError> {
-    let mut newest: Option<(Image, Vec<u8>)> = None;
+/// A checkpoint and its bytes.
+type Read = (Image, Vec<u8>);
+
+/// The newer of the two checkpoints, of those that are whole, and the other one.
+fn checkpoints(vfs: &dyn Vfs, store: u64) -> Result<(Option<Read>, Option<Image>), OpenError> {
+    let mut whole: Vec<Read> = Vec::new();
     for name in checkpoint::NAMES {
         let file = match vfs.open(name) {
             Ok(file) => file,
@@ -185,20 +198,21 @@ fn newest_checkpoint(vfs: &dyn Vfs, store: u64) -> Result<Option<(Image, Vec<u8>
             Err(error) => return Err(disk(name, error)),
         };
         let len = file.size().map_err(|error| disk(name, error))?;
+        let mut head = vec![0; checkpoint::HEADER];
+        read_readable(&*file, &mut head);
+        let len = len.min(checkpoint::len_of(&head));
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
         read_readable(&*file, &mut bytes);
         let Some(bytes) = checkpoint::intact(&bytes, store) else {
             continue;
         };
-        if let Some(image) = checkpoint::decode(bytes)
-            && newest
-                .as_ref()
-                .is_none_or(|(other, _)| other.generation < image.generation)
-        {
-            newest = Some((image, bytes.to_vec()));
+        if let Some(image) = checkpoint::decode(bytes) {
+            whole.push((image, bytes.to_vec()));
         }
     }
-    Ok(newest)
+    whole.sort_by_key(|(image, _)| image.generation);
+    let newest = whole.pop();
+    Ok((newest, whole.pop().map(|(image, _)| image)))
 }
 
 /// What the walk found.
@@ -299,6 +313,36 @@ fn hold(pool: &mut Pool, state: &State, generation: u64) {
     }
 }
 
+/// Frees at once what neither checkpoint needs: on a full disk there is nothing else to begin in.
+/// Files of a size that the next open could not tell from a cut one wait for a checkpoint.
+fn release(
+    (pool, starts): (&mut Pool, &[Start]),
+    older: Option<&Image>,
+    may_begin: impl Fn(u32, u64) -> bool,
+) {
+    let serials: BTreeMap<u32, Serial> = starts
+        .iter()
+        .map(|start| (start.slot, start.header.serial))
+        .collect();
+    for (slot, segment) in &mut pool.segments {
+        if !matches!(segment.used, Use::Stale(_)) {
+            continue;
+        }
+        let needed = older.is_some_and(|older| {
+            let listed = older.directory.iter().any(|(held, ..)| held == slot);
+            listed || older.head.slot == *slot
+        });
+        let unused = match serials.get(slot) {
+            // Used since, or not: whatever that checkpoint does not list and has seen is dead.
+            Some(serial) => older.is_some_and(|older| *serial < older.head.serial),
+            None => is_zero(segment),
+        };
+        if unused && !needed && may_begin(*slot, segment.bytes) {
+            segment.used = Use::Free;
+        }
+    }
+}
+
 /// Writes the bytes of the checkpoint in use again. They may be in memory only, after a process
 /// that died before its sync; the other one must not be overwritten before they are on the disk.
 fn rewrite_checkpoint(
@@ -316,21 +360,49 @@ fn rewrite_checkpoint(
 }
 
 /// Begins an epoch in a segment of its own, with the records of the unproven tail: those may be in
-/// memory only, and nobody can ever tell again.
+/// memory only, and nobody can ever tell again. On a full disk the tail is written again where it
+/// is, byte for byte.
 fn begin_epoch(
     vfs: &dyn Vfs,
     config: &Config,
     (core, state): (&mut Core, &mut State),
-    (epoch, unproven): (u32, VecDeque<Unproven>),
+    (epoch, mut unproven): (u32, VecDeque<Unproven>),
 ) -> Result<(), OpenError> {
-    if let Some(first) = unproven.front() {
-        core.head.seq = first.header.seq;
-        core.head.prev = first.header.prev;
+    let copied = match unproven.front() {
+        Some(first) => {
+            let bytes = records_len(&unproven) + BLOCK;
+            let copied = new_segment(vfs, config, core, bytes)?;
+            if copied.is_some() {
+                core.head.seq = first.header.seq;
+                core.head.prev = first.header.prev;
+            }
+            copied
+        }
+        None => None,
+    };
+    if copied.is_none() {
+        rewrite_tail(core, state, std::mem::take(&mut unproven))?;
     }
     core.head.durable = core.head.seq.saturating_sub(1);
+    let slot = match copied.or_else(|| smallest_free(&core.pool)) {
+        Some(slot) => slot,
+        None => new_segment(vfs, config, core, 2 * BLOCK)?
+            .ok_or_else(|| disk("first segment", DiskError::NoSpace))?,
+    };
+    core.start_segment(slot, epoch);
+    write_first_frame(vfs, config, (core, state), &unproven)
+}
+
+/// Writes the epoch's first frame, with the records of these frames.
+fn write_first_frame(
+    vfs: &dyn Vfs,
+    config: &Config,
+    (core, state): (&mut Core, &mut State),
+    unproven: &VecDeque<Unproven>,
+) -> Result<(), OpenError> {
     let mut bytes = vec![0; HEADER];
     let mut seal = frame::RecordsSeal::default();
-    for frame in &unproven {
+    for frame in unproven {
         let mut at = 0;
         while let Some(record) = Record::at(&frame.body, at) {
             seal.add(record.crc);
@@ -340,15 +412,19 @@ fn begin_epoch(
     }
     let (records, records_crc) = seal.finish();
     let body_len = (bytes.len() - HEADER) as u64;
-    let slot = epoch_segment(vfs, config, core, frame::frame_len(body_len) + BLOCK)?;
-    core.start_segment(slot, epoch);
     let header = Header {
         flags: EPOCH,
         records,
         records_crc,
         ..Header::default()
     };
-    let (seq, serial) = (core.head.seq, core.head.serial);
+    let Head {
+        slot,
+        seq,
+        serial,
+        epoch,
+        ..
+    } = core.head;
     core.write(vfs, config, header, &mut bytes)
         .map_err(|error| match error {
             WriteError::NoSpace => disk("first frame", DiskError::NoSpace),
@@ -380,28 +456,67 @@ fn begin_epoch(
     Ok(())
 }
 
-/// A new segment for the epoch; on a full disk one of the reserve that was never written.
-fn epoch_segment(
+/// The length of a frame with the records of all these.
+fn records_len(frames: &VecDeque<Unproven>) -> u64 {
+    frame::frame_len(frames.iter().map(|frame| frame.body.len() as u64).sum())
+}
+
+/// Writes frames again where they are, syncs them and applies them.
+fn rewrite_tail(
+    core: &mut Core,
+    state: &mut State,
+    unproven: VecDeque<Unproven>,
+) -> Result<(), OpenError> {
+    let mut files = BTreeMap::new();
+    for frame in &unproven {
+        let file = core.pool.file(frame.slot);
+        let file = file.map_err(|error| disk(&segment::name_of(frame.slot), error))?;
+        let mut bytes = vec![0; usize::try_from(frame.header.frame_len()).unwrap_or(0)];
+        frame.header.write(&mut bytes);
+        if let Some(body) = bytes.get_mut(HEADER..HEADER + frame.body.len()) {
+            body.copy_from_slice(&frame.body);
+        }
+        file.write_at(frame.header.offset, &bytes)
+            .map_err(|error| disk(&segment::name_of(frame.slot), error))?;
+        files.insert(frame.slot, file);
+        state.apply(&frame.as_body())?;
+    }
+    for (slot, file) in files {
+        file.sync()
+            .map_err(|error| disk(&segment::name_of(slot), error))?;
+    }
+    for (slot, extent) in state.extents.values() {
+        core.pool.set(*slot, Use::Held(*extent));
+    }
+    Ok(())
+}
+
+/// The smallest free segment that takes a frame without records, and its seal.
+fn smallest_free(pool: &Pool) -> Option<u32> {
+    let free = pool
+        .free()
+        .filter(|(_, segment)| segment.bytes >= 2 * BLOCK);
+    free.min_by_key(|(slot, segment)| (segment.bytes, *slot))
+        .map(|(slot, _)| slot)
+}
+
+/// A new segment, if the disk has space for it. Its zeros and its first frame need only one sync:
+/// until then nothing refers to it.
+fn new_segment(
     vfs: &dyn Vfs,
     config: &Config,
     core: &mut Core,
     bytes: u64,
-) -> Result<u32, OpenError> {
+) -> Result<Option<u32>, OpenError> {
     let slot = core.unused_slot();
-    let size = config.first_segment_bytes.max(bytes);
-    // Zeros and first frame need only one sync: until then nothing refers to the segment.
-    match segment::make(vfs, slot, size) {
+    match segment::make(vfs, slot, config.first_segment_bytes.max(bytes)) {
         Ok(segment) => {
             core.pool.segments.insert(slot, segment);
-            Ok(slot)
+            Ok(Some(slot))
         }
-        Err(DiskError::NoSpace) => {
+        Err(DiskError::NoSpace | DiskError::Busy(_)) => {
             core.starved = true;
-            let unwritten = core.pool.segments.iter().find(|(_, segment)| {
-                matches!(segment.used, Use::Stale(_)) && segment.bytes >= bytes && is_zero(segment)
-            });
-            let slot = unwritten.map(|(slot, _)| *slot);
-            slot.ok_or_else(|| disk("first segment", DiskError::NoSpace))
+            Ok(None)
         }
         Err(error) => Err(disk(&segment::name_of(slot), error)),
     }
@@ -420,6 +535,8 @@ fn finish(
     mut state: State,
     created: bool,
 ) -> Result<Recovered, OpenError> {
+    core.make_starts(&*vfs, &config)
+        .map_err(|error| disk("segments for a start", error))?;
     state.lanes.forget_absent();
     let lanes = &state.lanes;
     let places = std::mem::take(&mut state.places)

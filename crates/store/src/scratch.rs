@@ -2,6 +2,7 @@
 
 use crate::LaneId;
 use crate::record::{self, Head};
+use crate::room::Claim;
 
 /// Records of one turn, in their journal form. Reused: no allocation in the steady state.
 ///
@@ -22,6 +23,8 @@ pub struct Scratch {
     pub(crate) urgent: bool,
     in_group: bool,
     oversize: bool,
+    /// What was claimed for it.
+    pub(crate) claim: Claim,
 }
 
 /// Sequence numbers `from..to` of a lane are settled.
@@ -88,6 +91,12 @@ impl Scratch {
             && self.returned.is_empty()
             && self.resets.is_empty()
             && !self.oversize
+            && self.claim.is_empty()
+    }
+
+    /// Whether nothing is in it that needs what was claimed.
+    pub(crate) fn is_void(&self) -> bool {
+        self.oversize || (!self.claim.is_empty() && self.bytes.is_empty())
     }
 
     /// Bytes this scratch will take in the journal's stage.

@@ -55,8 +55,8 @@ pub trait Store: Send + Sync {
     /// The ticket covers everything in it. An empty scratch gives `Ticket(0)`.
     ///
     /// # Errors
-    /// `Stopped` and `Oversize`. Never `DiskFull`: whoever enqueued has asked [`Self::admission`]
-    /// before, and a message that is in a queue must reach the journal (a reserve covers the race).
+    /// `Stopped` and `Oversize`. Never `DiskFull`: whoever enqueued has asked [`Self::claim`]
+    /// before, and a message that is in a queue must reach the journal.
     fn submit(&self, scratch: &mut Scratch) -> Result<Ticket, StoreRefusal>;
 
     /// Whether persistent messages may be published now; asked before they are enqueued.
@@ -64,6 +64,30 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// `DiskFull` or `Stopped`: publishes of persistent messages are nacked.
     fn admission(&self) -> Result<(), StoreRefusal>;
+
+    /// Has the disk keep space for so many bytes of messages, before they are enqueued. It is given
+    /// back once `scratch` has been submitted and written.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Stopped`: there is no such space, and the messages are nacked. What was
+    /// admitted so never waits for space.
+    fn claim(&self, scratch: &mut Scratch, bytes: usize) -> Result<(), StoreRefusal> {
+        let (_, _) = (scratch, bytes);
+        self.admission()
+    }
+
+    /// Whether so many bytes of new declarations and the like may be submitted. They have a part of
+    /// the reserve; what is deleted and settled needs none of it.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Stopped`.
+    fn admit_change(&self, bytes: usize) -> Result<(), StoreRefusal> {
+        let _ = bytes;
+        match self.admission() {
+            Err(StoreRefusal::Stopped) => Err(StoreRefusal::Stopped),
+            _ => Ok(()),
+        }
+    }
 
     /// Whether persistent messages may be published now.
     fn admits_messages(&self) -> bool {

@@ -62,11 +62,13 @@ pub(crate) fn slot_of(name: &str) -> Option<u32> {
 }
 
 impl Pool {
-    /// A free segment of at least `bytes`: the smallest that will do.
-    pub(crate) fn free_slot(&self, bytes: u64) -> Option<u32> {
+    /// A free segment of at least `bytes`: the smallest that will do. None of those kept for
+    /// starts, which have a size of their own.
+    pub(crate) fn free_slot(&self, bytes: u64, start_bytes: u64) -> Option<u32> {
         self.segments
             .iter()
             .filter(|(_, segment)| segment.used == Use::Free && segment.bytes >= bytes)
+            .filter(|(_, segment)| segment.bytes != start_bytes)
             .min_by_key(|(slot, segment)| (segment.bytes, **slot))
             .map(|(slot, _)| *slot)
     }
@@ -77,6 +79,12 @@ impl Pool {
             .values()
             .filter(|s| s.used == Use::Free && s.bytes == bytes)
             .count()
+    }
+
+    /// How many segments have exactly this size.
+    pub(crate) fn count_of(&self, bytes: u64) -> usize {
+        let segments = self.segments.values();
+        segments.filter(|segment| segment.bytes == bytes).count()
     }
 
     /// Free segments.
@@ -95,6 +103,18 @@ impl Pool {
                 Use::Held(extent) => Some((*slot, extent)),
                 Use::Free | Use::Stale(_) => None,
             })
+    }
+
+    /// All segments as a checkpoint lists them: those without frames with an extent of zeros.
+    pub(crate) fn directory(&self) -> Vec<(u32, u64, Extent)> {
+        let extent = |used| match used {
+            Use::Held(extent) => extent,
+            Use::Free | Use::Stale(_) => Extent::default(),
+        };
+        self.segments
+            .iter()
+            .map(|(slot, segment)| (*slot, segment.bytes, extent(segment.used)))
+            .collect()
     }
 
     /// Whether some slots only wait for a checkpoint to be free.
@@ -172,7 +192,7 @@ pub(crate) fn make(vfs: &dyn Vfs, slot: u32, bytes: u64) -> Result<Segment, Disk
 }
 
 /// Removes a file that is worth nothing; that it may stay behind costs only space.
-fn give_up(vfs: &dyn Vfs, slot: u32) {
+pub(crate) fn give_up(vfs: &dyn Vfs, slot: u32) {
     drop(vfs.remove(&name_of(slot)));
 }
 

@@ -359,6 +359,12 @@ impl VfsFile for SimFile {
         Ok(())
     }
 
+    fn allocate(&self, bytes: u64) -> Result<(), DiskError> {
+        let size = self.size()?;
+        let zeros = vec![0; usize::try_from(bytes.saturating_sub(size)).unwrap_or(0)];
+        self.write_at(size, &zeros)
+    }
+
     fn sync(&self) -> Result<(), DiskError> {
         let mut state = self.disk.call(Call::Other)?;
         if let Some((prefix, error)) = &state.unsynced

@@ -2,6 +2,7 @@
 
 use crate::frame::HEADER;
 use crate::lanes::Serial;
+use crate::room::Claim;
 use crate::scratch::{Returned, Scratch, Settled, empty};
 use crate::{LaneId, StoreRefusal, Ticket};
 
@@ -19,6 +20,8 @@ pub(crate) struct Stage {
     pub(crate) urgent: bool,
     /// The ticket of everything in here.
     pub(crate) ticket: Ticket,
+    /// What was claimed for it.
+    pub(crate) claim: Claim,
 }
 
 /// A stage that once held very much does not keep the memory.
@@ -44,6 +47,7 @@ impl Stage {
         self.returned.extend_from_slice(&scratch.returned);
         self.resets.extend_from_slice(&scratch.resets);
         self.urgent |= scratch.urgent;
+        self.claim.add(scratch.claim.take());
         scratch.clear();
         Ok(self.ticket)
     }
@@ -65,6 +69,12 @@ impl Stage {
             + size_of_val(self.resets.as_slice())
     }
 
+    /// Whether so many more bytes are better written as a frame of their own: in frames that are
+    /// small beside a segment, little of that is left over.
+    pub(crate) fn is_full(&self, more: usize, bytes_max: u64) -> bool {
+        !self.is_empty() && (self.len() + more) as u64 > bytes_max
+    }
+
     /// Makes it ready to be filled again.
     pub(crate) fn clear(&mut self) {
         empty(&mut self.bytes, KEEP_BYTES_MAX);
@@ -72,6 +82,7 @@ impl Stage {
         empty(&mut self.returned, KEEP_BYTES_MAX);
         empty(&mut self.resets, KEEP_BYTES_MAX);
         empty(&mut self.copies, KEEP_BYTES_MAX);
+        self.claim = Claim::default();
         self.urgent = false;
     }
 }

@@ -92,6 +92,13 @@ pub trait VfsFile: Send + Sync {
     /// `NoSpace` or `Failed`; part of it may have been written.
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError>;
 
+    /// Makes the file this long and has the disk keep space for all of it, quickly: what is new in
+    /// it reads as zeros.
+    ///
+    /// # Errors
+    /// `NoSpace` or `Failed`.
+    fn allocate(&self, bytes: u64) -> Result<(), DiskError>;
+
     /// Makes everything written to this file, and its length, survive.
     ///
     /// # Errors

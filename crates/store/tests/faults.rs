@@ -113,8 +113,8 @@ fn a_segment_that_cannot_be_read_is_not_emptied_for_ever() {
         }
         next += 1;
         if next == 12 {
-            disk.spoil("journal-000001", 4096..8192);
-            disk.spoil("journal-000001", 0..10);
+            disk.spoil("journal-000005", 4096..8192);
+            disk.spoil("journal-000005", 0..10);
         }
         assert!((0..100).any(|_| !journal.housekeep().unwrap()), "no end");
         told += journal.take_damage().len();
@@ -346,4 +346,50 @@ fn a_full_disk_refuses_drains_and_heals() {
     assert!(opened.messages.len() > 40);
     housekeep(&opened.journal);
     assert_eq!(opened.journal.admission(), Err(StoreRefusal::DiskFull));
+}
+
+/// Writes until not one byte is left for anybody else.
+fn fill_from_outside(disk: &SimDisk) {
+    let files = disk.image().files;
+    disk.set_capacity(files.values().map(|file| file.len() as u64).sum());
+}
+
+/// What a process leaves that is killed while it waits for work: the last frame is not proven.
+#[test]
+fn a_full_disk_lets_every_start_begin() {
+    for size in [100, 5_000, 14_000, 60_000] {
+        let (disk, config) = small_disk(0);
+        let open = || Journal::open(Arc::new(disk.clone()), config.clone());
+        let mut journal = open().unwrap().journal;
+        let mut next = 0;
+        let mut scratch = Scratch::new();
+        for round in 0..30 {
+            let parts = MessageParts {
+                body: &[&vec![7; size]],
+                ..MessageParts::default()
+            };
+            disk.set_capacity(400 << 10);
+            if journal.admission().is_ok() {
+                scratch.message(&[(LaneId(1), next)], &parts);
+                journal.submit(&mut scratch).unwrap();
+                if journal.commit().unwrap() == Progress::Committed {
+                    next += 1;
+                }
+            }
+            if round % 3 == 0 {
+                housekeep(&journal);
+            }
+            fill_from_outside(&disk);
+            for restart in 0..4 {
+                let opened = open().map_err(|error| error.to_string());
+                let opened = opened.unwrap_or_else(|error| {
+                    panic!("{size} bytes, round {round}, start {restart}: {error}")
+                });
+                assert!(opened.damage.is_empty(), "{:?}", opened.damage);
+                assert_eq!(opened.messages.len() as u64, next, "round {round}");
+                journal = opened.journal;
+            }
+        }
+        assert!(next > 1, "{size} bytes: nothing was ever published");
+    }
 }

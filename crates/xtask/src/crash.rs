@@ -1,5 +1,6 @@
 //! Crashes: of the store at every write, in memory, and of the real broker under real clients.
 
+pub(crate) mod disk;
 mod evidence;
 pub(crate) mod kill;
 

@@ -70,7 +70,7 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
-    /// Crashes random histories of the store everywhere and recovers; or, with --kill, the broker
+    /// Crashes random histories of the store everywhere; with --kill or --disk, the broker
     Crash {
         /// How many distinct crash states
         #[arg(long, default_value_t = 1_000_000)]
@@ -78,8 +78,11 @@ enum Task {
         /// Kill the real broker so many times under real clients instead
         #[arg(long, conflicts_with = "states", value_name = "CYCLES")]
         kill: Option<usize>,
-        /// What to kill instead of a release build of the present sources
-        #[arg(long, requires = "kill", value_name = "BINARY")]
+        /// Run so many random histories of full disks against the real broker instead
+        #[arg(long, conflicts_with_all = ["states", "kill"], value_name = "HISTORIES")]
+        disk: Option<u64>,
+        /// What to run instead of a release build of the present sources
+        #[arg(long, conflicts_with = "states", value_name = "BINARY")]
         leveret: Option<PathBuf>,
         /// The first history, or of the random times
         #[arg(long, default_value_t = 1)]
@@ -147,6 +150,18 @@ fn run(project: &Project, task: Task) -> Result<()> {
             let binary = std::path::absolute(binary)?;
             let mut report = Report::default();
             report.add(crash::kill::suite(project, &binary, cycles, seed)?);
+            conclude(&report)
+        }
+        Task::Crash {
+            disk: Some(histories),
+            leveret,
+            seed,
+            ..
+        } => {
+            let binary = leveret.map_or_else(|| build_leveret(project), Ok)?;
+            let binary = std::path::absolute(binary)?;
+            let mut report = Report::default();
+            report.add(crash::disk::suite(project, &binary, histories, seed)?);
             conclude(&report)
         }
         Task::Crash { states, seed, .. } => crash::run(project, states, seed),

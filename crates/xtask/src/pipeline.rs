@@ -21,6 +21,9 @@ const FUZZ_SECONDS: u64 = 10;
 /// Each takes a second, and crashes that need luck are looked for with `cargo xtask crash --kill`.
 const KILLS: usize = 20;
 
+/// Each takes one or two, side by side; more of them with `cargo xtask crash --disk`.
+const FULL_DISKS: u64 = 12;
+
 /// Runs everything, or with `quick` what daily work needs, and prints the report.
 ///
 /// # Errors
@@ -300,6 +303,9 @@ fn real_clients(project: &Project, report: &mut Report) {
     clients::run(project, &broker, &all, Extent::Full, report);
     step(report, "crash kill", || {
         crash::kill::suite(project, &binary, KILLS, crash::kill::fresh_seed())
+    });
+    step(report, "crash disk", || {
+        crash::disk::suite(project, &binary, FULL_DISKS, crash::kill::fresh_seed())
     });
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn on_disk(disk: &SimDisk) -> (Broker, Arc<Journal>) {
     let config = Config {
         segment_bytes: 64 << 10,
         first_segment_bytes: 32 << 10,
+        start_segment_bytes: 8 << 10,
         disk_free_min: 0,
         ..Config::default()
     };

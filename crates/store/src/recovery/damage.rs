@@ -33,6 +33,10 @@ pub enum Unreadable {
     Header,
     /// The whole file.
     File,
+    /// All that followed: the file is shorter than it was made.
+    Cut,
+    /// All of it: the file is a copy of another one.
+    Copy,
 }
 
 impl fmt::Display for Damage {
@@ -43,6 +47,13 @@ impl fmt::Display for Damage {
             Unreadable::Frame => "a frame is unreadable",
             Unreadable::Header => "a frame header was unreadable, its records were not",
             Unreadable::File => "the file is missing or unreadable",
+            Unreadable::Cut => {
+                "the file ends here and was longer: what was confirmed last may be lost with the \
+                 rest of it"
+            }
+            Unreadable::Copy => {
+                "the file is a copy of another segment: what was in it before is lost"
+            }
         };
         write!(f, "{} at {}: {what}", self.file, self.offset)?;
         if let Some(frame) = self.frame {

@@ -37,6 +37,10 @@ pub(super) struct State {
     pub(super) damage: Vec<Damage>,
     /// Records from after the checkpoint are lost, and nothing tells what they were.
     pub(super) has_gaps: bool,
+    /// The highest frame that a later one says was durable.
+    pub(super) proven: u64,
+    /// Where a seal at the very end leads, to a segment that nothing was found in.
+    pub(super) led_to: Option<u32>,
 }
 
 /// A frame's records and where they are.

@@ -94,6 +94,7 @@ impl<'a> Walk<'a> {
                 Next::End => break,
             }
         }
+        self.state.led_to = self.sealed;
         if self.config.breaks(Sabotage::SkipTailRewrite) {
             self.prove(u64::MAX)?;
         }
@@ -389,6 +390,7 @@ impl<'a> Walk<'a> {
 
     /// Moves the head behind a frame.
     fn step(&mut self, header: &Header, chain: u32) {
+        self.state.proven = self.state.proven.max(header.durable);
         self.sealed = (header.flags & SEAL != 0).then_some(header.next_slot);
         self.head.offset = header.offset + header.frame_len();
         self.head.seq = header.seq.saturating_add(1);

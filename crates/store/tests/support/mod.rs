@@ -12,6 +12,8 @@ pub(crate) fn tiny(sabotage: Sabotage) -> Config {
     Config {
         segment_bytes: 16 << 10,
         first_segment_bytes: 12 << 10,
+        start_segment_bytes: 8 << 10,
+        frame_bytes_max: u64::MAX,
         window_bytes: 64 << 10,
         checkpoint_bytes: 24 << 10,
         reserve_segments: 1,

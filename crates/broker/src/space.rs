@@ -1,0 +1,62 @@
+//! Room on the disk: asked for before anything is done that has to be written.
+
+use std::sync::Arc;
+
+use leveret_codec::flag;
+use leveret_session::Publishes;
+use leveret_store::Store;
+
+use crate::broker::Broker;
+use crate::cell::QueueCell;
+use crate::pump::Work;
+use crate::refusal::Refusal;
+use crate::room::Room;
+
+/// What a record takes beside a message's bytes, its route and its targets.
+const RECORD_BYTES: usize = 64;
+/// What a record takes for each queue.
+const TARGET_BYTES: usize = 12;
+/// A turn's records are submitted before there are more of them than this, so that a large message
+/// is alone in its frame.
+const SUBMIT_BYTES: usize = 64 * 1024;
+
+impl Room {
+    /// Claims what a batch may take of the disk: its persistent messages are refused if there is no
+    /// such space.
+    #[inline]
+    pub(crate) fn claimed(
+        self,
+        store: &dyn Store,
+        cells: &[Arc<QueueCell>],
+        batch: &Publishes<'_>,
+        work: &mut Work,
+    ) -> Self {
+        let lasts = batch.properties & flag::DELIVERY_MODE != 0
+            && cells.iter().any(|cell| cell.lane.is_some());
+        if !lasts {
+            return self;
+        }
+        let each = record_bytes(batch.route.len(), cells.len());
+        let bytes = batch.content_bytes() + each * batch.len();
+        if !work.journal.is_empty() && work.journal.bytes_len() + bytes > SUBMIT_BYTES {
+            work.submit(store);
+        }
+        match store.claim(&mut work.journal, bytes) {
+            Ok(()) => self,
+            Err(_) => self.without_disk(),
+        }
+    }
+}
+
+/// What a record takes beside a message's header and body.
+pub(crate) const fn record_bytes(route_len: usize, targets: usize) -> usize {
+    RECORD_BYTES + route_len + targets * TARGET_BYTES
+}
+
+impl Broker {
+    /// Refuses a declaration that there is no space to keep.
+    pub(crate) fn check_disk(&self, what: &str, bytes: usize) -> Result<(), Refusal> {
+        let admitted = self.store.admit_change(RECORD_BYTES + bytes);
+        admitted.map_err(|refused| Refusal::Precondition(format!("cannot {what}: {refused}")))
+    }
+}
