@@ -49,7 +49,12 @@ impl Known {
             config.start_segment_bytes,
         ];
         // One that was made for a large frame begins with it, and ends with its seal.
-        let own = first.is_some_and(|header| bytes == header.frame_len().saturating_add(BLOCK));
+        // One made for a claim is a whole number of small segments.
+        let own = first.is_some_and(|header| {
+            let least = header.frame_len().saturating_add(BLOCK);
+            let claimed = bytes.checked_rem(config.first_segment_bytes) == Some(0);
+            bytes == least || (bytes > config.segment_bytes && bytes > least && claimed)
+        });
         let mut known = self.others.values().chain(self.held.values());
         let least = self.others.get(&slot).copied();
         own || least.is_some_and(|least| bytes >= least)
