@@ -1,4 +1,4 @@
-//! Room on the disk: asked for before anything is done that has to be written.
+//! Space on the disk: asked for before anything is done that has to be written.
 
 use std::sync::Arc;
 

@@ -166,7 +166,7 @@ impl Journal {
             core.may_grow = true;
         }
         self.admit(!core.starved && !core.tight);
-        self.room.update(&core, &self.config);
+        self.space.update(&core, &self.config);
         drop(core);
         self.ring();
     }
@@ -297,7 +297,7 @@ impl Journal {
             }
             least = least.min(from);
         }
-        self.room.allow_changes(len, least);
+        self.space.allow_changes(len, least);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::checkpoint::Files;
 use crate::chores::Chores;
 use crate::core::{Core, WriteError};
 use crate::memory::take_due;
-use crate::room::Room;
+use crate::space::Space;
 use crate::stage::Stage;
 use crate::vfs::Vfs;
 use crate::{Config, Sabotage, Scratch, Store, StoreRefusal, Ticket, Waiter};
@@ -55,7 +55,7 @@ pub struct Journal {
     waiters: Mutex<Vec<(Ticket, Arc<dyn Waiter>)>>,
     admission: AtomicU8,
     failure: Mutex<Option<StoreFailure>>,
-    pub(crate) room: Room,
+    pub(crate) space: Space,
 }
 
 /// What connections and the journal's thread meet at.
@@ -135,7 +135,7 @@ impl Journal {
     pub(crate) fn new(vfs: Arc<dyn Vfs>, config: Config, checkpoints: Files, core: Core) -> Self {
         let first = Ticket(1);
         Self {
-            room: Room::new(&core, &config),
+            space: Space::new(&core, &config),
             config,
             vfs,
             checkpoints,
@@ -225,7 +225,7 @@ impl Journal {
         };
         let ticket = frame.stage.ticket;
         let claim = frame.stage.claim.clone();
-        if let Err(error) = self.room.hand_over(&*self.vfs, &mut core, &claim) {
+        if let Err(error) = self.space.hand_over(&*self.vfs, &mut core, &claim) {
             return Err(self.fail(format!("making a segment: {error}")));
         }
         if self.config.breaks(Sabotage::WatermarkFirst) {
@@ -243,8 +243,8 @@ impl Journal {
             Err(WriteError::Fatal(reason)) => return Err(self.fail(reason)),
         }
         let wants_chores = core.wants_chores(&self.config);
-        self.room.update(&core, &self.config);
-        self.room.give_back(&claim);
+        self.space.update(&core, &self.config);
+        self.space.give_back(&claim);
         drop(core);
         self.announce(ticket);
         if wants_chores {
@@ -409,8 +409,8 @@ impl Store for Journal {
     fn submit(&self, scratch: &mut Scratch) -> Result<Ticket, StoreRefusal> {
         if scratch.is_void() || self.admission.load(Ordering::Acquire) == STOPPED {
             let claim = scratch.claim.take();
-            self.room.give_back(&claim);
-            self.room.unmake(&*self.vfs, &claim);
+            self.space.give_back(&claim);
+            self.space.unmake(&*self.vfs, &claim);
         }
         if self.admission.load(Ordering::Acquire) == STOPPED {
             scratch.clear();

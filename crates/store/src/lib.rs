@@ -33,12 +33,12 @@ mod probe;
 mod ranges;
 mod record;
 mod recovery;
-mod room;
 mod sabotage;
 mod scratch;
 mod seam;
 mod segment;
 pub mod sim;
+mod space;
 mod stage;
 mod vfs;
 

@@ -2,7 +2,7 @@
 
 use crate::LaneId;
 use crate::record::{self, Head};
-use crate::room::Claim;
+use crate::space::Claim;
 
 /// Records of one turn, in their journal form. Reused: no allocation in the steady state.
 ///

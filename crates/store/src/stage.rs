@@ -2,7 +2,7 @@
 
 use crate::frame::HEADER;
 use crate::lanes::Serial;
-use crate::room::Claim;
+use crate::space::Claim;
 use crate::scratch::{Returned, Scratch, Settled, empty};
 use crate::{LaneId, StoreRefusal, Ticket};
 

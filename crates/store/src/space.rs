@@ -1,4 +1,4 @@
-//! Room for messages: space that the disk keeps for the journal, claimed before they are enqueued.
+//! Space that the disk keeps for the journal, claimed for messages before they are enqueued.
 //!
 //! What is admitted is written without new space. A frame that does not fit in the rest of a
 //! segment leaves that rest unused, so a claim is for more than its bytes. A record larger than a
@@ -24,7 +24,7 @@ const AMPLE_SEGMENTS: u64 = 16;
 /// What was claimed for records on their way.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Claim {
-    /// Bytes of the room.
+    /// Bytes that can be written.
     pub(crate) bytes: i64,
     /// Segments made for records that are larger than ordinary ones.
     pub(crate) large: Vec<u32>,
@@ -45,9 +45,9 @@ impl Claim {
     }
 }
 
-/// The room there is, and what of it is claimed.
+/// The space there is, and what of it is claimed.
 #[derive(Default)]
-pub(crate) struct Room {
+pub(crate) struct Space {
     /// Bytes that can be written without new space, less the reserve.
     there: AtomicI64,
     claimed: AtomicI64,
@@ -90,15 +90,15 @@ fn is_ordinary(bytes: usize, config: &Config) -> bool {
     len.saturating_add(BLOCK) <= config.segment_bytes
 }
 
-impl Room {
+impl Space {
     pub(crate) fn new(core: &Core, config: &Config) -> Self {
         let highest = core.pool.segments.keys().max().copied().unwrap_or(0);
-        let room = Self {
+        let space = Self {
             next_slot: AtomicU32::new(FIRST_SLOT.max(highest.saturating_add(1))),
             ..Self::default()
         };
-        room.update(core, config);
-        room
+        space.update(core, config);
+        space
     }
 
     /// Takes note of what can be written now.
@@ -206,7 +206,7 @@ impl Journal {
             return Ok(());
         }
         let charge = charge(bytes, config.segment_bytes);
-        while !self.room.has(charge) {
+        while !self.space.has(charge) {
             // With space for many a segment counts as there; the next frame's end counts again. So
             // the disk is asked once for many batches.
             if !self.is_ample() {
@@ -214,7 +214,7 @@ impl Journal {
             }
             let more = config.segment_bytes.saturating_sub(BLOCK);
             let more = i64::try_from(more).unwrap_or(i64::MAX);
-            self.room.there.fetch_add(more, Ordering::AcqRel);
+            self.space.there.fetch_add(more, Ordering::AcqRel);
         }
         scratch.claim.bytes += charge;
         Ok(())
@@ -226,7 +226,7 @@ impl Journal {
             .saturating_mul(self.config.segment_bytes)
             .saturating_add(self.config.disk_free_min);
         let ample = i64::try_from(ample).unwrap_or(i64::MAX);
-        self.room.disk_free.load(Ordering::Acquire) >= ample
+        self.space.disk_free.load(Ordering::Acquire) >= ample
             && self.free_bytes().is_some_and(|free| free >= ample)
     }
 
@@ -246,7 +246,7 @@ impl Journal {
         if free < needed {
             return Err(StoreRefusal::DiskFull);
         }
-        let slot = self.room.next_slot.fetch_add(1, Ordering::Relaxed);
+        let slot = self.space.next_slot.fetch_add(1, Ordering::Relaxed);
         let file = self.vfs.create(&segment::name_of(slot));
         let file = file.map_err(|_| StoreRefusal::DiskFull)?;
         if file.allocate(bytes).is_err() {
@@ -255,7 +255,7 @@ impl Journal {
         }
         let used = Use::Free;
         let segment = Segment { file, bytes, used };
-        of(&mut self.room.made.lock()).push((slot, segment));
+        of(&mut self.space.made.lock()).push((slot, segment));
         Ok(slot)
     }
 
@@ -264,17 +264,17 @@ impl Journal {
         if let Err(StoreRefusal::Stopped) = self.admission() {
             return Err(StoreRefusal::Stopped);
         }
-        if !self.room.starved.load(Ordering::Acquire) {
+        if !self.space.starved.load(Ordering::Acquire) {
             return Ok(());
         }
         let config = &self.config;
         let reserve = config.segment_bytes * config.reserve_segments as u64 / 2;
-        let there = self.room.there.load(Ordering::Acquire);
+        let there = self.space.there.load(Ordering::Acquire);
         let there = there.saturating_add(i64::try_from(reserve).unwrap_or(i64::MAX));
         let charge = charge(bytes, config.segment_bytes);
-        let claimed = self.room.claimed.load(Ordering::Acquire) + charge;
+        let claimed = self.space.claimed.load(Ordering::Acquire) + charge;
         let grown = i64::try_from(bytes).unwrap_or(i64::MAX);
-        if claimed > there || self.room.changes.fetch_sub(grown, Ordering::AcqRel) < grown {
+        if claimed > there || self.space.changes.fetch_sub(grown, Ordering::AcqRel) < grown {
             return Err(StoreRefusal::DiskFull);
         }
         Ok(())
