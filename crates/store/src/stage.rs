@@ -2,8 +2,8 @@
 
 use crate::frame::HEADER;
 use crate::lanes::Serial;
-use crate::space::Claim;
 use crate::scratch::{Returned, Scratch, Settled, empty};
+use crate::space::Claim;
 use crate::{LaneId, StoreRefusal, Ticket};
 
 /// The records of the next frame. Two of them take turns, so that steady work allocates nothing.
