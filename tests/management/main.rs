@@ -2,6 +2,7 @@
 
 mod encoding;
 mod exchanges;
+mod figures;
 mod firehose;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test file uses a part of it")]

@@ -461,7 +461,11 @@ impl Broker {
         let mut peers = self.peers.lock();
         if let Some(peer) = peers.remove(&id) {
             // Under the same lock that totals are summed under, so that none is counted twice.
-            self.ended.add(peer.totals());
+            let totals = peer.totals();
+            self.ended.add(totals);
+            if let Some(vhost) = self.vhost(&peer.vhost.lock()) {
+                vhost.ended.add(totals);
+            }
             self.events.count(Event::ConnectionClosed);
         }
     }
@@ -476,6 +480,33 @@ impl Broker {
         };
         for peer in peers {
             totals += peer.totals();
+        }
+        totals
+    }
+
+    /// The same by virtual host, since it was made; nothing of one that was never used.
+    #[must_use]
+    pub fn totals_by_vhost(&self) -> HashMap<String, Totals> {
+        let mut totals = HashMap::new();
+        let vhosts = self.vhosts();
+        // Under one lock whoever ends meanwhile is counted as open, or as ended.
+        let peers = self.peers.lock();
+        for vhost in vhosts {
+            let ended = vhost.ended.get();
+            if ended != Totals::default() {
+                totals.insert(vhost.name.to_string(), ended);
+            }
+        }
+        let open: Vec<_> = peers.values().cloned().collect();
+        drop(peers);
+        for peer in open {
+            let counted = peer.totals();
+            let vhost = peer.vhost.lock();
+            if let Some(totals) = totals.get_mut(&*vhost) {
+                *totals += counted;
+            } else {
+                totals.insert(vhost.clone(), counted);
+            }
         }
         totals
     }

@@ -110,6 +110,24 @@ impl Copied {
     }
 }
 
+/// What is counted of a message that came over no connection.
+fn count_of(published: Published, body_bytes: usize) -> Totals {
+    let mut sizes = SizeCounts::default();
+    sizes.count(body_bytes);
+    let messages = MessageCounts {
+        published: 1,
+        published_confirming: 1,
+        confirmed: u64::from(matches!(published, Published::Routed(_))),
+        returned: u64::from(published == Published::Unroutable),
+        ..MessageCounts::default()
+    };
+    Totals {
+        messages,
+        sizes,
+        ..Totals::default()
+    }
+}
+
 impl Broker {
     /// Publishes a message on behalf of a user.
     ///
@@ -151,25 +169,10 @@ impl Broker {
         if !work.refused.is_empty() {
             self.note_refused(vhost, &raw, &mut work.refused);
         }
-        self.count_published(published, message.body.len());
+        let counted = count_of(published, message.body.len());
+        vhost.ended.add(counted);
+        self.count(counted);
         Ok(published)
-    }
-
-    fn count_published(&self, published: Published, body_bytes: usize) {
-        let mut sizes = SizeCounts::default();
-        sizes.count(body_bytes);
-        let messages = MessageCounts {
-            published: 1,
-            published_confirming: 1,
-            confirmed: u64::from(matches!(published, Published::Routed(_))),
-            returned: u64::from(published == Published::Unroutable),
-            ..MessageCounts::default()
-        };
-        self.count(Totals {
-            messages,
-            sizes,
-            ..Totals::default()
-        });
     }
 
     /// Where a message would go, and its exchange and key as a record has them.

@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use crate::cell::QueueCell;
 use crate::refusal::Refusal;
 use crate::rules::Rules;
-use crate::stats::{Event, Events, Existing, Holdings};
+use crate::stats::{Ended, Event, Events, Existing, Holdings};
 
 /// Entries up to which a table is not worth shrinking.
 pub(crate) const SHRINK_ABOVE: usize = 64;
@@ -29,6 +29,8 @@ pub struct Vhost {
     pub directory: RwLock<Directory>,
     /// What its queues hold.
     pub holdings: Arc<Holdings>,
+    /// What connections to it came to that have ended.
+    pub(crate) ended: Ended,
     /// What administrators set. Never locked while a queue is.
     pub rules: RwLock<Rules>,
 }
@@ -40,6 +42,7 @@ impl Vhost {
             name: name.into(),
             directory: RwLock::new(Directory::new(seed, Arc::clone(&holdings), events)),
             holdings,
+            ended: Ended::default(),
             rules: RwLock::default(),
         }
     }

@@ -1,20 +1,23 @@
-//! The metrics endpoint: RabbitMQ's aggregated names in Prometheus' text format, and probes.
+//! The metrics endpoint: RabbitMQ's names in Prometheus' text format, and probes.
 //!
-//! What a scrape costs does not depend on the number of queues.
+//! What a scrape of the aggregated page costs does not depend on the number of queues.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use leveret_broker::{Event, Reason, SIZE_BOUNDS};
+use leveret_broker::{Event, Existing, HoldingCounts, Reason, SIZE_BOUNDS};
 
 use crate::app::App;
+use crate::detailed::{self, Asked};
 use crate::health::not_ready;
 use crate::overview::{NO_ERLANG, RABBITMQ_VERSION, VERSION};
+use crate::problem::Problem;
+use crate::stream::Stream;
 use crate::walk;
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -111,16 +114,45 @@ const OF_QUEUES: [(&str, &str); 8] = [
 /// The metrics endpoint as a service; it asks for no password.
 pub fn metrics_router(app: &Arc<App>) -> Router {
     Router::new()
-        .route("/metrics", get(scrape))
+        .route("/metrics", get(aggregated))
+        .route("/metrics/per-object", get(per_object))
+        .route("/metrics/detailed", get(of_families))
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .with_state(Arc::clone(app))
 }
 
-async fn scrape(State(app): State<Arc<App>>) -> Response {
+async fn aggregated(State(app): State<Arc<App>>) -> Response {
     let text = tokio::task::spawn_blocking(move || Page::of(&app).text).await;
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn per_object(State(app): State<Arc<App>>) -> Response {
+    streamed(app, detailed::per_object).await
+}
+
+async fn of_families(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
+    match Asked::of(&query.unwrap_or_default()) {
+        Ok(asked) => streamed(app, |app| detailed::detailed(app, asked)).await,
+        Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
+    }
+}
+
+/// A page that is made while it is sent.
+async fn streamed<I: Iterator<Item = Vec<u8>> + Send + 'static>(
+    app: Arc<App>,
+    make: impl FnOnce(&Arc<App>) -> I + Send + 'static,
+) -> Response {
+    let page = tokio::task::spawn_blocking(move || {
+        let reserved = app.budget.answer(0)?;
+        let stream = Stream::new(&app, TEXT_FORMAT, reserved, make(&app));
+        Ok::<_, Problem>(stream.into_response())
+    });
+    match page.await {
+        Ok(page) => page.into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -137,35 +169,55 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 /// A page of metrics being written.
-struct Page {
+pub(crate) struct Page {
     text: String,
+    /// Between `rabbitmq_` and a metric's name.
+    prefix: &'static str,
 }
 
 impl Page {
-    fn of(app: &App) -> Self {
-        let mut page = Self {
-            text: String::with_capacity(16 * 1024),
-        };
-        page.identity(app);
-        page.overview(app);
-        page.process(app);
-        page.messages(app);
-        page.sizes(app);
-        page.alarms(app);
+    pub(crate) fn new(prefix: &'static str) -> Self {
+        Self {
+            text: String::new(),
+            prefix,
+        }
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.text.into_bytes()
+    }
+
+    fn of(app: &Arc<App>) -> Self {
+        let mut page = Self::new("");
+        page.identity(app, "aggregated");
+        page.whole(app);
+        page.sums(app);
         page
+    }
+
+    /// What is about no single object.
+    pub(crate) fn whole(&mut self, app: &Arc<App>) {
+        self.overview(app);
+        self.churn(app);
+        self.logins(app);
+        self.node(app);
+        self.node_limits(app);
+        self.memory(app);
+        self.messages(app);
+        self.clients(app);
+        self.sizes(app);
+        self.alarms(app);
     }
 
     /// One metric with its samples, each a list of labels and a value.
     fn family(&mut self, name: &str, kind: &str, help: &str, samples: &[(&str, f64)]) {
-        let _ = writeln!(
-            self.text,
-            "# TYPE rabbitmq_{name} {kind}\n# HELP rabbitmq_{name} {help}"
-        );
+        let name = format!("rabbitmq_{}{name}", self.prefix);
+        let _ = writeln!(self.text, "# TYPE {name} {kind}\n# HELP {name} {help}");
         for (labels, value) in samples {
             let _ = if labels.is_empty() {
-                writeln!(self.text, "rabbitmq_{name} {value}")
+                writeln!(self.text, "{name} {value}")
             } else {
-                writeln!(self.text, "rabbitmq_{name}{{{labels}}} {value}")
+                writeln!(self.text, "{name}{{{labels}}} {value}")
             };
         }
     }
@@ -178,12 +230,12 @@ impl Page {
         self.family(name, "counter", help, &[("", value as f64)]);
     }
 
-    fn identity(&mut self, app: &App) {
+    pub(crate) fn identity(&mut self, app: &App, endpoint: &str) {
         let labels = labels(&[
             ("rabbitmq_node", app.node()),
             ("rabbitmq_cluster", &app.cluster_name()),
             ("rabbitmq_cluster_permanent_id", &app.cluster_id()),
-            ("rabbitmq_endpoint", "aggregated"),
+            ("rabbitmq_endpoint", endpoint),
         ]);
         let help = "RabbitMQ node & cluster identity info";
         self.family("identity_info", "untyped", help, &[(&labels, 1.0)]);
@@ -199,50 +251,113 @@ impl Page {
         self.family("build_info", "untyped", help, &[(&labels, 1.0)]);
     }
 
-    fn overview(&mut self, app: &App) {
+    /// How many there are of everything.
+    fn overview(&mut self, app: &Arc<App>) {
         let broker = &app.broker;
         let channels: usize = walk::peers(broker).map(|peer| peer.channel_count()).sum();
-        let (mut ready, mut unacked, mut consumers, mut queues) = (0, 0, 0, 0);
-        for vhost in broker.vhosts() {
-            let held = vhost.holdings.get();
-            ready += held.ready;
-            unacked += held.unacked;
-            consumers += held.consumers;
-            queues += vhost.directory.read().queues().len();
-        }
-        self.gauge(
-            "connections",
-            "Connections currently open",
-            broker.peer_count() as u64,
-        );
+        let connections = broker.peer_count() as u64;
+        let queues = broker.events.existing(Existing::Queues) as u64;
+        self.gauge("connections", "Connections currently open", connections);
         self.gauge("channels", "Channels currently open", channels as u64);
-        self.gauge("queues", "Queues available", queues as u64);
+        self.gauge("queues", "Queues available", queues);
+        let consumers = held(app).consumers;
         self.gauge("consumers", "Consumers currently connected", consumers);
-        self.gauge(
-            "queue_messages_ready",
-            "Messages ready to be delivered to consumers",
-            ready,
-        );
-        self.gauge(
-            "queue_messages_unacked",
-            "Messages delivered to consumers but not yet acknowledged",
-            unacked,
-        );
-        self.gauge(
-            "queue_messages",
-            "Sum of ready and unacknowledged messages",
-            ready + unacked,
-        );
-        for (name, help, event) in EVENTS {
-            self.counter(
-                name,
-                &format!("Total number of {help}"),
-                broker.events.get(event),
-            );
+    }
+
+    /// Sums over queues, channels and connections, which are kept as such.
+    fn sums(&mut self, app: &App) {
+        let held = held(app);
+        for (name, help, value) in [
+            (
+                "queue_messages_ready",
+                "Messages ready to be delivered to consumers",
+                held.ready,
+            ),
+            (
+                "queue_messages_unacked",
+                "Messages delivered to consumers but not yet acknowledged",
+                held.unacked,
+            ),
+            (
+                "queue_messages",
+                "Sum of ready and unacknowledged messages",
+                held.ready + held.unacked,
+            ),
+            ("queue_consumers", "Consumers on a queue", held.consumers),
+        ] {
+            self.gauge(name, help, value);
+        }
+        let refused = Reason::ALL.map(|reason| {
+            let label = format!("reason=\"{}\"", reason.name());
+            (label, app.broker.refused_messages(reason) as f64)
+        });
+        let refused = refused.each_ref().map(|(label, count)| (&**label, *count));
+        let help = "Total number of messages refused by a queue";
+        self.family("queue_messages_refused_total", "counter", help, &refused);
+        let totals = app.broker.totals();
+        let counts = totals.messages;
+        for (kind, value) in [("dropped", counts.dropped), ("returned", counts.returned)] {
+            let name = format!("channel_messages_unroutable_{kind}_total");
+            let help = format!("Total number of messages {kind} as unroutable");
+            self.counter(&name, &help, value);
+        }
+        let traffic = totals.traffic;
+        for (name, of, value) in [
+            ("incoming_bytes", "bytes received", traffic.received_bytes),
+            ("outgoing_bytes", "bytes sent", traffic.sent_bytes),
+            ("incoming_packets", "packets received", traffic.reads),
+            ("outgoing_packets", "packets sent", traffic.writes),
+        ] {
+            let help = format!("Total number of {of} on a connection");
+            self.counter(&format!("connection_{name}_total"), &help, value);
         }
     }
 
-    fn process(&mut self, app: &App) {
+    /// What comes and goes.
+    pub(crate) fn churn(&mut self, app: &App) {
+        for (name, help, event) in EVENTS {
+            let help = format!("Total number of {help}");
+            self.counter(name, &help, app.broker.events.get(event));
+        }
+    }
+
+    /// Consumers, and the channels that have published.
+    fn clients(&mut self, app: &App) {
+        let channels = walk::peers(&app.broker).flat_map(|peer| peer.channels());
+        let publishers = channels.filter(|channel| channel.published.get() > 0);
+        let publishers = publishers.count() as f64;
+        let help = "Publishers currently connected";
+        self.family("global_publishers", "gauge", help, &[(AMQP, publishers)]);
+        let help = "Consumers currently connected";
+        let consumers = held(app).consumers as f64;
+        self.family("global_consumers", "gauge", help, &[(AMQP, consumers)]);
+    }
+
+    /// Logins by protocol.
+    pub(crate) fn logins(&mut self, app: &App) {
+        let events = &app.broker.events;
+        let amqp = [Event::LoginAccepted, Event::LoginRefused].map(|event| events.get(event));
+        let http = app.logins();
+        let logins = [[http.0, http.1], amqp];
+        for (name, help, counted) in [
+            ("", "", [true, true]),
+            ("succeeded_", "successful ", [true, false]),
+            ("failed_", "failed ", [false, true]),
+        ] {
+            let of = |[accepted, refused]: [u64; 2]| {
+                let [is_accepted, is_refused] = counted.map(u64::from);
+                (accepted * is_accepted + refused * is_refused) as f64
+            };
+            let [http, amqp] = logins.map(of);
+            let samples = [("protocol=\"http\"", http), (AMQP, amqp)];
+            let name = format!("auth_attempts_{name}total");
+            let help = format!("Total number of {help}authentication attempts");
+            self.family(&name, "counter", &help, &samples);
+        }
+    }
+
+    /// What the process uses.
+    pub(crate) fn node(&mut self, app: &App) {
         let vitals = app.host.vitals();
         self.gauge(
             "process_open_fds",
@@ -250,24 +365,29 @@ impl Page {
             vitals.descriptors_used,
         );
         self.gauge(
-            "process_max_fds",
-            "Open file descriptors limit",
-            vitals.descriptors_max,
-        );
-        self.gauge(
             "process_resident_memory_bytes",
             "Memory used in bytes",
             vitals.memory_used,
         );
         self.gauge(
-            "resident_memory_limit_bytes",
-            "Memory high watermark in bytes",
-            app.broker.memory_alarm_bytes(),
-        );
-        self.gauge(
             "disk_space_available_bytes",
             "Disk space available in bytes",
             vitals.disk_free,
+        );
+    }
+
+    /// What it may use, and since when it runs.
+    pub(crate) fn node_limits(&mut self, app: &App) {
+        let vitals = app.host.vitals();
+        self.gauge(
+            "process_max_fds",
+            "Open file descriptors limit",
+            vitals.descriptors_max,
+        );
+        self.gauge(
+            "resident_memory_limit_bytes",
+            "Memory high watermark in bytes",
+            app.broker.memory_alarm_bytes(),
         );
         self.gauge(
             "disk_space_available_limit_bytes",
@@ -276,12 +396,12 @@ impl Page {
         );
         let uptime_ms = app.now_ms().saturating_sub(app.started_ms);
         let uptime_s = uptime_ms as f64 / 1000.0;
-        self.family(
-            "erlang_uptime_seconds",
-            "gauge",
-            "Node uptime",
-            &[("", uptime_s)],
-        );
+        let samples = [("", uptime_s)];
+        self.family("erlang_uptime_seconds", "gauge", "Node uptime", &samples);
+    }
+
+    /// What messages take of the process's memory.
+    fn memory(&mut self, app: &App) {
         self.gauge(
             "queue_memory_bytes",
             "Memory that messages of all queues take",
@@ -298,13 +418,6 @@ impl Page {
             "Total number of connections closed for messages they did not complete",
             closed.over_budget + closed.stalled,
         );
-        let refused = Reason::ALL.map(|reason| {
-            let label = format!("reason=\"{}\"", reason.name());
-            (label, app.broker.refused_messages(reason) as f64)
-        });
-        let refused = refused.each_ref().map(|(label, count)| (&**label, *count));
-        let help = "Total number of messages refused by a queue";
-        self.family("queue_messages_refused_total", "counter", help, &refused);
     }
 
     fn messages(&mut self, app: &App) {
@@ -341,11 +454,6 @@ impl Page {
             let name = format!("global_messages_{name}_total");
             let help = format!("Total number of {help}");
             self.family(&name, "counter", &help, &[(labels, value as f64)]);
-        }
-        for (kind, value) in [("dropped", counts.dropped), ("returned", counts.returned)] {
-            let name = format!("channel_messages_unroutable_{kind}_total");
-            let help = format!("Total number of messages {kind} as unroutable");
-            self.counter(&name, &help, value);
         }
     }
 
@@ -397,8 +505,20 @@ impl Page {
     }
 }
 
+/// What the queues of all virtual hosts hold.
+fn held(app: &App) -> HoldingCounts {
+    let mut sum = HoldingCounts::default();
+    for vhost in app.broker.vhosts() {
+        let held = vhost.holdings.get();
+        sum.ready += held.ready;
+        sum.unacked += held.unacked;
+        sum.consumers += held.consumers;
+    }
+    sum
+}
+
 /// Labels in the text format.
-fn labels(labels: &[(&str, &str)]) -> String {
+pub(crate) fn labels(labels: &[(&str, &str)]) -> String {
     let one = |(name, value): &(&str, &str)| {
         let value = value
             .replace('\\', "\\\\")

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use leveret_broker::{Broker, ChannelStats, Event, MessageCounts, Peer, QueueCell, Traffic};
+use leveret_broker::{Broker, ChannelStats, Event, MessageCounts, Peer, QueueCell, Traffic, Vhost};
 use leveret_queue::Counters;
 use leveret_router::ExchangeCounts;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use crate::history::{Ring, Span};
+use crate::history::{Ring, Span, Window};
 use crate::walk;
 
 /// Samples of the whole broker: an hour at the default interval.
@@ -65,6 +65,9 @@ const CHURNS: [(&str, Event); 7] = [
 pub(crate) type Values = [u64; 16];
 type BrokerValues = [u64; BROKER];
 type TrafficValues = [u64; 4];
+/// Those of a virtual host: [`Values`], then bytes received and sent.
+type VhostValues = [u64; VHOST];
+const VHOST: usize = 18;
 
 /// All samples.
 pub(crate) struct Sampler {
@@ -77,6 +80,7 @@ struct State {
     exchanges: Objects<ExchangeCounts, 4>,
     channels: Objects<ChannelStats, 16>,
     connections: Objects<Peer, 4>,
+    vhosts: Objects<Vhost, VHOST>,
     /// When the last sample was taken.
     before_ms: Option<u64>,
     /// Nothing moved in the last two samples: what counts messages need not be looked at.
@@ -150,6 +154,7 @@ impl Sampler {
                 exchanges: Objects::new(long_max),
                 channels: Objects::new(long_max),
                 connections: Objects::new(long_max),
+                vhosts: Objects::new(long_max),
                 before_ms: None,
                 still: 0,
             }),
@@ -174,6 +179,7 @@ impl Sampler {
         let still = state.still >= RATE_SAMPLES as u8;
         drop(state);
         self.sample_connections(broker, still, tick);
+        self.sample_vhosts(broker, tick);
         if !still {
             self.sample_topology(broker, tick);
         }
@@ -182,6 +188,7 @@ impl Sampler {
         state.exchanges.forget_ended();
         state.channels.forget_ended();
         state.connections.forget_ended();
+        state.vhosts.forget_ended();
     }
 
     /// Of each object on its own: whoever reads a rate need not wait for all of them.
@@ -197,6 +204,50 @@ impl Sampler {
                 self.state.lock().channels.push(&channel, tick, values);
             }
         }
+    }
+
+    fn sample_vhosts(&self, broker: &Broker, tick: Tick) {
+        let totals = broker.totals_by_vhost();
+        for vhost in broker.vhosts() {
+            let totals = totals.get(&*vhost.name).copied().unwrap_or_default();
+            let held = vhost.holdings.get();
+            let mut values = VhostValues::default();
+            let (counted, traffic) = values.split_at_mut(UNACKED + 1);
+            counted.copy_from_slice(&values_of(&totals.messages, held.ready, held.unacked));
+            traffic.copy_from_slice(&[totals.traffic.received_bytes, totals.traffic.sent_bytes]);
+            self.state.lock().vhosts.push(&vhost, tick, values);
+        }
+    }
+
+    /// What connections to a virtual host came to at the last sample, what its queues held and
+    /// how all that changes; nothing of one that was never used.
+    pub(crate) fn vhost_stats(
+        &self,
+        vhost: &Arc<Vhost>,
+        window: &Window,
+        now_ms: u64,
+    ) -> Map<String, Value> {
+        let mut row = Map::new();
+        let state = self.state.lock();
+        let ring = state.vhosts.ring(vhost);
+        for (name, details) in length_details(ring, window.lengths, now_ms) {
+            row.insert(name.to_owned(), details);
+        }
+        let Some(values) = ring.and_then(Ring::last) else {
+            return row;
+        };
+        for (field, name) in [(UNACKED + 1, "recv_oct"), (UNACKED + 2, "send_oct")] {
+            row.insert(name.to_owned(), values[field].into());
+            let details = details_of(ring, field, window.data_rates, now_ms);
+            row.insert(format!("{name}_details"), details);
+        }
+        let counters = MESSAGES.into_iter().enumerate();
+        let counters = counters
+            .filter(|(_, name)| !name.starts_with("disk"))
+            .map(|(field, name)| (field, name, values[field]));
+        let stats = stats(ring, counters, window.message_rates, now_ms);
+        row.insert("message_stats".to_owned(), stats.into());
+        row
     }
 
     fn sample_topology(&self, broker: &Broker, tick: Tick) {
@@ -355,8 +406,8 @@ pub(crate) fn details_of<const N: usize>(
 }
 
 /// `messages`, `messages_ready`, `messages_unacknowledged` and their details, of a queue.
-pub(crate) fn length_details(
-    ring: Option<&Ring<16>>,
+pub(crate) fn length_details<const N: usize>(
+    ring: Option<&Ring<N>>,
     span: Option<Span>,
     now_ms: u64,
 ) -> [(&'static str, Value); 3] {

@@ -22,7 +22,7 @@ impl Row for VhostRow {
         &self.0.name
     }
 
-    fn json(&self, app: &App, _: &Window) -> Map<String, Value> {
+    fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
         let held = self.0.holdings.get();
         let mut row = described(&self.0);
         row.insert("name".to_owned(), Value::from(&*self.0.name));
@@ -31,6 +31,7 @@ impl Row for VhostRow {
         row.insert("messages".to_owned(), (held.ready + held.unacked).into());
         row.insert("messages_ready".to_owned(), held.ready.into());
         row.insert("messages_unacknowledged".to_owned(), held.unacked.into());
+        row.extend(app.sampler.vhost_stats(&self.0, window, app.now_ms()));
         row
     }
 }

@@ -1,0 +1,305 @@
+//! Metrics of single objects, and what virtual hosts and exchanges came to.
+
+use std::time::{Duration, Instant};
+
+use leveret_codec::BasicConsume;
+use serde_json::{Value, json};
+
+use crate::support::http::{Answer, Http};
+use crate::support::{Server, message};
+
+/// The value of a line.
+fn value(page: &Answer, line: &str) -> Option<f64> {
+    let mut lines = page.text.lines();
+    let rest = lines.find_map(|found| found.strip_prefix(line)?.strip_prefix(' '))?;
+    rest.parse().ok()
+}
+
+/// The text format: each name is announced once, and its lines follow.
+fn assert_well_formed(page: &Answer) {
+    let mut announced = std::collections::HashSet::new();
+    let mut name = String::new();
+    for line in page.text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            name = rest.split(' ').next().unwrap().to_owned();
+            assert!(announced.insert(name.clone()), "{name} twice");
+        } else if !line.starts_with('#') {
+            let of = line.split(['{', ' ']).next().unwrap();
+            let of = of.trim_end_matches("_bucket");
+            assert!(of.starts_with(&name), "{line} under {name}");
+        }
+    }
+}
+
+#[test]
+fn metrics_of_single_objects_have_rabbitmqs_names() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/vhosts/other", &json!({}));
+    guest.done("PUT", "/api/queues/other/quiet", &json!({}));
+    let mut client = server.login();
+    client.declare(1, "q\"uoted");
+    client.declare(1, "q");
+    client.send(&message(1, "q", 2, &[b"hi"]).concat());
+    assert_eq!(client.get(1, "q"), b"hi");
+    client.send(&message(1, "q", 3, &[b"you"]).concat());
+    let consume = BasicConsume {
+        queue: b"q\"uoted",
+        ..Default::default()
+    };
+    client.method(1, consume);
+    client.expect(1, "basic.consume-ok");
+    assert_eq!(client.count(1, "q"), 1);
+    let metrics = server.metrics();
+    let page = metrics.call("GET", "/metrics/per-object", "");
+    assert_well_formed(&page);
+    for (line, expected) in [
+        (r#"rabbitmq_queue_messages_ready{vhost="/",queue="q"}"#, 1.0),
+        (r#"rabbitmq_queue_messages_bytes{vhost="/",queue="q"}"#, 3.0),
+        (
+            r#"rabbitmq_queue_messages_refused_total{vhost="/",queue="q"}"#,
+            0.0,
+        ),
+        (
+            r#"rabbitmq_queue_consumers{vhost="/",queue="q\"uoted"}"#,
+            1.0,
+        ),
+        (
+            r#"rabbitmq_queue_messages_published_total{queue_vhost="/",queue="q"}"#,
+            2.0,
+        ),
+        (
+            r#"rabbitmq_queue_messages_ready{vhost="other",queue="quiet"}"#,
+            0.0,
+        ),
+        (
+            r#"rabbitmq_exchange_messages_published_total{vhost="/",exchange=""}"#,
+            2.0,
+        ),
+        (r#"rabbitmq_auth_attempts_total{protocol="amqp091"}"#, 1.0),
+        (r#"rabbitmq_global_publishers{protocol="amqp091"}"#, 1.0),
+        (r#"rabbitmq_global_consumers{protocol="amqp091"}"#, 1.0),
+        ("rabbitmq_queues", 3.0),
+    ] {
+        assert_eq!(value(&page, line), Some(expected), "{line}");
+    }
+    let channel = guest.get("/api/channels")[0]["name"].clone();
+    let published =
+        format!(r#"rabbitmq_channel_messages_published_total{{channel={channel},vhost="/"}}"#);
+    assert_eq!(value(&page, &published), Some(2.0), "{published}");
+    let page = metrics.call("GET", "/metrics", "");
+    assert_well_formed(&page);
+    for (line, expected) in [
+        (r#"rabbitmq_global_publishers{protocol="amqp091"}"#, 1.0),
+        (r#"rabbitmq_global_consumers{protocol="amqp091"}"#, 1.0),
+        ("rabbitmq_queue_messages_ready", 1.0),
+        ("rabbitmq_queue_consumers", 1.0),
+    ] {
+        assert_eq!(value(&page, line), Some(expected), "{line}");
+    }
+}
+
+/// The lines of a page of detailed metrics.
+fn names(server: &Server, query: &str) -> Vec<String> {
+    let path = format!("/metrics/detailed?{query}");
+    let page = server.metrics().call("GET", &path, "");
+    assert_well_formed(&page);
+    let lines = page.text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn detailed_metrics_are_those_of_the_families_and_objects_asked_for() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/vhosts/other", &json!({}));
+    for queue in ["%2F/a", "%2F/b", "other/a"] {
+        guest.done("PUT", &format!("/api/queues/{queue}"), &json!({}));
+    }
+    let names = |query: &str| names(&server, query);
+    // What it is about is always said.
+    assert_eq!(names("").len(), 2);
+    assert_eq!(names("family=nope").len(), 2);
+    let coarse = |query: &str| {
+        let mut found = names(&format!("family=queue_coarse_metrics&{query}"));
+        found.retain(|line| line.starts_with("rabbitmq_detailed_queue_messages{"));
+        found
+    };
+    let line = |vhost: &str, queue: &str| {
+        format!(r#"rabbitmq_detailed_queue_messages{{vhost="{vhost}",queue="{queue}"}} 0"#)
+    };
+    assert_eq!(
+        coarse(""),
+        [line("/", "a"), line("/", "b"), line("other", "a")]
+    );
+    assert_eq!(coarse("vhost=other"), [line("other", "a")]);
+    assert_eq!(coarse("vhost=nowhere"), [String::new(); 0]);
+    // A pattern, as RabbitMQ has it.
+    assert_eq!(coarse("queue=a"), [line("/", "a"), line("other", "a")]);
+    assert_eq!(coarse("queue=%5E%5Bb-z%5D%24"), [line("/", "b")]);
+    assert_eq!(coarse("queue=b&vhost=other"), [String::new(); 0]);
+    assert_eq!(coarse("vhost=other&vhost=%2F&queue=").len(), 3);
+    for (query, why) in [
+        (
+            "queue=a&queue=b",
+            "Only one 'queue' query parameter is allowed",
+        ),
+        ("queue=(", "Invalid 'queue' regex"),
+    ] {
+        let refused = server
+            .metrics()
+            .call("GET", &format!("/metrics/detailed?{query}"), "");
+        assert_eq!(refused.status, 400);
+        assert!(refused.text.starts_with(why), "{}", refused.text);
+    }
+    // What several families have comes once: names() looks.
+    let queues = "family=queue_coarse_metrics&family=queue_metrics&family=queue_consumer_count";
+    let info = |line: &&String| line.starts_with("rabbitmq_detailed_queue_info{");
+    assert_eq!(names(queues).iter().filter(info).count(), 3);
+    // RabbitMQ tells these of all virtual hosts in any case.
+    assert_eq!(names("family=vhost_status&vhost=other").len(), 4);
+}
+
+/// Families, and a line that each of them has.
+const LINES: &[(&str, &str)] = &[
+    (
+        "queue_metrics",
+        r#"rabbitmq_detailed_queue_consumers{vhost="/",queue="a"} 0"#,
+    ),
+    (
+        "queue_consumer_count",
+        r#"rabbitmq_detailed_queue_consumers{vhost="/",queue="a"} 0"#,
+    ),
+    (
+        "queue_coarse_metrics",
+        "rabbitmq_detailed_queue_info{vhost=\"/\",queue=\"a\",\
+         queue_type=\"rabbit_classic_queue\",membership=\"leader\"} 1",
+    ),
+    (
+        "queue_delivery_metrics",
+        r#"rabbitmq_detailed_queue_messages_acked_total{vhost="/",queue="a"} 0"#,
+    ),
+    (
+        "exchange_names",
+        r#"rabbitmq_cluster_exchange_name{vhost="/",exchange="amq.topic",type="topic"} 1"#,
+    ),
+    (
+        "exchange_bindings",
+        r#"rabbitmq_cluster_exchange_bindings{vhost="/",exchange="amq.topic",type="topic"} 0"#,
+    ),
+    (
+        "exchange_metrics",
+        r#"rabbitmq_detailed_exchange_messages_published_total{vhost="/",exchange=""} 0"#,
+    ),
+    (
+        "vhost_status",
+        r#"rabbitmq_cluster_vhost_status{vhost="other"} 1"#,
+    ),
+    (
+        "connection_churn_metrics",
+        "rabbitmq_detailed_queues_created_total 3",
+    ),
+    (
+        "auth_attempt_metrics",
+        r#"rabbitmq_detailed_auth_attempts_failed_total{protocol="http"} 0"#,
+    ),
+];
+
+#[test]
+fn families_have_rabbitmqs_names_and_labels() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/vhosts/other", &json!({}));
+    for queue in ["%2F/a", "%2F/b", "other/a"] {
+        guest.done("PUT", &format!("/api/queues/{queue}"), &json!({}));
+    }
+    for (family, line) in LINES {
+        let found = names(&server, &format!("family={family}"));
+        let has_it = found.iter().any(|found| found == line);
+        assert!(has_it, "{line} in {found:#?}");
+    }
+    for family in ["node_metrics", "node_coarse_metrics"] {
+        let found = names(&server, &format!("family={family}"));
+        assert!(found.len() > 4, "{family}");
+    }
+}
+
+#[test]
+fn what_a_full_queue_refused_and_dropped_is_told_of_each_queue() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    for (queue, overflow) in [("refuses", "reject-publish"), ("drops", "drop-head")] {
+        let arguments = json!({"x-max-length": 1, "x-overflow": overflow});
+        let path = format!("/api/queues/%2F/{queue}");
+        guest.done("PUT", &path, &json!({"arguments": arguments}));
+        let body = json!({"routing_key": queue, "payload": "x", "payload_encoding": "string",
+                          "properties": {}});
+        for _ in 0..3 {
+            // Some are refused.
+            let path = "/api/exchanges/%2F/amq.default/publish";
+            guest.call("POST", path, &body.to_string());
+        }
+    }
+    let page = server
+        .metrics()
+        .call("GET", "/metrics/detailed?family=queue_metrics", "");
+    for (metric, queue, expected) in [
+        ("refused", "refuses", 2.0),
+        ("dropped", "refuses", 0.0),
+        ("refused", "drops", 0.0),
+        ("dropped", "drops", 2.0),
+    ] {
+        let name = format!("rabbitmq_detailed_queue_messages_{metric}_total");
+        let line = format!(r#"{name}{{vhost="/",queue="{queue}"}}"#);
+        assert_eq!(value(&page, &line), Some(expected), "{line}");
+    }
+}
+
+/// Asks again until it is so, as samples come now and then.
+fn wait_for(guest: &Http, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let found = guest.get(path);
+        if is_so(&found) {
+            return found;
+        }
+        assert!(Instant::now() < until, "{path}: {found}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_virtual_host_tells_what_connections_to_it_came_to() {
+    let server = Server::start_http(&["management.sample_interval_ms=100"]);
+    let guest = server.http_as("guest", "guest");
+    guest.done("PUT", "/api/vhosts/other", &json!({}));
+    let mut client = server.login();
+    client.declare(1, "q");
+    client.send(&message(1, "q", 2, &[b"hi"]).concat());
+    client.send(&message(1, "q", 2, &[b"hi"]).concat());
+    assert_eq!(client.get(1, "q"), b"hi");
+    let used = |vhost: &Value| vhost["message_stats"]["publish"] == 2;
+    let vhost = wait_for(&guest, "/api/vhosts/%2F", used);
+    assert_eq!(vhost["message_stats"]["get_no_ack"], 1);
+    assert!(vhost["recv_oct"].as_u64() > Some(100), "{vhost}");
+    assert!(vhost["send_oct"].as_u64() > Some(100), "{vhost}");
+    assert!(vhost["send_oct_details"]["rate"].is_number());
+    assert_eq!(vhost["messages_ready"], 1);
+    assert!(vhost["messages_ready_details"]["rate"].is_number());
+    // It stays when the connection is gone, and what comes over HTTP counts too.
+    drop(client);
+    let body = json!({"routing_key": "q", "payload": "x", "payload_encoding": "string",
+                      "properties": {}});
+    guest.done("POST", "/api/exchanges/%2F/amq.default/publish", &body);
+    wait_for(&guest, "/api/vhosts/%2F", |vhost| {
+        vhost["message_stats"]["publish"] == 3
+    });
+    let other = guest.get("/api/vhosts/other");
+    assert_eq!(other.get("message_stats"), None, "{other}");
+    let exchange = guest.get("/api/exchanges/%2F/amq.default");
+    assert_eq!(exchange["message_stats"]["publish_in"], 3);
+    assert_eq!(
+        (&exchange["incoming"], &exchange["outgoing"]),
+        (&json!([]), &json!([]))
+    );
+}
