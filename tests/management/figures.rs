@@ -1,5 +1,6 @@
 //! Metrics of single objects, and what virtual hosts and exchanges came to.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use leveret_codec::BasicConsume;
@@ -15,18 +16,33 @@ fn value(page: &Answer, line: &str) -> Option<f64> {
     rest.parse().ok()
 }
 
-/// The text format: each name is announced once, and its lines follow.
+/// The text format: each name is announced once, its lines follow, and no line comes twice.
 fn assert_well_formed(page: &Answer) {
-    let mut announced = std::collections::HashSet::new();
-    let mut name = String::new();
+    let (mut announced, mut series) = (HashSet::new(), HashSet::new());
+    let mut name = "";
     for line in page.text.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
-            name = rest.split(' ').next().unwrap().to_owned();
-            assert!(announced.insert(name.clone()), "{name} twice");
-        } else if !line.starts_with('#') {
-            let of = line.split(['{', ' ']).next().unwrap();
-            let of = of.trim_end_matches("_bucket");
-            assert!(of.starts_with(&name), "{line} under {name}");
+            let (of, kind) = rest.split_once(' ').unwrap();
+            assert!(announced.insert(of), "{of} twice");
+            assert!(["gauge", "counter", "histogram", "untyped"].contains(&kind));
+            name = of;
+        } else if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (of, help) = rest.split_once(' ').unwrap();
+            assert!(of == name && !help.is_empty(), "{line}");
+        } else {
+            let (of, number) = line.rsplit_once(' ').unwrap();
+            assert!(series.insert(of), "{of} twice");
+            assert!(number.parse::<f64>().is_ok(), "{line}");
+            let of = of.split_once('{').map_or(of, |(of, labels)| {
+                assert!(labels.ends_with("\"}"), "{line}");
+                of
+            });
+            let suffix = of.strip_prefix(name);
+            let known = ["", "_bucket", "_count", "_sum"];
+            assert!(
+                suffix.is_some_and(|suffix| known.contains(&suffix)),
+                "{line} under {name}"
+            );
         }
     }
 }
@@ -87,15 +103,103 @@ fn metrics_of_single_objects_have_rabbitmqs_names() {
     let published =
         format!(r#"rabbitmq_channel_messages_published_total{{channel={channel},vhost="/"}}"#);
     assert_eq!(value(&page, &published), Some(2.0), "{published}");
-    let page = metrics.call("GET", "/metrics", "");
+}
+
+/// Lines of a page after what the test below does.
+const SUMS: &[(&str, f64)] = &[
+    (r#"rabbitmq_global_publishers{protocol="amqp091"}"#, 1.0),
+    (r#"rabbitmq_global_consumers{protocol="amqp091"}"#, 1.0),
+    ("rabbitmq_queue_messages_ready", 0.0),
+    ("rabbitmq_queue_messages_unacked", 2.0),
+    ("rabbitmq_queue_messages_ram", 2.0),
+    ("rabbitmq_queue_messages_bytes", 4.0),
+    ("rabbitmq_queue_messages_dropped_total", 1.0),
+    ("rabbitmq_queue_messages_published_total", 4.0),
+    (
+        r#"rabbitmq_queue_messages_refused_total{reason="length"}"#,
+        0.0,
+    ),
+    ("rabbitmq_queue_consumers", 1.0),
+    ("rabbitmq_queue_messages_delivered_ack_total", 2.0),
+    ("rabbitmq_queue_get_total", 1.0),
+    ("rabbitmq_channels", 2.0),
+    ("rabbitmq_channel_consumers", 1.0),
+    ("rabbitmq_channel_messages_unacked", 2.0),
+    ("rabbitmq_channel_messages_published_total", 5.0),
+    ("rabbitmq_channel_messages_unroutable_dropped_total", 1.0),
+    ("rabbitmq_channel_messages_delivered_ack_total", 2.0),
+    ("rabbitmq_exchange_messages_published_total", 5.0),
+    ("rabbitmq_exchange_messages_unroutable_dropped_total", 1.0),
+    ("rabbitmq_connection_channels", 2.0),
+];
+
+#[test]
+fn metrics_of_all_objects_are_the_sums_of_those_of_single_ones() {
+    let server = Server::start_http(&["management.sample_interval_ms=100"]);
+    let guest = server.http_as("guest", "guest");
+    let mut client = server.login();
+    let full = json!({"arguments": {"x-max-length": 1}});
+    guest.done("PUT", "/api/queues/%2F/full", &full);
+    client.declare(1, "q");
+    for queue in ["q", "q", "full", "full", "nowhere"] {
+        client.send(&message(1, queue, 2, &[b"hi"]).concat());
+    }
+    assert_eq!(client.get(1, "full"), b"hi");
+    client.method(
+        1,
+        BasicConsume {
+            queue: b"q",
+            ..Default::default()
+        },
+    );
+    client.expect(1, "basic.consume-ok");
+    let bytes = "rabbitmq_queue_messages_unacked_bytes";
+    let metrics = server.metrics();
+    let page = (0..100)
+        .map(|_| metrics.call("GET", "/metrics", ""))
+        .find(|page| {
+            std::thread::sleep(Duration::from_millis(50));
+            value(page, bytes) == Some(4.0)
+        });
+    let page = page.expect("a sample is taken");
     assert_well_formed(&page);
-    for (line, expected) in [
-        (r#"rabbitmq_global_publishers{protocol="amqp091"}"#, 1.0),
-        (r#"rabbitmq_global_consumers{protocol="amqp091"}"#, 1.0),
-        ("rabbitmq_queue_messages_ready", 1.0),
-        ("rabbitmq_queue_consumers", 1.0),
-    ] {
-        assert_eq!(value(&page, line), Some(expected), "{line}");
+    for (line, expected) in SUMS {
+        assert_eq!(value(&page, line), Some(*expected), "{line}");
+    }
+    // What a single object has a metric of, has a sum, unless it is no sum of anything.
+    let single = metrics.call("GET", "/metrics/per-object", "");
+    let names = |page: &Answer| -> HashSet<String> {
+        let lines = page.text.lines();
+        let heads = lines.filter_map(|line| line.strip_prefix("# TYPE "));
+        heads
+            .map(|head| head.split(' ').next().unwrap().to_owned())
+            .collect()
+    };
+    let mut left: Vec<_> = names(&single).difference(&names(&page)).cloned().collect();
+    left.sort();
+    let alone = ["capacity", "utilisation"].map(|of| format!("rabbitmq_queue_consumer_{of}"));
+    assert_eq!(
+        left,
+        [&alone[..], &["rabbitmq_queue_info".to_owned()]].concat()
+    );
+}
+
+#[test]
+fn a_pattern_that_fits_many_queues_and_one_that_fits_few_find_the_same() {
+    let server = Server::start_http(&[]);
+    let mut client = server.login();
+    for index in 0..1_500 {
+        client.declare(1, &format!("q{index:04}"));
+    }
+    for (pattern, expected) in [("q", 1_500), ("q0", 1_000), ("q1", 500), ("q14..$", 100)] {
+        let pattern = pattern.replace('$', "%24");
+        let query = format!("family=queue_coarse_metrics&queue=%5E{pattern}");
+        let lines = names(&server, &query);
+        for metric in ["_ready", "_unacked", ""] {
+            let metric = format!("rabbitmq_detailed_queue_messages{metric}{{");
+            let found = lines.iter().filter(|line| line.starts_with(&metric));
+            assert_eq!(found.count(), expected, "{pattern} {metric}");
+        }
     }
 }
 
@@ -133,11 +237,11 @@ fn detailed_metrics_are_those_of_the_families_and_objects_asked_for() {
         [line("/", "a"), line("/", "b"), line("other", "a")]
     );
     assert_eq!(coarse("vhost=other"), [line("other", "a")]);
-    assert_eq!(coarse("vhost=nowhere"), [String::new(); 0]);
+    assert!(coarse("vhost=nowhere").is_empty());
     // A pattern, as RabbitMQ has it.
     assert_eq!(coarse("queue=a"), [line("/", "a"), line("other", "a")]);
     assert_eq!(coarse("queue=%5E%5Bb-z%5D%24"), [line("/", "b")]);
-    assert_eq!(coarse("queue=b&vhost=other"), [String::new(); 0]);
+    assert!(coarse("queue=b&vhost=other").is_empty());
     assert_eq!(coarse("vhost=other&vhost=%2F&queue=").len(), 3);
     for (query, why) in [
         (

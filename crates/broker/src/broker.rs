@@ -300,9 +300,9 @@ pub struct Broker {
     pub events: Arc<Events>,
     /// What the log is to be told of new queues.
     pub notices: Notices,
-    ended: Ended,
+    pub(crate) ended: Ended,
     vhosts: RwLock<HashMap<String, Arc<Vhost>>>,
-    peers: Mutex<BTreeMap<ConnectionId, Arc<Peer>>>,
+    pub(crate) peers: Mutex<BTreeMap<ConnectionId, Arc<Peer>>>,
     connections: AtomicU64,
     /// Those that were given out.
     seeds: AtomicU64,
@@ -468,52 +468,6 @@ impl Broker {
             }
             self.events.count(Event::ConnectionClosed);
         }
-    }
-
-    /// Messages, sizes and bytes of all connections since the broker was started.
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        let (peers, mut totals) = {
-            let peers = self.peers.lock();
-            let open: Vec<_> = peers.values().cloned().collect();
-            (open, self.ended.get())
-        };
-        for peer in peers {
-            totals += peer.totals();
-        }
-        totals
-    }
-
-    /// The same by virtual host, since it was made; nothing of one that was never used.
-    #[must_use]
-    pub fn totals_by_vhost(&self) -> HashMap<String, Totals> {
-        let mut totals = HashMap::new();
-        let vhosts = self.vhosts();
-        // Under one lock whoever ends meanwhile is counted as open, or as ended.
-        let peers = self.peers.lock();
-        for vhost in vhosts {
-            let ended = vhost.ended.get();
-            if ended != Totals::default() {
-                totals.insert(vhost.name.to_string(), ended);
-            }
-        }
-        let open: Vec<_> = peers.values().cloned().collect();
-        drop(peers);
-        for peer in open {
-            let counted = peer.totals();
-            let vhost = peer.vhost.lock();
-            if let Some(totals) = totals.get_mut(&*vhost) {
-                *totals += counted;
-            } else {
-                totals.insert(vhost.clone(), counted);
-            }
-        }
-        totals
-    }
-
-    /// Counts what happened on behalf of no connection, such as a publish over HTTP.
-    pub fn count(&self, totals: Totals) {
-        self.ended.add(totals);
     }
 
     /// Asks every connection to close with 320: the broker is stopping.

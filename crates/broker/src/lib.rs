@@ -53,6 +53,7 @@ mod space;
 mod stats;
 mod tick;
 pub mod topology;
+mod totals;
 mod transactions;
 mod unfinished;
 mod uses;

@@ -4,19 +4,21 @@
 //! that each metric is a walk over its objects; values of one object may be of different moments.
 
 use std::fmt::Write as _;
-use std::iter::once;
-use std::sync::Arc;
+use std::iter::{from_fn, once};
+use std::sync::{Arc, OnceLock};
 
 use leveret_broker::{Peer, Vhost};
 use leveret_router::Exchange;
 use regex::{Regex, RegexBuilder};
 
 use crate::app::App;
+use crate::exposition::{Labels, head};
 use crate::figures::{
     CHANNEL, CHANNEL_EXCHANGE, CHANNEL_QUEUE, CONNECTION, CONNECTION_COARSE, Channel, EXCHANGE,
-    Metric, OfExchange, OfQueue, PUBLISHED, QUEUE, QUEUE_COARSE, QUEUE_DELIVERY, QUEUE_INFO,
+    EXCHANGE_BINDINGS, EXCHANGE_NAME, Metric, OfExchange, OfQueue, OfType, PUBLISHED, QUEUE_ALONE,
+    QUEUE_COARSE, QUEUE_DELIVERY, QUEUE_HELD, QUEUE_INFO, VHOST_STATUS,
 };
-use crate::metrics::{Page, labels};
+use crate::metrics::Page;
 use crate::walk;
 
 /// Pieces of a page.
@@ -25,6 +27,11 @@ type Fragments = Box<dyn Iterator<Item = Vec<u8>> + Send>;
 /// The longest pattern of queues' names, in bytes, and the most it may take when it is compiled.
 const PATTERN_LEN_MAX: usize = 1024;
 const PATTERN_BYTES_MAX: usize = 1 << 20;
+/// Queues that fit a pattern are remembered if there are no more, so that the next metric need not
+/// look at all queues again.
+const FOUND_MAX: usize = 1024;
+/// So many objects are looked at for one fragment of a page.
+const OBJECTS_OF_FRAGMENT: usize = 32;
 
 /// What is asked for.
 #[derive(Default)]
@@ -87,6 +94,8 @@ struct Scope {
     asked: Asked,
     /// Between `rabbitmq_` and a metric's name.
     prefix: &'static str,
+    /// The queues that fit the pattern, once they are known and not too many.
+    found: OnceLock<Vec<OfQueue>>,
 }
 
 /// A family, and how it is made.
@@ -119,10 +128,13 @@ const FAMILIES: [Family; 18] = [
     family("queue_coarse_metrics", |scope| {
         of_queues(scope, &QUEUE_COARSE)
     }),
-    family("queue_metrics", |scope| of_queues(scope, &QUEUE)),
+    family("queue_metrics", |scope| {
+        let held = of_queues(scope, &QUEUE_HELD);
+        Box::new(held.chain(of_queues(scope, &QUEUE_ALONE)))
+    }),
     detailed_only("queue_consumer_count", |scope| {
         let has_it = scope.asked.wants_family("queue_metrics");
-        of_queues(scope, if has_it { &[] } else { &QUEUE[..1] })
+        of_queues(scope, if has_it { &[] } else { &QUEUE_HELD[..1] })
     }),
     family("queue_delivery_metrics", |scope| {
         of_queues(scope, &QUEUE_DELIVERY)
@@ -142,8 +154,10 @@ const FAMILIES: [Family; 18] = [
         of_connections(scope, &CONNECTION)
     }),
     family("exchange_metrics", |scope| of_exchanges(scope, &EXCHANGE)),
-    detailed_only("exchange_names", exchange_names),
-    detailed_only("exchange_bindings", exchange_bindings),
+    detailed_only("exchange_names", |scope| of_types(scope, &EXCHANGE_NAME)),
+    detailed_only("exchange_bindings", |scope| {
+        of_types(scope, &EXCHANGE_BINDINGS)
+    }),
     detailed_only("vhost_status", vhost_status),
     detailed_only("auth_attempt_metrics", |scope| page(scope, Page::logins)),
     detailed_only("connection_churn_metrics", |scope| page(scope, Page::churn)),
@@ -167,6 +181,7 @@ pub(crate) fn detailed(
         app: Arc::clone(app),
         asked,
         prefix: "detailed_",
+        found: OnceLock::new(),
     });
     let wanted = |name: &str| scope.asked.wants_family(name);
     let families = FAMILIES.iter().filter(|family| wanted(family.name));
@@ -186,6 +201,7 @@ pub(crate) fn per_object(app: &Arc<App>) -> impl Iterator<Item = Vec<u8>> + Send
         app: Arc::clone(app),
         asked: Asked::default(),
         prefix: "",
+        found: OnceLock::new(),
     });
     let families = FAMILIES.iter().filter(|family| family.is_per_object);
     let mut made: Vec<_> = families.map(|family| (family.make)(&scope)).collect();
@@ -227,15 +243,39 @@ impl Scope {
     }
 
     fn queues(self: &Arc<Self>) -> Objects<OfQueue> {
+        if self.asked.queues.is_none() {
+            return Box::new(self.all_queues().map(Some));
+        }
         let scope = Arc::clone(self);
-        let of = move |vhost: Arc<Vhost>| {
-            let scope = Arc::clone(&scope);
-            walk::queues(&vhost).map(move |cell| {
-                let is_wanted = scope.asked.wants_queue(&cell.name);
-                is_wanted.then(|| (Arc::clone(&vhost), cell))
-            })
+        if self.found.get().is_some() {
+            let nth = move |index: usize| Some(scope.found.get()?.get(index)?.clone());
+            let found = (0..).map_while(nth);
+            let remain = |(vhost, cell): OfQueue| (!cell.is_deleted()).then_some((vhost, cell));
+            return Box::new(found.map(remain));
+        }
+        let (mut all, mut found) = (self.all_queues(), Vec::new());
+        let next = move || {
+            let Some(queue) = all.next() else {
+                if found.len() <= FOUND_MAX {
+                    // Nobody else sets it: metrics are made one after the other.
+                    let _ = scope.found.set(std::mem::take(&mut found));
+                }
+                return None;
+            };
+            let is_wanted = scope.asked.wants_queue(&queue.1.name);
+            if is_wanted && found.len() <= FOUND_MAX {
+                found.push(queue.clone());
+            }
+            Some(is_wanted.then_some(queue))
         };
-        Box::new(self.wanted_vhosts().into_iter().flat_map(of))
+        Box::new(from_fn(next))
+    }
+
+    /// Those of the virtual hosts that are asked for.
+    fn all_queues(&self) -> impl Iterator<Item = OfQueue> + Send + use<> {
+        let of =
+            |vhost: Arc<Vhost>| walk::queues(&vhost).map(move |cell| (Arc::clone(&vhost), cell));
+        self.wanted_vhosts().into_iter().flat_map(of)
     }
 
     fn peers(self: &Arc<Self>) -> Objects<Arc<Peer>> {
@@ -264,131 +304,133 @@ impl Scope {
     }
 }
 
-fn head(prefix: &str, name: &str, kind: &str, help: &str) -> Vec<u8> {
-    format!("# TYPE rabbitmq_{prefix}{name} {kind}\n# HELP rabbitmq_{prefix}{name} {help}\n")
-        .into_bytes()
-}
-
-fn line(prefix: &str, name: &str, labels: &str, value: f64) -> Vec<u8> {
-    let mut text = String::with_capacity(40 + name.len() + labels.len());
-    let _ = writeln!(text, "rabbitmq_{prefix}{name}{{{labels}}} {value}");
-    text.into_bytes()
-}
-
-/// Each metric with a line for each object, which `objects` walks over anew.
+/// A metric with a line for each object that is asked for.
 fn lines<T: 'static>(
+    name: String,
+    metric: &'static Metric<T>,
+    mut objects: Objects<T>,
+    label: fn(&T, &mut Labels<'_>),
+) -> impl Iterator<Item = Vec<u8>> + Send {
+    let mut first = String::new();
+    head(&mut first, &name, metric.kind, metric.help);
+    let next = move || {
+        let mut text = String::new();
+        let mut looked_at = 0;
+        for object in objects.by_ref().take(OBJECTS_OF_FRAGMENT) {
+            looked_at += 1;
+            let Some(object) = object else { continue };
+            text.push_str(&name);
+            text.push('{');
+            label(&object, &mut Labels::new(&mut text));
+            let _ = writeln!(text, "}} {}", (metric.value)(&object));
+        }
+        (looked_at > 0).then(|| text.into_bytes())
+    };
+    once(first.into_bytes()).chain(from_fn(next))
+}
+
+/// Each metric of objects that `objects` walks over anew.
+fn of_each<T: 'static>(
     scope: &Arc<Scope>,
     metrics: &'static [Metric<T>],
     objects: fn(&Arc<Scope>) -> Objects<T>,
-    labels_of: fn(&T) -> String,
+    label: fn(&T, &mut Labels<'_>),
 ) -> Fragments {
     let scope = Arc::clone(scope);
     Box::new(metrics.iter().flat_map(move |metric| {
-        let prefix = scope.prefix;
-        let head = head(prefix, metric.name, metric.kind, metric.help);
-        let of = move |object| {
-            let value = (metric.value)(&object);
-            line(prefix, metric.name, &labels_of(&object), value)
-        };
-        let lines = objects(&scope).map(move |object| object.map(of).unwrap_or_default());
-        once(head).chain(lines)
+        let name = format!("rabbitmq_{}{}", scope.prefix, metric.name);
+        lines(name, metric, objects(&scope), label)
     }))
 }
 
 fn of_queues(scope: &Arc<Scope>, metrics: &'static [Metric<OfQueue>]) -> Fragments {
-    lines(scope, metrics, Scope::queues, |(vhost, cell)| {
-        labels(&[("vhost", &vhost.name), ("queue", &cell.name)])
+    of_each(scope, metrics, Scope::queues, |(vhost, cell), labels| {
+        labels.add("vhost", &vhost.name).add("queue", &cell.name);
     })
 }
 
 fn of_queue_infos(scope: &Arc<Scope>) -> Fragments {
-    lines(scope, &QUEUE_INFO, Scope::queues, |(vhost, cell)| {
-        labels(&[
-            ("vhost", &vhost.name),
-            ("queue", &cell.name),
-            ("queue_type", "rabbit_classic_queue"),
-            ("membership", "leader"),
-        ])
-    })
+    of_each(
+        scope,
+        &QUEUE_INFO,
+        Scope::queues,
+        |(vhost, cell), labels| {
+            labels.add("vhost", &vhost.name).add("queue", &cell.name);
+            labels.add("queue_type", "rabbit_classic_queue");
+            labels.add("membership", "leader");
+        },
+    )
 }
 
 /// RabbitMQ tells channel and exchange apart too.
 fn published_to_queues(scope: &Arc<Scope>) -> Fragments {
-    lines(scope, &PUBLISHED, Scope::queues, |(vhost, cell)| {
-        labels(&[("queue_vhost", &vhost.name), ("queue", &cell.name)])
+    of_each(scope, &PUBLISHED, Scope::queues, |(vhost, cell), labels| {
+        labels.add("queue_vhost", &vhost.name);
+        labels.add("queue", &cell.name);
     })
 }
 
 fn of_channels(scope: &Arc<Scope>, metrics: &'static [Metric<Channel>]) -> Fragments {
-    lines(scope, metrics, Scope::channels, |channel| {
-        labels(&[("channel", &channel.name())])
+    of_each(scope, metrics, Scope::channels, |channel, labels| {
+        labels.add("channel", &channel.name());
     })
 }
 
 fn of_channels_in_vhosts(scope: &Arc<Scope>, metrics: &'static [Metric<Channel>]) -> Fragments {
-    lines(scope, metrics, Scope::channels, |channel| {
-        let vhost = channel.peer.vhost.lock().clone();
-        labels(&[("channel", &channel.name()), ("vhost", &vhost)])
+    of_each(scope, metrics, Scope::channels, |channel, labels| {
+        labels.add("channel", &channel.name());
+        labels.add("vhost", &channel.peer.vhost.lock());
     })
 }
 
 /// RabbitMQ labels a connection as a channel.
 fn of_connections(scope: &Arc<Scope>, metrics: &'static [Metric<Arc<Peer>>]) -> Fragments {
-    lines(scope, metrics, Scope::peers, |peer| {
-        labels(&[("channel", &peer.name)])
+    of_each(scope, metrics, Scope::peers, |peer, labels| {
+        labels.add("channel", &peer.name);
     })
 }
 
 fn of_exchanges(scope: &Arc<Scope>, metrics: &'static [Metric<OfExchange>]) -> Fragments {
-    lines(scope, metrics, Scope::exchanges, |(vhost, (name, _))| {
-        labels(&[("vhost", &vhost.name), ("exchange", name)])
+    of_each(scope, metrics, Scope::exchanges, |exchange, labels| {
+        let (vhost, (name, _)) = exchange;
+        labels.add("vhost", &vhost.name).add("exchange", name);
     })
 }
 
-/// A line for each exchange with its type, under a name that knows no prefix.
-fn of_types(
-    scope: &Arc<Scope>,
-    (name, help): (&'static str, &'static str),
-    value: fn(&Exchange) -> f64,
+/// One of those whose names know no prefix, and which are about all virtual hosts.
+fn of_cluster<T: 'static>(
+    metric: &'static Metric<T>,
+    objects: Objects<T>,
+    label: fn(&T, &mut Labels<'_>),
 ) -> Fragments {
-    let of = move |exchange: &Exchange| {
-        let kind = exchange.spec().kind.name();
-        (exchange.name().to_owned(), kind, value(exchange))
-    };
-    let exchanges = move |vhost: Arc<Vhost>| {
-        walk::exchanges(&vhost, of).map(move |(exchange, kind, value)| {
-            let labels = labels(&[
-                ("vhost", &vhost.name),
-                ("exchange", &exchange),
-                ("type", kind),
-            ]);
-            line("", name, &labels, value)
-        })
-    };
-    let lines = scope.vhosts().into_iter().flat_map(exchanges);
-    Box::new(once(head("", name, "gauge", help)).chain(lines))
+    let name = format!("rabbitmq_{}", metric.name);
+    Box::new(lines(name, metric, objects, label))
 }
 
-fn exchange_names(scope: &Arc<Scope>) -> Fragments {
-    let help = "Enumerates exchanges without any additional info. This value is cluster-wide. A \
-                cheaper alternative to `exchange_bindings`";
-    of_types(scope, ("cluster_exchange_name", help), |_| 1.0)
-}
-
-fn exchange_bindings(scope: &Arc<Scope>) -> Fragments {
-    let help = "Number of bindings for an exchange. This value is cluster-wide.";
-    of_types(scope, ("cluster_exchange_bindings", help), |exchange| {
-        exchange.binding_count() as f64
+fn of_types(scope: &Scope, metric: &'static Metric<OfType>) -> Fragments {
+    let exchanges = |vhost: Arc<Vhost>| {
+        let of_vhost = Arc::clone(&vhost);
+        let of = move |exchange: &Exchange| OfType {
+            vhost: Arc::clone(&of_vhost),
+            name: exchange.name().into(),
+            kind: exchange.spec().kind,
+            bindings: exchange.binding_count() as u64,
+        };
+        walk::exchanges(&vhost, of).map(Some)
+    };
+    let objects = Box::new(scope.vhosts().into_iter().flat_map(exchanges));
+    of_cluster(metric, objects, |exchange, labels| {
+        labels.add("vhost", &exchange.vhost.name);
+        labels.add("exchange", &exchange.name);
+        labels.add("type", exchange.kind.name());
     })
 }
 
 fn vhost_status(scope: &Arc<Scope>) -> Fragments {
-    let (name, help) = ("cluster_vhost_status", "Whether a given vhost is running");
-    let lines = scope.vhosts().into_iter().map(move |vhost| {
-        let labels = labels(&[("vhost", &vhost.name)]);
-        line("", name, &labels, 1.0)
-    });
-    Box::new(once(head("", name, "gauge", help)).chain(lines))
+    let objects = Box::new(scope.vhosts().into_iter().map(Some));
+    of_cluster(&VHOST_STATUS, objects, |vhost, labels| {
+        labels.add("vhost", &vhost.name);
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_broker::{ChannelStats, MessageCounts, Peer, QueueCell, Vhost};
-use leveret_router::ExchangeCounts;
+use leveret_router::{ExchangeCounts, ExchangeKind};
 
 /// A value of each object of a kind.
 pub(crate) struct Metric<T: ?Sized + 'static> {
@@ -50,7 +50,7 @@ pub(crate) const QUEUE_INFO: [Metric<OfQueue>; 1] = [gauge(
 
 pub(crate) const PUBLISHED: [Metric<OfQueue>; 1] = [counter(
     "queue_messages_published_total",
-    "Total number of messages published to queues",
+    "Total number of messages published into a queue through an exchange on a channel",
     |(_, cell)| cell.lock().queue.counters().published as f64,
 )];
 
@@ -72,23 +72,14 @@ pub(crate) const QUEUE_COARSE: [Metric<OfQueue>; 3] = [
     ),
 ];
 
-pub(crate) const QUEUE: [Metric<OfQueue>; 13] = [
+/// What adds up.
+pub(crate) const QUEUE_HELD: [Metric<OfQueue>; 10] = [
     gauge("queue_consumers", "Consumers on a queue", |(_, cell)| {
         cell.lock().queue.consumer_count() as f64
     }),
     gauge(
-        "queue_consumer_capacity",
-        "Consumer capacity",
-        |(_, cell)| capacity(cell),
-    ),
-    gauge(
-        "queue_consumer_utilisation",
-        "Same as consumer capacity",
-        |(_, cell)| capacity(cell),
-    ),
-    gauge(
         "queue_process_memory_bytes",
-        "Memory in bytes used by the queue",
+        "Memory in bytes used by the Erlang queue process",
         |(_, cell)| (cell.lock().queue.resident_bytes() + size_of::<QueueCell>()) as f64,
     ),
     gauge(
@@ -128,14 +119,27 @@ pub(crate) const QUEUE: [Metric<OfQueue>; 13] = [
     ),
     // Ours: RabbitMQ does not tell what a full queue cost.
     counter(
-        "queue_messages_refused_total",
-        "Total number of publishes refused because the queue was full",
-        |(_, cell)| cell.lock().queue.counters().refused as f64,
-    ),
-    counter(
         "queue_messages_dropped_total",
         "Total number of messages dropped from the head of a full queue",
         |(_, cell)| cell.lock().queue.counters().dropped as f64,
+    ),
+];
+
+pub(crate) const QUEUE_ALONE: [Metric<OfQueue>; 3] = [
+    gauge(
+        "queue_consumer_capacity",
+        "Consumer capacity",
+        |(_, cell)| capacity(cell),
+    ),
+    gauge(
+        "queue_consumer_utilisation",
+        "Same as consumer capacity",
+        |(_, cell)| capacity(cell),
+    ),
+    counter(
+        "queue_messages_refused_total",
+        "Total number of publishes refused because the queue was full",
+        |(_, cell)| cell.lock().queue.counters().refused as f64,
     ),
 ];
 
@@ -341,9 +345,10 @@ pub(crate) const CONNECTION: [Metric<Arc<Peer>>; 4] = [
         "Total number of packets sent on a connection",
         |peer| peer.traffic().writes as f64,
     ),
+    // Bytes, here and there.
     gauge(
         "connection_pending_packets",
-        "Number of bytes waiting to be sent on a connection",
+        "Number of packets waiting to be sent on a connection",
         |peer| peer.outlet.lock().queued() as f64,
     ),
     gauge("connection_channels", "Channels on a connection", |peer| {
@@ -377,3 +382,30 @@ pub(crate) const EXCHANGE: [Metric<OfExchange>; 3] = [
 fn read(count: &AtomicU64) -> f64 {
     count.load(Ordering::Relaxed) as f64
 }
+
+/// An exchange with its type.
+pub(crate) struct OfType {
+    pub(crate) vhost: Arc<Vhost>,
+    pub(crate) name: Box<str>,
+    pub(crate) kind: ExchangeKind,
+    pub(crate) bindings: u64,
+}
+
+pub(crate) const EXCHANGE_NAME: Metric<OfType> = gauge(
+    "cluster_exchange_name",
+    "Enumerates exchanges without any additional info. This value is cluster-wide. A cheaper \
+     alternative to `exchange_bindings`",
+    |_| 1.0,
+);
+
+pub(crate) const EXCHANGE_BINDINGS: Metric<OfType> = gauge(
+    "cluster_exchange_bindings",
+    "Number of bindings for an exchange. This value is cluster-wide.",
+    |exchange| exchange.bindings as f64,
+);
+
+pub(crate) const VHOST_STATUS: Metric<Arc<Vhost>> = gauge(
+    "cluster_vhost_status",
+    "Whether a given vhost is running",
+    |_| 1.0,
+);

@@ -22,6 +22,7 @@ mod detailed;
 mod durable;
 mod endpoint;
 mod exchange;
+mod exposition;
 mod feature;
 mod field;
 mod figures;

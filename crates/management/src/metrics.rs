@@ -14,6 +14,11 @@ use leveret_broker::{Event, Existing, HoldingCounts, Reason, SIZE_BOUNDS};
 
 use crate::app::App;
 use crate::detailed::{self, Asked};
+use crate::exposition::{head, labels};
+use crate::figures::{
+    CHANNEL, CHANNEL_EXCHANGE, CHANNEL_QUEUE, CONNECTION, CONNECTION_COARSE, Channel, EXCHANGE,
+    Metric, PUBLISHED, QUEUE_COARSE, QUEUE_DELIVERY, QUEUE_HELD,
+};
 use crate::health::not_ready;
 use crate::overview::{NO_ERLANG, RABBITMQ_VERSION, VERSION};
 use crate::problem::Problem;
@@ -73,14 +78,15 @@ const OF_PROTOCOL: [(&str, &str); 6] = [
         "received_confirm",
         "messages received from publishers expecting confirmations",
     ),
-    ("routed", "messages routed to queues"),
+    ("routed", "messages routed to queues or streams"),
     (
         "unroutable_dropped",
-        "messages published as non-mandatory and dropped as unroutable",
+        "messages published as non-mandatory into an exchange and dropped as unroutable",
     ),
     (
         "unroutable_returned",
-        "messages published as mandatory and returned as unroutable",
+        "messages published as mandatory into an exchange and returned to the publisher as \
+         unroutable",
     ),
     ("confirmed", "messages confirmed to publishers"),
 ];
@@ -105,10 +111,7 @@ const OF_QUEUES: [(&str, &str); 8] = [
     ),
     ("get_empty", "times basic.get operations fetched no message"),
     ("redelivered", "messages redelivered to consumers"),
-    (
-        "acknowledged",
-        "message acknowledgements received from consumers",
-    ),
+    ("acknowledged", "messages acknowledged by consumers"),
 ];
 
 /// The metrics endpoint as a service; it asks for no password.
@@ -190,29 +193,39 @@ impl Page {
     fn of(app: &Arc<App>) -> Self {
         let mut page = Self::new("");
         page.identity(app, "aggregated");
-        page.whole(app);
-        page.sums(app);
+        let clients = page.whole(app);
+        page.sums(app, &clients);
         page
     }
 
-    /// What is about no single object.
-    pub(crate) fn whole(&mut self, app: &Arc<App>) {
-        self.overview(app);
+    /// What is about no single object; gives what it found of clients.
+    pub(crate) fn whole(&mut self, app: &Arc<App>) -> Clients {
+        let clients = Clients::of(app);
+        self.overview(app, &clients);
         self.churn(app);
         self.logins(app);
         self.node(app);
         self.node_limits(app);
         self.memory(app);
         self.messages(app);
-        self.clients(app);
+        self.clients(app, &clients);
         self.sizes(app);
         self.alarms(app);
+        self.process(app);
+        clients
+    }
+
+    /// The sums of metrics of single objects.
+    fn each<T>(&mut self, metrics: &[Metric<T>], sums: impl IntoIterator<Item = f64>) {
+        for (metric, sum) in metrics.iter().zip(sums) {
+            self.family(metric.name, metric.kind, metric.help, &[("", sum)]);
+        }
     }
 
     /// One metric with its samples, each a list of labels and a value.
     fn family(&mut self, name: &str, kind: &str, help: &str, samples: &[(&str, f64)]) {
         let name = format!("rabbitmq_{}{name}", self.prefix);
-        let _ = writeln!(self.text, "# TYPE {name} {kind}\n# HELP {name} {help}");
+        head(&mut self.text, &name, kind, help);
         for (labels, value) in samples {
             let _ = if labels.is_empty() {
                 writeln!(self.text, "{name} {value}")
@@ -231,15 +244,15 @@ impl Page {
     }
 
     pub(crate) fn identity(&mut self, app: &App, endpoint: &str) {
-        let labels = labels(&[
+        let whose = labels(&[
             ("rabbitmq_node", app.node()),
             ("rabbitmq_cluster", &app.cluster_name()),
             ("rabbitmq_cluster_permanent_id", &app.cluster_id()),
             ("rabbitmq_endpoint", endpoint),
         ]);
         let help = "RabbitMQ node & cluster identity info";
-        self.family("identity_info", "untyped", help, &[(&labels, 1.0)]);
-        let labels = self::labels(&[
+        self.family("identity_info", "untyped", help, &[(&whose, 1.0)]);
+        let versions = labels(&[
             ("rabbitmq_version", RABBITMQ_VERSION),
             ("prometheus_plugin_version", RABBITMQ_VERSION),
             ("prometheus_client_version", VERSION),
@@ -248,45 +261,76 @@ impl Page {
             ("product_version", VERSION),
         ]);
         let help = "RabbitMQ & Erlang/OTP version info";
-        self.family("build_info", "untyped", help, &[(&labels, 1.0)]);
+        self.family("build_info", "untyped", help, &[(&versions, 1.0)]);
     }
 
     /// How many there are of everything.
-    fn overview(&mut self, app: &Arc<App>) {
+    fn overview(&mut self, app: &App, clients: &Clients) {
         let broker = &app.broker;
-        let channels: usize = walk::peers(broker).map(|peer| peer.channel_count()).sum();
         let connections = broker.peer_count() as u64;
         let queues = broker.events.existing(Existing::Queues) as u64;
         self.gauge("connections", "Connections currently open", connections);
-        self.gauge("channels", "Channels currently open", channels as u64);
+        self.gauge("channels", "Channels currently open", clients.channels);
         self.gauge("queues", "Queues available", queues);
         let consumers = held(app).consumers;
         self.gauge("consumers", "Consumers currently connected", consumers);
     }
 
-    /// Sums over queues, channels and connections, which are kept as such.
-    fn sums(&mut self, app: &App) {
+    /// Sums over queues, channels, connections and exchanges.
+    fn sums(&mut self, app: &App, clients: &Clients) {
+        self.sums_of_queues(app);
+        let totals = app.broker.totals();
+        let (counts, sent) = (totals.messages, totals.messages.deliveries);
+        let numbers =
+            |numbers: &[u64]| -> Vec<f64> { numbers.iter().map(|number| *number as f64).collect() };
+        let published = [counts.published, counts.returned, counts.dropped];
+        self.each(&EXCHANGE, numbers(&published));
+        let [published, returned, dropped] = published;
+        let published = [published, counts.confirmed, returned, dropped];
+        self.each(&CHANNEL_EXCHANGE, numbers(&published));
+        let taken = numbers(&[
+            sent.got,
+            sent.got_no_ack,
+            sent.delivered,
+            sent.delivered_no_ack,
+            sent.redelivered,
+            counts.acked,
+            counts.got_empty,
+        ]);
+        self.each(&QUEUE_DELIVERY, taken.clone());
+        self.each(&CHANNEL_QUEUE, taken);
+        self.each(&CHANNEL, clients.of_channels);
+        let traffic = totals.traffic;
+        let bytes = [traffic.received_bytes, traffic.sent_bytes];
+        self.each(&CONNECTION_COARSE, numbers(&bytes));
+        let [pending, channels] = clients.of_connections;
+        let (reads, writes) = (traffic.reads as f64, traffic.writes as f64);
+        self.each(&CONNECTION, [reads, writes, pending, channels]);
+    }
+
+    /// What queues hold; what is not kept as a sum is of the last sample.
+    fn sums_of_queues(&mut self, app: &App) {
         let held = held(app);
-        for (name, help, value) in [
-            (
-                "queue_messages_ready",
-                "Messages ready to be delivered to consumers",
-                held.ready,
-            ),
-            (
-                "queue_messages_unacked",
-                "Messages delivered to consumers but not yet acknowledged",
-                held.unacked,
-            ),
-            (
-                "queue_messages",
-                "Sum of ready and unacknowledged messages",
-                held.ready + held.unacked,
-            ),
-            ("queue_consumers", "Consumers on a queue", held.consumers),
-        ] {
-            self.gauge(name, help, value);
-        }
+        let sampled = app.sampler.sums_of_queues();
+        let (ready, unacked) = (held.ready as f64, held.unacked as f64);
+        self.each(&QUEUE_COARSE, [ready, unacked, ready + unacked]);
+        let [ready_bytes, unacked_bytes, memory, published, dropped] =
+            sampled.map(|sum| sum as f64);
+        let bytes = ready_bytes + unacked_bytes;
+        let sums = [
+            held.consumers as f64,
+            memory,
+            ready + unacked,
+            bytes,
+            ready,
+            unacked,
+            bytes,
+            ready_bytes,
+            unacked_bytes,
+            dropped,
+        ];
+        self.each(&QUEUE_HELD, sums);
+        self.each(&PUBLISHED, [published]);
         let refused = Reason::ALL.map(|reason| {
             let label = format!("reason=\"{}\"", reason.name());
             (label, app.broker.refused_messages(reason) as f64)
@@ -294,23 +338,6 @@ impl Page {
         let refused = refused.each_ref().map(|(label, count)| (&**label, *count));
         let help = "Total number of messages refused by a queue";
         self.family("queue_messages_refused_total", "counter", help, &refused);
-        let totals = app.broker.totals();
-        let counts = totals.messages;
-        for (kind, value) in [("dropped", counts.dropped), ("returned", counts.returned)] {
-            let name = format!("channel_messages_unroutable_{kind}_total");
-            let help = format!("Total number of messages {kind} as unroutable");
-            self.counter(&name, &help, value);
-        }
-        let traffic = totals.traffic;
-        for (name, of, value) in [
-            ("incoming_bytes", "bytes received", traffic.received_bytes),
-            ("outgoing_bytes", "bytes sent", traffic.sent_bytes),
-            ("incoming_packets", "packets received", traffic.reads),
-            ("outgoing_packets", "packets sent", traffic.writes),
-        ] {
-            let help = format!("Total number of {of} on a connection");
-            self.counter(&format!("connection_{name}_total"), &help, value);
-        }
     }
 
     /// What comes and goes.
@@ -322,13 +349,11 @@ impl Page {
     }
 
     /// Consumers, and the channels that have published.
-    fn clients(&mut self, app: &App) {
-        let channels = walk::peers(&app.broker).flat_map(|peer| peer.channels());
-        let publishers = channels.filter(|channel| channel.published.get() > 0);
-        let publishers = publishers.count() as f64;
-        let help = "Publishers currently connected";
+    fn clients(&mut self, app: &App, clients: &Clients) {
+        let publishers = clients.publishers as f64;
+        let help = "Current number of publishers";
         self.family("global_publishers", "gauge", help, &[(AMQP, publishers)]);
-        let help = "Consumers currently connected";
+        let help = "Current number of consumers";
         let consumers = held(app).consumers as f64;
         self.family("global_consumers", "gauge", help, &[(AMQP, consumers)]);
     }
@@ -398,6 +423,15 @@ impl Page {
         let uptime_s = uptime_ms as f64 / 1000.0;
         let samples = [("", uptime_s)];
         self.family("erlang_uptime_seconds", "gauge", "Node uptime", &samples);
+    }
+
+    /// What a library of Prometheus tells of any process.
+    fn process(&mut self, app: &App) {
+        let name = "process_start_time_seconds";
+        let help = "Start time of the process since unix epoch in seconds.";
+        head(&mut self.text, name, "gauge", help);
+        let started_s = app.started_ms as f64 / 1000.0;
+        let _ = writeln!(self.text, "{name} {started_s}");
     }
 
     /// What messages take of the process's memory.
@@ -500,8 +534,45 @@ impl Page {
             ),
         ];
         for (name, help, active) in gauges {
-            self.gauge(name, help, u64::from(active));
+            let value = f64::from(u8::from(active));
+            self.family(name, "untyped", help, &[("", value)]);
         }
+    }
+}
+
+/// What one walk over all connections finds.
+#[derive(Default)]
+pub(crate) struct Clients {
+    channels: u64,
+    /// Channels that have published.
+    publishers: u64,
+    /// Sums of [`CHANNEL`].
+    of_channels: [f64; CHANNEL.len()],
+    /// Bytes that wait to be sent, and channels.
+    of_connections: [f64; 2],
+}
+
+impl Clients {
+    fn of(app: &App) -> Self {
+        let mut found = Self::default();
+        let [_, _, pending, channels] = &CONNECTION;
+        for peer in walk::peers(&app.broker) {
+            for (sum, metric) in found.of_connections.iter_mut().zip([pending, channels]) {
+                *sum += (metric.value)(&peer);
+            }
+            for stats in peer.channels() {
+                found.channels += 1;
+                found.publishers += u64::from(stats.published.get() > 0);
+                let channel = Channel {
+                    peer: Arc::clone(&peer),
+                    stats,
+                };
+                for (sum, metric) in found.of_channels.iter_mut().zip(&CHANNEL) {
+                    *sum += (metric.value)(&channel);
+                }
+            }
+        }
+        found
     }
 }
 
@@ -515,27 +586,4 @@ fn held(app: &App) -> HoldingCounts {
         sum.consumers += held.consumers;
     }
     sum
-}
-
-/// Labels in the text format.
-pub(crate) fn labels(labels: &[(&str, &str)]) -> String {
-    let one = |(name, value): &(&str, &str)| {
-        let value = value
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n");
-        format!("{name}=\"{value}\"")
-    };
-    labels.iter().map(one).collect::<Vec<_>>().join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_escaped() {
-        let text = labels(&[("a", "x\"y\\z"), ("b", "1\n2")]);
-        assert_eq!(text, "a=\"x\\\"y\\\\z\",b=\"1\\n2\"");
-    }
 }

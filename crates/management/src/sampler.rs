@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use leveret_broker::{Broker, ChannelStats, Event, MessageCounts, Peer, QueueCell, Traffic, Vhost};
-use leveret_queue::Counters;
+use leveret_queue::{Counters, Queue};
 use leveret_router::ExchangeCounts;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -69,6 +69,9 @@ type TrafficValues = [u64; 4];
 type VhostValues = [u64; VHOST];
 const VHOST: usize = 18;
 
+/// Ready bytes, unacknowledged bytes, memory, messages published to queues, messages dropped.
+pub(crate) type QueueSums = [u64; 5];
+
 /// All samples.
 pub(crate) struct Sampler {
     state: Mutex<State>,
@@ -81,6 +84,8 @@ struct State {
     channels: Objects<ChannelStats, 16>,
     connections: Objects<Peer, 4>,
     vhosts: Objects<Vhost, VHOST>,
+    /// Over all queues.
+    sums: QueueSums,
     /// When the last sample was taken.
     before_ms: Option<u64>,
     /// Nothing moved in the last two samples: what counts messages need not be looked at.
@@ -155,6 +160,7 @@ impl Sampler {
                 channels: Objects::new(long_max),
                 connections: Objects::new(long_max),
                 vhosts: Objects::new(long_max),
+                sums: QueueSums::default(),
                 before_ms: None,
                 still: 0,
             }),
@@ -250,10 +256,19 @@ impl Sampler {
         row
     }
 
+    /// Of the queues there were at the last sample.
+    pub(crate) fn sums_of_queues(&self) -> QueueSums {
+        self.state.lock().sums
+    }
+
     fn sample_topology(&self, broker: &Broker, tick: Tick) {
+        let mut sums = QueueSums::default();
         for vhost in broker.vhosts() {
             for cell in walk::queues(&vhost) {
-                let values = queue_values(&cell);
+                let state = cell.lock();
+                let values = values_of_queue(&state.queue);
+                add(&mut sums, &state.queue);
+                drop(state);
                 self.state.lock().queues.push(&cell, tick, values);
             }
             for counts in walk::exchanges(&vhost, |exchange| Arc::clone(exchange.counts())) {
@@ -261,6 +276,7 @@ impl Sampler {
                 self.state.lock().exchanges.push(&counts, tick, values);
             }
         }
+        self.state.lock().sums = sums;
     }
 
     /// The rate and maybe samples of one of the broker's values.
@@ -490,9 +506,24 @@ pub(crate) fn values_of(counts: &MessageCounts, ready: u64, unacked: u64) -> Val
 
 /// A queue's values now.
 pub(crate) fn queue_values(cell: &QueueCell) -> Values {
-    let state = cell.lock();
-    let queue = &state.queue;
+    values_of_queue(&cell.lock().queue)
+}
+
+fn values_of_queue<C>(queue: &Queue<C>) -> Values {
     counter_values(queue.counters(), queue.ready(), queue.unacked())
+}
+
+fn add<C>(sums: &mut QueueSums, queue: &Queue<C>) {
+    let more = [
+        queue.ready_bytes(),
+        queue.unacked_bytes(),
+        (queue.resident_bytes() + size_of::<QueueCell>()) as u64,
+        queue.counters().published,
+        queue.counters().dropped,
+    ];
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum += more;
+    }
 }
 
 fn channel_values(peer: &Peer, channel: &ChannelStats) -> Values {
