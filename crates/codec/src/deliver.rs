@@ -120,28 +120,49 @@ impl DeliverTemplate {
         out.push(FRAME_END);
     }
 
-    /// Appends a whole delivery of a message that is encoded already.
-    #[inline]
-    pub fn with_tail(&self, out: &mut Vec<u8>, delivery_tag: u64, tail: &Tail<'_>) {
-        self.start(out, (delivery_tag, false), tail.route_len);
-        let at = out.len().wrapping_add(tail.route_len);
-        out.extend_from_slice(tail.bytes);
-        if tail.channel != self.channel {
-            for place in tail.channels {
-                let place = at.wrapping_add(place as usize);
-                let octets = out.get_mut(place..).and_then(<[u8]>::first_chunk_mut);
-                if let Some(octets) = octets {
-                    *octets = self.channel.to_be_bytes();
-                }
+    /// Appends whole deliveries of the first `count` messages that are encoded already.
+    // Inlined into what its callers do per queue, its loop had too few registers.
+    #[inline(never)]
+    pub fn with_tails(&self, out: &mut Vec<u8>, first_tag: u64, tails: &Tails, count: usize) {
+        let mut rest = tails.bytes.as_slice();
+        for (tag, tail) in (first_tag..).zip(tails.all.iter().take(count)) {
+            let Some((bytes, others)) = rest.split_at_checked(tail.len as usize) else {
+                return;
+            };
+            rest = others;
+            self.start(out, (tag, false), tails.route_len);
+            let at = out.len();
+            out.extend_from_slice(bytes);
+            if tails.channel != self.channel {
+                self.put_channel(out, at.wrapping_add(tails.route_len), tail.channels);
             }
         }
     }
 
-    /// Bytes that [`Self::with_tail`] appends.
-    #[inline]
+    /// Has the frames of a tail, whose route ends at `at`, be of this channel.
+    fn put_channel(&self, out: &mut [u8], at: usize, channels: [u32; 2]) {
+        for place in channels {
+            let place = at.wrapping_add(place as usize);
+            let octets = out.get_mut(place..).and_then(<[u8]>::first_chunk_mut);
+            if let Some(octets) = octets {
+                *octets = self.channel.to_be_bytes();
+            }
+        }
+    }
+
+    /// How many of the first messages that are encoded already take `room` bytes at most.
     #[must_use]
-    pub fn tail_len(&self, tail: &Tail<'_>) -> usize {
-        self.head.len().wrapping_add(tail.bytes.len())
+    pub fn fitting(&self, tails: &Tails, room: usize) -> usize {
+        let heads = self.head.len().wrapping_mul(tails.all.len());
+        if heads.wrapping_add(tails.bytes.len()) <= room {
+            return tails.all.len();
+        }
+        let mut room = room;
+        let fits = |tail: &&Tail| {
+            let len = self.head.len().wrapping_add(tail.len as usize);
+            room.checked_sub(len).map(|left| room = left).is_some()
+        };
+        tails.all.iter().take_while(fits).count()
     }
 
     /// Bytes that a whole delivery takes on the wire: method, header and body frames. Of lengths of
@@ -167,21 +188,13 @@ pub struct Tails {
     bytes: Vec<u8>,
     route_len: usize,
     channel: u16,
-    ends: Vec<TailEnd>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct TailEnd {
-    end: u32,
-    channels: [u32; 2],
+    all: Vec<Tail>,
 }
 
 /// One of [`Tails`].
 #[derive(Clone, Copy, Debug)]
-pub struct Tail<'a> {
-    bytes: &'a [u8],
-    route_len: usize,
-    channel: u16,
+struct Tail {
+    len: u32,
     /// Where behind the route the channel's number stands.
     channels: [u32; 2],
 }
@@ -193,14 +206,14 @@ impl Tails {
     /// Forgets all messages; those to come are for consumers of this channel number most likely.
     pub fn begin(&mut self, channel: u16) {
         self.bytes.clear();
-        self.ends.clear();
+        self.all.clear();
         self.channel = channel;
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.all.is_empty()
     }
 
     /// Encodes a message. Its route is the same as of all others, its body at most
@@ -212,6 +225,7 @@ impl Tails {
             body,
         } = *content;
         let out = &mut self.bytes;
+        let start = out.len();
         self.route_len = route.len();
         out.extend_from_slice(route);
         let at = out.len();
@@ -224,24 +238,8 @@ impl Tails {
             out.extend_from_slice(body);
         }
         out.push(FRAME_END);
-        let end = out.len() as u32;
-        self.ends.push(TailEnd { end, channels });
-    }
-
-    /// All messages, in the order they were put in.
-    pub fn iter(&self) -> impl Iterator<Item = Tail<'_>> {
-        let mut start = 0;
-        self.ends.iter().map(move |&TailEnd { end, channels }| {
-            let end = end as usize;
-            let bytes = self.bytes.get(start..end).unwrap_or_default();
-            start = end;
-            Tail {
-                bytes,
-                route_len: self.route_len,
-                channel: self.channel,
-                channels,
-            }
-        })
+        let len = out.len().wrapping_sub(start) as u32;
+        self.all.push(Tail { len, channels });
     }
 }
 
@@ -426,14 +424,17 @@ mod tests {
             bodies.iter().for_each(|body| tails.push(&content(body)));
             for channel in [1, 2, 0xABCD] {
                 let template = DeliverTemplate::new(channel, b"tag");
-                let (mut with_tail, mut whole) = (Vec::new(), Vec::new());
-                for (tail, body) in tails.iter().zip(bodies) {
-                    let before = with_tail.len();
-                    template.with_tail(&mut with_tail, 9, &tail);
-                    assert_eq!(with_tail.len() - before, template.tail_len(&tail));
-                    template.whole(&mut whole, (9, false), &content(body), FRAME_MIN_SIZE);
+                let mut whole = Vec::new();
+                for (count, body) in bodies.iter().enumerate() {
+                    let room = whole.len();
+                    assert_eq!(template.fitting(&tails, room), count);
+                    template.whole(&mut whole, (9 + count as u64, false), &content(body), 0);
+                    assert_eq!(template.fitting(&tails, whole.len() - 1), count);
+                    let mut with_tails = Vec::new();
+                    template.with_tails(&mut with_tails, 9, &tails, count + 1);
+                    assert_eq!(with_tails, whole);
                 }
-                assert_eq!(with_tail, whole);
+                assert_eq!(template.fitting(&tails, usize::MAX), bodies.len());
             }
         }
     }

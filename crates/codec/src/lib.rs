@@ -38,7 +38,7 @@ pub use content::{
     has_property,
 };
 pub use content::{headers, priority, property_flags};
-pub use deliver::{Content, DeliverTemplate, GetOk, HEARTBEAT, Tail, Tails, ack, basic_return};
+pub use deliver::{Content, DeliverTemplate, GetOk, HEARTBEAT, Tails, ack, basic_return};
 pub use deliver::{body_frame_head, content, content_len, get_ok, header_frame, nack};
 pub use frame::{FRAME_END, FRAME_MIN_SIZE, FRAME_OVERHEAD, Frame, FrameError, FrameKind};
 pub use frame::{PROTOCOL_HEADER, frame, frame_len, method_id};

@@ -402,24 +402,18 @@ impl<W> Outlet<W> {
         if !state.has_room() {
             return (0, false);
         }
-        let (first_tag, mut tag) = (state.next_tag, state.next_tag);
-        let mut queued = self.outbound.queued();
-        self.outbound.write(|out| {
-            for tail in tails.iter() {
-                let len = template.tail_len(&tail);
-                if queued > 0 && queued + len > self.limits.outbound_bytes_max {
-                    break;
-                }
-                queued += len;
-                template.with_tail(out, tag, &tail);
-                tag += 1;
-            }
-        });
-        let passed = tag - first_tag;
-        state.next_tag = tag;
-        state.counts.delivered_no_ack += passed;
-        let first = passed > 0 && self.outbound.mark_dirty();
-        (usize::try_from(passed).unwrap_or(usize::MAX), first)
+        let queued = self.outbound.queued();
+        let room = self.limits.outbound_bytes_max.saturating_sub(queued);
+        // However long the first one is, it may go out alone.
+        let least = usize::from(queued == 0 && !tails.is_empty());
+        let count = template.fitting(tails, room).max(least);
+        let tag = state.next_tag;
+        self.outbound
+            .write(|out| template.with_tails(out, tag, tails, count));
+        state.next_tag += count as u64;
+        state.counts.delivered_no_ack += count as u64;
+        let first = count > 0 && self.outbound.mark_dirty();
+        (count, first)
     }
 
     #[inline]
