@@ -1,6 +1,6 @@
 //! Answers to everything that is not traffic: just enough for this crate's own generator.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::wire::{
@@ -98,9 +98,13 @@ impl<C: Clone> Directory<C> {
             bindings,
             consumers,
         } = &mut *entries;
-        consumers.retain(|_, (_, connection)| !is_closed(connection));
+        // Not all queues without a consumer: somebody else may have bound one and consume next.
+        let gone: HashSet<_> = consumers
+            .extract_if(|_, (_, connection)| is_closed(connection))
+            .map(|(queue, _)| queue)
+            .collect();
         bindings.retain(|_, queues| {
-            queues.retain(|queue| consumers.contains_key(queue));
+            queues.retain(|queue| !gone.contains(queue));
             !queues.is_empty()
         });
     }
@@ -113,5 +117,39 @@ impl<C: Clone> Directory<C> {
 impl<C: Clone> Default for Directory<C> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Frame;
+
+    fn learn(directory: &Directory<u32>, method: Method, connection: u32) {
+        let bytes = method.finish();
+        let (id, fields) = Frame::read(&bytes).unwrap().unwrap().method().unwrap();
+        directory.learn(id, fields, &connection);
+    }
+
+    fn bind(directory: &Directory<u32>, queue: &str, connection: u32) {
+        let bind = Method::new(1, QUEUE_BIND).u16(0).short(queue);
+        learn(directory, bind.short("e").short(queue), connection);
+    }
+
+    fn consume(directory: &Directory<u32>, queue: &str, connection: u32) {
+        let consume = Method::new(1, BASIC_CONSUME).u16(0).short(queue);
+        learn(directory, consume.short("tag"), connection);
+    }
+
+    #[test]
+    fn who_leaves_takes_no_binding_of_one_who_is_about_to_consume() {
+        let directory = Directory::new();
+        bind(&directory, "a", 1);
+        consume(&directory, "a", 1);
+        bind(&directory, "b", 2);
+        directory.forget(|connection| *connection == 1);
+        consume(&directory, "b", 2);
+        assert!(directory.route(b"\x01e\x01a").is_empty());
+        assert_eq!(directory.route(b"\x01e\x01b"), [(b"tag".to_vec(), 2)]);
     }
 }
