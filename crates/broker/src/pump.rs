@@ -245,6 +245,60 @@ impl<'a> Pump<'a> {
         }
     }
 
+    /// Does what follows a delivery, with whether its outlet was clean and whether nobody will
+    /// settle it.
+    #[inline]
+    fn sent(&mut self, handle: &Handle, delivery: &Delivery<'_>, (first, no_ack): (bool, bool)) {
+        if first && let Some(outlet) = &self.held {
+            self.work.dirty.extend(outlet.flusher().cloned());
+        }
+        if !no_ack {
+            self.note_delivered(&delivery.unacked);
+        }
+        if self.traced {
+            self.work.trace_delivery(handle, delivery);
+        }
+    }
+
+    /// Notes what a consumer waits for that was not given a message, if it does not get it after
+    /// all because it is its queue's turn.
+    #[cold]
+    fn refused(
+        &mut self,
+        handle: &Arc<Handle>,
+        delivery: &Delivery<'_>,
+        parcel: &Parcel<'_>,
+        why: Delivered,
+    ) -> Offer {
+        let outlet = self.outlet(handle);
+        let why = match why {
+            Delivered::Waits => outlet.deliver_in_turn(handle.channel, handle.queue(), parcel),
+            other => other,
+        };
+        match why {
+            Delivered::Sent { first } => {
+                self.sent(handle, delivery, (first, parcel.no_ack));
+                return Offer::Taken;
+            }
+            Delivered::Full => {
+                let waits = handle.waiting.swap(true, Ordering::AcqRel);
+                if !waits && !breaks(Sabotage::LoseWakeup) {
+                    outlet.starve(Arc::clone(handle), |other| other.is_over());
+                }
+            }
+            Delivered::Waits => {
+                if !breaks(Sabotage::LoseWakeup) {
+                    let who = (handle.queue(), handle.source);
+                    outlet.wait_for_room(handle.channel, who, Arc::clone(handle));
+                }
+            }
+            // The channel is being closed: its consumers are about to leave their queues.
+            Delivered::Gone => return Offer::Gone,
+        }
+        self.work.steps += 1;
+        Offer::Refused
+    }
+
     /// Tells whether the present queue gave the outlet that is held all it had.
     #[inline]
     pub(crate) const fn emptied(&mut self, emptied: bool) {
@@ -284,43 +338,12 @@ impl Sink<Arc<Handle>> for Pump<'_> {
             blob: delivery.blob,
             unacked: delivery.unacked,
         };
-        let outlet = self.outlet(handle);
-        let mut delivered = outlet.deliver(handle.channel, &parcel);
-        if delivered == Delivered::Waits {
-            delivered = outlet.deliver_in_turn(handle.channel, handle.queue(), &parcel);
-        }
-        match delivered {
+        match self.outlet(handle).deliver(handle.channel, &parcel) {
             Delivered::Sent { first } => {
-                if first {
-                    let flusher = outlet.flusher().cloned();
-                    self.work.dirty.extend(flusher);
-                }
-                if !parcel.no_ack {
-                    self.note_delivered(&delivery.unacked);
-                }
-                if self.traced {
-                    self.work.trace_delivery(handle, delivery);
-                }
+                self.sent(handle, delivery, (first, parcel.no_ack));
                 Offer::Taken
             }
-            Delivered::Full => {
-                let waits = handle.waiting.swap(true, Ordering::AcqRel);
-                if !waits && !breaks(Sabotage::LoseWakeup) {
-                    outlet.starve(Arc::clone(handle), |other| other.is_over());
-                }
-                self.work.steps += 1;
-                Offer::Refused
-            }
-            Delivered::Waits => {
-                if !breaks(Sabotage::LoseWakeup) {
-                    let who = (handle.queue(), handle.source);
-                    outlet.wait_for_room(handle.channel, who, Arc::clone(handle));
-                }
-                self.work.steps += 1;
-                Offer::Refused
-            }
-            // The channel is being closed: its consumers are about to leave their queues.
-            Delivered::Gone => Offer::Gone,
+            refused => self.refused(handle, delivery, &parcel, refused),
         }
     }
 
