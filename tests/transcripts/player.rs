@@ -328,7 +328,9 @@ impl Player {
     fn plain(&self, mut message: Message) -> String {
         for (key, value) in &mut message.fields {
             let generated = matches!(value, Value::Text(text) if text.starts_with(b"amq."));
-            if generated && ["queue", "consumer-tag", "routing-key"].contains(&key.as_str()) {
+            if generated
+                && ["queue", "consumer-tag", "routing-key", "reply-to"].contains(&key.as_str())
+            {
                 *value = Value::Any;
             }
         }

@@ -77,6 +77,8 @@ pub(crate) struct Transcript {
     pub(crate) name: String,
     /// The row of docs/protocol.md that tells why Leveret's answers are others.
     pub(crate) differs: Option<String>,
+    /// Whom it is about, if not about both.
+    pub(crate) only: Option<Target>,
     pub(crate) title: String,
     pub(crate) lines: Vec<Line>,
 }
@@ -99,6 +101,11 @@ impl Transcript {
     pub(crate) fn is_unknown(&self) -> bool {
         let has = |end: fn(&str) -> bool| self.lines.iter().any(|line| end(&line.text));
         has(|text| text.ends_with('?')) || !has(|text| text.starts_with('S'))
+    }
+
+    /// Whether it is about this one.
+    pub(crate) fn is_for(&self, target: Target) -> bool {
+        self.only.is_none_or(|only| only == target)
     }
 
     /// Whether it has to do with the HTTP API beyond policies, which the broker crate has not.
@@ -129,6 +136,7 @@ pub(crate) fn parse(path: &Path, text: &str, vhost: &str) -> Script {
             script.transcripts.push(Transcript {
                 name: format!("{file}/{title}"),
                 differs: None,
+                only: None,
                 title: title.to_owned(),
                 lines: Vec::new(),
             });
@@ -140,6 +148,10 @@ pub(crate) fn parse(path: &Path, text: &str, vhost: &str) -> Script {
         };
         if let Some(row) = line.strip_prefix("differs: ") {
             transcript.differs = Some(row.to_owned());
+            continue;
+        }
+        if let Some(name) = line.strip_prefix("only: ") {
+            transcript.only = target(name).expect("a name");
             continue;
         }
         let read = step(&line.replace("{vhost}", vhost));
@@ -191,13 +203,8 @@ fn step(line: &str) -> Result<(Option<Target>, Option<Step>), String> {
     let (head, rest) = line
         .split_once(": ")
         .ok_or("a mark such as C: was to come")?;
-    let (head, target) = head.split_once('@').unwrap_or((head, ""));
-    let only = match target {
-        "" => None,
-        "leveret" => Some(Target::Leveret),
-        "rabbitmq" => Some(Target::RabbitMq),
-        other => return Err(format!("nobody is called {other:?}")),
-    };
+    let (head, name) = head.split_once('@').unwrap_or((head, ""));
+    let only = target(name)?;
     let (kind, place) = head.split_at_checked(1).ok_or("no mark")?;
     let step = match kind {
         "C" => say(place, rest)?,
@@ -208,6 +215,24 @@ fn step(line: &str) -> Result<(Option<Target>, Option<Step>), String> {
         other => return Err(format!("no mark {other:?}")),
     };
     Ok((only, Some(step)))
+}
+
+fn target(name: &str) -> Result<Option<Target>, String> {
+    match name {
+        "" => Ok(None),
+        "leveret" => Ok(Some(Target::Leveret)),
+        "rabbitmq" => Ok(Some(Target::RabbitMq)),
+        other => Err(format!("nobody is called {other:?}")),
+    }
+}
+
+impl Target {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Leveret => "leveret",
+            Self::RabbitMq => "rabbitmq",
+        }
+    }
 }
 
 fn say(place: &str, rest: &str) -> Result<Step, String> {
@@ -315,6 +340,9 @@ pub(crate) fn write(script: &Script, answers: &[Vec<Answer>]) {
         writeln!(text, "== {}", transcript.title).expect("memory");
         if let Some(row) = &transcript.differs {
             writeln!(text, "differs: {row}").expect("memory");
+        }
+        if let Some(only) = transcript.only {
+            writeln!(text, "only: {}", only.name()).expect("memory");
         }
         for (index, line) in transcript.lines.iter().enumerate() {
             let of_line = || answers.iter().filter(|answer| answer.line == index);
