@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use leveret_codec::BasicConsume;
+use leveret_codec::{BasicConsume, TxCommit, TxSelect};
 use serde_json::{Value, json};
 
 use crate::support::http::{Answer, Http};
@@ -406,4 +406,52 @@ fn a_virtual_host_tells_what_connections_to_it_came_to() {
         (&exchange["incoming"], &exchange["outgoing"]),
         (&json!([]), &json!([]))
     );
+}
+
+#[test]
+fn what_was_refused_is_counted_by_the_exchange_it_was_published_to() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let full = json!({"arguments": {"x-max-length": 1, "x-overflow": "reject-publish"}});
+    guest.done("PUT", "/api/queues/%2F/full", &full);
+    guest.done("POST", "/api/bindings/%2F/e/amq.fanout/q/full", &json!({}));
+    let body = json!({"routing_key": "full", "payload": "x", "payload_encoding": "string",
+                      "properties": {}});
+    for exchange in [
+        "amq.default",
+        "amq.default",
+        "amq.fanout",
+        "amq.fanout",
+        "amq.fanout",
+    ] {
+        // All but the first are refused.
+        let path = format!("/api/exchanges/%2F/{exchange}/publish");
+        guest.call("POST", &path, &body.to_string());
+    }
+    let mut client = server.login();
+    client.method(1, TxSelect {});
+    client.expect(1, "tx.select-ok");
+    client.send(&message(1, "full", 2, &[b"hi"]).concat());
+    client.send(&message(1, "full", 2, &[b"hi"]).concat());
+    client.method(1, TxCommit {});
+    client.expect(1, "channel.close");
+    for (exchange, name, refused) in [("", "amq.default", 3), ("amq.fanout", "amq.fanout", 3)] {
+        let labels = format!(r#"vhost="/",exchange="{exchange}""#);
+        let line = format!("rabbitmq_exchange_messages_refused_total{{{labels}}}");
+        let page = server.metrics().call("GET", "/metrics/per-object", "");
+        assert_eq!(value(&page, &line), Some(f64::from(refused)), "{line}");
+        let shown = guest.get(&format!("/api/exchanges/%2F/{name}"));
+        assert_eq!(shown["x_messages_refused"], refused, "{shown}");
+    }
+    let page = server.metrics().call("GET", "/metrics", "");
+    for name in [
+        "exchange_messages_refused_total",
+        "queue_messages_refused_total{reason=\"length\"}",
+    ] {
+        assert_eq!(
+            value(&page, &format!("rabbitmq_{name}")),
+            Some(6.0),
+            "{name}"
+        );
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_codec::split_route;
 use leveret_queue::Reason;
+use leveret_router::ExchangeCounts;
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
@@ -73,9 +74,13 @@ impl Broker {
         std::mem::take(&mut *self.refused.noted.lock())
     }
 
-    /// Takes note of messages that queues have refused.
+    /// Takes note of messages that queues have refused; `route` is the raw one. Nothing is locked.
     #[cold]
     pub(crate) fn note_refused(&self, vhost: &Vhost, route: &[u8], refused: &mut Vec<RefusedBy>) {
+        if let Some(counts) = counts_of(vhost, route) {
+            let messages = refused.iter().map(|(_, _, messages)| messages).sum();
+            counts.refused.fetch_add(messages, Ordering::Relaxed);
+        }
         for (cell, reason, messages) in refused.drain(..) {
             if let Some(total) = self.refused.totals.get(reason as usize) {
                 total.fetch_add(messages, Ordering::Relaxed);
@@ -106,4 +111,13 @@ impl Broker {
             noted.elsewhere += count;
         }
     }
+}
+
+/// Of the exchange that messages were published to, if it is still there.
+fn counts_of(vhost: &Vhost, route: &[u8]) -> Option<Arc<ExchangeCounts>> {
+    let (exchange, _) = split_route(route)?;
+    let exchange = std::str::from_utf8(exchange).ok()?;
+    let directory = vhost.directory.read();
+    let exchange = directory.router.exchange(exchange)?;
+    Some(Arc::clone(exchange.counts()))
 }

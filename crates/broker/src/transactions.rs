@@ -6,10 +6,10 @@
 //!
 //! What is committed is counted then, what is rolled back never.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use leveret_codec::{TxCommitOk, TxRollbackOk, TxSelectOk, delivery_mode};
+use leveret_codec::{TxCommitOk, TxRollbackOk, TxSelectOk, delivery_mode, split_route};
 use leveret_queue::Reason;
 use leveret_record::Blob;
 use leveret_session::{Fault, Publish, Publishes, Settlement, Slot, Verdict};
@@ -21,6 +21,7 @@ use crate::refusal::Refusal;
 use crate::room::Room;
 use crate::routes::Route;
 use crate::space::record_bytes;
+use crate::vhost::Vhost;
 
 /// What a staged publish or settlement costs besides its bytes.
 const STAGED_BYTES: usize = 160;
@@ -261,11 +262,41 @@ impl Core {
                 cell.lock().queue.release_reserved(*messages, *bytes);
             }
             let reason = reason.unwrap_or(Reason::Length);
-            let mut refused = vec![(Arc::clone(cell), reason, *messages)];
-            self.broker.note_refused(&vhost, &[], &mut refused);
+            self.note_not_committed(&vhost, channel, cell, reason);
             return Err(not_published(reason, &cell.name, &vhost.name));
         }
         Ok(())
+    }
+
+    /// Takes note of what a commit would have put into a queue, by the exchange it came from.
+    fn note_not_committed(
+        &mut self,
+        vhost: &Vhost,
+        channel: u16,
+        cell: &Arc<QueueCell>,
+        reason: Reason,
+    ) {
+        let Some(transaction) = self.transaction(channel) else {
+            return;
+        };
+        let mut by_exchange = BTreeMap::new();
+        for staged in &transaction.publishes {
+            if staged
+                .route
+                .cells
+                .iter()
+                .any(|other| Arc::ptr_eq(other, cell))
+            {
+                let exchange = split_route(&staged.key).map(|(exchange, _)| exchange);
+                let counted = by_exchange.entry(exchange.unwrap_or_default());
+                counted.or_insert_with(|| (staged.key.clone(), 0)).1 += 1;
+            }
+        }
+        let refused: Vec<_> = by_exchange.into_values().collect();
+        for (route, messages) in refused {
+            let mut refused = vec![(Arc::clone(cell), reason, messages)];
+            self.broker.note_refused(vhost, &route, &mut refused);
+        }
     }
 
     /// Claims what a commit takes of the disk; what came before it is no part of the group.

@@ -97,11 +97,12 @@ impl Told {
     }
 
     fn write(self, report: &mut Value) {
+        let before = report["not_listed"].as_u64().unwrap_or_default();
         let more = self.ignored.more + self.left_out.more + self.skipped.more;
         report["ignored"] = self.ignored.rows.into();
         report["left_out"] = self.left_out.rows.into();
         report["skipped"] = self.skipped.rows.into();
-        report["not_listed"] = more.into();
+        report["not_listed"] = (before + more as u64).into();
     }
 
     /// Tells the log; of much only how much.

@@ -1,6 +1,7 @@
 //! Exchanges as the API shows them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use leveret_broker::Vhost;
 use leveret_codec::Table;
@@ -52,6 +53,9 @@ impl Row for ExchangeRow {
             "arguments".to_owned(),
             table_to_json(self.spec.arguments.as_raw()),
         );
+        // Ours, as of a queue.
+        let refused = self.counts.refused.load(Ordering::Relaxed);
+        row.insert("x_messages_refused".to_owned(), refused.into());
         let (span, now_ms) = (window.message_rates, app.now_ms());
         if let Some(stats) = app.sampler.exchange_stats(&self.counts, span, now_ms) {
             row.insert("message_stats".to_owned(), stats.into());

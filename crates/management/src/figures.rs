@@ -359,7 +359,7 @@ pub(crate) const CONNECTION: [Metric<Arc<Peer>>; 4] = [
 /// An exchange, by its name and counters.
 pub(crate) type OfExchange = (Arc<Vhost>, (Box<str>, Arc<ExchangeCounts>));
 
-pub(crate) const EXCHANGE: [Metric<OfExchange>; 3] = [
+pub(crate) const EXCHANGE: [Metric<OfExchange>; 4] = [
     counter(
         "exchange_messages_published_total",
         "Total number of messages published into an exchange",
@@ -376,6 +376,12 @@ pub(crate) const EXCHANGE: [Metric<OfExchange>; 3] = [
         "Total number of messages published as non-mandatory into an exchange and dropped as \
          unroutable",
         |(_, (_, counts))| read(&counts.dropped),
+    ),
+    // Ours, as for queues.
+    counter(
+        "exchange_messages_refused_total",
+        "Total number of messages published into an exchange and refused by a queue",
+        |(_, (_, counts))| read(&counts.refused),
     ),
 ];
 

@@ -284,7 +284,10 @@ impl Page {
         let numbers =
             |numbers: &[u64]| -> Vec<f64> { numbers.iter().map(|number| *number as f64).collect() };
         let published = [counts.published, counts.returned, counts.dropped];
-        self.each(&EXCHANGE, numbers(&published));
+        let refused = Reason::ALL.map(|reason| app.broker.refused_messages(reason));
+        let refused = refused.iter().sum::<u64>() as f64;
+        let of_exchanges = numbers(&published).into_iter().chain([refused]);
+        self.each(&EXCHANGE, of_exchanges);
         let [published, returned, dropped] = published;
         let published = [published, counts.confirmed, returned, dropped];
         self.each(&CHANNEL_EXCHANGE, numbers(&published));

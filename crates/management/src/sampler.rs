@@ -541,6 +541,7 @@ fn exchange_values(counts: &ExchangeCounts) -> [u64; 4] {
         published_out,
         returned,
         dropped,
+        refused: _,
     } = counts;
     [published_in, published_out, returned, dropped].map(|count| count.load(Ordering::Relaxed))
 }

@@ -79,6 +79,8 @@ pub struct ExchangeCounts {
     pub returned: AtomicU64,
     /// Led to no queue, and are gone.
     pub dropped: AtomicU64,
+    /// Refused, once by each queue that did.
+    pub refused: AtomicU64,
 }
 
 impl ExchangeKind {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::apply::about;
 use super::import::{Import, Item};
 use super::room;
-use super::told::Problems;
+use super::told::{Listed, Problems};
 use crate::problem::Problem;
 use crate::vhost;
 
@@ -89,20 +89,29 @@ fn spec_of(vhost: &Vhost, exchange: &str) -> Option<ExchangeSpec> {
     Some(directory.router.exchange(exchange)?.spec().clone())
 }
 
-/// What an import would make, change and keep, by section.
+/// What an import would make, change and keep of one section; of much the first names, and `more`
+/// grows by the others.
+fn listed(items: impl Iterator<Item = (String, Effect)>, more: &mut usize) -> Value {
+    let (mut create, mut update) = (Listed::<String>::default(), Listed::<String>::default());
+    let mut unchanged = 0;
+    for (name, effect) in items {
+        match effect {
+            Effect::Create => create.add(name),
+            Effect::Update => update.add(name),
+            Effect::Keep => unchanged += 1,
+        }
+    }
+    *more += create.more + update.more;
+    json!({
+        "create": create.rows,
+        "update": update.rows,
+        "unchanged": unchanged,
+    })
+}
+
+/// The same of all sections.
 pub(super) fn difference(broker: &Broker, import: &Import<'_>) -> Value {
-    let mut plan = json!({});
-    let mut section = |name: &str, items: Vec<(String, Effect)>| {
-        let of = |wanted: Effect| {
-            let names = items.iter().filter(|(_, effect)| *effect == wanted);
-            names.map(|(name, _)| name.clone()).collect::<Vec<_>>()
-        };
-        plan[name] = json!({
-            "create": of(Effect::Create),
-            "update": of(Effect::Update),
-            "unchanged": of(Effect::Keep).len(),
-        });
-    };
+    let (mut plan, mut more) = (json!({}), 0);
     let users = import.users.iter().map(|Item { of: user, .. }| {
         let known = broker.user(&user.name);
         let limits = known.as_ref().map(|known| known.limits).unwrap_or_default();
@@ -112,20 +121,20 @@ pub(super) fn difference(broker: &Broker, import: &Import<'_>) -> Value {
         };
         (user.name.clone(), effect(known.as_ref(), &after))
     });
-    section("users", users.collect());
+    plan["users"] = listed(users, &mut more);
     let vhosts = import.vhosts.iter().map(|Item { of, .. }| {
         let (name, change) = of;
         let known = vhost::metadata(broker, name);
         let after = change.clone().onto(known.clone().unwrap_or_default());
         (name.clone(), effect(known.as_ref(), &after))
     });
-    section("vhosts", vhosts.collect());
+    plan["vhosts"] = listed(vhosts, &mut more);
     let permissions = import.permissions.iter().map(|Item { of, .. }| {
         let known = broker.with_access(|access| access.permission(&of.vhost, &of.user).cloned());
         let name = format!("{} in {}", of.user, of.vhost);
         (name, effect(known.as_ref(), of))
     });
-    section("permissions", permissions.collect());
+    plan["permissions"] = listed(permissions, &mut more);
     let policies = import.policies.iter().map(|item| {
         let (kind, policy) = &item.of;
         let known = broker.vhost(&policy.vhost).and_then(|vhost| {
@@ -135,7 +144,7 @@ pub(super) fn difference(broker: &Broker, import: &Import<'_>) -> Value {
         let name = format!("{} in {}", policy.name, policy.vhost);
         (name, effect(known.as_ref(), policy))
     });
-    section("policies", policies.collect());
+    plan["policies"] = listed(policies, &mut more);
     let exchanges = import.exchanges.iter().map(|item| {
         let (vhost, name, _) = &item.of;
         let known = broker
@@ -143,7 +152,7 @@ pub(super) fn difference(broker: &Broker, import: &Import<'_>) -> Value {
             .is_some_and(|vhost| vhost.directory.read().router.exchange(name).is_some());
         (format!("{name} in {vhost}"), kept(known))
     });
-    section("exchanges", exchanges.collect());
+    plan["exchanges"] = listed(exchanges, &mut more);
     let queues = import.queues.iter().map(|item| {
         let (vhost, name, _) = &item.of;
         let known = broker
@@ -151,11 +160,12 @@ pub(super) fn difference(broker: &Broker, import: &Import<'_>) -> Value {
             .is_some_and(|vhost| vhost.queue(name).is_some());
         (format!("{name} in {vhost}"), kept(known))
     });
-    section("queues", queues.collect());
+    plan["queues"] = listed(queues, &mut more);
     plan["bindings"] = json!({"given": import.bindings.len()});
     plan["parameters"] = json!({"given": import.parameters.len()});
     plan["global_parameters"] = json!({"given": import.globals.len()});
     plan["topic_permissions"] = json!({"given": import.topic_permissions.len()});
+    plan["not_listed"] = more.into();
     plan
 }
 
@@ -176,4 +186,22 @@ fn effect<T: PartialEq>(known: Option<&T>, given: &T) -> Effect {
 
 const fn kept(known: bool) -> Effect {
     if known { Effect::Keep } else { Effect::Create }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_names_the_first_things_and_counts_the_others() {
+        let of = |effect| (0..2_003).map(move |number: u32| (number.to_string(), effect));
+        let all = of(Effect::Create).chain(of(Effect::Update));
+        let mut more = 1;
+        let plan = listed(all.chain(of(Effect::Keep)), &mut more);
+        for effect in ["create", "update"] {
+            let named = plan[effect].as_array().unwrap();
+            assert_eq!((named.len(), &named[999]), (1_000, &json!("999")));
+        }
+        assert_eq!((&plan["unchanged"], more), (&json!(2_003), 2_007));
+    }
 }
