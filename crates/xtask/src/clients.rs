@@ -43,9 +43,10 @@ pub(crate) struct Client {
 enum Language {
     /// pytest over this folder of `tests/clients/python`.
     Python(&'static str),
-    /// The tests of this package, in this folder of `tests/clients`.
+    /// The test program of this package, in this folder of `tests/clients`.
     Rust {
         package: &'static str,
+        test: &'static str,
         folder: &'static str,
     },
     JavaScript,
@@ -97,10 +98,12 @@ const CLIENTS: &[Client] = &[
 
 const LAPIN: Language = Language::Rust {
     package: "client-lapin",
+    test: "lapin",
     folder: "rust",
 };
 const RABBITMQ_HTTP_CLIENT: Language = Language::Rust {
     package: "client-rabbitmq-http-client",
+    test: "api",
     folder: "rabbitmq-http-client",
 };
 
@@ -300,9 +303,9 @@ impl Client {
     fn prepare(&self, project: &Project) -> Result<()> {
         let mut command = self.command(project, Extent::Full)?;
         match self.language {
-            Language::Rust { package, .. } => {
-                let build = ["test", "--no-run", "--locked", "--package", package];
-                command = shell::cargo_aside(&project.root, &build);
+            Language::Rust { test, .. } => {
+                command = workspace_test(project, test);
+                command.arg("--no-run");
             }
             Language::Go => {
                 command.args(["-run", "^$"]);
@@ -327,7 +330,7 @@ impl Client {
         match self.language {
             Language::Python(_) => self.python(project, extent),
             Language::PythonSource(source) => self.python_source(project, source),
-            Language::Rust { package, .. } => Ok(rust(project, package)),
+            Language::Rust { test, .. } => Ok(workspace_test(project, test)),
             Language::JavaScript => self.javascript(project),
             Language::Go => self.go(project),
             Language::Java => self.java(project),
@@ -403,8 +406,10 @@ impl Client {
 
     /// `leveretctl` by the name that makes it stand in for RabbitMQ's tool.
     fn rabbitmqctl(&self, project: &Project) -> Result<PathBuf> {
-        let build = ["build", "--locked", "--package", "leveretctl"];
-        shell::require(shell::cargo(&project.root, &build))?;
+        // A test of the tool, which is therefore built as all tests want it.
+        let mut build = workspace_test(project, "transcripts");
+        build.arg("--no-run");
+        shell::require(build)?;
         let link = self.work(project, "bin/rabbitmqctl");
         let _ = fs::remove_file(&link);
         std::os::unix::fs::symlink(project.target.join("debug/leveretctl"), &link)?;
@@ -470,8 +475,11 @@ fn pytest(project: &Project) -> Result<Command> {
     Ok(command)
 }
 
-fn rust(project: &Project, package: &str) -> Command {
-    shell::cargo(&project.root, &["test", "--locked", "--package", package])
+/// Cargo's test of this name. It is one of the workspace's: for a package alone cargo chooses other
+/// features of what it depends on, and compiles all of that once more.
+fn workspace_test(project: &Project, name: &str) -> Command {
+    let arguments = ["test", "--locked", "--workspace", "--test", name];
+    shell::cargo(&project.root, &arguments)
 }
 
 fn junit_reports(folder: &Path) -> Result<Vec<Outcome>> {

@@ -5,6 +5,7 @@ mod callgrind;
 mod clients;
 mod crash;
 mod dist;
+mod doc_tests;
 mod expected;
 mod fuzz;
 mod install;

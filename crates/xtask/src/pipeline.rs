@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::clients::{Broker, Extent};
 use crate::project::Project;
 use crate::report::{Ending, Outcome, Report, Suite};
-use crate::{callgrind, clients, crash, dist, fuzz, install, outcomes, shell, tidy};
+use crate::{callgrind, clients, crash, dist, doc_tests, fuzz, install, outcomes, shell, tidy};
 
 /// Long enough for each fuzz target to find what is easily found.
 const FUZZ_SECONDS: u64 = 10;
@@ -31,6 +32,36 @@ const FULL_DISKS: u64 = 12;
 pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
     let mut report = Report::default();
     cargo_check(project, &mut report, "fmt", &["fmt", "--all", "--check"]);
+    if quick {
+        let programs = beside(
+            &mut report,
+            |report| checks(project, quick, report),
+            |report| step(report, "programs", || programs_suite(project, quick)),
+        );
+        run_tests(&programs, &mut report);
+        smoke(project, &mut report);
+    } else {
+        // The longest chain first: it gives way to the other, and fills what that leaves idle.
+        let (installed, waits) = mpsc::channel();
+        beside(
+            &mut report,
+            |report| shipped(project, installed, report),
+            |report| {
+                let programs = checks(project, quick, report);
+                let _ = waits.recv();
+                tests(project, &programs, report);
+            },
+        );
+    }
+    println!("\n{report}");
+    if !report.succeeded() {
+        bail!("not all tests passed");
+    }
+    Ok(())
+}
+
+/// What a compiler or a reader of the sources says; gives the test programs.
+fn checks(project: &Project, quick: bool, report: &mut Report) -> Vec<TestProgram> {
     let clippy = [
         "clippy",
         "--workspace",
@@ -40,25 +71,9 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
         "-D",
         "warnings",
     ];
-    let compile = |report: &mut Report| {
-        cargo_check(project, report, "clippy", &clippy);
-        step(report, "tidy", || tidy_suite(project));
-        build_tests(project, quick, report)
-    };
-    let programs = beside(&mut report, compile, |report| {
-        step(report, "programs", || programs_suite(project, quick));
-    });
-    if quick {
-        run_tests(&programs, &mut report);
-        smoke(project, &mut report);
-    } else {
-        everything(project, &programs, &mut report);
-    }
-    println!("\n{report}");
-    if !report.succeeded() {
-        bail!("not all tests passed");
-    }
-    Ok(())
+    cargo_check(project, report, "clippy", &clippy);
+    step(report, "tidy", || tidy_suite(project));
+    build_tests(project, quick, report)
 }
 
 /// Runs one step; an error of the step itself is a failure of its suite.
@@ -111,7 +126,7 @@ fn tidy_suite(project: &Project) -> Result<Suite> {
     Ok(Suite::new("tidy", outcomes, log, start))
 }
 
-/// The tests of every package but the clients.
+/// The tests of every package; those of the clients have a broker of their own later.
 fn build_tests(project: &Project, quick: bool, report: &mut Report) -> Vec<TestProgram> {
     let mut programs = Vec::new();
     step(report, "build tests", || {
@@ -142,20 +157,6 @@ fn run_tests<'a>(programs: impl IntoIterator<Item = &'a TestProgram>, report: &m
     }
 }
 
-fn doc_tests(project: &Project) -> Result<Suite> {
-    let start = Instant::now();
-    let arguments = ["test", "--doc", "--workspace", "--locked", "--no-fail-fast"];
-    let output = shell::capture(shell::cargo(&project.root, &arguments))?;
-    let mut outcomes = outcomes::libtest(&output.text);
-    let ending = if output.success {
-        Ending::Passed
-    } else {
-        Ending::Failed
-    };
-    outcomes.push(Outcome::new("cargo test --doc", ending));
-    Ok(Suite::new("doc tests", outcomes, output.text, start))
-}
-
 /// A compiled test program.
 struct TestProgram {
     /// The package, and the target if it is not the package's own.
@@ -168,7 +169,6 @@ struct TestProgram {
 fn test_programs(project: &Project, quick: bool) -> Result<Vec<TestProgram>> {
     let mut command = shell::cargo(&project.root, &["test", "--no-run", "--locked"]);
     command.arg("--workspace");
-    command.args(clients::packages().flat_map(|package| ["--exclude", package]));
     command.arg("--message-format=json-render-diagnostics");
     command.args(["--lib", "--bins"]);
     if !quick {
@@ -195,6 +195,9 @@ fn test_program(message: &Value) -> Option<TestProgram> {
     let package = manifest.parent()?.to_path_buf();
     let id = message["package_id"].as_str()?;
     let folder = package_name(id)?;
+    if clients::packages().any(|client| client == folder) {
+        return None;
+    }
     let target = message["target"]["name"].as_str()?;
     let name = match message["target"]["kind"][0].as_str()? {
         "lib" => format!("unit {folder}"),
@@ -232,43 +235,38 @@ fn docs(project: &Project, report: &mut Report) {
     command_check(report, "docs", command);
 }
 
-/// What does not depend on each other runs side by side: most of it waits or keeps one core busy.
-fn everything(project: &Project, programs: &[TestProgram], report: &mut Report) {
-    let broker = |program: &&TestProgram| program.package == project.root;
-    let of_the_broker: Vec<_> = programs.iter().filter(broker).collect();
-    let of_its_parts: Vec<_> = programs.iter().filter(|program| !broker(program)).collect();
-    let tests = |report: &mut Report| {
-        beside(
-            report,
-            |report| run_tests(of_the_broker.iter().copied(), report),
-            |report| {
-                run_tests(of_its_parts.iter().copied(), report);
-                step(report, "doc tests", || doc_tests(project));
-                docs(project, report);
-                fuzz::explore(project, FUZZ_SECONDS, report);
-            },
-        );
-    };
-    let builds = |report: &mut Report| {
-        let release = |report: &mut Report| {
-            let built = release_build(project, report);
-            if built {
-                let binary = project.target.join("release/leveret");
-                step(report, "binary size", || dist::suite(&binary));
-            }
-            built
-        };
-        beside(report, release, |report| clients::prepare(project, report))
-    };
-    let built = beside(report, builds, tests);
-    let callgrind = |report: &mut Report| {
-        step(report, "callgrind", || callgrind::suite(project));
-    };
+/// What is shipped, and what real clients say of it; lets go of `installed` once all programs are
+/// there.
+fn shipped(project: &Project, installed: mpsc::Sender<()>, report: &mut Report) {
+    step(report, "programs", || programs_suite(project, false));
+    drop(installed);
+    let built = release_build(project, report);
+    clients::prepare(project, report);
     if built {
-        beside(report, |report| real_clients(project, report), callgrind);
-    } else {
-        callgrind(report);
+        let binary = project.target.join("release/leveret");
+        step(report, "binary size", || dist::suite(&binary));
+        real_clients(project, report);
     }
+}
+
+/// What does not depend on each other runs side by side: most of it waits or keeps one core busy.
+fn tests(project: &Project, programs: &[TestProgram], report: &mut Report) {
+    let broker = |program: &&TestProgram| program.package == project.root;
+    let mut of_the_broker: Vec<_> = programs.iter().filter(broker).collect();
+    // What measures how others are served goes first: the real clients come late.
+    of_the_broker.sort_by_key(|program| !program.name.ends_with("/hostile"));
+    let of_its_parts: Vec<_> = programs.iter().filter(|program| !broker(program)).collect();
+    beside(
+        report,
+        |report| run_tests(of_the_broker, report),
+        |report| {
+            run_tests(of_its_parts, report);
+            step(report, "doc tests", || doc_tests::suite(project));
+            docs(project, report);
+            fuzz::explore(project, FUZZ_SECONDS, report);
+            step(report, "callgrind", || callgrind::suite(project));
+        },
+    );
 }
 
 /// Does both at once; gives what the first one gives. Its suites come first in the report.
