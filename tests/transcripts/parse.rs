@@ -65,7 +65,11 @@ impl<'a> Cursor<'a> {
         if self.starts('*') {
             let letter = self.0.chars().next().filter(char::is_ascii_alphabetic);
             self.0 = &self.0[letter.map_or(0, char::len_utf8)..];
-            return Ok(letter.map_or(Value::Any, Value::AnyOf));
+            return Ok(match letter {
+                Some(letter) if self.starts(':') => Value::Named(letter, self.word().to_owned()),
+                Some(letter) => Value::AnyOf(letter),
+                None => Value::Any,
+            });
         }
         let word = self.word();
         match word {

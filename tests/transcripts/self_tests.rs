@@ -65,6 +65,22 @@ fn each_wrong_answer_is_noticed() {
 }
 
 #[test]
+fn a_name_is_one_value() {
+    let lines = |second: &str| {
+        let publish = "C: basic.publish routing-key=\"q\" body=\"\" headers={at=";
+        let get =
+            "C: basic.get queue=\"q\" no-ack\nS: basic.get-ok routing-key=\"q\" delivery-tag=";
+        format!(
+            "{DECLARED}{publish}5T}}\n{get}1 headers={{at=*T:one}}\n\
+             {publish}{second}T}}\n{get}2 headers={{at=*T:one}}"
+        )
+    };
+    assert_eq!(wrong(&lines("5")), "");
+    let told = wrong(&lines("6"));
+    assert!(told.contains("one was 5T and is now 6T"), "{told}");
+}
+
+#[test]
 fn what_never_comes_is_noticed() {
     let told = wrong(&format!("{DECLARED}S: basic.deliver delivery-tag=1"));
     assert!(told.contains("came nothing"), "{told}");

@@ -9,6 +9,8 @@ pub(crate) enum Value {
     Any,
     /// `*T`: any value of the type with this letter.
     AnyOf(char),
+    /// `*T:first`: the same, and the same value wherever the name stands in a transcript.
+    Named(char, String),
     Bool(bool),
     /// With the type's letter; numbers that are not in tables are `I`.
     Number(char, i128),
@@ -53,7 +55,10 @@ impl Value {
     fn letter(&self) -> char {
         match self {
             Self::Any => '*',
-            Self::AnyOf(letter) | Self::Number(letter, _) | Self::Real(letter, _) => *letter,
+            Self::AnyOf(letter)
+            | Self::Named(letter, _)
+            | Self::Number(letter, _)
+            | Self::Real(letter, _) => *letter,
             Self::Bool(_) => 't',
             Self::Decimal(..) => 'D',
             Self::Text(_) => 'S',
@@ -68,7 +73,7 @@ impl Value {
     pub(crate) fn matches(&self, actual: &Self) -> bool {
         match (self, actual) {
             (Self::Any, _) => true,
-            (Self::AnyOf(letter), _) => *letter == actual.letter(),
+            (Self::AnyOf(letter) | Self::Named(letter, _), _) => *letter == actual.letter(),
             (Self::Array(these), Self::Array(those)) => {
                 these.len() == those.len() && these.iter().zip(those).all(|(a, b)| a.matches(b))
             }
@@ -78,6 +83,26 @@ impl Value {
                 these.len() == those.len() && these.iter().zip(those).all(alike)
             }
             _ => self == actual,
+        }
+    }
+
+    /// The values that stand in `actual`, which matches, where this pattern has names.
+    pub(crate) fn named<'a>(&'a self, actual: &'a Self, found: &mut Vec<(&'a str, &'a Self)>) {
+        match (self, actual) {
+            (Self::Named(_, name), _) => found.push((name, actual)),
+            (Self::Array(these), Self::Array(those)) => {
+                let pairs = these.iter().zip(those);
+                pairs.for_each(|(these, those)| these.named(those, found));
+            }
+            (Self::Table(these), Self::Table(those)) => {
+                for (key, value) in these {
+                    let there = those.iter().find(|(name, _)| name == key);
+                    there
+                        .into_iter()
+                        .for_each(|(_, there)| value.named(there, found));
+                }
+            }
+            _ => {}
         }
     }
 
@@ -94,7 +119,7 @@ impl Value {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.push(u8::try_from(self.letter()).expect("a letter of ASCII"));
         match self {
-            Self::Any | Self::AnyOf(_) => panic!("a pattern cannot be sent"),
+            Self::Any | Self::AnyOf(_) | Self::Named(..) => panic!("a pattern cannot be sent"),
             Self::Bool(value) => out.push(u8::from(*value)),
             Self::Number(letter, value) => {
                 let width = INTEGERS.iter().find(|(known, _)| known == letter);
@@ -209,6 +234,7 @@ impl Display for Value {
         match self {
             Self::Any => f.write_str("*"),
             Self::AnyOf(letter) => write!(f, "*{letter}"),
+            Self::Named(letter, name) => write!(f, "*{letter}:{name}"),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Number('I', value) => write!(f, "{value}"),
             Self::Number(letter, value) => write!(f, "{value}{letter}"),

@@ -230,6 +230,18 @@ impl Message {
         self.name == actual.name && self.fields.iter().all(holds) && actual.fields.iter().all(asked)
     }
 
+    /// The values that stand in `actual`, which matches, where this one has names.
+    pub(crate) fn named<'a>(&'a self, actual: &'a Self) -> Vec<(&'a str, &'a Value)> {
+        let mut found = Vec::new();
+        for (key, value) in &self.fields {
+            let there = actual.field(key);
+            there
+                .into_iter()
+                .for_each(|there| value.named(there, &mut found));
+        }
+        found
+    }
+
     /// The frames of the method and its content.
     pub(crate) fn encode(&self, channel: u16) -> Vec<u8> {
         let method = METHODS.iter().find(|method| method.2 == self.name);
