@@ -150,7 +150,10 @@ pub(crate) fn prepare(project: &Project, report: &mut Report) {
     let start = Instant::now();
     let mut log = String::new();
     let mut outcomes = Vec::new();
-    for client in CLIENTS {
+    let mut clients: Vec<_> = CLIENTS.iter().collect();
+    // Cargo lets nobody else build beside the tests, so those that need it come last.
+    clients.sort_by_key(|client| client.language.needs_cargo());
+    for client in clients {
         let prepared = client.prepare(project);
         if let Err(error) = &prepared {
             log += &format!("{}: {error:#}\n", client.name);
@@ -455,6 +458,11 @@ impl Client {
 }
 
 impl Language {
+    /// Whether what it needs of the workspace is compiled for it.
+    fn needs_cargo(self) -> bool {
+        matches!(self, Self::Rust { .. } | Self::GoModule(_))
+    }
+
     /// Whether the tests are somebody else's, unmodified.
     fn is_foreign(self) -> bool {
         matches!(self, Self::GoModule(_) | Self::PythonSource(_))

@@ -240,8 +240,11 @@ fn docs(project: &Project, report: &mut Report) {
 fn shipped(project: &Project, installed: mpsc::Sender<()>, report: &mut Report) {
     step(report, "programs", || programs_suite(project, false));
     drop(installed);
-    let built = release_build(project, report);
-    clients::prepare(project, report);
+    let built = beside(
+        report,
+        |report| release_build(project, report),
+        |report| clients::prepare(project, report),
+    );
     if built {
         let binary = project.target.join("release/leveret");
         step(report, "binary size", || dist::suite(&binary));

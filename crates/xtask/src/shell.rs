@@ -52,11 +52,11 @@ pub(crate) fn cargo(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The same, giving way to everything else.
+/// The same, giving way to everything else, but not so much that it begins only after it.
 pub(crate) fn cargo_aside(root: &Path, arguments: &[&str]) -> Command {
     let cargo = cargo(root, arguments);
     let mut command = Command::new("nice");
-    command.args(["-n", "10"]).arg(cargo.get_program());
+    command.args(["-n", "5"]).arg(cargo.get_program());
     command.args(cargo.get_args()).current_dir(root);
     command
 }
