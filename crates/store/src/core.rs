@@ -186,7 +186,12 @@ impl Core {
         bytes: &mut Vec<u8>,
     ) -> Result<(), WriteError> {
         let head = self.head;
+        let segment = match (head.offset, self.pool.segments.get(&head.slot)) {
+            (0, Some(segment)) => u32::try_from(segment.bytes / BLOCK).unwrap_or(0),
+            _ => header.segment,
+        };
         let header = Header {
+            segment,
             epoch: head.epoch,
             store: self.store,
             seq: head.seq,
@@ -272,7 +277,7 @@ impl Core {
         // The seal must be durable before the frame after it is: the chain leads through it.
         let seal = Header {
             flags: SEAL,
-            next_slot: next,
+            segment: next,
             ..Header::default()
         };
         self.put(config, seal, &mut vec![0; HEADER])?;

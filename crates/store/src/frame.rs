@@ -3,7 +3,7 @@
 //! ```text
 //!  0 magic u32 | header_crc u32 | version u16 | flags u16 | epoch u32
 //! 16 store u64 | seq u64 | durable u64 | serial u64 | offset u64 | body_len u64
-//! 64 records u32 | records_crc u32 | prev u32 | next_slot u32
+//! 64 records u32 | records_crc u32 | prev u32 | segment u32
 //! ```
 //! `header_crc` covers everything after itself and is what the next frame's `prev` repeats: the
 //! chain. `records_crc` covers the checksums of all records in order, so each payload byte is
@@ -49,8 +49,9 @@ pub(crate) struct Header {
     pub(crate) records_crc: u32,
     /// The chain value of the frame before.
     pub(crate) prev: u32,
-    /// With SEAL: where the chain goes on.
-    pub(crate) next_slot: u32,
+    /// With SEAL: the slot where the chain goes on. In a segment's first frame: how long the segment
+    /// was made, in blocks; zero if the version that wrote it did not say.
+    pub(crate) segment: u32,
 }
 
 impl Header {
@@ -72,7 +73,7 @@ impl Header {
         ] {
             bytes.extend_from_slice(&field.to_le_bytes());
         }
-        for field in [self.records, self.records_crc, self.prev, self.next_slot] {
+        for field in [self.records, self.records_crc, self.prev, self.segment] {
             bytes.extend_from_slice(&field.to_le_bytes());
         }
         let crc = crc32c::crc32c(bytes.get(8..).unwrap_or(&[]));
@@ -108,9 +109,23 @@ impl Header {
             records: u32_at(bytes, 64)?,
             records_crc: u32_at(bytes, 68)?,
             prev: u32_at(bytes, 72)?,
-            next_slot: u32_at(bytes, 76)?,
+            segment: u32_at(bytes, 76)?,
         };
         Some((header, crc))
+    }
+
+    /// The slot where the chain goes on, if this is a segment's last frame.
+    pub(crate) const fn next_slot(&self) -> Option<u32> {
+        if self.flags & SEAL != 0 {
+            return Some(self.segment);
+        }
+        None
+    }
+
+    /// How long the segment was made that this is the first frame of, if it says so.
+    pub(crate) fn made_bytes(&self) -> Option<u64> {
+        let says = self.offset == 0 && self.flags & SEAL == 0 && self.segment != 0;
+        says.then_some(u64::from(self.segment) * BLOCK)
     }
 
     /// Bytes the frame takes, header and padding included.
@@ -258,7 +273,7 @@ mod tests {
         let header = Header {
             seq: 7,
             store: 9,
-            next_slot: 3,
+            segment: 3,
             flags: SEAL,
             ..Default::default()
         };

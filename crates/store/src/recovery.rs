@@ -97,8 +97,7 @@ impl Journal {
         older::settle_lost(&mut state);
         evidence::sync_new(&pool, &known)?;
         hold(&mut pool, &state, generation);
-        let may_begin = |slot, bytes| known.is_whole(&config, slot, bytes, None);
-        release((&mut pool, &starts), older.as_ref(), may_begin);
+        release((&mut pool, &starts), older.as_ref());
 
         let files = Files::open(&*vfs).map_err(|error| disk("checkpoint", error))?;
         rewrite_checkpoint(&files, generation, bytes.as_deref())?;
@@ -314,12 +313,7 @@ fn hold(pool: &mut Pool, state: &State, generation: u64) {
 }
 
 /// Frees at once what neither checkpoint needs: on a full disk there is nothing else to begin in.
-/// Files of a size that the next open could not tell from a cut one wait for a checkpoint.
-fn release(
-    (pool, starts): (&mut Pool, &[Start]),
-    older: Option<&Image>,
-    may_begin: impl Fn(u32, u64) -> bool,
-) {
+fn release((pool, starts): (&mut Pool, &[Start]), older: Option<&Image>) {
     let serials: BTreeMap<u32, Serial> = starts
         .iter()
         .map(|start| (start.slot, start.header.serial))
@@ -337,7 +331,7 @@ fn release(
             Some(serial) => older.is_some_and(|older| *serial < older.head.serial),
             None => is_zero(segment),
         };
-        if unused && !needed && may_begin(*slot, segment.bytes) {
+        if unused && !needed {
             segment.used = Use::Free;
         }
     }

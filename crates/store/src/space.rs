@@ -198,9 +198,7 @@ impl Journal {
         let config = &self.config;
         if !is_ordinary(bytes, config) {
             let len = frame::frame_len(bytes as u64);
-            // A size that the next open can tell from that of a file that was cut.
-            let len =
-                (len + slack(config) + 2 * BLOCK).next_multiple_of(config.first_segment_bytes);
+            let len = (len + slack(config) + 2 * BLOCK).next_multiple_of(BLOCK);
             let slot = self.make_for_claim(len, |made| &mut made.large)?;
             scratch.claim.large.push(slot);
             return Ok(());

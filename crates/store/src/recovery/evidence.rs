@@ -32,34 +32,25 @@ impl Known {
         }
     }
 
-    /// Whether a file of this size is as it was made.
-    pub(super) fn is_whole(
-        &self,
-        config: &Config,
-        slot: u32,
-        bytes: u64,
-        first: Option<&Header>,
-    ) -> bool {
-        if let Some(known) = self.held.get(&slot) {
-            return bytes >= *known;
+    /// Whether a file of this size is as long as it was made.
+    fn is_whole(&self, config: &Config, (slot, bytes): (u32, u64), first: Option<&Header>) -> bool {
+        let listed = self.held.get(&slot).or_else(|| self.others.get(&slot));
+        let Some(first) = first else {
+            // That its first frame is lost is told already.
+            return listed.is_none_or(|listed| bytes >= *listed);
+        };
+        if let Some(made) = first.made_bytes() {
+            return bytes >= made;
         }
-        let usual = [
-            config.segment_bytes,
-            config.first_segment_bytes,
-            config.start_segment_bytes,
-        ];
-        // One that was made for a large frame begins with it, and ends with its seal.
-        // One made for a claim is a whole number of small segments.
-        let own = first.is_some_and(|header| {
-            let least = header.frame_len().saturating_add(BLOCK);
-            let claimed = bytes.checked_rem(config.first_segment_bytes) == Some(0);
-            bytes == least || (bytes > config.segment_bytes && bytes > least && claimed)
-        });
-        let mut known = self.others.values().chain(self.held.values());
-        let least = self.others.get(&slot).copied();
-        own || least.is_some_and(|least| bytes >= least)
-            || usual.contains(&bytes)
-            || (least.is_none() && known.any(|known| *known == bytes))
+        // Earlier versions did not say. They listed only what held messages, and made segments of
+        // two sizes, and of the size that a large frame and a seal need.
+        if let Some(listed) = self.held.get(&slot) {
+            return bytes >= *listed;
+        }
+        let usual = [config.segment_bytes, config.first_segment_bytes];
+        usual.contains(&bytes)
+            || bytes == first.frame_len().saturating_add(BLOCK)
+            || self.held.values().any(|listed| *listed == bytes)
     }
 }
 
@@ -139,25 +130,20 @@ fn cut(
     });
     let mut slots: Vec<u32> = used.map(|(_, (slot, _))| *slot).collect();
     slots.extend((known.head.offset > 0).then_some(known.head.slot));
+    // The whole segment was synced before it was sealed that the chain leads there.
+    slots.extend(state.led_to);
     slots.sort_unstable();
     slots.dedup();
     let mut cut = Vec::new();
-    // Nothing was found there, so not even a first block: any size that has one may be its own.
-    let led_to = state
-        .led_to
-        .and_then(|slot| Some((slot, pool.segments.get(&slot)?.bytes)));
-    cut.extend(
-        led_to
-            .filter(|(_, bytes)| *bytes < BLOCK)
-            .map(|(slot, bytes)| damage(slot, bytes, Unreadable::Cut)),
-    );
     for slot in slots {
         let Some(segment) = pool.segments.get(&slot) else {
             continue;
         };
         let start = starts.iter().find(|start| start.slot == slot);
         let first = start.map(|start| &start.header);
-        if !known.is_whole(config, slot, segment.bytes, first) {
+        // A segment without even a block has lost its first frame.
+        let none = segment.bytes < BLOCK;
+        if none || !known.is_whole(config, (slot, segment.bytes), first) {
             cut.push(damage(slot, segment.bytes, Unreadable::Cut));
         }
     }

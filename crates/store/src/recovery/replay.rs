@@ -39,7 +39,7 @@ pub(super) struct State {
     pub(super) has_gaps: bool,
     /// The highest frame that a later one says was durable.
     pub(super) proven: u64,
-    /// Where a seal at the very end leads, to a segment that nothing was found in.
+    /// Where a seal at the very end leads, if the first frame there is not whole, or cut off.
     pub(super) led_to: Option<u32>,
 }
 

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use crate::checkpoint::Head;
-use crate::frame::{self, BLOCK, HEADER, Header, SEAL};
+use crate::frame::{self, BLOCK, HEADER, Header};
 use crate::recovery::replay::{Body, State};
 use crate::recovery::scan::{Contents, Start};
 use crate::recovery::{OpenError, Unreadable};
@@ -94,7 +94,7 @@ impl<'a> Walk<'a> {
                 Next::End => break,
             }
         }
-        self.state.led_to = self.sealed;
+        self.state.led_to = self.sealed.filter(|slot| self.begins_next(*slot));
         if self.config.breaks(Sabotage::SkipTailRewrite) {
             self.prove(u64::MAX)?;
         }
@@ -153,6 +153,15 @@ impl<'a> Walk<'a> {
             return Ok(Some(Next::Frame(header, chain)));
         }
         Ok(None)
+    }
+
+    /// Whether a slot begins with the frame that the chain goes on with, or is too short to.
+    fn begins_next(&self, slot: u32) -> bool {
+        let segment = self.pool.segments.get(&slot);
+        let next = |start: &Start| {
+            start.slot == slot && start.header.seq == self.head.seq && self.chains(&start.header)
+        };
+        segment.is_some_and(|segment| segment.bytes < BLOCK) || self.starts.iter().any(next)
     }
 
     fn enter(&mut self, slot: u32, header: &Header) {
@@ -391,7 +400,7 @@ impl<'a> Walk<'a> {
     /// Moves the head behind a frame.
     fn step(&mut self, header: &Header, chain: u32) {
         self.state.proven = self.state.proven.max(header.durable);
-        self.sealed = (header.flags & SEAL != 0).then_some(header.next_slot);
+        self.sealed = header.next_slot();
         self.head.offset = header.offset + header.frame_len();
         self.head.seq = header.seq.saturating_add(1);
         self.head.prev = chain;

@@ -1,0 +1,109 @@
+//! Space that was claimed: what a start makes of segments that were made for one large message.
+
+mod support;
+
+use std::sync::Arc;
+
+use leveret_store::sim::{Image, SimDisk};
+use leveret_store::{
+    Config, Damage, Journal, LaneId, MessageParts, Progress, Recovered, Sabotage, Scratch, Store,
+};
+
+use support::tiny;
+
+fn open(image: &Image, config: &Config) -> Recovered {
+    Journal::open(Arc::new(SimDisk::from_image(image)), config.clone()).unwrap()
+}
+
+/// Claims, submits and commits a message.
+fn publish(journal: &Journal, seq: u64, len: usize) {
+    let mut scratch = Scratch::new();
+    journal.claim(&mut scratch, len).unwrap();
+    let parts = MessageParts {
+        body: &[&vec![7; len]],
+        ..MessageParts::default()
+    };
+    scratch.message(&[(LaneId(1), seq)], &parts);
+    journal.submit(&mut scratch).unwrap();
+    assert_eq!(journal.commit(), Ok(Progress::Committed));
+}
+
+fn contents(opened: Recovered) -> Vec<(u64, usize)> {
+    let mut found = Vec::new();
+    let replayed = opened
+        .messages
+        .replay(|message| found.push((message.seq, message.body.len())));
+    replayed.unwrap();
+    found
+}
+
+/// What a kill leaves of a store that a large message was written to, and its messages.
+fn with_large(len: usize, checkpoint: bool, cover: bool) -> (Image, Vec<(u64, usize)>) {
+    let disk = SimDisk::new();
+    let config = tiny(Sabotage::None);
+    let opened = Journal::open(Arc::new(disk.clone()), config).unwrap();
+    let journal = opened.journal;
+    let lens = [100, len, 100, len + 5_000];
+    for (seq, len) in (0..).zip(lens) {
+        publish(&journal, seq, len);
+    }
+    if checkpoint {
+        journal.checkpoint().unwrap();
+        publish(&journal, 4, len);
+    }
+    if cover {
+        journal.cover().unwrap();
+    }
+    let lens = lens.into_iter().chain(checkpoint.then_some(len));
+    (disk.image(), (0..).zip(lens).collect())
+}
+
+/// The segment of a large message is of no usual size, and longer than the message.
+#[test]
+fn a_segment_made_for_a_large_message_is_no_damage() {
+    // As after a move to a larger disk.
+    let grown = Config {
+        segment_bytes: 40 << 10,
+        first_segment_bytes: 20 << 10,
+        start_segment_bytes: 12 << 10,
+        ..tiny(Sabotage::None)
+    };
+    for len in (9_000..90_000).step_by(1_777) {
+        for kind in 0..4 {
+            let (mut image, expected) = with_large(len, kind & 1 != 0, kind & 2 != 0);
+            for config in [tiny(Sabotage::None), grown.clone(), tiny(Sabotage::None)] {
+                let disk = SimDisk::from_image(&image);
+                let opened = Journal::open(Arc::new(disk.clone()), config).unwrap();
+                assert_eq!(opened.damage, Vec::<Damage>::new(), "{len} bytes, {kind}");
+                image = disk.image();
+                assert_eq!(contents(opened), expected, "{len} bytes, {kind}");
+            }
+        }
+    }
+}
+
+/// Cut to whatever length, also to one that segments usually have, or its message needs.
+#[test]
+fn a_segment_made_for_a_large_message_that_was_cut_is_named() {
+    let mut lost_some = 0;
+    for kind in 0..4 {
+        let (image, expected) = with_large(50_000, kind & 1 != 0, kind & 2 != 0);
+        for (name, content) in &image.files {
+            if !name.starts_with("journal-") {
+                continue;
+            }
+            for len in (0..content.len()).step_by(2048) {
+                let mut cut = image.clone();
+                cut.files.get_mut(name).unwrap().truncate(len);
+                let mut opened = open(&cut, &tiny(Sabotage::None));
+                let damage = std::mem::take(&mut opened.damage);
+                if contents(opened) != expected {
+                    lost_some += 1;
+                    let named = damage.iter().any(|damage| damage.file == *name);
+                    assert!(named, "{name} cut to {len}, {kind}: {damage:?}");
+                }
+            }
+        }
+    }
+    assert!(lost_some > 100, "{lost_some}");
+}
