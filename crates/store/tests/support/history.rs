@@ -112,6 +112,8 @@ struct Player {
     numbers: u64,
     /// All messages have one size, so that stale blocks hold records where new ones would be.
     uniform: bool,
+    /// Space is claimed for messages before they are submitted, as the broker does.
+    claims: bool,
     /// The history injects no failures of its own.
     gentle: bool,
 }
@@ -158,6 +160,7 @@ impl Player {
             }])),
             numbers: 0,
             uniform: seed % 5 == 4,
+            claims: seed % 2 == 1,
             gentle: false,
         })
     }
@@ -335,6 +338,11 @@ impl Player {
 
     fn submit(&mut self, turn: Turn) {
         let mut scratch = Scratch::new();
+        let bytes = turn.iter().map(Op::content_bytes).sum();
+        if self.claims && bytes > 0 {
+            // What is refused is submitted all the same: it may have to wait, and no more.
+            let _unchecked = self.journal.claim(&mut scratch, bytes);
+        }
         turn.iter().for_each(|op| op.record(&mut scratch));
         // A stopped journal refuses; the next step that asks for an answer says why.
         if self.journal.submit(&mut scratch).is_ok() {

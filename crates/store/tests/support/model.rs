@@ -71,6 +71,14 @@ impl Message {
 }
 
 impl Op {
+    /// About how many bytes its message takes, if it is one.
+    pub(crate) fn content_bytes(&self) -> usize {
+        match self {
+            Self::Message(targets, message) => 100 + message.body().len() + 12 * targets.len(),
+            _ => 0,
+        }
+    }
+
     /// Gives the operation to a scratch.
     pub(crate) fn record(&self, scratch: &mut Scratch) {
         match self {

@@ -64,6 +64,8 @@ pub(super) struct Client {
     read: Vec<u8>,
     /// Where the first byte is that was not looked at.
     at: usize,
+    /// A delivery whose content is not here yet, and how long its body will be once it is known.
+    begun: Option<(Came, Option<usize>)>,
 }
 
 impl Client {
@@ -77,6 +79,7 @@ impl Client {
             socket,
             read: Vec::new(),
             at: 0,
+            begun: None,
         };
         let deadline = Instant::now() + within;
         client.socket.write_all(b"AMQP\0\0\x09\x01")?;
@@ -210,42 +213,54 @@ impl Client {
         }
     }
 
-    /// A method that is there whole, with the content that belongs to it.
+    /// A method that is there whole, with the content that belongs to it. Each frame is looked at
+    /// once, however many reads a large body takes.
     fn take(&mut self) -> Result<Option<Came>> {
-        let mut at = self.at;
-        let Some((kind, payload)) = frame_at(&self.read, &mut at) else {
-            return Ok(None);
-        };
-        if kind == HEARTBEAT {
-            self.at = at;
-            return self.take();
-        }
-        let [a, b, c, d, arguments @ ..] = payload else {
-            bail!("a short frame of type {kind}");
-        };
-        let id = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
-        let arguments = arguments.to_vec();
-        let mut body = Vec::new();
-        if id == DELIVER {
-            let Some((HEADER, header)) = frame_at(&self.read, &mut at) else {
-                return Ok(None);
+        while let Some((kind, payload)) = frame_at(&self.read, &mut self.at) {
+            let (came, len) = match (kind, self.begun.take()) {
+                (HEARTBEAT, begun) => {
+                    self.begun = begun;
+                    continue;
+                }
+                (METHOD, None) => {
+                    let came = method_of(payload)?;
+                    if came.id != DELIVER {
+                        return Ok(Some(came));
+                    }
+                    (came, None)
+                }
+                (HEADER, Some((came, None))) => (came, Some(body_len(payload)?)),
+                (BODY, Some((mut came, Some(len)))) => {
+                    came.body.extend_from_slice(payload);
+                    (came, Some(len))
+                }
+                (kind, _) => bail!("a frame of type {kind} out of turn"),
             };
-            let len = header.get(4..12).and_then(|len| len.first_chunk::<8>());
-            let len = usize::try_from(len.copied().map_or(0, u64::from_be_bytes))?;
-            while body.len() < len {
-                let Some((BODY, piece)) = frame_at(&self.read, &mut at) else {
-                    return Ok(None);
-                };
-                body.extend_from_slice(piece);
+            if len == Some(came.body.len()) {
+                return Ok(Some(came));
             }
+            self.begun = Some((came, len));
         }
-        self.at = at;
-        Ok(Some(Came {
-            id,
-            arguments,
-            body,
-        }))
+        Ok(None)
     }
+}
+
+fn method_of(payload: &[u8]) -> Result<Came> {
+    let [a, b, c, d, arguments @ ..] = payload else {
+        bail!("a method without a number");
+    };
+    Ok(Came {
+        id: (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])),
+        arguments: arguments.to_vec(),
+        body: Vec::new(),
+    })
+}
+
+/// The length of the body that a content header announces.
+fn body_len(header: &[u8]) -> Result<usize> {
+    let len = header.get(4..).and_then(|len| len.first_chunk::<8>());
+    let len = len.context("a short content header")?;
+    Ok(usize::try_from(u64::from_be_bytes(*len))?)
 }
 
 /// The frame that begins at `at`, if it is whole; moves `at` behind it.
