@@ -3,13 +3,14 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use leveret_codec::{
-    BasicAck, BasicConsume, BasicPublish, ConfirmSelect, Method, Properties, QueueDeclare, Table,
-    Value,
+    BasicAck, BasicConsume, BasicGet, BasicPublish, ConfirmSelect, Method, Properties,
+    QueueDeclare, Table, Value,
 };
 use support::{Client, Folder, Server, declare, encode, raw_frame};
 
@@ -348,18 +349,262 @@ fn a_disk_without_any_space_refuses_declarations_and_stops_in_order() {
     assert_whole(&server, &publisher.confirmed);
 }
 
-/// A message that is larger than what is left is refused at once, and what follows goes on.
+/// What is refused or carried out without any wait for space is answered within this time, also by
+/// an unoptimised broker that reads 95 MB.
+const AT_ONCE: Duration = Duration::from_secs(4);
+
+impl SmallDisk {
+    /// Has somebody else write until not one byte is left.
+    fn fill_from_outside(&self) {
+        let file = std::fs::File::create(self.folder.path().join("outside"));
+        let mut file = file.expect("a file can be made");
+        let mut piece = 4 << 20;
+        while piece > 0 {
+            let zeros = vec![0; piece];
+            match file.write(&zeros) {
+                Ok(written) if written > 0 => {}
+                _ => piece /= 2,
+            }
+        }
+    }
+
+    fn remove_what_fills_it(&self) {
+        std::fs::remove_file(self.folder.path().join("outside")).expect("it was there");
+    }
+}
+
+/// A durable declaration is answered at once: carried out, or refused with 406.
+fn declare_durably(server: &Server, name: &str) -> Option<String> {
+    let begun = Instant::now();
+    let mut client = server.login();
+    let durable = QueueDeclare {
+        durable: true,
+        ..declare(name, &[])
+    };
+    client.method(1, durable);
+    let answer = client.next();
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    match answer.method() {
+        Method::QueueDeclareOk(_) => None,
+        Method::ChannelClose(close) => {
+            assert_eq!(close.reply_code, 406);
+            Some(String::from_utf8_lossy(close.reply_text).into_owned())
+        }
+        other => panic!("{other:?} instead of an answer"),
+    }
+}
+
+/// Takes and acknowledges one message; the answer to what follows it says that it was read.
+fn acknowledge_one(server: &Server) -> u64 {
+    let mut client = server.login();
+    let get = BasicGet {
+        queue: b"full",
+        no_ack: false,
+    };
+    client.method(1, get);
+    client.expect(1, "basic.get-ok");
+    let number = client.read_content(1);
+    let ack = BasicAck {
+        delivery_tag: 1,
+        multiple: false,
+    };
+    client.method(1, ack);
+    client.method(1, passive());
+    client.expect(1, "queue.declare-ok");
+    u64::from_be_bytes(*number.first_chunk::<8>().expect("a number in front"))
+}
+
+/// What a message of 95 MB does not find is said at once, and neither declarations nor
+/// acknowledgements wait behind it, also once nothing at all is left; those last.
 #[test]
 fn a_message_larger_than_the_disk_is_refused_and_nothing_waits_behind_it() {
     let disk = SmallDisk::mount(80);
     let server = disk.start("0");
     let mut publisher = Publisher::new(&server);
-    assert_eq!(publisher.publish(true), Answer::Confirmed);
+    for _ in 0..4 {
+        assert_eq!(publisher.publish(true), Answer::Confirmed);
+    }
     publisher.body_bytes = 95 << 20;
+    let begun = Instant::now();
     assert_eq!(publisher.publish(true), Answer::Refused);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert_eq!(declare_durably(&server, "behind"), None);
+    assert_eq!(acknowledge_one(&server), publisher.confirmed.remove(0));
     publisher.body_bytes = BODY_BYTES;
     assert_eq!(publisher.publish(true), Answer::Confirmed);
+
+    disk.fill_from_outside();
+    publisher.body_bytes = 95 << 20;
+    assert_eq!(publisher.publish(true), Answer::Refused);
+    let _answered = declare_durably(&server, "at the last byte");
+    assert_eq!(acknowledge_one(&server), publisher.confirmed.remove(0));
+    // An acknowledgement that nobody waits for is written within some milliseconds.
+    std::thread::sleep(Duration::from_millis(300));
+    server.kill();
+    let server = disk.start("0");
     assert_whole(&server, &publisher.confirmed);
+}
+
+/// Once a full disk is drained, messages are confirmed again within a second.
+#[test]
+fn a_drained_disk_heals_within_a_second() {
+    let disk = SmallDisk::mount(80);
+    let server = disk.start("8MiB");
+    let mut publisher = Publisher::new(&server);
+    publisher.body_bytes = 100_000;
+    for _ in 0..2 {
+        let told = publisher.fill();
+        let last = *publisher.confirmed.last().expect("some");
+        drain(&server, last);
+        let drained = Instant::now();
+        publisher.heal(told);
+        let healed = drained.elapsed();
+        assert!(healed < Duration::from_secs(1), "{healed:?}");
+    }
+}
+
+/// Filled, filled by others, killed, started, drained, removed: and that again and again.
+#[test]
+fn a_full_disk_lets_every_start_begin() {
+    let disk = SmallDisk::mount(64);
+    let mut server = disk.start("0");
+    for round in 0..4 {
+        let mut publisher = Publisher::new(&server);
+        publisher.body_bytes = 100_000;
+        publisher.heal(Answer::Refused);
+        publisher.fill();
+        disk.fill_from_outside();
+        server.kill();
+        server = disk.start("0");
+        server.kill();
+        server = disk.start("0");
+        println!("round {round}: {} messages", publisher.confirmed.len());
+        assert_whole(&server, &publisher.confirmed);
+        disk.remove_what_fills_it();
+    }
+}
+
+/// Over HTTP, too, nothing waits for space: what is declared is refused and says why, what is
+/// deleted is gone, also after a crash.
+#[test]
+fn a_full_disk_is_administrated_over_http() {
+    let disk = SmallDisk::mount(48);
+    let free_min = "limits.disk_free_min=0";
+    let server = Server::start_http_in(&disk.folder, &[free_min]);
+    let http = server.http_as("guest", "guest");
+    let durable = serde_json::json!({"durable": true});
+    let user = serde_json::json!({"password": "p", "tags": "x".repeat(10_000)});
+    for number in 0..40 {
+        http.done("PUT", &format!("queues/%2F/old-{number}"), &durable);
+        http.done("PUT", &format!("users/old-{number}"), &user);
+    }
+    let mut publisher = Publisher::new(&server);
+    publisher.fill();
+    disk.fill_from_outside();
+    for path in [
+        "queues/%2F/new",
+        "exchanges/%2F/new",
+        "users/new",
+        "vhosts/new",
+    ] {
+        let refused = (0..2_000).find_map(|number| {
+            let body = match path {
+                "users/new" => user.to_string(),
+                "exchanges/%2F/new" => r#"{"type":"topic","durable":true}"#.to_owned(),
+                _ => durable.to_string(),
+            };
+            let begun = Instant::now();
+            let answer = http.call("PUT", &format!("{path}-{number}"), &body);
+            assert!(begun.elapsed() < AT_ONCE, "{path}: {:?}", begun.elapsed());
+            (answer.status >= 400).then(|| (answer.status, answer.text.clone()))
+        });
+        let (status, body) = refused.unwrap_or_else(|| panic!("{path} is never refused"));
+        assert_eq!(status, 400, "{body:?}");
+        assert!(body.contains("the disk is full"), "{path}: {body}");
+    }
+    for number in 0..40 {
+        http.done(
+            "DELETE",
+            &format!("queues/%2F/old-{number}"),
+            &serde_json::json!({}),
+        );
+        http.done(
+            "DELETE",
+            &format!("users/old-{number}"),
+            &serde_json::json!({}),
+        );
+    }
+    server.kill();
+    let server = Server::start_http_in(&disk.folder, &[free_min]);
+    let http = server.http_as("guest", "guest");
+    let queues = http.get("queues");
+    let names = queues.as_array().expect("a list").iter();
+    let names: Vec<_> = names.filter_map(|queue| queue["name"].as_str()).collect();
+    assert!(
+        names.iter().all(|name| !name.starts_with("old-")),
+        "{names:?}"
+    );
+    assert_whole(&server, &publisher.confirmed);
+}
+
+/// Two consumers with every other message each: an acknowledgement of 50,000 that no other one
+/// follows on is longer than a segment of this disk, and is written all the same.
+#[test]
+fn very_many_acknowledgements_at_once_are_written_on_a_full_disk() {
+    const MESSAGES: u64 = 100_000;
+    let disk = SmallDisk::mount(64);
+    let server = disk.start("0");
+    let mut publisher = Publisher::new(&server);
+    publisher.body_bytes = 64;
+    for _ in 0..MESSAGES {
+        publisher.send(true);
+    }
+    while publisher.confirmed.last() != Some(&MESSAGES) {
+        match publisher.client.next().method() {
+            Method::BasicAck(ack) => publisher.confirmed.push(ack.delivery_tag),
+            other => panic!("{other:?} instead of a confirm"),
+        }
+    }
+    disk.fill_from_outside();
+    let mut consumers = [server.login(), server.login()];
+    for client in &mut consumers {
+        let consume = BasicConsume {
+            queue: b"full",
+            ..Default::default()
+        };
+        client.method(1, consume);
+        client.expect(1, "basic.consume-ok");
+    }
+    let mut left = Vec::new();
+    for (nth, client) in consumers.iter_mut().enumerate() {
+        let mut tag = 0;
+        while tag < MESSAGES / 2 {
+            tag = match client.next().method() {
+                Method::BasicDeliver(deliver) => deliver.delivery_tag,
+                other => panic!("{other:?} instead of a message"),
+            };
+            let content = client.read_content(1);
+            if nth == 1 {
+                let number = content.first_chunk::<8>().expect("a number in front");
+                left.push(u64::from_be_bytes(*number));
+            }
+        }
+    }
+    let [first, _] = &mut consumers;
+    let ack = BasicAck {
+        delivery_tag: MESSAGES / 2,
+        multiple: true,
+    };
+    first.method(1, ack);
+    first.method(1, passive());
+    first.expect(1, "queue.declare-ok");
+    std::thread::sleep(Duration::from_secs(1));
+    server.kill();
+    let server = disk.start("0");
+    let mut client = server.login();
+    assert_eq!(client.count(1, "full") as usize, left.len());
+    let got = drain(&server, *left.last().expect("some"));
+    assert_eq!(got, left);
 }
 
 /// Clients that take every descriptor there is do not keep the journal from new segments.

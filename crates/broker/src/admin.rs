@@ -194,6 +194,7 @@ impl Admin<'_> {
     pub fn put_global_parameter(&mut self, name: &str, value: Value) -> Result<Put, AdminError> {
         check_name("parameter", name)?;
         check_value(&value)?;
+        self.claim(("global parameter", &[name]), &value)?;
         let mut globals = self.broker.globals.write();
         if globals.len() >= GLOBALS_MAX && !globals.contains_key(name) {
             return Err(AdminError::Limit("global parameters", GLOBALS_MAX));
@@ -213,6 +214,21 @@ impl Admin<'_> {
         removed.ok_or(AdminError::Missing)?;
         self.forget(Kind::GlobalParameter, &[name]);
         Ok(())
+    }
+
+    /// Has the disk keep space for what is about to be put, before anything is changed.
+    fn claim(
+        &mut self,
+        (what, names): (&str, &[&str]),
+        value: &impl Serialize,
+    ) -> Result<(), AdminError> {
+        let names_len: usize = names.iter().map(|name| name.len()).sum();
+        let bytes = names_len + serde_json::to_vec(value).map_or(0, |value| value.len());
+        let name = names.last().copied().unwrap_or_default();
+        let claimed = self.broker.claim_record(&mut self.work, bytes);
+        claimed.map_err(|refused| {
+            AdminError::Invalid(format!("cannot put {what} '{name}': {refused}"))
+        })
     }
 
     fn keep(&mut self, kind: Kind, names: &[&str], value: &impl Serialize) {

@@ -102,10 +102,9 @@ impl Broker {
         }
         if spec.durable && spec.owner.is_none() {
             let bytes = name.len() + spec.arguments.as_raw().as_bytes().len();
-            self.check_disk(
-                &format!("declare queue '{name}' in vhost '{}'", vhost.name),
-                bytes,
-            )?;
+            self.claim_change(work, vhost.name.len() + bytes, || {
+                format!("declare queue '{name}' in vhost '{}'", vhost.name)
+            })?;
         }
         let policy = vhost
             .rules
@@ -295,8 +294,10 @@ impl Broker {
             }
             check_size(spec.arguments.as_raw(), self.limits().arguments_bytes_max)?;
             if spec.durable {
-                let what = format!("declare exchange '{name}' in vhost '{}'", vhost.name);
-                self.check_disk(&what, name.len() + spec.arguments.as_raw().as_bytes().len())?;
+                let bytes = name.len() + spec.arguments.as_raw().as_bytes().len();
+                self.claim_change(work, vhost.name.len() + bytes, || {
+                    format!("declare exchange '{name}' in vhost '{}'", vhost.name)
+                })?;
             }
         }
         let declared = directory.router.declare(name, spec.clone());
@@ -383,14 +384,15 @@ impl Broker {
             return Err(refusal);
         }
         if !directory.router.is_bound(binding) && topology::keeps(vhost, &directory, binding) {
-            let what = format!(
-                "bind to exchange '{}' in vhost '{}'",
-                binding.source, vhost.name
-            );
-            self.check_disk(
-                &what,
-                binding.key.len() + binding.arguments.as_raw().as_bytes().len(),
-            )?;
+            // A name has 255 bytes at most.
+            let names = vhost.name.len() + binding.source.len() + usize::from(u8::MAX);
+            let bytes = binding.key.len() + binding.arguments.as_raw().as_bytes().len();
+            self.claim_change(work, names + bytes, || {
+                format!(
+                    "bind to exchange '{}' in vhost '{}'",
+                    binding.source, vhost.name
+                )
+            })?;
         }
         let bound = directory.router.bind(binding);
         let bound = bound.map_err(|refused| from_router(refused, &binding.source))?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use leveret_codec::flag;
 use leveret_session::Publishes;
-use leveret_store::Store;
+use leveret_store::{Store, StoreRefusal};
 
 use crate::broker::Broker;
 use crate::cell::QueueCell;
@@ -41,7 +41,7 @@ impl Room {
         if !work.journal.is_empty() && work.journal.bytes_len() + bytes > SUBMIT_BYTES {
             work.submit(store);
         }
-        match store.claim(&mut work.journal, bytes) {
+        match store.claim(&mut work.journal, cells.len() * batch.len(), bytes) {
             Ok(()) => self,
             Err(_) => self.without_disk(),
         }
@@ -54,9 +54,20 @@ pub(crate) const fn record_bytes(route_len: usize, targets: usize) -> usize {
 }
 
 impl Broker {
-    /// Refuses a declaration that there is no space to keep.
-    pub(crate) fn check_disk(&self, what: &str, bytes: usize) -> Result<(), Refusal> {
-        let admitted = self.store.admit_change(RECORD_BYTES + bytes);
-        admitted.map_err(|refused| Refusal::Precondition(format!("cannot {what}: {refused}")))
+    /// Claims what a declaration takes of the disk; refuses it if there is no such space.
+    pub(crate) fn claim_change(
+        &self,
+        work: &mut Work,
+        bytes: usize,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), Refusal> {
+        let claimed = self.claim_record(work, bytes);
+        claimed.map_err(|refused| Refusal::Precondition(format!("cannot {}: {refused}", what())))
+    }
+
+    /// The same for anything with so many bytes of names and contents.
+    pub(crate) fn claim_record(&self, work: &mut Work, bytes: usize) -> Result<(), StoreRefusal> {
+        self.store
+            .admit_change(&mut work.journal, RECORD_BYTES + bytes)
     }
 }

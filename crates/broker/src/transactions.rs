@@ -23,6 +23,10 @@ use crate::routes::Route;
 use crate::space::record_bytes;
 use crate::vhost::Vhost;
 
+/// What a settlement takes in the journal, if no other one follows on it.
+const SETTLED_BYTES: usize = 20;
+/// So much of a commit need not be claimed.
+const UNCLAIMED_BYTES: usize = 64 << 10;
 /// What a staged publish or settlement costs besides its bytes.
 const STAGED_BYTES: usize = 160;
 
@@ -86,17 +90,23 @@ impl Transaction {
         demand
     }
 
-    /// Bytes that its persistent messages take in the journal.
-    fn durable_bytes(&self) -> usize {
+    /// What its persistent messages take in the journal: for each queue one, and bytes.
+    fn durable(&self) -> (usize, usize) {
         let lasts = |cell: &Arc<QueueCell>| cell.lane.is_some();
         let publishes = self.publishes.iter().filter(|staged| {
             delivery_mode(&staged.header) == PERSISTENT && staged.route.cells.iter().any(lasts)
         });
-        let bytes = publishes.map(|staged| {
+        publishes.fold((0, 0), |(messages, bytes), staged| {
+            let targets = staged.route.cells.len();
             let content = staged.header.len() + staged.body().len();
-            content + record_bytes(staged.key.len(), staged.route.cells.len())
-        });
-        bytes.sum()
+            let record = record_bytes(staged.key.len(), targets);
+            (messages + targets, bytes + content + record)
+        })
+    }
+
+    /// What its settlements take at most; they are in one frame with its messages.
+    const fn settled_bytes(&self) -> usize {
+        self.settlements.len() * SETTLED_BYTES
     }
 }
 
@@ -243,9 +253,15 @@ impl Core {
         let Some(transaction) = self.transaction(channel) else {
             return Err(not_transactional());
         };
-        let (durable_bytes, demand) = (transaction.durable_bytes(), transaction.demand());
-        let room = self.room_for_commit(durable_bytes);
-        let persistent = durable_bytes > 0;
+        let (demand, settled) = (transaction.demand(), transaction.settled_bytes());
+        let (messages, bytes) = transaction.durable();
+        let persistent = messages > 0;
+        // A few settlements find their place in any frame, and need none to be claimed.
+        let room = if persistent || settled > UNCLAIMED_BYTES {
+            self.room_for_commit(messages, bytes + settled)?
+        } else {
+            Room::of(&self.broker)
+        };
         for (done, (cell, messages, bytes)) in demand.iter().enumerate() {
             let mut state = cell.lock();
             if cell.is_deleted() {
@@ -300,14 +316,17 @@ impl Core {
     }
 
     /// Claims what a commit takes of the disk; what came before it is no part of the group.
-    fn room_for_commit(&mut self, durable_bytes: usize) -> Room {
+    fn room_for_commit(&mut self, messages: usize, bytes: usize) -> Result<Room, Refusal> {
         let room = Room::of(&self.broker);
         let store = &self.broker.store;
         self.work.submit(&**store);
-        if durable_bytes > 0 && store.claim(&mut self.work.journal, durable_bytes).is_err() {
-            return room.without_disk();
+        match store.claim(&mut self.work.journal, messages, bytes) {
+            Ok(()) => Ok(room),
+            Err(_) if messages > 0 => Ok(room.without_disk()),
+            Err(refused) => Err(Refusal::Precondition(format!(
+                "cannot commit so many settlements at once: {refused}"
+            ))),
         }
-        room
     }
 
     fn publish_staged(&mut self, channel: u16, staged: Staged) {

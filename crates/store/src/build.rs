@@ -3,7 +3,7 @@
 //! Order in a frame: messages, topology and copies; then RESET, RETURNED, SETTLED. So whatever a
 //! frame both brings and settles is settled after it, in memory and in a replay alike.
 
-use crate::checkpoint::Topology;
+use crate::checkpoint::{self, Topology};
 use crate::frame::{HEADER, RecordsSeal};
 use crate::lanes::{Lanes, Serial};
 use crate::record::{self, Head, Record};
@@ -61,16 +61,21 @@ impl Frame {
     }
 
     /// Changes `lanes` and `topology` as a replay of the frame from segment `serial` would.
-    /// Returns how many messages it brings.
-    pub(crate) fn apply(&self, lanes: &mut Lanes, topology: &mut Topology, serial: Serial) -> u64 {
-        let mut brought = 0;
+    /// Returns how many messages it brings, and by how much the topology grows in a checkpoint.
+    pub(crate) fn apply(
+        &self,
+        lanes: &mut Lanes,
+        topology: &mut Topology,
+        serial: Serial,
+    ) -> (u64, i64) {
+        let (mut brought, mut grown) = (0, 0);
         for (lane, from, to) in &self.messages {
             lanes.message(*lane, (*from, *to), serial);
             brought += to - from;
         }
         for at in &self.topology {
             if let Some(record) = Record::at(&self.stage.bytes, *at) {
-                apply_topology(topology, &record);
+                grown += apply_topology(topology, &record);
             }
         }
         for (lane, up_to) in &self.stage.resets {
@@ -86,7 +91,7 @@ impl Frame {
         for settled in &self.stage.settled {
             lanes.settled(settled.lane, settled.from, settled.to);
         }
-        brought
+        (brought, grown)
     }
 
     /// Sorts settlements and joins what touches; those of atomic groups stay apart.
@@ -280,17 +285,20 @@ fn add_record<T>(
     }
 }
 
-/// Applies one TOPOLOGY record.
-pub(crate) fn apply_topology(topology: &mut Topology, record: &Record<'_>) {
-    match record.topology() {
-        Some((key, Some(value))) => {
-            topology.insert(key.to_vec(), value.to_vec());
+/// Applies one TOPOLOGY record; returns by how much the topology grows in a checkpoint.
+pub(crate) fn apply_topology(topology: &mut Topology, record: &Record<'_>) -> i64 {
+    let Some((key, value)) = record.topology() else {
+        return 0;
+    };
+    let len = |value: &[u8]| checkpoint::operation_len(key, value);
+    let (new, old) = match value {
+        Some(value) => {
+            let old = topology.insert(key.to_vec(), value.to_vec());
+            (len(value), old)
         }
-        Some((key, None)) => {
-            topology.remove(key);
-        }
-        None => {}
-    }
+        None => (0, topology.remove(key)),
+    };
+    new - old.map_or(0, |old| len(&old))
 }
 
 /// The parts of `from..to` that were not elided.

@@ -66,6 +66,22 @@ impl Files {
         let Self([a, b]) = self;
         if generation % 2 == 1 { a } else { b }
     }
+
+    /// The length of the shorter one.
+    pub(crate) fn shorter_len(&self) -> Result<u64, DiskError> {
+        let Self([a, b]) = self;
+        Ok(a.size()?.min(b.size()?))
+    }
+
+    /// Makes both at least this long; what is new keeps its space.
+    pub(crate) fn lengthen(&self, bytes: u64) -> Result<(), DiskError> {
+        for file in &self.0 {
+            if file.size()? < bytes {
+                file.allocate(bytes)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Borrowed parts of an image, so that encoding one copies nothing twice.
@@ -174,6 +190,32 @@ impl Out {
     }
 }
 
+/// Bytes that a checkpoint takes besides what [`len_max`] is told of: its head, and what of lanes
+/// comes and goes with turns that overtake each other.
+const FIXED_MAX: u64 = 4 << 10;
+const SEGMENT_BYTES: u64 = 68;
+const LANE_BYTES: u64 = 44;
+/// Bytes of a range of messages, or of their delivery counts.
+pub(crate) const RANGE_BYTES: u64 = 24;
+/// Bytes of an operation beside its key and value.
+const OPERATION_BYTES: u64 = 16;
+
+/// Bytes of a key and its value.
+pub(crate) fn operation_len(key: &[u8], value: &[u8]) -> i64 {
+    let len = (key.len() + value.len()) as u64 + OPERATION_BYTES;
+    i64::try_from(len).unwrap_or(i64::MAX)
+}
+
+/// The most bytes that checkpoints take from now on, whatever is settled, delivered and deleted, as
+/// long as there are no more messages and declarations.
+pub(crate) fn len_max(segments: usize, lanes: &Lanes, topology_bytes: u64) -> u64 {
+    FIXED_MAX
+        + segments as u64 * SEGMENT_BYTES
+        + (lanes.lanes.len() + lanes.gone.len()) as u64 * LANE_BYTES
+        + lanes.ranges_max() * RANGE_BYTES
+        + topology_bytes
+}
+
 /// How many bytes of a file the checkpoint takes that begins so, if it is one.
 pub(crate) fn len_of(header: &[u8]) -> u64 {
     let body_len = u64_at(header, 24).unwrap_or(0);
@@ -258,6 +300,7 @@ fn decode_lanes(input: &mut In<'_>) -> Option<Lanes> {
             lane.live.insert(from, to, serial, |_, _, _| {});
             *lanes.held.entry(serial).or_default() += to.checked_sub(from)?;
         }
+        lanes.ranges += lane.live.len();
         for _ in 0..input.count()? {
             let [from, to] = input.u64s()?;
             lane.early.insert(from, to, (), |_, _, ()| {});

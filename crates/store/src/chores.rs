@@ -45,14 +45,9 @@ enum Job {
     },
 }
 
-/// Bytes of a range of messages in a checkpoint.
-const RANGE_BYTES: u64 = 24;
-
 struct Checkpoint {
     generation: u64,
     bytes: Vec<u8>,
-    /// Live messages in it.
-    live: u64,
     /// What was counted as written since the last one when this one began.
     since: u64,
 }
@@ -183,6 +178,7 @@ impl Journal {
 
     /// Takes up the most pressing job.
     fn choose(&self, chores: &mut Chores) -> Result<(), StoreFailure> {
+        self.keep_images();
         let mut core = self.core.lock();
         let config = &self.config;
         let free = core.pool.free_of(config.segment_bytes);
@@ -195,6 +191,7 @@ impl Journal {
             chores.job = Job::Write(self.begin_checkpoint()?);
         } else if short
             && !in_window
+            && core.may_copy(config)
             && let Some(emptying) = core.begin_emptying()
         {
             chores.job = Job::Empty(emptying);
@@ -235,8 +232,7 @@ impl Journal {
             Job::None => Ok((Job::None, false)),
             Job::Write(checkpoint) => {
                 let file = Arc::clone(self.checkpoints.of(checkpoint.generation));
-                file.write_at(0, &checkpoint.bytes)?;
-                self.pad(&checkpoint)?;
+                self.write_image(&*file, &checkpoint.bytes)?;
                 Ok((Job::Sync(checkpoint, file), true))
             }
             Job::Sync(checkpoint, file) => {
@@ -273,34 +269,6 @@ impl Journal {
         }
     }
 
-    /// Makes both checkpoint files longer than they need to be, so that later ones find their place
-    /// in them on a full disk, too. That there is no space for that is no error.
-    fn pad(&self, checkpoint: &Checkpoint) -> Result<(), DiskError> {
-        let len = checkpoint.bytes.len() as u64;
-        // Settled one by one in any order, messages leave ranges between them.
-        let ranges = (checkpoint.live * RANGE_BYTES / 2).min(self.config.segment_bytes);
-        let wanted = (len * 2 + ranges).next_multiple_of(self.config.start_segment_bytes.max(1));
-        let scarce = {
-            let core = self.core.lock();
-            core.starved || core.tight
-        };
-        let mut least = u64::MAX;
-        for generation in [checkpoint.generation, checkpoint.generation + 1] {
-            let file = self.checkpoints.of(generation);
-            let mut from = file.size()?;
-            while from < wanted && !scarce {
-                match segment::zero(&**file, from, wanted) {
-                    Ok(to) => from = to,
-                    Err(DiskError::NoSpace) => break,
-                    Err(error) => return Err(error),
-                }
-            }
-            least = least.min(from);
-        }
-        self.space.allow_changes(len, least);
-        Ok(())
-    }
-
     /// Takes the checkpoint's picture. What it no longer lists becomes stale.
     fn begin_checkpoint(&self) -> Result<Checkpoint, StoreFailure> {
         let mut core = self.core.lock();
@@ -331,7 +299,6 @@ impl Journal {
         Ok(Checkpoint {
             generation,
             bytes,
-            live: core.lanes.held.values().sum(),
             since: core.since_checkpoint,
         })
     }
@@ -376,6 +343,8 @@ impl Journal {
                 };
                 let mut core = self.core.lock();
                 core.growing = None;
+                // Where there was space for this one there may be for the next.
+                core.may_grow = true;
                 core.pool.segments.insert(slot, segment);
                 drop(core);
                 self.judge_space(None);
@@ -413,6 +382,9 @@ impl Journal {
             ));
         }
         let serial = emptying.extent.serial;
+        if !self.core.lock().may_copy(&self.config) {
+            return Ok((Job::None, false));
+        }
         let held = self.core.lock().lanes.held_by(serial);
         if held == 0 || emptying.offset >= emptying.extent.end {
             if let Some(extent) = self.core.lock().pool.extent_mut(emptying.slot) {

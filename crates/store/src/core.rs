@@ -1,10 +1,10 @@
 //! The journal's own state, behind one lock: where the next frame goes, what lives, the segments.
 
 use crate::build::Frame;
-use crate::checkpoint::{Head, Topology};
+use crate::checkpoint::{self, Head, Topology};
 use crate::frame::{self, BLOCK, HEADER, Header, SEAL};
 use crate::lanes::{Lanes, Serial};
-use crate::segment::{self, Extent, Pool, Use};
+use crate::segment::{self, Extent, Pool, Segment, Use};
 use crate::stage::Stage;
 use crate::vfs::{DiskError, Vfs};
 use crate::{Config, Damage, Sabotage, SyncPolicy};
@@ -19,6 +19,8 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) lanes: Lanes,
     pub(crate) topology: Topology,
+    /// Bytes of it in a checkpoint.
+    pub(crate) topology_bytes: i64,
     /// The newest durable checkpoint.
     pub(crate) generation: u64,
     /// Bytes of that checkpoint: the next one is not due before a multiple of it is written.
@@ -103,6 +105,12 @@ impl Core {
             self.head.durable = last;
         }
         Ok(())
+    }
+
+    /// The most bytes that a checkpoint takes, whatever is settled and deleted from now on.
+    pub(crate) fn image_len_max(&self) -> u64 {
+        let topology = u64::try_from(self.topology_bytes).unwrap_or(0);
+        checkpoint::len_max(self.pool.segments.len(), &self.lanes, topology)
     }
 
     /// Whether the housekeeping thread has something to do.
@@ -334,7 +342,8 @@ impl Core {
 
     fn apply(&mut self, frame: &Frame, config: &Config) {
         let serial = self.head.serial;
-        let brought = frame.apply(&mut self.lanes, &mut self.topology, serial);
+        let (brought, grown) = frame.apply(&mut self.lanes, &mut self.topology, serial);
+        self.topology_bytes += grown;
         if let Some(extent) = self.pool.extent_mut(self.head.slot) {
             extent.messages += brought;
         }
@@ -368,6 +377,18 @@ impl Core {
 }
 
 impl Core {
+    /// Free segments in which any frame finds its place that is not larger than an ordinary one.
+    pub(crate) fn free_segments(&self, config: &Config) -> usize {
+        let large = |(_, segment): &(u32, &Segment)| segment.bytes >= config.segment_bytes;
+        self.pool.free().filter(large).count()
+    }
+
+    /// Whether messages may be copied: on a full disk not into the reserve, which would be held by
+    /// them. Settlements go on in it as nothing holds the segments behind them.
+    pub(crate) fn may_copy(&self, config: &Config) -> bool {
+        !self.starved || self.free_segments(config) > config.reserve_segments
+    }
+
     /// Whether another segment would leave the disk at or above its floor, as far as known.
     pub(crate) fn has_space_to_grow(&self, config: &Config) -> bool {
         let needed = config.disk_free_min.saturating_add(config.segment_bytes);
@@ -379,8 +400,14 @@ impl Core {
 /// the one before that are the two that do.
 const START_SEGMENTS: usize = 4;
 
-/// Segments of the ordinary size that should be free.
-pub(crate) fn wanted(config: &Config) -> usize {
+/// Segments of the ordinary size that should be free: the reserve, one for copies out of segments
+/// that are to be emptied, and one that messages may begin.
+pub(crate) const fn wanted(config: &Config) -> usize {
+    kept_from_messages(config) + 1
+}
+
+/// Free segments that messages leave alone.
+pub(crate) const fn kept_from_messages(config: &Config) -> usize {
     config.reserve_segments + 1
 }
 

@@ -135,7 +135,7 @@ impl Journal {
     pub(crate) fn new(vfs: Arc<dyn Vfs>, config: Config, checkpoints: Files, core: Core) -> Self {
         let first = Ticket(1);
         Self {
-            space: Space::new(&core, &config),
+            space: Space::new(&core, &config, checkpoints.shorter_len().unwrap_or(0)),
             config,
             vfs,
             checkpoints,
@@ -206,8 +206,9 @@ impl Journal {
     /// # Errors
     /// [`StoreFailure`]: a write or sync failed now or before.
     pub fn commit(&self) -> Result<Progress, StoreFailure> {
+        let pending = usize::from(self.core.lock().pending.is_some());
         let full = self.entrance.lock().full.len();
-        for _ in 0..full {
+        for _ in 0..pending + full {
             let progress = self.commit_frame()?;
             if progress != Progress::Committed {
                 return Ok(progress);
@@ -242,9 +243,9 @@ impl Journal {
             }
             Err(WriteError::Fatal(reason)) => return Err(self.fail(reason)),
         }
-        let wants_chores = core.wants_chores(&self.config);
         self.space.update(&core, &self.config);
         self.space.give_back(&claim);
+        let wants_chores = core.wants_chores(&self.config) || self.space.lacks_image(&self.config);
         drop(core);
         self.announce(ticket);
         if wants_chores {
@@ -405,6 +406,13 @@ impl Journal {
     }
 }
 
+/// How many settlements, or delivery counts, are written in one frame: about as many as make a
+/// frame of the usual length.
+fn ranges_of_part(config: &Config) -> usize {
+    let bytes = config.frame_bytes_max.min(config.segment_bytes / 4);
+    usize::try_from(bytes / crate::checkpoint::RANGE_BYTES).unwrap_or(usize::MAX)
+}
+
 impl Store for Journal {
     fn submit(&self, scratch: &mut Scratch) -> Result<Ticket, StoreRefusal> {
         if scratch.is_void() || self.admission.load(Ordering::Acquire) == STOPPED {
@@ -416,10 +424,16 @@ impl Store for Journal {
             scratch.clear();
             return Err(StoreRefusal::Stopped);
         }
+        let ranges = ranges_of_part(&self.config);
         let mut entrance = self.entrance.lock();
         let was_urgent = entrance.is_urgent();
-        entrance.make_way(scratch.bytes_len(), &self.config);
         let was_empty = entrance.stage.is_empty();
+        while let Some(mut part) = scratch.take_part(ranges) {
+            entrance.make_way(part.bytes_len(), &self.config);
+            entrance.stage.add(&mut part)?;
+        }
+        entrance.make_way(scratch.bytes_len(), &self.config);
+        let was_empty = was_empty || entrance.stage.is_empty();
         let ticket = entrance.stage.add(scratch)?;
         self.staged.store(entrance.len(), Ordering::Release);
         if (was_empty && ticket > Ticket(0)) || (!was_urgent && entrance.is_urgent()) {
@@ -436,12 +450,17 @@ impl Store for Journal {
         }
     }
 
-    fn claim(&self, scratch: &mut Scratch, bytes: usize) -> Result<(), StoreRefusal> {
-        self.claim_space(scratch, bytes)
+    fn claim(
+        &self,
+        scratch: &mut Scratch,
+        messages: usize,
+        bytes: usize,
+    ) -> Result<(), StoreRefusal> {
+        self.claim_space(scratch, (messages, bytes))
     }
 
-    fn admit_change(&self, bytes: usize) -> Result<(), StoreRefusal> {
-        self.admit_change_now(bytes)
+    fn admit_change(&self, scratch: &mut Scratch, bytes: usize) -> Result<(), StoreRefusal> {
+        self.admit_change_now(scratch, bytes)
     }
 
     fn durable(&self) -> Ticket {

@@ -23,6 +23,8 @@ pub(crate) struct Lanes {
     pub(crate) next_lane: u32,
     /// Live messages per segment.
     pub(crate) held: BTreeMap<Serial, u64>,
+    /// Ranges of live messages, of all lanes.
+    pub(crate) ranges: usize,
 }
 
 /// One lane.
@@ -55,6 +57,13 @@ impl Lanes {
         self.held.get(&serial).copied().unwrap_or(0)
     }
 
+    /// The most ranges that there can be of live messages and their delivery counts together,
+    /// whatever is settled and delivered before there are more messages: each message can end one.
+    pub(crate) fn ranges_max(&self) -> u64 {
+        let live: u64 = self.held.values().sum();
+        live + self.ranges as u64
+    }
+
     /// Messages `from..to` are in the segment `serial`: new ones, or copies of live ones.
     pub(crate) fn message(&mut self, lane: LaneId, (from, to): (u64, u64), serial: Serial) {
         let Some(state) = name(&mut self.lanes, &mut self.next_lane, &self.gone, lane, to) else {
@@ -69,6 +78,7 @@ impl Lanes {
             pieces
         };
         let (live, held) = (&mut state.live, &mut self.held);
+        self.ranges -= live.len();
         for (from, to) in pieces {
             if from < to {
                 *held.entry(serial).or_default() += to - from;
@@ -77,6 +87,7 @@ impl Lanes {
                 });
             }
         }
+        self.ranges += live.len();
         for awaited in [&mut state.awaited_long, &mut state.awaited] {
             if !awaited.is_empty() {
                 awaited.remove(from, to, |from, to, deliveries| {
@@ -96,9 +107,11 @@ impl Lanes {
         for (from, to) in state.live.missing(from, to) {
             state.early.insert(from, to, (), |_, _, ()| {});
         }
+        self.ranges -= state.live.len();
         state.live.remove(from, to, |from, to, serial| {
             release(held, serial, to - from)
         });
+        self.ranges += state.live.len();
         state.forget_counts(from, to);
     }
 
@@ -143,9 +156,11 @@ impl Lanes {
         };
         let held = &mut self.held;
         state.floor = state.floor.max(up_to);
+        self.ranges -= state.live.len();
         state.live.remove(0, up_to, |from, to, serial| {
             release(held, serial, to - from)
         });
+        self.ranges += state.live.len();
         state.early.remove(0, up_to, |_, _, ()| {});
         state.forget_counts(0, up_to);
         if up_to == u64::MAX {

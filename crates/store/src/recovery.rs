@@ -546,6 +546,10 @@ fn finish(
     let recovered = recovered_lanes(&state);
     let (next_lane, topology) = (lanes.next_lane, state.topology.clone());
     core.lanes = state.lanes;
+    core.topology_bytes = topology
+        .iter()
+        .map(|(key, value)| checkpoint::operation_len(key, value))
+        .sum();
     core.topology = state.topology;
     let starved = core.starved;
     let journal = Journal::new(vfs, config, files, core);

@@ -99,6 +99,19 @@ impl Scratch {
         self.oversize || (!self.claim.is_empty() && self.bytes.is_empty())
     }
 
+    /// Takes out settlements and delivery counts if there are more of them than this: they need not
+    /// be in one frame with the rest, which would become longer than what a full disk has left.
+    pub(crate) fn take_part(&mut self, ranges: usize) -> Option<Self> {
+        let mut part = Self::new();
+        // A group stays together.
+        if self.settled.len() > ranges && !self.settled.iter().any(|range| range.grouped) {
+            part.settled = self.settled.split_off(self.settled.len() - ranges);
+        } else if self.returned.len() > ranges {
+            part.returned = self.returned.split_off(self.returned.len() - ranges);
+        }
+        (!part.is_empty()).then_some(part)
+    }
+
     /// Bytes this scratch will take in the journal's stage.
     #[must_use]
     pub fn bytes_len(&self) -> usize {

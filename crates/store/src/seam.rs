@@ -65,24 +65,29 @@ pub trait Store: Send + Sync {
     /// `DiskFull` or `Stopped`: publishes of persistent messages are nacked.
     fn admission(&self) -> Result<(), StoreRefusal>;
 
-    /// Has the disk keep space for so many bytes of messages, before they are enqueued. It is given
-    /// back once `scratch` has been submitted and written.
+    /// Has the disk keep space for so many messages (one for each queue), before they are enqueued.
+    /// It is given back once `scratch` has been submitted and written.
     ///
     /// # Errors
     /// `DiskFull` or `Stopped`: there is no such space, and the messages are nacked. What was
     /// admitted so never waits for space.
-    fn claim(&self, scratch: &mut Scratch, bytes: usize) -> Result<(), StoreRefusal> {
-        let (_, _) = (scratch, bytes);
+    fn claim(
+        &self,
+        scratch: &mut Scratch,
+        messages: usize,
+        bytes: usize,
+    ) -> Result<(), StoreRefusal> {
+        let (_, _, _) = (scratch, messages, bytes);
         self.admission()
     }
 
-    /// Whether so many bytes of new declarations and the like may be submitted. They have a part of
-    /// the reserve; what is deleted and settled needs none of it.
+    /// Has the disk keep space for a declaration or the like with so many bytes of keys and values.
+    /// They have a part of the reserve; what is deleted and settled needs none of it.
     ///
     /// # Errors
     /// `DiskFull` or `Stopped`.
-    fn admit_change(&self, bytes: usize) -> Result<(), StoreRefusal> {
-        let _ = bytes;
+    fn admit_change(&self, scratch: &mut Scratch, bytes: usize) -> Result<(), StoreRefusal> {
+        let (_, _) = (scratch, bytes);
         match self.admission() {
             Err(StoreRefusal::Stopped) => Err(StoreRefusal::Stopped),
             _ => Ok(()),

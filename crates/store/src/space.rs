@@ -3,16 +3,20 @@
 //! What is admitted is written without new space. A frame that does not fit in the rest of a
 //! segment leaves that rest unused, so a claim is for more than its bytes. A record larger than a
 //! segment gets one of its own, made when it is claimed.
+//!
+//! Segments are free again only after checkpoints, so these must find space, too, whatever is
+//! settled in whichever order: both files are kept as long as that may take.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::core::Core;
+use crate::checkpoint::RANGE_BYTES;
+use crate::core::{Core, kept_from_messages};
 use crate::frame::{self, BLOCK};
 use crate::journal::Journal;
 use crate::segment::{self, Segment, Use};
-use crate::vfs::{DiskError, Vfs};
+use crate::vfs::{DiskError, Vfs, VfsFile};
 use crate::{Config, Scratch, Store, StoreRefusal};
 
 /// Numbers of segments made for claims begin here; housekeeping gives the lowest that are unused.
@@ -24,8 +28,10 @@ const AMPLE_SEGMENTS: u64 = 16;
 /// What was claimed for records on their way.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Claim {
-    /// Bytes that can be written.
+    /// Bytes of segments.
     pub(crate) bytes: i64,
+    /// Bytes by which checkpoints may grow.
+    pub(crate) image: i64,
     /// Segments made for records that are larger than ordinary ones.
     pub(crate) large: Vec<u32>,
 }
@@ -33,6 +39,7 @@ pub(crate) struct Claim {
 impl Claim {
     pub(crate) fn add(&mut self, mut other: Self) {
         self.bytes += other.bytes;
+        self.image += other.image;
         self.large.append(&mut other.large);
     }
 
@@ -41,7 +48,7 @@ impl Claim {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes == 0 && self.large.is_empty()
+        self.bytes == 0 && self.image == 0 && self.large.is_empty()
     }
 }
 
@@ -53,10 +60,15 @@ pub(crate) struct Space {
     claimed: AtomicI64,
     /// The disk's free bytes when last asked.
     disk_free: AtomicI64,
-    /// Bytes by which declarations may make the checkpoint grow on a full disk.
-    changes: AtomicI64,
     /// No segment could be made for want of space.
     starved: AtomicBool,
+    /// The most bytes a checkpoint takes from now on, but for what is claimed.
+    image: AtomicI64,
+    image_claimed: AtomicI64,
+    /// Bytes of the shorter one of the checkpoint files.
+    image_len: AtomicI64,
+    /// Held while one of the files is written, or made longer.
+    images: Mutex<()>,
     made: Mutex<Made>,
     next_slot: AtomicU32,
 }
@@ -76,7 +88,12 @@ fn charge(bytes: usize, segment_bytes: u64) -> i64 {
     } else {
         len + len / 2
     };
-    i64::try_from(charge + BLOCK).unwrap_or(i64::MAX)
+    signed(charge + BLOCK)
+}
+
+/// By how much the checkpoint files are made longer than they need to be.
+fn margin(config: &Config) -> u64 {
+    (config.segment_bytes / 16).max(config.start_segment_bytes)
 }
 
 /// Records that a turn may add to those that were claimed: settlements, delivery counts.
@@ -91,10 +108,11 @@ fn is_ordinary(bytes: usize, config: &Config) -> bool {
 }
 
 impl Space {
-    pub(crate) fn new(core: &Core, config: &Config) -> Self {
+    pub(crate) fn new(core: &Core, config: &Config, image_len: u64) -> Self {
         let highest = core.pool.segments.keys().max().copied().unwrap_or(0);
         let space = Self {
             next_slot: AtomicU32::new(FIRST_SLOT.max(highest.saturating_add(1))),
+            image_len: AtomicI64::new(signed(image_len)),
             ..Self::default()
         };
         space.update(core, config);
@@ -105,32 +123,44 @@ impl Space {
     pub(crate) fn update(&self, core: &Core, config: &Config) {
         let made = self.made.lock();
         let whole = |bytes: u64| bytes.saturating_sub(BLOCK);
-        let free = core.pool.free().map(|(_, free)| free.bytes);
-        let free = free.filter(|bytes| *bytes != config.start_segment_bytes);
-        let free: u64 = free.map(whole).sum();
-        let own: u64 = made.ordinary.iter().map(|(_, own)| whole(own.bytes)).sum();
+        let free = core.free_segments(config) + made.ordinary.len();
+        let free = free as u64 * whole(config.segment_bytes);
         let head = core.pool.segments.get(&core.head.slot);
-        let head = head.map_or(0, |head| {
-            if head.bytes == config.start_segment_bytes {
-                return 0;
-            }
-            whole(head.bytes).saturating_sub(core.head.offset)
-        });
-        let reserve = config.reserve_segments as u64 * whole(config.segment_bytes);
-        let there = i64::try_from(free + own + head).unwrap_or(i64::MAX);
-        let there = there.saturating_sub(i64::try_from(reserve).unwrap_or(i64::MAX));
+        let head = head.filter(|head| head.bytes != config.start_segment_bytes);
+        let head = head.map_or(0, |head| whole(head.bytes).saturating_sub(core.head.offset));
+        let reserve = kept_from_messages(config) as u64 * whole(config.segment_bytes);
+        let there = signed(free + head).saturating_sub(signed(reserve));
         self.there.store(there, Ordering::Release);
         let disk_free = core.disk_free.unwrap_or(u64::MAX);
-        let disk_free = i64::try_from(disk_free).unwrap_or(i64::MAX);
-        self.disk_free.store(disk_free, Ordering::Release);
+        self.disk_free.store(signed(disk_free), Ordering::Release);
         self.starved.store(core.starved, Ordering::Release);
+        self.image
+            .store(signed(core.image_len_max()), Ordering::Release);
     }
 
-    /// Declarations may make a checkpoint of `len` bytes grow within its file.
-    pub(crate) fn allow_changes(&self, len: u64, file_bytes: u64) {
-        let rest = file_bytes.saturating_sub(len) / 2;
-        let rest = i64::try_from(rest).unwrap_or(i64::MAX);
-        self.changes.store(rest, Ordering::Release);
+    /// Whether the checkpoint files have become short of what they may have to take.
+    pub(crate) fn lacks_image(&self, config: &Config) -> bool {
+        self.image_missing(signed(margin(config)) / 2) > 0
+    }
+
+    /// By how much the files are too short for what is there, is claimed, and so much more.
+    fn image_missing(&self, more: i64) -> i64 {
+        let needed = self.image.load(Ordering::Acquire)
+            + self
+                .image_claimed
+                .load(Ordering::Acquire)
+                .saturating_add(more);
+        needed - self.image_len.load(Ordering::Acquire)
+    }
+
+    /// Claims so much of the checkpoint files, if they are long enough.
+    fn has_image(&self, bytes: i64) -> bool {
+        self.image_claimed.fetch_add(bytes, Ordering::AcqRel);
+        if self.image_missing(0) <= 0 {
+            return true;
+        }
+        self.image_claimed.fetch_sub(bytes, Ordering::AcqRel);
+        false
     }
 
     fn has(&self, charge: i64) -> bool {
@@ -146,6 +176,9 @@ impl Space {
     pub(crate) fn give_back(&self, claim: &Claim) {
         if claim.bytes != 0 {
             self.claimed.fetch_sub(claim.bytes, Ordering::AcqRel);
+        }
+        if claim.image != 0 {
+            self.image_claimed.fetch_sub(claim.image, Ordering::AcqRel);
         }
     }
 
@@ -192,9 +225,26 @@ impl Journal {
     pub(crate) fn claim_space(
         &self,
         scratch: &mut Scratch,
-        bytes: usize,
+        (messages, bytes): (usize, usize),
     ) -> Result<(), StoreRefusal> {
         self.admission()?;
+        // They may follow what is there, or begin a range of their own.
+        let image = signed((messages as u64 + 1) * RANGE_BYTES);
+        while !self.space.has_image(image) {
+            self.lengthen_images(image)
+                .map_err(|_| StoreRefusal::DiskFull)?;
+        }
+        let claimed = self.claim_segments(scratch, bytes);
+        match claimed {
+            Ok(()) => scratch.claim.image += image,
+            Err(_) => {
+                self.space.image_claimed.fetch_sub(image, Ordering::AcqRel);
+            }
+        }
+        claimed
+    }
+
+    fn claim_segments(&self, scratch: &mut Scratch, bytes: usize) -> Result<(), StoreRefusal> {
         let config = &self.config;
         if !is_ordinary(bytes, config) {
             let len = frame::frame_len(bytes as u64);
@@ -210,27 +260,68 @@ impl Journal {
             if !self.is_ample() {
                 self.make_for_claim(config.segment_bytes, |made| &mut made.ordinary)?;
             }
-            let more = config.segment_bytes.saturating_sub(BLOCK);
-            let more = i64::try_from(more).unwrap_or(i64::MAX);
+            let more = signed(config.segment_bytes.saturating_sub(BLOCK));
             self.space.there.fetch_add(more, Ordering::AcqRel);
         }
         scratch.claim.bytes += charge;
         Ok(())
     }
 
-    /// Whether there is so much free space that the journal's thread finds some in any case.
-    fn is_ample(&self) -> bool {
-        let ample = AMPLE_SEGMENTS
-            .saturating_mul(self.config.segment_bytes)
-            .saturating_add(self.config.disk_free_min);
-        let ample = i64::try_from(ample).unwrap_or(i64::MAX);
-        self.space.disk_free.load(Ordering::Acquire) >= ample
-            && self.free_bytes().is_some_and(|free| free >= ample)
+    /// Writes a checkpoint to its file.
+    pub(crate) fn write_image(&self, file: &dyn VfsFile, bytes: &[u8]) -> Result<(), DiskError> {
+        let _one = self.space.images.lock();
+        file.write_at(0, bytes)?;
+        let len = self.checkpoints.shorter_len()?;
+        self.space.image_len.store(signed(len), Ordering::Release);
+        Ok(())
     }
 
-    fn free_bytes(&self) -> Option<i64> {
-        let free = self.vfs.free_bytes().ok()?;
-        Some(i64::try_from(free).unwrap_or(i64::MAX))
+    /// Has both checkpoint files keep space for so much more than is there and claimed, if the disk
+    /// has it above its floor.
+    fn lengthen_images(&self, more: i64) -> Result<(), DiskError> {
+        let _one = self.space.images.lock();
+        let missing = self.space.image_missing(more);
+        if missing <= 0 {
+            return Ok(());
+        }
+        let missing = u64::try_from(missing).unwrap_or(0) + margin(&self.config);
+        let len = self.checkpoints.shorter_len()? + missing;
+        let needed = (2 * missing).saturating_add(self.config.disk_free_min);
+        if self.vfs.free_bytes()? < needed {
+            return Err(DiskError::NoSpace);
+        }
+        self.checkpoints.lengthen(len)?;
+        self.space.image_len.store(signed(len), Ordering::Release);
+        Ok(())
+    }
+
+    /// Keeps the checkpoint files long enough, as far as there is space: before anybody waits for
+    /// it, and for what claims nothing.
+    pub(crate) fn keep_images(&self) {
+        if self.space.lacks_image(&self.config) {
+            // Without space claims are refused instead.
+            drop(self.lengthen_images(0));
+        }
+    }
+
+    /// Whether there is so much free space that the journal's thread finds some in any case.
+    fn is_ample(&self) -> bool {
+        self.seems_ample()
+            && self
+                .vfs
+                .free_bytes()
+                .is_ok_and(|free| free >= self.ample_bytes())
+    }
+
+    /// The same, as far as the disk said when it was last asked.
+    fn seems_ample(&self) -> bool {
+        self.space.disk_free.load(Ordering::Acquire) >= signed(self.ample_bytes())
+    }
+
+    fn ample_bytes(&self) -> u64 {
+        AMPLE_SEGMENTS
+            .saturating_mul(self.config.segment_bytes)
+            .saturating_add(self.config.disk_free_min)
     }
 
     /// Makes a segment at once, if the disk has space for it above its floor.
@@ -257,24 +348,43 @@ impl Journal {
         Ok(slot)
     }
 
-    /// Whether declarations may be submitted, as [`Store::admit_change`] says.
-    pub(crate) fn admit_change_now(&self, bytes: usize) -> Result<(), StoreRefusal> {
+    /// Admits declarations, as [`Store::admit_change`] says. No system call: whoever asks has the
+    /// directory locked.
+    pub(crate) fn admit_change_now(
+        &self,
+        scratch: &mut Scratch,
+        bytes: usize,
+    ) -> Result<(), StoreRefusal> {
         if let Err(StoreRefusal::Stopped) = self.admission() {
             return Err(StoreRefusal::Stopped);
         }
-        if !self.space.starved.load(Ordering::Acquire) {
-            return Ok(());
-        }
         let config = &self.config;
-        let reserve = config.segment_bytes * config.reserve_segments as u64 / 2;
-        let there = self.space.there.load(Ordering::Acquire);
-        let there = there.saturating_add(i64::try_from(reserve).unwrap_or(i64::MAX));
+        let image = signed(bytes as u64);
+        if !self.space.has_image(image) {
+            self.ring();
+            if !self.seems_ample() {
+                return Err(StoreRefusal::DiskFull);
+            }
+            self.space.image_claimed.fetch_add(image, Ordering::AcqRel);
+        }
         let charge = charge(bytes, config.segment_bytes);
-        let claimed = self.space.claimed.load(Ordering::Acquire) + charge;
-        let grown = i64::try_from(bytes).unwrap_or(i64::MAX);
-        if claimed > there || self.space.changes.fetch_sub(grown, Ordering::AcqRel) < grown {
+        let claimed = self.space.claimed.fetch_add(charge, Ordering::AcqRel) + charge;
+        let claim = Claim {
+            bytes: charge,
+            image,
+            ..Claim::default()
+        };
+        let reserve = signed(config.segment_bytes * config.reserve_segments as u64 / 2);
+        let there = self.space.there.load(Ordering::Acquire);
+        if self.space.starved.load(Ordering::Acquire) && claimed > there.saturating_add(reserve) {
+            self.space.give_back(&claim);
             return Err(StoreRefusal::DiskFull);
         }
+        scratch.claim.add(claim);
         Ok(())
     }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

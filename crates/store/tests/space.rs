@@ -18,7 +18,7 @@ fn open(image: &Image, config: &Config) -> Recovered {
 /// Claims, submits and commits a message.
 fn publish(journal: &Journal, seq: u64, len: usize) {
     let mut scratch = Scratch::new();
-    journal.claim(&mut scratch, len).unwrap();
+    journal.claim(&mut scratch, 1, len).unwrap();
     let parts = MessageParts {
         body: &[&vec![7; len]],
         ..MessageParts::default()
@@ -106,4 +106,90 @@ fn a_segment_made_for_a_large_message_that_was_cut_is_named() {
         }
     }
     assert!(lost_some > 100, "{lost_some}");
+}
+
+/// Commits what was submitted, with housekeeping beside it as in the binary.
+fn settle_down(journal: &Journal) {
+    for _ in 0..40 {
+        let progress = journal.commit().unwrap();
+        while journal.housekeep().unwrap() {}
+        if progress != Progress::Stalled {
+            return;
+        }
+    }
+    panic!("acknowledgements wait for space");
+}
+
+/// A disk that is full of small messages and of what others wrote; returns how many there are.
+fn full_of_small_ones(disk: &SimDisk, config: &Config) -> (Journal, u64) {
+    disk.set_capacity(2 << 20);
+    let opened = Journal::open(Arc::new(disk.clone()), config.clone()).unwrap();
+    let journal = opened.journal;
+    let mut scratch = Scratch::new();
+    let mut next = 0;
+    loop {
+        let (messages, bytes) = (20, 20 * 150);
+        if journal.claim(&mut scratch, messages, bytes).is_err() {
+            while journal.housekeep().unwrap() {}
+            journal.check_space().unwrap();
+            if journal.claim(&mut scratch, messages, bytes).is_err() {
+                let files = disk.image().files;
+                disk.set_capacity(files.values().map(|file| file.len() as u64).sum());
+                return (journal, next);
+            }
+        }
+        for _ in 0..messages {
+            let parts = MessageParts {
+                body: &[&[7; 64]],
+                ..MessageParts::default()
+            };
+            scratch.message(&[(LaneId(1), next)], &parts);
+            next += 1;
+        }
+        journal.submit(&mut scratch).unwrap();
+        assert_eq!(journal.commit(), Ok(Progress::Committed));
+        if next % 640 == 0 {
+            while journal.housekeep().unwrap() {}
+        }
+    }
+}
+
+/// Whatever is acknowledged in whichever order, and delivered before: a checkpoint that has to list
+/// every second message finds its place, and a turn of very many is written in parts.
+#[test]
+fn acknowledgements_in_any_order_progress_on_a_full_disk() {
+    let config = Config {
+        segment_bytes: 32 << 10,
+        first_segment_bytes: 16 << 10,
+        start_segment_bytes: 8 << 10,
+        frame_bytes_max: 8 << 10,
+        reserve_segments: 2,
+        ..tiny(Sabotage::None)
+    };
+    for at_once in [1, 10, 100_000] {
+        let disk = SimDisk::new();
+        let (journal, count) = full_of_small_ones(&disk, &config);
+        assert!(count > 5_000, "{count}");
+        let mut scratch = Scratch::new();
+        let mut left: Vec<u64> = (0..count).collect();
+        for (step, first) in [(2, 0), (2, 1), (1, 0)] {
+            let turn: Vec<u64> = left.iter().copied().skip(first).step_by(step).collect();
+            for some in turn.chunks(at_once) {
+                for seq in some {
+                    scratch.returned(LaneId(1), *seq, 1 + (*seq % 3) as u8);
+                    scratch.settle(LaneId(1), *seq);
+                }
+                journal.submit(&mut scratch).unwrap();
+                if at_once > 1 || some.first().is_some_and(|seq| seq % 50 == 0) {
+                    settle_down(&journal);
+                }
+            }
+            settle_down(&journal);
+            left.retain(|seq| turn.binary_search(seq).is_err());
+            let opened = open(&disk.image(), &config);
+            assert_eq!(opened.damage, []);
+            let found: Vec<u64> = contents(opened).into_iter().map(|(seq, _)| seq).collect();
+            assert_eq!(found, left, "{at_once} at once, {step}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ impl Admin<'_> {
     /// # Errors
     /// When its name cannot be, or there are too many.
     pub fn put_user(&mut self, user: User) -> Result<Put, AdminError> {
+        self.claim(("user", &[&user.name]), &user)?;
         let put = self.broker.access.write().put_user(user.clone())?;
         self.permissions_changed();
         self.keep(Kind::User, &[&user.name], &user);
@@ -99,6 +100,8 @@ impl Admin<'_> {
     /// When the user or virtual host does not exist or a pattern cannot be compiled.
     pub fn put_permission(&mut self, permission: Permission) -> Result<Put, AdminError> {
         self.existing_vhost(&permission.vhost)?;
+        let names = [&*permission.vhost, &*permission.user];
+        self.claim(("permission of", &names), &permission)?;
         let put = self
             .broker
             .access
@@ -129,6 +132,8 @@ impl Admin<'_> {
     /// When the user or virtual host does not exist or a pattern cannot be compiled.
     pub fn put_topic_permission(&mut self, permission: TopicPermission) -> Result<Put, AdminError> {
         self.existing_vhost(&permission.vhost)?;
+        let names = [&*permission.vhost, &*permission.exchange, &*permission.user];
+        self.claim(("topic permission of", &names), &permission)?;
         let put = self
             .broker
             .access

@@ -31,6 +31,7 @@ impl Admin<'_> {
     /// When there is no such virtual host or the policy is invalid, in RabbitMQ's words.
     pub fn put_policy(&mut self, kind: PolicyKind, policy: Policy) -> Result<Put, AdminError> {
         let vhost = self.existing_vhost(&policy.vhost)?;
+        self.claim(("policy", &[&policy.vhost, &policy.name]), &policy)?;
         let mut rules = vhost.rules.write();
         let before = rules.policies.pattern(kind, &policy.name).cloned();
         let put = rules.policies.put(kind, policy.clone())?;

@@ -36,6 +36,7 @@ impl Admin<'_> {
         if known.is_none() && self.broker.vhosts().len() >= VHOSTS_MAX {
             return Err(AdminError::Limit("virtual hosts", VHOSTS_MAX));
         }
+        self.claim(("virtual host", &[name]), &metadata)?;
         let vhost = self.broker.add_vhost(name);
         vhost.rules.write().metadata = metadata;
         self.keep_vhost(&vhost);
@@ -202,6 +203,8 @@ impl Admin<'_> {
     pub fn put_parameter(&mut self, parameter: Parameter) -> Result<Put, AdminError> {
         let vhost = self.existing_vhost(&parameter.vhost)?;
         parameter.validate()?;
+        let names = [&*vhost.name, &*parameter.component, &*parameter.name];
+        self.claim(("parameter", &names), &parameter)?;
         let put = vhost.rules.write().parameters.put(parameter.clone())?;
         let Parameter {
             component, name, ..

@@ -82,7 +82,7 @@ impl State {
                     continue;
                 }
                 record::TOPOLOGY => {
-                    apply_topology(&mut self.topology, &record);
+                    let _grown = apply_topology(&mut self.topology, &record);
                     continue;
                 }
                 kind if !record::is_known(kind) => {

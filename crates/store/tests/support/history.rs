@@ -339,9 +339,10 @@ impl Player {
     fn submit(&mut self, turn: Turn) {
         let mut scratch = Scratch::new();
         let bytes = turn.iter().map(Op::content_bytes).sum();
+        let messages = turn.iter().map(Op::targets).sum();
         if self.claims && bytes > 0 {
             // What is refused is submitted all the same: it may have to wait, and no more.
-            let _unchecked = self.journal.claim(&mut scratch, bytes);
+            let _unchecked = self.journal.claim(&mut scratch, messages, bytes);
         }
         turn.iter().for_each(|op| op.record(&mut scratch));
         // A stopped journal refuses; the next step that asks for an answer says why.

@@ -79,6 +79,14 @@ impl Op {
         }
     }
 
+    /// How many queues its message goes to, if it is one.
+    pub(crate) fn targets(&self) -> usize {
+        match self {
+            Self::Message(targets, _) => targets.len(),
+            _ => 0,
+        }
+    }
+
     /// Gives the operation to a scratch.
     pub(crate) fn record(&self, scratch: &mut Scratch) {
         match self {
