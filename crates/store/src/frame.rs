@@ -49,8 +49,8 @@ pub(crate) struct Header {
     pub(crate) records_crc: u32,
     /// The chain value of the frame before.
     pub(crate) prev: u32,
-    /// With SEAL: the slot where the chain goes on. In a segment's first frame: how long the segment
-    /// was made, in blocks; zero if the version that wrote it did not say.
+    /// With SEAL: the slot where the chain goes on. In a segment's first frame: how long the
+    /// segment was made, in blocks; zero if the version that wrote it did not say.
     pub(crate) segment: u32,
 }
 
