@@ -306,6 +306,8 @@ pub struct Broker {
     connections: AtomicU64,
     /// Those that were given out.
     seeds: AtomicU64,
+    /// Who declared a queue last: many in a row share one name.
+    declarer: Mutex<Arc<str>>,
     stopping: AtomicBool,
 }
 
@@ -349,6 +351,7 @@ impl Broker {
             peers: Mutex::default(),
             connections: AtomicU64::new(0),
             seeds: AtomicU64::new(0),
+            declarer: Mutex::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -450,6 +453,16 @@ impl Broker {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
         let number = self.seeds.fetch_add(1, Ordering::Relaxed);
         self.config.seed.wrapping_add(number.wrapping_mul(GOLDEN))
+    }
+
+    /// A user's name for what is to be declared.
+    #[must_use]
+    pub fn declarer(&self, name: &str) -> Arc<str> {
+        let mut last = self.declarer.lock();
+        if **last != *name {
+            *last = name.into();
+        }
+        Arc::clone(&last)
     }
 
     pub(crate) fn register(&self, peer: &Arc<Peer>) {

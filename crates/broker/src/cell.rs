@@ -30,6 +30,8 @@ pub struct QueueSpec {
     pub owner: Option<ConnectionId>,
     /// `queue.declare` arguments.
     pub arguments: Table,
+    /// The user who declared it, where that is known.
+    pub declared_by: Option<Arc<str>>,
 }
 
 impl QueueSpec {

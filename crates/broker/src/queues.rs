@@ -43,6 +43,7 @@ impl Core {
                 auto_delete: declare.auto_delete,
                 owner: declare.exclusive.then_some(self.peer.id),
                 arguments: declare.arguments.to_table(),
+                declared_by: Some(Arc::clone(&self.user)),
             };
             self.declare(&vhost, name, spec)?
         };

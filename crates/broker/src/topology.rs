@@ -262,6 +262,8 @@ impl Broker {
             auto_delete,
             owner: None,
             arguments: value.table()?,
+            // Queues of older journals do not tell.
+            declared_by: value.text().map(|name| self.declarer(name)),
         };
         let mut directory = vhost.directory.write();
         let id = directory.next_id();
@@ -312,6 +314,9 @@ pub(crate) fn queue(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
         .number(lane.0)
         .flags([cell.spec.auto_delete])
         .bytes(&cell.spec.arguments.encoded());
+    if let Some(user) = &cell.spec.declared_by {
+        value.bytes(user.as_bytes());
+    }
     let key = key(Kind::Queue, &[vhost.name.as_bytes(), cell.name.as_bytes()]);
     work.journal.topology(&key, Some(value.as_bytes()));
 }

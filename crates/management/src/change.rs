@@ -55,6 +55,7 @@ pub(crate) fn declare_queue(call: &Call) -> Answer {
         auto_delete: fields.flag("auto_delete", false)?,
         owner: None,
         arguments: arguments(&fields)?,
+        declared_by: Some(call.app.broker.declarer(&call.caller.name)),
     };
     require(call, &vhost, |acting| {
         acting.declare_queue(name, &spec.arguments)

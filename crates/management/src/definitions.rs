@@ -23,6 +23,8 @@ use told::Listed;
 
 /// Of what an import does without so much is told in the log one by one.
 const WARNINGS_MAX: usize = 100;
+/// Whose the queues of a file are that is imported at start, as in RabbitMQ.
+const INTERNAL: &str = "rmq-internal";
 
 /// `GET /api/definitions`.
 pub(crate) fn export(call: &Call) -> Answer {
@@ -59,6 +61,7 @@ fn run(call: &Call, vhost: Option<&str>) -> Answer {
     let reading = Reading {
         vhost,
         skip_unsupported: call.flag("skip_unsupported"),
+        user: &call.caller.name,
     };
     let source = uploaded(call)?;
     let mut import = Import::parse(&source, &reading, broker)?;
@@ -139,6 +142,7 @@ pub fn import_definitions(broker: &Broker, file: &[u8]) -> Result<(), String> {
     let reading = Reading {
         vhost: None,
         skip_unsupported: false,
+        user: INTERNAL,
     };
     let mut import = Import::parse(&source, &reading, broker).map_err(reason)?;
     let told = Told::of(&mut import, broker);

@@ -22,13 +22,14 @@ use crate::reply::{Answer, Reply};
 use crate::stream::{self, Stream, array};
 
 /// The lists that come in pages; as in RabbitMQ the others come whole, whatever is asked for.
-const PAGED: [&str; 8] = [
+const PAGED: [&str; 9] = [
     "/api/queues",
     "/api/queues/detailed",
     "/api/queues/{vhost}",
     "/api/exchanges",
     "/api/exchanges/{vhost}",
     "/api/users",
+    "/api/users/{user}/queues",
     "/api/connections",
     "/api/channels",
 ];

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::call::Call;
 use crate::consumer;
 use crate::history::{Ring, Window};
-use crate::list::{Columns, Key, Row, list_counted};
+use crate::list::{Columns, Key, Row, list, list_counted};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 use crate::sampler::{MESSAGES, Values, counter_values, length_details, stats};
@@ -292,6 +292,18 @@ pub(crate) fn index(call: &Call) -> Answer {
         })
     });
     list_counted(call, rows, count)
+}
+
+/// `GET /api/users/{user}/queues`: those that a user has declared, as far as the caller sees them.
+pub(crate) fn of_user(call: &Call) -> Answer {
+    let user: Arc<str> = call.segment("user").into();
+    let rows = call.vhosts()?.into_iter().flat_map(move |vhost| {
+        let user = Arc::clone(&user);
+        let cells = walk::queues(&vhost);
+        let theirs = cells.filter(move |cell| cell.spec.declared_by.as_ref() == Some(&user));
+        theirs.map(move |cell| QueueRow::new(&vhost, &cell))
+    });
+    list(call, rows)
 }
 
 /// The queue that the path names.

@@ -170,6 +170,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get("/api/users/{user}", Administrator, user::show),
     put("/api/users/{user}", Administrator, user::put),
     delete("/api/users/{user}", Administrator, user::delete),
+    get("/api/users/{user}/queues", Management, queue::of_user),
     get(
         "/api/users/{user}/permissions",
         Administrator,

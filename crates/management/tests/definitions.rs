@@ -43,6 +43,7 @@ fn durable() -> QueueSpec {
         auto_delete: false,
         owner: None,
         arguments: Table::new(),
+        declared_by: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use leveret_broker::{
     Broker, Parameter, Permission, Policies, Policy, PolicyKind, QueueSpec, TopicPermission, User,
@@ -45,6 +46,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) vhost: Option<&'a str>,
     /// Leaves out what Leveret cannot have, instead of refusing the file.
     pub(crate) skip_unsupported: bool,
+    /// Whose queues they become.
+    pub(crate) user: &'a str,
 }
 
 /// One thing of a file, and where it is there.
@@ -212,6 +215,10 @@ impl<'a> Import<'a> {
             }
         }
         import.read_topology(&section, reading.skip_unsupported, &mut problems);
+        let declarer = broker.declarer(reading.user);
+        for queue in &mut import.queues {
+            queue.of.2.declared_by = Some(Arc::clone(&declarer));
+        }
         if reading.skip_unsupported {
             import.skip_unsupported();
         }
@@ -484,6 +491,7 @@ fn queue_of(fields: &Fields<'_>, vhost: &str) -> Result<(String, String, QueueSp
         auto_delete: fields.flag("auto_delete", false)?,
         owner: None,
         arguments,
+        declared_by: None,
     };
     Ok((of_vhost(vhost)?, name_of(fields)?, spec))
 }
