@@ -314,7 +314,12 @@ impl Player {
     }
 
     fn json(&mut self, index: usize, path: &str, expected: Option<&Json>) -> Played {
-        let end = self.world.now_ms() + 12_000;
+        let patience_ms = match self.world.target() {
+            Target::Leveret => self.world.patience_ms(),
+            // Its figures are of some seconds ago.
+            Target::RabbitMq => 12_000,
+        };
+        let end = self.world.now_ms() + patience_ms;
         loop {
             let (method, path_of_request, body) = self.request.clone();
             let (_, answer) = self.world.http(&method, &path_of_request, &body);
