@@ -182,7 +182,8 @@ impl Journal {
         let mut core = self.core.lock();
         let config = &self.config;
         let free = core.pool.free_of(config.segment_bytes);
-        let short = free < wanted(config) && core.used;
+        // Starved, nothing may ever be written before there are more.
+        let short = free < wanted(config) && (core.used || core.starved);
         let reclaimable = core.pool.has_stale() || core.has_dead();
         let in_window = core.pool.bytes() + config.segment_bytes <= config.window_bytes;
         let reclaims = core.tight || (short && (!in_window || core.starved));

@@ -193,3 +193,28 @@ fn acknowledgements_in_any_order_progress_on_a_full_disk() {
         }
     }
 }
+
+/// Messages are refused until there are segments, so these must not wait for the first message.
+#[test]
+fn a_start_on_a_full_disk_heals_before_anything_is_written() {
+    let disk = SimDisk::new();
+    let config = tiny(Sabotage::None);
+    drop(Journal::open(Arc::new(disk.clone()), config.clone()).unwrap());
+    let files = disk.image().files;
+    disk.set_capacity(files.values().map(|file| file.len() as u64).sum());
+    // A kill that follows leaves a tail that a start writes again in a segment of its own.
+    let journal = Journal::open(Arc::new(disk.clone()), config.clone()).unwrap();
+    let mut scratch = Scratch::new();
+    scratch.topology(b"a queue", Some(b"durable"));
+    journal.journal.submit(&mut scratch).unwrap();
+    journal.journal.commit().unwrap();
+    let opened = Journal::open(Arc::new(disk.clone()), config).unwrap();
+    let journal = opened.journal;
+    assert!(journal.admission().is_err());
+    disk.set_capacity(2 << 20);
+    for _ in 0..3 {
+        journal.check_space().unwrap();
+        while journal.housekeep().unwrap() {}
+    }
+    assert_eq!(journal.admission(), Ok(()));
+}
