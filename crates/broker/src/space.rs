@@ -17,8 +17,9 @@ const RECORD_BYTES: usize = 64;
 /// What a record takes for each queue.
 const TARGET_BYTES: usize = 12;
 /// A turn's records are submitted before there are more of them than this, so that a large message
-/// is alone in its frame.
-const SUBMIT_BYTES: usize = 64 * 1024;
+/// is alone in its frame. One read of small messages makes fewer: submitted in two parts it would
+/// wait for two syncs.
+const SUBMIT_BYTES: usize = 256 * 1024;
 
 impl Room {
     /// Claims what a batch may take of the disk: its persistent messages are refused if there is no

@@ -6,9 +6,9 @@ use leveret_codec::{
     BasicCancel, BasicConsume, BasicGet, ConfirmSelect, ExchangeDeclare, QueueBind, QueueDeclare,
     QueueDelete, QueuePurge, QueueUnbind,
 };
-use leveret_store::DelayedStore;
+use leveret_store::{DelayedStore, Store as _};
 
-use support::{Client, broker, consume, declaration};
+use support::{Client, broker, consume, declaration, message};
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
@@ -270,4 +270,19 @@ fn confirms_come_after_the_answers_in_front_of_them() {
         "1 ack 2",
     ];
     assert_eq!(client.hear(), heard);
+}
+
+#[test]
+fn the_messages_of_one_read_are_submitted_once_and_wait_for_one_sync() {
+    let store = Arc::new(DelayedStore::default());
+    let broker = broker(store.clone());
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", true);
+    store.release();
+    client.turn();
+    let before = store.durable();
+    let one = message(1, ("", "q"), "sixteen bytes it", (false, true));
+    client.send(&one.repeat(64 * 1024 / one.len()));
+    store.release();
+    assert_eq!(store.durable().0 - before.0, 1);
 }
