@@ -579,9 +579,9 @@ fn what_has_no_effect_is_listed_wherever_it_is_set() {
     let (_server, guest) = start();
     let file = json!({
         "queues": [{"vhost": "v", "name": "q", "durable": true,
-            "arguments": {"x-message-ttl": 5, "x-max-length": 7, "x-queue-mode": "lazy"}}],
+            "arguments": {"x-max-age": "1D", "x-max-length": 7, "x-queue-mode": "lazy"}}],
         "policies": [{"vhost": "v", "name": "p", "pattern": "^a",
-            "definition": {"expires": 5, "max-length": 5}}],
+            "definition": {"max-age": "1D", "max-length": 5}}],
         "parameters": [{"vhost": "v", "component": "federation-upstream", "name": "u",
             "value": {"uri": "amqp://h"}}],
     });
@@ -591,8 +591,8 @@ fn what_has_no_effect_is_listed_wherever_it_is_set() {
     };
     let rows = json!([
         row("parameter", "u", "federation-upstream"),
-        row("policy", "p", "expires"),
-        row("queue", "q", "x-message-ttl"),
+        row("policy", "p", "max-age"),
+        row("queue", "q", "x-max-age"),
     ]);
     let import = |options: &str| {
         guest.call(
@@ -607,13 +607,13 @@ fn what_has_no_effect_is_listed_wherever_it_is_set() {
     guest.done(
         "PUT",
         "/api/queues/v/declared",
-        &json!({"arguments": {"x-expires": 1000}}),
+        &json!({"arguments": {"x-max-age": "2D"}}),
     );
     let listed = json!([
         row("parameter", "u", "federation-upstream"),
-        row("policy", "p", "expires"),
-        row("queue", "declared", "x-expires"),
-        row("queue", "q", "x-message-ttl"),
+        row("policy", "p", "max-age"),
+        row("queue", "declared", "x-max-age"),
+        row("queue", "q", "x-max-age"),
     ]);
     assert_eq!(guest.get("/api/x/ignored"), listed);
 }
