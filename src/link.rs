@@ -182,6 +182,7 @@ impl Link {
                 // What came in meanwhile is taken by the next round.
                 outlet.lock().end_flush(pending, starved);
                 if !starved.is_empty() {
+                    self.broker.set_now(now_ms());
                     resume(starved, work);
                     self.broker.submit(work);
                     work.wake();

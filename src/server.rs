@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leveret_broker::{
-    Access, AlarmState, Broker, BrokerConfig, Measured, Noted, Outcome, Place, Ticker,
+    Access, AlarmState, Broker, BrokerConfig, Measured, Noted, Outcome, Place, Ticker, Work,
 };
 use leveret_management::App;
 use leveret_store::Journal;
 use parking_lot::{Mutex, RwLock};
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
-use tokio::task::JoinHandle;
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -115,6 +116,7 @@ async fn serve_until_stopped(
     process.opens(&listeners);
     let http = serve_http(config, broker, &process).await?;
     let ticking = tokio::spawn(tick(Arc::clone(&gate), config.data_dir.clone()));
+    let timing = tokio::spawn(keep_time(Arc::clone(&gate)));
     let reloader = Reloader {
         arguments: reading.arguments,
         config: config.clone(),
@@ -131,6 +133,7 @@ async fn serve_until_stopped(
         signal = signals.next() => signal,
         // Without it there are no heartbeats and no alarms, and nobody would hear of it.
         _ = ticking => return Err(io::Error::other("the ticker has panicked")),
+        _ = timing => return Err(io::Error::other("the timer of queues has panicked")),
     };
     info!(signal, connections = broker.peer_count(), "stopping");
     http.iter().for_each(JoinHandle::abort);
@@ -418,6 +421,28 @@ fn log_ignored(broker: &Broker) {
             more,
             "further arguments of new queues have no effect: see GET /api/x/ignored"
         );
+    }
+}
+
+/// Has queues run when something is due for them.
+async fn keep_time(gate: Arc<Gate>) {
+    let broker = &gate.broker;
+    let earlier = Arc::new(Notify::new());
+    let wake = Arc::clone(&earlier);
+    broker.wake_timer_with(move || wake.notify_one());
+    let mut work = Work::default();
+    loop {
+        let Some(due_ms) = broker.run_due(now_ms(), &mut work) else {
+            earlier.notified().await;
+            continue;
+        };
+        let wait_ms = due_ms.saturating_sub(now_ms());
+        if wait_ms == 0 {
+            yield_now().await;
+        } else {
+            // Whichever comes first.
+            let _ = timeout(Duration::from_millis(wait_ms), earlier.notified()).await;
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use leveret_broker::{ApplyTo, Broker, Policy, PolicyKind, Ticker};
+use leveret_broker::{ApplyTo, Broker, Policy, PolicyKind, Ticker, Work};
 use leveret_store::InstantStore;
 use serde_json::Value as Json;
 
@@ -42,6 +42,10 @@ impl Memory {
         if now_ms % Ticker::INTERVAL_MS < STEP_MS {
             self.ticker.borrow_mut().tick(&self.broker, now_ms);
         }
+        let mut work = Work::default();
+        while let Some(due_ms) = self.broker.run_due(now_ms, &mut work)
+            && due_ms <= now_ms
+        {}
         for client in self.clients.borrow().iter() {
             client.borrow_mut().send_at(&[], now_ms);
         }

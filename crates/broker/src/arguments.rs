@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use leveret_codec::{RawTable, Table, ValueRef};
-use leveret_queue::{Limits, Overflow};
+use leveret_queue::{Limits, Overflow, Settings, Shape};
 
 use crate::broker::QueueDefaults;
 use crate::cell::QueueSpec;
+use crate::dead_letter::DeadLetters;
 use crate::policy::Effective;
 use crate::refusal::Refusal;
 
@@ -22,13 +23,17 @@ enum Rule {
     Milliseconds(i64),
     /// An integer within bounds.
     Within(i64, i64),
+    /// RabbitMQ overlooks what is no number.
+    Anything,
     Text,
+    /// The name of an exchange.
+    Name,
     Bool,
     OneOf(&'static [&'static str], &'static str),
 }
 
 /// Arguments with a meaning; others are kept and never compared.
-const KNOWN: [(&str, Rule); 13] = [
+const KNOWN: [(&str, Rule); 15] = [
     ("x-expires", Rule::Milliseconds(1)),
     ("x-message-ttl", Rule::Milliseconds(0)),
     ("x-max-length", Rule::AtLeast(0)),
@@ -40,12 +45,20 @@ const KNOWN: [(&str, Rule); 13] = [
             "invalid_overflow",
         ),
     ),
-    ("x-dead-letter-exchange", Rule::Text),
+    ("x-dead-letter-exchange", Rule::Name),
     ("x-dead-letter-routing-key", Rule::Text),
+    (
+        "x-dead-letter-strategy",
+        Rule::OneOf(&["at-most-once", "at-least-once"], "invalid_dlx_strategy"),
+    ),
+    (
+        "x-overflow-drop",
+        Rule::OneOf(&["head", "lowest"], "invalid_overflow_drop"),
+    ),
     ("x-max-priority", Rule::Within(0, 255)),
     ("x-single-active-consumer", Rule::Bool),
     (QUEUE_TYPE, Rule::Text),
-    ("x-delivery-limit", Rule::AtLeast(-1)),
+    ("x-delivery-limit", Rule::Anything),
     ("x-consumer-timeout", Rule::AtLeast(0)),
     ("x-queue-mode", Rule::Text),
 ];
@@ -64,7 +77,15 @@ pub(crate) fn asks_for_default_type(arguments: &Table) -> bool {
 }
 
 /// Arguments that change what a queue does.
-const EFFECTIVE: [&str; 5] = [
+const EFFECTIVE: [&str; 13] = [
+    "x-expires",
+    "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-overflow-drop",
+    "x-max-priority",
+    "x-delivery-limit",
     "x-max-length",
     "x-max-length-bytes",
     "x-overflow",
@@ -113,14 +134,15 @@ pub fn check_size(arguments: RawTable<'_>, max: usize) -> Result<(), Refusal> {
 
 /// Checks the arguments of a new queue.
 pub(crate) fn validate(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
-    for (key, value) in spec.arguments.iter() {
-        let Ok(key) = std::str::from_utf8(key) else {
+    for (key, rule) in KNOWN {
+        let Some(value) = spec.arguments.get(key.as_bytes()) else {
             continue;
         };
-        if let Some((_, rule)) = KNOWN.iter().find(|(known, _)| *known == key)
-            && let Err(reason) = check(*rule, value)
-        {
-            return Err(invalid(key, name, reason));
+        if let Err(reason) = check(rule, value) {
+            return Err(match rule {
+                Rule::Name => Refusal::QueueArgumentType(value.type_name(), key, name.into()),
+                _ => invalid(key, name, reason),
+            });
         }
     }
     let arguments = &spec.arguments;
@@ -131,6 +153,15 @@ pub(crate) fn validate(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
         return Err(invalid("x-dead-letter-routing-key", name, reason));
     }
     validate_type(name, spec)
+}
+
+/// Checks an argument that is both a queue's and a consumer's.
+pub(crate) fn check_consumer_timeout(name: &str, arguments: RawTable<'_>) -> Result<(), Refusal> {
+    const TIMEOUT: &str = "x-consumer-timeout";
+    let Some(value) = arguments.get(TIMEOUT.as_bytes()) else {
+        return Ok(());
+    };
+    check(Rule::AtLeast(0), value).map_err(|reason| invalid(TIMEOUT, name, reason))
 }
 
 fn validate_type(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
@@ -149,6 +180,12 @@ fn validate_type(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
         ];
         if let Some((_, property)) = refused.iter().find(|(refused, _)| *refused) {
             return Err(Refusal::InvalidProperty(property, name.into()));
+        }
+        let foreign = ["x-max-priority", "x-queue-mode"].into_iter();
+        let mut foreign = foreign.filter(|key| spec.arguments.get(key.as_bytes()).is_some());
+        if let Some(argument) = foreign.next() {
+            let kind = "rabbit_quorum_queue";
+            return Err(Refusal::ForeignArgument(argument, name.into(), kind));
         }
     }
     Ok(())
@@ -187,9 +224,10 @@ fn check(rule: Rule, value: ValueRef<'_>) -> Result<(), String> {
         }
         Rule::Bool => match value.as_bool() {
             Some(_) => Ok(()),
-            None => Err(format!("\"expected boolean, got {}\"", value.type_name())),
+            None => Err(format!("{{unacceptable_type,{}}}", value.type_name())),
         },
-        Rule::Text => match value.as_str_bytes() {
+        Rule::Anything => Ok(()),
+        Rule::Text | Rule::Name => match value.as_str_bytes() {
             Some(_) => Ok(()),
             None => Err(format!("{{unacceptable_type,{}}}", value.type_name())),
         },
@@ -214,57 +252,151 @@ fn text<'a>(arguments: &'a Table, key: &str) -> Option<&'a str> {
 /// What validated arguments and policies mean for a queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Meaning {
-    pub(crate) limits: Limits,
-    /// Serves one consumer only.
-    pub(crate) single_active: bool,
+    pub(crate) settings: Settings,
+    pub(crate) shape: Shape,
+    /// Where its dead messages go.
+    pub(crate) dead_letters: Option<Arc<DeadLetters>>,
+    /// It is deleted when nobody has used it for so long, milliseconds.
+    pub(crate) expires_ms: Option<u64>,
     /// The policies in it.
     pub(crate) policy: Option<Arc<Effective>>,
 }
 
+/// How often a message of a quorum queue may fail if nothing else is said.
+const QUORUM_FAILURES_MAX: i64 = 20;
+/// Levels of priority in a quorum queue.
+const QUORUM_LEVELS: u16 = 32;
+
 impl Meaning {
     pub(crate) fn of(
-        arguments: &Table,
+        spec: &QueueSpec,
         policy: Option<Arc<Effective>>,
         defaults: QueueDefaults,
     ) -> Self {
-        let single_active = arguments
-            .get(b"x-single-active-consumer")
-            .and_then(|value| value.as_bool());
+        let said = Said {
+            arguments: &spec.arguments,
+            policy: policy.as_deref(),
+        };
+        let dead_letters = said.dead_letters();
+        let settings = Settings {
+            limits: said.limits(defaults),
+            ttl_ms: said.number("message-ttl").unwrap_or(u64::MAX),
+            failures_max: said.failures_max(spec.is_quorum()),
+            keeps_dead: dead_letters.is_some(),
+            drops_lowest: said.text("overflow-drop") == Some("lowest"),
+        };
         Self {
-            limits: limits(arguments, policy.as_deref(), defaults),
-            single_active: single_active.unwrap_or(false),
+            settings,
+            shape: shape(spec),
+            dead_letters: dead_letters.map(Arc::new),
+            expires_ms: said.number("expires"),
             policy,
         }
     }
 }
 
-/// Of an argument and a policy the lower number holds, but the argument's text. A default applies
-/// only where neither sets that limit.
-fn limits(arguments: &Table, policy: Option<&Effective>, defaults: QueueDefaults) -> Limits {
-    let number = |key: &str| {
-        let argument = arguments.get(format!("x-{key}").as_bytes());
-        let argument = argument
-            .and_then(|value| value.as_integer())
-            .and_then(|number| u64::try_from(number).ok());
-        let policy = policy.and_then(|policy| policy.number(key));
+/// What a queue is for as long as it exists: only arguments say that.
+fn shape(spec: &QueueSpec) -> Shape {
+    let arguments = &spec.arguments;
+    let single_active = arguments.get(b"x-single-active-consumer");
+    let priorities = arguments.get(b"x-max-priority");
+    let priorities = priorities.and_then(|value| value.as_integer()).unwrap_or(0);
+    let levels = u8::try_from(priorities).map_or(1, |max| u16::from(max) + 1);
+    Shape {
+        single_active: single_active
+            .and_then(|value| value.as_bool())
+            .unwrap_or(false),
+        levels: if spec.is_quorum() {
+            QUORUM_LEVELS
+        } else {
+            levels
+        },
+    }
+}
+
+/// What arguments and policies say together.
+#[derive(Clone, Copy)]
+struct Said<'a> {
+    arguments: &'a Table,
+    policy: Option<&'a Effective>,
+}
+
+impl<'a> Said<'a> {
+    /// Of an argument and a policy the lower number holds.
+    fn integer(self, key: &str) -> Option<i64> {
+        let argument = self.arguments.get(format!("x-{key}").as_bytes());
+        let argument = argument.and_then(|value| value.as_integer());
+        let policy = self.policy.and_then(|policy| policy.integer(key));
         match (argument, policy) {
             (Some(argument), Some(policy)) => Some(argument.min(policy)),
             (argument, policy) => argument.or(policy),
         }
-    };
-    let (length, bytes) = (number("max-length"), number("max-length-bytes"));
-    let by_policy = || policy.and_then(|policy| policy.text("overflow"));
-    let overflow = match text(arguments, "x-overflow").or_else(by_policy) {
-        Some("reject-publish" | "reject-publish-dlx") => Overflow::RejectPublish,
-        _ => Overflow::DropHead,
-    };
-    let default = |explicit: Option<u64>, default| explicit.map_or(default, |_| u64::MAX);
-    Limits {
-        ready_max: length.unwrap_or(u64::MAX),
-        ready_bytes_max: bytes.unwrap_or(u64::MAX),
-        total_max: default(length, defaults.length_max),
-        total_bytes_max: default(bytes, defaults.bytes_max),
-        overflow,
+    }
+
+    fn number(self, key: &str) -> Option<u64> {
+        self.integer(key)
+            .and_then(|number| u64::try_from(number).ok())
+    }
+
+    /// Of an argument and a policy the argument's text holds.
+    fn text(self, key: &str) -> Option<&'a str> {
+        let argument = self.arguments.get(format!("x-{key}").as_bytes());
+        let argument = argument.and_then(|value| match value {
+            ValueRef::LongString(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        });
+        argument.or_else(|| self.policy.and_then(|policy| policy.text(key)))
+    }
+
+    /// A default applies only where neither sets that limit.
+    fn limits(self, defaults: QueueDefaults) -> Limits {
+        let (length, bytes) = (self.number("max-length"), self.number("max-length-bytes"));
+        let overflow = match self.text("overflow") {
+            Some("reject-publish" | "reject-publish-dlx") => Overflow::RejectPublish,
+            _ => Overflow::DropHead,
+        };
+        let default = |explicit: Option<u64>, default| explicit.map_or(default, |_| u64::MAX);
+        Limits {
+            ready_max: length.unwrap_or(u64::MAX),
+            ready_bytes_max: bytes.unwrap_or(u64::MAX),
+            total_max: default(length, defaults.length_max),
+            total_bytes_max: default(bytes, defaults.bytes_max),
+            overflow,
+        }
+    }
+
+    /// How many failed attempts a message may have. A negative limit is none.
+    fn failures_max(self, quorum: bool) -> u32 {
+        let argument = self.arguments.get(b"x-delivery-limit");
+        let argument = argument.and_then(|value| value.as_integer());
+        let policy = self
+            .policy
+            .and_then(|policy| policy.integer("delivery-limit"));
+        let limits = [argument, policy];
+        let lowest = limits
+            .into_iter()
+            .flatten()
+            .filter(|limit| *limit >= 0)
+            .min();
+        let said = argument.or(policy).is_some();
+        let limit = match lowest {
+            None if quorum && !said => Some(QUORUM_FAILURES_MAX),
+            lowest => lowest,
+        };
+        limit.map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX))
+    }
+
+    fn dead_letters(self) -> Option<DeadLetters> {
+        let exchange = self.text("dead-letter-exchange")?;
+        let overflow = self.text("overflow");
+        let strategy = self.text("dead-letter-strategy");
+        Some(DeadLetters {
+            exchange: exchange.to_owned(),
+            key: self.text("dead-letter-routing-key").map(str::to_owned),
+            refused_too: overflow == Some("reject-publish-dlx"),
+            // As with RabbitMQ, a queue that drops from its head cannot keep what it drops.
+            at_least_once: strategy == Some("at-least-once") && overflow == Some("reject-publish"),
+        })
     }
 }
 
@@ -386,6 +518,34 @@ mod tests {
         Value::LongString(value.as_bytes().to_vec())
     }
 
+    fn limits(spec: &QueueSpec, policy: Option<&Effective>) -> Limits {
+        let policy = policy.cloned().map(Arc::new);
+        Meaning::of(spec, policy, DEFAULTS).settings.limits
+    }
+
+    #[test]
+    fn a_delivery_limit_is_the_lower_one_and_a_negative_one_is_none() {
+        let failures_max = |kind: &str, limits: [Option<i64>; 2]| {
+            let mut arguments = vec![("x-queue-type", text(kind))];
+            arguments.extend(limits[0].map(|limit| ("x-delivery-limit", Value::I64(limit))));
+            let policy = limits[1].map(|limit| {
+                let definition = serde_json::json!({ "delivery-limit": limit });
+                Arc::new(Effective {
+                    definition: definition.as_object().unwrap().clone(),
+                    ..Effective::default()
+                })
+            });
+            Meaning::of(&spec(&arguments), policy, DEFAULTS)
+                .settings
+                .failures_max
+        };
+        assert_eq!(failures_max("classic", [None, None]), u32::MAX);
+        assert_eq!(failures_max("quorum", [None, None]), 20);
+        assert_eq!(failures_max("quorum", [Some(-1), None]), u32::MAX);
+        assert_eq!(failures_max("classic", [Some(3), Some(2)]), 2);
+        assert_eq!(failures_max("quorum", [Some(-1), Some(7)]), 7);
+    }
+
     fn reason(arguments: &[(&str, Value)]) -> String {
         match validate("q", &spec(arguments)) {
             Err(Refusal::InvalidArgument { reason, .. }) => reason,
@@ -443,10 +603,10 @@ mod tests {
 
     #[test]
     fn a_default_limit_gives_way_to_an_explicit_one() {
-        let none = limits(&spec(&[]).arguments, None, DEFAULTS);
+        let none = limits(&spec(&[]), None);
         assert_eq!((none.total_max, none.total_bytes_max), (10, 20));
-        let arguments = spec(&[("x-max-length", Value::I32(99))]).arguments;
-        let own = limits(&arguments, None, DEFAULTS);
+        let arguments = spec(&[("x-max-length", Value::I32(99))]);
+        let own = limits(&arguments, None);
         assert_eq!((own.ready_max, own.total_max), (99, u64::MAX));
         assert_eq!(own.total_bytes_max, 20);
     }
@@ -458,7 +618,7 @@ mod tests {
             ..Effective::default()
         };
         let policy = set(serde_json::json!({"max-length": 5, "overflow": "reject-publish"}));
-        let by_policy = limits(&spec(&[]).arguments, Some(&policy), DEFAULTS);
+        let by_policy = limits(&spec(&[]), Some(&policy));
         assert_eq!((by_policy.ready_max, by_policy.total_max), (5, u64::MAX));
         assert_eq!(by_policy.overflow, Overflow::RejectPublish);
         for (argument, lower) in [(3, 3), (9, 5)] {
@@ -466,7 +626,7 @@ mod tests {
                 ("x-max-length", Value::I32(argument)),
                 ("x-overflow", text("drop-head")),
             ];
-            let both = limits(&spec(&arguments).arguments, Some(&policy), DEFAULTS);
+            let both = limits(&spec(&arguments), Some(&policy));
             assert_eq!(both.ready_max, lower);
             assert_eq!(both.overflow, Overflow::DropHead);
         }

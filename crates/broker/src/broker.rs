@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::access::{Access, Hashing};
 use crate::alarms::Alarms;
 use crate::cell::{QueueCell, SharedOutlet};
+use crate::dead_letter::DeathCounts;
 use crate::limits::Limits;
 use crate::names::Names;
 use crate::notices::Notices;
@@ -24,6 +25,7 @@ use crate::stats::{
     ChannelList, ChannelStats, Count, Ended, Event, Events, MessageCounts, SizeCounts, Sizes,
     Totals, Traffic,
 };
+use crate::timer::Timer;
 use crate::unfinished::{Unfinished, UnfinishedOf};
 use crate::uses::Uses;
 use crate::vhost::Vhost;
@@ -298,6 +300,9 @@ pub struct Broker {
     pub(crate) unwatched: Mutex<Vec<Weak<Peer>>>,
     /// What has happened since it was started.
     pub events: Arc<Events>,
+    /// What became of messages that died.
+    pub deaths: DeathCounts,
+    pub(crate) timer: Arc<Timer>,
     /// What the log is to be told of new queues.
     pub notices: Notices,
     pub(crate) ended: Ended,
@@ -345,6 +350,8 @@ impl Broker {
             warm: Mutex::default(),
             unwatched: Mutex::default(),
             events: Arc::default(),
+            deaths: DeathCounts::default(),
+            timer: Arc::default(),
             notices: Notices::default(),
             ended: Ended::default(),
             vhosts: RwLock::default(),
@@ -360,7 +367,8 @@ impl Broker {
     pub fn add_vhost(&self, name: &str) -> Arc<Vhost> {
         let mut vhosts = self.vhosts.write();
         Arc::clone(vhosts.entry(name.into()).or_insert_with(|| {
-            Arc::new(Vhost::new(name, self.config.seed, Arc::clone(&self.events)))
+            let (events, timer) = (Arc::clone(&self.events), Arc::clone(&self.timer));
+            Arc::new(Vhost::new(name, self.config.seed, events, timer))
         }))
     }
 
@@ -412,10 +420,11 @@ impl Broker {
         self.lanes.fetch_max(next_lane, Ordering::Relaxed);
     }
 
-    /// A lane of the store that no queue had before; `None` once all have been given.
-    pub(crate) fn next_lane(&self) -> Option<LaneId> {
+    /// Lanes of the store that no queue had before, one after the other; `None` once all have been
+    /// given.
+    pub(crate) fn next_lanes(&self, count: u16) -> Option<LaneId> {
         let order = Ordering::Relaxed;
-        let next = |lane: u32| lane.checked_add(1);
+        let next = |lane: u32| lane.checked_add(u32::from(count));
         self.lanes.fetch_update(order, order, next).ok().map(LaneId)
     }
 
@@ -424,6 +433,9 @@ impl Broker {
     pub fn submit(&self, work: &mut Work) -> Ticket {
         if !work.traced.is_empty() {
             self.emit_traced(work);
+        }
+        if !work.dying.is_empty() {
+            self.bury(work);
         }
         work.submit(&*self.store);
         if !work.warm.is_empty() {

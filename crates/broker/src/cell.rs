@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use leveret_codec::{BasicCancel, DeliverTemplate, RawTable, Table};
-use leveret_queue::{ConsumerKey, Queue};
+use leveret_queue::{ConsumerKey, Death, Message, Queue, Reason};
 use leveret_router::QueueId;
 use leveret_session::Outlet;
 use leveret_store::LaneId;
@@ -13,8 +13,11 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::arguments::Meaning;
 use crate::broker::{ConnectionId, Peer};
+use crate::dead_letter::DeadLetters;
 use crate::policy::{Effective, Object};
+use crate::pump::Pump;
 use crate::stats::{ChannelStats, HoldingCounts, Holdings};
+use crate::timer::Timer;
 
 /// A connection's outlet, shared by everyone who writes to it.
 pub type SharedOutlet = Arc<Mutex<Outlet<Arc<Handle>>>>;
@@ -35,13 +38,44 @@ pub struct QueueSpec {
 }
 
 impl QueueSpec {
+    /// Whether it is to behave as RabbitMQ's quorum queues.
+    pub(crate) fn is_quorum(&self) -> bool {
+        let kind = self.arguments.get(b"x-queue-type");
+        kind.and_then(|kind| kind.as_str_bytes()) == Some(b"quorum")
+    }
+
     /// What policies see of a queue of that name.
     pub(crate) fn object<'a>(&self, name: &'a str) -> Object<'a> {
-        let kind = self.arguments.get(b"x-queue-type");
-        let quorum = kind.and_then(|kind| kind.as_str_bytes()) == Some(b"quorum");
-        Object::Queue(name, quorum)
+        Object::Queue(name, self.is_quorum())
     }
 }
+
+/// Where a queue lives.
+#[derive(Clone)]
+pub(crate) struct Home {
+    /// Its virtual host's name.
+    pub(crate) vhost: Arc<str>,
+    pub(crate) timer: Arc<Timer>,
+}
+
+/// What a queue is known by.
+pub(crate) struct Identity {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: QueueId,
+    pub(crate) home: Home,
+}
+
+/// The lanes of a queue in the store, one for each level of priority.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StoreLanes {
+    /// Of the level of messages without a priority.
+    pub(crate) first: Option<LaneId>,
+    /// Of the lowest one of the other levels; the lanes of these follow each other.
+    pub(crate) others: OnceLock<LaneId>,
+}
+
+/// The level of messages without a priority in a quorum queue.
+const QUORUM_LEVEL: u8 = 4;
 
 /// One queue: its fixed properties, and its messages and consumers behind a short mutex.
 pub struct QueueCell {
@@ -51,8 +85,15 @@ pub struct QueueCell {
     pub id: QueueId,
     /// What it was declared with.
     pub spec: QueueSpec,
-    /// Its lane in the store, if it is durable.
+    /// Its lane in the store, if it is durable: the one of messages without a priority.
     pub lane: Option<LaneId>,
+    other_lanes: OnceLock<LaneId>,
+    /// Its virtual host.
+    pub vhost: Arc<str>,
+    levels: u16,
+    /// Messages without a priority have this one.
+    pub(crate) level: u8,
+    pub(crate) timer: Arc<Timer>,
     deleted: AtomicBool,
     /// Where its virtual host counts what queues hold; set once it is in the directory.
     holdings: OnceLock<Arc<Holdings>>,
@@ -67,8 +108,33 @@ pub struct QueueState {
     pub warm: bool,
     /// The policies that apply to it.
     pub policy: Option<Arc<Effective>>,
+    /// Where its dead messages go.
+    pub dead_letters: Option<Arc<DeadLetters>>,
+    /// It is deleted when nobody has used it for so long, milliseconds.
+    pub expires_ms: Option<u64>,
+    /// When it was used last, unix milliseconds.
+    pub(crate) used_ms: u64,
+    /// The timer looks after its end.
+    pub(crate) is_watched: bool,
     /// What its virtual host counts for it.
     counted: HoldingCounts,
+}
+
+impl QueueState {
+    /// A message was refused: it may be one for where dead ones go.
+    #[cold]
+    pub(crate) fn refused(&mut self, message: &Message<'_>, reason: Reason) {
+        let letters = self.dead_letters.as_ref();
+        if reason == Reason::Length && letters.is_some_and(|letters| letters.refused_too) {
+            self.queue.push_dead(message, Death::MaxLength);
+        }
+    }
+
+    /// When the queue is deleted if nobody uses it until then, unix milliseconds.
+    pub(crate) fn unused_until(&self) -> Option<u64> {
+        let expires_ms = self.expires_ms?;
+        (self.queue.consumer_count() == 0).then(|| self.used_ms.saturating_add(expires_ms))
+    }
 }
 
 /// A locked queue. What it holds is counted when it is unlocked.
@@ -119,24 +185,32 @@ impl Drop for QueueGuard<'_> {
 
 impl QueueCell {
     pub(crate) fn new(
-        name: Arc<str>,
-        id: QueueId,
+        identity: Identity,
         spec: QueueSpec,
-        lane: Option<LaneId>,
+        lanes: StoreLanes,
         meaning: Meaning,
     ) -> Self {
-        let queue = Queue::new(meaning.limits, meaning.single_active);
+        let Identity { name, id, home } = identity;
         let state = Mutex::new(QueueState {
-            queue,
+            queue: Queue::new(meaning.settings, meaning.shape),
             warm: false,
             policy: meaning.policy,
+            dead_letters: meaning.dead_letters,
+            expires_ms: meaning.expires_ms,
+            used_ms: home.timer.now_ms(),
+            is_watched: false,
             counted: HoldingCounts::default(),
         });
         Self {
             name,
             id,
+            levels: meaning.shape.levels,
+            level: if spec.is_quorum() { QUORUM_LEVEL } else { 0 },
             spec,
-            lane,
+            lane: lanes.first,
+            other_lanes: lanes.others,
+            vhost: home.vhost,
+            timer: home.timer,
             deleted: AtomicBool::new(false),
             holdings: OnceLock::new(),
             state,
@@ -170,6 +244,86 @@ impl QueueCell {
             cell: self,
             state: self.state.try_lock()?,
         })
+    }
+
+    /// The lane of a level, if the queue is durable.
+    #[inline]
+    pub(crate) fn lane_of(&self, level: u8) -> Option<LaneId> {
+        if level == self.level {
+            return self.lane;
+        }
+        let LaneId(lowest) = *self.other_lanes.get()?;
+        Some(LaneId(
+            lowest + u32::from(level - u8::from(level > self.level)),
+        ))
+    }
+
+    /// The lanes of all other levels, if the queue is durable and has any.
+    pub(crate) fn other_lanes(&self) -> Option<LaneId> {
+        self.other_lanes.get().copied()
+    }
+
+    /// Whether its consumers are told how often a message was tried: those of quorum queues are.
+    #[inline]
+    pub(crate) const fn tells_attempts(&self) -> bool {
+        self.level == QUORUM_LEVEL
+    }
+
+    /// How many levels of priority it has.
+    pub(crate) fn levels(&self) -> u16 {
+        self.levels
+    }
+
+    /// All its lanes, if it is durable, each with its level.
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = (u8, LaneId)> {
+        let levels = (0..self.levels).filter_map(|level| u8::try_from(level).ok());
+        levels.filter_map(|level| Some((level, self.lane_of(level)?)))
+    }
+
+    /// Gives it lanes for its other levels: the first version gave none.
+    pub(crate) fn set_other_lanes(&self, lowest: LaneId) {
+        let set = self.other_lanes.set(lowest);
+        debug_assert!(set.is_ok(), "it has lanes");
+    }
+
+    /// The priority of a message, given its content header and what that says of one.
+    #[inline]
+    pub(crate) fn priority_of(&self, header: &[u8], said: u8) -> u8 {
+        if self.level == 0 || leveret_codec::has_property(header, leveret_codec::flag::PRIORITY) {
+            said
+        } else {
+            self.level
+        }
+    }
+
+    /// Has everything happen that happens in the queue on its own. Called after every change.
+    #[inline]
+    pub(crate) fn run(self: &Arc<Self>, state: &mut QueueState, pump: &mut Pump<'_>) {
+        let wake = state.queue.run(self.timer.now_ms(), pump);
+        if let Some(at_ms) = wake {
+            self.timer.arm(self, at_ms);
+        }
+        if state.queue.has_unburied() {
+            pump.work.dying.push(Arc::clone(self));
+        }
+    }
+
+    /// Somebody uses the queue, or has ceased to: its life begins anew if it has an end.
+    pub(crate) fn used(self: &Arc<Self>, state: &mut QueueState) {
+        if state.expires_ms.is_none() {
+            return;
+        }
+        state.used_ms = self.timer.now_ms();
+        self.watch(state);
+    }
+
+    /// Has the timer look after the queue's end, if it has one.
+    pub(crate) fn watch(self: &Arc<Self>, state: &mut QueueState) {
+        if let Some(until_ms) = state.unused_until()
+            && !std::mem::replace(&mut state.is_watched, true)
+        {
+            self.timer.arm(self, until_ms);
+        }
     }
 
     /// Whether it is known by its name; one of replies is not.

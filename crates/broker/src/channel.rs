@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::arguments::Meaning;
-    use crate::cell::QueueSpec;
+    use crate::cell::{Home, Identity, QueueSpec, StoreLanes};
 
     /// A source as `basic.get` has it.
     fn source(cell: &Arc<QueueCell>) -> Source {
@@ -177,13 +177,24 @@ mod tests {
     }
 
     fn cell() -> Arc<QueueCell> {
-        let meaning = Meaning {
-            limits: leveret_queue::Limits::default(),
-            single_active: false,
-            policy: None,
-        };
         let spec = QueueSpec::default();
-        Arc::new(QueueCell::new("q".into(), QueueId(0), spec, None, meaning))
+        let defaults = crate::broker::BrokerConfig::default().queue;
+        let meaning = Meaning::of(&spec, None, defaults);
+        let home = Home {
+            vhost: "/".into(),
+            timer: Arc::default(),
+        };
+        let identity = Identity {
+            name: "q".into(),
+            id: QueueId(0),
+            home,
+        };
+        Arc::new(QueueCell::new(
+            identity,
+            spec,
+            StoreLanes::default(),
+            meaning,
+        ))
     }
 
     #[test]

@@ -129,8 +129,9 @@ impl Core {
             return 0;
         }
         if !std::mem::replace(&mut leaving.returned, true) {
+            let mut pump = Pump::new(cell, &mut self.work);
             for (source, run) in leaving.of(cell) {
-                give_back(&mut state, source, run, &mut self.work);
+                give_back(&mut state, source, run, &mut pump);
             }
         }
         while gone.len() < LEAVERS_MAX
@@ -143,9 +144,10 @@ impl Core {
             }
             gone.push((source, handle));
         }
-        let mut pump = Pump::new(cell, &mut self.work);
-        state.queue.pump(&mut pump);
-        state.queue.trim(&mut pump);
+        cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
+        if state.queue.consumer_count() == 0 && leaving.consumed {
+            cell.used(&mut state);
+        }
         drop(state);
         gone.len()
     }
@@ -257,7 +259,7 @@ fn held_of(sources: Vec<Source>, slots: Vec<Slot>) -> Vec<Holding> {
         .collect();
     for slot in slots {
         if let Some((_, run)) = held.get_mut(slot.source as usize) {
-            run.push((slot.source, slot.unacked, Verdict::Requeue));
+            run.push((slot.source, slot.unacked, Verdict::Retry));
         }
     }
     held.retain(|(source, run)| source.consumer.is_some() || !run.is_empty());

@@ -243,8 +243,7 @@ impl Connection {
 
     /// Takes one read's bytes through the broker and flushes what that made dirty.
     ///
-    /// Call it with no bytes after an interruption. `now_ms` is of a clock that never goes back
-    /// nor leaps.
+    /// Call it with no bytes after an interruption. `now_ms` never goes back nor leaps.
     pub fn receive(&mut self, input: &[u8], now_ms: u64) -> Turn {
         if !input.is_empty() {
             self.core.peer.received_ms.store(now_ms, Ordering::Relaxed);
@@ -254,6 +253,7 @@ impl Connection {
         let mut turn = Turn::default();
         let mut rest = false;
         self.session.set_now(now_ms);
+        self.core.broker.set_now(now_ms);
         self.close_if_asked();
         if let Err(fault) = self.core.publish_later() {
             self.fail(fault);

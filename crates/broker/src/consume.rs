@@ -8,10 +8,13 @@ use leveret_codec::{
     BasicQosOk, DeliverTemplate, GetOk, Method, RawTable, get_ok,
 };
 use leveret_queue::Consuming;
+use leveret_record::Record;
 use leveret_session::Parcel;
 
 use crate::access::Right;
+use crate::arguments::check_consumer_timeout;
 use crate::arguments::check_size;
+use crate::attempts::counted_header;
 use crate::cell::{Handle, KeptArguments, QueueCell, QueueState, Source};
 use crate::connection::Core;
 use crate::firehose::{Party, Traced};
@@ -77,7 +80,7 @@ impl Core {
             let consumer_tag = &tag;
             self.reply_now(channel, BasicConsumeOk { consumer_tag });
         }
-        state.queue.pump(&mut Pump::new(cell, &mut self.work));
+        cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
         Ok(())
     }
 
@@ -87,6 +90,7 @@ impl Core {
         cell: &QueueCell,
         consume: &BasicConsume<'_>,
     ) -> Result<Consuming, Refusal> {
+        check_consumer_timeout(&cell.name, consume.arguments)?;
         let priority = match consume.arguments.get(b"x-priority") {
             None => 0,
             Some(value) => value
@@ -206,7 +210,12 @@ impl Core {
 
     /// Takes a consumer off its queue, which may be the end of the queue.
     pub(crate) fn leave_queue(&mut self, cell: &Arc<QueueCell>, key: leveret_queue::ConsumerKey) {
-        let gone = cell.lock().queue.cancel(key);
+        let mut state = cell.lock();
+        let gone = state.queue.cancel(key);
+        if gone.is_some() && state.queue.consumer_count() == 0 {
+            cell.used(&mut state);
+        }
+        drop(state);
         if let Some(handle) = gone {
             handle.left();
             self.after_leaving(cell);
@@ -289,19 +298,28 @@ impl Core {
         let (mut first, mut taken, mut traced) = (false, None, None);
         let peer = &self.peer;
         let mut pump = Pump::new(cell, &mut self.work);
+        cell.used(&mut state);
+        // What may not be served any more goes first.
+        cell.run(&mut state, &mut pump);
         let is_traced = pump.traced;
         let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
+            let counted = counted_header(cell, delivery);
+            let header = counted.as_deref().unwrap_or(delivery.record.header);
+            let record = &Record {
+                header,
+                ..*delivery.record
+            };
             let parcel = Parcel {
                 template: &template,
                 source,
                 no_ack,
                 urgent: false,
-                record: delivery.record,
+                record,
                 blob: delivery.blob,
                 unacked: delivery.unacked,
             };
             let message_count = u32::try_from(left).unwrap_or(u32::MAX);
-            let redelivered = delivery.record.deliveries > 0;
+            let redelivered = delivery.unacked.attempts.acquired > 0;
             if is_traced {
                 let party = || Party::client(peer, channel);
                 traced = Traced::delivered(party, cell, delivery);

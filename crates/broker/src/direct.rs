@@ -4,16 +4,18 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use leveret_codec::Properties;
-use leveret_queue::Unacked;
+use leveret_queue::{Attempts, Rank, Unacked};
 use leveret_record::{Blob, Body, Record};
 use leveret_router::Steps;
 use leveret_session::{Publish, Publishes};
 
 use crate::acting::Acting;
+use crate::attempts::counted_header;
 use crate::broker::Broker;
 use crate::cell::QueueCell;
+use crate::expiration::check_expiration;
 use crate::firehose::Party;
-use crate::publish::{check_expiration, enqueue, visible_header};
+use crate::publish::{enqueue, visible_header};
 use crate::pump::{Pump, STEPS_OF_TURN, Work};
 use crate::refusal::Refusal;
 use crate::replies::{asks_for_replies, no_consumer};
@@ -58,14 +60,14 @@ pub enum Fetch {
 /// A message copied out of a queue.
 #[derive(Clone, Debug)]
 pub struct Copied {
-    /// Its sequence number in the queue.
-    pub seq: u64,
     /// Exchange and routing key as two raw short strings.
     pub route: Vec<u8>,
     /// Payload of its content header frame.
     pub header: Vec<u8>,
-    /// How often it was delivered before.
-    pub deliveries: u8,
+    /// Its level of priority, and its sequence number there.
+    pub rank: Rank,
+    /// How often it was tried before.
+    pub attempts: Attempts,
     body: Content,
 }
 
@@ -76,17 +78,21 @@ enum Content {
 }
 
 impl Copied {
-    fn of(seq: u64, record: &Record<'_>, blob: Option<&Arc<Blob>>) -> Self {
+    fn of(
+        (rank, attempts): (Rank, Attempts),
+        record: &Record<'_>,
+        blob: Option<&Arc<Blob>>,
+    ) -> Self {
         let body = match (record.body, blob) {
             (Body::Inline(bytes), _) => Content::Own(bytes.to_vec()),
             (Body::Blob { .. }, Some(blob)) => Content::Shared(Arc::clone(blob)),
             (Body::Blob { .. }, None) => Content::Own(Vec::new()),
         };
         Self {
-            seq,
             route: record.route.to_vec(),
             header: record.header.to_vec(),
-            deliveries: record.deliveries,
+            rank,
+            attempts,
             body,
         }
     }
@@ -218,7 +224,7 @@ impl Broker {
     /// the queue is gone.
     pub fn fetch(
         &self,
-        cell: &QueueCell,
+        cell: &Arc<QueueCell>,
         (count, bytes_max): (usize, usize),
         fetch: Fetch,
         work: &mut Work,
@@ -232,9 +238,24 @@ impl Broker {
         }
         let no_ack = fetch == Fetch::Settle;
         let mut pump = Pump::new(cell, work);
+        cell.used(&mut state);
+        cell.run(&mut state, &mut pump);
         while state.queue.ready() > 0 && taken.len() < count && bytes < bytes_max {
             let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
-                let copied = Copied::of(delivery.unacked.seq, delivery.record, delivery.blob);
+                let Unacked {
+                    level,
+                    seq,
+                    attempts,
+                    ..
+                } = delivery.unacked;
+                let at = (Rank { level, seq }, attempts);
+                let counted = counted_header(cell, delivery);
+                let header = counted.as_deref().unwrap_or(delivery.record.header);
+                let record = Record {
+                    header,
+                    ..*delivery.record
+                };
+                let copied = Copied::of(at, &record, delivery.blob);
                 bytes += copied.copied_bytes() + copied.body().len();
                 held.push(delivery.unacked);
                 taken.push((copied, left));
@@ -245,29 +266,27 @@ impl Broker {
         }
         if !no_ack {
             for unacked in held.iter().rev() {
-                let deliveries = state.queue.requeue(None, unacked);
-                if let (Some(lane), true) = (cell.lane, unacked.persistent) {
-                    pump.work.journal.returned(lane, unacked.seq, deliveries);
-                }
+                state.queue.requeue(None, unacked, false, &mut pump);
+                pump.note_delivered(unacked);
             }
-            state.queue.pump(&mut pump);
+            cell.run(&mut state, &mut pump);
         }
         Some(taken)
     }
 
-    /// Copies ready messages with sequence numbers from `from` on, at most `count` and about
+    /// Copies ready messages from a rank on, at most `count` and about
     /// `bytes_max`, and leaves them as they are.
     #[must_use]
     pub fn peek(
         &self,
         cell: &QueueCell,
-        from: u64,
+        from: Rank,
         (count, bytes_max): (usize, usize),
     ) -> Vec<Copied> {
         let mut seen = Vec::new();
         let mut bytes = 0;
-        cell.lock().queue.peek(from, |seq, record, blob| {
-            let copied = Copied::of(seq, record, blob);
+        cell.lock().queue.peek(from, |one| {
+            let copied = Copied::of((one.rank, one.attempts), one.record, one.blob);
             bytes += copied.copied_bytes();
             seen.push(copied);
             if seen.len() < count && bytes < bytes_max {

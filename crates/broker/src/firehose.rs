@@ -132,7 +132,7 @@ impl Traced {
             party: party(),
             passage: Passage::Delivered {
                 queue: Arc::clone(&cell.name),
-                redelivered: record.deliveries > 0,
+                redelivered: delivery.unacked.attempts.acquired > 0,
             },
             route: record.route.to_vec(),
             header: record.header.to_vec(),
@@ -324,7 +324,7 @@ impl Broker {
                 party: Party::tool(&vhost.name, user),
                 passage: Passage::Delivered {
                     queue: Arc::clone(&cell.name),
-                    redelivered: message.deliveries > 0,
+                    redelivered: message.attempts.acquired > 0,
                 },
                 route: message.route.clone(),
                 header: message.header.clone(),

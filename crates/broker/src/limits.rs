@@ -59,8 +59,8 @@ impl Broker {
             for cell in queues {
                 let mut state = cell.lock();
                 let policy = state.policy.clone();
-                let meaning = Meaning::of(&cell.spec.arguments, policy, limits.queue);
-                state.queue.set_limits(meaning.limits);
+                let meaning = Meaning::of(&cell.spec, policy, limits.queue);
+                state.queue.set_settings(meaning.settings);
             }
         }
     }

@@ -4,7 +4,7 @@
 //! reach the store in the order they took effect. The caller answers when [`Broker::submit`]'s
 //! ticket is durable. Who may do it is the caller's business.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use leveret_codec::Method;
 use leveret_router::{Declared, ExchangeSpec, Removal};
@@ -16,7 +16,7 @@ use crate::arguments::{
 };
 use crate::binding::Binding;
 use crate::broker::Broker;
-use crate::cell::{Handle, QueueCell, QueueSpec};
+use crate::cell::{Handle, Identity, QueueCell, QueueSpec, StoreLanes};
 use crate::pump::Work;
 use crate::refusal::{Refusal, from_router};
 use crate::stats::Existing;
@@ -110,8 +110,9 @@ impl Broker {
             .rules
             .read()
             .still(generation, policy, spec.object(name));
-        let meaning = Meaning::of(&spec.arguments, policy, self.limits().queue);
-        let cell = self.create_queue(&mut directory, name, spec, meaning)?;
+        let meaning = Meaning::of(&spec, policy, self.limits().queue);
+        let cell = self.create_queue((vhost, &mut directory), name, spec, meaning)?;
+        cell.watch(&mut cell.lock());
         self.notices.note(&vhost.name, name, &cell.spec.arguments);
         if cell.lane.is_some() {
             topology::queue(work, vhost, &cell);
@@ -122,7 +123,7 @@ impl Broker {
 
     fn create_queue(
         &self,
-        directory: &mut Directory,
+        (vhost, directory): (&Vhost, &mut Directory),
         name: &str,
         spec: QueueSpec,
         meaning: Meaning,
@@ -130,20 +131,37 @@ impl Broker {
         let id = directory.next_id();
         // An exclusive queue ends with its connection, at the latest with the broker.
         let lasts = spec.durable && spec.owner.is_none();
-        let lane = match lasts.then(|| self.next_lane()) {
-            None => None,
-            Some(Some(lane)) => Some(lane),
-            // A lane given twice would bring messages of a queue that is gone into another one.
-            Some(None) => {
-                return Err(Refusal::Limit(format!(
-                    "cannot declare queue '{name}': the data folder has had as many durable queues \
-                     as it can number"
-                )));
-            }
+        let lanes = if lasts {
+            self.store_lanes(meaning.shape.levels).ok_or_else(|| {
+                Refusal::Limit(format!(
+                    "cannot declare queue '{name}': the data folder has had as many durable \
+                     queues as it can number"
+                ))
+            })?
+        } else {
+            StoreLanes::default()
         };
-        let cell = Arc::new(QueueCell::new(name.into(), id, spec, lane, meaning));
+        let identity = Identity {
+            name: name.into(),
+            id,
+            home: vhost.home(),
+        };
+        let cell = Arc::new(QueueCell::new(identity, spec, lanes, meaning));
         directory.insert(&cell);
         Ok(cell)
+    }
+
+    /// Lanes for all levels of a queue. One given twice would bring messages of a queue that is
+    /// gone into another one.
+    fn store_lanes(&self, levels: u16) -> Option<StoreLanes> {
+        let lanes = StoreLanes {
+            first: Some(self.next_lanes(1)?),
+            others: OnceLock::new(),
+        };
+        if levels > 1 {
+            let _ = lanes.others.set(self.next_lanes(levels - 1)?);
+        }
+        Some(lanes)
     }
 
     /// Submits a change of durable things while it cannot be overtaken by another one.
@@ -257,12 +275,14 @@ impl Broker {
         if cell.is_deleted() {
             return 0;
         }
-        if let Some(lane) = cell.lane {
+        if cell.lane.is_some() {
             // Messages that are out stay: only those that are ready are settled, one by one.
             let journal = &mut work.journal;
-            state
-                .queue
-                .persistent_ready(|seq| journal.settle(lane, seq));
+            state.queue.persistent_ready(|place| {
+                if let Some(lane) = cell.lane_of(place.level) {
+                    journal.settle(lane, place.seq);
+                }
+            });
         }
         let purged = state.queue.purge();
         drop(state);

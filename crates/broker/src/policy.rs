@@ -124,6 +124,12 @@ impl Effective {
         self.definition.get(key)?.as_u64()
     }
 
+    /// The same, which may be negative.
+    #[must_use]
+    pub fn integer(&self, key: &str) -> Option<i64> {
+        self.definition.get(key)?.as_i64()
+    }
+
     /// A text that is set.
     #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use leveret_codec::{
     ConfirmSelect, ConfirmSelectOk, Content, Properties, RawTable, SoftCode, Tails, ack,
-    basic_return, content, decode_header, delivery_mode, flag, has_property, nack,
+    basic_return, content, decode_header, delivery_mode, flag, has_property, nack, priority,
 };
-use leveret_queue::{Message, MessageBody, Queue};
+use leveret_queue::{Attempts, Message, MessageBody, Queue};
 use leveret_record::Blob;
 use leveret_session::{Confirm, Confirms, Fault, Publish, Publishes};
 use leveret_store::MessageParts;
 
 use crate::acting::Acting;
-use crate::arguments::TIME_MAX_MS;
 use crate::cell::{Handle, QueueCell};
 use crate::channel::UNSUBMITTED;
 use crate::connection::Core;
+use crate::expiration::{check_expiration, expiration_of};
 use crate::pump::{Pump, STEPS_OF_TURN, Work};
 use crate::refusal::Refusal;
 use crate::replies::asks_for_replies;
@@ -46,6 +46,9 @@ struct Load<'a> {
     blobs: &'a [Option<Arc<Blob>>],
     /// The messages for consumers that take them at once, made when the first of those is met.
     tails: Tails,
+    now_ms: u64,
+    /// The own expiration of a batch of one.
+    expiration_ms: Option<u64>,
 }
 
 const _: () = assert!(SHARED_BY_MANY_BYTES_MIN <= Tails::BODY_MAX);
@@ -330,6 +333,8 @@ pub(crate) fn enqueue(
         batch,
         blobs: &blobs,
         tails: std::mem::take(&mut work.tails),
+        now_ms: cells.first().map_or(0, |cell| cell.timer.now_ms()),
+        expiration_ms: expiration_of(batch),
     };
     load.tails.begin(1);
     let (mut refused, mut backlog) = (0, 0);
@@ -370,11 +375,11 @@ fn shared_bodies(batch: &Publishes<'_>, queues: usize) -> Vec<Option<Arc<Blob>>>
 
 impl Load<'_> {
     /// `backlog` grows by what stays in the queue although its consumers have credit.
-    fn enqueue(
+    fn enqueue<'c>(
         &mut self,
-        cell: &Arc<QueueCell>,
+        cell: &'c Arc<QueueCell>,
         (room, by_many): (Room, bool),
-        pump: &mut Pump<'_>,
+        pump: &mut Pump<'c>,
         backlog: &mut u64,
     ) -> u128 {
         let mut refused = 0;
@@ -398,20 +403,23 @@ impl Load<'_> {
         for (index, publish) in messages {
             let message = self.message(cell, index, publish);
             let pushed = room.push(&mut state.queue, &message, pump);
-            match (pushed, cell.lane) {
-                (Ok(seq), Some(lane)) if message.persistent => {
-                    let index = u32::try_from(index).unwrap_or(u32::MAX);
-                    pump.work.targets.push((index, lane, seq));
+            match pushed {
+                Ok(place) => {
+                    if message.persistent
+                        && let Some(lane) = cell.lane_of(place.level)
+                    {
+                        let index = u32::try_from(index).unwrap_or(u32::MAX);
+                        pump.work.targets.push((index, lane, place.seq));
+                    }
                 }
-                (Ok(_), _) => {}
-                (Err(reason), _) => {
+                Err(reason) => {
                     refused |= 1 << index;
+                    state.refused(&message, reason);
                     pump.work.refuse(cell, reason);
                 }
             }
         }
-        state.queue.pump(pump);
-        state.queue.trim(pump);
+        cell.run(state, pump);
         pump.emptied(state.queue.ready() == 0);
         if !state.warm && state.queue.is_grown() {
             state.warm = true;
@@ -476,6 +484,14 @@ impl Load<'_> {
         headers.any(|header| delivery_mode(header) == PERSISTENT)
     }
 
+    #[inline]
+    fn priority(&self, cell: &QueueCell, header: &[u8]) -> u8 {
+        if self.batch.properties & flag::PRIORITY == 0 {
+            return cell.level;
+        }
+        cell.priority_of(header, priority(header).unwrap_or(0))
+    }
+
     fn message<'a>(&'a self, cell: &QueueCell, index: usize, publish: Publish<'a>) -> Message<'a> {
         let body = match self.blobs.get(index) {
             Some(Some(blob)) => MessageBody::Shared(blob),
@@ -485,9 +501,12 @@ impl Load<'_> {
             route: self.batch.route,
             header: publish.header,
             body,
-            expiry_ms: None,
+            entered_ms: self.now_ms,
+            expiration_ms: self.expiration_ms,
+            priority: self.priority(cell, publish.header),
             persistent: cell.lane.is_some() && delivery_mode(publish.header) == PERSISTENT,
-            deliveries: 0,
+            deaths: false,
+            attempts: Attempts::NONE,
         }
     }
 
@@ -505,7 +524,9 @@ impl Load<'_> {
             lanes.extend(of_one.map(|(_, lane, seq)| (*lane, *seq)));
             rest = rest.get(lanes.len()..).unwrap_or_default();
             let parts = MessageParts {
-                expiry_ms: None,
+                entered_ms: Some(self.now_ms),
+                expiration_ms: self.expiration_ms,
+                deaths: false,
                 route: self.batch.route,
                 header: publish.header,
                 body: &[publish.body],
@@ -549,53 +570,5 @@ pub(crate) fn encode_confirm(out: &mut Vec<u8>, channel: u16, confirm: Confirm) 
     match confirm {
         Confirm::Ack { tag, multiple } => ack(out, channel, tag, multiple),
         Confirm::Nack { tag } => nack(out, channel, tag, false, false),
-    }
-}
-
-pub(crate) fn check_expiration(expiration: &[u8]) -> Result<(), Refusal> {
-    let text = String::from_utf8_lossy(expiration);
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(&text);
-    let rest = unsigned.trim_start_matches(|digit: char| digit.is_ascii_digit());
-    let reason = match text.parse::<i128>() {
-        _ if rest == unsigned => "no_integer".into(),
-        _ if !rest.is_empty() => format!("{{leftover_string,{rest:?}}}"),
-        Ok(number) if number < 0 => format!("{{value_negative,{number}}}"),
-        Ok(number) if number <= i128::from(TIME_MAX_MS) => return Ok(()),
-        _ => format!("{{value_too_large,{text}}}"),
-    };
-    Err(Refusal::Precondition(format!(
-        "invalid expiration '{text}': {reason}"
-    )))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_expiration_is_a_number_of_milliseconds_within_ten_years() {
-        let refused = |text: &str| match check_expiration(text.as_bytes()) {
-            Err(Refusal::Precondition(text)) => text,
-            other => panic!("{other:?}"),
-        };
-        for lawful in ["0", "60000", "+5", "315360000000"] {
-            assert!(check_expiration(lawful.as_bytes()).is_ok(), "{lawful}");
-        }
-        for (text, reason) in [
-            ("", "no_integer"),
-            ("x", "no_integer"),
-            ("1.5", "{leftover_string,\".5\"}"),
-            ("-1", "{value_negative,-1}"),
-            ("315360000001", "{value_too_large,315360000001}"),
-            (
-                &"9".repeat(50),
-                &format!("{{value_too_large,{}}}", "9".repeat(50)),
-            ),
-        ] {
-            assert_eq!(
-                refused(text),
-                format!("invalid expiration '{text}': {reason}")
-            );
-        }
     }
 }

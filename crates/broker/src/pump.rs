@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use leveret_codec::Tails;
-use leveret_queue::{Consumer, ConsumerKey, Delivery, Gone, Message, Offer, Reason, Sink, Unacked};
-use leveret_record::{Sabotage, breaks};
+use leveret_queue::{Consumer, ConsumerKey, Delivery, Message, Offer, Rank, Reason, Sink, Unacked};
+use leveret_record::{Record, Sabotage, breaks};
 use leveret_router::Steps;
 use leveret_session::{Delivered, Flush, Outlet, Parcel};
 use leveret_store::{LaneId, Scratch, Store, Ticket};
 use parking_lot::{ArcMutexGuard, RawMutex};
 
+use crate::attempts::counted_header;
 use crate::cell::{Handle, QueueCell, QueueGuard};
 use crate::firehose::Traced;
 use crate::refused::RefusedBy;
@@ -50,6 +51,8 @@ pub struct Work {
     pub(crate) traced: Vec<Traced>,
     /// Messages that queues refused, to be counted.
     pub(crate) refused: Vec<RefusedBy>,
+    /// Queues with messages that died and have to be moved on.
+    pub(crate) dying: Vec<Arc<QueueCell>>,
 }
 
 impl Work {
@@ -138,13 +141,11 @@ pub fn resume(starved: &mut Vec<Arc<Handle>>, work: &mut Work) {
 }
 
 impl QueueCell {
-    /// Moves ready messages to consumers with credit, and drops what came back above a limit.
-    pub fn pump(&self, work: &mut Work) {
+    /// Moves ready messages to consumers with credit, and drops what may not stay.
+    pub fn pump(self: &Arc<Self>, work: &mut Work) {
         let mut state = self.lock();
         if !self.is_deleted() {
-            let mut pump = Pump::new(self, work);
-            state.queue.pump(&mut pump);
-            state.queue.trim(&mut pump);
+            self.run(&mut state, &mut Pump::new(self, work));
         }
     }
 }
@@ -153,7 +154,8 @@ impl QueueCell {
 /// is often for the same connection.
 pub(crate) struct Pump<'a> {
     pub(crate) work: &'a mut Work,
-    lane: Option<LaneId>,
+    /// The present queue, if it is durable.
+    durable: Option<&'a QueueCell>,
     held: Option<ArcMutexGuard<RawMutex, Outlet<Arc<Handle>>>>,
     /// The present queue had something for the outlet that is held.
     used: bool,
@@ -162,10 +164,10 @@ pub(crate) struct Pump<'a> {
 }
 
 impl<'a> Pump<'a> {
-    pub(crate) fn new(cell: &QueueCell, work: &'a mut Work) -> Self {
+    pub(crate) fn new(cell: &'a QueueCell, work: &'a mut Work) -> Self {
         Self {
             work,
-            lane: cell.lane,
+            durable: cell.lane.is_some().then_some(cell),
             held: None,
             used: false,
             traced: cell.is_traced(),
@@ -176,7 +178,7 @@ impl<'a> Pump<'a> {
     pub(crate) const fn of_many(work: &'a mut Work, traced: bool) -> Self {
         Self {
             work,
-            lane: None,
+            durable: None,
             held: None,
             used: false,
             traced,
@@ -186,8 +188,8 @@ impl<'a> Pump<'a> {
     /// Goes on with this queue. The outlet of the one before is kept if it is likely to be needed
     /// again; with it held no queue is waited for, as that would be the wrong order.
     #[inline]
-    pub(crate) fn lock<'c>(&mut self, cell: &'c QueueCell) -> QueueGuard<'c> {
-        self.lane = cell.lane;
+    pub(crate) fn lock(&mut self, cell: &'a QueueCell) -> QueueGuard<'a> {
+        self.durable = cell.lane.is_some().then_some(cell);
         if !std::mem::replace(&mut self.used, false) {
             self.held = None;
         } else if let Some(guard) = cell.try_lock() {
@@ -234,14 +236,43 @@ impl<'a> Pump<'a> {
         true
     }
 
+    /// The lane of a level of the present queue, if that is durable.
+    #[inline]
+    fn lane_of(&self, level: u8) -> Option<LaneId> {
+        self.durable.and_then(|cell| cell.lane_of(level))
+    }
+
     /// Writes that a message is out, so that it counts as redelivered after a crash.
     #[inline]
     pub(crate) fn note_delivered(&mut self, unacked: &Unacked) {
-        if let Some(lane) = self.lane
-            && unacked.persistent
+        if unacked.persistent
+            && let Some(lane) = self.lane_of(unacked.level)
         {
-            let deliveries = unacked.deliveries.saturating_add(1);
-            self.work.journal.returned(lane, unacked.seq, deliveries);
+            let attempts = unacked.attempts.and_one(false);
+            self.work.journal.returned(lane, unacked.seq, attempts);
+        }
+    }
+
+    /// Writes that messages are acknowledged.
+    #[inline]
+    pub(crate) fn note_settled(&mut self, run: impl Iterator<Item = Unacked>) {
+        if self.durable.is_none() {
+            return;
+        }
+        for unacked in run.filter(|one| one.persistent) {
+            if let Some(lane) = self.lane_of(unacked.level) {
+                self.work.journal.settle(lane, unacked.seq);
+            }
+        }
+    }
+
+    /// Writes that attempts have failed, so that they count after a crash.
+    pub(crate) fn note_failed(&mut self, run: impl Iterator<Item = Unacked>) {
+        for unacked in run.filter(|one| one.persistent) {
+            if let Some(lane) = self.lane_of(unacked.level) {
+                let attempts = unacked.attempts.and_one(true);
+                self.work.journal.returned(lane, unacked.seq, attempts);
+            }
         }
     }
 
@@ -328,6 +359,35 @@ impl Sink<Arc<Handle>> for Pump<'_> {
         _: ConsumerKey,
         delivery: &Delivery<'_>,
     ) -> Offer {
+        if delivery.unacked.attempts.acquired > 0
+            && let Some(header) = counted_header(&consumer.handle.cell, delivery)
+        {
+            let record = &Record {
+                header: &header,
+                ..*delivery.record
+            };
+            return self.hand(
+                consumer,
+                &Delivery {
+                    record,
+                    ..*delivery
+                },
+            );
+        }
+        self.hand(consumer, delivery)
+    }
+
+    fn gone(&mut self, rank: Rank) {
+        if let Some(lane) = self.lane_of(rank.level) {
+            self.work.journal.settle(lane, rank.seq);
+        }
+    }
+}
+
+impl Pump<'_> {
+    #[expect(clippy::inline_always, reason = "as above")]
+    #[inline(always)]
+    fn hand(&mut self, consumer: &Consumer<Arc<Handle>>, delivery: &Delivery<'_>) -> Offer {
         let handle = &consumer.handle;
         let parcel = Parcel {
             template: &handle.template,
@@ -344,12 +404,6 @@ impl Sink<Arc<Handle>> for Pump<'_> {
                 Offer::Taken
             }
             refused => self.refused(handle, delivery, &parcel, refused),
-        }
-    }
-
-    fn gone(&mut self, seq: u64, _: Gone) {
-        if let Some(lane) = self.lane {
-            self.work.journal.settle(lane, seq);
         }
     }
 }

@@ -48,7 +48,8 @@ impl Core {
             self.declare(&vhost, name, spec)?
         };
         self.check_owner(&cell)?;
-        let state = cell.lock();
+        let mut state = cell.lock();
+        cell.used(&mut state);
         let counts = (state.queue.ready(), state.queue.consumer_count() as u64);
         drop(state);
         self.declared(channel, declare, &cell.name, counts);
@@ -83,6 +84,10 @@ impl Core {
         spec: QueueSpec,
     ) -> Result<Arc<QueueCell>, Refusal> {
         let made_up = name.is_empty();
+        if made_up && spec.is_quorum() {
+            let text = "Cannot declare a server-named queue for type rabbit_quorum_queue";
+            return Err(Refusal::Precondition(text.into()));
+        }
         let name = if made_up {
             self.broker.queue_name()
         } else {

@@ -47,6 +47,10 @@ pub enum Refusal {
     },
     /// An exchange's argument of the wrong type: that, the argument, and the exchange.
     ArgumentType(&'static str, &'static str, String),
+    /// A queue's argument of the wrong type: that, the argument, and the queue.
+    QueueArgumentType(&'static str, &'static str, String),
+    /// An argument that the queue's type does not know: the argument, the queue, its type.
+    ForeignArgument(&'static str, String, &'static str),
     /// A property that the queue type does not allow.
     InvalidProperty(&'static str, String),
     /// An exchange or queue is in use.
@@ -146,6 +150,13 @@ impl Refusal {
             }
             Self::ArgumentType(kind, argument, name) => format!(
                 "invalid type '{kind}' for arg '{argument}' in exchange '{name}' in vhost '{vhost}'"
+            ),
+            Self::QueueArgumentType(kind, argument, name) => format!(
+                "invalid type '{kind}' for arg '{argument}' in queue '{name}' in vhost '{vhost}'"
+            ),
+            Self::ForeignArgument(argument, name, kind) => format!(
+                "invalid arg '{argument}' for queue '{name}' in vhost '{vhost}' of queue type \
+                 {kind}"
             ),
             Self::InvalidProperty(property, name) => {
                 format!("invalid property '{property}' for queue '{name}' in vhost '{vhost}'")

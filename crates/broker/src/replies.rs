@@ -14,7 +14,7 @@ use leveret_queue::Consuming;
 
 use crate::arguments::Meaning;
 use crate::broker::Broker;
-use crate::cell::{QueueCell, QueueSpec};
+use crate::cell::{Identity, QueueCell, QueueSpec, StoreLanes};
 use crate::connection::Core;
 use crate::refusal::Refusal;
 use crate::vhost::Vhost;
@@ -31,11 +31,17 @@ impl Broker {
             auto_delete: true,
             ..QueueSpec::default()
         };
-        let meaning = Meaning::of(&spec.arguments, None, self.limits().queue);
+        let meaning = Meaning::of(&spec, None, self.limits().queue);
         let mut directory = vhost.directory.write();
         directory.check_open(vhost)?;
         let id = directory.next_id();
-        let cell = Arc::new(QueueCell::new(name.into(), id, spec, None, meaning));
+        let identity = Identity {
+            name: name.into(),
+            id,
+            home: vhost.home(),
+        };
+        let lanes = StoreLanes::default();
+        let cell = Arc::new(QueueCell::new(identity, spec, lanes, meaning));
         directory.insert_unlisted(&cell);
         Ok(cell)
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use leveret_queue::{Message, MessageBody};
+use leveret_queue::{Message, MessageBody, Rank};
 use leveret_record::Blob;
 use leveret_store::{LaneId, Messages, OpenError, RecoveredLane, RecoveredMessage};
 use rustc_hash::FxHashMap;
@@ -40,50 +40,66 @@ impl Broker {
     ) -> Result<Restored, OpenError> {
         let queues = self.lanes_of_queues();
         let mut restored = Restored {
-            queues: queues.len(),
+            queues: queues
+                .values()
+                .filter(|(_, cell, level)| *level == cell.level)
+                .count(),
             ..Restored::default()
         };
         let mut bodies = Bodies::default();
         messages.replay(|message| match queues.get(&message.lane) {
-            Some((_, cell)) => {
-                restore(cell, message, &mut bodies);
+            Some((_, cell, level)) => {
+                restore((cell, *level), message, &mut bodies);
                 restored.messages += 1;
             }
             None => restored.orphans += 1,
         })?;
         let mut work = Work::default();
         for lane in lanes {
-            let Some((_, cell)) = queues.get(&lane.lane) else {
+            let Some((_, cell, level)) = queues.get(&lane.lane) else {
                 work.journal.reset(lane.lane, u64::MAX);
                 continue;
             };
-            let mut state = cell.lock();
-            state.queue.begin_at(lane.next_seq);
-            // What was out comes back above a limit, as with any other way back.
-            state.queue.trim(&mut Pump::new(cell, &mut work));
-            state.warm = state.queue.is_grown();
-            if state.warm {
-                work.warm.push(Arc::clone(cell));
-            }
+            cell.lock().queue.begin_at(Rank {
+                level: *level,
+                seq: lane.next_seq,
+            });
+        }
+        for (_, cell, _) in queues.values() {
+            self.resume_queue(cell, &mut work);
         }
         self.submit(&mut work);
         Ok(restored)
     }
 
+    /// What was out comes back above a limit, as with any other way back, and what has waited too
+    /// long meanwhile goes.
+    fn resume_queue(&self, cell: &Arc<QueueCell>, work: &mut Work) {
+        let mut state = cell.lock();
+        cell.used(&mut state);
+        cell.run(&mut state, &mut Pump::new(cell, work));
+        let grown = state.queue.is_grown();
+        if grown && !std::mem::replace(&mut state.warm, true) {
+            work.warm.push(Arc::clone(cell));
+        }
+    }
+
     /// The virtual host and the name of the queue a lane belongs to.
     #[must_use]
     pub fn queue_of_lane(&self, lane: LaneId) -> Option<(Arc<str>, Arc<str>)> {
-        let (vhost, cell) = self.lanes_of_queues().remove(&lane)?;
+        let (vhost, cell, _) = self.lanes_of_queues().remove(&lane)?;
         Some((vhost, Arc::clone(&cell.name)))
     }
 
-    fn lanes_of_queues(&self) -> HashMap<LaneId, (Arc<str>, Arc<QueueCell>)> {
+    /// The lanes of all durable queues: virtual host, queue, level of priority.
+    fn lanes_of_queues(&self) -> HashMap<LaneId, (Arc<str>, Arc<QueueCell>, u8)> {
         let mut queues = HashMap::new();
         for vhost in self.vhosts() {
             let directory = vhost.directory.read();
             for cell in directory.queues() {
-                if let Some(lane) = cell.lane {
-                    queues.insert(lane, (Arc::clone(&vhost.name), Arc::clone(cell)));
+                for (level, lane) in cell.lanes() {
+                    let owner = (Arc::clone(&vhost.name), Arc::clone(cell), level);
+                    queues.insert(lane, owner);
                 }
             }
         }
@@ -91,7 +107,7 @@ impl Broker {
     }
 }
 
-fn restore(cell: &QueueCell, message: &RecoveredMessage<'_>, bodies: &mut Bodies) {
+fn restore((cell, level): (&QueueCell, u8), message: &RecoveredMessage<'_>, bodies: &mut Bodies) {
     let blob = is_shared(message.body.len(), message.shared.is_some()).then(|| {
         let new = || Arc::new(Blob::new(message.body.to_vec()));
         match message.shared {
@@ -107,9 +123,16 @@ fn restore(cell: &QueueCell, message: &RecoveredMessage<'_>, bodies: &mut Bodies
         route: message.route,
         header: message.header,
         body: message_body,
-        expiry_ms: message.expiry_ms,
+        entered_ms: message.entered_ms.unwrap_or_else(|| cell.timer.now_ms()),
+        expiration_ms: message.expiration_ms,
+        priority: level,
         persistent: true,
-        deliveries: message.deliveries,
+        deaths: message.deaths,
+        attempts: message.attempts,
     };
-    cell.lock().queue.restore(&restored, message.seq);
+    let place = Rank {
+        level,
+        seq: message.seq,
+    };
+    cell.lock().queue.restore(&restored, place);
 }

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use leveret_queue::{Message, Queue, Reason, Sink};
+use leveret_queue::{Message, Queue, Rank, Reason, Sink};
 use leveret_record::resident_bytes;
 use leveret_session::Publishes;
 
@@ -128,7 +128,7 @@ impl Room {
         queue: &mut Queue<C>,
         message: &Message<'_>,
         sink: &mut impl Sink<C>,
-    ) -> Result<u64, Reason> {
+    ) -> Result<Rank, Reason> {
         match self {
             Self::Plenty => {}
             Self::Reserved => return Ok(queue.push_reserved(message)),

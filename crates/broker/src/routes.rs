@@ -137,6 +137,8 @@ pub(crate) struct RouteCache {
     permitted: HashSet<Box<str>, KeyedHash>,
     /// Of what users may do, as it was when all this was found.
     access_generation: u64,
+    /// The broker itself publishes: it may do everything.
+    of_broker: bool,
 }
 
 /// What a message's way depends on: exchange and routing key as they are in the method; further
@@ -188,6 +190,15 @@ impl RouteCache {
             steps: 0,
             permitted: HashSet::with_hasher(KeyedHash::new(seed)),
             access_generation: 0,
+            of_broker: false,
+        }
+    }
+
+    /// The same for what the broker itself publishes, to any exchange.
+    pub(crate) fn of_broker(seed: u64) -> Self {
+        Self {
+            of_broker: true,
+            ..Self::new(seed)
         }
     }
 
@@ -305,7 +316,7 @@ impl RouteCache {
         keys.push(key);
         keys.extend_from_slice(more_keys);
         let begun = self.begun.take().filter(|begun| begun.is_for(asked));
-        if begun.is_none() {
+        if begun.is_none() && !self.of_broker {
             self.check(acting, exchange, &keys)?;
         }
         let directory = acting.vhost.directory.read();
@@ -341,7 +352,7 @@ impl RouteCache {
         let source = router
             .begin_route(exchange.as_bytes(), &mut self.found)
             .map_err(|NoExchange| Refusal::NoExchange(exchange.into()))?;
-        if source.spec().internal {
+        if source.spec().internal && !self.of_broker {
             return Err(Refusal::InternalExchange(exchange.into()));
         }
         // Read before routing: a change in between makes the route stale, never wrong for good.

@@ -38,7 +38,7 @@ impl Core {
             let count = match verdict {
                 Verdict::Ack => &mut acked,
                 Verdict::Discard => &mut rejected,
-                Verdict::Requeue => &mut requeued,
+                Verdict::Requeue | Verdict::Retry => &mut requeued,
             };
             *count += total - counted;
             counted = total;
@@ -130,35 +130,36 @@ fn release(source: &Source, run: &[(u32, Unacked, Verdict)], work: &mut Work) {
     if source.cell.is_deleted() {
         return;
     }
-    give_back(&mut state, source, run, work);
     let mut pump = Pump::new(&source.cell, work);
-    state.queue.pump(&mut pump);
-    state.queue.trim(&mut pump);
+    give_back(&mut state, source, run, &mut pump);
+    source.cell.run(&mut state, &mut pump);
 }
 
 /// Gives a run of deliveries from one source back to its queue, which is not deleted and wants to
-/// be pumped then.
+/// be run then.
 pub(crate) fn give_back(
     state: &mut QueueState,
     source: &Source,
     run: &[(u32, Unacked, Verdict)],
-    work: &mut Work,
+    pump: &mut Pump<'_>,
 ) {
+    let (queue, unacked) = (&mut state.queue, |one: &(_, Unacked, _)| one.1);
     for part in run.chunk_by(|a, b| a.2 == b.2) {
-        let (queue, unacked) = (&mut state.queue, |one: &(_, Unacked, _)| one.1);
         match part.first().map(|first| first.2) {
-            Some(Verdict::Ack) => queue.settle_all(source.consumer, part, unacked),
-            Some(Verdict::Discard) => queue.reject_all(source.consumer, part, unacked),
+            Some(Verdict::Ack) => {
+                queue.settle_all(source.consumer, part, unacked);
+                pump.note_settled(part.iter().map(unacked));
+            }
+            Some(Verdict::Discard) => queue.reject_all(source.consumer, part, unacked, pump),
             Some(Verdict::Requeue) => {
                 // That they were delivered stands in the journal already.
-                queue.requeue_all(source.consumer, part, unacked);
-                continue;
+                queue.requeue_all(source.consumer, part, (unacked, false), pump);
             }
-            None => continue,
-        }
-        if let Some(lane) = source.cell.lane {
-            let persistent = part.iter().filter(|(_, unacked, _)| unacked.persistent);
-            persistent.for_each(|(_, unacked, _)| work.journal.settle(lane, unacked.seq));
+            Some(Verdict::Retry) => {
+                queue.requeue_all(source.consumer, part, (unacked, true), pump);
+                pump.note_failed(part.iter().map(unacked));
+            }
+            None => {}
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::refusal::Refusal;
 use crate::room::Room;
 
 /// What a record takes beside a message's bytes, its route and its targets.
-const RECORD_BYTES: usize = 64;
+const RECORD_BYTES: usize = 80;
 /// What a record takes for each queue.
 const TARGET_BYTES: usize = 12;
 /// A turn's records are submitted before there are more of them than this, so that a large message

@@ -154,7 +154,7 @@ impl ChannelStats {
         match verdict {
             Verdict::Ack => &self.acked,
             Verdict::Discard => &self.rejected,
-            Verdict::Requeue => &self.requeued,
+            Verdict::Requeue | Verdict::Retry => &self.requeued,
         }
     }
 

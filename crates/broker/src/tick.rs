@@ -40,6 +40,7 @@ impl Ticker {
 
     /// Does what is due. `now_ms` is of a clock that never goes back nor leaps.
     pub fn tick(&mut self, broker: &Broker, now_ms: u64) {
+        broker.set_now(now_ms);
         // Memory of lists that were long once is not kept.
         let mut due = std::mem::take(&mut *broker.unwatched.lock());
         if let Some(place) = self.wheel.get_mut(self.ticks % WHEEL_TICKS) {

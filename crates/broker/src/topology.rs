@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use leveret_codec::{RawTable, Table};
 use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec, Removal};
@@ -14,7 +14,7 @@ use leveret_store::LaneId;
 use crate::admin::apply_to_exchange;
 use crate::arguments::Meaning;
 use crate::broker::Broker;
-use crate::cell::{QueueCell, QueueSpec};
+use crate::cell::{Identity, QueueCell, QueueSpec, StoreLanes};
 use crate::pump::Work;
 use crate::vhost::{Directory, Vhost};
 
@@ -161,7 +161,7 @@ pub fn missing(topology: &BTreeMap<Vec<u8>, Vec<u8>>, lanes: &[LaneId]) -> Optio
     let owned: HashSet<u32> = topology
         .iter()
         .filter(|(key, _)| key.first() == Some(&(Kind::Queue as u8)))
-        .filter_map(|(_, value)| Reader::new(value).number())
+        .flat_map(|(_, value)| lanes_in(Reader::new(value)))
         .collect();
     let lost = lanes.iter().filter(|lane| !owned.contains(&lane.0));
     if let Some(first) = lost.clone().next() {
@@ -174,6 +174,20 @@ pub fn missing(topology: &BTreeMap<Vec<u8>, Vec<u8>>, lanes: &[LaneId]) -> Optio
     bindings
         .filter(|(kind, _)| **kind == Kind::Binding as u8)
         .find_map(|(_, parts)| missing_end(topology, Reader::new(parts)))
+}
+
+/// The lanes in a queue's value.
+fn lanes_in(mut value: Reader<'_>) -> Vec<u32> {
+    let Some(first) = value.number() else {
+        return Vec::new();
+    };
+    let mut lanes = vec![first];
+    // Its flags, its arguments, and who declared it.
+    let _ = (value.number(), value.bytes(), value.bytes());
+    if let (Some(lowest), Some(count)) = (value.number(), value.number()) {
+        lanes.extend((0..count).map(|level| lowest.saturating_add(level)));
+    }
+    lanes
 }
 
 /// The end of a binding that is not declared.
@@ -214,8 +228,25 @@ impl Broker {
         }
         for vhost in self.vhosts() {
             vhost.directory.write().recount();
+            self.give_lanes(&vhost);
         }
         Ok(())
+    }
+
+    /// Gives queues with priorities the lanes for them that the first version did not.
+    fn give_lanes(&self, vhost: &Vhost) {
+        let mut work = Work::default();
+        for cell in vhost.directory.read().queues() {
+            let others = cell.levels() - 1;
+            if others > 0
+                && cell.other_lanes().is_none()
+                && let Some(lowest) = self.next_lanes(others)
+            {
+                cell.set_other_lanes(lowest);
+                queue(&mut work, vhost, cell);
+            }
+        }
+        self.submit(&mut work);
     }
 
     fn restore_one(&self, key: &[u8], value: &[u8]) -> Option<()> {
@@ -263,13 +294,32 @@ impl Broker {
             owner: None,
             arguments: value.table()?,
             // Queues of older journals do not tell.
-            declared_by: value.text().map(|name| self.declarer(name)),
+            declared_by: value
+                .text()
+                .filter(|name| !name.is_empty())
+                .map(|name| self.declarer(name)),
         };
         let mut directory = vhost.directory.write();
         let id = directory.next_id();
         let policy = vhost.rules.read().effective(spec.object(name));
-        let meaning = Meaning::of(&spec.arguments, policy, self.limits().queue);
-        let cell = Arc::new(QueueCell::new(name.into(), id, spec, Some(lane), meaning));
+        let meaning = Meaning::of(&spec, policy, self.limits().queue);
+        let lanes = StoreLanes {
+            first: Some(lane),
+            others: OnceLock::new(),
+        };
+        if let Some(lowest) = value.number() {
+            let others = u32::from(meaning.shape.levels - 1);
+            self.begin_lanes_at(lowest.saturating_add(others));
+            if others > 0 {
+                let _ = lanes.others.set(LaneId(lowest));
+            }
+        }
+        let identity = Identity {
+            name: name.into(),
+            id,
+            home: vhost.home(),
+        };
+        let cell = Arc::new(QueueCell::new(identity, spec, lanes, meaning));
         directory.insert(&cell);
         Some(())
     }
@@ -314,8 +364,13 @@ pub(crate) fn queue(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
         .number(lane.0)
         .flags([cell.spec.auto_delete])
         .bytes(&cell.spec.arguments.encoded());
-    if let Some(user) = &cell.spec.declared_by {
+    let others = cell.other_lanes();
+    if cell.spec.declared_by.is_some() || others.is_some() {
+        let user = cell.spec.declared_by.as_deref().unwrap_or_default();
         value.bytes(user.as_bytes());
+    }
+    if let Some(LaneId(lowest)) = others {
+        value.number(lowest).number(u32::from(cell.levels() - 1));
     }
     let key = key(Kind::Queue, &[vhost.name.as_bytes(), cell.name.as_bytes()]);
     work.journal.topology(&key, Some(value.as_bytes()));
@@ -323,10 +378,14 @@ pub(crate) fn queue(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
 
 /// Writes that a queue and all its messages are gone, if it had a lane.
 pub(crate) fn queue_gone(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
-    let Some(lane) = cell.lane else { return };
+    if cell.lane.is_none() {
+        return;
+    }
     let key = key(Kind::Queue, &[vhost.name.as_bytes(), cell.name.as_bytes()]);
     work.journal.topology(&key, None);
-    work.journal.reset(lane, u64::MAX);
+    for (_, lane) in cell.lanes() {
+        work.journal.reset(lane, u64::MAX);
+    }
 }
 
 /// Whether a binding outlives a restart: if both its ends do.

@@ -10,10 +10,11 @@ use leveret_router::{QueueId, Removal, Router};
 use leveret_store::Ticket;
 use parking_lot::RwLock;
 
-use crate::cell::QueueCell;
+use crate::cell::{Home, QueueCell};
 use crate::refusal::Refusal;
 use crate::rules::Rules;
 use crate::stats::{Ended, Event, Events, Existing, Holdings};
+use crate::timer::Timer;
 
 /// Entries up to which a table is not worth shrinking.
 pub(crate) const SHRINK_ABOVE: usize = 64;
@@ -33,10 +34,11 @@ pub struct Vhost {
     pub(crate) ended: Ended,
     /// What administrators set. Never locked while a queue is.
     pub rules: RwLock<Rules>,
+    timer: Arc<Timer>,
 }
 
 impl Vhost {
-    pub(crate) fn new(name: &str, seed: u64, events: Arc<Events>) -> Self {
+    pub(crate) fn new(name: &str, seed: u64, events: Arc<Events>, timer: Arc<Timer>) -> Self {
         let holdings = Arc::<Holdings>::default();
         Self {
             name: name.into(),
@@ -44,6 +46,15 @@ impl Vhost {
             holdings,
             ended: Ended::default(),
             rules: RwLock::default(),
+            timer,
+        }
+    }
+
+    /// Where its queues live.
+    pub(crate) fn home(&self) -> Home {
+        Home {
+            vhost: Arc::clone(&self.name),
+            timer: Arc::clone(&self.timer),
         }
     }
 

@@ -158,7 +158,7 @@ fn properties_and_arguments_come_back() {
     let world = world.restart(&disk);
     let cell = world.vhost.queue("q").expect("exists");
     assert_eq!(cell.spec, queue);
-    assert_eq!(cell.lock().queue.limits().ready_max, 7);
+    assert_eq!(cell.lock().queue.settings().limits.ready_max, 7);
     let directory = world.vhost.directory.read();
     let spec = directory.router.exchange("x").map(|found| found.spec());
     assert_eq!(spec, Some(&exchange));

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use leveret_queue::{
-    Consumer, ConsumerKey, Consuming, Delivery, Gone, Limits, Message, MessageBody, Offer,
-    Overflow, Queue, Sink, Unacked,
+    Consumer, ConsumerKey, Consuming, Delivery, Limits, Message, MessageBody, Offer, Overflow,
+    Queue, Rank, Settings, Shape, Sink, Unacked,
 };
-use leveret_record::{Blob, Body};
+use leveret_record::{Attempts, Blob, Body};
 
 const ROUTE: &[u8] = b"\x02ex\x01k";
+const NOW_MS: u64 = 1_000;
 const CONSUMERS_MAX: usize = 8;
 const SIZES: [usize; 8] = [0, 1, 7, 60, 90, 200, 900, 3_000];
 /// Larger than a chunk.
@@ -31,7 +32,7 @@ pub fn queue_operations(input: &[u8]) {
 
 enum Event {
     Offered(u32, Unacked, Vec<u8>),
-    Gone(u64, Gone),
+    Gone(u64),
 }
 
 /// Takes everything, or refuses for those who are full; keeps what happened in order.
@@ -56,8 +57,8 @@ impl Sink<u32> for Taker {
         Offer::Taken
     }
 
-    fn gone(&mut self, seq: u64, why: Gone) {
-        self.events.push(Event::Gone(seq, why));
+    fn gone(&mut self, rank: Rank) {
+        self.events.push(Event::Gone(rank.seq));
     }
 }
 
@@ -74,9 +75,12 @@ fn message<'a>(header: &'a [u8], body: MessageBody<'a>) -> Message<'a> {
         route: ROUTE,
         header,
         body,
-        expiry_ms: None,
+        entered_ms: NOW_MS,
+        expiration_ms: None,
+        priority: 0,
         persistent: true,
-        deliveries: 0,
+        deaths: false,
+        attempts: Attempts::NONE,
     }
 }
 
@@ -91,7 +95,7 @@ fn body_of(delivery: &Delivery<'_>) -> Vec<u8> {
 struct Ready {
     seq: u64,
     body_len: usize,
-    deliveries: u8,
+    attempts: Attempts,
 }
 
 struct Seat {
@@ -134,8 +138,16 @@ impl World {
             },
         };
         let single_active = kind & 32 != 0;
+        let settings = Settings {
+            limits,
+            ..Settings::NONE
+        };
+        let shape = Shape {
+            single_active,
+            levels: 1,
+        };
         let mut world = Self {
-            queue: Queue::new(limits, single_active),
+            queue: Queue::new(settings, shape),
             limits,
             single_active,
             sink: Taker::default(),
@@ -157,12 +169,13 @@ impl World {
         let body = [seq as u8];
         let header = header(body.len());
         let message = message(&header, MessageBody::Inline(&body));
-        self.queue.restore(&message, seq);
-        self.queue.begin_at(FAR);
+        let at = |seq| Rank { level: 0, seq };
+        self.queue.restore(&message, at(seq));
+        self.queue.begin_at(at(FAR));
         self.ready.push(Ready {
             seq,
             body_len: body.len(),
-            deliveries: 0,
+            attempts: Attempts::NONE,
         });
     }
 
@@ -185,9 +198,7 @@ impl World {
                 assert!(!self.queue.shrink() || empty);
             }
         }
-        self.queue.pump(&mut self.sink);
-        self.absorb();
-        self.queue.trim(&mut self.sink);
+        self.queue.run(NOW_MS, &mut self.sink);
         self.absorb();
         self.check();
         self.check_shared();
@@ -209,7 +220,7 @@ impl World {
     }
 
     fn push(&mut self, pick: usize, shared: bool) {
-        let seq = self.queue.next_seq();
+        let seq = self.queue.next_seq(0);
         let size = if pick == 255 {
             LARGE
         } else {
@@ -226,12 +237,12 @@ impl World {
         let message = message(&header, stored);
         let pushed = self.queue.push(&message, &mut self.sink);
         if pushed.is_ok() {
-            assert_eq!(pushed, Ok(seq));
+            assert_eq!(pushed, Ok(Rank { level: 0, seq }));
             let body_len = body.len();
             self.ready.push(Ready {
                 seq,
                 body_len,
-                deliveries: 0,
+                attempts: Attempts::NONE,
             });
             if shared {
                 self.shared.push((seq, Arc::downgrade(&blob)));
@@ -287,7 +298,7 @@ impl World {
         let taken = Ready {
             seq: unacked.seq,
             body_len: body.len(),
-            deliveries: unacked.deliveries,
+            attempts: unacked.attempts,
         };
         assert_eq!(taken, expected);
         assert!(body.iter().all(|byte| *byte == taken.seq as u8));
@@ -306,8 +317,7 @@ impl World {
             return;
         }
         let Out { key, unacked } = self.out.remove(pick % self.out.len());
-        let deliveries = self.queue.requeue(key, &unacked);
-        assert_eq!(deliveries, unacked.deliveries.saturating_add(1));
+        self.queue.requeue(key, &unacked, true, &mut self.sink);
         self.put_back(&unacked);
     }
 
@@ -327,7 +337,9 @@ impl World {
             }
             !comes
         });
-        self.queue.requeue_all(key, &back, |unacked| *unacked);
+        let unacked = |unacked: &Unacked| *unacked;
+        let queue = &mut self.queue;
+        queue.requeue_all(key, &back, (unacked, true), &mut self.sink);
         for unacked in back {
             self.put_back(&unacked);
         }
@@ -339,7 +351,7 @@ impl World {
         let back = Ready {
             seq: unacked.seq,
             body_len,
-            deliveries: unacked.deliveries.saturating_add(1),
+            attempts: unacked.attempts.and_one(true),
         };
         self.ready.insert(at, back);
     }
@@ -406,11 +418,12 @@ impl World {
         for event in std::mem::take(&mut self.sink.events) {
             match event {
                 Event::Offered(name, unacked, body) => self.offered(name, unacked, &body),
-                Event::Gone(seq, Gone::Overflow) => {
-                    assert_eq!(self.ready.remove(0).seq, seq);
+                // What was sent to one who settles nothing has left the list already.
+                Event::Gone(seq) if self.ready.first().is_some_and(|one| one.seq == seq) => {
+                    self.ready.remove(0);
                     assert_eq!(self.limits.overflow, Overflow::DropHead);
                 }
-                Event::Gone(seq, _) => assert!(self.ready.iter().all(|ready| ready.seq != seq)),
+                Event::Gone(seq) => assert!(self.ready.iter().all(|ready| ready.seq != seq)),
             }
         }
     }
@@ -439,7 +452,7 @@ impl World {
         assert_eq!(queue.unacked_bytes(), self.out_bytes());
         assert_eq!(queue.consumer_count(), self.seats.len());
         let mut persistent = Vec::new();
-        queue.persistent_ready(|seq| persistent.push(seq));
+        queue.persistent_ready(|rank| persistent.push(rank.seq));
         assert!(
             persistent
                 .into_iter()
@@ -464,7 +477,7 @@ impl World {
     fn drain(&mut self) {
         while !self.out.is_empty() {
             self.settle(0);
-            self.queue.pump(&mut self.sink);
+            self.queue.run(NOW_MS, &mut self.sink);
             self.absorb();
         }
         self.purge();

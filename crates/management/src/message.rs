@@ -154,7 +154,7 @@ pub(crate) fn get(call: &Call) -> Answer {
         let (shown, encoding) = payload_to_json(shown, base64);
         json!({
             "payload_bytes": payload.len(),
-            "redelivered": message.deliveries > 0,
+            "redelivered": message.attempts.acquired > 0,
             "exchange": text(exchange),
             "routing_key": text(key),
             "message_count": left,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use leveret_broker::{Copied, Directory, Vhost};
+use leveret_broker::{Copied, Directory, Rank, Vhost};
 use leveret_codec::{Properties, RawTable, Table, split_route};
 use leveret_router::{BindingView, DestinationView, ExchangeKind, QueueId, Routes, Steps};
 use parking_lot::RwLockReadGuard;
@@ -101,6 +101,20 @@ fn has(table: RawTable<'_>, name: &str, wanted: &str) -> bool {
     }
 }
 
+/// Before all messages: the highest level is served first.
+const FIRST: Rank = Rank {
+    level: u8::MAX,
+    seq: 0,
+};
+
+fn cursor_of(text: &str) -> Option<Rank> {
+    let (level, seq) = text.split_once('.')?;
+    Some(Rank {
+        level: level.parse().ok()?,
+        seq: seq.parse().ok()?,
+    })
+}
+
 fn number(call: &Call, name: &str, default: usize, max: usize) -> Result<usize, Problem> {
     match call.parameter(name) {
         None | Some("") => Ok(default),
@@ -123,10 +137,8 @@ pub(crate) fn peek(call: &Call) -> Answer {
     let truncate = number(call, "truncate", TRUNCATE_DEFAULT, usize::MAX)?;
     let base64 = call.parameter("encoding") == Some("base64");
     let mut cursor = match call.parameter("cursor") {
-        None | Some("") => 0,
-        Some(text) => text
-            .parse::<u64>()
-            .map_err(|_| Problem::bad("cursor is not valid"))?,
+        None | Some("") => FIRST,
+        Some(text) => cursor_of(text).ok_or_else(|| Problem::bad("cursor is not valid"))?,
     };
     let (mut found, mut scanned, mut more) = (Vec::new(), 0, true);
     while found.len() < count && scanned < SCAN_MAX && more {
@@ -136,7 +148,10 @@ pub(crate) fn peek(call: &Call) -> Answer {
             if found.len() >= count {
                 break;
             }
-            cursor = message.seq + 1;
+            cursor = Rank {
+                seq: message.rank.seq + 1,
+                ..message.rank
+            };
             scanned += 1;
             if wanted.matches(&message) {
                 found.push(shown(&message, truncate, base64));
@@ -146,7 +161,7 @@ pub(crate) fn peek(call: &Call) -> Answer {
     let ready = cell.lock().queue.ready();
     let mut page = json!({"items": found, "scanned": scanned, "messages_ready": ready});
     if more && count > 0 {
-        page["cursor"] = cursor.to_string().into();
+        page["cursor"] = format!("{}.{}", cursor.level, cursor.seq).into();
     }
     Ok(Reply::Json(page))
 }
@@ -157,11 +172,13 @@ fn shown(message: &Copied, truncate: usize, base64: bool) -> Value {
     let part = payload.get(..truncate).unwrap_or(payload);
     let (part, encoding) = payload_to_json(part, base64);
     json!({
-        "seq": message.seq,
+        "seq": message.rank.seq,
+        "priority": message.rank.level,
         "exchange": text(exchange),
         "routing_key": text(key),
-        "redelivered": message.deliveries > 0,
-        "delivery_count": message.deliveries,
+        "redelivered": message.attempts.acquired > 0,
+        "acquired_count": message.attempts.acquired,
+        "delivery_count": message.attempts.failed,
         "properties": properties_to_json(&message.header),
         "payload_bytes": payload.len(),
         "payload": part,

@@ -260,6 +260,7 @@ async fn permitted(
         }
     })?;
     let turn = at.shared.turns.take(&caller.name).await;
+    app.broker.set_now(app.now_ms());
     let (body, held) = whole.map(|whole| (whole.bytes, whole.held)).unzip();
     let call = Call {
         app,

@@ -1,13 +1,18 @@
 //! Append-only chunks of records, and the recycling of their memory.
 
+mod left;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use leveret_record::{
-    Blob, Body, Position, Record, account_released, account_taken, read, set_deliveries,
+    Blob, Body, Position, Record, Unacked, account_released, account_taken, read,
 };
 use parking_lot::Mutex;
+
+use crate::blobs::Blobs;
+use crate::message::Message;
 
 /// A queue that holds one message pays for 192 bytes, a long one for 256 KiB at a time.
 const CHUNK_BYTES_MIN: usize = 192;
@@ -18,113 +23,30 @@ const POOL_CHUNKS_MAX: usize = 64;
 
 static POOL: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
-/// A body on its way into a queue.
-#[derive(Clone, Copy, Debug)]
-pub enum MessageBody<'a> {
-    /// Copied into the chunk.
-    Inline(&'a [u8]),
-    /// Shared by reference.
-    Shared(&'a Arc<Blob>),
+/// A record where it is stored.
+#[derive(Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) record: Record<'a>,
+    pub(crate) blob: Option<&'a Arc<Blob>>,
+    /// Where the record behind it begins.
+    pub(crate) next: u32,
+    /// When it was taken, unix milliseconds.
+    pub(crate) entered_ms: u64,
 }
 
-/// A message on its way into a queue, borrowed from the reader's buffer.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    /// Exchange and routing key as two raw short strings.
-    pub route: &'a [u8],
-    /// Payload of the content header frame.
-    pub header: &'a [u8],
-    /// The body.
-    pub body: MessageBody<'a>,
-    /// Absolute expiry, unix milliseconds.
-    pub expiry_ms: Option<u64>,
-    /// Whether it survives a restart when the queue is durable.
-    pub persistent: bool,
-    /// How often it was delivered before it came here: above 0 after a restart only.
-    pub deliveries: u8,
-}
-
-impl<'a> Message<'a> {
-    /// The message as it will be stored, all but its place.
-    #[must_use]
-    pub fn as_record(&self) -> (Record<'a>, Option<&'a Arc<Blob>>) {
-        let (body, blob) = match self.body {
-            MessageBody::Inline(bytes) => (Body::Inline(bytes), None),
-            MessageBody::Shared(blob) => {
-                let len = u32::try_from(blob.len()).unwrap_or(u32::MAX);
-                (Body::Blob { index: 0, len }, Some(blob))
-            }
-        };
-        let record = Record {
-            seq: 0,
-            deliveries: self.deliveries,
-            persistent: self.persistent,
-            expiry_ms: self.expiry_ms,
-            route: self.route,
-            header: self.header,
-            body,
-        };
-        (record, blob)
-    }
-
-    /// Body size in bytes.
-    #[must_use]
-    pub fn body_len(&self) -> u64 {
-        match self.body {
-            MessageBody::Inline(bytes) => bytes.len() as u64,
-            MessageBody::Shared(blob) => blob.len() as u64,
-        }
-    }
-}
-
-/// Most chunks hold no blob and most others one; only the rest pay for a list.
-#[derive(Debug, Default)]
-enum Blobs {
-    #[default]
-    None,
-    One(Option<Arc<Blob>>),
-    Many(Vec<Option<Arc<Blob>>>),
-}
-
-impl Blobs {
-    fn push(&mut self, blob: Arc<Blob>) -> u32 {
-        match self {
-            Self::None => {
-                *self = Self::One(Some(blob));
-                0
-            }
-            Self::One(first) => {
-                *self = Self::Many(vec![first.take(), Some(blob)]);
-                1
-            }
-            Self::Many(list) => {
-                list.push(Some(blob));
-                u32::try_from(list.len() - 1).unwrap_or(u32::MAX)
-            }
-        }
-    }
-
-    fn slot(&mut self, index: u32) -> Option<&mut Option<Arc<Blob>>> {
-        match self {
-            Self::None => None,
-            Self::One(blob) => (index == 0).then_some(blob),
-            Self::Many(list) => list.get_mut(index as usize),
-        }
-    }
-
-    fn get(&self, index: u32) -> Option<&Arc<Blob>> {
-        match self {
-            Self::None => None,
-            Self::One(blob) => blob.as_ref(),
-            Self::Many(list) => list.get(index as usize)?.as_ref(),
-        }
+impl Found<'_> {
+    /// When it dies, unix milliseconds, where a message may wait for `ttl_ms`.
+    #[inline]
+    pub(crate) fn deadline_ms(&self, ttl_ms: u64) -> u64 {
+        let own_ms = self.record.expiration_ms.unwrap_or(u64::MAX);
+        self.entered_ms.saturating_add(own_ms.min(ttl_ms))
     }
 }
 
 /// A run of records in memory.
 ///
 /// Invariant: `read <= count`, and records before the queue's cursor are the `read` ones.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Chunk {
     data: Vec<u8>,
     blobs: Blobs,
@@ -133,6 +55,27 @@ pub(crate) struct Chunk {
     live: u32,
     /// Records the cursor has passed.
     read: u32,
+    /// Records it has not passed, and that have left nevertheless.
+    left: u32,
+    /// What the records' entering times count from, unix milliseconds.
+    base_ms: u64,
+    /// No unread record dies by its own expiration before this, unix milliseconds.
+    own_ms: u64,
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Self {
+            data: Vec::new(),
+            blobs: Blobs::None,
+            count: 0,
+            live: 0,
+            read: 0,
+            left: 0,
+            base_ms: 0,
+            own_ms: u64::MAX,
+        }
+    }
 }
 
 impl Chunk {
@@ -147,17 +90,35 @@ impl Chunk {
         };
         let data = data.unwrap_or_else(|| Vec::with_capacity(size));
         account_taken(data.capacity());
-        Self {
-            data,
-            blobs: Blobs::None,
-            count: 0,
-            live: 0,
-            read: 0,
-        }
+        let mut chunk = Self::default();
+        chunk.data = data;
+        chunk
     }
 
     fn has_room(&self, record: usize) -> bool {
         self.data.capacity() - self.data.len() >= record
+    }
+
+    /// Milliseconds from the chunk's time to that one; `None` if a record cannot say so many.
+    #[inline]
+    fn since_base(&self, entered_ms: u64) -> Option<u32> {
+        u32::try_from(entered_ms.saturating_sub(self.base_ms)).ok()
+    }
+
+    #[inline]
+    fn found(&self, offset: u32) -> Option<Found<'_>> {
+        let (record, next) = read(&self.data, offset)?;
+        let blob = match record.body {
+            Body::Inline(_) => None,
+            Body::Blob { index, .. } => self.blobs.get(index),
+        };
+        let entered_ms = self.base_ms + u64::from(record.entered);
+        Some(Found {
+            record,
+            blob,
+            next,
+            entered_ms,
+        })
     }
 
     fn is_spent(&self) -> bool {
@@ -168,6 +129,7 @@ impl Chunk {
         account_released(self.data.capacity());
         let mut data = std::mem::take(&mut self.data);
         self.blobs = Blobs::None;
+        self.own_ms = u64::MAX;
         if data.capacity() == CHUNK_BYTES_MAX {
             data.clear();
             let mut pool = POOL.lock();
@@ -236,8 +198,18 @@ impl Chunks {
         let (mut record, blob) = message.as_record();
         record.seq = seq;
         let len = record.stored_len();
-        if !self.tail.has_room(len) {
+        if self.tail.count == 0 {
+            self.tail.base_ms = message.entered_ms;
+        }
+        let mut entered = self.tail.since_base(message.entered_ms);
+        if entered.is_none() || !self.tail.has_room(len) {
             self.grow(len);
+            self.tail.base_ms = message.entered_ms;
+            entered = Some(0);
+        }
+        record.entered = entered.unwrap_or(0);
+        if let Some(deadline_ms) = message.own_deadline_ms() {
+            self.tail.own_ms = self.tail.own_ms.min(deadline_ms);
         }
         if let (Body::Blob { index, .. }, Some(blob)) = (&mut record.body, blob) {
             *index = self.tail.blobs.push(Arc::clone(blob));
@@ -264,7 +236,10 @@ impl Chunks {
         loop {
             let chunk = self.chunk(self.cursor.chunk)?;
             if chunk.read < chunk.count {
-                return Some(self.cursor);
+                if chunk.left == 0 || !self.pass_left() {
+                    return Some(self.cursor);
+                }
+                continue;
             }
             if self.cursor.chunk == self.tail_id() {
                 return None;
@@ -276,16 +251,10 @@ impl Chunks {
         }
     }
 
-    /// The record at a position and where its body is.
+    /// The record at a position.
     #[inline]
-    pub(crate) fn record(&self, at: Position) -> Option<(Record<'_>, Option<&Arc<Blob>>, u32)> {
-        let chunk = self.chunk(at.chunk)?;
-        let (record, next) = read(&chunk.data, at.offset)?;
-        let blob = match record.body {
-            Body::Inline(_) => None,
-            Body::Blob { index, .. } => chunk.blobs.get(index),
-        };
-        Some((record, blob, next))
+    pub(crate) fn record(&self, at: Position) -> Option<Found<'_>> {
+        self.chunk(at.chunk)?.found(at.offset)
     }
 
     /// Moves the cursor past the record it stands before; `next` is where the following one is.
@@ -316,13 +285,18 @@ impl Chunks {
             let Some(chunk) = self.chunk_mut(id) else {
                 break;
             };
-            let end = chunk.read + (chunk.count - chunk.read).min(most - out.messages);
-            let (before, mut at) = (chunk.read, offset);
-            while chunk.read < end {
+            let end = out.messages + (chunk.count - chunk.read).min(most - out.messages);
+            let (before, mut at) = (out.messages, offset);
+            while out.messages < end && chunk.read < chunk.count {
                 let Some((record, next)) = read(&chunk.data, at) else {
                     taken = false;
                     break;
                 };
+                if record.left {
+                    chunk.pass_left();
+                    at = next;
+                    continue;
+                }
                 let blob = match record.body {
                     Body::Inline(_) => None,
                     Body::Blob { index, .. } => chunk.blobs.get(index),
@@ -336,19 +310,18 @@ impl Chunks {
                     break;
                 }
                 out.bytes += u64::from(record.body.len());
-                out.redelivered += u32::from(record.deliveries > 0);
+                out.redelivered += u32::from(record.attempts.acquired > 0);
                 if let (true, Body::Blob { index, .. }) = (settle, record.body)
                     && let Some(slot) = chunk.blobs.slot(index)
                 {
                     *slot = None;
                 }
                 chunk.read += 1;
+                out.messages += 1;
                 at = next;
             }
-            let handed = chunk.read - before;
-            out.messages += handed;
-            chunk.live -= if settle { handed } else { 0 };
-            let is_spent = settle && chunk.is_spent();
+            chunk.live -= if settle { out.messages - before } else { 0 };
+            let is_spent = chunk.is_spent();
             self.cursor.offset = at;
             if is_spent {
                 self.reclaim(id);
@@ -392,11 +365,11 @@ impl Chunks {
             let tail = &mut self.tail;
             tail.data.clear();
             tail.blobs = Blobs::None;
-            (tail.count, tail.read) = (0, 0);
-            self.cursor = Position {
-                chunk: id,
-                offset: 0,
-            };
+            (tail.count, tail.read, tail.own_ms) = (0, 0, u64::MAX);
+            // All of it may have expired behind what the cursor has not reached.
+            if self.cursor.chunk == id {
+                self.cursor.offset = 0;
+            }
         } else if index == 0 {
             self.drop_spent_front();
         } else if let Some(chunk) = self.older.get_mut(index) {
@@ -427,7 +400,9 @@ impl Chunks {
                 let Some((record, next)) = read(&chunk.data, at.offset) else {
                     return;
                 };
-                show(&record);
+                if !record.left {
+                    show(&record);
+                }
                 at.offset = next;
             }
             if at.chunk == self.tail_id() {
@@ -446,7 +421,7 @@ impl Chunks {
         &self,
         before: impl Fn(&Record<'_>) -> bool,
         mut show: impl FnMut(&Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
-    ) {
+    ) -> ControlFlow<()> {
         let mut at = self.cursor;
         while let Some(chunk) = self.chunk(at.chunk) {
             let is_last = at.chunk == self.tail_id();
@@ -457,25 +432,26 @@ impl Chunks {
             let unread = if skip { 0 } else { chunk.count - chunk.read };
             for _ in 0..unread {
                 let Some((record, after)) = read(&chunk.data, at.offset) else {
-                    return;
+                    return ControlFlow::Continue(());
                 };
                 let blob = match record.body {
                     Body::Inline(_) => None,
                     Body::Blob { index, .. } => chunk.blobs.get(index),
                 };
-                if !before(&record) && show(&record, blob).is_break() {
-                    return;
+                if !record.left && !before(&record) {
+                    show(&record, blob)?;
                 }
                 at.offset = after;
             }
             if is_last {
-                return;
+                return ControlFlow::Continue(());
             }
             at = Position {
                 chunk: next,
                 offset: 0,
             };
         }
+        ControlFlow::Continue(())
     }
 
     /// Settles every record the cursor has not reached.
@@ -489,8 +465,9 @@ impl Chunks {
         let mut id = self.cursor.chunk;
         loop {
             if let Some(chunk) = self.chunk_mut(id) {
-                chunk.live = chunk.live.saturating_sub(chunk.count - chunk.read);
-                chunk.read = chunk.count;
+                let unread = chunk.count - chunk.read - chunk.left;
+                chunk.live = chunk.live.saturating_sub(unread);
+                (chunk.read, chunk.left, chunk.own_ms) = (chunk.count, 0, u64::MAX);
             }
             if id == tail {
                 break;
@@ -514,12 +491,6 @@ impl Chunks {
         }
     }
 
-    pub(crate) fn set_deliveries(&mut self, at: Position, deliveries: u8) {
-        if let Some(chunk) = self.chunk_mut(at.chunk) {
-            set_deliveries(&mut chunk.data, at.offset, deliveries);
-        }
-    }
-
     /// Gives the memory of an empty queue back; `false` when records are still held.
     pub(crate) fn shrink(&mut self) -> bool {
         if !self.older.is_empty() || self.tail.count > 0 {
@@ -537,5 +508,23 @@ impl Chunks {
     /// Bytes of chunk memory held.
     pub(crate) const fn resident_bytes(&self) -> usize {
         self.resident
+    }
+}
+
+/// What the receiver of a delivery keeps.
+#[inline]
+pub(crate) const fn unacked(
+    level: u8,
+    seq: u64,
+    position: Position,
+    record: &Record<'_>,
+) -> Unacked {
+    Unacked {
+        seq,
+        position,
+        body_len: record.body.len(),
+        attempts: record.attempts,
+        level,
+        persistent: record.persistent,
     }
 }

@@ -117,7 +117,7 @@ pub(crate) struct Consumers<C> {
 
 /// A ring.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum Standing {
     Top,
     /// Of this priority.
     Lower(Reverse<i32>),
@@ -127,7 +127,7 @@ enum Place {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
     pump: u64,
-    ring: Place,
+    ring: Standing,
     refusals: u32,
 }
 
@@ -300,29 +300,29 @@ impl<C> Consumers<C> {
         self.pumps += 1;
         Turn {
             pump: self.pumps,
-            ring: Place::Top,
+            ring: Standing::Top,
             refusals: 0,
         }
     }
 
     #[inline]
-    fn ring(&self, place: Place) -> Option<&Ring> {
+    fn ring(&self, place: Standing) -> Option<&Ring> {
         match place {
-            Place::Top => Some(&self.top),
-            Place::Lower(priority) => self.lower.get(&priority),
+            Standing::Top => Some(&self.top),
+            Standing::Lower(priority) => self.lower.get(&priority),
         }
     }
 
     /// The ring after this one, which may be gone.
-    fn after(&self, place: Place) -> Option<Place> {
+    fn after(&self, place: Standing) -> Option<Standing> {
         let next = match place {
-            Place::Top => self.lower.first_key_value(),
-            Place::Lower(priority) => {
+            Standing::Top => self.lower.first_key_value(),
+            Standing::Lower(priority) => {
                 let lower = (Bound::Excluded(priority), Bound::Unbounded);
                 self.lower.range(lower).next()
             }
         };
-        next.map(|(priority, _)| Place::Lower(*priority))
+        next.map(|(priority, _)| Standing::Lower(*priority))
     }
 
     /// The consumer whose turn it is, skipping those who refused in this pump.
@@ -383,10 +383,10 @@ impl<C> Consumers<C> {
 
     /// Whoever has this seat, and the turn, goes to the end of its ring.
     #[inline]
-    fn rotate(&mut self, place: Place, seat: Seat) {
+    fn rotate(&mut self, place: Standing, seat: Seat) {
         match place {
-            Place::Top => self.top.rotate(seat),
-            Place::Lower(priority) => {
+            Standing::Top => self.top.rotate(seat),
+            Standing::Lower(priority) => {
                 if let Some(ring) = self.lower.get_mut(&priority) {
                     ring.rotate(seat);
                 }

@@ -1,4 +1,4 @@
-//! One queue's semantics: order, competing consumers, credit, requeue, limits.
+//! One queue's semantics: order, priorities, competing consumers, credit, requeue, limits, expiry.
 //!
 //! A queue is a plain struct that its owner puts behind a lock. It knows no AMQP frames, sockets,
 //! disks or clocks: what it decides leaves through a [`Sink`]. Messages are records in append-only
@@ -14,17 +14,21 @@
     )
 )]
 
+mod blobs;
 mod chunk;
 mod consumers;
+mod lane;
 mod limits;
+mod message;
 mod peek;
 mod queue;
 mod requeued;
 mod reserve;
 mod ring;
 
-pub use chunk::{Message, MessageBody};
 pub use consumers::{Consumer, ConsumerKey, Consuming};
-pub use leveret_record::{Position, Unacked};
-pub use limits::{Limits, Overflow, Reason};
-pub use queue::{Counters, Delivery, Gone, Offer, Queue, Refused, Sink};
+pub use leveret_record::{Attempts, Position, Unacked};
+pub use limits::{Death, Limits, Overflow, Reason, Settings, Shape};
+pub use message::{Message, MessageBody};
+pub use peek::Seen;
+pub use queue::{Counters, Dead, Delivery, Offer, Queue, Rank, Refused, Sink};

@@ -3,31 +3,67 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_record::{Blob, Record};
+use leveret_record::{Attempts, Blob, Record};
 
-use crate::queue::Queue;
+use crate::queue::{Queue, Rank};
+
+/// A ready message where it is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Its rank.
+    pub rank: Rank,
+    /// How often it was tried.
+    pub attempts: Attempts,
+    /// The record; its body is in `blob` when it is a shared one.
+    pub record: &'a Record<'a>,
+    /// The shared body, if the record names one.
+    pub blob: Option<&'a Arc<Blob>>,
+}
 
 impl<C> Queue<C> {
-    /// Shows the ready messages with sequence numbers from `from` on, in order, until `show`
-    /// breaks. Chunks before the first of them are stepped over whole.
-    pub fn peek(
-        &self,
-        from: u64,
-        mut show: impl FnMut(u64, &Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
-    ) {
-        if self.requeued_from(from, &mut show).is_break() {
-            return;
+    /// Shows the ready messages from a rank on, in order, until `show` breaks. Chunks before the
+    /// first of them are stepped over whole.
+    pub fn peek(&self, from: Rank, mut show: impl FnMut(&Seen<'_>) -> ControlFlow<()>) {
+        let levels = self
+            .lanes()
+            .iter()
+            .filter(|(level, _)| *level <= from.level);
+        for (level, lane) in levels {
+            let from = if level == from.level { from.seq } else { 0 };
+            let at = |seq| Rank { level, seq };
+            let shown = lane.requeued_from(from, |run, record, blob| {
+                show(&Seen {
+                    rank: at(run.first),
+                    attempts: run.attempts,
+                    record,
+                    blob,
+                })
+            });
+            if shown.is_break() {
+                return;
+            }
+            let before = |record: &Record<'_>| record.seq < from;
+            let shown = lane.chunks.unread_from(before, |record, blob| {
+                show(&Seen {
+                    rank: at(record.seq),
+                    attempts: record.attempts,
+                    record,
+                    blob,
+                })
+            });
+            if shown.is_break() {
+                return;
+            }
         }
-        let before = |record: &Record<'_>| record.seq < from;
-        self.chunks()
-            .unread_from(before, |record, blob| show(record.seq, record, blob));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Consumer, ConsumerKey, Delivery, Gone, Limits, Message, MessageBody, Offer, Sink};
+    use crate::{
+        Consumer, ConsumerKey, Delivery, Message, MessageBody, Offer, Settings, Shape, Sink,
+    };
 
     struct Nowhere;
 
@@ -36,15 +72,19 @@ mod tests {
             Offer::Refused
         }
 
-        fn gone(&mut self, _: u64, _: Gone) {}
+        fn gone(&mut self, _: Rank) {}
     }
 
     fn seqs(queue: &Queue<()>, from: u64, max: usize) -> Vec<u64> {
         let mut seen = Vec::new();
-        queue.peek(from, |seq, record, blob| {
-            assert_eq!(record.body.len(), 8);
-            assert!(blob.is_none());
-            seen.push(seq);
+        let from = Rank {
+            level: 0,
+            seq: from,
+        };
+        queue.peek(from, |one| {
+            assert_eq!(one.record.body.len(), 8);
+            assert!(one.blob.is_none());
+            seen.push(one.rank.seq);
             if seen.len() == max {
                 ControlFlow::Break(())
             } else {
@@ -56,15 +96,18 @@ mod tests {
 
     #[test]
     fn ready_messages_are_seen_in_order_and_stay() {
-        let mut queue = Queue::<()>::new(Limits::NONE, false);
+        let mut queue = Queue::<()>::new(Settings::NONE, Shape::PLAIN);
         for number in 0..20_000_u64 {
             let message = Message {
                 route: b"\0\x01k",
                 header: &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0],
                 body: MessageBody::Inline(&number.to_be_bytes()),
-                expiry_ms: None,
+                entered_ms: 0,
+                expiration_ms: None,
+                priority: 0,
                 persistent: false,
-                deliveries: 0,
+                deaths: false,
+                attempts: Attempts::NONE,
             };
             queue.push(&message, &mut Nowhere).unwrap();
         }
@@ -75,8 +118,8 @@ mod tests {
             });
         }
         assert_eq!(seqs(&queue, 0, 2), [100, 101]);
-        queue.requeue(None, &taken[7]);
-        queue.requeue(None, &taken[50]);
+        queue.requeue(None, &taken[7], true, &mut Nowhere);
+        queue.requeue(None, &taken[50], false, &mut Nowhere);
         assert_eq!(seqs(&queue, 0, 4), [7, 50, 100, 101]);
         assert_eq!(seqs(&queue, 8, 2), [50, 100]);
         assert_eq!(seqs(&queue, 15_000, 3), [15_000, 15_001, 15_002]);

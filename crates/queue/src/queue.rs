@@ -1,5 +1,7 @@
 //! The queue itself: what is ready, what is out, who gets the next message.
 
+mod bury;
+mod expire;
 mod pump;
 mod requeue;
 mod settle;
@@ -7,13 +9,16 @@ mod settle;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_record::{Blob, Position, Record, Unacked};
+use leveret_record::{Blob, Record, Unacked};
 
-use crate::chunk::{Chunks, Message};
 use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming};
-use crate::limits::{Limits, Overflow};
-use crate::requeued::Requeued;
+use crate::lane::Lanes;
+use crate::limits::{Death, Overflow, Settings, Shape};
+use crate::message::Message;
+use crate::queue::bury::Rare;
 use crate::reserve::Reserved;
+
+pub use bury::Dead;
 
 /// A message on its way to a consumer.
 #[derive(Clone, Copy, Debug)]
@@ -37,15 +42,13 @@ pub enum Offer {
     Gone,
 }
 
-/// Why a message left the queue without a settlement from a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gone {
-    /// Sent to a `no_ack` consumer.
-    Sent,
-    /// Dropped from the head to keep a length limit.
-    Overflow,
-    /// Purged.
-    Purged,
+/// A message's place in its queue, and in what the store calls a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rank {
+    /// Its level of priority; 0 in a queue without.
+    pub level: u8,
+    /// Its sequence number in that level.
+    pub seq: u64,
 }
 
 /// Where a queue's decisions go.
@@ -54,8 +57,8 @@ pub trait Sink<C> {
     fn offer(&mut self, consumer: &Consumer<C>, key: ConsumerKey, delivery: &Delivery<'_>)
     -> Offer;
 
-    /// A persistent message is no longer in the queue.
-    fn gone(&mut self, seq: u64, why: Gone);
+    /// A persistent message is no longer in the queue, and nobody settles it.
+    fn gone(&mut self, rank: Rank);
 }
 
 /// The queue is full and its policy is to refuse.
@@ -87,63 +90,115 @@ pub struct Counters {
     pub rejected: u64,
     /// Deliveries that came back.
     pub requeued: u64,
-    /// Messages dropped from the head.
+    /// Messages dropped to keep a length limit.
     pub dropped: u64,
+    /// Messages that have waited too long.
+    pub expired: u64,
+    /// Messages that have failed too often.
+    pub delivery_limited: u64,
+    /// Messages that were moved on after they had died, by [`Death`].
+    pub moved_on: [u64; 4],
 }
 
 /// One queue.
 ///
-/// Invariant: `ready` counts the records at and after the cursor plus `requeued`.
+/// Invariant: `ready` counts the records at and after the cursors plus `requeued`, of all levels.
 ///
 /// Fields are laid out by how often a publish touches them: a message to 100,000 queues costs a
 /// cache miss for each line.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Queue<C> {
-    pub(crate) limits: Limits,
-    next_seq: u64,
+    pub(crate) settings: Settings,
     pub(crate) ready: u64,
     pub(crate) ready_bytes: u64,
     pub(crate) unacked: u64,
     pub(crate) unacked_bytes: u64,
-    chunks: Chunks,
+    /// Messages may die of age.
+    mortal: bool,
+    /// A message has come that may not wait at all.
+    instant: bool,
+    /// Something has changed what [`Self::wake_ms`] was computed from.
+    stale: bool,
+    /// More had to expire than one run bears: nothing is served before that.
+    behind: bool,
+    /// Nothing dies of age before this, unix milliseconds.
+    due_ms: u64,
+    /// Somebody runs the queue at this time, unix milliseconds.
+    wake_ms: u64,
+    lanes: Lanes,
     consumers: Consumers<C>,
     pub(crate) counters: Counters,
-    requeued: Requeued,
     pub(crate) reserved: Option<Box<Reserved>>,
+    /// When messages that expire on their own were last looked for, unix milliseconds.
+    swept_ms: u64,
+    rare: Option<Box<Rare>>,
 }
 
 impl<C> Queue<C> {
-    /// An empty queue. With `single_active` only one consumer is served at a time.
+    /// An empty queue.
     #[must_use]
-    pub fn new(limits: Limits, single_active: bool) -> Self {
+    pub fn new(settings: Settings, shape: Shape) -> Self {
         Self {
-            chunks: Chunks::default(),
-            requeued: Requeued::default(),
+            settings,
+            lanes: Lanes::new(shape.levels),
             reserved: None,
-            consumers: Consumers::new(single_active),
-            limits,
+            consumers: Consumers::new(shape.single_active),
             counters: Counters::default(),
-            next_seq: 0,
             ready: 0,
             ready_bytes: 0,
             unacked: 0,
             unacked_bytes: 0,
+            mortal: settings.ttl_ms != u64::MAX,
+            instant: false,
+            stale: false,
+            behind: false,
+            due_ms: u64::MAX,
+            wake_ms: u64::MAX,
+            swept_ms: 0,
+            rare: None,
         }
     }
 
-    /// Appends a message and gives its sequence number.
+    /// What it is for as long as it exists.
+    #[must_use]
+    pub const fn shape(&self) -> Shape {
+        Shape {
+            single_active: self.consumers.is_single_active(),
+            levels: self.lanes.levels(),
+        }
+    }
+
+    /// Has everything happen that happens on its own: what is past its deadline dies, consumers
+    /// are served, what may not wait and found nobody dies, and what is over a length limit.
     ///
-    /// The caller pumps afterwards, then calls [`Queue::trim`]: a message that a consumer can take
-    /// at once never counts against a length limit.
+    /// Called after every change. `now_ms` is in unix milliseconds and never goes back. Gives a
+    /// time if nobody is to run the queue at that time or before yet: the caller has that done,
+    /// after [`Queue::woken`].
+    #[inline]
+    pub fn run(&mut self, now_ms: u64, sink: &mut impl Sink<C>) -> Option<u64> {
+        if !self.mortal {
+            self.pump(now_ms, sink);
+            self.trim(sink);
+            return None;
+        }
+        self.run_mortal(now_ms, sink)
+    }
+
+    /// Appends a message and gives its rank. The caller calls [`Queue::run`] afterwards: a message
+    /// that a consumer can take at once never counts against a length limit.
     ///
     /// # Errors
     /// [`Refused`] when the queue is full and refuses; nothing is stored.
     #[inline]
-    pub fn push(&mut self, message: &Message<'_>, sink: &mut impl Sink<C>) -> Result<u64, Refused> {
+    pub fn push(
+        &mut self,
+        message: &Message<'_>,
+        sink: &mut impl Sink<C>,
+    ) -> Result<Rank, Refused> {
         let bytes = message.body_len();
         if !self.has_room(bytes) {
-            self.pump(sink);
+            self.run(message.entered_ms, sink);
             if !self.has_room(bytes) {
                 self.counters.refused += 1;
                 return Err(Refused);
@@ -153,9 +208,9 @@ impl<C> Queue<C> {
     }
 
     #[inline]
-    pub(crate) fn accept(&mut self, message: &Message<'_>) -> u64 {
+    pub(crate) fn accept(&mut self, message: &Message<'_>) -> Rank {
         self.counters.published += 1;
-        self.append(message, message.body_len())
+        self.append(message)
     }
 
     /// The consumer that takes messages at once and settles none, if there are no others and
@@ -172,35 +227,45 @@ impl<C> Queue<C> {
     }
 
     /// Counts messages that went straight to the [`Queue::receiver`].
-    pub const fn passed(&mut self, messages: u64) {
-        self.next_seq += messages;
+    pub fn passed(&mut self, messages: u64) {
+        self.lanes.at_mut(0).next_seq += messages;
         self.counters.published += messages;
         self.counters.delivered_no_ack += messages;
     }
 
-    /// Appends a message whatever the limits: what recovery found.
-    pub fn restore(&mut self, message: &Message<'_>, seq: u64) {
-        self.next_seq = self.next_seq.max(seq);
-        self.append(message, message.body_len());
+    /// Appends a message whatever the limits, at a rank it had before: what recovery found.
+    pub fn restore(&mut self, message: &Message<'_>, rank: Rank) {
+        let level = self.lanes.level_of(rank.level);
+        let lane = self.lanes.at_mut(level);
+        lane.next_seq = lane.next_seq.max(rank.seq);
+        let message = Message {
+            priority: level,
+            ..*message
+        };
+        self.append(&message);
     }
 
-    /// Begins after what recovery found, so that no sequence number is used twice.
-    pub const fn begin_at(&mut self, seq: u64) {
-        self.next_seq = seq;
+    /// Begins a level after what recovery found, so that no sequence number is used twice.
+    pub fn begin_at(&mut self, next: Rank) {
+        let level = self.lanes.level_of(next.level);
+        self.lanes.at_mut(level).next_seq = next.seq;
     }
 
-    fn append(&mut self, message: &Message<'_>, bytes: u64) -> u64 {
-        let seq = self.next_seq;
-        self.chunks.append(message, seq);
-        self.next_seq += 1;
+    fn append(&mut self, message: &Message<'_>) -> Rank {
+        let level = self.lanes.level_of(message.priority);
+        let seq = self.lanes.at_mut(level).append(message);
+        self.lanes.came(level, 1);
         self.ready += 1;
-        self.ready_bytes += bytes;
-        seq
+        self.ready_bytes += message.body_len();
+        if self.mortal || message.expiration_ms.is_some() {
+            self.note_deadline(message);
+        }
+        Rank { level, seq }
     }
 
     #[inline]
     fn has_room(&self, bytes: u64) -> bool {
-        let limits = &self.limits;
+        let limits = &self.settings.limits;
         let fits = self.ready + self.unacked < limits.total_max
             && self.ready_bytes + self.unacked_bytes + bytes <= limits.total_bytes_max;
         fits && (limits.overflow == Overflow::DropHead
@@ -210,39 +275,45 @@ impl<C> Queue<C> {
 
     /// Drops messages from the head while a `drop-head` limit is exceeded.
     #[inline]
-    pub fn trim(&mut self, sink: &mut impl Sink<C>) {
-        if self.limits.overflow == Overflow::RejectPublish {
+    fn trim(&mut self, sink: &mut impl Sink<C>) {
+        let limits = &self.settings.limits;
+        if self.ready > limits.ready_max || self.ready_bytes > limits.ready_bytes_max {
+            self.drop_ready(sink);
+        }
+    }
+
+    #[inline(never)]
+    fn drop_ready(&mut self, sink: &mut impl Sink<C>) {
+        let limits = self.settings.limits;
+        if limits.overflow == Overflow::RejectPublish {
             // What came back above the limit stays: only a publish can be refused.
             return;
         }
-        while self.ready > self.limits.ready_max || self.ready_bytes > self.limits.ready_bytes_max {
-            let Some(delivery) = self.take_head() else {
+        while self.ready > limits.ready_max || self.ready_bytes > limits.ready_bytes_max {
+            let level = if self.settings.drops_lowest {
+                self.lanes.bottom()
+            } else {
+                self.lanes.top()
+            };
+            let Some(dropped) = self.take_head(level) else {
                 return;
             };
-            let Unacked {
-                seq,
-                position,
-                persistent,
-                ..
-            } = delivery;
-            self.chunks.release(position);
-            self.counters.dropped += 1;
-            if persistent {
-                sink.gone(seq, Gone::Overflow);
-            }
+            self.die(&dropped, Death::MaxLength, sink);
         }
     }
 
     /// Counts what is ready no more.
     #[inline]
-    const fn left(&mut self, messages: u64, bytes: u64) {
+    fn left(&mut self, level: u8, messages: u64, bytes: u64) {
         self.ready -= messages;
         self.ready_bytes -= bytes;
+        self.lanes.went(level, messages);
     }
 
-    /// Takes the head message for `basic.get`; `give` sees it and how many stay ready.
+    /// Takes the head message for `basic.get`, after a [`Queue::run`]; `give` sees it and how many
+    /// stay ready.
     ///
-    /// Returns `false` when the queue is empty. With `no_ack` it is settled at once.
+    /// Returns `false` when there is none. With `no_ack` it is settled at once.
     pub fn get(
         &mut self,
         no_ack: bool,
@@ -250,22 +321,22 @@ impl<C> Queue<C> {
         give: impl FnOnce(&Delivery<'_>, u64),
     ) -> bool {
         let left = self.ready.saturating_sub(1);
-        let Some(position) = self.head() else {
+        let level = self.lanes.top();
+        let lane = self.lanes.at_mut(level);
+        let head = if self.behind { None } else { lane.head() };
+        let Some((found, unacked)) = head.and_then(|head| lane.look(level, head)) else {
             self.counters.got_empty += 1;
             return false;
         };
-        let Some((record, blob, next)) = self.chunks.record(position) else {
-            return false;
-        };
-        let unacked = self.unacked_of(position, &record);
         give(
             &Delivery {
-                record: &record,
-                blob,
+                record: &found.record,
+                blob: found.blob,
                 unacked,
             },
             left,
         );
+        let next = found.next;
         self.leave(&unacked, next);
         if no_ack {
             self.counters.got_no_ack += 1;
@@ -277,41 +348,22 @@ impl<C> Queue<C> {
         true
     }
 
-    /// The next message in order: requeued ones are older than any never read.
-    #[inline]
-    fn head(&mut self) -> Option<Position> {
-        match self.requeued.first() {
-            Some((_, position)) => Some(position),
-            None => self.chunks.head(),
-        }
-    }
-
-    #[inline]
-    fn unacked_of(&self, position: Position, record: &Record<'_>) -> Unacked {
-        let seq = match self.requeued.first() {
-            Some((seq, _)) => seq,
-            None => record.seq,
-        };
-        unacked(seq, position, record)
-    }
-
     /// Takes a message off the ready ones.
     #[inline]
     fn leave(&mut self, unacked: &Unacked, next: u32) {
-        if self.requeued.is_empty() {
-            self.chunks.advance(next);
-        } else {
-            self.requeued.pop_first(next);
-        }
-        self.left(1, u64::from(unacked.body_len));
-        self.counters.redelivered += u64::from(unacked.deliveries > 0);
+        self.lanes.at_mut(unacked.level).take_head(next);
+        self.left(unacked.level, 1, u64::from(unacked.body_len));
+        self.counters.redelivered += u64::from(unacked.attempts.acquired > 0);
     }
 
-    fn take_head(&mut self) -> Option<Unacked> {
-        let position = self.head()?;
-        let (record, _, next) = self.chunks.record(position)?;
-        let unacked = self.unacked_of(position, &record);
-        self.leave(&unacked, next);
+    /// Takes the head of a level off, for nobody.
+    fn take_head(&mut self, level: u8) -> Option<Unacked> {
+        let lane = self.lanes.at_mut(level);
+        let head = lane.head()?;
+        let (found, unacked) = lane.look(level, head)?;
+        let next = found.next;
+        lane.take_head(next);
+        self.left(level, 1, u64::from(unacked.body_len));
         Some(unacked)
     }
 
@@ -322,9 +374,10 @@ impl<C> Queue<C> {
     }
 
     fn settle_sent(&mut self, unacked: &Unacked, sink: &mut impl Sink<C>) {
-        self.chunks.release(unacked.position);
+        let lane = self.lanes.at_mut(unacked.level);
+        lane.chunks.release(unacked.position);
         if unacked.persistent {
-            sink.gone(unacked.seq, Gone::Sent);
+            sink.gone(rank(unacked));
         }
     }
 
@@ -338,37 +391,45 @@ impl<C> Queue<C> {
         }
     }
 
-    /// Shows the sequence numbers of all ready persistent messages, in order.
-    pub fn persistent_ready(&self, mut show: impl FnMut(u64)) {
-        let _ = self.requeued_from(0, |seq, record, _| {
-            if record.persistent {
-                show(seq);
-            }
-            ControlFlow::Continue(())
-        });
-        self.chunks.unread(|record| {
-            if record.persistent {
-                show(record.seq);
-            }
-        });
+    /// Shows the ranks of all ready persistent messages, in order.
+    pub fn persistent_ready(&self, mut show: impl FnMut(Rank)) {
+        for (level, lane) in self.lanes.iter() {
+            let _ = lane.requeued_from(0, |run, record, _| {
+                if record.persistent {
+                    let seq = run.first;
+                    show(Rank { level, seq });
+                }
+                ControlFlow::Continue(())
+            });
+            lane.chunks.unread(|record| {
+                if record.persistent {
+                    let seq = record.seq;
+                    show(Rank { level, seq });
+                }
+            });
+        }
     }
 
-    pub(crate) const fn chunks(&self) -> &Chunks {
-        &self.chunks
+    pub(crate) const fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// Drops all ready messages and tells how many there were; unacknowledged ones stay.
     pub fn purge(&mut self) -> u64 {
         let purged = self.ready;
-        self.release_requeued();
-        if self.chunks.head().is_some() {
-            self.chunks.release_unread();
+        for lane in self.lanes.iter_mut() {
+            lane.release_requeued();
+            if lane.chunks.head().is_some() {
+                lane.chunks.release_unread();
+            }
         }
+        self.lanes.emptied();
         (self.ready, self.ready_bytes) = (0, 0);
+        self.behind = false;
         purged
     }
 
-    /// Registers a consumer; the caller pumps afterwards.
+    /// Registers a consumer; the caller runs the queue afterwards.
     pub fn consume(&mut self, handle: C, asked: Consuming) -> ConsumerKey {
         self.consumers.add(handle, asked)
     }
@@ -382,7 +443,7 @@ impl<C> Queue<C> {
     /// what was delivered may be given back to it any more.
     #[must_use]
     pub fn take(&mut self) -> Self {
-        let empty = Self::new(*self.limits(), self.is_single_active());
+        let empty = Self::new(self.settings(), self.shape());
         std::mem::replace(self, empty)
     }
 
@@ -391,7 +452,7 @@ impl<C> Queue<C> {
         self.consumers.iter().map(|(_, consumer)| &consumer.handle)
     }
 
-    /// Changes a running consumer's prefetch; the caller pumps afterwards.
+    /// Changes a running consumer's prefetch; the caller runs the queue afterwards.
     pub fn set_prefetch(&mut self, key: ConsumerKey, prefetch: u32) {
         self.consumers.set_prefetch(key, prefetch);
     }
@@ -420,10 +481,24 @@ impl<C> Queue<C> {
         self.unacked_bytes
     }
 
-    /// The sequence number of the next message.
+    /// The sequence number of the next message of a level.
     #[must_use]
-    pub const fn next_seq(&self) -> u64 {
-        self.next_seq
+    pub fn next_seq(&self, level: u8) -> u64 {
+        self.lanes.at(level).next_seq
+    }
+
+    /// Ready messages of each level that was ever used, highest first.
+    pub fn ready_by_level(&self) -> impl Iterator<Item = (u8, u64)> {
+        self.lanes.iter().map(|(level, lane)| (level, lane.ready))
+    }
+
+    /// When the message that has waited longest came, unix milliseconds.
+    pub fn oldest_ms(&mut self) -> Option<u64> {
+        let entered = |lane: &mut crate::lane::Lane| {
+            let head = lane.head()?;
+            Some(lane.chunks.record(head)?.entered_ms)
+        };
+        self.lanes.iter_mut().filter_map(entered).min()
     }
 
     /// Registered consumers.
@@ -481,20 +556,27 @@ impl<C> Queue<C> {
 
     /// Gives the memory of an empty queue back; `false` when it still holds messages.
     pub fn shrink(&mut self) -> bool {
-        self.chunks.shrink()
+        let mut shrunk = true;
+        for lane in self.lanes.iter_mut() {
+            // Passes what has left.
+            lane.chunks.head();
+            shrunk &= lane.chunks.shrink();
+        }
+        shrunk
     }
 
     /// Whether the queue holds more memory than a queue that was ever used may keep.
     #[must_use]
     pub fn is_grown(&self) -> bool {
-        self.chunks.is_grown()
+        let mut lanes = self.lanes.iter();
+        lanes.any(|(_, lane)| lane.chunks.is_grown())
     }
 
     /// Memory that the queue keeps from others, bytes: its chunks, and all bodies as if none of
     /// them was in a chunk. At least what it really is, and at most twice that.
     #[must_use]
-    pub const fn held_bytes(&self) -> u64 {
-        self.chunks.resident_bytes() as u64 + self.ready_bytes + self.unacked_bytes
+    pub fn held_bytes(&self) -> u64 {
+        self.lanes.resident_bytes() as u64 + self.ready_bytes + self.unacked_bytes
     }
 
     /// Counts messages that others than the queue refuse.
@@ -505,17 +587,14 @@ impl<C> Queue<C> {
     /// Bytes of chunk memory held.
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
-        self.chunks.resident_bytes()
+        self.lanes.resident_bytes()
     }
 }
 
 #[inline]
-const fn unacked(seq: u64, position: Position, record: &Record<'_>) -> Unacked {
-    Unacked {
-        seq,
-        position,
-        body_len: record.body.len(),
-        deliveries: record.deliveries,
-        persistent: record.persistent,
+pub(crate) const fn rank(unacked: &Unacked) -> Rank {
+    Rank {
+        level: unacked.level,
+        seq: unacked.seq,
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use leveret_record::Position;
+use leveret_record::{Attempts, Position};
 
-/// Neighbours: their sequence numbers are dense, and their records follow each other in one chunk.
+/// Neighbours that were tried equally often: their sequence numbers are dense, and their records
+/// follow each other in one chunk.
 ///
 /// Records of one chunk are in the order of their numbers, so that dense numbers are enough.
 #[derive(Clone, Copy, Debug)]
@@ -13,11 +14,14 @@ pub(crate) struct Run {
     pub(crate) last: u64,
     /// Of the first record.
     pub(crate) position: Position,
+    pub(crate) attempts: Attempts,
 }
 
 impl Run {
     fn precedes(&self, other: &Self) -> bool {
-        self.last + 1 == other.first && self.position.chunk == other.position.chunk
+        self.last + 1 == other.first
+            && self.position.chunk == other.position.chunk
+            && self.attempts == other.attempts
     }
 }
 
@@ -34,11 +38,10 @@ impl Requeued {
         self.runs.is_empty()
     }
 
-    /// The oldest message.
+    /// The oldest messages.
     #[inline]
-    pub(crate) fn first(&self) -> Option<(u64, Position)> {
-        let (_, run) = self.runs.first_key_value()?;
-        Some((run.first, run.position))
+    pub(crate) fn first(&self) -> Option<&Run> {
+        Some(self.runs.first_key_value()?.1)
     }
 
     /// The number of the newest message.
@@ -107,6 +110,7 @@ mod tests {
             first,
             last,
             position,
+            attempts: Attempts::NONE,
         }
     }
 
@@ -136,12 +140,28 @@ mod tests {
         requeued.insert(run(3, 4, 0));
         requeued.insert(run(8, 8, 0));
         let mut taken = Vec::new();
-        while let Some((seq, position)) = requeued.first() {
-            taken.push((seq, position.offset));
+        while let Some(&Run {
+            first, position, ..
+        }) = requeued.first()
+        {
+            taken.push((first, position.offset));
             requeued.pop_first(position.offset + 10);
         }
         assert_eq!(taken, [(3, 30), (4, 40), (8, 80)]);
         assert!(requeued.is_empty());
+    }
+
+    #[test]
+    fn what_was_tried_more_often_stays_apart() {
+        let mut requeued = Requeued::default();
+        requeued.insert(run(3, 4, 0));
+        let tried = Attempts::NONE.and_one(true);
+        requeued.insert(Run {
+            attempts: tried,
+            ..run(5, 5, 0)
+        });
+        requeued.insert(run(6, 6, 0));
+        assert_eq!(numbers(&requeued), [(3, 4, 30), (5, 5, 50), (6, 6, 60)]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Limits, and room kept for messages that come together or not at all.
 
-use crate::chunk::Message;
-use crate::limits::{Limits, Overflow};
-use crate::queue::Queue;
+use crate::limits::{Limits, Overflow, Settings};
+use crate::message::Message;
+use crate::queue::{Queue, Rank};
 
 /// Room kept for transactions, and the limits without it.
 #[derive(Debug)]
@@ -27,27 +27,33 @@ impl Reserved {
 }
 
 impl<C> Queue<C> {
-    /// Changes the limits; the caller trims afterwards.
-    pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
+    /// Changes the settings, for what is there as well; the caller runs the queue afterwards.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+        self.is_mortal_now();
         if let Some(reserved) = &mut self.reserved {
-            reserved.limits = limits;
-            self.limits = reserved.left();
+            reserved.limits = settings.limits;
+            self.settings.limits = reserved.left();
         }
     }
 
-    /// The limits in force.
+    /// The settings in force.
     #[must_use]
-    pub fn limits(&self) -> &Limits {
-        self.reserved
+    pub fn settings(&self) -> Settings {
+        let limits = self
+            .reserved
             .as_ref()
-            .map_or(&self.limits, |reserved| &reserved.limits)
+            .map_or(self.settings.limits, |reserved| reserved.limits);
+        Settings {
+            limits,
+            ..self.settings
+        }
     }
 
     /// Keeps room for messages to come, each with [`Queue::push_reserved`]; others find the queue
     /// that much smaller. `false`, and nothing is kept, when there is not so much.
     pub fn reserve(&mut self, messages: u64, bytes: u64) -> bool {
-        let limits = &self.limits;
+        let limits = &self.settings.limits;
         let fits = |have: u64, more: u64, max: u64| have.saturating_add(more) <= max;
         let total = fits(self.ready + self.unacked, messages, limits.total_max)
             && fits(
@@ -66,12 +72,12 @@ impl<C> Queue<C> {
             Box::new(Reserved {
                 messages: 0,
                 bytes: 0,
-                limits: self.limits,
+                limits: self.settings.limits,
             })
         });
         reserved.messages += messages;
         reserved.bytes += bytes;
-        self.limits = reserved.left();
+        self.settings.limits = reserved.left();
         true
     }
 
@@ -82,15 +88,15 @@ impl<C> Queue<C> {
         };
         reserved.messages = reserved.messages.saturating_sub(messages);
         reserved.bytes = reserved.bytes.saturating_sub(bytes);
-        self.limits = reserved.left();
+        self.settings.limits = reserved.left();
         if reserved.messages == 0 {
-            self.limits = reserved.limits;
+            self.settings.limits = reserved.limits;
             self.reserved = None;
         }
     }
 
     /// The same as [`Queue::push`] for a message whose room was reserved.
-    pub fn push_reserved(&mut self, message: &Message<'_>) -> u64 {
+    pub fn push_reserved(&mut self, message: &Message<'_>) -> Rank {
         self.release_reserved(1, message.body_len());
         self.accept(message)
     }

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use leveret_queue::{
-    Consumer, ConsumerKey, Consuming, Delivery, Gone, Limits, Message, MessageBody, Offer, Queue,
-    Sink, Unacked,
+    Attempts, Consumer, ConsumerKey, Consuming, Delivery, Message, MessageBody, Offer, Queue, Rank,
+    Settings, Shape, Sink, Unacked,
 };
 use proptest::prelude::*;
+
+const NOW_MS: u64 = 1_000;
 
 /// Takes everything, but for consumers that are full or gone.
 #[derive(Default)]
@@ -37,7 +39,7 @@ impl Sink<u32> for Taker {
         Offer::Taken
     }
 
-    fn gone(&mut self, _: u64, _: Gone) {}
+    fn gone(&mut self, _: Rank) {}
 }
 
 fn push(queue: &mut Queue<u32>, sink: &mut Taker) {
@@ -45,12 +47,15 @@ fn push(queue: &mut Queue<u32>, sink: &mut Taker) {
         route: b"\x00\x01k",
         header: &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
         body: MessageBody::Inline(b"x"),
-        expiry_ms: None,
+        entered_ms: NOW_MS,
+        expiration_ms: None,
+        priority: 0,
         persistent: false,
-        deliveries: 0,
+        deaths: false,
+        attempts: Attempts::NONE,
     };
     queue.push(&message, sink).expect("there is room");
-    queue.pump(sink);
+    queue.run(NOW_MS, sink);
 }
 
 #[derive(Clone, Debug)]
@@ -181,7 +186,7 @@ impl World {
             }
             Op::Settle(_) => {}
         }
-        self.queue.pump(&mut self.taker);
+        self.queue.run(NOW_MS, &mut self.taker);
         self.model.pump(&self.taker);
         let taken = self.taker.taken.drain(..);
         self.out.extend(taken);
@@ -222,7 +227,7 @@ proptest! {
     #[test]
     fn turns_are_those_of_a_list_for_each_priority(ops in prop::collection::vec(op(), 1..150)) {
         let mut world = World {
-            queue: Queue::new(Limits::default(), false),
+            queue: Queue::new(Settings::NONE, Shape::PLAIN),
             taker: Taker::default(),
             model: Model::default(),
             out: Vec::new(),
@@ -245,7 +250,13 @@ proptest! {
 /// What adding and removing so many consumers takes for each of them, in the best of three runs.
 fn cost_of_each(many: u32, asked: impl Fn(u32) -> Consuming, single_active: bool) -> Duration {
     let run = || {
-        let mut queue = Queue::new(Limits::default(), single_active);
+        let mut queue = Queue::new(
+            Settings::NONE,
+            Shape {
+                single_active,
+                levels: 1,
+            },
+        );
         let start = Instant::now();
         let keys: Vec<_> = (0..many)
             .map(|handle| {
@@ -285,7 +296,7 @@ fn a_consumer_among_many_costs_what_one_among_few_does() {
 
 #[test]
 fn who_takes_nothing_any_more_is_asked_once() {
-    let (mut queue, mut taker) = (Queue::new(Limits::default(), false), Taker::default());
+    let (mut queue, mut taker) = (Queue::new(Settings::NONE, Shape::PLAIN), Taker::default());
     for handle in 0..100 {
         queue.consume(handle, Consuming::default());
         taker.gone.insert(handle);

@@ -4,20 +4,21 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use leveret_queue::{
-    Consumer, ConsumerKey, Consuming, Delivery, Gone, Limits, Message, MessageBody, Offer,
-    Overflow, Queue, Sink, Unacked,
+    Consumer, ConsumerKey, Consuming, Delivery, Limits, Message, MessageBody, Offer, Overflow,
+    Queue, Rank, Settings, Shape, Sink, Unacked,
 };
-use leveret_record::{Blob, Body};
+use leveret_record::{Attempts, Blob, Body};
 use proptest::prelude::*;
 
 const ROUTE: &[u8] = b"\x02ex\x01k";
+const NOW_MS: u64 = 1_000;
 
 /// Takes everything, or refuses for the consumers in `full`.
 #[derive(Default)]
 struct Taker {
     deliveries: Vec<(u32, Vec<u8>, Unacked)>,
     full: Vec<u32>,
-    gone: Vec<(u64, Gone)>,
+    gone: Vec<u64>,
 }
 
 fn body_of(delivery: &Delivery<'_>) -> Vec<u8> {
@@ -42,8 +43,8 @@ impl Sink<u32> for Taker {
         Offer::Taken
     }
 
-    fn gone(&mut self, seq: u64, why: Gone) {
-        self.gone.push((seq, why));
+    fn gone(&mut self, rank: Rank) {
+        self.gone.push(rank.seq);
     }
 }
 
@@ -59,10 +60,21 @@ fn message<'a>(header: &'a [u8], body: MessageBody<'a>) -> Message<'a> {
         route: ROUTE,
         header,
         body,
-        expiry_ms: None,
+        entered_ms: NOW_MS,
+        expiration_ms: None,
+        priority: 0,
         persistent: true,
-        deliveries: 0,
+        deaths: false,
+        attempts: Attempts::NONE,
     }
+}
+
+fn plain_queue(limits: Limits) -> Queue<u32> {
+    let settings = Settings {
+        limits,
+        ..Settings::NONE
+    };
+    Queue::new(settings, Shape::PLAIN)
 }
 
 fn push(queue: &mut Queue<u32>, body: MessageBody<'_>, sink: &mut Taker) -> bool {
@@ -72,8 +84,7 @@ fn push(queue: &mut Queue<u32>, body: MessageBody<'_>, sink: &mut Taker) -> bool
     };
     let header = header(len);
     let stored = queue.push(&message(&header, body), sink).is_ok();
-    queue.pump(sink);
-    queue.trim(sink);
+    queue.run(NOW_MS, sink);
     stored
 }
 
@@ -121,21 +132,21 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Default)]
 struct Model {
     next: u64,
-    ready: Vec<(u64, Vec<u8>, u8)>,
+    ready: Vec<(u64, Vec<u8>, u32)>,
     out: Vec<(Option<ConsumerKey>, Vec<u8>, Unacked)>,
 }
 
 impl Model {
     fn took(&mut self, body: &[u8], unacked: &Unacked) {
         let (seq, expected, deliveries) = self.ready.remove(0);
-        assert_eq!((seq, deliveries), (unacked.seq, unacked.deliveries));
+        assert_eq!((seq, deliveries), (unacked.seq, unacked.attempts.acquired));
         assert_eq!(expected, body);
     }
 
     fn put_back(&mut self, body: Vec<u8>, unacked: &Unacked) {
         let at = self.ready.partition_point(|(seq, ..)| *seq < unacked.seq);
         self.ready
-            .insert(at, (unacked.seq, body, unacked.deliveries + 1));
+            .insert(at, (unacked.seq, body, unacked.attempts.acquired + 1));
     }
 }
 
@@ -152,7 +163,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            queue: Queue::new(Limits::NONE, false),
+            queue: plain_queue(Limits::NONE),
             model: Model::default(),
             sink: Taker::default(),
             keys: Vec::new(),
@@ -170,7 +181,7 @@ impl World {
             Op::RequeueSome(pick, count) => self.requeue_some(pick, count),
             Op::Purge => {
                 let mut shown = Vec::new();
-                self.queue.persistent_ready(|seq| shown.push(seq));
+                self.queue.persistent_ready(|rank| shown.push(rank.seq));
                 assert!(
                     shown
                         .iter()
@@ -206,7 +217,7 @@ impl World {
                 assert!(!self.queue.shrink() || empty);
             }
         }
-        self.queue.pump(&mut self.sink);
+        self.queue.run(NOW_MS, &mut self.sink);
         self.absorb();
         self.check();
         self.check_shared();
@@ -266,8 +277,7 @@ impl World {
     fn requeue(&mut self, pick: usize) {
         if !self.model.out.is_empty() {
             let (key, body, unacked) = self.model.out.remove(pick % self.model.out.len());
-            let deliveries = self.queue.requeue(key, &unacked);
-            assert_eq!(deliveries, unacked.deliveries + 1);
+            self.queue.requeue(key, &unacked, false, &mut self.sink);
             self.model.put_back(body, &unacked);
         }
     }
@@ -293,8 +303,9 @@ impl World {
             .map(|at| self.model.out.remove(*at))
             .collect();
         deliveries.reverse();
-        self.queue
-            .requeue_all(key, &deliveries, |(.., unacked)| *unacked);
+        let unacked = |(.., unacked): &(_, _, Unacked)| *unacked;
+        let queue = &mut self.queue;
+        queue.requeue_all(key, &deliveries, (unacked, false), &mut self.sink);
         for (_, body, unacked) in deliveries {
             self.model.put_back(body, &unacked);
         }
@@ -363,7 +374,7 @@ proptest! {
         }
         while !world.model.out.is_empty() {
             world.settle(0);
-            world.queue.pump(&mut world.sink);
+            world.queue.run(NOW_MS, &mut world.sink);
             world.absorb();
         }
         world.apply(&Op::Purge);
@@ -401,7 +412,7 @@ proptest! {
 }
 
 fn queue(limits: Limits) -> (Queue<u32>, Taker) {
-    (Queue::new(limits, false), Taker::default())
+    (plain_queue(limits), Taker::default())
 }
 
 #[test]
@@ -470,7 +481,13 @@ fn higher_priority_consumers_go_first_until_out_of_credit() {
 
 #[test]
 fn only_the_single_active_consumer_is_served() {
-    let mut queue = Queue::new(Limits::NONE, true);
+    let mut queue = Queue::new(
+        Settings::NONE,
+        Shape {
+            single_active: true,
+            ..Shape::PLAIN
+        },
+    );
     let mut sink = Taker::default();
     let first = queue.consume(
         1,
@@ -484,7 +501,7 @@ fn only_the_single_active_consumer_is_served() {
     push(&mut queue, MessageBody::Inline(b"b"), &mut sink);
     assert_eq!(sink.deliveries.len(), 1, "the other one waits");
     queue.cancel(first);
-    queue.pump(&mut sink);
+    queue.run(NOW_MS, &mut sink);
     assert_eq!(sink.deliveries[1].0, 2);
 }
 
@@ -499,8 +516,7 @@ fn drop_head_keeps_the_newest_ready_messages() {
         assert!(push(&mut queue, MessageBody::Inline(&[n]), &mut sink));
     }
     assert_eq!(queue.ready(), 3);
-    let dropped: Vec<_> = sink.gone.iter().map(|(seq, _)| *seq).collect();
-    assert_eq!(dropped, [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(sink.gone, [0, 1, 2, 3, 4, 5, 6]);
 }
 
 #[test]
@@ -542,7 +558,7 @@ fn reject_publish_never_drops_what_came_back_above_the_limit() {
     }
     queue.cancel(consumer);
     for (_, _, unacked) in std::mem::take(&mut sink.deliveries) {
-        queue.requeue(None, &unacked);
+        queue.requeue(None, &unacked, true, &mut sink);
     }
     assert!(!push(&mut queue, MessageBody::Inline(&[3]), &mut sink));
     assert_eq!((queue.ready(), sink.gone.len()), (3, 0));
@@ -594,21 +610,22 @@ fn messages_given_back_in_several_steps_are_all_there() {
 #[test]
 fn sequence_numbers_stay_whole_over_a_restart() {
     const FAR: u64 = 5 << 32;
+    let at = |seq| Rank { level: 0, seq };
     let (mut queue, mut sink) = queue(Limits::NONE);
     let header = header(1);
     for seq in [5, FAR + 4, FAR + 5] {
-        queue.restore(&message(&header, MessageBody::Inline(b"x")), seq);
+        queue.restore(&message(&header, MessageBody::Inline(b"x")), at(seq));
     }
-    queue.begin_at(FAR + 9);
+    queue.begin_at(at(FAR + 9));
     let mut peeked = Vec::new();
-    queue.peek(6, |seq, _, _| {
-        peeked.push(seq);
+    queue.peek(at(6), |one| {
+        peeked.push(one.rank.seq);
         std::ops::ControlFlow::Continue(())
     });
     assert_eq!(peeked, [FAR + 4, FAR + 5]);
     assert!(push(&mut queue, MessageBody::Inline(b"y"), &mut sink));
     queue.consume(1, Consuming::default());
-    queue.pump(&mut sink);
+    queue.run(NOW_MS, &mut sink);
     let seqs: Vec<_> = sink
         .deliveries
         .iter()

@@ -4,10 +4,12 @@
 //! copies and no parsing. All integers are little-endian.
 //!
 //! ```text
-//! len u32 | seq u64 | route length u16 | flags u8 | deliveries u8
-//! [expiry u64]  route: exchange + routing key, each a short string
+//! len u32 | seq u64 | entered u32 | route length u16 | flags u16
+//! [expiration u64] [acquired u32 | failed u32]
+//! route: exchange + routing key, each a short string
 //! content header payload  body, or u32 index of a shared blob
 //! ```
+//! `entered` is in milliseconds after a time that the holder of the bytes knows.
 
 #![cfg_attr(
     not(test),
@@ -28,15 +30,20 @@ pub use sabotage::sabotage;
 pub use sabotage::{Sabotage, breaks};
 
 /// Bytes of the fixed record header.
-pub const HEADER_BYTES: usize = 16;
+pub const HEADER_BYTES: usize = 20;
 
-const FLAG_EXPIRY: u8 = 1;
-const FLAG_BLOB: u8 = 2;
-const FLAG_PERSISTENT: u8 = 4;
+const FLAG_EXPIRATION: u16 = 1;
+const FLAG_BLOB: u16 = 2;
+const FLAG_PERSISTENT: u16 = 4;
+const FLAG_ATTEMPTS: u16 = 8;
+const FLAG_DEATHS: u16 = 16;
+const FLAG_LEFT: u16 = 32;
 
 /// Offset of the body size inside a content header payload: after class-id and weight.
 const BODY_SIZE_AT: usize = 4;
-const DELIVERIES_AT: usize = 15;
+const FLAGS_AT: usize = 18;
+const EXPIRATION_BYTES: usize = 8;
+const ATTEMPTS_BYTES: usize = 8;
 
 /// Where a record's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,17 +77,58 @@ impl Body<'_> {
     }
 }
 
+/// How often a message was tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attempts {
+    /// How often it was handed out and came back; above 0 it is `redelivered`.
+    pub acquired: u32,
+    /// How often of these it counts as failed: what a delivery limit bounds.
+    pub failed: u32,
+}
+
+impl Attempts {
+    /// None yet.
+    pub const NONE: Self = Self {
+        acquired: 0,
+        failed: 0,
+    };
+
+    /// One more, failed or not.
+    #[must_use]
+    pub const fn and_one(self, failed: bool) -> Self {
+        Self {
+            acquired: self.acquired.saturating_add(1),
+            failed: self.failed.saturating_add(failed as u32),
+        }
+    }
+
+    /// The higher one of each count.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            acquired: self.acquired.max(other.acquired),
+            failed: self.failed.max(other.failed),
+        }
+    }
+}
+
 /// One message, borrowed from where it is stored or from a read buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// The message's sequence number in its lane.
     pub seq: u64,
-    /// How often it was handed to a consumer and came back; above 0 it is `redelivered`.
-    pub deliveries: u8,
+    /// When the queue took it, milliseconds after a time that its holder knows.
+    pub entered: u32,
+    /// How often it was tried before it came to where it is stored.
+    pub attempts: Attempts,
     /// Whether it survives a restart when its queue is durable.
     pub persistent: bool,
-    /// Absolute expiry, unix milliseconds.
-    pub expiry_ms: Option<u64>,
+    /// Its headers tell of deaths, and the broker wrote that.
+    pub deaths: bool,
+    /// It has left the queue although others before it have not: see [`mark_left`].
+    pub left: bool,
+    /// How long it may wait by its own `expiration` property, milliseconds.
+    pub expiration_ms: Option<u64>,
     /// Exchange and routing key as two raw short strings, as in `basic.publish`.
     pub route: &'a [u8],
     /// Payload of the content header frame, forwarded byte for byte.
@@ -93,12 +141,42 @@ impl Record<'_> {
     /// Bytes the record takes when appended.
     #[must_use]
     pub const fn stored_len(&self) -> usize {
-        let expiry = if self.expiry_ms.is_some() { 8 } else { 0 };
+        let expiration = if self.expiration_ms.is_some() {
+            EXPIRATION_BYTES
+        } else {
+            0
+        };
+        let attempts = if self.attempts.acquired > 0 {
+            ATTEMPTS_BYTES
+        } else {
+            0
+        };
         let body = match self.body {
             Body::Inline(bytes) => bytes.len(),
             Body::Blob { .. } => 4,
         };
-        HEADER_BYTES + expiry + self.route.len() + self.header.len() + body
+        HEADER_BYTES + expiration + attempts + self.route.len() + self.header.len() + body
+    }
+
+    #[inline]
+    const fn flags(&self) -> u16 {
+        let mut flags = if self.persistent { FLAG_PERSISTENT } else { 0 };
+        if self.expiration_ms.is_some() {
+            flags |= FLAG_EXPIRATION;
+        }
+        if self.attempts.acquired > 0 {
+            flags |= FLAG_ATTEMPTS;
+        }
+        if self.deaths {
+            flags |= FLAG_DEATHS;
+        }
+        if self.left {
+            flags |= FLAG_LEFT;
+        }
+        if matches!(self.body, Body::Blob { .. }) {
+            flags |= FLAG_BLOB;
+        }
+        flags
     }
 
     /// Appends the record to a chunk's bytes.
@@ -108,23 +186,23 @@ impl Record<'_> {
     )]
     #[inline]
     pub fn append(&self, out: &mut Vec<u8>) {
-        let mut flags = if self.persistent { FLAG_PERSISTENT } else { 0 };
-        if self.expiry_ms.is_some() {
-            flags |= FLAG_EXPIRY;
-        }
-        if matches!(self.body, Body::Blob { .. }) {
-            flags |= FLAG_BLOB;
-        }
         let route_len = (self.route.len() as u16).to_le_bytes();
+        let flags = self.flags().to_le_bytes();
         let mut head = [0; HEADER_BYTES];
         let (len, rest) = head.split_at_mut(4);
         len.copy_from_slice(&(self.stored_len() as u32).to_le_bytes());
         let (seq, rest) = rest.split_at_mut(8);
         seq.copy_from_slice(&self.seq.to_le_bytes());
-        rest.copy_from_slice(&[route_len[0], route_len[1], flags, self.deliveries]);
+        let (entered, rest) = rest.split_at_mut(4);
+        entered.copy_from_slice(&self.entered.to_le_bytes());
+        rest.copy_from_slice(&[route_len[0], route_len[1], flags[0], flags[1]]);
         out.extend_from_slice(&head);
-        if let Some(at) = self.expiry_ms {
-            out.extend_from_slice(&at.to_le_bytes());
+        if let Some(expiration) = self.expiration_ms {
+            out.extend_from_slice(&expiration.to_le_bytes());
+        }
+        if self.attempts.acquired > 0 {
+            out.extend_from_slice(&self.attempts.acquired.to_le_bytes());
+            out.extend_from_slice(&self.attempts.failed.to_le_bytes());
         }
         out.extend_from_slice(self.route);
         out.extend_from_slice(self.header);
@@ -153,8 +231,10 @@ pub struct Unacked {
     pub position: Position,
     /// Body size in bytes.
     pub body_len: u32,
-    /// How often it was delivered before.
-    pub deliveries: u8,
+    /// How often it was tried before.
+    pub attempts: Attempts,
+    /// Its level in a queue with priorities; 0 in any other.
+    pub level: u8,
     /// Whether its settlement must be recorded when the queue is durable.
     pub persistent: bool,
 }
@@ -167,33 +247,16 @@ pub struct Unacked {
 pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
     let rest = data.get(offset as usize..)?;
     let (head, _) = rest.split_first_chunk::<HEADER_BYTES>()?;
-    let &[
-        l0,
-        l1,
-        l2,
-        l3,
-        s0,
-        s1,
-        s2,
-        s3,
-        s4,
-        s5,
-        s6,
-        s7,
-        r0,
-        r1,
-        flags,
-        deliveries,
-    ] = head;
-    let len = u32::from_le_bytes([l0, l1, l2, l3]);
+    let (len, head) = head.split_first_chunk::<4>()?;
+    let (seq, head) = head.split_first_chunk::<8>()?;
+    let (entered, head) = head.split_first_chunk::<4>()?;
+    let &[r0, r1, f0, f1] = head.first_chunk::<4>()?;
+    let (len, flags) = (u32::from_le_bytes(*len), u16::from_le_bytes([f0, f1]));
     let mut rest = rest.get(HEADER_BYTES..len as usize)?;
-    let expiry_ms = if flags & FLAG_EXPIRY == 0 {
-        None
-    } else {
-        let (at, after) = rest.split_first_chunk::<8>()?;
-        rest = after;
-        Some(u64::from_le_bytes(*at))
-    };
+    let (mut expiration_ms, mut attempts) = (None, Attempts::NONE);
+    if flags & (FLAG_EXPIRATION | FLAG_ATTEMPTS) != 0 {
+        ((expiration_ms, attempts), rest) = read_rare(flags, rest)?;
+    }
     let (route, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([r0, r1])))?;
     let size = rest.get(BODY_SIZE_AT..)?.first_chunk::<8>()?;
     let body_len = u32::try_from(u64::from_be_bytes(*size)).ok()?;
@@ -211,10 +274,13 @@ pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
         )
     };
     let record = Record {
-        seq: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
-        deliveries,
+        seq: u64::from_le_bytes(*seq),
+        entered: u32::from_le_bytes(*entered),
+        attempts,
         persistent: flags & FLAG_PERSISTENT != 0,
-        expiry_ms,
+        deaths: flags & FLAG_DEATHS != 0,
+        left: flags & FLAG_LEFT != 0,
+        expiration_ms,
         route,
         header,
         body,
@@ -222,10 +288,33 @@ pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
     Some((record, offset.checked_add(len)?))
 }
 
-/// Changes the delivery count of the record at `offset`, in place.
-pub fn set_deliveries(data: &mut [u8], offset: u32, deliveries: u8) {
-    if let Some(byte) = data.get_mut(offset as usize + DELIVERIES_AT) {
-        *byte = deliveries;
+/// What few records have: the own expiration, and attempts.
+type Rare = (Option<u64>, Attempts);
+
+#[cold]
+fn read_rare(flags: u16, mut rest: &[u8]) -> Option<(Rare, &[u8])> {
+    let (mut expiration_ms, mut attempts) = (None, Attempts::NONE);
+    if flags & FLAG_EXPIRATION != 0 {
+        let (expiration, after) = rest.split_first_chunk::<EXPIRATION_BYTES>()?;
+        expiration_ms = Some(u64::from_le_bytes(*expiration));
+        rest = after;
+    }
+    if flags & FLAG_ATTEMPTS != 0 {
+        let (acquired, after) = rest.split_first_chunk::<4>()?;
+        let (failed, after) = after.split_first_chunk::<4>()?;
+        attempts = Attempts {
+            acquired: u32::from_le_bytes(*acquired),
+            failed: u32::from_le_bytes(*failed),
+        };
+        rest = after;
+    }
+    Some(((expiration_ms, attempts), rest))
+}
+
+/// Marks the record at `offset` as one that has left its queue from the middle, in place.
+pub fn mark_left(data: &mut [u8], offset: u32) {
+    if let Some(byte) = data.get_mut(offset as usize + FLAGS_AT) {
+        *byte |= FLAG_LEFT as u8;
     }
 }
 
@@ -240,12 +329,19 @@ mod tests {
         header
     }
 
-    fn record<'a>(header: &'a [u8], body: Body<'a>, expiry_ms: Option<u64>) -> Record<'a> {
+    fn record<'a>(header: &'a [u8], body: Body<'a>, expiration_ms: Option<u64>) -> Record<'a> {
+        let tried = u32::from(expiration_ms.is_some());
         Record {
             seq: u64::MAX - 7,
-            deliveries: 1,
+            entered: 12_345,
+            attempts: Attempts {
+                acquired: 70_000 * tried,
+                failed: tried,
+            },
             persistent: true,
-            expiry_ms,
+            deaths: expiration_ms.is_some(),
+            left: false,
+            expiration_ms,
             route: b"\x02ex\x03key",
             header,
             body,
@@ -278,12 +374,27 @@ mod tests {
     }
 
     #[test]
-    fn the_delivery_count_changes_in_place() {
+    fn a_record_is_marked_in_place() {
         let header = header(0);
         let mut data = Vec::new();
-        record(&header, Body::Inline(b""), None).append(&mut data);
-        set_deliveries(&mut data, 0, 9);
-        assert_eq!(read(&data, 0).unwrap().0.deliveries, 9);
+        for expiration in [None, Some(5)] {
+            record(&header, Body::Inline(b""), expiration).append(&mut data);
+        }
+        let (first, next) = read(&data, 0)
+            .map(|(first, next)| (first.left, next))
+            .unwrap();
+        assert!(!first);
+        mark_left(&mut data, next);
+        assert!(!read(&data, 0).unwrap().0.left);
+        let marked = read(&data, next).unwrap().0;
+        let expected = record(&header, Body::Inline(b""), Some(5));
+        assert_eq!(
+            marked,
+            Record {
+                left: true,
+                ..expected
+            }
+        );
     }
 
     #[test]

@@ -205,6 +205,8 @@ pub enum Verdict {
     Ack,
     /// It goes back to its place in the queue.
     Requeue,
+    /// The same, and the attempt counts as one that failed.
+    Retry,
     /// It is refused for good.
     Discard,
 }

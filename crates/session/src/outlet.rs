@@ -353,7 +353,7 @@ impl<W> Outlet<W> {
         }
         let tag = state.next_tag;
         state.next_tag += 1;
-        let redelivered = record.deliveries > 0;
+        let redelivered = parcel.unacked.attempts.acquired > 0;
         state.counts.redelivered += u64::from(redelivered);
         if parcel.no_ack {
             state.counts.delivered_no_ack += 1;
@@ -436,7 +436,7 @@ impl<W> Outlet<W> {
         };
         let tag = state.next_tag;
         state.next_tag += 1;
-        state.counts.redelivered += u64::from(parcel.record.deliveries > 0);
+        state.counts.redelivered += u64::from(parcel.unacked.attempts.acquired > 0);
         if parcel.no_ack {
             state.counts.got_no_ack += 1;
         } else {

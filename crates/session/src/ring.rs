@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use leveret_record::{Position, Unacked};
+use leveret_record::{Attempts, Position, Unacked};
 
 /// Below this many slots a hole-ridden ring is not worth tidying.
 const SPARSE_SLOTS_MIN: usize = 4096;
@@ -37,7 +37,8 @@ const HOLE: Slot = Slot {
             offset: 0,
         },
         body_len: 0,
-        deliveries: 0,
+        attempts: Attempts::NONE,
+        level: 0,
         persistent: false,
     },
 };

@@ -158,13 +158,7 @@ fn more_follows(part: &Frame<'_>, body_max: u64) -> bool {
 
 pub(crate) fn settlement(payload: &[u8]) -> Result<Option<Settlement>, Fault> {
     let method = method_id(payload)?;
-    let requeue = |requeue| {
-        if requeue {
-            Verdict::Requeue
-        } else {
-            Verdict::Discard
-        }
-    };
+    let back = |requeue, back| if requeue { back } else { Verdict::Discard };
     let (tag, multiple, verdict) = match method {
         ACK => {
             let ack = decode_ack(payload)?;
@@ -172,11 +166,13 @@ pub(crate) fn settlement(payload: &[u8]) -> Result<Option<Settlement>, Fault> {
         }
         NACK => {
             let nack = decode_nack(payload)?;
-            (nack.delivery_tag, nack.multiple, requeue(nack.requeue))
+            let verdict = back(nack.requeue, Verdict::Requeue);
+            (nack.delivery_tag, nack.multiple, verdict)
         }
         REJECT => {
             let reject = decode_reject(payload)?;
-            (reject.delivery_tag, false, requeue(reject.requeue))
+            let verdict = back(reject.requeue, Verdict::Retry);
+            (reject.delivery_tag, false, verdict)
         }
         _ => return Ok(None),
     };

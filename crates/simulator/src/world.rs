@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use leveret_broker::{Access, Broker, BrokerConfig, QueueDefaults, Ticker, Vhost};
+use leveret_broker::{Access, Broker, BrokerConfig, QueueDefaults, Ticker, Vhost, Work};
 use leveret_record::resident_bytes;
 use leveret_store::DelayedStore;
 use leveret_store::sim::{Image, Rng};
@@ -32,6 +32,7 @@ pub(crate) struct World {
     storage: Storage,
     config: BrokerConfig,
     ticker: Ticker,
+    due: Work,
     now_ms: u64,
     next_tick_ms: u64,
     nodes: Vec<Node>,
@@ -72,6 +73,7 @@ impl World {
             storage,
             config,
             ticker: Ticker::default(),
+            due: Work::default(),
             now_ms: START_MS,
             next_tick_ms: START_MS,
             nodes: Vec::new(),
@@ -248,6 +250,9 @@ impl World {
             self.next_tick_ms += Ticker::INTERVAL_MS;
             self.ticker.tick(&self.broker, now_ms);
         }
+        while let Some(due_ms) = self.broker.run_due(now_ms, &mut self.due)
+            && due_ms <= now_ms
+        {}
         self.note(|| format!("it is {}", now_ms - START_MS));
         self.record(None, None)
     }

@@ -54,10 +54,10 @@ fn fill(scratch: &mut Scratch, lane: LaneId, seqs: std::ops::Range<u64>) {
     let body = [0; 60];
     for seq in seqs {
         let parts = MessageParts {
-            expiry_ms: None,
             route: b"\0\x09queue.one",
             header: &[0; 29],
             body: &[&body],
+            ..MessageParts::default()
         };
         scratch.message(&[(lane, seq)], &parts);
     }

@@ -85,7 +85,7 @@ impl Frame {
             lanes.returned(
                 returned.lane,
                 (returned.from, returned.to),
-                returned.deliveries,
+                returned.attempts,
             );
         }
         for settled in &self.stage.settled {
@@ -197,16 +197,34 @@ impl Frame {
             resets,
             ..
         } = &mut self.stage;
-        add_record(bytes, seal, record::RESET, resets, |out, (lane, up_to)| {
-            record::push_target(out, *lane, *up_to);
-        });
-        add_record(bytes, seal, record::RETURNED, returned, |out, range| {
+        let plain = Head::plain;
+        add_record(
+            bytes,
+            seal,
+            plain(record::RESET),
+            resets,
+            |out, (lane, up_to)| {
+                record::push_target(out, *lane, *up_to);
+            },
+        );
+        let both = Head {
+            flags: record::ATTEMPTS,
+            ..plain(record::RETURNED)
+        };
+        add_record(bytes, seal, both, returned, |out, range| {
             record::push_range(out, range.lane, range.from, range.to);
-            out.push(range.deliveries);
+            out.extend_from_slice(&range.attempts.acquired.to_le_bytes());
+            out.extend_from_slice(&range.attempts.failed.to_le_bytes());
         });
-        add_record(bytes, seal, record::SETTLED, settled, |out, range| {
-            record::push_range(out, range.lane, range.from, range.to);
-        });
+        add_record(
+            bytes,
+            seal,
+            plain(record::SETTLED),
+            settled,
+            |out, range| {
+                record::push_range(out, range.lane, range.from, range.to);
+            },
+        );
     }
 
     /// Appends the records of a segment to be emptied, for the targets that live in it still.
@@ -267,7 +285,7 @@ fn note_targets(record: &Record<'_>, messages: &mut Vec<(LaneId, u64, u64)>) {
 fn add_record<T>(
     out: &mut Vec<u8>,
     seal: &mut RecordsSeal,
-    kind: u8,
+    head: Head,
     items: &[T],
     push: impl Fn(&mut Vec<u8>, &T),
 ) {
@@ -277,7 +295,7 @@ fn add_record<T>(
         for item in items {
             push(out, item);
         }
-        if record::finish(out, start, Head::plain(kind))
+        if record::finish(out, start, head)
             && let Some(record) = Record::at(out, start)
         {
             seal.add(record.crc);
@@ -378,7 +396,7 @@ mod tests {
             for seq in 0..3 {
                 message(scratch, &[(LANE, seq)]);
             }
-            scratch.returned(LANE, 1, 2);
+            scratch.returned(LANE, 1, leveret_record::Attempts::NONE.and_one(false));
             scratch.settle(LANE, 7);
         });
         assert_eq!(

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use leveret_record::Attempts;
+
 use crate::LaneId;
 use crate::lanes::{Lane, Lanes, Serial};
 use crate::record::{u32_at, u64_at};
@@ -148,7 +150,7 @@ impl Parts<'_> {
             }
             out.u64s(&[lane.counts().count() as u64]);
             lane.counts()
-                .for_each(|(from, to, n)| out.u64s(&[from, to, n.into()]));
+                .for_each(|(from, to, tried)| out.u64s(&[from, to, packed(tried)]));
         }
     }
 }
@@ -307,15 +309,28 @@ fn decode_lanes(input: &mut In<'_>) -> Option<Lanes> {
         }
         let mut counts = Vec::new();
         for _ in 0..input.count()? {
-            let [from, to, deliveries] = input.u64s()?;
-            counts.push((from, to, u8::try_from(deliveries).ok()?));
+            let [from, to, tried] = input.u64s()?;
+            counts.push((from, to, unpacked(tried)?));
         }
         lanes.lanes.insert(LaneId(id), lane);
-        for (from, to, deliveries) in counts {
-            lanes.returned(LaneId(id), (from, to), deliveries);
+        for (from, to, attempts) in counts {
+            lanes.returned(LaneId(id), (from, to), attempts);
         }
     }
     Some(lanes)
+}
+
+/// Both counts as one number. The first version wrote how often a message was delivered, at most
+/// 255: that is how often it was acquired.
+fn packed(attempts: Attempts) -> u64 {
+    u64::from(attempts.failed) << 32 | u64::from(attempts.acquired)
+}
+
+fn unpacked(number: u64) -> Option<Attempts> {
+    Some(Attempts {
+        acquired: u32::try_from(number & u64::from(u32::MAX)).ok()?,
+        failed: u32::try_from(number >> 32).ok()?,
+    })
 }
 
 struct In<'a>(&'a [u8]);
@@ -365,7 +380,7 @@ mod tests {
         lanes.message(LaneId(3), (4, 9), 7);
         lanes.settled(LaneId(3), 5, 6);
         lanes.settled(LaneId(3), 20, 21);
-        lanes.returned(LaneId(3), (4, 5), 2);
+        lanes.returned(LaneId(3), (4, 5), Attempts::NONE.and_one(true));
         lanes.reset(LaneId(2), u64::MAX);
         let topology = Topology::from([(b"q".to_vec(), b"durable".to_vec())]);
         let extent = Extent {

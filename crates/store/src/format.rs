@@ -10,8 +10,10 @@ pub(crate) const NAME: &str = "FORMAT";
 /// Grows when older versions must not open the store.
 pub(crate) const MAJOR: u16 = 1;
 
-/// Features a reader must know to open the store; none so far.
-const KNOWN_FEATURES: u32 = 0;
+/// A feature a reader must know to open the store: when messages came and how often they were
+/// tried is in their records.
+const ATTEMPTS_AND_TIMES: u32 = 1;
+const KNOWN_FEATURES: u32 = ATTEMPTS_AND_TIMES;
 
 const MAGIC: &[u8; 8] = b"LEVERET\n";
 const COPY: usize = 4096;
@@ -21,9 +23,32 @@ const LEN: usize = 48;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Format {
     pub(crate) id: [u8; 16],
+    features: u32,
 }
 
 impl Format {
+    /// A store of this version.
+    pub(crate) const fn new(id: [u8; 16]) -> Self {
+        Self {
+            id,
+            features: KNOWN_FEATURES,
+        }
+    }
+
+    /// Says of a store of an earlier version that only this one may open it from now on. One copy
+    /// after the other: what is read at any time is one of the two.
+    pub(crate) fn upgrade(&self, vfs: &dyn Vfs) -> Result<(), DiskError> {
+        if self.features == KNOWN_FEATURES {
+            return Ok(());
+        }
+        let file = vfs.open(NAME)?;
+        for at in [0, COPY as u64] {
+            file.write_at(at, &Self::new(self.id).encode())?;
+            file.sync()?;
+        }
+        Ok(())
+    }
+
     /// The store's secret number, which every frame carries.
     pub(crate) fn store(&self) -> u64 {
         u64_at(&self.id, 0).unwrap_or(0) ^ u64_at(&self.id, 8).unwrap_or(0).rotate_left(1)
@@ -70,7 +95,7 @@ impl Format {
         let mut copy = Vec::with_capacity(LEN);
         copy.extend_from_slice(MAGIC);
         copy.extend_from_slice(&u32::from(MAJOR).to_le_bytes());
-        copy.extend_from_slice(&KNOWN_FEATURES.to_le_bytes());
+        copy.extend_from_slice(&self.features.to_le_bytes());
         copy.extend_from_slice(&self.id);
         copy.resize(LEN - 4, 0);
         let crc = crc32c::crc32c(&copy);
@@ -90,6 +115,7 @@ impl Format {
         }
         Some(Ok(Self {
             id: *copy.get(16..)?.first_chunk()?,
+            features,
         }))
     }
 }
@@ -102,7 +128,7 @@ mod tests {
     #[test]
     fn one_rotten_copy_does_no_harm_and_two_do() {
         let disk = SimDisk::new();
-        let format = Format { id: [7; 16] };
+        let format = Format::new([7; 16]);
         format.write(&disk).unwrap();
         let file = disk.open(NAME).unwrap();
         for bit in 0..LEN * 8 {
@@ -122,7 +148,7 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused() {
         let disk = SimDisk::new();
-        let mut copy = Format { id: [7; 16] }.encode();
+        let mut copy = Format::new([7; 16]).encode();
         copy[8] = 2;
         let crc = crc32c::crc32c(&copy[..LEN - 4]);
         copy[LEN - 4..].copy_from_slice(&crc.to_le_bytes());
@@ -131,8 +157,22 @@ mod tests {
             Format::read(&disk),
             Err(OpenError::Newer {
                 major: 2,
-                features: 0
+                features: KNOWN_FEATURES
             })
         ));
+    }
+
+    #[test]
+    fn a_store_of_the_first_version_is_marked_as_one_of_this() {
+        let disk = SimDisk::new();
+        let first = Format {
+            id: [7; 16],
+            features: 0,
+        };
+        first.write(&disk).unwrap();
+        let read = Format::read(&disk).unwrap().unwrap();
+        assert_eq!(read, first);
+        read.upgrade(&disk).unwrap();
+        assert_eq!(Format::read(&disk).unwrap(), Some(Format::new([7; 16])));
     }
 }

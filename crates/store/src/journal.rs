@@ -515,12 +515,12 @@ mod tests {
             route: b"\0\x01k",
             header: b"head",
             body: &[body],
-            expiry_ms: None,
+            ..MessageParts::default()
         };
         scratch.message(&[(LANE, seq)], &parts);
     }
 
-    fn contents(disk: &SimDisk) -> (Vec<(u64, Vec<u8>, u8)>, u64) {
+    fn contents(disk: &SimDisk) -> (Vec<(u64, Vec<u8>, u32)>, u64) {
         let recovered = Journal::open(Arc::new(disk.clone()), tiny()).unwrap();
         assert!(recovered.damage.is_empty(), "{:?}", recovered.damage);
         let mut messages = Vec::new();
@@ -531,7 +531,7 @@ mod tests {
             .map_or(0, |l| l.next_seq);
         recovered
             .messages
-            .replay(|m| messages.push((m.seq, m.body.to_vec(), m.deliveries)))
+            .replay(|m| messages.push((m.seq, m.body.to_vec(), m.attempts.acquired)))
             .unwrap();
         (messages, next)
     }
@@ -551,7 +551,11 @@ mod tests {
         assert_eq!(journal.commit(), Ok(Progress::Committed));
         assert!(journal.durable() >= ticket);
         scratch.settle(LANE, 1);
-        scratch.returned(LANE, 2, 3);
+        let attempts = leveret_record::Attempts {
+            acquired: 3,
+            failed: 1,
+        };
+        scratch.returned(LANE, 2, attempts);
         scratch.topology(b"q", Some(b"durable"));
         journal.submit(&mut scratch).unwrap();
         assert_eq!(journal.commit(), Ok(Progress::Committed));

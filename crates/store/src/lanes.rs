@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use leveret_record::Attempts;
 use rustc_hash::FxHashMap;
 
 use crate::LaneId;
@@ -38,12 +39,12 @@ pub(crate) struct Lane {
     pub(crate) live: RangeMap<Serial>,
     /// Settled before the message arrived.
     pub(crate) early: RangeMap<()>,
-    /// Delivery counts of live messages.
-    pub(crate) returned: RangeMap<u8>,
-    /// Delivery counts of messages that have not arrived, or no longer live: there is no telling.
-    pub(crate) awaited: RangeMap<u8>,
+    /// How often live messages were tried.
+    pub(crate) returned: RangeMap<Attempts>,
+    /// The same of messages that have not arrived, or no longer live: there is no telling.
+    pub(crate) awaited: RangeMap<Attempts>,
     /// The same, from before the last checkpoint.
-    pub(crate) awaited_long: RangeMap<u8>,
+    pub(crate) awaited_long: RangeMap<Attempts>,
 }
 
 impl Lanes {
@@ -90,8 +91,8 @@ impl Lanes {
         self.ranges += live.len();
         for awaited in [&mut state.awaited_long, &mut state.awaited] {
             if !awaited.is_empty() {
-                awaited.remove(from, to, |from, to, deliveries| {
-                    raise(&mut state.returned, (from, to), deliveries);
+                awaited.remove(from, to, |from, to, attempts| {
+                    raise(&mut state.returned, (from, to), attempts);
                 });
             }
         }
@@ -115,22 +116,22 @@ impl Lanes {
         state.forget_counts(from, to);
     }
 
-    /// Messages `from..to` have been delivered so often; the highest count stays.
+    /// Messages `from..to` have been tried so often; the highest counts stay.
     ///
     /// It may come before the message, and also after the message was settled: a turn that
     /// delivers is submitted at its end, and the consumer's own turn may be quicker. So a count
     /// waits for its message, but not for ever: [`Self::age_awaited`].
-    pub(crate) fn returned(&mut self, lane: LaneId, (from, to): (u64, u64), deliveries: u8) {
+    pub(crate) fn returned(&mut self, lane: LaneId, (from, to): (u64, u64), attempts: Attempts) {
         let Some(state) = name(&mut self.lanes, &mut self.next_lane, &self.gone, lane, to) else {
             return;
         };
         let from = from.max(state.floor);
         for (from, to, _) in state.live.within(from, to) {
-            raise(&mut state.returned, (from, to), deliveries);
+            raise(&mut state.returned, (from, to), attempts);
         }
         for (from, to) in state.live.missing(from, to) {
             for piece in state.early.missing(from, to) {
-                raise(&mut state.awaited, piece, deliveries);
+                raise(&mut state.awaited, piece, attempts);
             }
         }
     }
@@ -181,8 +182,8 @@ impl Lanes {
 }
 
 impl Lane {
-    /// All delivery counts, those that wait included.
-    pub(crate) fn counts(&self) -> impl Iterator<Item = (u64, u64, u8)> + '_ {
+    /// All counts of attempts, those that wait included.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (u64, u64, Attempts)> + '_ {
         let awaited = self.awaited_long.iter().chain(self.awaited.iter());
         self.returned.iter().chain(awaited)
     }
@@ -200,12 +201,12 @@ impl Lane {
     }
 }
 
-/// Gives `from..to` this count, where it has no higher one.
-fn raise(counts: &mut RangeMap<u8>, (from, to): (u64, u64), deliveries: u8) {
+/// Gives `from..to` these counts, where it has no higher ones.
+fn raise(counts: &mut RangeMap<Attempts>, (from, to): (u64, u64), attempts: Attempts) {
     let mut higher = Vec::new();
-    counts.insert(from, to, deliveries, |from, to, old| {
-        if old > deliveries {
-            higher.push((from, to, old));
+    counts.insert(from, to, attempts, |from, to, old| {
+        if old.max(attempts) != attempts {
+            higher.push((from, to, old.max(attempts)));
         }
     });
     for (from, to, old) in higher {
@@ -245,8 +246,15 @@ mod tests {
 
     const LANE: LaneId = LaneId(4);
 
-    fn deliveries(lanes: &Lanes, seq: u64) -> u8 {
-        lanes.lanes[&LANE].returned.get(seq).unwrap_or(0)
+    const fn tried(acquired: u32) -> Attempts {
+        Attempts {
+            acquired,
+            failed: acquired / 2,
+        }
+    }
+
+    fn attempts(lanes: &Lanes, seq: u64) -> Attempts {
+        lanes.lanes[&LANE].returned.get(seq).unwrap_or_default()
     }
 
     fn live(lanes: &Lanes) -> Vec<(u64, u64, Serial)> {
@@ -294,12 +302,12 @@ mod tests {
     fn the_highest_delivery_count_stays_until_the_message_is_settled() {
         let mut lanes = Lanes::default();
         lanes.message(LANE, (0, 4), 1);
-        lanes.returned(LANE, (1, 3), 2);
-        lanes.returned(LANE, (0, 4), 1);
-        let counts: Vec<_> = (0..4).map(|seq| deliveries(&lanes, seq)).collect();
-        assert_eq!(counts, [1, 2, 2, 1]);
+        lanes.returned(LANE, (1, 3), tried(2));
+        lanes.returned(LANE, (0, 4), tried(1));
+        let counts: Vec<_> = (0..4).map(|seq| attempts(&lanes, seq)).collect();
+        assert_eq!(counts, [1, 2, 2, 1].map(tried));
         lanes.settled(LANE, 1, 2);
-        assert_eq!(deliveries(&lanes, 1), 0);
+        assert_eq!(attempts(&lanes, 1), tried(0));
     }
 
     #[test]
@@ -308,15 +316,15 @@ mod tests {
         // A publisher's turn delivers message 0, and the consumer's acknowledgement is quicker.
         lanes.settled(LANE, 0, 1);
         lanes.message(LANE, (0, 1), 1);
-        lanes.returned(LANE, (0, 1), 1);
+        lanes.returned(LANE, (0, 1), tried(1));
         assert!(lanes.lanes[&LANE].returned.is_empty());
         lanes.age_awaited();
         // Message 1 is delivered by another turn than the one that brings it.
-        lanes.returned(LANE, (1, 2), 2);
+        lanes.returned(LANE, (1, 2), tried(2));
         lanes.age_awaited();
-        lanes.returned(LANE, (1, 2), 1);
+        lanes.returned(LANE, (1, 2), tried(1));
         lanes.message(LANE, (1, 2), 1);
-        assert_eq!(deliveries(&lanes, 1), 2);
+        assert_eq!(attempts(&lanes, 1), tried(2));
         assert_eq!(lanes.lanes[&LANE].counts().count(), 1);
     }
 
@@ -325,11 +333,11 @@ mod tests {
         let mut lanes = Lanes::default();
         lanes.message(LANE, (0, 2), 1);
         lanes.settled(LANE, 7, 8);
-        lanes.returned(LANE, (1, 5), 3);
+        lanes.returned(LANE, (1, 5), tried(3));
         lanes.forget_absent();
         let lane = &lanes.lanes[&LANE];
         assert!(lane.early.is_empty());
-        assert_eq!(lane.returned.iter().collect::<Vec<_>>(), [(1, 2, 3)]);
+        assert_eq!(lane.returned.iter().collect::<Vec<_>>(), [(1, 2, tried(3))]);
         assert_eq!(lane.next, 8);
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! head     len u32 | crc u32 | kind u8 | flags u8 | route_len u16 | middle_len u32
-//! MESSAGE  [targets u32 if MANY] targets x (lane u32, seq u64) [expiry u64 if EXPIRY] route middle
-//! body
+//! MESSAGE  [targets u32 if MANY] targets x (lane u32, seq u64) [entered u64 if ENTERED]
+//!          [expiration u64 if EXPIRATION] route middle body
 //! TOPOLOGY key (middle) value; flag DELETE: the key is gone
 //! SETTLED  ranges x (lane u32, from u64, to u64)              `to` is exclusive, as everywhere
-//! RETURNED ranges x (lane u32, from u64, to u64, deliveries u8)
+//! RETURNED ranges x (lane u32, from u64, to u64, acquired u32, failed u32); without the flag
+//!          ATTEMPTS, as the first version wrote it: deliveries u8
 //! RESET    lanes x (lane u32, up_to u64)                      u64::MAX: the lane is gone
 //! ```
 //! `len` counts head and payload without the padding; `crc` is CRC-32C over both, less itself.
@@ -14,6 +15,8 @@
     dead_code,
     reason = "the journal uses the kinds that a scratch does not write"
 )]
+
+use leveret_record::Attempts;
 
 use crate::LaneId;
 
@@ -38,14 +41,20 @@ pub(crate) fn is_known(kind: u8) -> bool {
     matches!(kind, MESSAGE | TOPOLOGY | SETTLED | RETURNED | RESET)
 }
 
-/// MESSAGE: an expiry follows the targets.
-pub(crate) const EXPIRY: u8 = 1;
+/// MESSAGE: an expiration follows the targets and the entering time.
+pub(crate) const EXPIRATION: u8 = 1;
 /// MESSAGE: the number of targets is written out; without it there is exactly one.
 pub(crate) const MANY: u8 = 2;
 /// Part of an atomic group: never elided.
 pub(crate) const GROUP: u8 = 4;
 /// TOPOLOGY: the key is deleted.
 pub(crate) const DELETE: u8 = 8;
+/// MESSAGE: when it was taken follows the targets.
+pub(crate) const ENTERED: u8 = 16;
+/// MESSAGE: the broker wrote what its headers tell of deaths.
+pub(crate) const DEATHS: u8 = 32;
+/// RETURNED: both counts of attempts are there.
+pub(crate) const ATTEMPTS: u8 = 64;
 
 /// Bytes of one (lane, seq) target.
 pub(crate) const TARGET: usize = 12;
@@ -209,16 +218,22 @@ impl<'a> Record<'a> {
         }
         let targets = Targets(rest.get(..count.checked_mul(TARGET)?)?);
         rest = rest.get(targets.0.len()..)?;
-        let mut expiry_ms = None;
-        if self.flags & EXPIRY != 0 {
-            expiry_ms = Some(u64_at(rest, 0)?);
+        let (mut entered_ms, mut expiration_ms) = (None, None);
+        if self.flags & ENTERED != 0 {
+            entered_ms = Some(u64_at(rest, 0)?);
+            rest = rest.get(8..)?;
+        }
+        if self.flags & EXPIRATION != 0 {
+            expiration_ms = Some(u64_at(rest, 0)?);
             rest = rest.get(8..)?;
         }
         let (route, rest) = rest.split_at_checked(usize::from(self.route_len))?;
         let (header, body) = rest.split_at_checked(usize::try_from(self.middle_len).ok()?)?;
         Some(Message {
             targets,
-            expiry_ms,
+            entered_ms,
+            expiration_ms,
+            deaths: self.flags & DEATHS != 0,
             route,
             header,
             body,
@@ -239,7 +254,7 @@ impl<'a> Record<'a> {
         };
         let start = begin(out);
         // A copy must outlive a settlement in its own frame: the original is elsewhere.
-        let mut flags = self.flags & EXPIRY | GROUP;
+        let mut flags = self.flags & (ENTERED | EXPIRATION | DEATHS) | GROUP;
         if targets.len() != 1 {
             flags |= MANY;
             out.extend_from_slice(&u32::try_from(targets.len()).unwrap_or(0).to_le_bytes());
@@ -247,8 +262,11 @@ impl<'a> Record<'a> {
         for (lane, seq) in targets {
             push_target(out, *lane, *seq);
         }
-        if let Some(expiry) = message.expiry_ms {
-            out.extend_from_slice(&expiry.to_le_bytes());
+        for time in [message.entered_ms, message.expiration_ms]
+            .into_iter()
+            .flatten()
+        {
+            out.extend_from_slice(&time.to_le_bytes());
         }
         for part in [message.route, message.header, message.body] {
             out.extend_from_slice(part);
@@ -271,7 +289,9 @@ impl<'a> Record<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'a> {
     pub(crate) targets: Targets<'a>,
-    pub(crate) expiry_ms: Option<u64>,
+    pub(crate) entered_ms: Option<u64>,
+    pub(crate) expiration_ms: Option<u64>,
+    pub(crate) deaths: bool,
     pub(crate) route: &'a [u8],
     pub(crate) header: &'a [u8],
     pub(crate) body: &'a [u8],
@@ -303,12 +323,30 @@ pub(crate) fn ranges(payload: &[u8]) -> impl Iterator<Item = (LaneId, u64, u64)>
     })
 }
 
-/// The ranges of a RETURNED payload, with their delivery counts.
-pub(crate) fn counted_ranges(payload: &[u8]) -> impl Iterator<Item = (LaneId, u64, u64, u8)> + '_ {
-    payload.chunks_exact(RANGE + 1).filter_map(|range| {
-        let (lane, from) = target_at(range, 0)?;
-        Some((lane, from, u64_at(range, TARGET)?, *range.get(RANGE)?))
-    })
+/// The ranges of a RETURNED record, with how often their messages were tried.
+pub(crate) fn counted_ranges(
+    record: Record<'_>,
+) -> impl Iterator<Item = (LaneId, u64, u64, Attempts)> + '_ {
+    let both = record.flags & ATTEMPTS != 0;
+    let width = RANGE + if both { 8 } else { 1 };
+    record
+        .payload()
+        .chunks_exact(width)
+        .filter_map(move |range| {
+            let (lane, from) = target_at(range, 0)?;
+            let attempts = if both {
+                Attempts {
+                    acquired: u32_at(range, RANGE)?,
+                    failed: u32_at(range, RANGE + 4)?,
+                }
+            } else {
+                Attempts {
+                    acquired: u32::from(*range.get(RANGE)?),
+                    failed: 0,
+                }
+            };
+            Some((lane, from, u64_at(range, TARGET)?, attempts))
+        })
 }
 
 /// The lanes of a RESET payload.

@@ -139,9 +139,7 @@ impl Found {
         if format.is_none() && used {
             return Err(OpenError::NoFormat);
         }
-        let format = format.unwrap_or(Format {
-            id: config.new_store_id,
-        });
+        let format = format.unwrap_or_else(|| Format::new(config.new_store_id));
         let store = format.store();
         let (pool, starts) = scan::open_pool(vfs, &names, store)?;
         let (newest, older) = checkpoints(vfs, store)?;
@@ -152,6 +150,9 @@ impl Found {
                 .write(vfs)
                 .map_err(|error| disk(format::NAME, error))?;
         }
+        format
+            .upgrade(vfs)
+            .map_err(|error| disk(format::NAME, error))?;
         let (image, bytes) = match newest {
             Some((image, bytes)) => (image, Some(bytes)),
             None => (

@@ -1,5 +1,7 @@
 //! One reader turn's records, encoded by the connection's own thread and handed over whole.
 
+use leveret_record::Attempts;
+
 use crate::LaneId;
 use crate::record::{self, Head};
 use crate::space::Claim;
@@ -37,20 +39,24 @@ pub(crate) struct Settled {
     pub(crate) grouped: bool,
 }
 
-/// Sequence numbers `from..to` of a lane were requeued and have been delivered so often.
+/// Sequence numbers `from..to` of a lane were tried so often.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Returned {
     pub(crate) lane: LaneId,
     pub(crate) from: u64,
     pub(crate) to: u64,
-    pub(crate) deliveries: u8,
+    pub(crate) attempts: Attempts,
 }
 
 /// What a message is, apart from where it goes; all of it raw bytes, kept as they are.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct MessageParts<'a> {
-    /// When it expires, unix milliseconds.
-    pub expiry_ms: Option<u64>,
+    /// When the broker took it, unix milliseconds.
+    pub entered_ms: Option<u64>,
+    /// How long it may wait by its own property, milliseconds.
+    pub expiration_ms: Option<u64>,
+    /// Whether the broker wrote what its headers tell of deaths.
+    pub deaths: bool,
     /// The exchange and routing key short strings.
     pub route: &'a [u8],
     /// The content header frame's payload.
@@ -136,7 +142,9 @@ impl Scratch {
             return;
         }
         let MessageParts {
-            expiry_ms,
+            entered_ms,
+            expiration_ms,
+            deaths,
             route,
             header,
             body,
@@ -154,9 +162,16 @@ impl Scratch {
         for (lane, seq) in targets {
             record::push_target(&mut self.bytes, *lane, *seq);
         }
-        if let Some(expiry) = expiry_ms {
-            flags |= record::EXPIRY;
-            self.bytes.extend_from_slice(&expiry.to_le_bytes());
+        if let Some(entered) = entered_ms {
+            flags |= record::ENTERED;
+            self.bytes.extend_from_slice(&entered.to_le_bytes());
+        }
+        if let Some(expiration) = expiration_ms {
+            flags |= record::EXPIRATION;
+            self.bytes.extend_from_slice(&expiration.to_le_bytes());
+        }
+        if deaths {
+            flags |= record::DEATHS;
         }
         self.bytes.extend_from_slice(route);
         self.bytes.extend_from_slice(header);
@@ -187,14 +202,13 @@ impl Scratch {
         });
     }
 
-    /// Records that a message was delivered or requeued, and how often it has been delivered, so
-    /// that the count (and with it the redelivered flag) survives a restart. The highest count
-    /// wins.
-    pub fn returned(&mut self, lane: LaneId, seq: u64, deliveries: u8) {
+    /// Records that a message was delivered or requeued, and how often it has been tried, so that
+    /// the counts (and with them the redelivered flag) survive a restart. The highest ones win.
+    pub fn returned(&mut self, lane: LaneId, seq: u64, attempts: Attempts) {
         if let Some(last) = self.returned.last_mut()
             && last.lane == lane
             && last.to == seq
-            && last.deliveries == deliveries
+            && last.attempts == attempts
         {
             last.to += 1;
             return;
@@ -203,7 +217,7 @@ impl Scratch {
             lane,
             from: seq,
             to: seq.saturating_add(1),
-            deliveries,
+            attempts,
         });
     }
 
@@ -293,7 +307,7 @@ mod tests {
         let mut scratch = Scratch::new();
         for seq in 0..100_000 {
             scratch.settle(LaneId(1), seq * 2);
-            scratch.returned(LaneId(1), seq * 2, 1);
+            scratch.returned(LaneId(1), seq * 2, Attempts::NONE.and_one(true));
             scratch.reset(LaneId(1), seq);
         }
         scratch.clear();

@@ -3,18 +3,14 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use leveret_record::Attempts;
 use leveret_store::sim::{Image, SimDisk};
 use leveret_store::{Journal, LaneId, MessageParts, Sabotage, Scratch, Store};
 
-use support::model::Visible;
 use support::tiny;
-
-fn directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
-}
 
 fn submit(journal: &Journal, fill: impl FnOnce(&mut Scratch)) {
     let mut scratch = Scratch::new();
@@ -23,10 +19,12 @@ fn submit(journal: &Journal, fill: impl FnOnce(&mut Scratch)) {
     journal.commit().unwrap();
 }
 
-fn message(scratch: &mut Scratch, targets: &[(LaneId, u64)], expiry_ms: Option<u64>) {
+fn message(scratch: &mut Scratch, targets: &[(LaneId, u64)], expiration_ms: Option<u64>) {
     let body = [b"message ", &[b'a' + targets[0].1 as u8][..]];
     let parts = MessageParts {
-        expiry_ms,
+        entered_ms: Some(50),
+        expiration_ms,
+        deaths: expiration_ms.is_some(),
         route: b"\x02ex\x03key",
         header: b"header",
         body: &body,
@@ -54,16 +52,26 @@ fn write() -> Image {
         scratch.topology(b"queue three", None);
         scratch.reset(gone, u64::MAX);
         scratch.end_group();
-        scratch.returned(one, 2, 3);
+        let attempts = Attempts {
+            acquired: 300,
+            failed: 2,
+        };
+        scratch.returned(one, 2, attempts);
         message(scratch, &[(one, 4), (two, 1)], None);
     });
     journal.cover().unwrap();
     disk.image()
 }
 
-fn read() -> Image {
+fn directory(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(version)
+}
+
+fn read(version: &str) -> Image {
     let mut image = Image::default();
-    for entry in std::fs::read_dir(directory()).unwrap() {
+    for entry in std::fs::read_dir(directory(version)).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         image.files.insert(name, std::fs::read(&path).unwrap());
@@ -71,31 +79,81 @@ fn read() -> Image {
     image
 }
 
-#[test]
-fn a_store_of_format_1_opens() {
-    if std::env::var("GOLDEN").is_ok() && !directory().exists() {
-        std::fs::create_dir_all(directory()).unwrap();
-        for (name, content) in write().files {
-            std::fs::write(directory().join(name), content).unwrap();
-        }
-    }
-    let disk = Arc::new(SimDisk::from_image(&read()));
+/// What is left of a message: lane, number, body, when it came, its own expiration, whether it has
+/// died, how often it was tried.
+type Left = (
+    u32,
+    u64,
+    &'static str,
+    Option<u64>,
+    Option<u64>,
+    bool,
+    (u32, u32),
+);
+
+fn check(disk: Arc<SimDisk>, expected: [Left; 6]) {
     let opened = Journal::open(disk, tiny(Sabotage::None)).unwrap();
     assert!(!opened.created && opened.damage.is_empty());
     assert_eq!(opened.next_lane, 4);
-    let (found, _, next) = Visible::take(opened).unwrap();
-    assert_eq!(next.into_iter().collect::<Vec<_>>(), [(1, 5), (2, 2)]);
-    let expected = [
-        ((1, 0), "message a", None, 0),
-        ((1, 2), "message c", None, 3),
-        ((1, 3), "message d", None, 0),
-        ((1, 4), "message e", None, 0),
-        ((2, 0), "message a", Some(77), 0),
-        ((2, 1), "message e", None, 0),
-    ];
-    let expected =
-        expected.map(|(key, body, expiry, count)| (key, (body.as_bytes().to_vec(), expiry, count)));
-    assert_eq!(found.messages.into_iter().collect::<Vec<_>>(), expected);
-    let keys: Vec<_> = found.topology.keys().map(Vec::as_slice).collect();
+    let next: Vec<_> = opened
+        .lanes
+        .iter()
+        .map(|one| (one.lane.0, one.next_seq))
+        .collect();
+    assert_eq!(next, [(1, 5), (2, 2)]);
+    let keys: Vec<_> = opened.topology.keys().map(Vec::as_slice).collect();
     assert_eq!(keys, [&b"queue one"[..], b"queue two"]);
+    let mut left = expected.to_vec();
+    let replayed = opened.messages.replay(|m| {
+        let same = |left: &Left| (left.0, left.1) == (m.lane.0, m.seq);
+        let at = left.iter().position(same).unwrap();
+        let (lane, seq, body, entered, expiration, deaths, tried) = left.remove(at);
+        assert_eq!((m.lane.0, m.seq, m.body), (lane, seq, body.as_bytes()));
+        assert_eq!(
+            (m.entered_ms, m.expiration_ms, m.deaths),
+            (entered, expiration, deaths)
+        );
+        assert_eq!((m.attempts.acquired, m.attempts.failed), tried, "{seq}");
+    });
+    replayed.unwrap();
+    assert!(left.is_empty());
+}
+
+/// What the first version wrote: no times, and one count.
+#[test]
+fn a_store_of_the_first_version_opens_and_is_of_this_one_afterwards() {
+    let disk = Arc::new(SimDisk::from_image(&read("v1")));
+    for _ in 0..2 {
+        let expected = [
+            (1, 0, "message a", None, None, false, (0, 0)),
+            (1, 2, "message c", None, None, false, (3, 0)),
+            (1, 3, "message d", None, None, false, (0, 0)),
+            (1, 4, "message e", None, None, false, (0, 0)),
+            (2, 0, "message a", None, Some(77), false, (0, 0)),
+            (2, 1, "message e", None, None, false, (0, 0)),
+        ];
+        check(Arc::clone(&disk), expected);
+    }
+    let features = |image: &Image| image.files["FORMAT"][12];
+    assert_eq!((features(&read("v1")), features(&disk.image())), (0, 1));
+}
+
+#[test]
+fn a_store_of_this_version_opens() {
+    if std::env::var("GOLDEN").is_ok() && !directory("v2").exists() {
+        std::fs::create_dir_all(directory("v2")).unwrap();
+        for (name, content) in write().files {
+            std::fs::write(directory("v2").join(name), content).unwrap();
+        }
+    }
+    let entered = Some(50);
+    let expected = [
+        (1, 0, "message a", entered, None, false, (0, 0)),
+        (1, 2, "message c", entered, None, false, (300, 2)),
+        (1, 3, "message d", entered, None, false, (0, 0)),
+        (1, 4, "message e", entered, None, false, (0, 0)),
+        (2, 0, "message a", entered, Some(77), true, (0, 0)),
+        (2, 1, "message e", entered, None, false, (0, 0)),
+    ];
+    check(Arc::new(SimDisk::from_image(&read("v2"))), expected);
 }

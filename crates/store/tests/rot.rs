@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use leveret_record::Attempts;
 use leveret_store::sim::{Image, Rng, SimDisk};
 use leveret_store::{
     Config, Damage, Journal, LaneId, MessageParts, OpenError, Sabotage, Scratch, Store, Vfs,
@@ -31,7 +32,9 @@ fn message(scratch: &mut Scratch, targets: &[(u32, u64)]) {
         route: b"\x02ex\x03key",
         header: b"header",
         body: &[&body],
-        expiry_ms: Some(9),
+        entered_ms: Some(8),
+        expiration_ms: Some(9),
+        deaths: true,
     };
     scratch.message(&targets, &parts);
 }
@@ -51,7 +54,11 @@ fn small_store() -> Image {
     commit(&journal, |scratch| {
         (4..7).for_each(|seq| message(scratch, &[(1, seq)]));
         scratch.settle(LaneId(1), 1);
-        scratch.returned(LaneId(1), 2, 3);
+        let attempts = Attempts {
+            acquired: 3,
+            failed: 1,
+        };
+        scratch.returned(LaneId(1), 2, attempts);
     });
     commit(&journal, |scratch| {
         scratch.reset(LaneId(2), 1);

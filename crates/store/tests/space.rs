@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
+use leveret_record::Attempts;
 use leveret_store::sim::{Image, SimDisk};
 use leveret_store::{
     Config, Damage, Journal, LaneId, MessageParts, Progress, Recovered, Sabotage, Scratch, Store,
@@ -176,7 +177,11 @@ fn acknowledgements_in_any_order_progress_on_a_full_disk() {
             let turn: Vec<u64> = left.iter().copied().skip(first).step_by(step).collect();
             for some in turn.chunks(at_once) {
                 for seq in some {
-                    scratch.returned(LaneId(1), *seq, 1 + (*seq % 3) as u8);
+                    let attempts = Attempts {
+                        acquired: 1 + (*seq % 3) as u32,
+                        failed: 0,
+                    };
+                    scratch.returned(LaneId(1), *seq, attempts);
                     scratch.settle(LaneId(1), *seq);
                 }
                 journal.submit(&mut scratch).unwrap();

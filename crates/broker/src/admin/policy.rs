@@ -103,10 +103,13 @@ impl Admin<'_> {
             return;
         }
         let defaults = self.broker.limits().queue;
-        let meaning = Meaning::of(&cell.spec.arguments, policy, defaults);
-        state.queue.set_limits(meaning.limits);
+        let meaning = Meaning::of(&cell.spec, policy, defaults);
+        state.queue.set_settings(meaning.settings);
         state.policy = meaning.policy;
-        state.queue.trim(&mut Pump::new(cell, &mut self.work));
+        state.dead_letters = meaning.dead_letters;
+        state.expires_ms = meaning.expires_ms;
+        cell.watch(&mut state);
+        cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
     }
 }
 

@@ -26,7 +26,7 @@ const LOCATORS: &[&str] = &["client-local", "balanced", "random", "least-leaders
 
 /// Everything RabbitMQ accepts, so that its definitions can be imported; docs/concepts/policy.md
 /// says what has an effect.
-const KEYS: [Key; 29] = [
+const KEYS: [Key; 30] = [
     (
         "alternate-exchange",
         Rule::Text,
@@ -91,6 +91,12 @@ const KEYS: [Key; 29] = [
         true,
     ),
     ("overflow", Rule::OneOf(OVERFLOW), "overflow value", true),
+    (
+        "overflow-drop",
+        Rule::OneOf(&["head", "lowest"]),
+        "overflow drop value",
+        true,
+    ),
     ("delivery-limit", Rule::Integer, "delivery limit", true),
     ("max-age", Rule::Age, "max age", false),
     ("max-segment-size", Rule::AtLeast(0), "segment size", false),
@@ -176,7 +182,14 @@ const UPSTREAMS: [&str; 3] = [
 
 /// Keys that change what queues and exchanges do, and those that change nothing on one node, or
 /// nowhere any more.
-const EFFECTIVE: [&str; 12] = [
+const EFFECTIVE: [&str; 19] = [
+    "message-ttl",
+    "expires",
+    "dead-letter-exchange",
+    "dead-letter-routing-key",
+    "dead-letter-strategy",
+    "delivery-limit",
+    "overflow-drop",
     "max-length",
     "max-length-bytes",
     "overflow",

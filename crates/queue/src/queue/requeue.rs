@@ -5,83 +5,125 @@ use std::sync::Arc;
 
 use leveret_record::{Blob, Record, Sabotage, Unacked, breaks};
 
-use super::Queue;
+use super::{Queue, Sink};
 use crate::consumers::ConsumerKey;
+use crate::lane::Lane;
+use crate::limits::Death;
 use crate::requeued::Run;
 
 impl<C> Queue<C> {
-    /// A delivery comes back to its place in the order, and counts as delivered once more.
-    ///
-    /// Returns the new delivery count.
-    pub fn requeue(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) -> u8 {
-        self.requeue_all(consumer, std::slice::from_ref(unacked), |unacked| *unacked);
-        unacked.deliveries.saturating_add(1)
+    /// A delivery comes back to its place in the order, and counts as tried once more.
+    pub fn requeue(
+        &mut self,
+        consumer: Option<ConsumerKey>,
+        unacked: &Unacked,
+        failed: bool,
+        sink: &mut impl Sink<C>,
+    ) {
+        let one = std::slice::from_ref(unacked);
+        self.requeue_all(consumer, one, (|unacked| *unacked, failed), sink);
     }
 
-    /// Deliveries of one consumer come back.
+    /// Deliveries of one consumer come back, as failed attempts or not; those that failed too often
+    /// die.
     pub fn requeue_all<T>(
         &mut self,
         consumer: Option<ConsumerKey>,
         run: &[T],
-        unacked: impl Fn(&T) -> Unacked,
+        (unacked, failed): (impl Fn(&T) -> Unacked, bool),
+        sink: &mut impl Sink<C>,
     ) {
-        let (mut bytes, messages) = (0, run.len() as u64);
-        for one in run {
-            let unacked = unacked(one);
-            bytes += u64::from(unacked.body_len);
+        let lengths = run.iter().map(|one| u64::from(unacked(one).body_len));
+        self.returned(consumer, run.len() as u64, lengths.sum());
+        self.counters.requeued += run.len() as u64;
+        let tried = |one: &T| {
+            let mut unacked = unacked(one);
             if !breaks(Sabotage::ForgetDelivery) {
-                let deliveries = unacked.deliveries.saturating_add(1);
-                self.chunks.set_deliveries(unacked.position, deliveries);
+                unacked.attempts = unacked.attempts.and_one(failed);
             }
-        }
-        self.returned(consumer, messages, bytes);
-        self.counters.requeued += messages;
-        self.ready += messages;
-        self.ready_bytes += bytes;
+            unacked
+        };
+        let failures_max = self.settings.failures_max;
+        let is_spent = |one: &T| tried(one).attempts.failed > failures_max;
         let follows = |a: &T, b: &T| {
-            let (a, b) = (unacked(a), unacked(b));
-            a.seq + 1 == b.seq && a.position.chunk == b.position.chunk
+            let (a, b, spent) = (tried(a), tried(b), is_spent(a));
+            a.seq + 1 == b.seq
+                && a.position.chunk == b.position.chunk
+                && a.level == b.level
+                && a.attempts == b.attempts
+                && !spent
         };
         for run in run.chunk_by(follows) {
-            if let Some((first, last)) = run.first().zip(run.last()) {
-                let (first, last) = (unacked(first), unacked(last).seq);
-                self.put_back(&first, last);
+            let Some((first, last)) = run.first().zip(run.last()) else {
+                continue;
+            };
+            if is_spent(first) {
+                self.die(&tried(first), Death::DeliveryLimit, sink);
+                continue;
             }
+            let bytes = run.iter().map(|one| u64::from(unacked(one).body_len)).sum();
+            self.put_back(&tried(first), unacked(last).seq, bytes);
         }
     }
 
     /// Makes messages ready again that were neighbours.
-    fn put_back(&mut self, first: &Unacked, last: u64) {
+    fn put_back(&mut self, first: &Unacked, last: u64, bytes: u64) {
         let mut run = Run {
             first: first.seq,
             last,
             position: first.position,
+            attempts: first.attempts,
         };
-        if !breaks(Sabotage::RequeueLast) {
-            return self.requeued.insert(run);
+        let messages = last - first.seq + 1;
+        self.ready += messages;
+        self.ready_bytes += bytes;
+        self.stale = true;
+        let lane = self.lanes.at_mut(first.level);
+        if self.mortal {
+            lane.note_own_deadlines(&run);
         }
-        if let Some(end) = self.requeued.last().filter(|end| *end > run.first) {
-            (run.first, run.last) = (end + 1, end + 1 + last - run.first);
+        if breaks(Sabotage::RequeueLast) {
+            if let Some(end) = lane.requeued.last().filter(|end| *end > run.first) {
+                (run.first, run.last) = (end + 1, end + messages);
+            }
+            lane.requeued.insert_alone(run);
+        } else {
+            lane.requeued.insert(run);
         }
-        self.requeued.insert_alone(run);
+        self.lanes.came(first.level, messages);
+    }
+}
+
+impl Lane {
+    /// Takes into account that messages come back which may have expirations of their own.
+    fn note_own_deadlines(&mut self, run: &Run) {
+        let mut at = run.position;
+        for _ in run.first..=run.last {
+            let Some(found) = self.chunks.record(at) else {
+                return;
+            };
+            self.own_ms = self.own_ms.min(found.deadline_ms(u64::MAX));
+            at.offset = found.next;
+        }
     }
 
     /// Shows messages that came back, from a sequence number on and in order, until `show` breaks.
     pub(crate) fn requeued_from(
         &self,
         from: u64,
-        mut show: impl FnMut(u64, &Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
+        mut show: impl FnMut(&Run, &Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         for run in self.requeued.runs_from(from) {
-            let mut at = run.position;
+            let mut one = *run;
             for seq in run.first..=run.last {
-                let Some((record, blob, next)) = self.chunks.record(at) else {
+                let Some(found) = self.chunks.record(one.position) else {
                     break;
                 };
+                (one.first, one.last) = (seq, seq);
                 if seq >= from {
-                    show(seq, &record, blob)?;
+                    show(&one, &found.record, found.blob)?;
                 }
-                at.offset = next;
+                one.position.offset = found.next;
             }
         }
         ControlFlow::Continue(())
@@ -93,7 +135,7 @@ impl<C> Queue<C> {
             let mut at = run.position;
             for _ in run.first..=run.last {
                 // Read before: with its last message a chunk is gone.
-                let next = self.chunks.record(at).map(|(.., next)| next);
+                let next = self.chunks.record(at).map(|found| found.next);
                 self.chunks.release(at);
                 at.offset = next.unwrap_or(at.offset);
             }

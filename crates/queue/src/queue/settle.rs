@@ -2,19 +2,15 @@
 
 use leveret_record::Unacked;
 
-use super::Queue;
+use super::{Queue, Sink, rank};
 use crate::consumers::ConsumerKey;
+use crate::limits::Death;
 
 impl<C> Queue<C> {
     /// A delivery is acknowledged; `consumer` gets its credit back.
     #[inline]
     pub fn settle(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) {
         self.settle_all(consumer, std::slice::from_ref(unacked), |unacked| *unacked);
-    }
-
-    /// A delivery is rejected for good.
-    pub fn reject(&mut self, consumer: Option<ConsumerKey>, unacked: &Unacked) {
-        self.reject_all(consumer, std::slice::from_ref(unacked), |unacked| *unacked);
     }
 
     /// Deliveries of one consumer are acknowledged.
@@ -26,34 +22,49 @@ impl<C> Queue<C> {
         unacked: impl Fn(&T) -> Unacked,
     ) {
         self.counters.acked += run.len() as u64;
-        self.release_all(consumer, run, unacked);
+        let lengths = run.iter().map(|one| u64::from(unacked(one).body_len));
+        self.returned(consumer, run.len() as u64, lengths.sum());
+        self.release_all(run, unacked);
     }
 
-    /// Deliveries of one consumer are rejected for good.
+    /// Deliveries of one consumer are rejected for good. The sink is told of those that are gone.
     pub fn reject_all<T>(
         &mut self,
         consumer: Option<ConsumerKey>,
         run: &[T],
         unacked: impl Fn(&T) -> Unacked,
-    ) {
-        self.counters.rejected += run.len() as u64;
-        self.release_all(consumer, run, unacked);
-    }
-
-    #[inline]
-    fn release_all<T>(
-        &mut self,
-        consumer: Option<ConsumerKey>,
-        run: &[T],
-        unacked: impl Fn(&T) -> Unacked,
+        sink: &mut impl Sink<C>,
     ) {
         let lengths = run.iter().map(|one| u64::from(unacked(one).body_len));
         self.returned(consumer, run.len() as u64, lengths.sum());
-        let place = |one: &T| unacked(one).position;
-        for run in run.chunk_by(|a, b| place(a).chunk == place(b).chunk) {
-            if let Some(first) = run.first() {
-                let offsets = run.iter().map(|one| place(one).offset);
-                self.chunks.release_all(place(first).chunk, offsets);
+        if self.settings.keeps_dead {
+            for one in run {
+                self.die(&unacked(one), Death::Rejected, sink);
+            }
+            return;
+        }
+        self.counters.rejected += run.len() as u64;
+        for unacked in run.iter().map(&unacked).filter(|one| one.persistent) {
+            sink.gone(rank(&unacked));
+        }
+        self.release_all(run, unacked);
+    }
+
+    #[inline]
+    fn release_all<T>(&mut self, run: &[T], unacked: impl Fn(&T) -> Unacked) {
+        let at = |one: &T| {
+            let unacked = unacked(one);
+            (unacked.level, unacked.position)
+        };
+        let together = |a: &T, b: &T| {
+            let ((level, rank), (other, next)) = (at(a), at(b));
+            level == other && rank.chunk == next.chunk
+        };
+        for run in run.chunk_by(together) {
+            if let Some((level, rank)) = run.first().map(at) {
+                let offsets = run.iter().map(|one| at(one).1.offset);
+                let chunks = &mut self.lanes.at_mut(level).chunks;
+                chunks.release_all(rank.chunk, offsets);
             }
         }
     }

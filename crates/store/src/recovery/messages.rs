@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use leveret_record::Attempts;
+
 use crate::lanes::{Lanes, Serial};
 use crate::record::Record;
 use crate::recovery::OpenError;
@@ -18,10 +20,14 @@ pub struct RecoveredMessage<'a> {
     pub lane: LaneId,
     /// Its sequence number.
     pub seq: u64,
-    /// How often it has been delivered, as far as requeues told; above 0: redelivered.
-    pub deliveries: u8,
-    /// When it expires, unix milliseconds.
-    pub expiry_ms: Option<u64>,
+    /// How often it has been tried, as far as the store was told.
+    pub attempts: Attempts,
+    /// When the broker took it, unix milliseconds; the first version did not say.
+    pub entered_ms: Option<u64>,
+    /// How long it may wait by its own property, milliseconds.
+    pub expiration_ms: Option<u64>,
+    /// Whether the broker wrote what its headers tell of deaths.
+    pub deaths: bool,
     /// The exchange and routing key short strings.
     pub route: &'a [u8],
     /// The content header frame's payload.
@@ -38,7 +44,7 @@ pub struct Messages {
     slots: BTreeMap<Serial, u32>,
     /// When each is given out: with which segment.
     places: Vec<(Serial, Place)>,
-    counts: Vec<(LaneId, u64, u8)>,
+    counts: Vec<(LaneId, u64, Attempts)>,
     contents: Contents,
     single: Vec<u8>,
 }
@@ -57,7 +63,7 @@ impl Messages {
             pool: pool.clone(),
             slots,
             places: schedule(places),
-            counts: delivery_counts(lanes),
+            counts: all_attempts(lanes),
             contents: Contents::default(),
             single: Vec::new(),
         }
@@ -114,8 +120,10 @@ impl Messages {
             sink(&RecoveredMessage {
                 lane: place.lane,
                 seq: place.seq,
-                deliveries: deliveries(&self.counts, place.lane, place.seq),
-                expiry_ms: message.expiry_ms,
+                attempts: attempts(&self.counts, place.lane, place.seq),
+                entered_ms: message.entered_ms,
+                expiration_ms: message.expiration_ms,
+                deaths: message.deaths,
                 route: message.route,
                 header: message.header,
                 body: message.body,
@@ -177,15 +185,15 @@ fn read_single<'a>(
     Record::at(buffer, 0)
 }
 
-/// The lanes' delivery counts, flat and sorted.
-fn delivery_counts(lanes: &Lanes) -> Vec<(LaneId, u64, u8)> {
+/// The lanes' counts of attempts, flat and sorted.
+fn all_attempts(lanes: &Lanes) -> Vec<(LaneId, u64, Attempts)> {
     let mut counts: Vec<_> = lanes
         .lanes
         .iter()
         .flat_map(|(id, lane)| {
             lane.returned.iter().flat_map(|(from, to, count)| {
                 // A range, then a mark that it ends.
-                [(*id, from, count), (*id, to, 0)]
+                [(*id, from, count), (*id, to, Attempts::NONE)]
             })
         })
         .collect();
@@ -193,11 +201,11 @@ fn delivery_counts(lanes: &Lanes) -> Vec<(LaneId, u64, u8)> {
     counts
 }
 
-fn deliveries(counts: &[(LaneId, u64, u8)], lane: LaneId, seq: u64) -> u8 {
+fn attempts(counts: &[(LaneId, u64, Attempts)], lane: LaneId, seq: u64) -> Attempts {
     let after = counts.partition_point(|(l, s, _)| (*l, *s) <= (lane, seq));
     after
         .checked_sub(1)
         .and_then(|at| counts.get(at))
         .filter(|(l, _, _)| *l == lane)
-        .map_or(0, |(_, _, count)| *count)
+        .map_or(Attempts::NONE, |(_, _, count)| *count)
 }

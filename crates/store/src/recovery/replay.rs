@@ -190,8 +190,8 @@ impl State {
                 record::resets(payload).for_each(|(lane, up_to)| self.lanes.reset(lane, up_to));
             }
             record::RETURNED => {
-                for (lane, from, to, deliveries) in record::counted_ranges(payload) {
-                    self.lanes.returned(lane, (from, to), deliveries);
+                for (lane, from, to, attempts) in record::counted_ranges(*record) {
+                    self.lanes.returned(lane, (from, to), attempts);
                 }
             }
             _ => {

@@ -197,7 +197,7 @@ fn go_on(
             route: b"\x02ex\x03key",
             header: b"header",
             body: &[b"after"],
-            expiry_ms: None,
+            ..MessageParts::default()
         };
         scratch.message(&[(LaneId(900), seq)], &parts);
         expected

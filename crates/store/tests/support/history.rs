@@ -194,7 +194,7 @@ impl Player {
             return Message {
                 number: self.numbers,
                 size: BLOCK_FITTING,
-                expiry_ms: None,
+                expiration_ms: None,
             };
         }
         let size = match self.rng.below(40) {
@@ -202,11 +202,11 @@ impl Player {
             1..=4 => 5_000,
             _ => self.rng.below(900) as usize,
         };
-        let expiry_ms = self.rng.one_in(4).then_some(self.numbers);
+        let expiration_ms = self.rng.one_in(4).then_some(self.numbers);
         Message {
             number: self.numbers,
             size,
-            expiry_ms,
+            expiration_ms,
         }
     }
 
@@ -274,7 +274,7 @@ impl Player {
     }
 
     fn requeue(&mut self) {
-        let count = 1 + self.rng.below(3) as u8;
+        let count = 1 + self.rng.below(3) as u32;
         let taken = self.take_some().into_iter();
         let turn = taken.map(|(l, s)| Op::Returned(l, s, count)).collect();
         // The consumer's own turn may be quicker than the one that delivers.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use leveret_record::Attempts;
 use leveret_store::{LaneId, MessageParts, Recovered, Scratch};
 
 /// The contents of a store.
@@ -30,8 +31,8 @@ pub(crate) struct Lane {
 /// message is forgotten one day.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub(crate) struct Count {
-    least: u8,
-    most: u8,
+    least: u32,
+    most: u32,
 }
 
 impl Count {
@@ -46,7 +47,7 @@ impl Count {
 pub(crate) struct Message {
     pub(crate) number: u64,
     pub(crate) size: usize,
-    pub(crate) expiry_ms: Option<u64>,
+    pub(crate) expiration_ms: Option<u64>,
 }
 
 /// One operation on a scratch.
@@ -54,7 +55,7 @@ pub(crate) struct Message {
 pub(crate) enum Op {
     Message(Vec<(u32, u64)>, Message),
     Settle(u32, u64),
-    Returned(u32, u64, u8),
+    Returned(u32, u64, u32),
     Reset(u32, u64),
     Topology(Vec<u8>, Option<Vec<u8>>),
     BeginGroup,
@@ -95,7 +96,9 @@ impl Op {
                 let body = message.body();
                 let (one, two) = body.split_at(body.len() / 2);
                 let parts = MessageParts {
-                    expiry_ms: message.expiry_ms,
+                    entered_ms: message.expiration_ms.map(|ms| ms + 1),
+                    expiration_ms: message.expiration_ms,
+                    deaths: is_dead(message.expiration_ms),
                     route: b"\x02ex\x03key",
                     header: b"header",
                     body: &[one, two],
@@ -103,7 +106,7 @@ impl Op {
                 scratch.message(&targets, &parts);
             }
             Self::Settle(lane, seq) => scratch.settle(LaneId(*lane), *seq),
-            Self::Returned(lane, seq, n) => scratch.returned(LaneId(*lane), *seq, *n),
+            Self::Returned(lane, seq, n) => scratch.returned(LaneId(*lane), *seq, tried(*n)),
             Self::Reset(lane, up_to) => scratch.reset(LaneId(*lane), *up_to),
             Self::Topology(key, value) => scratch.topology(key, value.as_deref()),
             Self::BeginGroup => scratch.begin_group(),
@@ -216,7 +219,10 @@ impl Model {
                 let count = lane.returned.get(seq).copied().unwrap_or_default();
                 let shown = found.messages.get(&(*id, *seq)).map_or(0, |body| body.2);
                 let deliveries = shown.clamp(count.least, count.most);
-                messages.insert((*id, *seq), (message.body(), message.expiry_ms, deliveries));
+                messages.insert(
+                    (*id, *seq),
+                    (message.body(), message.expiration_ms, deliveries),
+                );
             }
         }
         Visible {
@@ -251,7 +257,19 @@ impl Model {
     }
 }
 
-type Body = (Vec<u8>, Option<u64>, u8);
+type Body = (Vec<u8>, Option<u64>, u32);
+
+/// Both counts follow from one number, and grow with it.
+const fn tried(acquired: u32) -> Attempts {
+    Attempts {
+        acquired,
+        failed: acquired / 2,
+    }
+}
+
+fn is_dead(expiration_ms: Option<u64>) -> bool {
+    expiration_ms.is_some_and(|ms| ms % 2 == 1)
+}
 
 /// What a store shows when it is opened.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -293,7 +311,16 @@ impl Visible {
                         &m.body[..m.body.len().min(30)]
                     ));
                 }
-                messages.insert((lane, m.seq), (m.body.to_vec(), m.expiry_ms, m.deliveries));
+                let times = (m.entered_ms, m.deaths);
+                let expected = (m.expiration_ms.map(|ms| ms + 1), is_dead(m.expiration_ms));
+                if times != expected || m.attempts != tried(m.attempts.acquired) {
+                    wrong = Some(format!("lane {lane}: {} is {m:?}", m.seq));
+                }
+                let deliveries = m.attempts.acquired;
+                messages.insert(
+                    (lane, m.seq),
+                    (m.body.to_vec(), m.expiration_ms, deliveries),
+                );
             })
             .map_err(|error| error.to_string())?;
         if let Some(wrong) = wrong {

@@ -1,0 +1,81 @@
+//! A message on its way into a queue.
+
+use std::sync::Arc;
+
+use leveret_record::{Attempts, Blob, Body, Record};
+
+/// A body on its way into a queue.
+#[derive(Clone, Copy, Debug)]
+pub enum MessageBody<'a> {
+    /// Copied into the chunk.
+    Inline(&'a [u8]),
+    /// Shared by reference.
+    Shared(&'a Arc<Blob>),
+}
+
+/// A message on its way into a queue, borrowed from the reader's buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Exchange and routing key as two raw short strings.
+    pub route: &'a [u8],
+    /// Payload of the content header frame.
+    pub header: &'a [u8],
+    /// The body.
+    pub body: MessageBody<'a>,
+    /// When the broker took it, unix milliseconds.
+    pub entered_ms: u64,
+    /// How long it may wait by its own `expiration` property, milliseconds.
+    pub expiration_ms: Option<u64>,
+    /// Its `priority` property.
+    pub priority: u8,
+    /// Whether it survives a restart when the queue is durable.
+    pub persistent: bool,
+    /// Its headers tell of deaths, and the broker wrote that.
+    pub deaths: bool,
+    /// How often it was tried before it came here: more than never after a restart only.
+    pub attempts: Attempts,
+}
+
+impl<'a> Message<'a> {
+    /// The message as it will be stored, all but its place.
+    #[must_use]
+    pub fn as_record(&self) -> (Record<'a>, Option<&'a Arc<Blob>>) {
+        let (body, blob) = match self.body {
+            MessageBody::Inline(bytes) => (Body::Inline(bytes), None),
+            MessageBody::Shared(blob) => {
+                let len = u32::try_from(blob.len()).unwrap_or(u32::MAX);
+                (Body::Blob { index: 0, len }, Some(blob))
+            }
+        };
+        let record = Record {
+            seq: 0,
+            entered: 0,
+            attempts: self.attempts,
+            persistent: self.persistent,
+            deaths: self.deaths,
+            left: false,
+            expiration_ms: self.expiration_ms,
+            route: self.route,
+            header: self.header,
+            body,
+        };
+        (record, blob)
+    }
+
+    /// When it dies by its own expiration, unix milliseconds.
+    pub(crate) const fn own_deadline_ms(&self) -> Option<u64> {
+        match self.expiration_ms {
+            Some(expiration_ms) => Some(self.entered_ms.saturating_add(expiration_ms)),
+            None => None,
+        }
+    }
+
+    /// Body size in bytes.
+    #[must_use]
+    pub fn body_len(&self) -> u64 {
+        match self.body {
+            MessageBody::Inline(bytes) => bytes.len() as u64,
+            MessageBody::Shared(blob) => blob.len() as u64,
+        }
+    }
+}
