@@ -280,6 +280,13 @@ impl QueueCell {
         levels.filter_map(|level| Some((level, self.lane_of(level)?)))
     }
 
+    /// How long the message has waited that came first, milliseconds; `None` when none is ready.
+    #[must_use]
+    pub fn oldest_age_ms(&self) -> Option<u64> {
+        let oldest_ms = self.lock().queue.oldest_ms()?;
+        Some(self.timer.now_ms().saturating_sub(oldest_ms))
+    }
+
     /// Gives it lanes for its other levels: the first version gave none.
     pub(crate) fn set_other_lanes(&self, lowest: LaneId) {
         let set = self.other_lanes.set(lowest);

@@ -65,24 +65,26 @@ impl DeadLetters {
     }
 }
 
-/// What became of dead messages since the broker was started, by [`Death`].
+/// What became of dead messages since the broker was started.
 #[derive(Debug, Default)]
 pub struct DeathCounts {
-    moved_on: [AtomicU64; 4],
+    /// By kind of queue, strategy and [`Death`].
+    moved_on: [[[AtomicU64; 4]; 2]; 2],
 }
 
 impl DeathCounts {
-    /// How many died so and were moved on, or dropped as nobody wanted them.
+    /// How many died so, in quorum queues or others, with the strategy at-least-once or the other
+    /// one, and were moved on, or dropped as nobody wanted them.
     #[must_use]
-    pub fn moved_on(&self, death: Death) -> u64 {
-        let count = self.moved_on.get(death as usize);
+    pub fn moved_on(&self, death: Death, quorum: bool, at_least_once: bool) -> u64 {
+        let count = self.counter(death, quorum, at_least_once);
         count.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    fn count(&self, death: Death) {
-        if let Some(count) = self.moved_on.get(death as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+    fn counter(&self, death: Death, quorum: bool, at_least_once: bool) -> Option<&AtomicU64> {
+        let of_kind = self.moved_on.get(usize::from(quorum))?;
+        let of_strategy = of_kind.get(usize::from(at_least_once))?;
+        of_strategy.get(death as usize)
     }
 }
 
@@ -212,8 +214,14 @@ impl Broker {
             work.submit(&*self.store);
             burial = Some((one.held, one.touched));
         }
+        let at_least_once = letters
+            .as_ref()
+            .is_some_and(|letters| letters.at_least_once);
         for corpse in corpses.iter().take(moved) {
-            self.deaths.count(corpse.death);
+            let quorum = cell.tells_attempts();
+            if let Some(count) = self.deaths.counter(corpse.death, quorum, at_least_once) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
         }
         let mut state = cell.lock();
         if !cell.is_deleted() {

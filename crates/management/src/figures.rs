@@ -125,7 +125,13 @@ pub(crate) const QUEUE_HELD: [Metric<OfQueue>; 10] = [
     ),
 ];
 
-pub(crate) const QUEUE_ALONE: [Metric<OfQueue>; 3] = [
+pub(crate) const QUEUE_ALONE: [Metric<OfQueue>; 4] = [
+    // Ours: RabbitMQ does not know when a message came.
+    gauge(
+        "queue_oldest_message_age_seconds",
+        "How long the message has waited that came first",
+        |(_, cell)| cell.oldest_age_ms().unwrap_or(0) as f64 / 1000.0,
+    ),
     gauge(
         "queue_consumer_capacity",
         "Consumer capacity",

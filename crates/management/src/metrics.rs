@@ -2,6 +2,8 @@
 //!
 //! What a scrape of the aggregated page costs does not depend on the number of queues.
 
+mod deaths;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -209,6 +211,7 @@ impl Page {
         self.memory(app);
         self.messages(app);
         self.clients(app, &clients);
+        self.deaths(app);
         self.sizes(app);
         self.alarms(app);
         self.process(app);

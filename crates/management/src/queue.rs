@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{Peer, QueueCell, QueueSpec, Refusal, Vhost};
+use leveret_broker::{Death, Peer, QueueCell, QueueSpec, Refusal, Vhost};
 use serde_json::{Map, Value, json};
 
 use crate::amqp::table_to_json;
@@ -40,12 +40,19 @@ struct Held {
     active_tag: Option<Value>,
     refused: u64,
     dropped: u64,
+    expired: u64,
+    moved_on: [u64; 4],
+    /// When the message came that has waited longest, unix milliseconds.
+    oldest_ms: Option<u64>,
+    /// Ready messages of each level, in a queue with priorities.
+    levels: Vec<(u8, u64)>,
     counters: Values,
 }
 
 impl Held {
     fn of(cell: &QueueCell) -> Self {
-        let state = cell.lock();
+        let mut state = cell.lock();
+        let oldest_ms = state.queue.oldest_ms();
         let queue = &state.queue;
         let single = cell.spec.arguments.get(b"x-single-active-consumer");
         let single = single.and_then(|value| value.as_bool()) == Some(true);
@@ -73,6 +80,14 @@ impl Held {
             active_tag: tag(single, false),
             refused: queue.counters().refused,
             dropped: queue.counters().dropped,
+            expired: queue.counters().expired,
+            moved_on: queue.counters().moved_on,
+            oldest_ms,
+            levels: if queue.shape().levels > 1 {
+                queue.ready_by_level().collect()
+            } else {
+                Vec::new()
+            },
             counters: counter_values(queue.counters(), queue.ready(), queue.unacked()),
         }
     }
@@ -94,6 +109,7 @@ impl Held {
             // Ours: RabbitMQ does not tell what a full queue cost.
             ("x_messages_refused", self.refused),
             ("x_messages_dropped", self.dropped),
+            ("x_messages_expired", self.expired),
         ];
         for (name, number) in numbers {
             row.insert(name.to_owned(), number.into());
@@ -105,6 +121,20 @@ impl Held {
         };
         row.insert("consumer_capacity".to_owned(), capacity.into());
         row.insert("consumer_utilisation".to_owned(), capacity.into());
+        let deaths = Death::ALL.iter().zip(self.moved_on);
+        let deaths: Map<_, _> = deaths
+            .map(|(death, count)| (death.name().to_owned(), count.into()))
+            .collect();
+        row.insert("x_messages_dead_lettered".to_owned(), deaths.into());
+        row.insert("x_oldest_message_ms".to_owned(), self.oldest_ms.into());
+        if !self.levels.is_empty() {
+            let lengths = self.levels.iter();
+            let lengths: Map<_, _> = lengths
+                .map(|(level, ready)| (level.to_string(), (*ready).into()))
+                .collect();
+            let status = json!({ "priority_lengths": lengths });
+            row.insert("backing_queue_status".to_owned(), status);
+        }
         let tags = [
             ("exclusive_consumer_tag", &self.exclusive_tag),
             ("single_active_consumer_tag", &self.active_tag),
