@@ -253,7 +253,7 @@ impl Scope {
             let remain = |(vhost, cell): OfQueue| (!cell.is_deleted()).then_some((vhost, cell));
             return Box::new(found.map(remain));
         }
-        let (mut all, mut found) = (self.all_queues(), Vec::new());
+        let (mut all, mut found) = (self.fitting_queues(), Vec::new());
         let next = move || {
             let Some(queue) = all.next() else {
                 if found.len() <= FOUND_MAX {
@@ -262,13 +262,23 @@ impl Scope {
                 }
                 return None;
             };
-            let is_wanted = scope.asked.wants_queue(&queue.1.name);
-            if is_wanted && found.len() <= FOUND_MAX {
-                found.push(queue.clone());
+            if found.len() <= FOUND_MAX {
+                found.extend(queue.clone());
             }
-            Some(is_wanted.then_some(queue))
+            Some(queue)
         };
         Box::new(from_fn(next))
+    }
+
+    /// Those that fit the pattern, and a `None` now and then.
+    fn fitting_queues(self: &Arc<Self>) -> impl Iterator<Item = Option<OfQueue>> + Send + use<> {
+        let scope = Arc::clone(self);
+        let of = move |vhost: Arc<Vhost>| {
+            let scope = Arc::clone(&scope);
+            let fitting = walk::fitting(&vhost, move |name| scope.asked.wants_queue(name));
+            fitting.map(move |cell| Some((Arc::clone(&vhost), cell?)))
+        };
+        self.wanted_vhosts().into_iter().flat_map(of)
     }
 
     /// Those of the virtual hosts that are asked for.

@@ -16,6 +16,8 @@ use leveret_router::Exchange;
 const SLICE: usize = 256;
 /// and of those that hold tables and values, which may be large, so many.
 const SLICE_OF_LARGE: usize = 16;
+/// Names that are compared at once.
+const NAMES_OF_SLICE: usize = 256;
 
 /// The queues of a virtual host, by name.
 pub(crate) fn queues(vhost: &Arc<Vhost>) -> impl Iterator<Item = Arc<QueueCell>> + Send + use<> {
@@ -27,6 +29,33 @@ pub(crate) fn queues(vhost: &Arc<Vhost>) -> impl Iterator<Item = Arc<QueueCell>>
         let slice: Vec<_> = later.take(SLICE).cloned().collect();
         drop(directory);
         last = Some(Arc::clone(slice.last()?));
+        Some(slice)
+    };
+    from_fn(next).flatten()
+}
+
+/// The queues of a virtual host whose names fit, by name. Names are compared where they are, and
+/// after so many of them there is a `None`: who walks may do something else then.
+pub(crate) fn fitting<F: Fn(&str) -> bool + Send>(
+    vhost: &Arc<Vhost>,
+    fits: F,
+) -> impl Iterator<Item = Option<Arc<QueueCell>>> + Send + use<F> {
+    let vhost = Arc::clone(vhost);
+    let mut last: Option<Arc<QueueCell>> = None;
+    let next = move || {
+        let directory = vhost.directory.read();
+        let later = directory.queues_after(last.as_ref().map(|cell| &*cell.name));
+        let (mut slice, mut seen) = (Vec::new(), None);
+        for cell in later.take(NAMES_OF_SLICE) {
+            seen = Some(cell);
+            if fits(&cell.name) {
+                slice.push(Some(Arc::clone(cell)));
+            }
+        }
+        let seen = Arc::clone(seen?);
+        drop(directory);
+        last = Some(seen);
+        slice.push(None);
         Some(slice)
     };
     from_fn(next).flatten()

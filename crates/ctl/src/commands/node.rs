@@ -11,6 +11,7 @@ use super::exchange::only_leveret;
 use crate::arguments::duration;
 use crate::client::Request;
 use crate::failure::{Failure, Kind, Result};
+use crate::output::Format;
 use crate::session::Session;
 
 const COLUMNS: &[&str] = &[
@@ -278,7 +279,52 @@ pub(crate) fn status(session: &Session) -> Result<()> {
     if let Some(fields) = status.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
     }
+    if session.output.format == Format::Table {
+        humanise(&mut status);
+    }
     session.output.object(&status)
+}
+
+/// Writes bytes and milliseconds as people say them; other formats have the exact numbers.
+fn humanise(status: &mut Value) {
+    for [part, field] in [
+        ["memory", "used"],
+        ["memory", "limit"],
+        ["disk", "free"],
+        ["disk", "limit"],
+    ] {
+        if let Some(bytes) = status[part][field].as_u64() {
+            status[part][field] = bytes_for_people(bytes).into();
+        }
+    }
+    let uptime = status.as_object_mut().and_then(|fields| {
+        let uptime_ms = fields.remove("uptime_ms")?.as_u64()?;
+        Some((fields, time_for_people(uptime_ms / 1000)))
+    });
+    if let Some((fields, uptime)) = uptime {
+        fields.insert("uptime".to_owned(), uptime.into());
+    }
+}
+
+fn bytes_for_people(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let (mut number, mut unit) = (bytes as f64, 0);
+    while number >= 1024.0 && unit + 1 < UNITS.len() {
+        number /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0);
+    format!("{number:.digits$} {}", UNITS[unit])
+}
+
+fn time_for_people(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
 }
 
 /// One object of the API that has no commands of its own.
@@ -294,5 +340,21 @@ pub(crate) fn cluster_name(session: &Session, name: Option<String>) -> Result<()
             let request = Request::put(&["cluster-name"], json!({"name": name}));
             session.apply(&request, &format!("cluster name `{name}`"), "set")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_are_as_people_say_them() {
+        let sizes = [0, 1023, 1024, 1 << 20, 3 << 29].map(bytes_for_people);
+        assert_eq!(
+            sizes,
+            ["0 bytes", "1023 bytes", "1.0 KiB", "1.0 MiB", "1.5 GiB"]
+        );
+        let times = [5, 65, 3_700, 200_000].map(time_for_people);
+        assert_eq!(times, ["5 s", "1 min 5 s", "1 h 1 min", "2 d 7 h"]);
     }
 }
