@@ -78,7 +78,7 @@ pub use close::{Parting, Side};
 pub use connection::{Connection, Origin, Turn};
 pub use dead_letter::{DeadLetters, DeathCounts};
 pub use direct::{Copied, Direct, Fetch, Published};
-pub use leveret_queue::{Attempts, Death, Rank, Reason};
+pub use leveret_queue::{Attempts, Death, Queue, Rank, Reason};
 pub use limits::Limits;
 pub use login::LoginRefusal;
 pub use notices::{Notice, Notices};

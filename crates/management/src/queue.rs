@@ -1,8 +1,10 @@
 //! Queues as the API shows them.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_broker::{Death, Peer, QueueCell, QueueSpec, Refusal, Vhost};
+use leveret_broker::{Death, Peer, Queue, QueueCell, QueueSpec, Rank, Refusal, Vhost};
+use leveret_codec::Properties;
 use serde_json::{Map, Value, json};
 
 use crate::amqp::table_to_json;
@@ -44,6 +46,11 @@ struct Held {
     moved_on: [u64; 4],
     /// When the message came that has waited longest, unix milliseconds.
     oldest_ms: Option<u64>,
+    /// The `timestamp` property of the message that would be served next.
+    head_timestamp: Option<u64>,
+    /// How many failed attempts a message may have; `u32::MAX`: any number.
+    failures_max: u32,
+    quorum: bool,
     /// Ready messages of each level, in a queue with priorities.
     levels: Vec<(u8, u64)>,
     counters: Values,
@@ -83,6 +90,9 @@ impl Held {
             expired: queue.counters().expired,
             moved_on: queue.counters().moved_on,
             oldest_ms,
+            head_timestamp: head_timestamp(queue),
+            failures_max: queue.settings().failures_max,
+            quorum: kind(&cell.spec) == "quorum",
             levels: if queue.shape().levels > 1 {
                 queue.ready_by_level().collect()
             } else {
@@ -127,14 +137,9 @@ impl Held {
             .collect();
         row.insert("x_messages_dead_lettered".to_owned(), deaths.into());
         row.insert("x_oldest_message_ms".to_owned(), self.oldest_ms.into());
-        if !self.levels.is_empty() {
-            let lengths = self.levels.iter();
-            let lengths: Map<_, _> = lengths
-                .map(|(level, ready)| (level.to_string(), (*ready).into()))
-                .collect();
-            let status = json!({ "priority_lengths": lengths });
-            row.insert("backing_queue_status".to_owned(), status);
-        }
+        let timestamp = self.head_timestamp.into();
+        row.insert("head_message_timestamp".to_owned(), timestamp);
+        self.write_levels(row);
         let tags = [
             ("exclusive_consumer_tag", &self.exclusive_tag),
             ("single_active_consumer_tag", &self.active_tag),
@@ -145,6 +150,46 @@ impl Held {
             }
         }
     }
+}
+
+impl Held {
+    /// Priorities, and the limit of failed attempts, where RabbitMQ has them.
+    fn write_levels(&self, row: &mut Map<String, Value>) {
+        let of = |levels: &mut dyn Iterator<Item = &(u8, u64)>| -> Map<String, Value> {
+            levels
+                .map(|(level, ready)| (level.to_string(), (*ready).into()))
+                .collect()
+        };
+        if self.quorum {
+            let used = of(&mut self.levels.iter().filter(|(_, ready)| *ready > 0));
+            row.insert("messages_active_priorities".to_owned(), used.len().into());
+            row.insert("messages_by_priority".to_owned(), used.into());
+        } else if !self.levels.is_empty() {
+            let status = json!({ "priority_lengths": of(&mut self.levels.iter()) });
+            row.insert("backing_queue_status".to_owned(), status);
+        }
+        let limit = match self.failures_max {
+            u32::MAX => "unlimited".into(),
+            limit => Value::from(limit),
+        };
+        if self.quorum || self.failures_max != u32::MAX {
+            row.insert("delivery_limit".to_owned(), limit);
+        }
+    }
+}
+
+fn head_timestamp<C>(queue: &Queue<C>) -> Option<u64> {
+    let first = Rank {
+        level: u8::MAX,
+        seq: 0,
+    };
+    let mut timestamp = None;
+    queue.peek(first, |head| {
+        let properties = Properties::decode(head.record.header);
+        timestamp = properties.ok().and_then(|properties| properties.timestamp);
+        ControlFlow::Break(())
+    });
+    timestamp
 }
 
 impl QueueRow {
