@@ -1,6 +1,7 @@
 """The tasks of the worker under test."""
 
 import os
+import time
 
 from celery import Celery
 
@@ -11,6 +12,21 @@ app.conf.update(
     task_default_queue=os.environ.get("CELERY_QUEUE", "celery"),
     worker_send_task_events=True,
 )
+
+if os.environ.get("CELERY_QUEUE_TYPE"):
+    # Celery delays natively what goes through topic exchanges to quorum queues.
+    app.conf.update(
+        task_default_queue_type=os.environ["CELERY_QUEUE_TYPE"],
+        task_default_exchange=app.conf.task_default_queue,
+        task_default_exchange_type="topic",
+        task_default_routing_key=app.conf.task_default_queue,
+    )
+if os.environ.get("CELERY_MAX_PRIORITY"):
+    app.conf.update(
+        task_queue_max_priority=int(os.environ["CELERY_MAX_PRIORITY"]),
+        worker_prefetch_multiplier=1,
+        worker_concurrency=1,
+    )
 
 
 @app.task
@@ -34,3 +50,16 @@ def third_time_lucky(self):
 @app.task
 def fails():
     raise ValueError("as asked")
+
+
+@app.task
+def now():
+    return time.time()
+
+
+@app.task(bind=True, max_retries=3)
+def fails_twice(self, countdown):
+    """Tells how often it was tried, and when it was done."""
+    if self.request.retries < 2:
+        raise self.retry(countdown=countdown)
+    return self.request.retries, time.time()

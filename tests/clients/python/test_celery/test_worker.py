@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from celery.exceptions import TaskRevokedError
+from kombu import Connection
 
 FOLDER = Path(__file__).parent
 
@@ -116,3 +118,76 @@ def test_a_worker_goes_on_after_a_crash(own_broker, tmp_path):
         own_broker.restart()
         assert add(20, 30) == 50
         assert process.poll() is None, "it is the same worker"
+
+
+@pytest.fixture(scope="module")
+def quorum_tasks(url, tmp_path_factory):
+    """A client of a worker whose tasks come through quorum queues, which Celery delays natively."""
+    queue = f"quorum-{uuid.uuid4().hex[:8]}"
+    environment = {"CELERY_QUEUE": queue, "CELERY_QUEUE_TYPE": "quorum"}
+    with worker(tmp_path_factory.mktemp("celery") / "quorum.log", **environment):
+        app = Celery("tasks", broker=url, backend="rpc://", set_as_current=False)
+        app.conf.update(quorum_settings(queue))
+        yield app
+
+
+def quorum_settings(queue):
+    return {
+        "task_default_queue": queue,
+        "task_default_queue_type": "quorum",
+        "task_default_exchange": queue,
+        "task_default_exchange_type": "topic",
+        "task_default_routing_key": queue,
+    }
+
+
+def test_a_countdown_is_kept_by_the_broker(quorum_tasks):
+    start = time.time()
+    sent = quorum_tasks.send_task("tasks.now", countdown=3)
+    assert sent.get(timeout=15) - start == pytest.approx(3, abs=0.3)
+
+
+def test_several_countdowns_come_in_order_of_their_time(quorum_tasks):
+    start = time.time()
+    sent = {wait: quorum_tasks.send_task("tasks.now", countdown=wait) for wait in (4, 1, 2)}
+    for wait, result in sent.items():
+        assert result.get(timeout=15) - start == pytest.approx(wait, abs=0.3)
+
+
+def test_retries_with_a_countdown(quorum_tasks):
+    start = time.time()
+    retries, done = quorum_tasks.send_task("tasks.fails_twice", (1,)).get(timeout=20)
+    assert retries == 2
+    assert done - start == pytest.approx(2, abs=0.6)
+
+
+def test_a_task_that_has_expired_is_not_done(quorum_tasks):
+    sent = quorum_tasks.send_task("tasks.now", countdown=2, expires=1)
+    with pytest.raises(TaskRevokedError):
+        sent.get(timeout=15)
+
+
+def test_results_that_nobody_fetches_go(url):
+    """The queue of results expires with `result_expires`."""
+    with Celery("expiring", broker=url, backend="rpc://", set_as_current=False) as app:
+        app.conf.result_expires = 1
+        name = app.backend.oid
+        with Connection(url) as connection:
+            channel = connection.default_channel
+            app.backend.binding(channel).declare()
+            channel.queue_declare(name, passive=True)
+            time.sleep(1.6)
+            with pytest.raises(connection.channel_errors, match="no queue"):
+                channel.queue_declare(name, passive=True)
+
+
+def test_tasks_of_higher_priority_are_done_first(url, tmp_path):
+    queue = f"priority-{uuid.uuid4().hex[:8]}"
+    environment = {"CELERY_QUEUE": queue, "CELERY_MAX_PRIORITY": "10"}
+    with Celery("tasks", broker=url, backend="rpc://", set_as_current=False) as app:
+        app.conf.update(task_default_queue=queue, task_queue_max_priority=10)
+        # Nobody takes them yet.
+        sent = {priority: app.send_task("tasks.now", priority=priority) for priority in (1, 9, 5)}
+        with worker(tmp_path / "worker.log", **environment):
+            done = {priority: sent[priority].get(timeout=30) for priority in sent}
+    assert sorted(done, key=done.get) == [9, 5, 1]
