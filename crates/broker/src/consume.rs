@@ -297,10 +297,11 @@ impl Core {
         }
         let (mut first, mut taken, mut traced) = (false, None, None);
         let peer = &self.peer;
-        let mut pump = Pump::new(cell, &mut self.work);
         cell.used(&mut state);
-        // What may not be served any more goes first.
-        cell.run(&mut state, &mut pump);
+        // What may not be served any more goes first. Nothing holds an outlet afterwards: it may be
+        // the one that the message goes to.
+        cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
+        let mut pump = Pump::new(cell, &mut self.work);
         let is_traced = pump.traced;
         let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
             let counted = counted_header(cell, delivery);
