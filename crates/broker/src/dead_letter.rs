@@ -123,7 +123,7 @@ impl Corpse {
             priority: leveret_codec::priority(record.header).unwrap_or(0),
             route: record.route.to_vec(),
             header: record.header.to_vec(),
-            deaths: record.deaths,
+            deaths: record.marks.deaths(),
             body,
         }
     }

@@ -492,6 +492,8 @@ impl Load<'_> {
         cell.priority_of(header, priority(header).unwrap_or(0))
     }
 
+    #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
+    #[inline(always)]
     fn message<'a>(&'a self, cell: &QueueCell, index: usize, publish: Publish<'a>) -> Message<'a> {
         let body = match self.blobs.get(index) {
             Some(Some(blob)) => MessageBody::Shared(blob),

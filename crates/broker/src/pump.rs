@@ -278,7 +278,8 @@ impl<'a> Pump<'a> {
 
     /// Does what follows a delivery, with whether its outlet was clean and whether nobody will
     /// settle it.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
+    #[inline(always)]
     fn sent(&mut self, handle: &Handle, delivery: &Delivery<'_>, (first, no_ack): (bool, bool)) {
         if first && let Some(outlet) = &self.held {
             self.work.dirty.extend(outlet.flusher().cloned());
@@ -336,7 +337,8 @@ impl<'a> Pump<'a> {
         self.used = emptied;
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
+    #[inline(always)]
     fn outlet(&mut self, handle: &Handle) -> &mut Outlet<Arc<Handle>> {
         let same =
             |guard: &ArcMutexGuard<_, _>| Arc::ptr_eq(ArcMutexGuard::mutex(guard), &handle.outlet);
@@ -359,20 +361,8 @@ impl Sink<Arc<Handle>> for Pump<'_> {
         _: ConsumerKey,
         delivery: &Delivery<'_>,
     ) -> Offer {
-        if delivery.unacked.attempts.acquired > 0
-            && let Some(header) = counted_header(&consumer.handle.cell, delivery)
-        {
-            let record = &Record {
-                header: &header,
-                ..*delivery.record
-            };
-            return self.hand(
-                consumer,
-                &Delivery {
-                    record,
-                    ..*delivery
-                },
-            );
+        if delivery.unacked.attempts.acquired > 0 {
+            return self.hand_again(consumer, delivery);
         }
         self.hand(consumer, delivery)
     }
@@ -385,6 +375,24 @@ impl Sink<Arc<Handle>> for Pump<'_> {
 }
 
 impl Pump<'_> {
+    /// The same for what was handed out before: its receiver may be told how often.
+    #[cold]
+    #[inline(never)]
+    fn hand_again(&mut self, consumer: &Consumer<Arc<Handle>>, delivery: &Delivery<'_>) -> Offer {
+        let counted = counted_header(&consumer.handle.cell, delivery);
+        let record = &Record {
+            header: counted.as_deref().unwrap_or(delivery.record.header),
+            ..*delivery.record
+        };
+        self.hand(
+            consumer,
+            &Delivery {
+                record,
+                ..*delivery
+            },
+        )
+    }
+
     #[expect(clippy::inline_always, reason = "as above")]
     #[inline(always)]
     fn hand(&mut self, consumer: &Consumer<Arc<Handle>>, delivery: &Delivery<'_>) -> Offer {

@@ -122,7 +122,8 @@ impl Room {
 
 impl Room {
     /// Appends a message to a queue.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
+    #[inline(always)]
     pub(crate) fn push<C>(
         self,
         queue: &mut Queue<C>,

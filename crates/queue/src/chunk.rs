@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use leveret_record::{
-    Blob, Body, Position, Record, Unacked, account_released, account_taken, read,
+    Blob, Body, Plain, Position, Record, Unacked, account_released, account_taken, read,
 };
 use parking_lot::Mutex;
 
@@ -194,7 +194,38 @@ impl Chunks {
     }
 
     /// Appends a record at the end.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a record is at most 4 GiB, a route at most 512 bytes"
+    )]
     pub(crate) fn append(&mut self, message: &Message<'_>, seq: u64) {
+        if let Some((body, len)) = message.plain_body()
+            && self.tail.count > 0
+            && self.tail.has_room(len)
+            && let Some(entered) = self.tail.since_base(message.entered_ms)
+        {
+            let tail = &mut self.tail;
+            let head = Plain {
+                len: len as u32,
+                seq,
+                entered,
+                route_len: message.route.len() as u16,
+                persistent: message.persistent,
+            };
+            tail.data.extend_from_slice(&head.bytes());
+            tail.data.extend_from_slice(message.route);
+            tail.data.extend_from_slice(message.header);
+            tail.data.extend_from_slice(body);
+            tail.count += 1;
+            tail.live += 1;
+            return;
+        }
+        self.append_any(message, seq);
+    }
+
+    /// The same for a message that is not plain, or begins a chunk.
+    #[inline(never)]
+    fn append_any(&mut self, message: &Message<'_>, seq: u64) {
         let (mut record, blob) = message.as_record();
         record.seq = seq;
         let len = record.stored_len();
@@ -285,15 +316,16 @@ impl Chunks {
             let Some(chunk) = self.chunk_mut(id) else {
                 break;
             };
-            let end = out.messages + (chunk.count - chunk.read).min(most - out.messages);
-            let (before, mut at) = (out.messages, offset);
-            while out.messages < end && chunk.read < chunk.count {
+            let end = chunk.read + (chunk.count - chunk.read).min(most - out.messages);
+            let (before, mut left, mut at) = (chunk.read, 0, offset);
+            while chunk.read < end {
                 let Some((record, next)) = read(&chunk.data, at) else {
                     taken = false;
                     break;
                 };
-                if record.left {
+                if record.marks.left() {
                     chunk.pass_left();
+                    left += 1;
                     at = next;
                     continue;
                 }
@@ -317,10 +349,11 @@ impl Chunks {
                     *slot = None;
                 }
                 chunk.read += 1;
-                out.messages += 1;
                 at = next;
             }
-            chunk.live -= if settle { out.messages - before } else { 0 };
+            let handed = chunk.read - before - left;
+            out.messages += handed;
+            chunk.live -= if settle { handed } else { 0 };
             let is_spent = chunk.is_spent();
             self.cursor.offset = at;
             if is_spent {
@@ -400,7 +433,7 @@ impl Chunks {
                 let Some((record, next)) = read(&chunk.data, at.offset) else {
                     return;
                 };
-                if !record.left {
+                if !record.marks.left() {
                     show(&record);
                 }
                 at.offset = next;
@@ -438,7 +471,7 @@ impl Chunks {
                     Body::Inline(_) => None,
                     Body::Blob { index, .. } => chunk.blobs.get(index),
                 };
-                if !record.left && !before(&record) {
+                if !record.marks.left() && !before(&record) {
                     show(&record, blob)?;
                 }
                 at.offset = after;

@@ -159,6 +159,16 @@ impl Lanes {
         self.levels
     }
 
+    /// The only lane, of a queue without priorities.
+    #[inline]
+    pub(crate) const fn plain(&mut self) -> Option<&mut Lane> {
+        if self.levels == 1 {
+            Some(&mut self.first)
+        } else {
+            None
+        }
+    }
+
     /// The level a message of this priority goes to, made if it was never used.
     #[inline]
     pub(crate) fn level_of(&mut self, priority: u8) -> u8 {
@@ -272,6 +282,13 @@ impl Lanes {
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
         let higher = self.higher.iter_mut().flat_map(|higher| &mut higher.lanes);
         [&mut self.first].into_iter().chain(higher)
+    }
+
+    /// All that is there was offered to whoever could take it.
+    pub(crate) fn offered(&mut self) {
+        for lane in self.iter_mut() {
+            lane.fresh_from = lane.next_seq;
+        }
     }
 
     /// Bytes of chunk memory held.

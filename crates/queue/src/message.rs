@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_record::{Attempts, Blob, Body, Record};
+use leveret_record::{Attempts, Blob, Body, HEADER_BYTES, Marks, Record};
 
 /// A body on its way into a queue.
 #[derive(Clone, Copy, Debug)]
@@ -52,14 +52,24 @@ impl<'a> Message<'a> {
             entered: 0,
             attempts: self.attempts,
             persistent: self.persistent,
-            deaths: self.deaths,
-            left: false,
+            marks: Marks::of_deaths(self.deaths),
             expiration_ms: self.expiration_ms,
             route: self.route,
             header: self.header,
             body,
         };
         (record, blob)
+    }
+
+    /// The body and the length of its record, of a message that has nothing but that.
+    #[inline]
+    pub(crate) fn plain_body(&self) -> Option<(&'a [u8], usize)> {
+        let MessageBody::Inline(body) = self.body else {
+            return None;
+        };
+        let is_plain = self.expiration_ms.is_none() && self.attempts.acquired == 0 && !self.deaths;
+        let len = HEADER_BYTES + self.route.len() + self.header.len() + body.len();
+        is_plain.then_some((body, len))
     }
 
     /// When it dies by its own expiration, unix milliseconds.

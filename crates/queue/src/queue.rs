@@ -3,10 +3,10 @@
 mod bury;
 mod expire;
 mod pump;
+mod purge;
 mod requeue;
 mod settle;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use leveret_record::{Blob, Record, Unacked};
@@ -190,7 +190,8 @@ impl<C> Queue<C> {
     ///
     /// # Errors
     /// [`Refused`] when the queue is full and refuses; nothing is stored.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
+    #[inline(always)]
     pub fn push(
         &mut self,
         message: &Message<'_>,
@@ -207,7 +208,8 @@ impl<C> Queue<C> {
         Ok(self.accept(message))
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
+    #[inline(always)]
     pub(crate) fn accept(&mut self, message: &Message<'_>) -> Rank {
         self.counters.published += 1;
         self.append(message)
@@ -251,16 +253,30 @@ impl<C> Queue<C> {
         self.lanes.at_mut(level).next_seq = next.seq;
     }
 
+    #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
+    #[inline(always)]
     fn append(&mut self, message: &Message<'_>) -> Rank {
-        let level = self.lanes.level_of(message.priority);
-        let seq = self.lanes.at_mut(level).append(message);
-        self.lanes.came(level, 1);
         self.ready += 1;
         self.ready_bytes += message.body_len();
+        let (level, seq) = match self.lanes.plain() {
+            Some(lane) => {
+                lane.ready += 1;
+                (0, lane.append(message))
+            }
+            None => self.append_to_level(message),
+        };
         if self.mortal || message.expiration_ms.is_some() {
             self.note_deadline(message);
         }
         Rank { level, seq }
+    }
+
+    #[inline(never)]
+    fn append_to_level(&mut self, message: &Message<'_>) -> (u8, u64) {
+        let level = self.lanes.level_of(message.priority);
+        let seq = self.lanes.at_mut(level).append(message);
+        self.lanes.came(level, 1);
+        (level, seq)
     }
 
     #[inline]
@@ -391,42 +407,8 @@ impl<C> Queue<C> {
         }
     }
 
-    /// Shows the ranks of all ready persistent messages, in order.
-    pub fn persistent_ready(&self, mut show: impl FnMut(Rank)) {
-        for (level, lane) in self.lanes.iter() {
-            let _ = lane.requeued_from(0, |run, record, _| {
-                if record.persistent {
-                    let seq = run.first;
-                    show(Rank { level, seq });
-                }
-                ControlFlow::Continue(())
-            });
-            lane.chunks.unread(|record| {
-                if record.persistent {
-                    let seq = record.seq;
-                    show(Rank { level, seq });
-                }
-            });
-        }
-    }
-
     pub(crate) const fn lanes(&self) -> &Lanes {
         &self.lanes
-    }
-
-    /// Drops all ready messages and tells how many there were; unacknowledged ones stay.
-    pub fn purge(&mut self) -> u64 {
-        let purged = self.ready;
-        for lane in self.lanes.iter_mut() {
-            lane.release_requeued();
-            if lane.chunks.head().is_some() {
-                lane.chunks.release_unread();
-            }
-        }
-        self.lanes.emptied();
-        (self.ready, self.ready_bytes) = (0, 0);
-        self.behind = false;
-        purged
     }
 
     /// Registers a consumer; the caller runs the queue afterwards.

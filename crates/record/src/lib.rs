@@ -112,6 +112,33 @@ impl Attempts {
     }
 }
 
+/// What few records are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks(u16);
+
+impl Marks {
+    /// A record whose headers tell of deaths, and the broker wrote that; or an ordinary one.
+    #[must_use]
+    #[inline]
+    pub const fn of_deaths(deaths: bool) -> Self {
+        Self(if deaths { FLAG_DEATHS } else { 0 })
+    }
+
+    /// Whether its headers tell of deaths, and the broker wrote that.
+    #[must_use]
+    #[inline]
+    pub const fn deaths(self) -> bool {
+        self.0 & FLAG_DEATHS != 0
+    }
+
+    /// Whether it has left the queue although others before it have not: see [`mark_left`].
+    #[must_use]
+    #[inline]
+    pub const fn left(self) -> bool {
+        self.0 & FLAG_LEFT != 0
+    }
+}
+
 /// One message, borrowed from where it is stored or from a read buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
@@ -123,10 +150,8 @@ pub struct Record<'a> {
     pub attempts: Attempts,
     /// Whether it survives a restart when its queue is durable.
     pub persistent: bool,
-    /// Its headers tell of deaths, and the broker wrote that.
-    pub deaths: bool,
-    /// It has left the queue although others before it have not: see [`mark_left`].
-    pub left: bool,
+    /// What few records are.
+    pub marks: Marks,
     /// How long it may wait by its own `expiration` property, milliseconds.
     pub expiration_ms: Option<u64>,
     /// Exchange and routing key as two raw short strings, as in `basic.publish`.
@@ -158,6 +183,17 @@ impl Record<'_> {
         HEADER_BYTES + expiration + attempts + self.route.len() + self.header.len() + body
     }
 
+    #[cold]
+    fn append_rare(&self, out: &mut Vec<u8>) {
+        if let Some(expiration) = self.expiration_ms {
+            out.extend_from_slice(&expiration.to_le_bytes());
+        }
+        if self.attempts.acquired > 0 {
+            out.extend_from_slice(&self.attempts.acquired.to_le_bytes());
+            out.extend_from_slice(&self.attempts.failed.to_le_bytes());
+        }
+    }
+
     #[inline]
     const fn flags(&self) -> u16 {
         let mut flags = if self.persistent { FLAG_PERSISTENT } else { 0 };
@@ -167,12 +203,7 @@ impl Record<'_> {
         if self.attempts.acquired > 0 {
             flags |= FLAG_ATTEMPTS;
         }
-        if self.deaths {
-            flags |= FLAG_DEATHS;
-        }
-        if self.left {
-            flags |= FLAG_LEFT;
-        }
+        flags |= self.marks.0;
         if matches!(self.body, Body::Blob { .. }) {
             flags |= FLAG_BLOB;
         }
@@ -186,8 +217,8 @@ impl Record<'_> {
     )]
     #[inline]
     pub fn append(&self, out: &mut Vec<u8>) {
+        let flags = self.flags();
         let route_len = (self.route.len() as u16).to_le_bytes();
-        let flags = self.flags().to_le_bytes();
         let mut head = [0; HEADER_BYTES];
         let (len, rest) = head.split_at_mut(4);
         len.copy_from_slice(&(self.stored_len() as u32).to_le_bytes());
@@ -195,14 +226,12 @@ impl Record<'_> {
         seq.copy_from_slice(&self.seq.to_le_bytes());
         let (entered, rest) = rest.split_at_mut(4);
         entered.copy_from_slice(&self.entered.to_le_bytes());
-        rest.copy_from_slice(&[route_len[0], route_len[1], flags[0], flags[1]]);
+        let (route, rest) = rest.split_at_mut(2);
+        route.copy_from_slice(&route_len);
+        rest.copy_from_slice(&flags.to_le_bytes());
         out.extend_from_slice(&head);
-        if let Some(expiration) = self.expiration_ms {
-            out.extend_from_slice(&expiration.to_le_bytes());
-        }
-        if self.attempts.acquired > 0 {
-            out.extend_from_slice(&self.attempts.acquired.to_le_bytes());
-            out.extend_from_slice(&self.attempts.failed.to_le_bytes());
+        if flags & (FLAG_EXPIRATION | FLAG_ATTEMPTS) != 0 {
+            self.append_rare(out);
         }
         out.extend_from_slice(self.route);
         out.extend_from_slice(self.header);
@@ -210,6 +239,38 @@ impl Record<'_> {
             Body::Inline(bytes) => out.extend_from_slice(bytes),
             Body::Blob { index, .. } => out.extend_from_slice(&index.to_le_bytes()),
         }
+    }
+}
+
+/// The head of a record that has neither an own expiration nor attempts nor marks.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    /// Bytes of the record, head included.
+    pub len: u32,
+    /// Sequence number.
+    pub seq: u64,
+    /// As in [`Record`].
+    pub entered: u32,
+    /// Bytes of exchange and routing key.
+    pub route_len: u16,
+    /// As in [`Record`].
+    pub persistent: bool,
+}
+
+impl Plain {
+    /// The head's bytes.
+    #[must_use]
+    #[inline]
+    pub const fn bytes(&self) -> [u8; HEADER_BYTES] {
+        let [l0, l1, l2, l3] = self.len.to_le_bytes();
+        let [s0, s1, s2, s3, s4, s5, s6, s7] = self.seq.to_le_bytes();
+        let [e0, e1, e2, e3] = self.entered.to_le_bytes();
+        let [r0, r1] = self.route_len.to_le_bytes();
+        let flags = if self.persistent { FLAG_PERSISTENT } else { 0 };
+        let [f0, f1] = flags.to_le_bytes();
+        [
+            l0, l1, l2, l3, s0, s1, s2, s3, s4, s5, s6, s7, e0, e1, e2, e3, r0, r1, f0, f1,
+        ]
     }
 }
 
@@ -247,11 +308,30 @@ pub struct Unacked {
 pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
     let rest = data.get(offset as usize..)?;
     let (head, _) = rest.split_first_chunk::<HEADER_BYTES>()?;
-    let (len, head) = head.split_first_chunk::<4>()?;
-    let (seq, head) = head.split_first_chunk::<8>()?;
-    let (entered, head) = head.split_first_chunk::<4>()?;
-    let &[r0, r1, f0, f1] = head.first_chunk::<4>()?;
-    let (len, flags) = (u32::from_le_bytes(*len), u16::from_le_bytes([f0, f1]));
+    let &[
+        l0,
+        l1,
+        l2,
+        l3,
+        s0,
+        s1,
+        s2,
+        s3,
+        s4,
+        s5,
+        s6,
+        s7,
+        e0,
+        e1,
+        e2,
+        e3,
+        r0,
+        r1,
+        f0,
+        f1,
+    ] = head;
+    let len = u32::from_le_bytes([l0, l1, l2, l3]);
+    let flags = u16::from_le_bytes([f0, f1]);
     let mut rest = rest.get(HEADER_BYTES..len as usize)?;
     let (mut expiration_ms, mut attempts) = (None, Attempts::NONE);
     if flags & (FLAG_EXPIRATION | FLAG_ATTEMPTS) != 0 {
@@ -274,12 +354,11 @@ pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
         )
     };
     let record = Record {
-        seq: u64::from_le_bytes(*seq),
-        entered: u32::from_le_bytes(*entered),
+        seq: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
+        entered: u32::from_le_bytes([e0, e1, e2, e3]),
         attempts,
         persistent: flags & FLAG_PERSISTENT != 0,
-        deaths: flags & FLAG_DEATHS != 0,
-        left: flags & FLAG_LEFT != 0,
+        marks: Marks(flags & (FLAG_DEATHS | FLAG_LEFT)),
         expiration_ms,
         route,
         header,
@@ -339,8 +418,7 @@ mod tests {
                 failed: tried,
             },
             persistent: true,
-            deaths: expiration_ms.is_some(),
-            left: false,
+            marks: Marks::of_deaths(expiration_ms.is_some()),
             expiration_ms,
             route: b"\x02ex\x03key",
             header,
@@ -381,17 +459,17 @@ mod tests {
             record(&header, Body::Inline(b""), expiration).append(&mut data);
         }
         let (first, next) = read(&data, 0)
-            .map(|(first, next)| (first.left, next))
+            .map(|(first, next)| (first.marks.left(), next))
             .unwrap();
         assert!(!first);
         mark_left(&mut data, next);
-        assert!(!read(&data, 0).unwrap().0.left);
+        assert!(!read(&data, 0).unwrap().0.marks.left());
         let marked = read(&data, next).unwrap().0;
         let expected = record(&header, Body::Inline(b""), Some(5));
         assert_eq!(
             marked,
             Record {
-                left: true,
+                marks: Marks(FLAG_DEATHS | FLAG_LEFT),
                 ..expected
             }
         );

@@ -32,7 +32,7 @@ fn message(scratch: &mut Scratch, targets: &[(u32, u64)]) {
         route: b"\x02ex\x03key",
         header: b"header",
         body: &[&body],
-        entered_ms: Some(8),
+        entered_ms: Some(10),
         expiration_ms: Some(9),
         deaths: true,
     };

@@ -21,7 +21,7 @@ impl Chunk {
             let Some(found) = self.found(at) else { break };
             let next = found.next;
             let deadline_ms = found.deadline_ms(u64::MAX);
-            if !found.record.left && found.record.expiration_ms.is_some() {
+            if !found.record.marks.left() && found.record.expiration_ms.is_some() {
                 if deadline_ms <= now_ms && out.len() < most {
                     let position = Position {
                         chunk: from.chunk,
@@ -50,7 +50,7 @@ impl Chunks {
             return false;
         };
         match read(&chunk.data, offset) {
-            Some((record, next)) if record.left => {
+            Some((record, next)) if record.marks.left() => {
                 chunk.pass_left();
                 let is_spent = chunk.is_spent();
                 self.cursor.offset = next;

@@ -26,6 +26,7 @@ impl<C> Queue<C> {
     pub(crate) fn is_mortal_now(&mut self) {
         self.mortal |= self.settings.ttl_ms != u64::MAX;
         self.instant |= self.settings.ttl_ms == 0;
+        self.lanes.offered();
         self.stale = true;
     }
 
@@ -35,6 +36,7 @@ impl<C> Queue<C> {
         self.pump(now_ms, sink);
         self.stale |= std::mem::take(&mut self.instant);
         self.expire(now_ms, true, sink);
+        self.lanes.offered();
         self.trim(sink);
         self.next_wake(now_ms)
     }
@@ -63,8 +65,6 @@ impl<C> Queue<C> {
             left = self.expire_heads(level, (now_ms, was_served), left, sink);
             if was_served {
                 left -= self.sweep(level, now_ms, left, sink);
-                let lane = self.lanes.at_mut(level);
-                lane.fresh_from = lane.next_seq;
             }
         }
         self.behind = left == 0 && self.ready > 0;
