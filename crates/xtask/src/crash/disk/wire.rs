@@ -206,8 +206,12 @@ impl Client {
                     self.read
                         .extend_from_slice(buffer.get(..read).unwrap_or(&[]));
                 }
+                // Nothing came in time, or a signal did: there may be time left.
                 Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => return Err(error).context("reading"),
             }
         }
