@@ -71,6 +71,8 @@ pub fn run(arguments: Arguments, config: Config, logging: Logging) -> io::Result
     let unusable = |error: Refusal| io::Error::other(format!("data folder {folder}: {error}"));
     let opened = journal::open(&config).map_err(unusable)?;
     let broker = Arc::new(broker(&config, Arc::clone(&opened.journal))?);
+    // Queues and messages have deadlines: those that come back are judged by the time it is.
+    broker.set_now(now_ms());
     let journal = opened.restore(&broker, &config.default).map_err(unusable)?;
     let reading = Reading { arguments, logging };
     let served = runtime.block_on(serve_until_stopped(&config, &broker, signals, reading));

@@ -510,3 +510,46 @@ fn a_first_user_that_comes_too_late_is_told_of() {
         assert!(server.wait().success());
     }
 }
+
+/// Deadlines are judged by the time at the start, also before any client has come.
+#[test]
+fn queues_and_messages_with_time_left_outlive_a_restart_and_others_do_not() {
+    let folder = Folder::new();
+    let mut server = Server::start_in(&folder, &[]);
+    let mut client = server.login();
+    let with = |name: &'static str, argument: &'static str, ms: i32| {
+        let mut arguments = leveret_codec::Table::new();
+        arguments.insert(argument, leveret_codec::Value::I32(ms));
+        (name, arguments)
+    };
+    let queues = [
+        with("unused", "x-expires", 60_000),
+        with("long", "x-message-ttl", 60_000),
+        with("short", "x-message-ttl", 1),
+    ];
+    for (name, arguments) in &queues {
+        let arguments = arguments.as_raw();
+        client.method(
+            1,
+            QueueDeclare {
+                arguments,
+                ..durable(name)
+            },
+        );
+        client.expect(1, "queue.declare-ok");
+    }
+    client.method(1, ConfirmSelect { nowait: false });
+    client.expect(1, "confirm.select-ok");
+    publish(&mut client, "", "long", "stays", true);
+    publish(&mut client, "", "short", "goes", true);
+    publish(&mut client, "", "unused", "stays", true);
+    confirmed(&mut client, 3);
+    server.kill();
+    drop(client);
+    let server = Server::start_in(&folder, &[]);
+    thread::sleep(std::time::Duration::from_millis(300));
+    let mut client = server.login();
+    assert_eq!(drain(&mut client, "long"), ["stays"]);
+    assert_eq!(drain(&mut client, "unused"), ["stays"]);
+    assert_eq!(drain(&mut client, "short"), [""; 0]);
+}
