@@ -515,7 +515,7 @@ fn a_first_user_that_comes_too_late_is_told_of() {
 #[test]
 fn queues_and_messages_with_time_left_outlive_a_restart_and_others_do_not() {
     let folder = Folder::new();
-    let mut server = Server::start_in(&folder, &[]);
+    let server = Server::start_in(&folder, &[]);
     let mut client = server.login();
     let with = |name: &'static str, argument: &'static str, ms: i32| {
         let mut arguments = leveret_codec::Table::new();

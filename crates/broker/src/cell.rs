@@ -114,8 +114,8 @@ pub struct QueueState {
     pub expires_ms: Option<u64>,
     /// When it was used last, unix milliseconds.
     pub(crate) used_ms: u64,
-    /// The timer looks after its end.
-    pub(crate) is_watched: bool,
+    /// When the timer runs it, unix milliseconds; `u64::MAX`: it does not.
+    pub(crate) armed_ms: u64,
     /// What its virtual host counts for it.
     counted: HoldingCounts,
 }
@@ -198,7 +198,7 @@ impl QueueCell {
             dead_letters: meaning.dead_letters,
             expires_ms: meaning.expires_ms,
             used_ms: home.timer.now_ms(),
-            is_watched: false,
+            armed_ms: u64::MAX,
             counted: HoldingCounts::default(),
         });
         Self {
@@ -306,30 +306,28 @@ impl QueueCell {
     /// Has everything happen that happens in the queue on its own. Called after every change.
     #[inline]
     pub(crate) fn run(self: &Arc<Self>, state: &mut QueueState, pump: &mut Pump<'_>) {
-        let wake = state.queue.run(self.timer.now_ms(), pump);
-        if let Some(at_ms) = wake {
-            self.timer.arm(self, at_ms);
+        state.queue.run(self.timer.now_ms(), pump);
+        if state.queue.wakes_at() < state.armed_ms || state.expires_ms.is_some() {
+            self.arm(state);
         }
         if state.queue.has_unburied() {
             pump.work.dying.push(Arc::clone(self));
         }
     }
 
-    /// Somebody uses the queue, or has ceased to: its life begins anew if it has an end.
-    pub(crate) fn used(self: &Arc<Self>, state: &mut QueueState) {
-        if state.expires_ms.is_none() {
-            return;
-        }
-        state.used_ms = self.timer.now_ms();
-        self.watch(state);
+    /// Has the timer run the queue when something is due in it, or its own end.
+    #[inline(never)]
+    pub(crate) fn arm(self: &Arc<Self>, state: &mut QueueState) {
+        let end_ms = state.unused_until().unwrap_or(u64::MAX);
+        let at_ms = state.queue.wakes_at().min(end_ms);
+        self.timer.arm(self, state, at_ms);
     }
 
-    /// Has the timer look after the queue's end, if it has one.
-    pub(crate) fn watch(self: &Arc<Self>, state: &mut QueueState) {
-        if let Some(until_ms) = state.unused_until()
-            && !std::mem::replace(&mut state.is_watched, true)
-        {
-            self.timer.arm(self, until_ms);
+    /// Somebody uses the queue, or has ceased to: its life begins anew if it has an end.
+    pub(crate) fn used(self: &Arc<Self>, state: &mut QueueState) {
+        if state.expires_ms.is_some() {
+            state.used_ms = self.timer.now_ms();
+            self.arm(state);
         }
     }
 

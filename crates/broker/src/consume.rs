@@ -15,7 +15,7 @@ use crate::access::Right;
 use crate::arguments::check_consumer_timeout;
 use crate::arguments::check_size;
 use crate::attempts::counted_header;
-use crate::cell::{Handle, KeptArguments, QueueCell, QueueState, Source};
+use crate::cell::{Handle, KeptArguments, QueueCell, QueueGuard, QueueState, Source};
 use crate::connection::Core;
 use crate::firehose::{Party, Traced};
 use crate::operations::Condition;
@@ -291,16 +291,9 @@ impl Core {
         let source = self.get_source(channel, cell);
         let template = DeliverTemplate::new(channel, b"");
         let outlet = Arc::clone(&self.peer.outlet);
-        let mut state = cell.lock();
-        if cell.is_deleted() {
-            return Err(Refusal::NoQueue(cell.name.to_string()));
-        }
+        let mut state = self.ready_to_get(cell)?;
         let (mut first, mut taken, mut traced) = (false, None, None);
         let peer = &self.peer;
-        cell.used(&mut state);
-        // What may not be served any more goes first. Nothing holds an outlet afterwards: it may be
-        // the one that the message goes to.
-        cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
         let mut pump = Pump::new(cell, &mut self.work);
         let is_traced = pump.traced;
         let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
@@ -354,6 +347,31 @@ impl Core {
             self.work.dirtied(&outlet.lock());
         }
         Ok(())
+    }
+
+    /// Locks a queue in which what may not be served any more is gone. Nothing holds an outlet
+    /// afterwards: it may be the one that the next message goes to.
+    fn ready_to_get<'c>(&mut self, cell: &'c Arc<QueueCell>) -> Result<QueueGuard<'c>, Refusal> {
+        /// Runs, of some thousands of messages each; then the queue may seem empty for a moment.
+        const RUNS_MAX: usize = 64;
+        for _ in 0..RUNS_MAX {
+            let mut state = cell.lock();
+            if cell.is_deleted() {
+                break;
+            }
+            cell.used(&mut state);
+            cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
+            if !state.queue.is_behind() {
+                return Ok(state);
+            }
+            drop(state);
+            self.broker.bury(&mut self.work);
+        }
+        let state = cell.lock();
+        if cell.is_deleted() {
+            return Err(Refusal::NoQueue(cell.name.to_string()));
+        }
+        Ok(state)
     }
 
     /// All `basic.get` of a channel on one queue are one source.

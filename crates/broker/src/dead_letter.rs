@@ -12,17 +12,18 @@ mod headers;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use leveret_queue::{Attempts, Dead, Death, Message, MessageBody, Rank, Reason};
-use leveret_record::{Blob, Body};
-use leveret_router::Steps;
+use leveret_queue::{Attempts, Dead, Death, Message, MessageBody, Rank};
 use leveret_store::{LaneId, MessageParts};
+use rustc_hash::FxHashMap;
 
 use crate::acting::Acting;
 use crate::broker::Broker;
 use crate::cell::QueueCell;
-use crate::publish::is_shared;
+use crate::direct::{Copied, find, raw_route};
+use crate::publish::PERSISTENT;
 use crate::pump::{Pump, STEPS_OF_TURN, Work};
-use crate::routes::RouteCache;
+use crate::room::Room;
+use crate::routes::{Asked, RouteCache};
 use crate::space::record_bytes;
 use crate::vhost::Vhost;
 use headers::{Dying, Letter};
@@ -34,8 +35,6 @@ const GROUP_BYTES: usize = 4 << 20;
 const GROUPS_OF_TURN: usize = 4;
 /// When what cannot be moved on is tried again.
 const RETRY_MS: u64 = 1000;
-/// Parts in which a route is looked for.
-const PARTS_MAX: usize = 4096;
 
 /// Where a queue's dead messages go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,17 +50,12 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// The exchange and the routing key it goes on with, as two raw short strings.
-    fn route_of(&self, corpse: &Corpse) -> Vec<u8> {
-        let (_, own) = leveret_codec::split_route(&corpse.route).unwrap_or_default();
+    /// The exchange and the routing key it goes on with, as two raw short strings; none where a
+    /// policy names what is longer than a short string.
+    fn route_of(&self, copied: &Copied) -> Option<Vec<u8>> {
+        let (_, own) = leveret_codec::split_route(&copied.route)?;
         let key = self.key.as_deref().map_or(own, str::as_bytes);
-        let mut route = Vec::with_capacity(2 + self.exchange.len() + key.len());
-        for part in [self.exchange.as_bytes(), key] {
-            let part = part.get(..255).unwrap_or(part);
-            route.push(u8::try_from(part.len()).unwrap_or(u8::MAX));
-            route.extend_from_slice(part);
-        }
-        route
+        raw_route(self.exchange.as_bytes(), key).ok()
     }
 }
 
@@ -91,66 +85,41 @@ impl DeathCounts {
 /// A dead message, copied out of its queue.
 struct Corpse {
     death: Death,
-    rank: Rank,
-    persistent: bool,
-    priority: u8,
-    route: Vec<u8>,
-    header: Vec<u8>,
+    /// The store knows it.
+    stored: bool,
+    /// The broker wrote what its headers tell of deaths.
     deaths: bool,
-    body: CorpseBody,
-}
-
-enum CorpseBody {
-    Own(Vec<u8>),
-    Shared(Arc<Blob>),
+    copied: Copied,
 }
 
 impl Corpse {
     fn of(dead: &Dead<'_>) -> Self {
-        let record = dead.record;
-        let body = match (record.body, dead.blob) {
-            (Body::Inline(bytes), _) => CorpseBody::Own(bytes.to_vec()),
-            (Body::Blob { .. }, Some(blob)) => CorpseBody::Shared(Arc::clone(blob)),
-            (Body::Blob { .. }, None) => CorpseBody::Own(Vec::new()),
+        let rank = Rank {
+            level: dead.unacked.level,
+            seq: dead.unacked.seq,
         };
         Self {
             death: dead.death,
-            rank: Rank {
-                level: dead.unacked.level,
-                seq: dead.unacked.seq,
-            },
-            persistent: dead.unacked.persistent,
-            priority: leveret_codec::priority(record.header).unwrap_or(0),
-            route: record.route.to_vec(),
-            header: record.header.to_vec(),
-            deaths: record.marks.deaths(),
-            body,
+            stored: dead.unacked.persistent,
+            deaths: dead.record.marks.deaths(),
+            copied: Copied::of((rank, dead.unacked.attempts), dead.record, dead.blob),
         }
+    }
+
+    fn is_persistent(&self) -> bool {
+        leveret_codec::delivery_mode(&self.copied.header) == PERSISTENT
     }
 
     /// What its copies may take of the disk, about: there are seldom more than a few.
     fn claimed_bytes(&self) -> usize {
         const HEADERS: usize = 1024;
         const TARGETS: usize = 16;
-        if !self.persistent {
+        if !self.is_persistent() {
             return 0;
         }
-        record_bytes(self.route.len(), TARGETS) + HEADERS + self.header.len() + self.body().len()
-    }
-
-    fn bytes(&self) -> usize {
-        let own = match &self.body {
-            CorpseBody::Own(bytes) => bytes.len(),
-            CorpseBody::Shared(_) => 0,
-        };
-        own + self.header.len() + self.route.len()
-    }
-
-    fn body(&self) -> &[u8] {
-        match &self.body {
-            CorpseBody::Own(bytes) => bytes,
-            CorpseBody::Shared(blob) => blob,
-        }
+        let copied = &self.copied;
+        let bytes = copied.header.len() + copied.body().len() + HEADERS;
+        record_bytes(copied.route.len(), TARGETS) + bytes
     }
 }
 
@@ -161,10 +130,17 @@ struct Burial<'a> {
     cell: &'a Arc<QueueCell>,
     letters: Option<&'a DeadLetters>,
     routes: RouteCache,
-    /// Durable copies that may not be served yet: of each queue and level the first one.
-    held: Vec<(Arc<QueueCell>, Rank)>,
-    /// Queues that have to be run when the group is submitted.
-    touched: Vec<Arc<QueueCell>>,
+    /// Queues that got copies, to be run when the group is submitted, each with what may not be
+    /// served until then: of each level the first durable copy.
+    touched: Vec<Touched>,
+    /// Where each queue stands in there, by where it lives.
+    places: FxHashMap<usize, usize>,
+}
+
+/// A queue that got copies.
+struct Touched {
+    cell: Arc<QueueCell>,
+    held: Vec<Rank>,
 }
 
 impl Broker {
@@ -178,68 +154,80 @@ impl Broker {
             self.bury_some(&cell, work);
         }
         for cell in work.dying.drain(..) {
-            self.timer.arm(&cell, self.timer.now_ms());
+            let now_ms = self.timer.now_ms();
+            self.timer.arm(&cell, &mut cell.lock(), now_ms);
         }
     }
 
     fn bury_some(&self, cell: &Arc<QueueCell>, work: &mut Work) {
-        let now_ms = self.timer.now_ms();
         let Some((letters, corpses)) = self.exhume(cell) else {
             return;
         };
+        // What the turn recorded before is no part of the group.
+        work.submit(&*self.store);
         let bytes = corpses.iter().map(Corpse::claimed_bytes).sum();
         let claim = |journal| self.store.claim(journal, corpses.len(), bytes);
         let full = bytes > 0 && claim(&mut work.journal).is_err();
         let vhost = self.vhost(&cell.vhost);
-        let mut moved = 0;
-        let mut burial = None;
+        let (mut moved, mut waits) = (0, full);
+        let mut touched = Vec::new();
         if let (Some(vhost), false) = (&vhost, full) {
-            let mut one = Burial {
+            let mut burial = Burial {
                 broker: self,
                 vhost,
                 cell,
                 letters: letters.as_deref(),
                 routes: RouteCache::of_broker(self.next_seed()),
-                held: Vec::new(),
-                touched: Vec::new(),
+                touched,
+                places: FxHashMap::default(),
             };
+            let mut copies = 0;
             work.journal.begin_group();
             for corpse in &corpses {
-                if !one.bury(corpse, work) {
+                let Some(more) = burial.bury(corpse, work) else {
+                    waits = true;
+                    break;
+                };
+                moved += 1;
+                copies += more;
+                if copies >= STEPS_OF_TURN {
                     break;
                 }
-                moved += 1;
             }
             work.journal.end_group();
             work.submit(&*self.store);
-            burial = Some((one.held, one.touched));
+            touched = burial.touched;
         }
-        let at_least_once = letters
-            .as_ref()
-            .is_some_and(|letters| letters.at_least_once);
+        let at_least_once = letters.is_some_and(|letters| letters.at_least_once);
         for corpse in corpses.iter().take(moved) {
             let quorum = cell.tells_attempts();
             if let Some(count) = self.deaths.counter(corpse.death, quorum, at_least_once) {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let mut state = cell.lock();
-        if !cell.is_deleted() {
-            state.queue.buried(moved);
-            cell.run(&mut state, &mut Pump::new(cell, work));
-            if moved < corpses.len() {
-                // Tried later, not at once.
-                work.dying.retain(|other| !Arc::ptr_eq(other, cell));
-                self.timer.arm(cell, now_ms.saturating_add(RETRY_MS));
+        self.end_burial(cell, (moved, waits), work);
+        for Touched { cell, held } in touched {
+            let mut state = cell.lock();
+            if !cell.is_deleted() {
+                held.iter().for_each(|rank| state.queue.release_hold(*rank));
+                cell.run(&mut state, &mut Pump::new(&cell, work));
             }
         }
-        drop(state);
-        let (held, touched) = burial.unwrap_or_default();
-        for (cell, rank) in held {
-            cell.lock().queue.release_hold(rank);
+    }
+
+    /// Frees the places of what was moved. What has to wait is tried again in a while, the rest
+    /// when others had their turn.
+    fn end_burial(&self, cell: &Arc<QueueCell>, (moved, waits): (usize, bool), work: &mut Work) {
+        let mut state = cell.lock();
+        if cell.is_deleted() {
+            return;
         }
-        for cell in touched {
-            cell.pump(work);
+        state.queue.buried(moved);
+        cell.run(&mut state, &mut Pump::new(cell, work));
+        if waits {
+            work.dying.retain(|other| !Arc::ptr_eq(other, cell));
+            let again_ms = self.timer.now_ms().saturating_add(RETRY_MS);
+            self.timer.arm(cell, &mut state, again_ms);
         }
     }
 
@@ -252,7 +240,7 @@ impl Broker {
         let (mut corpses, mut bytes) = (Vec::new(), 0);
         let begun = state.queue.begin_burial(|dead| {
             let corpse = Corpse::of(dead);
-            bytes += corpse.bytes();
+            bytes += corpse.copied.copied_bytes();
             corpses.push(corpse);
             corpses.len() < GROUP_MESSAGES && bytes < GROUP_BYTES
         });
@@ -264,33 +252,40 @@ impl Broker {
 }
 
 impl Burial<'_> {
-    /// Moves one message on; `false` when it has to wait.
-    fn bury(&mut self, corpse: &Corpse, work: &mut Work) -> bool {
+    /// Moves one message on, and gives how many copies that made; `None` when it has to wait.
+    fn bury(&mut self, corpse: &Corpse, work: &mut Work) -> Option<usize> {
+        let mut copies = 0;
         let dying = Dying {
             queue: &self.cell.name,
             death: corpse.death,
             time: self.broker.timer.now_ms() / 1000,
-            route: &corpse.route,
-            header: &corpse.header,
+            route: &corpse.copied.route,
+            header: &corpse.copied.header,
             deaths: corpse.deaths,
         };
         // Since a policy was taken away that sent them on, they go nowhere.
-        if let (Some(letters), Some(letter)) = (self.letters, Letter::of(&dying)) {
-            let route = letters.route_of(corpse);
+        let letters = self.letters;
+        let route = letters.and_then(|letters| letters.route_of(&corpse.copied));
+        if let (Some(letters), Some(route), Some(letter)) = (letters, route, Letter::of(&dying)) {
             let targets = self.targets(letters, (&letter, &route));
-            let nobody = targets.is_empty();
-            let taken = self.enqueue(corpse, (&letter, &route), &targets, work);
-            if letters.at_least_once && (nobody || !taken) {
-                return false;
-            }
+            let room = if letters.at_least_once {
+                reserve(&targets, corpse).then_some(Room::Reserved)?
+            } else {
+                Room::Plenty
+            };
+            copies = targets.len();
+            self.enqueue((corpse, room), (&letter, &route), &targets, work);
         }
-        if let (Some(lane), true) = (self.cell.lane_of(corpse.rank.level), corpse.persistent) {
-            work.journal.settle(lane, corpse.rank.seq);
+        if corpse.stored
+            && let Some(lane) = self.cell.lane_of(corpse.copied.rank.level)
+        {
+            work.journal.settle(lane, corpse.copied.rank.seq);
         }
-        true
+        Some(copies)
     }
 
-    /// The queues it goes to: none where it has been already without anybody having rejected it.
+    /// The queues it goes to: none where it has been already without anybody having rejected it,
+    /// and as with RabbitMQ, none at all where there is no such exchange.
     fn targets(
         &mut self,
         letters: &DeadLetters,
@@ -305,52 +300,32 @@ impl Burial<'_> {
             vhost: self.vhost,
             user: "",
         };
-        let Ok(properties) = leveret_codec::Properties::decode(&letter.header) else {
+        let header = letter.header.as_slice();
+        let Ok(properties) = leveret_codec::Properties::decode(header) else {
             return Vec::new();
         };
-        let asked = (
-            route,
-            more.as_slice(),
-            Some((letter.header.as_slice(), &properties)),
-        );
-        for part in 0.. {
-            let mut steps = if part < PARTS_MAX {
-                Steps::new(STEPS_OF_TURN)
-            } else {
-                Steps::unlimited()
-            };
-            match self.routes.resolve(acting, asked, &mut steps) {
-                Ok(None) => {}
-                // As RabbitMQ: where there is no such exchange, it goes nowhere.
-                Err(_) => break,
-                Ok(Some(found)) => {
-                    let cells = found.cells.iter();
-                    let fresh = cells.filter(|cell| !letter.goes_in_circles(&cell.name));
-                    return fresh.cloned().collect();
-                }
-            }
-        }
-        Vec::new()
+        let asked: Asked<'_> = (route, &more, Some((header, &properties)));
+        let found = find(&mut self.routes, acting, asked);
+        let cells = found.map(|route| route.cells).unwrap_or_default();
+        let fresh = cells
+            .into_iter()
+            .filter(|cell| !letter.goes_in_circles(&cell.name));
+        fresh.collect()
     }
 
-    /// Puts copies into all targets; `false` when one of them refuses.
+    /// Puts copies into all targets.
     fn enqueue(
         &mut self,
-        corpse: &Corpse,
+        (corpse, room): (&Corpse, Room),
         (letter, route): (&Letter, &[u8]),
         targets: &[Arc<QueueCell>],
         work: &mut Work,
-    ) -> bool {
-        let blob = match &corpse.body {
-            CorpseBody::Shared(blob) => Some(Arc::clone(blob)),
-            CorpseBody::Own(bytes) if is_shared(bytes.len(), targets.len() > 1) => {
-                Some(Arc::new(Blob::new(bytes.clone())))
-            }
-            CorpseBody::Own(_) => None,
-        };
+    ) {
+        let copied = &corpse.copied;
+        let blob = copied.shared(targets.len() > 1);
         let body = match &blob {
             Some(blob) => MessageBody::Shared(blob),
-            None => MessageBody::Inline(corpse.body()),
+            None => MessageBody::Inline(copied.body()),
         };
         let mut message = Message {
             route,
@@ -363,13 +338,13 @@ impl Burial<'_> {
             deaths: true,
             attempts: Attempts::NONE,
         };
-        let is_persistent =
-            leveret_codec::delivery_mode(&corpse.header) == crate::publish::PERSISTENT;
-        let (mut lanes, mut taken) = (Vec::new(), true);
+        let priority = leveret_codec::priority(&copied.header).unwrap_or(0);
+        let persistent = corpse.is_persistent();
+        let mut lanes = Vec::new();
         for cell in targets {
-            message.persistent = cell.lane.is_some() && is_persistent;
-            message.priority = cell.priority_of(&corpse.header, corpse.priority);
-            taken &= self.push(cell, &message, &mut lanes, work);
+            message.persistent = cell.lane.is_some() && persistent;
+            message.priority = cell.priority_of(&copied.header, priority);
+            lanes.extend(self.push((cell, room), &message, work));
         }
         let parts = MessageParts {
             entered_ms: Some(message.entered_ms),
@@ -377,44 +352,65 @@ impl Burial<'_> {
             deaths: true,
             route,
             header: &letter.header,
-            body: &[corpse.body()],
+            body: &[copied.body()],
         };
         work.journal.message(&lanes, &parts);
-        taken
     }
 
+    /// Gives the place of a copy that the store has to know of.
     fn push(
         &mut self,
-        cell: &Arc<QueueCell>,
+        (cell, room): (&Arc<QueueCell>, Room),
         message: &Message<'_>,
-        lanes: &mut Vec<(LaneId, u64)>,
         work: &mut Work,
-    ) -> bool {
+    ) -> Option<(LaneId, u64)> {
         let mut state = cell.lock();
         if cell.is_deleted() {
-            return true;
+            return None;
         }
-        let mut pump = Pump::new(cell, work);
-        let pushed = state.queue.push(message, &mut pump);
-        if let Ok(rank) = pushed
-            && message.persistent
-            && let Some(lane) = cell.lane_of(rank.level)
-        {
-            lanes.push((lane, rank.seq));
-            let known = |(other, held): &(Arc<QueueCell>, Rank)| {
-                Arc::ptr_eq(other, cell) && held.level == rank.level
-            };
-            if !self.held.iter().any(known) {
-                state.queue.hold_from(rank);
-                self.held.push((Arc::clone(cell), rank));
+        let place = *self
+            .places
+            .entry(Arc::as_ptr(cell).addr())
+            .or_insert_with(|| {
+                let cell = Arc::clone(cell);
+                self.touched.push(Touched {
+                    cell,
+                    held: Vec::new(),
+                });
+                self.touched.len() - 1
+            });
+        let pushed = room.push(&mut state.queue, message, &mut Pump::new(cell, work));
+        let rank = match pushed {
+            Ok(rank) => rank,
+            Err(reason) => {
+                state.refused(message, reason);
+                return None;
             }
+        };
+        let lane = cell.lane_of(rank.level).filter(|_| message.persistent)?;
+        let touched = self.touched.get_mut(place)?;
+        if touched.held.iter().all(|held| held.level != rank.level) {
+            state.queue.hold_from(rank);
+            touched.held.push(rank);
         }
-        if !self.touched.iter().any(|other| Arc::ptr_eq(other, cell)) {
-            self.touched.push(Arc::clone(cell));
-        }
-        if pushed.is_err() {
-            state.refused(message, Reason::Length);
-        }
-        pushed.is_ok()
+        Some((lane, rank.seq))
     }
+}
+
+/// Finds room for a copy in each queue, or in none: a message that has to wait leaves no copy
+/// behind, or it would leave another one each time it is tried.
+fn reserve(targets: &[Arc<QueueCell>], corpse: &Corpse) -> bool {
+    let bytes = corpse.copied.body().len() as u64;
+    for (done, cell) in targets.iter().enumerate() {
+        let mut state = cell.lock();
+        if cell.is_deleted() || state.queue.reserve(1, bytes) {
+            continue;
+        }
+        drop(state);
+        for cell in targets.iter().take(done) {
+            cell.lock().queue.release_reserved(1, bytes);
+        }
+        return false;
+    }
+    !targets.is_empty()
 }

@@ -15,7 +15,7 @@ use crate::broker::Broker;
 use crate::cell::QueueCell;
 use crate::expiration::check_expiration;
 use crate::firehose::Party;
-use crate::publish::{enqueue, visible_header};
+use crate::publish::{enqueue, is_shared, visible_header};
 use crate::pump::{Pump, STEPS_OF_TURN, Work};
 use crate::refusal::Refusal;
 use crate::replies::{asks_for_replies, no_consumer};
@@ -78,7 +78,7 @@ enum Content {
 }
 
 impl Copied {
-    fn of(
+    pub(crate) fn of(
         (rank, attempts): (Rank, Attempts),
         record: &Record<'_>,
         blob: Option<&Arc<Blob>>,
@@ -106,8 +106,19 @@ impl Copied {
         }
     }
 
+    /// The body to be shared, if it is kept outside the chunks.
+    pub(crate) fn shared(&self, by_many: bool) -> Option<Arc<Blob>> {
+        match &self.body {
+            Content::Shared(blob) => Some(Arc::clone(blob)),
+            Content::Own(bytes) if is_shared(bytes.len(), by_many) => {
+                Some(Arc::new(Blob::new(bytes.clone())))
+            }
+            Content::Own(_) => None,
+        }
+    }
+
     /// Bytes that copying it took while the queue was locked.
-    const fn copied_bytes(&self) -> usize {
+    pub(crate) const fn copied_bytes(&self) -> usize {
         let own = match &self.body {
             Content::Own(bytes) => bytes.len(),
             Content::Shared(_) => 0,
@@ -215,8 +226,10 @@ impl Broker {
             Some(headers) => sender_selected(headers)?,
             None => Vec::new(),
         };
-        let raw = raw_route(message)?;
-        let route = find(acting, (&raw, &keys, Some((message.header, &properties))))?;
+        let raw = raw_route(message.exchange.as_bytes(), message.key)?;
+        let mut routes = RouteCache::new(self.next_seed());
+        let asked: Asked<'_> = (&raw, &keys, Some((message.header, &properties)));
+        let route = find(&mut routes, acting, asked)?;
         Ok((route, raw))
     }
 
@@ -301,8 +314,11 @@ impl Broker {
 
 /// Finds a route part by part, so that the virtual host is never locked for long; unless its
 /// bindings change again and again meanwhile.
-fn find(acting: Acting<'_>, asked: Asked<'_>) -> Result<Route, Refusal> {
-    let mut routes = RouteCache::new(acting.broker.next_seed());
+pub(crate) fn find(
+    routes: &mut RouteCache,
+    acting: Acting<'_>,
+    asked: Asked<'_>,
+) -> Result<Route, Refusal> {
     let mut parts = 0;
     loop {
         let mut steps = if parts < PARTS_MAX {
@@ -320,9 +336,10 @@ fn find(acting: Acting<'_>, asked: Asked<'_>) -> Result<Route, Refusal> {
 /// Parts in which a route is looked for.
 const PARTS_MAX: usize = 4096;
 
-fn raw_route(message: &Direct<'_>) -> Result<Vec<u8>, Refusal> {
-    let mut raw = Vec::with_capacity(2 + message.exchange.len() + message.key.len());
-    for part in [message.exchange.as_bytes(), message.key] {
+/// An exchange and a routing key as a record has them.
+pub(crate) fn raw_route(exchange: &[u8], key: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let mut raw = Vec::with_capacity(2 + exchange.len() + key.len());
+    for part in [exchange, key] {
         let len = u8::try_from(part.len())
             .map_err(|_| Refusal::Precondition("a name is longer than 255 bytes".into()))?;
         raw.push(len);

@@ -112,7 +112,7 @@ impl Broker {
             .still(generation, policy, spec.object(name));
         let meaning = Meaning::of(&spec, policy, self.limits().queue);
         let cell = self.create_queue((vhost, &mut directory), name, spec, meaning)?;
-        cell.watch(&mut cell.lock());
+        cell.used(&mut cell.lock());
         self.notices.note(&vhost.name, name, &cell.spec.arguments);
         if cell.lane.is_some() {
             topology::queue(work, vhost, &cell);
@@ -215,6 +215,7 @@ impl Broker {
         }
         cell.mark_deleted();
         self.take_out(vhost, directory, cell, work);
+        self.timer.disarm(cell, &mut state);
         let ended = state.queue.take();
         // With the queue locked: a channel that is closing, or has one of these consumers end,
         // waits for that, so that it is not told of what it has been done with.

@@ -3,15 +3,14 @@
 //! There is no timer for a message: a queue tells the next time it has to be run at, and whoever
 //! keeps the time calls [`Broker::run_due`] then.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
-use crate::cell::QueueCell;
+use crate::cell::{QueueCell, QueueState};
 use crate::operations::Condition;
 use crate::pump::{Pump, Work};
 
@@ -28,35 +27,13 @@ pub(crate) struct Timer {
     now_ms: AtomicU64,
     /// When the first queue is due, as whoever keeps the time knows it.
     next_ms: AtomicU64,
-    due: Mutex<BinaryHeap<Reverse<Due>>>,
+    /// One entry for a queue at most: [`QueueState::armed_ms`] says which.
+    due: Mutex<BTreeMap<Due, Weak<QueueCell>>>,
     waker: OnceLock<Waker>,
 }
 
-/// A queue, and when it has to be run.
-struct Due {
-    at_ms: u64,
-    cell: Weak<QueueCell>,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.at_ms == other.at_ms
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at_ms.cmp(&other.at_ms)
-    }
-}
+/// When a queue has to be run, and which it is: where it lives tells queues of one time apart.
+type Due = (u64, usize);
 
 impl Timer {
     /// Unix milliseconds, as of the last turn of anybody.
@@ -74,10 +51,17 @@ impl Timer {
         }
     }
 
-    /// Has a queue run at a time, or as soon as possible after it.
-    pub(crate) fn arm(&self, cell: &Arc<QueueCell>, at_ms: u64) {
-        let cell = Arc::downgrade(cell);
-        self.due.lock().push(Reverse(Due { at_ms, cell }));
+    /// Has a queue run at a time, or as soon as possible after it, unless it is run before anyway.
+    pub(crate) fn arm(&self, cell: &Arc<QueueCell>, state: &mut QueueState, at_ms: u64) {
+        if at_ms >= state.armed_ms {
+            return;
+        }
+        let place = Arc::as_ptr(cell).addr();
+        let mut due = self.due.lock();
+        due.remove(&(state.armed_ms, place));
+        due.insert((at_ms, place), Arc::downgrade(cell));
+        drop(due);
+        state.armed_ms = at_ms;
         if at_ms < self.next_ms.load(Ordering::Relaxed)
             && let Some(wake) = self.waker.get()
         {
@@ -85,19 +69,23 @@ impl Timer {
         }
     }
 
-    /// The queues that are due now, so many at most.
-    fn take_due(&self, now_ms: u64) -> Vec<Arc<QueueCell>> {
+    /// Forgets a queue that is deleted: it is not kept for a time that may be far.
+    pub(crate) fn disarm(&self, cell: &QueueCell, state: &mut QueueState) {
+        let place = std::ptr::from_ref(cell).addr();
+        self.due.lock().remove(&(state.armed_ms, place));
+        state.armed_ms = u64::MAX;
+    }
+
+    /// The queues that are due now, so many at most, each with the time it was to be run at.
+    fn take_due(&self, now_ms: u64) -> Vec<(u64, Arc<QueueCell>)> {
         let mut due = self.due.lock();
         let mut cells = Vec::new();
         while cells.len() < QUEUES_OF_TURN
-            && let Some(Reverse(first)) = due.peek()
-            && first.at_ms <= now_ms
+            && let Some(first) = due.first_entry()
+            && first.key().0 <= now_ms
         {
-            let first = due.pop();
-            cells.extend(first.and_then(|Reverse(first)| first.cell.upgrade()));
-        }
-        if due.is_empty() {
-            due.shrink_to(QUEUES_OF_TURN);
+            let ((at_ms, _), cell) = first.remove_entry();
+            cells.extend(cell.upgrade().map(|cell| (at_ms, cell)));
         }
         cells
     }
@@ -105,7 +93,7 @@ impl Timer {
     /// When the next queue is due; from now on somebody waits for that.
     fn next(&self) -> Option<u64> {
         let due = self.due.lock();
-        let next_ms = due.peek().map(|Reverse(first)| first.at_ms);
+        let next_ms = due.first_key_value().map(|((at_ms, _), _)| *at_ms);
         self.next_ms
             .store(next_ms.unwrap_or(u64::MAX), Ordering::Relaxed);
         next_ms
@@ -135,8 +123,8 @@ impl Broker {
     /// it has to be called again, unix milliseconds; at once if there is more to do.
     pub fn run_due(&self, now_ms: u64, work: &mut Work) -> Option<u64> {
         self.set_now(now_ms);
-        for cell in self.timer.take_due(now_ms) {
-            if self.run_one(&cell, work) {
+        for (at_ms, cell) in self.timer.take_due(now_ms) {
+            if self.run_one(&cell, at_ms, work) {
                 self.expire_queue(&cell, work);
             }
         }
@@ -146,22 +134,19 @@ impl Broker {
     }
 
     /// Runs a queue that is due; `true` when nobody has used it for too long.
-    fn run_one(&self, cell: &Arc<QueueCell>, work: &mut Work) -> bool {
-        let now_ms = self.timer.now_ms();
+    fn run_one(&self, cell: &Arc<QueueCell>, at_ms: u64, work: &mut Work) -> bool {
         let mut state = cell.lock();
+        if state.armed_ms == at_ms {
+            state.armed_ms = u64::MAX;
+        }
         if cell.is_deleted() {
             return false;
         }
-        state.queue.woken();
+        state.queue.woken(self.timer.now_ms());
         cell.run(&mut state, &mut Pump::new(cell, work));
-        let Some(due_ms) = state.unused_until() else {
-            state.is_watched = false;
-            return false;
-        };
-        if due_ms > now_ms {
-            self.timer.arm(cell, due_ms);
-        }
-        due_ms <= now_ms
+        state
+            .unused_until()
+            .is_some_and(|until_ms| until_ms <= self.timer.now_ms())
     }
 
     fn expire_queue(&self, cell: &Arc<QueueCell>, work: &mut Work) {
@@ -172,9 +157,97 @@ impl Broker {
             unused: true,
             ..Condition::default()
         };
-        // One that somebody has begun to consume from is looked at again when that ends.
-        if self.delete_queue(&vhost, cell, unused, work).is_err() {
-            cell.lock().is_watched = false;
+        // It cannot be refused but for a consumer that has come just now: then it is used.
+        let _ = self.delete_queue(&vhost, cell, unused, work);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leveret_codec::{Table, Value};
+    use leveret_session::{Publish, Publishes};
+    use leveret_store::InstantStore;
+
+    use super::*;
+    use crate::access::Access;
+    use crate::broker::BrokerConfig;
+    use crate::cell::QueueSpec;
+    use crate::publish::enqueue;
+    use crate::room::Room;
+
+    fn header(expiration: &str) -> Vec<u8> {
+        let mut header = Vec::new();
+        let properties = leveret_codec::Properties {
+            expiration: Some(expiration.as_bytes()),
+            ..Default::default()
+        };
+        properties.encode(1, &mut header);
+        header
+    }
+
+    fn queue(broker: &Broker, name: &str, work: &mut Work) -> Arc<QueueCell> {
+        let mut arguments = Table::new();
+        arguments.insert("x-expires", Value::I32(3_600_000));
+        arguments.insert("x-message-ttl", Value::I32(7_000_000));
+        let spec = QueueSpec {
+            arguments,
+            ..QueueSpec::default()
+        };
+        let vhost = broker.add_vhost("/");
+        broker.declare_queue(&vhost, name, spec, work).unwrap().0
+    }
+
+    fn publish(cell: &Arc<QueueCell>, expiration: &str, work: &mut Work) {
+        let header = header(expiration);
+        let publish = Publish {
+            header: &header,
+            body: b"m",
+            mandatory: false,
+        };
+        let one = Publishes::one(0, b"\0\x01q", publish);
+        enqueue(std::slice::from_ref(cell), &one, None, Room::Plenty, work);
+    }
+
+    /// However deadlines come and go, a queue takes one place, and none when it is deleted.
+    #[test]
+    fn a_queue_has_one_entry_whatever_is_due_in_it() {
+        let broker = Broker::new(
+            BrokerConfig::default(),
+            Access::default(),
+            Arc::new(InstantStore),
+        );
+        let (mut work, mut now_ms) = (Work::default(), 1_000_000);
+        broker.set_now(now_ms);
+        let cell = queue(&broker, "q", &mut work);
+        publish(&cell, "5000000", &mut work);
+        for round in 0..200 {
+            publish(&cell, "10", &mut work);
+            publish(&cell, &(4_000_000 - round).to_string(), &mut work);
+            now_ms += 10;
+            broker.run_due(now_ms, &mut work);
+            assert_eq!(broker.timer.due.lock().len(), 1, "round {round}");
         }
+        assert_eq!(cell.lock().queue.ready(), 201);
+        let unused = broker.run_due(now_ms + 3_600_000, &mut work);
+        assert!(cell.is_deleted(), "{unused:?}");
+        assert_eq!(broker.timer.due.lock().len(), 0);
+    }
+
+    #[test]
+    fn a_deleted_queue_is_not_kept_for_its_deadline() {
+        let broker = Broker::new(
+            BrokerConfig::default(),
+            Access::default(),
+            Arc::new(InstantStore),
+        );
+        let mut work = Work::default();
+        broker.set_now(1_000_000);
+        let vhost = broker.add_vhost("/");
+        for _ in 0..10 {
+            let cell = queue(&broker, "q", &mut work);
+            let any = Condition::default();
+            broker.delete_queue(&vhost, &cell, any, &mut work).unwrap();
+        }
+        assert_eq!(broker.timer.due.lock().len(), 0);
     }
 }

@@ -261,22 +261,18 @@ impl Lanes {
 
     /// All levels that were ever used, highest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u8, &Lane)> {
-        let higher = self.higher.iter().flat_map(|higher| &higher.lanes);
-        let mut all: Vec<_> = (0..=u8::MAX)
-            .zip([&self.first].into_iter().chain(higher))
-            .collect();
-        all.reverse();
-        all.into_iter()
+        let higher = self.higher.iter().flat_map(|higher| {
+            let levels = higher.lanes.iter().zip(1..=u8::MAX).rev();
+            levels.map(|(lane, level)| (level, lane))
+        });
+        higher.chain([(0, &self.first)])
     }
 
-    /// The levels that have ready messages, highest first.
-    pub(crate) fn used(&self) -> impl Iterator<Item = u8> + use<> {
-        let words = self.higher.as_ref().map_or([1, 0, 0, 0], |one| one.ready);
-        (0..=u8::MAX).rev().filter(move |level| {
-            words
-                .get(usize::from(level / 64))
-                .is_some_and(|word| word >> (level % 64) & 1 == 1)
-        })
+    /// The levels that have ready messages, highest first; of a queue without priorities the only
+    /// one.
+    #[inline]
+    pub(crate) fn used(&self) -> Used {
+        Used(self.higher.as_ref().map_or([1, 0, 0, 0], |one| one.ready))
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
@@ -308,6 +304,22 @@ impl Lanes {
         if let Some(higher) = &mut self.higher {
             higher.ready = [0; 4];
         }
+    }
+}
+
+/// Levels, highest first: a bit for each.
+pub(crate) struct Used([u64; 4]);
+
+impl Iterator for Used {
+    type Item = u8;
+
+    #[inline]
+    fn next(&mut self) -> Option<u8> {
+        let mut words = self.0.iter_mut().zip([0u32, 1, 2, 3]).rev();
+        let (word, at) = words.find(|(word, _)| **word != 0)?;
+        let bit = 63 - word.leading_zeros();
+        *word &= !(1 << bit);
+        Some(level(at * 64 + bit))
     }
 }
 

@@ -172,17 +172,15 @@ impl<C> Queue<C> {
     /// Has everything happen that happens on its own: what is past its deadline dies, consumers
     /// are served, what may not wait and found nobody dies, and what is over a length limit.
     ///
-    /// Called after every change. `now_ms` is in unix milliseconds and never goes back. Gives a
-    /// time if nobody is to run the queue at that time or before yet: the caller has that done,
-    /// after [`Queue::woken`].
+    /// Called after every change. `now_ms` is in unix milliseconds and never goes back.
     #[inline]
-    pub fn run(&mut self, now_ms: u64, sink: &mut impl Sink<C>) -> Option<u64> {
-        if !self.mortal {
+    pub fn run(&mut self, now_ms: u64, sink: &mut impl Sink<C>) {
+        if self.mortal {
+            self.run_mortal(now_ms, sink);
+        } else {
             self.pump(now_ms, sink);
             self.trim(sink);
-            return None;
         }
-        self.run_mortal(now_ms, sink)
     }
 
     /// Appends a message and gives its rank. The caller calls [`Queue::run`] afterwards: a message

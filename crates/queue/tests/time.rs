@@ -129,10 +129,8 @@ impl World {
     }
 
     fn run(&mut self) {
-        if let Some(wake_ms) = self.queue.run(self.now_ms, &mut self.sink) {
-            assert!(wake_ms < self.wake_ms, "a time that is no earlier");
-            self.wake_ms = wake_ms;
-        }
+        self.queue.run(self.now_ms, &mut self.sink);
+        self.wake_ms = self.queue.wakes_at();
         self.absorb();
     }
 
@@ -202,8 +200,7 @@ impl World {
         let until_ms = self.now_ms + ms;
         while self.wake_ms <= until_ms {
             self.now_ms = self.now_ms.max(self.wake_ms);
-            self.wake_ms = u64::MAX;
-            self.queue.woken();
+            self.queue.woken(self.now_ms);
             self.run();
             if self.queue.dead() > 4_000 {
                 return;
@@ -471,7 +468,7 @@ fn a_million_messages_that_expire_at_once_go_in_slices() {
     world.queue.run(world.now_ms, &mut world.sink);
     let (now_ms, mut runs) = (world.now_ms + 10, 0);
     loop {
-        world.queue.woken();
+        world.queue.woken(now_ms);
         world.queue.run(now_ms, &mut world.sink);
         runs += 1;
         if !world.queue.is_behind() {

@@ -108,7 +108,6 @@ impl Admin<'_> {
         state.policy = meaning.policy;
         state.dead_letters = meaning.dead_letters;
         state.expires_ms = meaning.expires_ms;
-        cell.watch(&mut state);
         cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
     }
 }

@@ -9,6 +9,9 @@ use super::{Queue, Rank, Sink, rank};
 use crate::limits::Death;
 use crate::message::Message;
 
+/// Refused messages are not kept when so many dead ones wait.
+const REFUSED_MAX: usize = 4096;
+
 /// What few queues have.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
@@ -55,9 +58,10 @@ impl<C> Queue<C> {
         }
     }
 
-    /// Keeps a message that was refused as one that died, if dead ones are kept.
+    /// Keeps a message that was refused as one that died, if dead ones are kept, and not too many
+    /// wait for being moved on: its publisher is told that it was refused in any case.
     pub fn push_dead(&mut self, message: &Message<'_>, death: Death) {
-        if !self.settings.keeps_dead {
+        if !self.settings.keeps_dead || self.dead() >= REFUSED_MAX {
             return;
         }
         let level = self.lanes.level_of(message.priority);

@@ -31,20 +31,30 @@ impl<C> Queue<C> {
     }
 
     #[inline(never)]
-    pub(super) fn run_mortal(&mut self, now_ms: u64, sink: &mut impl Sink<C>) -> Option<u64> {
+    pub(super) fn run_mortal(&mut self, now_ms: u64, sink: &mut impl Sink<C>) {
         self.expire(now_ms, false, sink);
         self.pump(now_ms, sink);
         self.stale |= std::mem::take(&mut self.instant);
         self.expire(now_ms, true, sink);
         self.lanes.offered();
         self.trim(sink);
-        self.next_wake(now_ms)
+        self.set_wake(now_ms);
     }
 
-    /// Somebody has come for the time that [`Queue::run`] gave.
-    pub const fn woken(&mut self) {
-        self.wake_ms = u64::MAX;
-        self.stale = true;
+    /// Somebody has come at this time to run the queue.
+    pub const fn woken(&mut self, now_ms: u64) {
+        if now_ms >= self.wake_ms {
+            self.wake_ms = u64::MAX;
+            self.stale = true;
+        }
+    }
+
+    /// When somebody has to come, call [`Queue::woken`] and run the queue, unix milliseconds;
+    /// `u64::MAX`: nothing is due. Only [`Queue::run`] changes it.
+    #[must_use]
+    #[inline]
+    pub const fn wakes_at(&self) -> u64 {
+        self.wake_ms
     }
 
     /// Whether more has to expire than one run bears: the next one goes on.
@@ -119,23 +129,20 @@ impl<C> Queue<C> {
         expired.len()
     }
 
-    /// When somebody has to run the queue, unless it is at a time that was given already.
-    fn next_wake(&mut self, now_ms: u64) -> Option<u64> {
+    fn set_wake(&mut self, now_ms: u64) {
         if self.behind {
             self.stale = true;
-            self.wake_ms = now_ms;
-            return Some(now_ms);
+            // Whoever moves the dead on runs the queue when there is room for more of them.
+            self.wake_ms = if self.expirable() == 0 {
+                u64::MAX
+            } else {
+                now_ms
+            };
+        } else if self.stale || self.wake_ms == u64::MAX {
+            self.stale = false;
+            // A later time than the present one is found when that has come.
+            self.wake_ms = self.wake_ms.min(self.earliest_ms());
         }
-        if self.wake_ms != u64::MAX && !self.stale {
-            return None;
-        }
-        self.stale = false;
-        let wake_ms = self.earliest_ms();
-        if wake_ms >= self.wake_ms {
-            return None;
-        }
-        self.wake_ms = wake_ms;
-        Some(wake_ms)
     }
 
     /// When the next message has to be looked for that dies of age; what is behind others is not
