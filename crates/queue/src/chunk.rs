@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use leveret_record::{
-    Blob, Body, Plain, Position, Record, Unacked, account_released, account_taken, read,
+    Blob, Body, Head, Position, Record, Unacked, account_released, account_taken, read,
 };
 use parking_lot::Mutex;
 
@@ -205,14 +205,14 @@ impl Chunks {
             && let Some(entered) = self.tail.since_base(message.entered_ms)
         {
             let tail = &mut self.tail;
-            let head = Plain {
+            let head = Head {
                 len: len as u32,
                 seq,
                 entered,
                 route_len: message.route.len() as u16,
-                persistent: message.persistent,
             };
-            tail.data.extend_from_slice(&head.bytes());
+            let head = head.of_plain(message.persistent);
+            tail.data.extend_from_slice(&head);
             tail.data.extend_from_slice(message.route);
             tail.data.extend_from_slice(message.header);
             tail.data.extend_from_slice(body);

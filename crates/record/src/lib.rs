@@ -218,18 +218,13 @@ impl Record<'_> {
     #[inline]
     pub fn append(&self, out: &mut Vec<u8>) {
         let flags = self.flags();
-        let route_len = (self.route.len() as u16).to_le_bytes();
-        let mut head = [0; HEADER_BYTES];
-        let (len, rest) = head.split_at_mut(4);
-        len.copy_from_slice(&(self.stored_len() as u32).to_le_bytes());
-        let (seq, rest) = rest.split_at_mut(8);
-        seq.copy_from_slice(&self.seq.to_le_bytes());
-        let (entered, rest) = rest.split_at_mut(4);
-        entered.copy_from_slice(&self.entered.to_le_bytes());
-        let (route, rest) = rest.split_at_mut(2);
-        route.copy_from_slice(&route_len);
-        rest.copy_from_slice(&flags.to_le_bytes());
-        out.extend_from_slice(&head);
+        let head = Head {
+            len: self.stored_len() as u32,
+            seq: self.seq,
+            entered: self.entered,
+            route_len: self.route.len() as u16,
+        };
+        out.extend_from_slice(&head.with(flags));
         if flags & (FLAG_EXPIRATION | FLAG_ATTEMPTS) != 0 {
             self.append_rare(out);
         }
@@ -242,9 +237,9 @@ impl Record<'_> {
     }
 }
 
-/// The head of a record that has neither an own expiration nor attempts nor marks.
+/// The fixed part of a record.
 #[derive(Clone, Copy, Debug)]
-pub struct Plain {
+pub struct Head {
     /// Bytes of the record, head included.
     pub len: u32,
     /// Sequence number.
@@ -253,20 +248,23 @@ pub struct Plain {
     pub entered: u32,
     /// Bytes of exchange and routing key.
     pub route_len: u16,
-    /// As in [`Record`].
-    pub persistent: bool,
 }
 
-impl Plain {
-    /// The head's bytes.
+impl Head {
+    /// The bytes before the route, for a record that has neither an own expiration nor attempts,
+    /// marks or a shared body.
     #[must_use]
     #[inline]
-    pub const fn bytes(&self) -> [u8; HEADER_BYTES] {
+    pub const fn of_plain(&self, persistent: bool) -> [u8; HEADER_BYTES] {
+        self.with(if persistent { FLAG_PERSISTENT } else { 0 })
+    }
+
+    #[inline]
+    const fn with(&self, flags: u16) -> [u8; HEADER_BYTES] {
         let [l0, l1, l2, l3] = self.len.to_le_bytes();
         let [s0, s1, s2, s3, s4, s5, s6, s7] = self.seq.to_le_bytes();
         let [e0, e1, e2, e3] = self.entered.to_le_bytes();
         let [r0, r1] = self.route_len.to_le_bytes();
-        let flags = if self.persistent { FLAG_PERSISTENT } else { 0 };
         let [f0, f1] = flags.to_le_bytes();
         [
             l0, l1, l2, l3, s0, s1, s2, s3, s4, s5, s6, s7, e0, e1, e2, e3, r0, r1, f0, f1,
