@@ -66,12 +66,12 @@ pub(crate) struct Identity {
 }
 
 /// The lanes of a queue in the store, one for each level of priority.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StoreLanes {
     /// Of the level of messages without a priority.
     pub(crate) first: Option<LaneId>,
     /// Of the lowest one of the other levels; the lanes of these follow each other.
-    pub(crate) others: OnceLock<LaneId>,
+    pub(crate) others: Option<LaneId>,
 }
 
 /// The level of messages without a priority in a quorum queue.
@@ -208,7 +208,7 @@ impl QueueCell {
             level: if spec.is_quorum() { QUORUM_LEVEL } else { 0 },
             spec,
             lane: lanes.first,
-            other_lanes: lanes.others,
+            other_lanes: lanes.others.map_or_else(OnceLock::new, OnceLock::from),
             vhost: home.vhost,
             timer: home.timer,
             deleted: AtomicBool::new(false),

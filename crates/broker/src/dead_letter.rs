@@ -268,6 +268,9 @@ impl Burial<'_> {
         let route = letters.and_then(|letters| letters.route_of(&corpse.copied));
         if let (Some(letters), Some(route), Some(letter)) = (letters, route, Letter::of(&dying)) {
             let targets = self.targets(letters, (&letter, &route));
+            if !self.has_memory(&targets) {
+                return None;
+            }
             let room = if letters.at_least_once {
                 reserve(&targets, corpse).then_some(Room::Reserved)?
             } else {
@@ -282,6 +285,13 @@ impl Burial<'_> {
             work.journal.settle(lane, corpse.copied.rank.seq);
         }
         Some(copies)
+    }
+
+    /// Whether there is memory for copies in all these queues: one message may become very many.
+    fn has_memory(&self, targets: &[Arc<QueueCell>]) -> bool {
+        let room = Room::of(self.broker);
+        let lacks = |cell: &Arc<QueueCell>| room.is_above_share(&cell.lock().queue);
+        room == Room::Plenty || !targets.iter().any(lacks)
     }
 
     /// The queues it goes to: none where it has been already without anybody having rejected it,

@@ -4,7 +4,7 @@
 //! reach the store in the order they took effect. The caller answers when [`Broker::submit`]'s
 //! ticket is durable. Who may do it is the caller's business.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use leveret_codec::Method;
 use leveret_router::{Declared, ExchangeSpec, Removal};
@@ -154,14 +154,12 @@ impl Broker {
     /// Lanes for all levels of a queue. One given twice would bring messages of a queue that is
     /// gone into another one.
     fn store_lanes(&self, levels: u16) -> Option<StoreLanes> {
-        let lanes = StoreLanes {
-            first: Some(self.next_lanes(1)?),
-            others: OnceLock::new(),
+        let first = Some(self.next_lanes(1)?);
+        let others = match levels - 1 {
+            0 => None,
+            others => Some(self.next_lanes(others)?),
         };
-        if levels > 1 {
-            let _ = lanes.others.set(self.next_lanes(levels - 1)?);
-        }
-        Some(lanes)
+        Some(StoreLanes { first, others })
     }
 
     /// Submits a change of durable things while it cannot be overtaken by another one.

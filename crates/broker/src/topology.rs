@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use leveret_codec::{RawTable, Table};
 use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec, Removal};
@@ -303,17 +303,15 @@ impl Broker {
         let id = directory.next_id();
         let policy = vhost.rules.read().effective(spec.object(name));
         let meaning = Meaning::of(&spec, policy, self.limits().queue);
+        let count = u32::from(meaning.shape.levels - 1);
+        let others = value.number().filter(|_| count > 0);
+        if let Some(lowest) = others {
+            self.begin_lanes_at(lowest.saturating_add(count));
+        }
         let lanes = StoreLanes {
             first: Some(lane),
-            others: OnceLock::new(),
+            others: others.map(LaneId),
         };
-        if let Some(lowest) = value.number() {
-            let others = u32::from(meaning.shape.levels - 1);
-            self.begin_lanes_at(lowest.saturating_add(others));
-            if others > 0 {
-                let _ = lanes.others.set(LaneId(lowest));
-            }
-        }
         let identity = Identity {
             name: name.into(),
             id,

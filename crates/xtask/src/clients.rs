@@ -110,6 +110,9 @@ const RABBITMQ_HTTP_CLIENT: Language = Language::Rust {
 /// Needs Rust 1.94.
 const RABBITMQADMIN: Tool = Tool::Crate("2.35.0");
 
+/// What fails where a suite has to be stopped.
+const LATE: &str = "the suite ends in time";
+
 /// The packages of the suites in Rust, whose tests need a broker.
 pub(crate) fn packages() -> impl Iterator<Item = &'static str> {
     CLIENTS.iter().filter_map(|client| match client.language {
@@ -204,7 +207,7 @@ impl Client {
         let (outcomes, log) = self.run(project, broker, extent)?;
         let foreign = self.language.is_foreign();
         let failed: Vec<&str> = outcomes.iter().filter_map(Outcome::failure).collect();
-        if !foreign || failed.is_empty() {
+        if !foreign || failed.is_empty() || failed.contains(&LATE) {
             return Ok((outcomes, log));
         }
         println!("{log}\nanother try, as these failed: {}", failed.join(", "));
@@ -256,10 +259,13 @@ impl Client {
         if let Broker::Leveret(binary) = broker {
             command.env("LEVERET_BIN", binary);
         }
-        let output = shell::capture(command)?;
+        let output = shell::capture_tests(command)?;
         let mut outcomes = self.outcomes(project, &output.text)?;
         if extent == Extent::Full {
             outcomes = self.expected(project, broker)?.judge(outcomes);
+        }
+        if output.late {
+            outcomes.push(Outcome::new(LATE, Ending::Failed));
         }
         let mut log = output.text;
         if let Some(server) = &mut server {

@@ -18,7 +18,7 @@ mod shell;
 mod simulate;
 mod tidy;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -26,7 +26,7 @@ use clap::{Parser, Subcommand};
 
 use clients::{Broker, Extent};
 use project::Project;
-use report::Report;
+use report::{Report, Suite};
 
 /// The project's own checks, tests and benchmarks.
 #[derive(Parser)]
@@ -146,30 +146,34 @@ fn run(project: &Project, task: Task) -> Result<()> {
             leveret,
             seed,
             ..
-        } => {
-            let binary = leveret.map_or_else(|| build_leveret(project), Ok)?;
-            let binary = std::path::absolute(binary)?;
-            let mut report = Report::default();
-            report.add(crash::kill::suite(project, &binary, cycles, seed)?);
-            conclude(&report)
-        }
+        } => crash_broker(project, leveret, |binary| {
+            crash::kill::suite(project, binary, cycles, seed)
+        }),
         Task::Crash {
             disk: Some(histories),
             leveret,
             seed,
             ..
-        } => {
-            let binary = leveret.map_or_else(|| build_leveret(project), Ok)?;
-            let binary = std::path::absolute(binary)?;
-            let mut report = Report::default();
-            report.add(crash::disk::suite(project, &binary, histories, seed)?);
-            conclude(&report)
-        }
+        } => crash_broker(project, leveret, |binary| {
+            crash::disk::suite(project, binary, histories, seed)
+        }),
         Task::Crash { states, seed, .. } => crash::run(project, states, seed),
         Task::Simulate { seeds, seed } => simulate::run(project, seeds, seed),
         Task::Dist => dist::run(project),
         Task::Bench { arguments } => bench::run(project, &arguments),
     }
+}
+
+/// Runs a suite that crashes this binary, or a release build of the present sources.
+fn crash_broker(
+    project: &Project,
+    leveret: Option<PathBuf>,
+    suite: impl FnOnce(&Path) -> Result<Suite>,
+) -> Result<()> {
+    let binary = leveret.map_or_else(|| build_leveret(project), Ok)?;
+    let mut report = Report::default();
+    report.add(suite(&std::path::absolute(binary)?)?);
+    conclude(&report)
 }
 
 fn run_tidy(project: &Project) -> Result<()> {

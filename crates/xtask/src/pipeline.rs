@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check in order, each a suite of the report.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::Command;
@@ -25,6 +26,9 @@ const KILLS: usize = 20;
 /// Each takes one or two, side by side; more of them with `cargo xtask crash --disk`.
 const FULL_DISKS: u64 = 12;
 
+/// What a run from nothing writes below `target/`, and what its brokers want to keep free.
+const DISK_MIB_MIN: u64 = 12 * 1024;
+
 /// Runs everything, or with `quick` what daily work needs, and prints the report.
 ///
 /// # Errors
@@ -41,6 +45,7 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
         run_tests(&programs, &mut report);
         smoke(project, &mut report);
     } else {
+        step(&mut report, "disk space", || disk_space(project));
         // The longest chain first: it gives way to the other, and fills what that leaves idle.
         let (installed, waits) = mpsc::channel();
         beside(
@@ -110,6 +115,20 @@ fn programs_suite(project: &Project, quick: bool) -> Result<Suite> {
     Ok(Suite::single("programs", true, String::new(), start))
 }
 
+/// Programs, clients and brokers without a byte left fail in ways that tell nothing of it.
+fn disk_space(project: &Project) -> Result<Suite> {
+    let start = Instant::now();
+    fs::create_dir_all(&project.target)?;
+    let mut df = Command::new("df");
+    df.arg("--output=avail").arg("-B1M").arg(&project.target);
+    let text = shell::require(df)?;
+    let free: u64 = text.lines().last().unwrap_or_default().trim().parse()?;
+    if free < DISK_MIB_MIN {
+        bail!("{free} MiB are free, {DISK_MIB_MIN} are needed");
+    }
+    Ok(Suite::single("disk space", true, String::new(), start))
+}
+
 fn tidy_suite(project: &Project) -> Result<Suite> {
     let start = Instant::now();
     let mut outcomes = Vec::new();
@@ -144,7 +163,7 @@ fn run_tests<'a>(programs: impl IntoIterator<Item = &'a TestProgram>, report: &m
             let start = Instant::now();
             let mut command = Command::new(&program.executable);
             command.current_dir(&program.package);
-            let output = shell::capture(command)?;
+            let output = shell::capture_tests(command)?;
             let mut outcomes = outcomes::libtest(&output.text);
             let failed = outcomes
                 .iter()

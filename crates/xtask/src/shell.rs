@@ -14,7 +14,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 /// Longer than any single step takes on two cores, compiling from nothing included.
-pub(crate) const STEP_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+const STEP_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// Longer than the tests of any single program take beside the rest.
+const TESTS_TIME_MAX: Duration = Duration::from_secs(8 * 60);
 
 /// Programs of the project's own, found before those of the system.
 static TOOLS: OnceLock<PathBuf> = OnceLock::new();
@@ -40,6 +43,8 @@ fn path() -> OsString {
 pub(crate) struct Output {
     /// Exit status 0, within the time limit.
     pub(crate) success: bool,
+    /// It was stopped at the time limit.
+    pub(crate) late: bool,
     /// Standard output and standard error in the order written.
     pub(crate) text: String,
 }
@@ -65,7 +70,19 @@ pub(crate) fn cargo_aside(root: &Path, arguments: &[&str]) -> Command {
 ///
 /// # Errors
 /// The program cannot be started or read.
-pub(crate) fn capture(mut command: Command) -> Result<Output> {
+pub(crate) fn capture(command: Command) -> Result<Output> {
+    capture_within(command, STEP_TIME_MAX)
+}
+
+/// The same of a program that only runs tests, for a shorter time.
+///
+/// # Errors
+/// The program cannot be started or read.
+pub(crate) fn capture_tests(command: Command) -> Result<Output> {
+    capture_within(command, TESTS_TIME_MAX)
+}
+
+fn capture_within(mut command: Command, limit: Duration) -> Result<Output> {
     let shown = show(&command);
     let (reader, writer) = io::pipe()?;
     command
@@ -82,7 +99,7 @@ pub(crate) fn capture(mut command: Command) -> Result<Output> {
     let (finished, watch) = mpsc::channel();
     let group = child.id();
     let watchdog = thread::spawn(move || {
-        let late = watch.recv_timeout(STEP_TIME_MAX) == Err(mpsc::RecvTimeoutError::Timeout);
+        let late = watch.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
         if late {
             signal(group, "KILL");
         }
@@ -93,14 +110,11 @@ pub(crate) fn capture(mut command: Command) -> Result<Output> {
     let late = watchdog.join().unwrap_or(true);
     let mut output = Output {
         success: status && !late,
+        late,
         text,
     };
     if late {
-        writeln!(
-            output.text,
-            "stopped after {} s: {shown}",
-            STEP_TIME_MAX.as_secs()
-        )?;
+        writeln!(output.text, "stopped after {} s: {shown}", limit.as_secs())?;
     }
     Ok(output)
 }
