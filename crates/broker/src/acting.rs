@@ -5,7 +5,7 @@ use leveret_router::ExchangeKind;
 
 use crate::access::Right;
 use crate::broker::Broker;
-use crate::refusal::Refusal;
+use crate::context::refusal::Refusal;
 use crate::vhost::Vhost;
 
 /// What a permission is asked for.

@@ -6,6 +6,7 @@ mod policy;
 mod record;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod vhost;
 
 use std::sync::atomic::Ordering;
@@ -21,8 +22,8 @@ use crate::access::{
     AdminError, Denied, PasswordHash, Permission, Put, User, UserLimits, check_name,
 };
 use crate::broker::{Broker, Peer};
-use crate::parameters::check_value;
-use crate::pump::Work;
+use crate::queue::pump::Work;
+use crate::settings::parameters::check_value;
 use crate::topology::Kind;
 
 pub(crate) use policy::apply_to_exchange;

@@ -13,22 +13,22 @@ use leveret_store::{LaneId, Store, StoreRefusal, Ticket};
 use parking_lot::{Mutex, RwLock};
 
 use crate::access::{Access, Hashing};
-use crate::alarms::Alarms;
-use crate::cell::{QueueCell, SharedOutlet};
-use crate::dead_letter::DeathCounts;
-use crate::limits::Limits;
-use crate::names::Names;
-use crate::notices::Notices;
-use crate::pump::Work;
-use crate::refused::RefusedMessages;
-use crate::stats::{
+use crate::connection::alarms::Alarms;
+use crate::connection::unfinished::{Unfinished, UnfinishedOf};
+use crate::context::limits::Limits;
+use crate::context::names::Names;
+use crate::context::stats::{
     ChannelList, ChannelStats, Count, Ended, Event, Events, MessageCounts, SizeCounts, Sizes,
     Totals, Traffic,
 };
-use crate::timer::Timer;
-use crate::unfinished::{Unfinished, UnfinishedOf};
-use crate::uses::Uses;
+use crate::context::uses::Uses;
+use crate::dead_letter::DeathCounts;
+use crate::queue::cell::{QueueCell, SharedOutlet};
+use crate::queue::pump::Work;
+use crate::queue::timer::Timer;
+use crate::settings::notices::Notices;
 use crate::vhost::Vhost;
+use crate::vhost::refused::RefusedMessages;
 
 /// The RabbitMQ version whose behaviour Leveret follows; clients gate features on it.
 const RABBITMQ_VERSION: &str = "4.2.0";

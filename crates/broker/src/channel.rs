@@ -1,16 +1,24 @@
 //! One channel as its connection's reader sees it.
 
+pub(crate) mod consume;
+pub(crate) mod exchanges;
+pub(crate) mod held;
+pub(crate) mod queues;
+pub(crate) mod replies;
+pub(crate) mod settle;
+pub(crate) mod transactions;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use leveret_session::{Confirms, Outlet};
 use leveret_store::Ticket;
 
-use crate::cell::{Handle, QueueCell, Source};
-use crate::held::Held;
+use crate::channel::held::Held;
+use crate::channel::transactions::Transaction;
+use crate::context::stats::ChannelStats;
 use crate::publish::encode_confirm;
-use crate::stats::ChannelStats;
-use crate::transactions::Transaction;
+use crate::queue::cell::{Handle, QueueCell, Source};
 
 /// Sources before the numbers of unused ones are given out again.
 const SOURCES_MIN: usize = 16;
@@ -163,8 +171,8 @@ mod tests {
     use leveret_router::QueueId;
 
     use super::*;
-    use crate::arguments::Meaning;
-    use crate::cell::{Home, Identity, QueueSpec, StoreLanes};
+    use crate::queue::cell::{Home, Identity, QueueSpec, StoreLanes};
+    use crate::settings::arguments::Meaning;
 
     /// A source as `basic.get` has it.
     fn source(cell: &Arc<QueueCell>) -> Source {

@@ -1,6 +1,12 @@
 //! One connection's turn: bytes in, batches through the broker, replies and deliveries out.
 
+pub(crate) mod alarms;
+pub(crate) mod assembled;
+pub(crate) mod close;
 mod ending;
+pub(crate) mod login;
+pub(crate) mod pause;
+pub(crate) mod unfinished;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,18 +22,18 @@ use parking_lot::Mutex;
 use ending::Ending;
 
 use crate::acting::Acting;
-use crate::assembled::Whole;
 use crate::broker::{Broker, Peer};
-use crate::cell::QueueCell;
 use crate::channel::{Channel, UNSUBMITTED};
-use crate::close::{Leaving, Parting};
-use crate::login::LoginRefusal;
-use crate::pause::Stall;
-use crate::pump::Work;
-use crate::refusal::Refusal;
-use crate::routes::{ExchangeTally, RouteCache};
-use crate::stats::{ChannelStats, Count, Event as Counted, SizeCounts, Sizes};
-use crate::unfinished::{Begun, UnfinishedOf};
+use crate::connection::assembled::Whole;
+use crate::connection::close::{Leaving, Parting};
+use crate::connection::login::LoginRefusal;
+use crate::connection::pause::Stall;
+use crate::connection::unfinished::{Begun, UnfinishedOf};
+use crate::context::refusal::Refusal;
+use crate::context::stats::{ChannelStats, Count, Event as Counted, SizeCounts, Sizes};
+use crate::publish::routes::{ExchangeTally, RouteCache};
+use crate::queue::cell::QueueCell;
+use crate::queue::pump::Work;
 use crate::vhost::Vhost;
 
 /// What the caller does after a turn.

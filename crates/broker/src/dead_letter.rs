@@ -18,13 +18,13 @@ use rustc_hash::FxHashMap;
 
 use crate::acting::Acting;
 use crate::broker::Broker;
-use crate::cell::QueueCell;
-use crate::direct::{Copied, find, raw_route};
 use crate::publish::PERSISTENT;
-use crate::pump::{Pump, STEPS_OF_TURN, Work};
-use crate::room::Room;
-use crate::routes::{Asked, RouteCache};
-use crate::space::record_bytes;
+use crate::publish::direct::{Copied, find, raw_route};
+use crate::publish::room::Room;
+use crate::publish::routes::{Asked, RouteCache};
+use crate::publish::space::record_bytes;
+use crate::queue::cell::QueueCell;
+use crate::queue::pump::{Pump, STEPS_OF_TURN, Work};
 use crate::vhost::Vhost;
 use headers::{Dying, Letter};
 

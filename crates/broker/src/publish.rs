@@ -1,5 +1,12 @@
 //! Publishing: from a batch into every queue its route leads to.
 
+pub(crate) mod direct;
+pub(crate) mod expiration;
+pub(crate) mod firehose;
+pub(crate) mod room;
+pub(crate) mod routes;
+pub(crate) mod space;
+
 use std::sync::Arc;
 
 use leveret_codec::{
@@ -12,15 +19,15 @@ use leveret_session::{Confirm, Confirms, Fault, Publish, Publishes};
 use leveret_store::MessageParts;
 
 use crate::acting::Acting;
-use crate::cell::{Handle, QueueCell};
 use crate::channel::UNSUBMITTED;
+use crate::channel::replies::asks_for_replies;
 use crate::connection::Core;
-use crate::expiration::{check_expiration, expiration_of};
-use crate::pump::{Pump, STEPS_OF_TURN, Work};
-use crate::refusal::Refusal;
-use crate::replies::asks_for_replies;
-use crate::room::Room;
-use crate::routes::{Route, sender_selected};
+use crate::context::refusal::Refusal;
+use crate::publish::expiration::{check_expiration, expiration_of};
+use crate::publish::room::Room;
+use crate::publish::routes::{Route, sender_selected};
+use crate::queue::cell::{Handle, QueueCell};
+use crate::queue::pump::{Pump, STEPS_OF_TURN, Work};
 
 /// Bodies from here on are shared, so that a chunk holds many messages and sending copies nothing.
 pub(crate) const SHARED_BYTES_MIN: usize = 16 * 1024;

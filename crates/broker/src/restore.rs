@@ -9,9 +9,9 @@ use leveret_store::{LaneId, Messages, OpenError, RecoveredLane, RecoveredMessage
 use rustc_hash::FxHashMap;
 
 use crate::broker::Broker;
-use crate::cell::QueueCell;
 use crate::publish::is_shared;
-use crate::pump::{Pump, Work};
+use crate::queue::cell::QueueCell;
+use crate::queue::pump::{Pump, Work};
 
 /// What came back from a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use leveret_codec::HEARTBEAT;
 
 use crate::broker::{Broker, Peer};
-use crate::pump::Work;
+use crate::queue::pump::Work;
 
 /// Intervals without a byte after which a peer counts as gone.
 const SILENT_INTERVALS: u64 = 2;

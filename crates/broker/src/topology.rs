@@ -3,6 +3,8 @@
 //! A key is a kind and its parts, a value a list of fields. Kinds are numbered so that a thing
 //! comes after everything it refers to: the map is restored in its own order.
 
+pub(crate) mod operations;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +14,10 @@ use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec, Remov
 use leveret_store::LaneId;
 
 use crate::admin::apply_to_exchange;
-use crate::arguments::Meaning;
 use crate::broker::Broker;
-use crate::cell::{Identity, QueueCell, QueueSpec, StoreLanes};
-use crate::pump::Work;
+use crate::queue::cell::{Identity, QueueCell, QueueSpec, StoreLanes};
+use crate::queue::pump::Work;
+use crate::settings::arguments::Meaning;
 use crate::vhost::{Directory, Vhost};
 
 /// What a durable thing is. Numbers are on disk: they never change and are never given twice.

@@ -1,5 +1,8 @@
 //! One virtual host: its exchanges, bindings and queues by name.
 
+pub(crate) mod binding;
+pub(crate) mod refused;
+
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
@@ -10,11 +13,11 @@ use leveret_router::{QueueId, Removal, Router};
 use leveret_store::Ticket;
 use parking_lot::RwLock;
 
-use crate::cell::{Home, QueueCell};
-use crate::refusal::Refusal;
-use crate::rules::Rules;
-use crate::stats::{Ended, Event, Events, Existing, Holdings};
-use crate::timer::Timer;
+use crate::context::refusal::Refusal;
+use crate::context::stats::{Ended, Event, Events, Existing, Holdings};
+use crate::queue::cell::{Home, QueueCell};
+use crate::queue::timer::Timer;
+use crate::settings::rules::Rules;
 
 /// Entries up to which a table is not worth shrinking.
 pub(crate) const SHRINK_ABOVE: usize = 64;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{Admin, record};
 use crate::access::{AdminError, Pattern, Put};
-use crate::arguments::Meaning;
-use crate::cell::QueueCell;
-use crate::policy::{Object, Policy, PolicyKind};
-use crate::pump::Pump;
+use crate::queue::cell::QueueCell;
+use crate::queue::pump::Pump;
+use crate::settings::arguments::Meaning;
+use crate::settings::policy::{Object, Policy, PolicyKind};
 use crate::vhost::{Directory, Vhost};
 
 /// Policies that were changed and not yet applied to what exists in their virtual host.

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use crate::broker::Broker;
-use crate::policy::{Policy, PolicyKind};
+use crate::settings::policy::{Policy, PolicyKind};
 use crate::topology::{self, Kind, Reader};
 
 /// The key of a thing by its names.

@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::Admin;
 use super::record;
 use crate::access::{AdminError, Put, VhostLimits, check_name};
-use crate::binding::Binding;
-use crate::operations::Condition;
-use crate::parameters::Parameter;
-use crate::policy::PolicyKind;
-use crate::rules::VhostMetadata;
+use crate::settings::parameters::Parameter;
+use crate::settings::policy::PolicyKind;
+use crate::settings::rules::VhostMetadata;
 use crate::topology::Kind;
+use crate::topology::operations::Condition;
 use crate::vhost::Vhost;
+use crate::vhost::binding::Binding;
 
 /// Virtual hosts at most.
 const VHOSTS_MAX: usize = 10_000;

@@ -4,7 +4,7 @@ use leveret_session::Fault;
 
 use super::{Connection, Step};
 use crate::broker::stopping;
-use crate::close::Parting;
+use crate::connection::close::Parting;
 
 /// How a connection ends that still has its socket.
 pub(crate) enum Ending {

@@ -1,0 +1,404 @@
+//! Consumers: `basic.consume`, `cancel`, `qos` and `get`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use leveret_codec::{
+    BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicQos,
+    BasicQosOk, DeliverTemplate, GetOk, Method, RawTable, get_ok,
+};
+use leveret_queue::Consuming;
+use leveret_record::Record;
+use leveret_session::Parcel;
+
+use crate::access::Right;
+use crate::connection::Core;
+use crate::context::refusal::Refusal;
+use crate::publish::firehose::{Party, Traced};
+use crate::queue::attempts::counted_header;
+use crate::queue::cell::{Handle, KeptArguments, QueueCell, QueueGuard, QueueState, Source};
+use crate::queue::pump::Pump;
+use crate::settings::arguments::check_consumer_timeout;
+use crate::settings::arguments::check_size;
+use crate::topology::operations::Condition;
+
+/// Argument tables of the largest size that the consumers of one connection may have, together.
+const KEPT_TABLES_MAX: usize = 256;
+
+impl Core {
+    pub(crate) fn consume(
+        &mut self,
+        channel: u16,
+        consume: &BasicConsume<'_>,
+    ) -> Result<(), Refusal> {
+        if self.means_replies(channel, consume.queue) {
+            return self.consume_replies(channel, consume);
+        }
+        let cell = self.named_queue(channel, consume.queue, Right::Read)?;
+        let asked = self.asked(channel, &cell, consume)?;
+        self.check_arguments(consume.arguments)?;
+        let tag = self.consumer_tag(channel, consume.consumer_tag)?;
+        self.start_consumer((channel, tag), &cell, asked, consume)
+    }
+
+    /// Adds a consumer that may be one to its queue.
+    pub(crate) fn start_consumer(
+        &mut self,
+        (channel, tag): (u16, Box<[u8]>),
+        cell: &Arc<QueueCell>,
+        asked: Consuming,
+        consume: &BasicConsume<'_>,
+    ) -> Result<(), Refusal> {
+        let source = self.add_source(channel, cell);
+        let stats = self.channel(channel).map(|state| Arc::clone(&state.stats));
+        let handle = Arc::new(Handle {
+            peer: Arc::clone(&self.peer),
+            outlet: Arc::clone(&self.peer.outlet),
+            channel,
+            source,
+            cell: Arc::clone(cell),
+            stats: stats.unwrap_or_default(),
+            template: DeliverTemplate::new(channel, &tag),
+            arguments: KeptArguments::new(&self.peer, consume.arguments),
+            tag: tag.clone(),
+            waiting: AtomicBool::new(false),
+            replies: !cell.is_listed(),
+            over: AtomicBool::new(false),
+        });
+        let mut state = cell.lock();
+        check_consumable(cell, &state, asked)?;
+        let key = state.queue.consume(Arc::clone(&handle), asked);
+        handle.joined();
+        if let Some(channel) = self.channel(channel) {
+            if let Some(source) = channel.sources.get_mut(source as usize) {
+                (source.cancelled, source.consumer) = (false, Some(key));
+            }
+            channel.consumers.insert(tag.clone(), source);
+        }
+        if !consume.nowait {
+            // Before any delivery: nothing is pumped yet, and the queue is locked.
+            let consumer_tag = &tag;
+            self.reply_now(channel, BasicConsumeOk { consumer_tag });
+        }
+        cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
+        Ok(())
+    }
+
+    fn asked(
+        &mut self,
+        channel: u16,
+        cell: &QueueCell,
+        consume: &BasicConsume<'_>,
+    ) -> Result<Consuming, Refusal> {
+        check_consumer_timeout(&cell.name, consume.arguments)?;
+        let priority = match consume.arguments.get(b"x-priority") {
+            None => 0,
+            Some(value) => value
+                .as_integer()
+                .map(|priority| {
+                    i32::try_from(priority).unwrap_or(if priority < 0 {
+                        i32::MIN
+                    } else {
+                        i32::MAX
+                    })
+                })
+                .ok_or_else(|| Refusal::InvalidArgument {
+                    argument: "x-priority".into(),
+                    kind: "queue",
+                    name: cell.name.to_string(),
+                    reason: format!("\"expected integer, got {}\"", value.type_name()),
+                })?,
+        };
+        self.check_consumers(channel)?;
+        let prefetch = self.channel(channel).map_or(0, |state| state.prefetch);
+        Ok(Consuming {
+            prefetch: u32::from(prefetch),
+            no_ack: consume.no_ack,
+            exclusive: consume.exclusive,
+            priority,
+        })
+    }
+
+    /// Checks that the channel may have one more consumer.
+    pub(crate) fn check_consumers(&mut self, channel: u16) -> Result<(), Refusal> {
+        let max = self.broker.limits().consumers_per_channel_max;
+        let state = self.channel(channel);
+        if state.map_or(0, |state| state.count_consumers(max)) >= max {
+            return Err(Refusal::TooManyConsumers(max));
+        }
+        Ok(())
+    }
+
+    /// Checks what the consumers of this connection have the broker keep.
+    fn check_arguments(&self, arguments: RawTable<'_>) -> Result<(), Refusal> {
+        let max = self.broker.limits().arguments_bytes_max;
+        check_size(arguments, max)?;
+        let kept = self.peer.arguments_bytes.load(Ordering::Relaxed) + arguments.as_bytes().len();
+        let max = max.saturating_mul(KEPT_TABLES_MAX);
+        if kept > max {
+            return Err(Refusal::Limit(format!(
+                "arguments of all consumers of the connection exceed {max} bytes"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The tag asked for, or one that is made up.
+    pub(crate) fn consumer_tag(&mut self, channel: u16, tag: &[u8]) -> Result<Box<[u8]>, Refusal> {
+        if tag.is_empty() {
+            return Ok(self.broker.names.next("amq.ctag-").into_bytes().into());
+        }
+        let Some(state) = self.channel(channel) else {
+            return Ok(tag.into());
+        };
+        if let Some(&source) = state.consumers.get(tag) {
+            // The consumer of a deleted queue is gone without the client having to say so.
+            if !state.source(source).is_some_and(Source::is_over) {
+                let tag = String::from_utf8_lossy(tag).into_owned();
+                return Err(Refusal::ConsumerTagInUse(tag));
+            }
+            state.forget_consumer(tag);
+        }
+        Ok(tag.into())
+    }
+
+    /// A source stays marked as cancelled until its consumer is registered.
+    fn add_source(&mut self, channel: u16, cell: &Arc<QueueCell>) -> u32 {
+        let outlet = Arc::clone(&self.peer.outlet);
+        let source = Source {
+            cell: Arc::clone(cell),
+            consumer: None,
+            cancelled: true,
+            unused: false,
+        };
+        let outlet = outlet.lock();
+        self.channel(channel).map_or(0, |state| {
+            state.add_source(source, || outlet.sources_in_use(channel))
+        })
+    }
+
+    pub(crate) fn cancel(&mut self, channel: u16, cancel: &BasicCancel<'_>) -> Result<(), Refusal> {
+        self.end_consumer(channel, cancel.consumer_tag)?;
+        if !cancel.nowait {
+            self.reply(
+                channel,
+                BasicCancelOk {
+                    consumer_tag: cancel.consumer_tag,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes a consumer off its queue; an unknown tag is no error.
+    fn end_consumer(&mut self, channel: u16, tag: &[u8]) -> Result<(), Refusal> {
+        let Some(state) = self.channel(channel) else {
+            return Ok(());
+        };
+        let Some(index) = state.forget_consumer(tag) else {
+            return Ok(());
+        };
+        let Some(source) = state.sources.get_mut(index as usize) else {
+            return Ok(());
+        };
+        let cell = Arc::clone(&source.cell);
+        if let Some(key) = source.consumer.take() {
+            self.leave_queue(&cell, key);
+        }
+        Ok(())
+    }
+
+    /// Takes a consumer off its queue, which may be the end of the queue.
+    pub(crate) fn leave_queue(&mut self, cell: &Arc<QueueCell>, key: leveret_queue::ConsumerKey) {
+        let mut state = cell.lock();
+        let gone = state.queue.cancel(key);
+        if gone.is_some() && state.queue.consumer_count() == 0 {
+            cell.used(&mut state);
+        }
+        drop(state);
+        if let Some(handle) = gone {
+            handle.left();
+            self.after_leaving(cell);
+        }
+    }
+
+    /// A consumer has left: the queue may end with it, or another one may be active now.
+    pub(crate) fn after_leaving(&mut self, cell: &Arc<QueueCell>) {
+        let Some(vhost) = self.vhost.clone() else {
+            return;
+        };
+        if cell.spec.auto_delete {
+            let abandoned = Condition {
+                abandoned: true,
+                ..Condition::default()
+            };
+            // Its only condition is looked at there; that it fails means somebody else consumes.
+            let _ = self
+                .broker
+                .delete_queue(&vhost, cell, abandoned, &mut self.work);
+        }
+        cell.pump(&mut self.work);
+    }
+
+    pub(crate) fn qos(&mut self, channel: u16, qos: BasicQos) -> Result<(), Refusal> {
+        if qos.prefetch_size != 0 {
+            let text = format!("prefetch_size!=0 ({})", qos.prefetch_size);
+            return Err(Refusal::NotImplemented(text));
+        }
+        if qos.global {
+            self.peer
+                .outlet
+                .lock()
+                .set_prefetch(channel, u32::from(qos.prefetch_count));
+            if let Some(state) = self.channel(channel) {
+                state
+                    .stats
+                    .channel_prefetch
+                    .set(u64::from(qos.prefetch_count));
+            }
+            self.share_room(channel);
+        } else {
+            self.set_prefetch(channel, qos.prefetch_count);
+        }
+        self.reply(channel, BasicQosOk {});
+        Ok(())
+    }
+
+    fn set_prefetch(&mut self, channel: u16, prefetch: u16) {
+        let live = self.live_prefetch;
+        let Some(state) = self.channel(channel) else {
+            return;
+        };
+        state.prefetch = prefetch;
+        state.stats.prefetch.set(u64::from(prefetch));
+        if !live {
+            return;
+        }
+        let running: Vec<_> = state
+            .sources
+            .iter()
+            .filter_map(|source| Some((Arc::clone(&source.cell), source.consumer?)))
+            .collect();
+        for (cell, key) in running {
+            cell.lock().queue.set_prefetch(key, u32::from(prefetch));
+            cell.pump(&mut self.work);
+        }
+    }
+
+    pub(crate) fn get(&mut self, channel: u16, get: &BasicGet<'_>) -> Result<(), Refusal> {
+        let cell = self.named_queue(channel, get.queue, Right::Read)?;
+        let (cell, no_ack) = (&cell, get.no_ack);
+        let source = self.get_source(channel, cell);
+        let template = DeliverTemplate::new(channel, b"");
+        let outlet = Arc::clone(&self.peer.outlet);
+        let mut state = self.ready_to_get(cell)?;
+        let (mut first, mut taken, mut traced) = (false, None, None);
+        let peer = &self.peer;
+        let mut pump = Pump::new(cell, &mut self.work);
+        let is_traced = pump.traced;
+        let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
+            let counted = counted_header(cell, delivery);
+            let header = counted.as_deref().unwrap_or(delivery.record.header);
+            let record = &Record {
+                header,
+                ..*delivery.record
+            };
+            let parcel = Parcel {
+                template: &template,
+                source,
+                no_ack,
+                urgent: false,
+                record,
+                blob: delivery.blob,
+                unacked: delivery.unacked,
+            };
+            let message_count = u32::try_from(left).unwrap_or(u32::MAX);
+            let redelivered = delivery.unacked.attempts.acquired > 0;
+            if is_traced {
+                let party = || Party::client(peer, channel);
+                traced = Traced::delivered(party, cell, delivery);
+            }
+            let route = delivery.record.route;
+            taken = Some(delivery.unacked);
+            first = outlet.lock().give(channel, &parcel, |out, delivery_tag| {
+                get_ok(
+                    out,
+                    channel,
+                    GetOk {
+                        delivery_tag,
+                        redelivered,
+                        route,
+                        message_count,
+                    },
+                );
+            });
+        });
+        if let Some(unacked) = taken.filter(|_| !no_ack) {
+            pump.note_delivered(&unacked);
+        }
+        pump.work.traced.extend(traced);
+        drop(state);
+        if !found {
+            if let Some(state) = self.channel(channel) {
+                state.stats.got_empty.add(1);
+            }
+            self.reply_now(channel, Method::BasicGetEmpty(BasicGetEmpty {}));
+        } else if first {
+            self.work.dirtied(&outlet.lock());
+        }
+        Ok(())
+    }
+
+    /// Locks a queue in which what may not be served any more is gone. Nothing holds an outlet
+    /// afterwards: it may be the one that the next message goes to.
+    fn ready_to_get<'c>(&mut self, cell: &'c Arc<QueueCell>) -> Result<QueueGuard<'c>, Refusal> {
+        /// Runs, of some thousands of messages each; then the queue may seem empty for a moment.
+        const RUNS_MAX: usize = 64;
+        for _ in 0..RUNS_MAX {
+            let mut state = cell.lock();
+            if cell.is_deleted() {
+                break;
+            }
+            cell.used(&mut state);
+            cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
+            if !state.queue.is_behind() {
+                return Ok(state);
+            }
+            drop(state);
+            self.broker.bury(&mut self.work);
+        }
+        let state = cell.lock();
+        if cell.is_deleted() {
+            return Err(Refusal::NoQueue(cell.name.to_string()));
+        }
+        Ok(state)
+    }
+
+    /// All `basic.get` of a channel on one queue are one source.
+    fn get_source(&mut self, channel: u16, cell: &Arc<QueueCell>) -> u32 {
+        let known = self.channel(channel).and_then(|state| {
+            state.sources.iter().position(|source| {
+                let consumes = source.consumer.is_some();
+                !consumes && !source.unused && Arc::ptr_eq(&source.cell, cell)
+            })
+        });
+        match known {
+            Some(index) => u32::try_from(index).unwrap_or(u32::MAX),
+            None => self.add_source(channel, cell),
+        }
+    }
+}
+
+fn check_consumable(cell: &QueueCell, state: &QueueState, asked: Consuming) -> Result<(), Refusal> {
+    let name = || cell.name.to_string();
+    if cell.is_deleted() {
+        return Err(Refusal::NoQueue(name()));
+    }
+    let (queue, alone) = (&state.queue, asked.exclusive);
+    if queue.has_exclusive_consumer()
+        || alone && (queue.consumer_count() > 0 || queue.is_single_active())
+    {
+        return Err(Refusal::ExclusiveUse(name()));
+    }
+    Ok(())
+}

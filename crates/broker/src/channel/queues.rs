@@ -1,0 +1,284 @@
+//! The queue class.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use leveret_codec::{
+    QueueBind, QueueBindOk, QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge,
+    QueuePurgeOk, QueueUnbind, QueueUnbindOk,
+};
+
+use crate::access::Right;
+use crate::acting::Resource;
+use crate::channel::exchanges::name_of;
+use crate::channel::replies::REPLY_TO;
+use crate::connection::Core;
+use crate::context::refusal::Refusal;
+use crate::context::stats::Event;
+use crate::queue::cell::{Handle, QueueCell, QueueSpec};
+use crate::queue::pump::Work;
+use crate::topology::operations::{Condition, tell_end};
+use crate::vhost::Vhost;
+use crate::vhost::binding::Binding;
+
+impl Core {
+    pub(crate) fn queue_declare(
+        &mut self,
+        channel: u16,
+        declare: &QueueDeclare<'_>,
+    ) -> Result<(), Refusal> {
+        let vhost = self.vhost()?;
+        let name = name_of(declare.queue, "queue name")?;
+        if name.starts_with(REPLY_TO) {
+            return self.declare_reply_name(channel, declare, &name);
+        }
+        let cell = if declare.passive {
+            self.acting(&vhost).check_any(Resource::Queue(&name))?;
+            vhost
+                .queue(&name)
+                .ok_or_else(|| Refusal::NoQueue(name.clone()))?
+        } else {
+            let spec = QueueSpec {
+                durable: declare.durable,
+                auto_delete: declare.auto_delete,
+                owner: declare.exclusive.then_some(self.peer.id),
+                arguments: declare.arguments.to_table(),
+                declared_by: Some(Arc::clone(&self.user)),
+            };
+            self.declare(&vhost, name, spec)?
+        };
+        self.check_owner(&cell)?;
+        let mut state = cell.lock();
+        cell.used(&mut state);
+        let counts = (state.queue.ready(), state.queue.consumer_count() as u64);
+        drop(state);
+        self.declared(channel, declare, &cell.name, counts);
+        Ok(())
+    }
+
+    /// Answers with how many messages are ready, and how many consumers there are.
+    pub(crate) fn declared(
+        &mut self,
+        channel: u16,
+        declare: &QueueDeclare<'_>,
+        name: &Arc<str>,
+        (ready, consumers): (u64, u64),
+    ) {
+        if let Some(channel) = self.channel(channel) {
+            channel.last_queue = Some(Arc::clone(name));
+        }
+        if !declare.nowait {
+            let declared = QueueDeclareOk {
+                queue: name.as_bytes(),
+                message_count: u32::try_from(ready).unwrap_or(u32::MAX),
+                consumer_count: u32::try_from(consumers).unwrap_or(u32::MAX),
+            };
+            self.reply_durable(channel, declared);
+        }
+    }
+
+    fn declare(
+        &mut self,
+        vhost: &Vhost,
+        name: String,
+        spec: QueueSpec,
+    ) -> Result<Arc<QueueCell>, Refusal> {
+        let made_up = name.is_empty();
+        if made_up && spec.is_quorum() {
+            let text = "Cannot declare a server-named queue for type rabbit_quorum_queue";
+            return Err(Refusal::Precondition(text.into()));
+        }
+        let name = if made_up {
+            self.broker.queue_name()
+        } else {
+            name
+        };
+        self.acting(vhost).declare_queue(&name, &spec.arguments)?;
+        self.broker.events.count(Event::QueueDeclared);
+        let (broker, work) = (&self.broker, &mut self.work);
+        let (cell, created) = if made_up {
+            broker.declare_new_queue(vhost, &name, spec, work)?
+        } else {
+            broker.declare_queue(vhost, &name, spec, work)?
+        };
+        if created && cell.spec.owner.is_some() {
+            self.own(&cell);
+        }
+        Ok(cell)
+    }
+
+    /// Remembers a queue that ends with this connection. Those that have ended before are forgotten
+    /// whenever the list would have to grow.
+    fn own(&mut self, cell: &Arc<QueueCell>) {
+        let own = &mut self.exclusive;
+        if own.len() == own.capacity() {
+            own.retain(|cell| !cell.is_deleted());
+            own.reserve(own.len() + 1);
+        }
+        own.push(Arc::clone(cell));
+    }
+
+    /// An exclusive queue serves its own connection only.
+    pub(crate) fn check_owner(&self, cell: &QueueCell) -> Result<(), Refusal> {
+        match cell.spec.owner {
+            Some(owner) if owner != self.peer.id => Err(Refusal::Locked(cell.name.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    fn last_queue(&mut self, channel: u16) -> Result<String, Refusal> {
+        let last = self
+            .channel(channel)
+            .and_then(|channel| channel.last_queue.as_deref());
+        last.map(String::from).ok_or(Refusal::NoPreviousQueue)
+    }
+
+    /// The name a method gives; an empty one means the queue declared last on the channel.
+    fn queue_name(&mut self, channel: u16, name: &[u8]) -> Result<String, Refusal> {
+        if name.is_empty() {
+            self.last_queue(channel)
+        } else {
+            name_of(name, "queue name")
+        }
+    }
+
+    /// The queue a method names, if the user may do to it what the method does.
+    pub(crate) fn named_queue(
+        &mut self,
+        channel: u16,
+        name: &[u8],
+        right: Right,
+    ) -> Result<Arc<QueueCell>, Refusal> {
+        let vhost = self.vhost()?;
+        let name = self.queue_name(channel, name)?;
+        self.acting(&vhost).check(right, Resource::Queue(&name))?;
+        self.existing_queue(&vhost, name)
+    }
+
+    fn existing_queue(&self, vhost: &Vhost, name: String) -> Result<Arc<QueueCell>, Refusal> {
+        let cell = vhost.queue(&name).ok_or(Refusal::NoQueue(name))?;
+        self.check_owner(&cell)?;
+        Ok(cell)
+    }
+
+    /// The names of queue and exchange, and the routing key, to bind or unbind; where
+    /// both queue and key are empty, both are the queue declared last on the channel.
+    fn bound_names<'a>(
+        &mut self,
+        channel: u16,
+        (queue, exchange, key): (&[u8], &[u8], &'a [u8]),
+    ) -> Result<(String, String, Cow<'a, [u8]>), Refusal> {
+        let source = name_of(exchange, "exchange name")?;
+        let name = self.queue_name(channel, queue)?;
+        let key = if queue.is_empty() && key.is_empty() {
+            Cow::Owned(name.clone().into_bytes())
+        } else {
+            Cow::Borrowed(key)
+        };
+        Ok((name, source, key))
+    }
+
+    pub(crate) fn queue_bind(&mut self, channel: u16, bind: &QueueBind<'_>) -> Result<(), Refusal> {
+        let vhost = self.vhost()?;
+        let ends = (bind.queue, bind.exchange, bind.routing_key);
+        let (name, source, key) = self.bound_names(channel, ends)?;
+        let resource = Resource::Queue(&name);
+        self.acting(&vhost).bind(&source, resource, &key)?;
+        if vhost.directory.read().router.exchange(&source).is_none() {
+            return Err(Refusal::NoExchange(source));
+        }
+        let cell = self.existing_queue(&vhost, name)?;
+        let binding = Binding::of_queue(&source, &cell, &key, bind.arguments.to_table());
+        self.broker.bind(&vhost, &binding, &mut self.work)?;
+        if !bind.nowait {
+            self.reply_durable(channel, QueueBindOk {});
+        }
+        Ok(())
+    }
+
+    pub(crate) fn queue_unbind(
+        &mut self,
+        channel: u16,
+        unbind: &QueueUnbind<'_>,
+    ) -> Result<(), Refusal> {
+        let vhost = self.vhost()?;
+        let ends = (unbind.queue, unbind.exchange, unbind.routing_key);
+        let (name, source, key) = self.bound_names(channel, ends)?;
+        let resource = Resource::Queue(&name);
+        self.acting(&vhost).bind(&source, resource, &key)?;
+        // What does not exist is not bound either.
+        if let Some(cell) = vhost.queue(&name) {
+            let binding = Binding::of_queue(&source, &cell, &key, unbind.arguments.to_table());
+            if vhost.directory.read().router.is_bound(binding.spec()) {
+                self.check_owner(&cell)?;
+            }
+            self.broker.unbind(&vhost, &binding, &mut self.work)?;
+        } else {
+            self.found_gone(&vhost);
+        }
+        self.reply_durable(channel, QueueUnbindOk {});
+        Ok(())
+    }
+
+    /// What was not found may be gone for a moment only: not yet for a restart.
+    fn found_gone(&mut self, vhost: &Vhost) {
+        self.work.depends_on(vhost.directory.read().changed);
+    }
+
+    pub(crate) fn queue_purge(
+        &mut self,
+        channel: u16,
+        purge: &QueuePurge<'_>,
+    ) -> Result<(), Refusal> {
+        let cell = self.named_queue(channel, purge.queue, Right::Read)?;
+        let count = self.broker.purge_queue(&cell, &mut self.work);
+        if !purge.nowait {
+            let message_count = u32::try_from(count).unwrap_or(u32::MAX);
+            self.reply_durable(channel, QueuePurgeOk { message_count });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn queue_delete(
+        &mut self,
+        channel: u16,
+        delete: &QueueDelete<'_>,
+    ) -> Result<(), Refusal> {
+        let mut own = Vec::new();
+        let count = match self.named_queue(channel, delete.queue, Right::Configure) {
+            Ok(cell) => {
+                let condition = Condition {
+                    unused: delete.if_unused,
+                    empty: delete.if_empty,
+                    abandoned: false,
+                };
+                let (vhost, peer) = (self.vhost()?, &self.peer);
+                // Of its own consumers a channel hears behind the answer.
+                let tell = |handle: &Arc<Handle>, work: &mut Work| {
+                    if handle.channel == channel && Arc::ptr_eq(&handle.peer, peer) {
+                        own.push(Arc::clone(handle));
+                    } else {
+                        tell_end(handle, work);
+                    }
+                };
+                let work = &mut self.work;
+                self.broker
+                    .end_queue((&vhost, &cell), condition, tell, work)?
+            }
+            Err(Refusal::NoQueue(_)) => {
+                let vhost = self.vhost()?;
+                self.found_gone(&vhost);
+                0
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        if !delete.nowait {
+            let message_count = u32::try_from(count).unwrap_or(u32::MAX);
+            self.reply_durable(channel, QueueDeleteOk { message_count });
+        }
+        for cancel in own.iter().filter_map(|handle| handle.end()) {
+            self.reply_durable(channel, cancel);
+        }
+        Ok(())
+    }
+}

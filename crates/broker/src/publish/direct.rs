@@ -1,0 +1,349 @@
+//! Messages without a connection: what the HTTP API publishes, fetches and looks at.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use leveret_codec::Properties;
+use leveret_queue::{Attempts, Rank, Unacked};
+use leveret_record::{Blob, Body, Record};
+use leveret_router::Steps;
+use leveret_session::{Publish, Publishes};
+
+use crate::acting::Acting;
+use crate::broker::Broker;
+use crate::channel::replies::{asks_for_replies, no_consumer};
+use crate::context::refusal::Refusal;
+use crate::context::stats::{MessageCounts, SizeCounts, Totals};
+use crate::publish::expiration::check_expiration;
+use crate::publish::firehose::Party;
+use crate::publish::room::Room;
+use crate::publish::routes::{Asked, ExchangeTally, Route, RouteCache, sender_selected};
+use crate::publish::{enqueue, is_shared, visible_header};
+use crate::queue::attempts::counted_header;
+use crate::queue::cell::QueueCell;
+use crate::queue::pump::{Pump, STEPS_OF_TURN, Work};
+use crate::vhost::Vhost;
+
+/// A message to be published.
+#[derive(Clone, Copy, Debug)]
+pub struct Direct<'a> {
+    /// The exchange; empty for the default one.
+    pub exchange: &'a str,
+    /// The routing key, at most 255 bytes.
+    pub key: &'a [u8],
+    /// Payload of a content header frame.
+    pub header: &'a [u8],
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It led to no queue.
+    Unroutable,
+    /// A queue, or the broker's memory or disk, is full.
+    Refused,
+    /// It is in so many queues; durable when the work's ticket is.
+    Routed(usize),
+}
+
+/// What happens to messages that are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    /// They leave the queue.
+    Settle,
+    /// They go back, and count as delivered once more.
+    Requeue,
+}
+
+/// A message copied out of a queue.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    /// Exchange and routing key as two raw short strings.
+    pub route: Vec<u8>,
+    /// Payload of its content header frame.
+    pub header: Vec<u8>,
+    /// Its level of priority, and its sequence number there.
+    pub rank: Rank,
+    /// How often it was tried before.
+    pub attempts: Attempts,
+    body: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Own(Vec<u8>),
+    Shared(Arc<Blob>),
+}
+
+impl Copied {
+    pub(crate) fn of(
+        (rank, attempts): (Rank, Attempts),
+        record: &Record<'_>,
+        blob: Option<&Arc<Blob>>,
+    ) -> Self {
+        let body = match (record.body, blob) {
+            (Body::Inline(bytes), _) => Content::Own(bytes.to_vec()),
+            (Body::Blob { .. }, Some(blob)) => Content::Shared(Arc::clone(blob)),
+            (Body::Blob { .. }, None) => Content::Own(Vec::new()),
+        };
+        Self {
+            route: record.route.to_vec(),
+            header: record.header.to_vec(),
+            rank,
+            attempts,
+            body,
+        }
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        match &self.body {
+            Content::Own(bytes) => bytes,
+            Content::Shared(blob) => blob,
+        }
+    }
+
+    /// The body to be shared, if it is kept outside the chunks.
+    pub(crate) fn shared(&self, by_many: bool) -> Option<Arc<Blob>> {
+        match &self.body {
+            Content::Shared(blob) => Some(Arc::clone(blob)),
+            Content::Own(bytes) if is_shared(bytes.len(), by_many) => {
+                Some(Arc::new(Blob::new(bytes.clone())))
+            }
+            Content::Own(_) => None,
+        }
+    }
+
+    /// Bytes that copying it took while the queue was locked.
+    pub(crate) const fn copied_bytes(&self) -> usize {
+        let own = match &self.body {
+            Content::Own(bytes) => bytes.len(),
+            Content::Shared(_) => 0,
+        };
+        own + self.route.len() + self.header.len()
+    }
+}
+
+/// What is counted of a message that came over no connection.
+fn count_of(published: Published, body_bytes: usize) -> Totals {
+    let mut sizes = SizeCounts::default();
+    sizes.count(body_bytes);
+    let messages = MessageCounts {
+        published: 1,
+        published_confirming: 1,
+        confirmed: u64::from(matches!(published, Published::Routed(_))),
+        returned: u64::from(published == Published::Unroutable),
+        ..MessageCounts::default()
+    };
+    Totals {
+        messages,
+        sizes,
+        ..Totals::default()
+    }
+}
+
+impl Broker {
+    /// Publishes a message on behalf of a user.
+    ///
+    /// # Errors
+    /// When the user may not, there is no such exchange, it is internal, or the message is not
+    /// valid.
+    pub fn publish(
+        &self,
+        vhost: &Vhost,
+        user: &str,
+        message: &Direct<'_>,
+        work: &mut Work,
+    ) -> Result<Published, Refusal> {
+        let (route, raw) = self.route_of(vhost, user, message)?;
+        let visible = visible_header(message.header, None);
+        let publish = Publish {
+            header: visible.as_deref().unwrap_or(message.header),
+            body: message.body,
+            mandatory: true,
+        };
+        let batch = Publishes::one(0, &raw, publish);
+        if vhost.holdings.is_traced() {
+            let party = Party::tool(&vhost.name, user);
+            work.trace(&party, &route, &batch, Some((message.header, None)));
+        }
+        let mut tally = ExchangeTally::default();
+        tally.count(&route, 1);
+        tally.count_unroutable(u64::from(route.cells.is_empty()), 0);
+        tally.show();
+        let published = if route.cells.is_empty() {
+            Published::Unroutable
+        } else {
+            let room = Room::of(self).claimed(&*self.store, &route.cells, &batch, work);
+            match enqueue(&route.cells, &batch, None, room, work) {
+                0 => Published::Routed(route.cells.len()),
+                _ => Published::Refused,
+            }
+        };
+        if !work.refused.is_empty() {
+            self.note_refused(vhost, &raw, &mut work.refused);
+        }
+        let counted = count_of(published, message.body.len());
+        vhost.ended.add(counted);
+        self.count(counted);
+        Ok(published)
+    }
+
+    /// Where a message would go, and its exchange and key as a record has them.
+    fn route_of(
+        &self,
+        vhost: &Vhost,
+        user: &str,
+        message: &Direct<'_>,
+    ) -> Result<(Route, Vec<u8>), Refusal> {
+        let acting = Acting {
+            broker: self,
+            vhost,
+            user,
+        };
+        let properties = Properties::decode(message.header)
+            .map_err(|error| Refusal::Precondition(format!("invalid message: {error}")))?;
+        if let Some(named) = properties.user_id {
+            acting.check_user_id(named)?;
+        }
+        if let Some(expiration) = properties.expiration {
+            check_expiration(expiration)?;
+        }
+        if asks_for_replies(message.header) {
+            return Err(no_consumer());
+        }
+        let max = self.config.max_message_bytes;
+        if message.body.len() as u64 > max {
+            return Err(Refusal::Precondition(format!(
+                "message size {} is larger than configured max size {max}",
+                message.body.len()
+            )));
+        }
+        let keys = match properties.headers {
+            Some(headers) => sender_selected(headers)?,
+            None => Vec::new(),
+        };
+        let raw = raw_route(message.exchange.as_bytes(), message.key)?;
+        let mut routes = RouteCache::new(self.next_seed());
+        let asked: Asked<'_> = (&raw, &keys, Some((message.header, &properties)));
+        let route = find(&mut routes, acting, asked)?;
+        Ok((route, raw))
+    }
+
+    /// Takes messages from the head of a queue, at most `count` and about `bytes_max`. `None` when
+    /// the queue is gone.
+    pub fn fetch(
+        &self,
+        cell: &Arc<QueueCell>,
+        (count, bytes_max): (usize, usize),
+        fetch: Fetch,
+        work: &mut Work,
+    ) -> Option<Vec<(Copied, u64)>> {
+        let mut taken = Vec::new();
+        let mut held: Vec<Unacked> = Vec::new();
+        let mut bytes = 0;
+        let mut state = cell.lock();
+        if cell.is_deleted() {
+            return None;
+        }
+        let no_ack = fetch == Fetch::Settle;
+        let mut pump = Pump::new(cell, work);
+        cell.used(&mut state);
+        cell.run(&mut state, &mut pump);
+        while state.queue.ready() > 0 && taken.len() < count && bytes < bytes_max {
+            let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
+                let Unacked {
+                    level,
+                    seq,
+                    attempts,
+                    ..
+                } = delivery.unacked;
+                let at = (Rank { level, seq }, attempts);
+                let counted = counted_header(cell, delivery);
+                let header = counted.as_deref().unwrap_or(delivery.record.header);
+                let record = Record {
+                    header,
+                    ..*delivery.record
+                };
+                let copied = Copied::of(at, &record, delivery.blob);
+                bytes += copied.copied_bytes() + copied.body().len();
+                held.push(delivery.unacked);
+                taken.push((copied, left));
+            });
+            if !found {
+                break;
+            }
+        }
+        if !no_ack {
+            for unacked in held.iter().rev() {
+                state.queue.requeue(None, unacked, false, &mut pump);
+                pump.note_delivered(unacked);
+            }
+            cell.run(&mut state, &mut pump);
+        }
+        Some(taken)
+    }
+
+    /// Copies ready messages from a rank on, at most `count` and about
+    /// `bytes_max`, and leaves them as they are.
+    #[must_use]
+    pub fn peek(
+        &self,
+        cell: &QueueCell,
+        from: Rank,
+        (count, bytes_max): (usize, usize),
+    ) -> Vec<Copied> {
+        let mut seen = Vec::new();
+        let mut bytes = 0;
+        cell.lock().queue.peek(from, |one| {
+            let copied = Copied::of((one.rank, one.attempts), one.record, one.blob);
+            bytes += copied.copied_bytes();
+            seen.push(copied);
+            if seen.len() < count && bytes < bytes_max {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        });
+        seen
+    }
+}
+
+/// Finds a route part by part, so that the virtual host is never locked for long; unless its
+/// bindings change again and again meanwhile.
+pub(crate) fn find(
+    routes: &mut RouteCache,
+    acting: Acting<'_>,
+    asked: Asked<'_>,
+) -> Result<Route, Refusal> {
+    let mut parts = 0;
+    loop {
+        let mut steps = if parts < PARTS_MAX {
+            Steps::new(STEPS_OF_TURN)
+        } else {
+            Steps::unlimited()
+        };
+        if let Some(route) = routes.resolve(acting, asked, &mut steps)? {
+            return Ok(route);
+        }
+        parts += 1;
+    }
+}
+
+/// Parts in which a route is looked for.
+const PARTS_MAX: usize = 4096;
+
+/// An exchange and a routing key as a record has them.
+pub(crate) fn raw_route(exchange: &[u8], key: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let mut raw = Vec::with_capacity(2 + exchange.len() + key.len());
+    for part in [exchange, key] {
+        let len = u8::try_from(part.len())
+            .map_err(|_| Refusal::Precondition("a name is longer than 255 bytes".into()))?;
+        raw.push(len);
+        raw.extend_from_slice(part);
+    }
+    Ok(raw)
+}

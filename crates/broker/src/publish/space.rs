@@ -1,0 +1,74 @@
+//! Space on the disk: asked for before anything is done that has to be written.
+
+use std::sync::Arc;
+
+use leveret_codec::flag;
+use leveret_session::Publishes;
+use leveret_store::{Store, StoreRefusal};
+
+use crate::broker::Broker;
+use crate::context::refusal::Refusal;
+use crate::publish::room::Room;
+use crate::queue::cell::QueueCell;
+use crate::queue::pump::Work;
+
+/// What a record takes beside a message's bytes, its route and its targets.
+const RECORD_BYTES: usize = 80;
+/// What a record takes for each queue.
+const TARGET_BYTES: usize = 12;
+/// A turn's records are submitted before there are more of them than this, so that a large message
+/// is alone in its frame. One read of small messages makes fewer: submitted in two parts it would
+/// wait for two syncs.
+const SUBMIT_BYTES: usize = 256 * 1024;
+
+impl Room {
+    /// Claims what a batch may take of the disk: its persistent messages are refused if there is no
+    /// such space.
+    #[inline]
+    pub(crate) fn claimed(
+        self,
+        store: &dyn Store,
+        cells: &[Arc<QueueCell>],
+        batch: &Publishes<'_>,
+        work: &mut Work,
+    ) -> Self {
+        let lasts = batch.properties & flag::DELIVERY_MODE != 0
+            && cells.iter().any(|cell| cell.lane.is_some());
+        if !lasts {
+            return self;
+        }
+        let each = record_bytes(batch.route.len(), cells.len());
+        let bytes = batch.content_bytes() + each * batch.len();
+        if !work.journal.is_empty() && work.journal.bytes_len() + bytes > SUBMIT_BYTES {
+            work.submit(store);
+        }
+        match store.claim(&mut work.journal, cells.len() * batch.len(), bytes) {
+            Ok(()) => self,
+            Err(_) => self.without_disk(),
+        }
+    }
+}
+
+/// What a record takes beside a message's header and body.
+pub(crate) const fn record_bytes(route_len: usize, targets: usize) -> usize {
+    RECORD_BYTES + route_len + targets * TARGET_BYTES
+}
+
+impl Broker {
+    /// Claims what a declaration takes of the disk; refuses it if there is no such space.
+    pub(crate) fn claim_change(
+        &self,
+        work: &mut Work,
+        bytes: usize,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), Refusal> {
+        let claimed = self.claim_record(work, bytes);
+        claimed.map_err(|refused| Refusal::Precondition(format!("cannot {}: {refused}", what())))
+    }
+
+    /// The same for anything with so many bytes of names and contents.
+    pub(crate) fn claim_record(&self, work: &mut Work, bytes: usize) -> Result<(), StoreRefusal> {
+        self.store
+            .admit_change(&mut work.journal, RECORD_BYTES + bytes)
+    }
+}

@@ -1,0 +1,6 @@
+//! One queue where everybody can reach it, from its messages to the outlets of its consumers.
+
+pub(crate) mod attempts;
+pub(crate) mod cell;
+pub(crate) mod pump;
+pub(crate) mod timer;

@@ -1,0 +1,472 @@
+//! A queue where everybody can reach it, and a consumer as its queue sees it.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use leveret_codec::{BasicCancel, DeliverTemplate, RawTable, Table};
+use leveret_queue::{ConsumerKey, Death, Message, Queue, Reason};
+use leveret_router::QueueId;
+use leveret_session::Outlet;
+use leveret_store::LaneId;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::broker::{ConnectionId, Peer};
+use crate::context::stats::{ChannelStats, HoldingCounts, Holdings};
+use crate::dead_letter::DeadLetters;
+use crate::queue::pump::Pump;
+use crate::queue::timer::Timer;
+use crate::settings::arguments::Meaning;
+use crate::settings::policy::{Effective, Object};
+
+/// A connection's outlet, shared by everyone who writes to it.
+pub type SharedOutlet = Arc<Mutex<Outlet<Arc<Handle>>>>;
+
+/// What a queue was declared with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueueSpec {
+    /// Survives a restart.
+    pub durable: bool,
+    /// Deleted when its last consumer is gone.
+    pub auto_delete: bool,
+    /// Belongs to one connection and is deleted with it.
+    pub owner: Option<ConnectionId>,
+    /// `queue.declare` arguments.
+    pub arguments: Table,
+    /// The user who declared it, where that is known.
+    pub declared_by: Option<Arc<str>>,
+}
+
+impl QueueSpec {
+    /// Whether it is to behave as RabbitMQ's quorum queues.
+    pub(crate) fn is_quorum(&self) -> bool {
+        let kind = self.arguments.get(b"x-queue-type");
+        kind.and_then(|kind| kind.as_str_bytes()) == Some(b"quorum")
+    }
+
+    /// What policies see of a queue of that name.
+    pub(crate) fn object<'a>(&self, name: &'a str) -> Object<'a> {
+        Object::Queue(name, self.is_quorum())
+    }
+}
+
+/// Where a queue lives.
+#[derive(Clone)]
+pub(crate) struct Home {
+    /// Its virtual host's name.
+    pub(crate) vhost: Arc<str>,
+    pub(crate) timer: Arc<Timer>,
+}
+
+/// What a queue is known by.
+pub(crate) struct Identity {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: QueueId,
+    pub(crate) home: Home,
+}
+
+/// The lanes of a queue in the store, one for each level of priority.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StoreLanes {
+    /// Of the level of messages without a priority.
+    pub(crate) first: Option<LaneId>,
+    /// Of the lowest one of the other levels; the lanes of these follow each other.
+    pub(crate) others: Option<LaneId>,
+}
+
+/// The level of messages without a priority in a quorum queue.
+const QUORUM_LEVEL: u8 = 4;
+
+/// One queue: its fixed properties, and its messages and consumers behind a short mutex.
+pub struct QueueCell {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its identity in the router.
+    pub id: QueueId,
+    /// What it was declared with.
+    pub spec: QueueSpec,
+    /// Its lane in the store, if it is durable: the one of messages without a priority.
+    pub lane: Option<LaneId>,
+    other_lanes: OnceLock<LaneId>,
+    /// Its virtual host.
+    pub vhost: Arc<str>,
+    levels: u16,
+    /// Messages without a priority have this one.
+    pub(crate) level: u8,
+    pub(crate) timer: Arc<Timer>,
+    deleted: AtomicBool,
+    /// Where its virtual host counts what queues hold; set once it is in the directory.
+    holdings: OnceLock<Arc<Holdings>>,
+    state: Mutex<QueueState>,
+}
+
+/// The changing part of a queue.
+pub struct QueueState {
+    /// Messages and consumers.
+    pub queue: Queue<Arc<Handle>>,
+    /// The timer looks after its memory.
+    pub warm: bool,
+    /// The policies that apply to it.
+    pub policy: Option<Arc<Effective>>,
+    /// Where its dead messages go.
+    pub dead_letters: Option<Arc<DeadLetters>>,
+    /// It is deleted when nobody has used it for so long, milliseconds.
+    pub expires_ms: Option<u64>,
+    /// When it was used last, unix milliseconds.
+    pub(crate) used_ms: u64,
+    /// When the timer runs it, unix milliseconds; `u64::MAX`: it does not.
+    pub(crate) armed_ms: u64,
+    /// What its virtual host counts for it.
+    counted: HoldingCounts,
+}
+
+impl QueueState {
+    /// A message was refused: it may be one for where dead ones go.
+    #[cold]
+    pub(crate) fn refused(&mut self, message: &Message<'_>, reason: Reason) {
+        let letters = self.dead_letters.as_ref();
+        if reason == Reason::Length && letters.is_some_and(|letters| letters.refused_too) {
+            self.queue.push_dead(message, Death::MaxLength);
+        }
+    }
+
+    /// When the queue is deleted if nobody uses it until then, unix milliseconds.
+    pub(crate) fn unused_until(&self) -> Option<u64> {
+        let expires_ms = self.expires_ms?;
+        (self.queue.consumer_count() == 0).then(|| self.used_ms.saturating_add(expires_ms))
+    }
+}
+
+/// A locked queue. What it holds is counted when it is unlocked.
+pub struct QueueGuard<'a> {
+    cell: &'a QueueCell,
+    state: MutexGuard<'a, QueueState>,
+}
+
+impl Deref for QueueGuard<'_> {
+    type Target = QueueState;
+
+    #[inline]
+    fn deref(&self) -> &QueueState {
+        &self.state
+    }
+}
+
+impl DerefMut for QueueGuard<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut QueueState {
+        &mut self.state
+    }
+}
+
+impl Drop for QueueGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(holdings) = self.cell.holdings.get() else {
+            return;
+        };
+        let queue = &self.state.queue;
+        // Deliveries of a deleted queue are nobody's any more.
+        let after = if self.cell.is_deleted() {
+            HoldingCounts::default()
+        } else {
+            HoldingCounts {
+                ready: queue.ready(),
+                unacked: queue.unacked(),
+                consumers: queue.consumer_count() as u64,
+            }
+        };
+        let before = std::mem::replace(&mut self.state.counted, after);
+        if before != after {
+            holdings.change(self.cell.id.0, before, after);
+        }
+    }
+}
+
+impl QueueCell {
+    pub(crate) fn new(
+        identity: Identity,
+        spec: QueueSpec,
+        lanes: StoreLanes,
+        meaning: Meaning,
+    ) -> Self {
+        let Identity { name, id, home } = identity;
+        let state = Mutex::new(QueueState {
+            queue: Queue::new(meaning.settings, meaning.shape),
+            warm: false,
+            policy: meaning.policy,
+            dead_letters: meaning.dead_letters,
+            expires_ms: meaning.expires_ms,
+            used_ms: home.timer.now_ms(),
+            armed_ms: u64::MAX,
+            counted: HoldingCounts::default(),
+        });
+        Self {
+            name,
+            id,
+            levels: meaning.shape.levels,
+            level: if spec.is_quorum() { QUORUM_LEVEL } else { 0 },
+            spec,
+            lane: lanes.first,
+            other_lanes: lanes.others.map_or_else(OnceLock::new, OnceLock::from),
+            vhost: home.vhost,
+            timer: home.timer,
+            deleted: AtomicBool::new(false),
+            holdings: OnceLock::new(),
+            state,
+        }
+    }
+
+    /// Whether the queue is gone; messages and consumers of one that is are ignored.
+    #[must_use]
+    #[inline]
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+    }
+
+    /// Locks the queue. Taken after the directory and before any outlet; never two at once.
+    #[inline]
+    pub fn lock(&self) -> QueueGuard<'_> {
+        QueueGuard {
+            cell: self,
+            state: self.state.lock(),
+        }
+    }
+
+    /// Locks the queue if nobody else has: allowed with an outlet held.
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<QueueGuard<'_>> {
+        Some(QueueGuard {
+            cell: self,
+            state: self.state.try_lock()?,
+        })
+    }
+
+    /// The lane of a level, if the queue is durable.
+    #[inline]
+    pub(crate) fn lane_of(&self, level: u8) -> Option<LaneId> {
+        if level == self.level {
+            return self.lane;
+        }
+        let LaneId(lowest) = *self.other_lanes.get()?;
+        Some(LaneId(
+            lowest + u32::from(level - u8::from(level > self.level)),
+        ))
+    }
+
+    /// The lanes of all other levels, if the queue is durable and has any.
+    pub(crate) fn other_lanes(&self) -> Option<LaneId> {
+        self.other_lanes.get().copied()
+    }
+
+    /// Whether its consumers are told how often a message was tried: those of quorum queues are.
+    #[inline]
+    pub(crate) const fn tells_attempts(&self) -> bool {
+        self.level == QUORUM_LEVEL
+    }
+
+    /// How many levels of priority it has.
+    pub(crate) fn levels(&self) -> u16 {
+        self.levels
+    }
+
+    /// All its lanes, if it is durable, each with its level.
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = (u8, LaneId)> {
+        let levels = (0..self.levels).filter_map(|level| u8::try_from(level).ok());
+        levels.filter_map(|level| Some((level, self.lane_of(level)?)))
+    }
+
+    /// How long the message has waited that came first, milliseconds; `None` when none is ready.
+    #[must_use]
+    pub fn oldest_age_ms(&self) -> Option<u64> {
+        let oldest_ms = self.lock().queue.oldest_ms()?;
+        Some(self.timer.now_ms().saturating_sub(oldest_ms))
+    }
+
+    /// Gives it lanes for its other levels: the first version gave none.
+    pub(crate) fn set_other_lanes(&self, lowest: LaneId) {
+        let set = self.other_lanes.set(lowest);
+        debug_assert!(set.is_ok(), "it has lanes");
+    }
+
+    /// The priority of a message, given its content header and what that says of one.
+    #[inline]
+    pub(crate) fn priority_of(&self, header: &[u8], said: u8) -> u8 {
+        if self.level == 0 || leveret_codec::has_property(header, leveret_codec::flag::PRIORITY) {
+            said
+        } else {
+            self.level
+        }
+    }
+
+    /// Has everything happen that happens in the queue on its own. Called after every change.
+    #[inline]
+    pub(crate) fn run(self: &Arc<Self>, state: &mut QueueState, pump: &mut Pump<'_>) {
+        state.queue.run(self.timer.now_ms(), pump);
+        if state.queue.wakes_at() < state.armed_ms || state.expires_ms.is_some() {
+            self.arm(state);
+        }
+        if state.queue.has_unburied() {
+            pump.work.dying.push(Arc::clone(self));
+        }
+    }
+
+    /// Has the timer run the queue when something is due in it, or its own end.
+    #[inline(never)]
+    pub(crate) fn arm(self: &Arc<Self>, state: &mut QueueState) {
+        let end_ms = state.unused_until().unwrap_or(u64::MAX);
+        let at_ms = state.queue.wakes_at().min(end_ms);
+        self.timer.arm(self, state, at_ms);
+    }
+
+    /// Somebody uses the queue, or has ceased to: its life begins anew if it has an end.
+    pub(crate) fn used(self: &Arc<Self>, state: &mut QueueState) {
+        if state.expires_ms.is_some() {
+            state.used_ms = self.timer.now_ms();
+            self.arm(state);
+        }
+    }
+
+    /// Whether it is known by its name; one of replies is not.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.holdings.get().is_some()
+    }
+
+    /// Whether its deliveries are traced.
+    #[inline]
+    pub(crate) fn is_traced(&self) -> bool {
+        self.holdings.get().is_some_and(|held| held.is_traced())
+    }
+
+    /// What policies see of it.
+    #[must_use]
+    pub fn object(&self) -> Object<'_> {
+        self.spec.object(&self.name)
+    }
+
+    /// Has what the queue holds counted there from now on.
+    pub(crate) fn count_in(&self, holdings: &Arc<Holdings>) {
+        if self.holdings.set(Arc::clone(holdings)).is_ok() {
+            drop(self.lock());
+        }
+    }
+}
+
+/// A consumer as its queue holds it.
+pub struct Handle {
+    /// Its connection.
+    pub peer: Arc<Peer>,
+    /// Its connection's outlet.
+    pub outlet: SharedOutlet,
+    /// Its channel.
+    pub channel: u16,
+    /// Its number among the channel's sources of deliveries.
+    pub source: u32,
+    /// Its queue.
+    pub cell: Arc<QueueCell>,
+    /// Consumer tag.
+    pub tag: Box<[u8]>,
+    /// `basic.consume` arguments.
+    pub(crate) arguments: KeptArguments,
+    /// Where its channel counts it.
+    pub(crate) stats: Arc<ChannelStats>,
+    pub(crate) template: DeliverTemplate,
+    /// Stands in its outlet's list of those that wait for fewer outbound bytes.
+    pub(crate) waiting: AtomicBool,
+    /// Its queue is one of direct reply-to.
+    pub(crate) replies: bool,
+    /// Its queue has had it.
+    pub(crate) over: AtomicBool,
+}
+
+/// What a consumer was started with; its connection counts the bytes while they are kept.
+pub(crate) struct KeptArguments {
+    peer: Arc<Peer>,
+    table: Table,
+}
+
+impl KeptArguments {
+    pub(crate) fn new(peer: &Arc<Peer>, arguments: RawTable<'_>) -> Self {
+        let (peer, table) = (Arc::clone(peer), arguments.to_table());
+        let bytes = table.as_raw().as_bytes().len();
+        peer.arguments_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { peer, table }
+    }
+}
+
+impl Drop for KeptArguments {
+    fn drop(&mut self) {
+        let bytes = self.table.as_raw().as_bytes().len();
+        self.peer
+            .arguments_bytes
+            .fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Handle {
+    /// `basic.consume` arguments.
+    #[must_use]
+    pub fn arguments(&self) -> RawTable<'_> {
+        self.arguments.table.as_raw()
+    }
+
+    /// Its queue has it. As in no list, a consumer of replies is in no count.
+    pub(crate) fn joined(&self) {
+        let _outlet = self.outlet.lock();
+        self.stats.consumers.add(u64::from(!self.replies));
+    }
+
+    /// What tells its client that its queue is gone, if that wants to know.
+    pub(crate) fn end(&self) -> Option<BasicCancel<'_>> {
+        let cancel = BasicCancel {
+            consumer_tag: &self.tag,
+            nowait: true,
+        };
+        self.peer
+            .cancel_notify
+            .load(Ordering::Relaxed)
+            .then_some(cancel)
+    }
+
+    /// What its queue is known by where that waits for room on a channel.
+    pub(crate) fn queue(&self) -> usize {
+        Arc::as_ptr(&self.cell).addr()
+    }
+
+    /// Its queue has it no more, and is pumped if it has others: these may still wait for room.
+    pub(crate) fn left(&self) {
+        let mut outlet = self.outlet.lock();
+        outlet.leave_line(self.channel, self.queue());
+        self.stats.consumers.subtract(u64::from(!self.replies));
+        self.over.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+}
+
+/// Where deliveries of a channel come from: a consumer, or `basic.get` on a queue.
+pub(crate) struct Source {
+    pub(crate) cell: Arc<QueueCell>,
+    /// `None` for `basic.get` and for a cancelled consumer.
+    pub(crate) consumer: Option<ConsumerKey>,
+    pub(crate) cancelled: bool,
+    /// Its number is to be given out again.
+    pub(crate) unused: bool,
+}
+
+impl Source {
+    /// Whether its consumer has ended with its queue.
+    pub(crate) fn is_over(&self) -> bool {
+        // Under the queue's lock: whoever deletes it has told the client by then.
+        self.cell.is_deleted()
+            && self
+                .consumer
+                .is_some_and(|key| self.cell.lock().queue.consumer(key).is_none())
+    }
+}

@@ -1,0 +1,417 @@
+//! From queues into outlets: what a queue decides is encoded where the consumer's bytes wait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use leveret_codec::Tails;
+use leveret_queue::{Consumer, ConsumerKey, Delivery, Message, Offer, Rank, Reason, Sink, Unacked};
+use leveret_record::{Record, Sabotage, breaks};
+use leveret_router::Steps;
+use leveret_session::{Delivered, Flush, Outlet, Parcel};
+use leveret_store::{LaneId, Scratch, Store, Ticket};
+use parking_lot::{ArcMutexGuard, RawMutex};
+
+use crate::publish::firehose::Traced;
+use crate::queue::attempts::counted_header;
+use crate::queue::cell::{Handle, QueueCell, QueueGuard};
+use crate::vhost::refused::RefusedBy;
+
+/// The ticket of what a stopped store refused.
+pub(crate) const NEVER: Ticket = Ticket(u64::MAX - 1);
+/// Up to so many connections are written to by the thread that made them dirty; more are woken,
+/// so that all cores take part and the publisher goes on.
+const INLINE_FLUSHES_MAX: usize = 4;
+
+/// Copies of messages, and steps of finding where they go, after which a turn ends, so that the
+/// connections they are for are flushed before there is more for them, and other connections get
+/// their turn. One message may have more copies.
+pub(crate) const STEPS_OF_TURN: usize = 16 * 1024;
+
+/// What one turn leaves to be done at its end; kept between turns for its memory.
+#[derive(Default)]
+pub struct Work {
+    /// Connections with something to flush.
+    pub(crate) dirty: Vec<Arc<dyn Flush>>,
+    /// Records for the store.
+    pub(crate) journal: Scratch,
+    /// When all that was submitted is durable, and what an answer depends on besides.
+    pub(crate) ticket: Ticket,
+    /// Queues whose memory the timer must look after.
+    pub(crate) warm: Vec<Arc<QueueCell>>,
+    /// Messages were recorded: their publisher waits while the store is behind.
+    pub(crate) persistent: bool,
+    /// A queue grows although its consumers have credit: its publisher should pause.
+    pub(crate) pause_ms: u64,
+    /// Copies of messages put into queues, steps of routing, and consumers that were asked in vain.
+    pub(crate) steps: usize,
+    pub(crate) targets: Vec<(u32, LaneId, u64)>,
+    /// Messages encoded for many consumers.
+    pub(crate) tails: Tails,
+    /// Messages to be copied to the firehose.
+    pub(crate) traced: Vec<Traced>,
+    /// Messages that queues refused, to be counted.
+    pub(crate) refused: Vec<RefusedBy>,
+    /// Queues with messages that died and have to be moved on.
+    pub(crate) dying: Vec<Arc<QueueCell>>,
+}
+
+impl Work {
+    /// Hands the records to the store. Called with the directory locked by what changes it, so that
+    /// records about one thing are submitted in the order they took effect.
+    pub(crate) fn submit(&mut self, store: &dyn Store) {
+        if !self.journal.is_empty() {
+            // A stopped store keeps its watermark: nothing it refused is ever confirmed.
+            let ticket = store.submit(&mut self.journal).unwrap_or(NEVER);
+            self.ticket = self.ticket.max(ticket);
+        }
+    }
+
+    /// Has answers wait for something that was submitted before, by whomever.
+    pub(crate) fn depends_on(&mut self, ticket: Ticket) {
+        self.ticket = self.ticket.max(ticket);
+    }
+
+    /// Whether the turn has done its share.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.steps >= STEPS_OF_TURN
+    }
+
+    /// What is left for finding routes.
+    pub(crate) const fn steps_left(&self) -> Steps {
+        Steps::new(STEPS_OF_TURN.saturating_sub(self.steps))
+    }
+
+    /// Notes that a queue refused a message.
+    #[cold]
+    pub(crate) fn refuse(&mut self, cell: &Arc<QueueCell>, reason: Reason) {
+        if let Some((last, because, messages)) = self.refused.last_mut()
+            && *because == reason
+            && Arc::ptr_eq(last, cell)
+        {
+            *messages += 1;
+        } else {
+            self.refused.push((Arc::clone(cell), reason, 1));
+        }
+    }
+
+    /// Flushes what the turn made dirty.
+    pub fn flush(&mut self) {
+        let inline = self.dirty.len() <= INLINE_FLUSHES_MAX;
+        for connection in self.dirty.drain(..) {
+            if inline {
+                connection.flush();
+            } else {
+                connection.wake();
+            }
+        }
+    }
+
+    /// Wakes what the turn made dirty: for callers that are themselves a flush.
+    pub fn wake(&mut self) {
+        for connection in self.dirty.drain(..) {
+            connection.wake();
+        }
+    }
+
+    /// Notes that an outlet got its first bytes since its last flush.
+    pub(crate) fn dirtied(&mut self, outlet: &Outlet<Arc<Handle>>) {
+        if !breaks(Sabotage::LoseFlush) {
+            self.dirty.extend(outlet.flusher().cloned());
+        }
+    }
+
+    /// Appends a reply to an outlet.
+    pub(crate) fn reply(
+        &mut self,
+        outlet: &mut Outlet<Arc<Handle>>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if outlet.reply(encode) {
+            self.dirtied(outlet);
+        }
+    }
+}
+
+/// Pumps the queues of consumers that waited for room, and empties the list.
+pub fn resume(starved: &mut Vec<Arc<Handle>>, work: &mut Work) {
+    for handle in starved.drain(..) {
+        handle.waiting.store(false, Ordering::Release);
+        handle.cell.pump(work);
+    }
+}
+
+impl QueueCell {
+    /// Moves ready messages to consumers with credit, and drops what may not stay.
+    pub fn pump(self: &Arc<Self>, work: &mut Work) {
+        let mut state = self.lock();
+        if !self.is_deleted() {
+            self.run(&mut state, &mut Pump::new(self, work));
+        }
+    }
+}
+
+/// Encodes what one queue hands out. Keeps the last consumer's outlet locked, as the next message
+/// is often for the same connection.
+pub(crate) struct Pump<'a> {
+    pub(crate) work: &'a mut Work,
+    /// The present queue, if it is durable.
+    durable: Option<&'a QueueCell>,
+    held: Option<ArcMutexGuard<RawMutex, Outlet<Arc<Handle>>>>,
+    /// The present queue had something for the outlet that is held.
+    used: bool,
+    /// What is delivered is copied to the firehose.
+    pub(crate) traced: bool,
+}
+
+impl<'a> Pump<'a> {
+    pub(crate) fn new(cell: &'a QueueCell, work: &'a mut Work) -> Self {
+        Self {
+            work,
+            durable: cell.lane.is_some().then_some(cell),
+            held: None,
+            used: false,
+            traced: cell.is_traced(),
+        }
+    }
+
+    /// For several queues of one virtual host, each begun with [`Self::lock`].
+    pub(crate) const fn of_many(work: &'a mut Work, traced: bool) -> Self {
+        Self {
+            work,
+            durable: None,
+            held: None,
+            used: false,
+            traced,
+        }
+    }
+
+    /// Goes on with this queue. The outlet of the one before is kept if it is likely to be needed
+    /// again; with it held no queue is waited for, as that would be the wrong order.
+    #[inline]
+    pub(crate) fn lock(&mut self, cell: &'a QueueCell) -> QueueGuard<'a> {
+        self.durable = cell.lane.is_some().then_some(cell);
+        if !std::mem::replace(&mut self.used, false) {
+            self.held = None;
+        } else if let Some(guard) = cell.try_lock() {
+            return guard;
+        }
+        self.held = None;
+        cell.lock()
+    }
+
+    /// Hands encoded messages to a consumer that settles none, as many as there is room for; gives
+    /// how many.
+    #[inline]
+    pub(crate) fn pass(&mut self, handle: &Handle, tails: &Tails) -> usize {
+        let outlet = self.outlet(handle);
+        let (passed, first) = outlet.pass(handle.channel, &handle.template, tails);
+        if first {
+            let flusher = outlet.flusher().cloned();
+            self.work.dirty.extend(flusher);
+        }
+        passed
+    }
+
+    /// The same for one message.
+    #[inline]
+    pub(crate) fn pass_one(&mut self, handle: &Handle, message: &Message<'_>) -> bool {
+        let (record, blob) = message.as_record();
+        let parcel = Parcel {
+            template: &handle.template,
+            source: handle.source,
+            no_ack: true,
+            urgent: handle.replies,
+            record: &record,
+            blob,
+            unacked: Unacked::default(),
+        };
+        let outlet = self.outlet(handle);
+        let Delivered::Sent { first } = outlet.deliver(handle.channel, &parcel) else {
+            return false;
+        };
+        if first {
+            let flusher = outlet.flusher().cloned();
+            self.work.dirty.extend(flusher);
+        }
+        true
+    }
+
+    /// The lane of a level of the present queue, if that is durable.
+    #[inline]
+    fn lane_of(&self, level: u8) -> Option<LaneId> {
+        self.durable.and_then(|cell| cell.lane_of(level))
+    }
+
+    /// Writes that a message is out, so that it counts as redelivered after a crash.
+    #[inline]
+    pub(crate) fn note_delivered(&mut self, unacked: &Unacked) {
+        if unacked.persistent
+            && let Some(lane) = self.lane_of(unacked.level)
+        {
+            let attempts = unacked.attempts.and_one(false);
+            self.work.journal.returned(lane, unacked.seq, attempts);
+        }
+    }
+
+    /// Writes that messages are acknowledged.
+    #[inline]
+    pub(crate) fn note_settled(&mut self, run: impl Iterator<Item = Unacked>) {
+        if self.durable.is_none() {
+            return;
+        }
+        for unacked in run.filter(|one| one.persistent) {
+            if let Some(lane) = self.lane_of(unacked.level) {
+                self.work.journal.settle(lane, unacked.seq);
+            }
+        }
+    }
+
+    /// Writes that attempts have failed, so that they count after a crash.
+    pub(crate) fn note_failed(&mut self, run: impl Iterator<Item = Unacked>) {
+        for unacked in run.filter(|one| one.persistent) {
+            if let Some(lane) = self.lane_of(unacked.level) {
+                let attempts = unacked.attempts.and_one(true);
+                self.work.journal.returned(lane, unacked.seq, attempts);
+            }
+        }
+    }
+
+    /// Does what follows a delivery, with whether its outlet was clean and whether nobody will
+    /// settle it.
+    #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
+    #[inline(always)]
+    fn sent(&mut self, handle: &Handle, delivery: &Delivery<'_>, (first, no_ack): (bool, bool)) {
+        if first && let Some(outlet) = &self.held {
+            self.work.dirty.extend(outlet.flusher().cloned());
+        }
+        if !no_ack {
+            self.note_delivered(&delivery.unacked);
+        }
+        if self.traced {
+            self.work.trace_delivery(handle, delivery);
+        }
+    }
+
+    /// Notes what a consumer waits for that was not given a message, if it does not get it after
+    /// all because it is its queue's turn.
+    #[cold]
+    fn refused(
+        &mut self,
+        handle: &Arc<Handle>,
+        delivery: &Delivery<'_>,
+        parcel: &Parcel<'_>,
+        why: Delivered,
+    ) -> Offer {
+        let outlet = self.outlet(handle);
+        let why = match why {
+            Delivered::Waits => outlet.deliver_in_turn(handle.channel, handle.queue(), parcel),
+            other => other,
+        };
+        match why {
+            Delivered::Sent { first } => {
+                self.sent(handle, delivery, (first, parcel.no_ack));
+                return Offer::Taken;
+            }
+            Delivered::Full => {
+                let waits = handle.waiting.swap(true, Ordering::AcqRel);
+                if !waits && !breaks(Sabotage::LoseWakeup) {
+                    outlet.starve(Arc::clone(handle), |other| other.is_over());
+                }
+            }
+            Delivered::Waits => {
+                if !breaks(Sabotage::LoseWakeup) {
+                    let who = (handle.queue(), handle.source);
+                    outlet.wait_for_room(handle.channel, who, Arc::clone(handle));
+                }
+            }
+            // The channel is being closed: its consumers are about to leave their queues.
+            Delivered::Gone => return Offer::Gone,
+        }
+        self.work.steps += 1;
+        Offer::Refused
+    }
+
+    /// Tells whether the present queue gave the outlet that is held all it had.
+    #[inline]
+    pub(crate) const fn emptied(&mut self, emptied: bool) {
+        self.used = emptied;
+    }
+
+    #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
+    #[inline(always)]
+    fn outlet(&mut self, handle: &Handle) -> &mut Outlet<Arc<Handle>> {
+        let same =
+            |guard: &ArcMutexGuard<_, _>| Arc::ptr_eq(ArcMutexGuard::mutex(guard), &handle.outlet);
+        if !self.held.as_ref().is_some_and(same) {
+            // Two outlets are never held at once.
+            self.held = None;
+        }
+        self.held.get_or_insert_with(|| handle.outlet.lock_arc())
+    }
+}
+
+impl Sink<Arc<Handle>> for Pump<'_> {
+    // A call of its own would read from the stack what was written there just before in pieces of
+    // other sizes, and the processor would wait for that.
+    #[expect(clippy::inline_always, reason = "5 ns a message")]
+    #[inline(always)]
+    fn offer(
+        &mut self,
+        consumer: &Consumer<Arc<Handle>>,
+        _: ConsumerKey,
+        delivery: &Delivery<'_>,
+    ) -> Offer {
+        if delivery.unacked.attempts.acquired > 0 {
+            return self.hand_again(consumer, delivery);
+        }
+        self.hand(consumer, delivery)
+    }
+
+    fn gone(&mut self, rank: Rank) {
+        if let Some(lane) = self.lane_of(rank.level) {
+            self.work.journal.settle(lane, rank.seq);
+        }
+    }
+}
+
+impl Pump<'_> {
+    /// The same for what was handed out before: its receiver may be told how often.
+    #[cold]
+    #[inline(never)]
+    fn hand_again(&mut self, consumer: &Consumer<Arc<Handle>>, delivery: &Delivery<'_>) -> Offer {
+        let counted = counted_header(&consumer.handle.cell, delivery);
+        let record = &Record {
+            header: counted.as_deref().unwrap_or(delivery.record.header),
+            ..*delivery.record
+        };
+        self.hand(
+            consumer,
+            &Delivery {
+                record,
+                ..*delivery
+            },
+        )
+    }
+
+    #[expect(clippy::inline_always, reason = "as above")]
+    #[inline(always)]
+    fn hand(&mut self, consumer: &Consumer<Arc<Handle>>, delivery: &Delivery<'_>) -> Offer {
+        let handle = &consumer.handle;
+        let parcel = Parcel {
+            template: &handle.template,
+            source: handle.source,
+            no_ack: consumer.asked.no_ack,
+            urgent: handle.replies,
+            record: delivery.record,
+            blob: delivery.blob,
+            unacked: delivery.unacked,
+        };
+        match self.outlet(handle).deliver(handle.channel, &parcel) {
+            Delivered::Sent { first } => {
+                self.sent(handle, delivery, (first, parcel.no_ack));
+                Offer::Taken
+            }
+            refused => self.refused(handle, delivery, &parcel, refused),
+        }
+    }
+}

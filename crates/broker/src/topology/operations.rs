@@ -1,0 +1,501 @@
+//! Changes of exchanges, queues and bindings, for whoever asks: a channel, the HTTP API, a policy.
+//!
+//! Each records what is durable and submits it with the directory locked: records about one thing
+//! reach the store in the order they took effect. The caller answers when [`Broker::submit`]'s
+//! ticket is durable. Who may do it is the caller's business.
+
+use std::sync::Arc;
+
+use leveret_codec::Method;
+use leveret_router::{Declared, ExchangeSpec, Removal};
+use parking_lot::RwLockWriteGuard;
+
+use crate::admin::apply_to_exchange;
+use crate::broker::Broker;
+use crate::context::refusal::{Refusal, from_router};
+use crate::context::stats::Existing;
+use crate::context::uses::reached;
+use crate::queue::cell::{Handle, Identity, QueueCell, QueueSpec, StoreLanes};
+use crate::queue::pump::Work;
+use crate::settings::arguments::{
+    CLASSIC, Meaning, QUEUE_TYPE, asks_for_default_type, check_size, equivalent, validate,
+};
+use crate::topology;
+use crate::vhost::binding::Binding;
+use crate::vhost::{Directory, Vhost};
+
+/// When a queue may be deleted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Condition {
+    /// Only without consumers.
+    pub unused: bool,
+    /// Only without ready messages.
+    pub empty: bool,
+    /// Only if its last consumer has gone: `auto_delete`.
+    pub abandoned: bool,
+}
+
+impl Broker {
+    /// Finds the queue and compares it, or makes it; tells whether it is new. An empty name stands
+    /// for one that is made up.
+    ///
+    /// # Errors
+    /// When it exists otherwise, or may not exist so.
+    pub fn declare_queue(
+        &self,
+        vhost: &Vhost,
+        name: &str,
+        mut spec: QueueSpec,
+        work: &mut Work,
+    ) -> Result<(Arc<QueueCell>, bool), Refusal> {
+        give_default_type(vhost, &mut spec);
+        if let Some(cell) = redeclare(&vhost.directory.read(), name, &spec, work)? {
+            return Ok((cell, false));
+        }
+        if name.starts_with("amq.") {
+            return Err(Refusal::ReservedName("queue", name.into()));
+        }
+        if name.is_empty() {
+            return self.declare_new_queue(vhost, &self.queue_name(), spec, work);
+        }
+        self.declare_new_queue(vhost, name, spec, work)
+    }
+
+    /// A name for a queue that is declared without one.
+    pub(crate) fn queue_name(&self) -> String {
+        self.names.next("amq.gen-")
+    }
+
+    /// Makes a queue that did not exist a moment ago, whatever its name.
+    ///
+    /// # Errors
+    /// When it may not exist so.
+    pub fn declare_new_queue(
+        &self,
+        vhost: &Vhost,
+        name: &str,
+        mut spec: QueueSpec,
+        work: &mut Work,
+    ) -> Result<(Arc<QueueCell>, bool), Refusal> {
+        give_default_type(vhost, &mut spec);
+        check_size(spec.arguments.as_raw(), self.limits().arguments_bytes_max)?;
+        validate(name, &spec)?;
+        // Names are matched with nothing locked that others wait for.
+        let (generation, policy) = vhost.rules.read().judged(spec.object(name));
+        let mut directory = vhost.directory.write();
+        if let Some(cell) = redeclare(&directory, name, &spec, work)? {
+            return Ok((cell, false));
+        }
+        directory.check_open(vhost)?;
+        let count = directory.queues().len() as u64;
+        if let Some(max) = reached(vhost.rules.read().limits.max_queues, count) {
+            return Err(Refusal::Limit(format!(
+                "cannot declare queue '{name}': queue limit in vhost '{}' ({max}) is reached",
+                vhost.name
+            )));
+        }
+        let max = self.limits().queues_max;
+        if self.events.existing(Existing::Queues) >= max {
+            return Err(Refusal::Limit(format!(
+                "cannot declare queue '{name}': queue limit in cluster ({max}) is reached"
+            )));
+        }
+        if spec.durable && spec.owner.is_none() {
+            let bytes = name.len() + spec.arguments.as_raw().as_bytes().len();
+            self.claim_change(work, vhost.name.len() + bytes, || {
+                format!("declare queue '{name}' in vhost '{}'", vhost.name)
+            })?;
+        }
+        let policy = vhost
+            .rules
+            .read()
+            .still(generation, policy, spec.object(name));
+        let meaning = Meaning::of(&spec, policy, self.limits().queue);
+        let cell = self.create_queue((vhost, &mut directory), name, spec, meaning)?;
+        cell.used(&mut cell.lock());
+        self.notices.note(&vhost.name, name, &cell.spec.arguments);
+        if cell.lane.is_some() {
+            topology::queue(work, vhost, &cell);
+            self.changed(&mut directory, work);
+        }
+        Ok((cell, true))
+    }
+
+    fn create_queue(
+        &self,
+        (vhost, directory): (&Vhost, &mut Directory),
+        name: &str,
+        spec: QueueSpec,
+        meaning: Meaning,
+    ) -> Result<Arc<QueueCell>, Refusal> {
+        let id = directory.next_id();
+        // An exclusive queue ends with its connection, at the latest with the broker.
+        let lasts = spec.durable && spec.owner.is_none();
+        let lanes = if lasts {
+            self.store_lanes(meaning.shape.levels).ok_or_else(|| {
+                Refusal::Limit(format!(
+                    "cannot declare queue '{name}': the data folder has had as many durable \
+                     queues as it can number"
+                ))
+            })?
+        } else {
+            StoreLanes::default()
+        };
+        let identity = Identity {
+            name: name.into(),
+            id,
+            home: vhost.home(),
+        };
+        let cell = Arc::new(QueueCell::new(identity, spec, lanes, meaning));
+        directory.insert(&cell);
+        Ok(cell)
+    }
+
+    /// Lanes for all levels of a queue. One given twice would bring messages of a queue that is
+    /// gone into another one.
+    fn store_lanes(&self, levels: u16) -> Option<StoreLanes> {
+        let first = Some(self.next_lanes(1)?);
+        let others = match levels - 1 {
+            0 => None,
+            others => Some(self.next_lanes(others)?),
+        };
+        Some(StoreLanes { first, others })
+    }
+
+    /// Submits a change of durable things while it cannot be overtaken by another one.
+    fn changed(&self, directory: &mut Directory, work: &mut Work) {
+        work.submit(&*self.store);
+        directory.changed = directory.changed.max(work.ticket);
+    }
+
+    /// Deletes a queue and tells how many messages were ready. Deleting it twice is no error.
+    ///
+    /// # Errors
+    /// When the condition does not hold.
+    pub fn delete_queue(
+        &self,
+        vhost: &Vhost,
+        cell: &Arc<QueueCell>,
+        condition: Condition,
+        work: &mut Work,
+    ) -> Result<u64, Refusal> {
+        self.end_queue(
+            (vhost, cell),
+            condition,
+            |one, work| tell_end(one, work),
+            work,
+        )
+    }
+
+    /// The same; `tell` sees the consumers that end with it.
+    pub(crate) fn end_queue(
+        &self,
+        (vhost, cell): (&Vhost, &Arc<QueueCell>),
+        condition: Condition,
+        mut tell: impl FnMut(&Arc<Handle>, &mut Work),
+        work: &mut Work,
+    ) -> Result<u64, Refusal> {
+        let directory = vhost.directory.write();
+        let mut state = cell.lock();
+        if cell.is_deleted() {
+            work.depends_on(directory.changed);
+            return Ok(0);
+        }
+        let consumers = state.queue.consumer_count();
+        if condition.unused && consumers > 0 {
+            return Err(Refusal::InUse("queue", cell.name.to_string()));
+        }
+        if condition.empty && state.queue.ready() > 0 {
+            return Err(Refusal::NotEmpty(cell.name.to_string()));
+        }
+        if condition.abandoned && consumers > 0 {
+            return Ok(0);
+        }
+        cell.mark_deleted();
+        self.take_out(vhost, directory, cell, work);
+        self.timer.disarm(cell, &mut state);
+        let ended = state.queue.take();
+        // With the queue locked: a channel that is closing, or has one of these consumers end,
+        // waits for that, so that it is not told of what it has been done with.
+        for handle in ended.handles() {
+            handle.left();
+            tell(handle, work);
+        }
+        drop(state);
+        Ok(ended.ready())
+    }
+
+    /// Takes a queue and its bindings out of the directory, and gives that one back.
+    fn take_out(
+        &self,
+        vhost: &Vhost,
+        mut directory: RwLockWriteGuard<'_, Directory>,
+        cell: &QueueCell,
+        work: &mut Work,
+    ) {
+        let Some(removal) = directory.remove(cell) else {
+            return;
+        };
+        let more = topology::removal(work, (vhost, &directory), Some(cell), &removal);
+        topology::queue_gone(work, vhost, cell);
+        if more || cell.lane.is_some() {
+            self.changed(&mut directory, work);
+        }
+    }
+
+    /// Deletes queues and exchanges that do not survive a restart.
+    ///
+    /// # Errors
+    /// None is expected: what is in use is deleted as well.
+    pub fn forget_transient(&self, work: &mut Work) -> Result<(), Refusal> {
+        for vhost in self.vhosts() {
+            let directory = vhost.directory.read();
+            let cells = directory.queues().filter(|cell| !cell.spec.durable);
+            let cells: Vec<_> = cells.cloned().collect();
+            let exchanges = directory.router.exchanges();
+            let transient = exchanges.filter(|exchange| !exchange.spec().durable);
+            let names: Vec<_> = transient
+                .map(|exchange| exchange.name().to_owned())
+                .collect();
+            drop(directory);
+            for cell in cells {
+                self.delete_queue(&vhost, &cell, Condition::default(), work)?;
+            }
+            for name in names {
+                self.delete_exchange(&vhost, &name, false, work)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops all ready messages of a queue and tells how many there were.
+    pub fn purge_queue(&self, cell: &QueueCell, work: &mut Work) -> u64 {
+        let mut state = cell.lock();
+        if cell.is_deleted() {
+            return 0;
+        }
+        if cell.lane.is_some() {
+            // Messages that are out stay: only those that are ready are settled, one by one.
+            let journal = &mut work.journal;
+            state.queue.persistent_ready(|place| {
+                if let Some(lane) = cell.lane_of(place.level) {
+                    journal.settle(lane, place.seq);
+                }
+            });
+        }
+        let purged = state.queue.purge();
+        drop(state);
+        work.submit(&*self.store);
+        purged
+    }
+
+    /// Declares an exchange.
+    ///
+    /// # Errors
+    /// When it exists otherwise, or may not exist so.
+    pub fn declare_exchange(
+        &self,
+        vhost: &Vhost,
+        name: &str,
+        spec: ExchangeSpec,
+        work: &mut Work,
+    ) -> Result<Declared, Refusal> {
+        let mut directory = vhost.directory.write();
+        directory.check_open(vhost)?;
+        if directory.router.exchange(name).is_none() {
+            let max = self.limits().exchanges_max;
+            if self.events.existing(Existing::Exchanges) >= max {
+                return Err(Refusal::Limit(format!(
+                    "cannot declare exchange '{name}' in vhost '{}': exchange limit of {max} is \
+                     reached",
+                    vhost.name
+                )));
+            }
+            check_size(spec.arguments.as_raw(), self.limits().arguments_bytes_max)?;
+            if spec.durable {
+                let bytes = name.len() + spec.arguments.as_raw().as_bytes().len();
+                self.claim_change(work, vhost.name.len() + bytes, || {
+                    format!("declare exchange '{name}' in vhost '{}'", vhost.name)
+                })?;
+            }
+        }
+        let declared = directory.router.declare(name, spec.clone());
+        let declared = declared.map_err(|refused| from_router(refused, name))?;
+        if declared == Declared::Created {
+            apply_to_exchange(vhost, &mut directory, name);
+        }
+        directory.recount();
+        match declared {
+            Declared::Created if spec.durable => {
+                topology::exchange(work, vhost, name, &spec);
+                self.changed(&mut directory, work);
+            }
+            Declared::Existing if spec.durable => work.depends_on(directory.changed),
+            Declared::Created | Declared::Existing => {}
+        }
+        Ok(declared)
+    }
+
+    /// Deletes an exchange, and what its end deletes; a missing one is no error.
+    ///
+    /// # Errors
+    /// When it is in use and `if_unused`, or predeclared.
+    pub fn delete_exchange(
+        &self,
+        vhost: &Vhost,
+        name: &str,
+        if_unused: bool,
+        work: &mut Work,
+    ) -> Result<(), Refusal> {
+        let mut directory = vhost.directory.write();
+        let removal = directory.router.delete(name, if_unused);
+        let removal = removal.map_err(|refused| from_router(refused, name))?;
+        self.removed(vhost, &mut directory, &removal, work);
+        Ok(())
+    }
+
+    /// Submits what the router has removed.
+    fn removed(
+        &self,
+        vhost: &Vhost,
+        directory: &mut Directory,
+        removal: &Removal,
+        work: &mut Work,
+    ) {
+        directory.recount();
+        if removal.is_empty() {
+            // It may be gone for a moment only: not yet for a restart.
+            work.depends_on(directory.changed);
+        } else if topology::removal(work, (vhost, directory), None, removal) {
+            self.changed(directory, work);
+        }
+    }
+
+    /// Binds a queue or an exchange to an exchange; `false` if it was so already.
+    ///
+    /// # Errors
+    /// When an end is missing, or the arguments cannot be accepted.
+    pub fn bind(&self, vhost: &Vhost, binding: &Binding, work: &mut Work) -> Result<bool, Refusal> {
+        let mut directory = vhost.directory.write();
+        directory.check_open(vhost)?;
+        if let Some(cell) = binding.cell()
+            && !binding.has_queue(&directory)
+        {
+            return Err(Refusal::NoQueue(cell.name.to_string()));
+        }
+        binding.check_queue_type(&directory)?;
+        let binding = binding.spec();
+        let max = self.limits().bindings_max;
+        let full = self.events.existing(Existing::Bindings) >= max;
+        if full && !directory.router.is_bound(binding) {
+            return Err(Refusal::Limit(format!(
+                "cannot bind to exchange '{}': binding limit ({max}) is reached",
+                binding.source
+            )));
+        }
+        let kept = check_size(
+            binding.arguments.as_raw(),
+            self.limits().arguments_bytes_max,
+        );
+        if let Err(refusal) = kept
+            && !directory.router.is_bound(binding)
+        {
+            return Err(refusal);
+        }
+        if !directory.router.is_bound(binding) && topology::keeps(vhost, &directory, binding) {
+            // A name has 255 bytes at most.
+            let names = vhost.name.len() + binding.source.len() + usize::from(u8::MAX);
+            let bytes = binding.key.len() + binding.arguments.as_raw().as_bytes().len();
+            self.claim_change(work, names + bytes, || {
+                format!(
+                    "bind to exchange '{}' in vhost '{}'",
+                    binding.source, vhost.name
+                )
+            })?;
+        }
+        let bound = directory.router.bind(binding);
+        let bound = bound.map_err(|refused| from_router(refused, &binding.source))?;
+        directory.recount();
+        if !bound {
+            work.depends_on(directory.changed);
+        } else if topology::binding(work, (vhost, &directory), binding) {
+            self.changed(&mut directory, work);
+        }
+        Ok(bound)
+    }
+
+    /// Removes a binding, and exchanges whose last one it was if they are to go then; what is
+    /// missing is no error. Tells whether there was one.
+    ///
+    /// # Errors
+    /// When it concerns the default exchange.
+    pub fn unbind(
+        &self,
+        vhost: &Vhost,
+        binding: &Binding,
+        work: &mut Work,
+    ) -> Result<bool, Refusal> {
+        let mut directory = vhost.directory.write();
+        let has_queue = binding.has_queue(&directory);
+        let binding = binding.spec();
+        let removal = if has_queue {
+            directory.router.unbind(binding)
+        } else {
+            Ok(Removal::default())
+        };
+        let removal = removal.map_err(|refused| from_router(refused, &binding.source))?;
+        self.removed(vhost, &mut directory, &removal, work);
+        Ok(!removal.is_empty())
+    }
+}
+
+/// Tells a consumer's client that its queue is gone, if it wants to know.
+pub(crate) fn tell_end(handle: &Handle, work: &mut Work) {
+    let Some(cancel) = handle.end() else {
+        return;
+    };
+    let mut outlet = handle.outlet.lock();
+    if outlet.is_open(handle.channel) {
+        work.reply(&mut outlet, |out| {
+            Method::from(cancel).encode(handle.channel, out);
+        });
+    }
+}
+
+/// Gives a queue that is declared without a type the one its virtual host sets, if it can have it.
+/// One that asks for the default by name has it in any case, and is refused if it cannot.
+fn give_default_type(vhost: &Vhost, spec: &mut QueueSpec) {
+    let asks = asks_for_default_type(&spec.arguments);
+    if !asks && spec.arguments.get(QUEUE_TYPE.as_bytes()).is_some() {
+        return;
+    }
+    let rules = vhost.rules.read();
+    let set = rules.metadata.default_queue_type.as_deref();
+    let Some(kind) = set.or_else(|| asks.then_some(CLASSIC)) else {
+        return;
+    };
+    let lasts = spec.durable && !spec.auto_delete && spec.owner.is_none();
+    if asks || lasts || kind == CLASSIC {
+        spec.arguments.insert(QUEUE_TYPE, kind);
+    }
+}
+
+/// Finds a queue and compares it with a declaration of it. An exclusive one serves its owner only.
+fn redeclare(
+    directory: &Directory,
+    name: &str,
+    spec: &QueueSpec,
+    work: &mut Work,
+) -> Result<Option<Arc<QueueCell>>, Refusal> {
+    let Some(cell) = directory.queue(name) else {
+        return Ok(None);
+    };
+    if spec.owner != cell.spec.owner {
+        return Err(Refusal::Locked(cell.name.to_string()));
+    }
+    equivalent(&cell.name, &cell.spec, spec)?;
+    if cell.lane.is_some() {
+        work.depends_on(directory.changed);
+    }
+    Ok(Some(Arc::clone(cell)))
+}
