@@ -1,9 +1,9 @@
 //! What a user is about to do, checked: the same for a channel and for the HTTP API.
 
+use leveret_access::Right;
 use leveret_codec::Table;
 use leveret_router::ExchangeKind;
 
-use crate::access::Right;
 use crate::broker::Broker;
 use crate::context::refusal::Refusal;
 use crate::vhost::Vhost;
@@ -177,7 +177,7 @@ impl Acting<'_> {
     /// # Errors
     /// 406 for another user.
     pub fn check_user_id(&self, user: &[u8]) -> Result<(), Refusal> {
-        let impersonates = |user: &crate::User| user.has_tag(crate::IMPERSONATOR);
+        let impersonates = |user: &leveret_access::User| user.has_tag(leveret_access::IMPERSONATOR);
         let access = self.broker.access.read();
         if user == self.user.as_bytes() || access.user(self.user).is_some_and(impersonates) {
             return Ok(());

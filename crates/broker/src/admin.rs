@@ -11,6 +11,9 @@ mod vhost;
 
 use std::sync::atomic::Ordering;
 
+use leveret_access::{
+    AdminError, Denied, PasswordHash, Permission, Put, User, UserLimits, check_name,
+};
 use leveret_codec::HardCode;
 use leveret_session::Fault;
 use leveret_store::Ticket;
@@ -18,9 +21,6 @@ use parking_lot::MutexGuard;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::access::{
-    AdminError, Denied, PasswordHash, Permission, Put, User, UserLimits, check_name,
-};
 use crate::broker::{Broker, Peer};
 use crate::queue::pump::Work;
 use crate::settings::parameters::check_value;
@@ -107,7 +107,7 @@ impl Broker {
     }
 
     /// Looks at users and permissions.
-    pub fn with_access<T>(&self, look: impl FnOnce(&crate::Access) -> T) -> T {
+    pub fn with_access<T>(&self, look: impl FnOnce(&leveret_access::Access) -> T) -> T {
         look(&self.access.read())
     }
 
@@ -157,11 +157,11 @@ impl Broker {
     pub fn first_start(&self, user: &str, password: &str, vhost: &str) -> Result<(), AdminError> {
         let password = Some(self.hash_password(password));
         let mut admin = self.administer();
-        admin.put_vhost(vhost, crate::VhostMetadata::default())?;
+        admin.put_vhost(vhost, crate::settings::rules::VhostMetadata::default())?;
         admin.put_user(User {
             name: user.into(),
             password,
-            tags: vec![crate::ADMINISTRATOR.into()],
+            tags: vec![leveret_access::ADMINISTRATOR.into()],
             limits: UserLimits::default(),
         })?;
         admin.put_permission(Permission::full(user, vhost))?;

@@ -7,12 +7,12 @@ use std::sync::atomic::{
 };
 use std::sync::{Arc, OnceLock, Weak};
 
+use leveret_access::{Access, Hashing, Uses};
 use leveret_codec::{Table, Value};
 use leveret_session::{Fault, SessionConfig};
 use leveret_store::{LaneId, Store, StoreRefusal, Ticket};
 use parking_lot::{Mutex, RwLock};
 
-use crate::access::{Access, Hashing};
 use crate::connection::alarms::Alarms;
 use crate::connection::unfinished::{Unfinished, UnfinishedOf};
 use crate::context::limits::Limits;
@@ -21,7 +21,6 @@ use crate::context::stats::{
     ChannelList, ChannelStats, Count, Ended, Event, Events, MessageCounts, SizeCounts, Sizes,
     Totals, Traffic,
 };
-use crate::context::uses::Uses;
 use crate::dead_letter::DeathCounts;
 use crate::queue::cell::{QueueCell, SharedOutlet};
 use crate::queue::pump::Work;

@@ -4,4 +4,3 @@ pub(crate) mod limits;
 pub(crate) mod names;
 pub(crate) mod refusal;
 pub(crate) mod stats;
-pub(crate) mod uses;

@@ -13,7 +13,6 @@
     )
 )]
 
-mod access;
 mod acting;
 mod admin;
 mod broker;
@@ -29,10 +28,6 @@ mod tick;
 pub mod topology;
 mod vhost;
 
-pub use access::{
-    ADMINISTRATOR, Access, AdminError, Denied, Hashing, IMPERSONATOR, PasswordHash, Permission,
-    Put, Right, TopicPermission, User, UserLimits, VhostLimits, pair, term,
-};
 pub use acting::{Acting, Resource};
 pub use admin::{Admin, GLOBALS_MAX};
 pub use broker::{Broker, BrokerConfig, ConnectionId, Identity, Peer, QueueDefaults};
@@ -49,6 +44,10 @@ pub use context::stats::{
     SIZE_BOUNDS, SizeCounts, Totals, Traffic,
 };
 pub use dead_letter::{DeadLetters, DeathCounts};
+pub use leveret_access::{
+    ADMINISTRATOR, Access, AdminError, Denied, Hashing, IMPERSONATOR, PasswordHash, Permission,
+    Put, Right, TopicPermission, User, UserLimits, VhostLimits, pair, term,
+};
 pub use leveret_queue::{Attempts, Death, Queue, Rank, Reason};
 pub use publish::direct::{Copied, Direct, Fetch, Published};
 pub use queue::cell::{Handle, QueueCell, QueueGuard, QueueSpec, QueueState, SharedOutlet};

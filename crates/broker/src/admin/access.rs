@@ -1,9 +1,9 @@
 //! Changes of users and permissions.
 
+use leveret_access::{AdminError, Permission, Put, TopicPermission, User, UserLimits};
 use serde_json::Value;
 
 use super::Admin;
-use crate::access::{AdminError, Permission, Put, TopicPermission, User, UserLimits};
 use crate::topology::Kind;
 
 impl Admin<'_> {

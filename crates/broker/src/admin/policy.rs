@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use leveret_access::{AdminError, Pattern, Put};
+
 use super::{Admin, record};
-use crate::access::{AdminError, Pattern, Put};
 use crate::queue::cell::QueueCell;
 use crate::queue::pump::Pump;
 use crate::settings::arguments::Meaning;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use leveret_access::{AdminError, Put, VhostLimits, check_name};
 use serde_json::Value;
 
 use super::Admin;
 use super::record;
-use crate::access::{AdminError, Put, VhostLimits, check_name};
 use crate::settings::parameters::Parameter;
 use crate::settings::policy::PolicyKind;
 use crate::settings::rules::VhostMetadata;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use leveret_access::Right;
 use leveret_codec::{
     BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicQos,
     BasicQosOk, DeliverTemplate, GetOk, Method, RawTable, get_ok,
@@ -11,7 +12,6 @@ use leveret_queue::Consuming;
 use leveret_record::Record;
 use leveret_session::Parcel;
 
-use crate::access::Right;
 use crate::connection::Core;
 use crate::context::refusal::Refusal;
 use crate::publish::firehose::{Party, Traced};

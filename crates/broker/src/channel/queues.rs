@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use leveret_access::Right;
 use leveret_codec::{
     QueueBind, QueueBindOk, QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge,
     QueuePurgeOk, QueueUnbind, QueueUnbindOk,
 };
 
-use crate::access::Right;
 use crate::acting::Resource;
 use crate::channel::exchanges::name_of;
 use crate::channel::replies::REPLY_TO;

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use leveret_access::{Denied, Reached};
 use leveret_codec::{ConnectionUpdateSecretOk, HardCode, RawTable, ValueRef};
 use leveret_session::Fault;
 
-use crate::access::Denied;
 use crate::connection::Core;
 use crate::context::stats::Event;
-use crate::context::uses::Reached;
 use crate::vhost::Vhost;
 
 /// Clients of this product change prefetch while they consume and expect it to take effect.

@@ -1,6 +1,7 @@
 //! The settings that an operator may change while the broker runs.
 
-use crate::access::Hashing;
+use leveret_access::Hashing;
+
 use crate::broker::{Broker, BrokerConfig, QueueDefaults};
 use crate::settings::arguments::Meaning;
 
@@ -70,10 +71,10 @@ impl Broker {
 mod tests {
     use std::sync::Arc;
 
+    use leveret_access::Access;
     use leveret_store::InstantStore;
 
     use super::*;
-    use crate::access::Access;
 
     #[test]
     fn limits_begin_as_configured_and_change() {

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
+use leveret_access::AdminError;
 use leveret_codec::{Properties, RawTable, Table, Value, headers, push_route, split_route};
 use leveret_queue::Delivery;
 use leveret_record::{Blob, Body, Record};
 use leveret_router::Routes;
 use leveret_session::{Publish, Publishes};
 
-use crate::access::AdminError;
 use crate::broker::{Broker, Peer};
 use crate::connection::Core;
 use crate::publish::direct::Copied;

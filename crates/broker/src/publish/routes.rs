@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use leveret_access::Right;
 use leveret_codec::{Properties, RawTable, ValueRef, split_route};
 use leveret_router::{ExchangeCounts, KeyedHash, NoExchange, Routes, Steps};
 
-use crate::access::Right;
 use crate::acting::{Acting, Resource};
 use crate::context::refusal::Refusal;
 use crate::queue::cell::QueueCell;

@@ -164,12 +164,12 @@ impl Broker {
 
 #[cfg(test)]
 mod tests {
+    use leveret_access::Access;
     use leveret_codec::{Table, Value};
     use leveret_session::{Publish, Publishes};
     use leveret_store::InstantStore;
 
     use super::*;
-    use crate::access::Access;
     use crate::broker::BrokerConfig;
     use crate::publish::enqueue;
     use crate::publish::room::Room;

@@ -6,10 +6,9 @@ mod uri;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use leveret_access::{AdminError, Put, check_name, term};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use crate::access::{AdminError, Put, check_name, term};
 
 /// Parameters of one virtual host at most.
 pub const PARAMETERS_MAX: usize = 10_000;

@@ -4,10 +4,10 @@ mod definition;
 
 use std::collections::BTreeMap;
 
+use leveret_access::{AdminError, Pattern, Put, check_name};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::access::{AdminError, Pattern, Put, check_name};
 pub use definition::policy_key_has_effect;
 use definition::{failed, merge, validate};
 

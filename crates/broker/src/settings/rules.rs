@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use leveret_access::{AdminError, VhostLimits};
 use serde::{Deserialize, Serialize};
 
-use crate::access::{AdminError, VhostLimits};
 use crate::settings::arguments::QUEUE_TYPES;
 use crate::settings::parameters::Parameters;
 use crate::settings::policy::{Effective, Object, Policies};

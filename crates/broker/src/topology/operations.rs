@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use leveret_access::reached;
 use leveret_codec::Method;
 use leveret_router::{Declared, ExchangeSpec, Removal};
 use parking_lot::RwLockWriteGuard;
@@ -14,7 +15,6 @@ use crate::admin::apply_to_exchange;
 use crate::broker::Broker;
 use crate::context::refusal::{Refusal, from_router};
 use crate::context::stats::Existing;
-use crate::context::uses::reached;
 use crate::queue::cell::{Handle, Identity, QueueCell, QueueSpec, StoreLanes};
 use crate::queue::pump::Work;
 use crate::settings::arguments::{

@@ -3,10 +3,10 @@
 //! Leveret keeps them without acting on them: a file that comes from RabbitMQ, or goes back to it,
 //! must not have gone bad on the way.
 
+use leveret_access::{pair, term};
 use serde_json::{Map, Value};
 
 use super::uri;
-use crate::access::{pair, term};
 use crate::settings::arguments::{QUEUE_TYPE, QUEUE_TYPES};
 
 /// What a field must be.

@@ -1,9 +1,9 @@
 //! What a policy may set, how it is checked, and how an operator's policy is merged in.
 
+use leveret_access::{AdminError, pair, term};
 use serde_json::{Map, Value};
 
 use super::PolicyKind;
-use crate::access::{AdminError, pair, term};
 
 /// What a value must be.
 #[derive(Clone, Copy)]

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use crate::access::{UserLimits, VhostLimits};
+use crate::{UserLimits, VhostLimits};
 
 /// A limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reached {
+pub enum Reached {
     /// Connections of the virtual host.
     Vhost(u64),
     /// Connections of the user.
@@ -16,7 +16,7 @@ pub(crate) enum Reached {
 
 /// What is in use.
 #[derive(Debug, Default)]
-pub(crate) struct Uses {
+pub struct Uses {
     vhosts: HashMap<String, u64>,
     users: HashMap<String, OfUser>,
 }
@@ -29,7 +29,10 @@ struct OfUser {
 
 impl Uses {
     /// Counts a connection, unless a limit is reached.
-    pub(crate) fn enter(
+    ///
+    /// # Errors
+    /// The limit.
+    pub fn enter(
         &mut self,
         (vhost, vhost_limits): (&str, VhostLimits),
         (user, user_limits): (&str, UserLimits),
@@ -51,7 +54,7 @@ impl Uses {
     }
 
     /// A connection that was counted has ended.
-    pub(crate) fn leave(&mut self, vhost: &str, user: &str) {
+    pub fn leave(&mut self, vhost: &str, user: &str) {
         if let Some(count) = self.vhosts.get_mut(vhost) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -64,8 +67,11 @@ impl Uses {
         self.forget(user);
     }
 
-    /// Counts a channel, unless the user's limit is reached; gives that then.
-    pub(crate) fn open_channel(&mut self, user: &str, limits: UserLimits) -> Result<(), u64> {
+    /// Counts a channel, unless the user's limit is reached.
+    ///
+    /// # Errors
+    /// The limit.
+    pub fn open_channel(&mut self, user: &str, limits: UserLimits) -> Result<(), u64> {
         let of_user = self.users.entry(user.into()).or_default();
         if let Some(max) = reached(limits.max_channels, of_user.channels) {
             return Err(max);
@@ -75,7 +81,7 @@ impl Uses {
     }
 
     /// A channel that was counted has ended.
-    pub(crate) fn close_channel(&mut self, user: &str) {
+    pub fn close_channel(&mut self, user: &str) {
         if let Some(of_user) = self.users.get_mut(user) {
             of_user.channels = of_user.channels.saturating_sub(1);
         }
@@ -91,7 +97,8 @@ impl Uses {
 }
 
 /// The limit, if one more is over it. A negative limit is none.
-pub(crate) fn reached(limit: Option<i64>, count: u64) -> Option<u64> {
+#[must_use]
+pub fn reached(limit: Option<i64>, count: u64) -> Option<u64> {
     let limit = limit.and_then(|limit| u64::try_from(limit).ok())?;
     (count >= limit).then_some(limit)
 }

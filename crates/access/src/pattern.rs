@@ -13,15 +13,18 @@ const BACKTRACKS_MAX: usize = 2_000;
 
 /// A compiled pattern. It matches a name if it matches some part of it, unless anchored.
 #[derive(Clone, Debug)]
-pub(crate) struct Pattern {
+pub struct Pattern {
     regex: Regex,
     /// Bytes it takes at most.
-    pub(crate) weight: usize,
+    pub weight: usize,
 }
 
 impl Pattern {
-    /// Compiles a pattern; gives the reason when it cannot be.
-    pub(crate) fn new(text: &str) -> Result<Self, String> {
+    /// Compiles a pattern.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn new(text: &str) -> Result<Self, String> {
         if text.len() > PATTERN_BYTES_MAX {
             return Err(format!("longer than {PATTERN_BYTES_MAX} bytes"));
         }
@@ -45,7 +48,9 @@ impl Pattern {
         Self::new(if text.is_empty() { "^$" } else { text })
     }
 
-    pub(crate) fn matches(&self, name: &str) -> bool {
+    /// Whether a name has it. One that takes too many steps to tell has not.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
         self.regex.is_match(name).unwrap_or(false)
     }
 }
@@ -107,7 +112,7 @@ mod tests {
         #[test]
         fn no_pattern_panics(text in ".{0,40}", name in ".{0,20}") {
             if let Ok(pattern) = Pattern::new(&text) {
-                pattern.matches(&name);
+                let _ = pattern.matches(&name);
             }
         }
     }

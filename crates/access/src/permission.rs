@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::AdminError;
-use super::pattern::{Pattern, escaped};
+use crate::AdminError;
+use crate::pattern::{Pattern, escaped};
 
 /// A kind of access to an exchange or a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

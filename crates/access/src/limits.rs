@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::AdminError;
-use super::validate::{integer, unrecognised};
+use crate::AdminError;
+use crate::validate::{integer, unrecognised};
 
 /// Limits of one user. A negative number, or none, is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

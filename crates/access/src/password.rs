@@ -114,7 +114,8 @@ impl PasswordHash {
     }
 
     /// One that no password has, and that takes as long to check as any other.
-    pub(crate) fn decoy(hashing: Hashing) -> Self {
+    #[must_use]
+    pub fn decoy(hashing: Hashing) -> Self {
         let mut bytes = vec![0; hashing.salt_bytes()];
         // Shorter than a hash, so that none is equal.
         bytes.push(0);
@@ -133,8 +134,8 @@ impl PasswordHash {
     ///
     /// # Errors
     /// When it is not base64, or of impossible length.
-    pub fn from_base64(hashing: Hashing, text: &str) -> Result<Self, super::AdminError> {
-        let invalid = || super::AdminError::Invalid("not_base64".into());
+    pub fn from_base64(hashing: Hashing, text: &str) -> Result<Self, crate::AdminError> {
+        let invalid = || crate::AdminError::Invalid("not_base64".into());
         if text.len() > HASH_BYTES_MAX * 2 {
             return Err(invalid());
         }

@@ -1,4 +1,17 @@
-//! Users and what they may do: who may log in, enter a virtual host, and use which names there.
+//! Users and what they may do: who may log in, enter a virtual host, and use which names there, and
+//! how many connections and channels each has.
+//!
+//! It knows no message, no queue and no socket. Salts and secrets are arguments.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
 mod error;
 mod limits;
@@ -6,6 +19,7 @@ mod password;
 mod pattern;
 mod permission;
 mod user;
+mod uses;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -15,12 +29,12 @@ use std::ops::Bound;
 pub use error::AdminError;
 pub use limits::{UserLimits, VhostLimits};
 pub use password::{Hashing, PasswordHash};
-pub(crate) use pattern::Pattern;
+pub use pattern::Pattern;
 use permission::{Grant, Keys, Names};
 pub use permission::{Permission, Right, TopicPermission};
 pub use user::{ADMINISTRATOR, IMPERSONATOR, User};
-pub(crate) use validate::name as check_name;
-pub use validate::{pair, term};
+pub use uses::{Reached, Uses, reached};
+pub use validate::{check_name, pair, term};
 
 /// Users at most; each costs memory and a record.
 const USERS_MAX: usize = 100_000;
@@ -61,7 +75,9 @@ pub enum Put {
 }
 
 impl Put {
-    pub(crate) const fn of<T>(previous: &Option<T>) -> Self {
+    /// By what was there before.
+    #[must_use]
+    pub const fn of<T>(previous: &Option<T>) -> Self {
         match previous {
             None => Self::Created,
             Some(_) => Self::Updated,
@@ -147,7 +163,8 @@ impl Access {
     }
 
     /// The slowest way in which a password of anybody is hashed.
-    pub(crate) const fn slowest(&self) -> Hashing {
+    #[must_use]
+    pub const fn slowest(&self) -> Hashing {
         if self.slow_users > 0 {
             Hashing::Argon2id
         } else {

@@ -2,12 +2,16 @@
 
 use serde_json::Value;
 
-use super::AdminError;
+use crate::AdminError;
 
 /// Longest name of a user, virtual host, policy or parameter, bytes: AMQP's short string.
 const NAME_BYTES_MAX: usize = 255;
 
-pub(crate) fn name(what: &str, name: &str) -> Result<(), AdminError> {
+/// Checks the name of a user, virtual host, policy or parameter.
+///
+/// # Errors
+/// When it is empty or too long.
+pub fn check_name(what: &str, name: &str) -> Result<(), AdminError> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         let text = format!("{what} name must have 1 to {NAME_BYTES_MAX} bytes");
         return Err(AdminError::Invalid(text));

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::password::{Hashing, PasswordHash};
-use super::{AdminError, UserLimits};
+use crate::password::{Hashing, PasswordHash};
+use crate::{AdminError, UserLimits};
 
 /// May publish messages that name another user.
 pub const IMPERSONATOR: &str = "impersonator";
