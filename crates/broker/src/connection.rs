@@ -7,6 +7,7 @@ mod ending;
 pub(crate) mod login;
 pub(crate) mod pause;
 pub(crate) mod unfinished;
+mod woken;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +21,7 @@ use leveret_store::{Ticket, Waiter};
 use parking_lot::Mutex;
 
 use ending::Ending;
+use woken::Woken;
 
 use crate::acting::Acting;
 use crate::broker::{Broker, Peer};
@@ -106,30 +108,6 @@ pub(crate) struct Core {
     /// What it is giving back, as it ends.
     pub(crate) leaving: Option<Box<Leaving>>,
     waiter: Arc<Woken>,
-}
-
-/// Has confirms sent once the store has caught up.
-struct Woken {
-    flusher: Arc<dyn Flush>,
-    waiting: AtomicBool,
-}
-
-impl Woken {
-    fn new(flusher: Arc<dyn Flush>) -> Arc<Self> {
-        let waiting = AtomicBool::new(false);
-        Arc::new(Self { flusher, waiting })
-    }
-}
-
-impl Waiter for Woken {
-    fn durable(&self, few: bool) {
-        self.waiting.store(false, Ordering::Release);
-        if few {
-            self.flusher.proceed();
-        } else {
-            self.flusher.interrupt();
-        }
-    }
 }
 
 /// Where a connection comes from.
