@@ -22,11 +22,9 @@ if os.environ.get("CELERY_QUEUE_TYPE"):
         task_default_routing_key=app.conf.task_default_queue,
     )
 if os.environ.get("CELERY_MAX_PRIORITY"):
-    app.conf.update(
-        task_queue_max_priority=int(os.environ["CELERY_MAX_PRIORITY"]),
-        worker_prefetch_multiplier=1,
-        worker_concurrency=1,
-    )
+    app.conf.task_queue_max_priority = int(os.environ["CELERY_MAX_PRIORITY"])
+if os.environ.get("CELERY_PREFETCH"):
+    app.conf.worker_prefetch_multiplier = int(os.environ["CELERY_PREFETCH"])
 
 
 @app.task

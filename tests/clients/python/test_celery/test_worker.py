@@ -17,12 +17,12 @@ FOLDER = Path(__file__).parent
 
 
 @contextmanager
-def worker(log, **environment):
+def worker(log, concurrency=2, **environment):
     """A worker that is ready, in an environment with these additions; `log` has what it says."""
     command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel=INFO"]
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, "--concurrency=2", "--hostname=one@test"],
+            [*command, f"--concurrency={concurrency}", "--hostname=one@test"],
             cwd=FOLDER,
             env=os.environ | environment,
             stdout=output,
@@ -181,13 +181,26 @@ def test_results_that_nobody_fetches_go(url):
                 channel.queue_declare(name, passive=True)
 
 
-def test_tasks_of_higher_priority_are_done_first(url, tmp_path):
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_tasks_of_higher_priority_are_done_first(url, tmp_path, kind):
+    """With `x-max-priority`, and in a quorum queue, which needs none."""
     queue = f"priority-{uuid.uuid4().hex[:8]}"
-    environment = {"CELERY_QUEUE": queue, "CELERY_MAX_PRIORITY": "10"}
+    environment = {"CELERY_QUEUE": queue, "CELERY_PREFETCH": "1"}
+    if kind == "quorum":
+        environment["CELERY_QUEUE_TYPE"] = kind
+    else:
+        environment["CELERY_MAX_PRIORITY"] = "10"
     with Celery("tasks", broker=url, backend="rpc://", set_as_current=False) as app:
-        app.conf.update(task_default_queue=queue, task_queue_max_priority=10)
+        app.conf.update(task_default_queue=queue)
+        if kind == "quorum":
+            app.conf.update(quorum_settings(queue))
+        else:
+            app.conf.task_queue_max_priority = 10
         # Nobody takes them yet.
-        sent = {priority: app.send_task("tasks.now", priority=priority) for priority in (1, 9, 5)}
-        with worker(tmp_path / "worker.log", **environment):
-            done = {priority: sent[priority].get(timeout=30) for priority in sent}
-    assert sorted(done, key=done.get) == [9, 5, 1]
+        given = (1, 9, 5, 9, 0)
+        sent = [app.send_task("tasks.now", priority=priority) for priority in given]
+        with worker(tmp_path / "worker.log", concurrency=1, **environment):
+            done = [result.get(timeout=30) for result in sent]
+    order = sorted(range(len(given)), key=done.__getitem__)
+    assert [given[index] for index in order] == [9, 9, 5, 1, 0]
+    assert order[:2] == [1, 3], "those of one priority in the order of their sending"
