@@ -133,6 +133,8 @@ pub struct Limits {
     pub queue_length_max: u64,
     /// Body bytes in one queue, ready and unacknowledged, where nothing else limits it.
     pub queue_bytes_max: u64,
+    /// Milliseconds that a delivery may stay unacknowledged, where nothing else says; 0: for ever.
+    pub consumer_timeout_ms: u64,
     /// Open connections.
     pub connections_max: u64,
     /// Open connections of one user; 0 leaves it to `connections_max`.
@@ -396,6 +398,7 @@ impl Default for Limits {
         Self {
             queue_length_max: 10_000_000,
             queue_bytes_max: 8 * GIB,
+            consumer_timeout_ms: 0,
             connections_max: 100_000,
             connections_per_user_max: 0,
             connections_per_vhost_max: 0,

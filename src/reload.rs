@@ -124,6 +124,7 @@ fn adopt(config: &mut Config, wanted: &Config) {
     config.default.password_hashing = wanted.default.password_hashing;
     limits.queue_length_max = wanted.limits.queue_length_max;
     limits.queue_bytes_max = wanted.limits.queue_bytes_max;
+    limits.consumer_timeout_ms = wanted.limits.consumer_timeout_ms;
     limits.connections_max = wanted.limits.connections_max;
     limits.connections_per_user_max = wanted.limits.connections_per_user_max;
     limits.connections_per_vhost_max = wanted.limits.connections_per_vhost_max;

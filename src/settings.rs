@@ -50,6 +50,7 @@ pub(crate) fn of_broker(config: &Config) -> BrokerConfig {
         queue: QueueDefaults {
             length_max: limits.queue_length_max,
             bytes_max: limits.queue_bytes_max,
+            consumer_timeout_ms: limits.consumer_timeout_ms,
         },
         password_hashing: match config.default.password_hashing {
             config::PasswordHashing::Sha256 => Hashing::Sha256,

@@ -166,6 +166,10 @@ const KEYS: &[(&str, Kind)] = &[
         Kind::Integer { min: 1, max: MAX },
     ),
     ("limits.queue_bytes_max", Kind::Bytes { min: 1, max: MAX }),
+    (
+        "limits.consumer_timeout_ms",
+        Kind::Integer { min: 0, max: MAX },
+    ),
     ("limits.connections_max", COUNT),
     ("limits.connections_per_user_max", COUNT_OR_NONE),
     ("limits.connections_per_vhost_max", COUNT_OR_NONE),
@@ -309,6 +313,7 @@ const RELOADABLE: &[&str] = &[
     "default.password_hashing",
     "limits.queue_length_max",
     "limits.queue_bytes_max",
+    "limits.consumer_timeout_ms",
     "limits.connections_max",
     "limits.connections_per_user_max",
     "limits.connections_per_vhost_max",

@@ -12,3 +12,4 @@ mod routing;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
+mod timeouts;

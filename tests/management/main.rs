@@ -11,6 +11,7 @@ mod firehose;
 mod support;
 
 mod semantics;
+mod timeouts;
 
 use std::collections::BTreeSet;
 

@@ -23,6 +23,7 @@ use crate::context::stats::{
 };
 use crate::dead_letter::DeathCounts;
 use crate::queue::cell::{QueueCell, SharedOutlet};
+use crate::queue::lease::Leases;
 use crate::queue::pump::Work;
 use crate::queue::timer::Timer;
 use crate::settings::notices::Notices;
@@ -56,6 +57,8 @@ pub struct QueueDefaults {
     pub length_max: u64,
     /// Most body bytes.
     pub bytes_max: u64,
+    /// How long a delivery may wait for its settlement, milliseconds; 0 is for ever.
+    pub consumer_timeout_ms: u64,
 }
 
 /// Settings of the broker; see `config/leveret.toml` for what they mean.
@@ -133,6 +136,7 @@ impl Default for BrokerConfig {
             queue: QueueDefaults {
                 length_max: 10_000_000,
                 bytes_max: 8 << 30,
+                consumer_timeout_ms: 0,
             },
             seed: 0,
             secret: [0; 32],
@@ -175,6 +179,7 @@ pub struct Peer {
     /// Somebody asks the reader to close the connection.
     pub(crate) close: Mutex<Option<Fault>>,
     pub(crate) dead: AtomicBool,
+    pub(crate) leases: Leases,
     /// Its reader does not read for now.
     pub(crate) paused: AtomicBool,
     /// What keeps its reader from reading, a bit for each obstacle; changed with the outlet locked.

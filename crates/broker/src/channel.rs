@@ -3,6 +3,7 @@
 pub(crate) mod consume;
 pub(crate) mod exchanges;
 pub(crate) mod held;
+pub(crate) mod overdue;
 pub(crate) mod queues;
 pub(crate) mod replies;
 pub(crate) mod settle;
@@ -180,6 +181,7 @@ mod tests {
             cell: Arc::clone(cell),
             consumer: None,
             cancelled: true,
+            own_timeout_ms: None,
             unused: false,
         }
     }

@@ -35,6 +35,7 @@ use crate::context::refusal::Refusal;
 use crate::context::stats::{ChannelStats, Count, Event as Counted, SizeCounts, Sizes};
 use crate::publish::routes::{ExchangeTally, RouteCache};
 use crate::queue::cell::QueueCell;
+use crate::queue::lease::Leases;
 use crate::queue::pump::Work;
 use crate::vhost::Vhost;
 
@@ -120,15 +121,19 @@ pub struct Origin {
     pub connected_at_ms: u64,
 }
 
+fn outlet_limits(broker: &Broker) -> OutletLimits {
+    OutletLimits {
+        outbound_bytes_max: broker.config.outbound_bytes_max,
+        channel_unacked_max: broker.config.channel_unacked_max,
+    }
+}
+
 impl Connection {
     /// A connection that waits for the protocol header. `now_ms` is of the clock that
     /// [`Self::receive`] and the timer are told of.
     #[must_use]
     pub fn new(broker: Arc<Broker>, origin: Origin, now_ms: u64, flusher: Arc<dyn Flush>) -> Self {
-        let limits = OutletLimits {
-            outbound_bytes_max: broker.config.outbound_bytes_max,
-            channel_unacked_max: broker.config.channel_unacked_max,
-        };
+        let limits = outlet_limits(&broker);
         let peer = Arc::new(Peer {
             id: broker.next_connection(),
             name: origin.name,
@@ -147,6 +152,7 @@ impl Connection {
             wrote_ms: AtomicU64::new(now_ms),
             close: Mutex::default(),
             dead: AtomicBool::new(false),
+            leases: Leases::default(),
             paused: AtomicBool::new(false),
             blocked: AtomicU8::new(0),
             blocked_notify: AtomicBool::new(false),
@@ -242,6 +248,7 @@ impl Connection {
         if let Err(fault) = self.core.publish_later() {
             self.fail(fault);
         }
+        turn.unfinished = self.take_back();
         loop {
             if self.core.work.is_full() || self.waits_for_room() {
                 turn.unfinished = true;
@@ -572,13 +579,5 @@ impl Core {
         self.vhost
             .clone()
             .ok_or_else(|| Refusal::NotImplemented("no virtual host".into()))
-    }
-
-    fn flow(&mut self, channel: u16, active: bool) -> Result<(), Refusal> {
-        if !active {
-            return Err(Refusal::NotImplemented("active=false".into()));
-        }
-        self.reply(channel, leveret_codec::ChannelFlowOk { active });
-        Ok(())
     }
 }

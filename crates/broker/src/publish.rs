@@ -346,8 +346,7 @@ pub(crate) fn enqueue(
     load.tails.begin(1);
     let (mut refused, mut backlog) = (0, 0);
     let by_many = cells.len() > 1;
-    let traced = cells.first().is_some_and(|cell| cell.is_traced());
-    let mut pump = Pump::of_many(work, traced);
+    let mut pump = Pump::of_many(work, cells);
     for cell in cells {
         refused |= load.enqueue(cell, (room, by_many), &mut pump, &mut backlog);
     }

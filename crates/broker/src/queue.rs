@@ -2,5 +2,6 @@
 
 pub(crate) mod attempts;
 pub(crate) mod cell;
+pub(crate) mod lease;
 pub(crate) mod pump;
 pub(crate) mod timer;

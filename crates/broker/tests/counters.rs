@@ -102,6 +102,8 @@ const COUNTS: MessageCounts = MessageCounts {
         got: 1,
         got_no_ack: 1,
         redelivered: 1,
+        timed_out: 0,
+        late: 0,
     },
     got_empty: 1,
     acked: 2,

@@ -440,6 +440,7 @@ fn a_full_one_refuses() {
     let config = BrokerConfig {
         outbound_bytes_max: 1,
         queue: QueueDefaults {
+            consumer_timeout_ms: 0,
             length_max: 2,
             bytes_max: 1 << 30,
         },

@@ -56,7 +56,10 @@ impl Row for ChannelRow {
     }
 
     fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
-        let unacked = self.peer.outlet.lock().unacked(self.stats.number);
+        let (unacked, deliveries) = {
+            let (outlet, number) = (self.peer.outlet.lock(), self.stats.number);
+            (outlet.unacked(number), outlet.delivery_counts(number))
+        };
         let (host, port) = client_address(&self.peer.name);
         let (span, now_ms) = (window.message_rates, app.now_ms());
         let channel = (&*self.peer, &self.stats);
@@ -78,6 +81,8 @@ impl Row for ChannelRow {
             "messages_unconfirmed": self.stats.unconfirmed.get(),
             "messages_uncommitted": self.stats.uncommitted.get(),
             "acks_uncommitted": self.stats.uncommitted_settlements.get(),
+            "x_messages_timed_out": deliveries.timed_out,
+            "x_messages_acknowledged_late": deliveries.late,
             "message_stats": stats,
             "connection_details": {
                 "name": self.peer.name, "peer_host": host, "peer_port": port,

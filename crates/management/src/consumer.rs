@@ -73,7 +73,11 @@ impl Row for ConsumerRow {
         row.insert("prefetch_count".to_owned(), asked.prefetch.into());
         row.insert("exclusive".to_owned(), asked.exclusive.into());
         row.insert("arguments".to_owned(), table_to_json(handle.arguments()));
-        row.insert("consumer_timeout".to_owned(), 0.into());
+        let timeout_ms = handle.timeout_ms().filter(|_| !asked.no_ack);
+        row.insert(
+            "consumer_timeout".to_owned(),
+            timeout_ms.unwrap_or(0).into(),
+        );
         let queue = json!({"name": &*handle.cell.name, "vhost": &*self.vhost.name});
         row.insert("queue".to_owned(), queue);
         let channel = details(app, &handle.peer, handle.channel);

@@ -212,6 +212,7 @@ impl Page {
         self.messages(app);
         self.clients(app, &clients);
         self.deaths(app);
+        self.timeouts(app);
         self.sizes(app);
         self.alarms(app);
         self.process(app);

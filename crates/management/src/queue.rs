@@ -43,6 +43,9 @@ struct Held {
     refused: u64,
     dropped: u64,
     expired: u64,
+    timed_out: u64,
+    /// How long a delivery may stay unacknowledged, if that is limited.
+    consumer_timeout_ms: Option<u64>,
     moved_on: [u64; 4],
     /// When the message came that has waited longest, unix milliseconds.
     oldest_ms: Option<u64>,
@@ -88,6 +91,8 @@ impl Held {
             refused: queue.counters().refused,
             dropped: queue.counters().dropped,
             expired: queue.counters().expired,
+            timed_out: state.timed_out,
+            consumer_timeout_ms: cell.consumer_timeout_ms(),
             moved_on: queue.counters().moved_on,
             oldest_ms,
             head_timestamp: head_timestamp(queue),
@@ -120,6 +125,7 @@ impl Held {
             ("x_messages_refused", self.refused),
             ("x_messages_dropped", self.dropped),
             ("x_messages_expired", self.expired),
+            ("x_messages_timed_out", self.timed_out),
         ];
         for (name, number) in numbers {
             row.insert(name.to_owned(), number.into());
@@ -137,6 +143,8 @@ impl Held {
             .collect();
         row.insert("x_messages_dead_lettered".to_owned(), deaths.into());
         row.insert("x_oldest_message_ms".to_owned(), self.oldest_ms.into());
+        let timeout_ms = self.consumer_timeout_ms.into();
+        row.insert("x_consumer_timeout_ms".to_owned(), timeout_ms);
         let timestamp = self.head_timestamp.into();
         row.insert("head_message_timestamp".to_owned(), timestamp);
         self.write_levels(row);

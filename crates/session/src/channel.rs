@@ -2,7 +2,7 @@
 
 use crate::counts::DeliveryCounts;
 use crate::line::Line;
-use crate::outlet::OutletLimits;
+use crate::outlet::{Leases, OutletLimits};
 use crate::ring::Ring;
 
 /// The delivery state of one open channel.
@@ -29,6 +29,8 @@ pub(crate) struct Channel<W> {
     room: usize,
     /// and as long as nobody waits: those who do have their turn first.
     unacked_max: usize,
+    /// Of deliveries that may not wait for their settlement as long as they like.
+    pub(crate) leases: Leases,
 }
 
 impl<W> Channel<W> {
@@ -46,6 +48,7 @@ impl<W> Channel<W> {
             granted: None,
             room: limits.channel_unacked_max,
             unacked_max: limits.channel_unacked_max,
+            leases: Leases::default(),
         }
     }
 

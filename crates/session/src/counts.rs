@@ -15,6 +15,10 @@ pub struct DeliveryCounts {
     pub got_no_ack: u64,
     /// Those of all these that had been delivered before.
     pub redelivered: u64,
+    /// Those of all these that were taken back, as they were not settled in time.
+    pub timed_out: u64,
+    /// Those that were settled after that, in vain.
+    pub late: u64,
 }
 
 impl AddAssign for DeliveryCounts {
@@ -24,5 +28,7 @@ impl AddAssign for DeliveryCounts {
         self.got += other.got;
         self.got_no_ack += other.got_no_ack;
         self.redelivered += other.redelivered;
+        self.timed_out += other.timed_out;
+        self.late += other.late;
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! An outlet is shared behind one short mutex, taken after a queue's and never before it.
 
+mod lease;
 mod room;
 
 use std::sync::Arc;
@@ -12,8 +13,12 @@ use leveret_record::{Blob, Body, Record, Unacked};
 
 use crate::channel::Channel;
 use crate::counts::DeliveryCounts;
+use crate::handed::Handed;
 use crate::outbound::{Outbound, Pending};
 use crate::ring::{Slot, UnknownTag};
+
+pub(crate) use lease::Leases;
+pub use lease::{Looked, Term};
 
 /// Smaller shared bodies are cheaper to copy than to splice.
 const SPLICE_BYTES_MIN: usize = 16 * 1024;
@@ -269,15 +274,19 @@ impl<W> Outlet<W> {
         mut settled: impl FnMut(u64, Slot),
     ) -> Result<(), UnknownTag> {
         let limits = self.limits;
-        let channel = self.channel(channel).ok_or(UnknownTag)?;
+        let state = self.channel(channel).ok_or(UnknownTag)?;
         let mut fetched = 0;
-        let known = channel.unacked.settle(tag, multiple, |tag, slot| {
-            fetched += usize::from(slot.fetched);
+        let mut take = |tag, slot: Slot| {
+            fetched += usize::from(slot.handed.is_fetched());
             settled(tag, slot);
-        });
+        };
+        let mut known = state.unacked.settle(tag, multiple, &mut take);
+        if state.may_be_late(multiple, known) {
+            known = state.settle_late((tag, multiple), known, false, take);
+        }
         if fetched > 0 {
-            channel.fetched -= fetched;
-            channel.judge_room(&limits);
+            state.fetched -= fetched;
+            state.judge_room(&limits);
         }
         known
     }
@@ -294,17 +303,33 @@ impl<W> Outlet<W> {
         mut settled: impl FnMut(u64, Slot),
     ) -> Result<(), UnknownTag> {
         let limits = self.limits;
-        let channel = self.channel(channel).ok_or(UnknownTag)?;
+        let state = self.channel(channel).ok_or(UnknownTag)?;
         let (mut staged, mut fetched) = (0, 0);
-        let known = channel.unacked.settle(tag, multiple, |tag, slot| {
+        let mut take = |tag, slot: Slot| {
             staged += 1;
-            fetched += usize::from(slot.fetched);
+            fetched += usize::from(slot.handed.is_fetched());
             settled(tag, slot);
-        });
-        channel.uncommitted += staged;
-        channel.uncommitted_fetched += fetched;
-        channel.judge_room(&limits);
+        };
+        let mut known = state.unacked.settle(tag, multiple, &mut take);
+        if state.may_be_late(multiple, known) {
+            known = state.settle_late((tag, multiple), known, true, take);
+        }
+        state.uncommitted += staged;
+        state.uncommitted_fetched += fetched;
+        state.judge_room(&limits);
         known
+    }
+
+    /// Takes all deliveries of a channel that wait for their settlement. What was taken back before
+    /// may still be settled late.
+    pub fn take_all(&mut self, channel: u16, mut taken: impl FnMut(Slot)) {
+        let limits = self.limits;
+        if let Some(state) = self.channel(channel) {
+            state.unacked.settle_through(0, |_, slot| taken(slot));
+            // Those in a transaction count until that ends.
+            state.fetched = state.uncommitted_fetched;
+            state.judge_room(&limits);
+        }
     }
 
     /// A transaction ends: nothing that was settled counts any more.
@@ -321,7 +346,7 @@ impl<W> Outlet<W> {
     pub fn restore(&mut self, channel: u16, tag: u64, slot: Slot) {
         let limits = self.limits;
         if let Some(channel) = self.channel(channel) {
-            channel.fetched += usize::from(slot.fetched);
+            channel.fetched += usize::from(slot.handed.is_fetched());
             channel.unacked.restore(tag, slot);
             channel.judge_room(&limits);
         }
@@ -361,7 +386,7 @@ impl<W> Outlet<W> {
             let (source, unacked) = (parcel.source, parcel.unacked);
             let slot = Slot {
                 source,
-                fetched: false,
+                handed: Handed::PUSHED,
                 unacked,
             };
             state.unacked.push(tag, slot);
@@ -445,7 +470,7 @@ impl<W> Outlet<W> {
             state.judge_room(&limits);
             let slot = Slot {
                 source: parcel.source,
-                fetched: true,
+                handed: Handed::FETCHED,
                 unacked: parcel.unacked,
             };
             state.unacked.push(tag, slot);

@@ -1,8 +1,11 @@
 //! Unacknowledged deliveries of one channel, found by delivery tag without searching.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 
 use leveret_record::{Attempts, Position, Unacked};
+
+use crate::handed::Handed;
 
 /// Below this many slots a hole-ridden ring is not worth tidying.
 const SPARSE_SLOTS_MIN: usize = 4096;
@@ -15,8 +18,8 @@ const IDLE_SLOTS_MAX: usize = 4096;
 pub struct Slot {
     /// Which of the channel's sources it came from.
     pub source: u32,
-    /// Fetched with `basic.get`: no prefetch counts it.
-    pub fetched: bool,
+    /// How it went out, and when if that counts.
+    pub handed: Handed,
     /// What its queue needs to settle it.
     pub unacked: Unacked,
 }
@@ -29,7 +32,7 @@ const SETTLED: u32 = u32::MAX;
 /// Stands for a tag that nobody settles, or not any more.
 const HOLE: Slot = Slot {
     source: SETTLED,
-    fetched: false,
+    handed: Handed::PUSHED,
     unacked: Unacked {
         seq: 0,
         position: Position {
@@ -154,6 +157,62 @@ impl Ring {
         Ok(())
     }
 
+    /// The latest delivery, unless it is settled.
+    pub(crate) fn last_mut(&mut self) -> Option<&mut Slot> {
+        self.slots.back_mut().filter(|slot| slot.source != SETTLED)
+    }
+
+    /// Looks at deliveries from a tag on, oldest first and so many places at most, until `judge`
+    /// breaks, and takes out those it says. Gives the tag to go on from, if there may be more.
+    pub(crate) fn sift(
+        &mut self,
+        from: u64,
+        mut looks: usize,
+        mut judge: impl FnMut(u64, &mut Slot) -> ControlFlow<(), bool>,
+    ) -> Option<u64> {
+        let mut at = from;
+        while let Some((&tag, slot)) = self.stragglers.range_mut(at..).next() {
+            if looks == 0 {
+                return Some(tag);
+            }
+            match judge(tag, slot) {
+                ControlFlow::Break(()) => return Some(tag),
+                ControlFlow::Continue(true) => drop(self.stragglers.remove(&tag)),
+                ControlFlow::Continue(false) => {}
+            }
+            at = tag + 1;
+            looks -= 1;
+        }
+        let next = self.sift_slots(at.max(self.base), looks, judge);
+        self.skip_holes();
+        next
+    }
+
+    fn sift_slots(
+        &mut self,
+        from: u64,
+        looks: usize,
+        mut judge: impl FnMut(u64, &mut Slot) -> ControlFlow<(), bool>,
+    ) -> Option<u64> {
+        let len = self.slots.len();
+        let start = usize::try_from(from - self.base).map_or(len, |start| start.min(len));
+        let end = start.saturating_add(looks).min(len);
+        for (tag, slot) in (from..).zip(self.slots.range_mut(start..end)) {
+            if slot.source == SETTLED {
+                continue;
+            }
+            match judge(tag, slot) {
+                ControlFlow::Break(()) => return Some(tag),
+                ControlFlow::Continue(true) => {
+                    slot.source = SETTLED;
+                    self.live -= 1;
+                }
+                ControlFlow::Continue(false) => {}
+            }
+        }
+        (end < len).then_some(self.base + end as u64)
+    }
+
     /// Brings a delivery back that was taken out.
     pub fn restore(&mut self, tag: u64, slot: Slot) {
         if self.slots.is_empty() {
@@ -174,18 +233,20 @@ impl Ring {
         }
     }
 
-    fn settle_up_to(
-        &mut self,
-        tag: u64,
-        mut settled: impl FnMut(u64, Slot),
-    ) -> Result<(), UnknownTag> {
-        let tag = if tag == 0 { u64::MAX } else { tag };
-        if tag != u64::MAX && !self.contains(tag) {
+    fn settle_up_to(&mut self, tag: u64, settled: impl FnMut(u64, Slot)) -> Result<(), UnknownTag> {
+        if tag != 0 && !self.contains(tag) {
             return Err(UnknownTag);
         }
+        self.settle_through(tag, settled);
+        Ok(())
+    }
+
+    /// Takes out all up to this tag, whether it is known or not; 0 means all.
+    pub(crate) fn settle_through(&mut self, tag: u64, mut settled: impl FnMut(u64, Slot)) {
+        let tag = if tag == 0 { u64::MAX } else { tag };
         while let Some(entry) = self.stragglers.first_entry() {
             if *entry.key() > tag {
-                return Ok(());
+                return;
             }
             let (tag, slot) = entry.remove_entry();
             settled(tag, slot);
@@ -207,10 +268,10 @@ impl Ring {
             self.slots.drain(..count);
         }
         self.skip_holes();
-        Ok(())
     }
 
-    fn contains(&self, tag: u64) -> bool {
+    /// Whether a delivery of this tag waits.
+    pub(crate) fn contains(&self, tag: u64) -> bool {
         let Some(index) = tag.checked_sub(self.base) else {
             return self.stragglers.contains_key(&tag);
         };
@@ -254,7 +315,7 @@ mod tests {
         };
         Slot {
             source: 1,
-            fetched: false,
+            handed: Handed::PUSHED,
             unacked,
         }
     }
@@ -314,6 +375,39 @@ mod tests {
         assert_eq!(settle(&mut ring, FAR, true), Ok(vec![1, FAR]));
         assert_eq!(settle(&mut ring, 0, true), Ok(vec![2 * FAR, 2 * FAR + 3]));
         assert!(ring.is_empty());
+    }
+
+    #[test]
+    fn whatever_waits_is_looked_at_once_wherever_it_stands() {
+        const LAST: u64 = 20_000;
+        let mut ring = ring([1, 4].into_iter());
+        for tag in 5..LAST {
+            ring.push(tag, slot(tag));
+            assert_eq!(settle(&mut ring, tag, false), Ok(vec![tag]));
+        }
+        assert_eq!(ring.stragglers.len(), 2);
+        for tag in LAST..LAST + 10 {
+            ring.push(tag, slot(tag));
+        }
+        settle(&mut ring, LAST + 3, false).unwrap();
+        let waits: Vec<_> = ring.iter().map(|(tag, _)| tag).collect();
+        let (mut seen, mut from) = (Vec::new(), Some(0));
+        while let Some(at) = from {
+            from = ring.sift(at, 3, |tag, slot| {
+                assert_eq!(slot.unacked.seq, tag);
+                seen.push(tag);
+                ControlFlow::Continue(tag % 2 == 0)
+            });
+        }
+        assert_eq!(seen, waits);
+        let mut odd: Vec<_> = waits.into_iter().filter(|tag| tag % 2 == 1).collect();
+        assert_eq!(ring.iter().map(|(tag, _)| tag).collect::<Vec<_>>(), odd);
+        let stopped = ring.sift(0, 100, |tag, _| match tag {
+            1 => ControlFlow::Continue(true),
+            _ => ControlFlow::Break(()),
+        });
+        assert_eq!(stopped, odd.get(1).copied());
+        assert_eq!(settle(&mut ring, 0, true), Ok(odd.split_off(1)));
     }
 
     #[test]

@@ -499,6 +499,7 @@ fn config(rng: &mut Rng, seed: u64) -> BrokerConfig {
         reply_bytes_max: [4_000, 1 << 20][rng.below(2) as usize],
         channel_unacked_max: [6, 50, 1_000_000][rng.below(3) as usize],
         queue: QueueDefaults {
+            consumer_timeout_ms: 0,
             length_max: 1_000_000,
             bytes_max: 1 << 30,
         },

@@ -91,17 +91,22 @@ impl Admin<'_> {
                 let alternate = alternate(vhost, name);
                 set_alternate(&mut vhost.directory.write(), name, alternate.as_deref());
             }
+            let mut sooner = false;
             for cell in queues.iter().filter(|cell| touched.concerns(&cell.name)) {
-                self.apply_to_queue(vhost, cell);
+                sooner |= self.apply_to_queue(vhost, cell);
+            }
+            if sooner {
+                self.broker.look_at_deliveries(&vhost.name);
             }
         }
     }
 
-    fn apply_to_queue(&mut self, vhost: &Vhost, cell: &Arc<QueueCell>) {
+    /// Tells whether deliveries of the queue may have to be settled sooner than before.
+    fn apply_to_queue(&mut self, vhost: &Vhost, cell: &Arc<QueueCell>) -> bool {
         let policy = vhost.rules.read().effective(cell.object());
         let mut state = cell.lock();
         if cell.is_deleted() || state.policy == policy {
-            return;
+            return false;
         }
         let defaults = self.broker.limits().queue;
         let meaning = Meaning::of(&cell.spec, policy, defaults);
@@ -109,7 +114,9 @@ impl Admin<'_> {
         state.policy = meaning.policy;
         state.dead_letters = meaning.dead_letters;
         state.expires_ms = meaning.expires_ms;
+        let sooner = cell.set_lease(meaning.lease);
         cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
+        sooner && state.queue.unacked() > 0
     }
 }
 

@@ -17,9 +17,9 @@ use crate::context::refusal::Refusal;
 use crate::publish::firehose::{Party, Traced};
 use crate::queue::attempts::counted_header;
 use crate::queue::cell::{Handle, KeptArguments, QueueCell, QueueGuard, QueueState, Source};
+use crate::queue::lease::lease;
 use crate::queue::pump::Pump;
-use crate::settings::arguments::check_consumer_timeout;
-use crate::settings::arguments::check_size;
+use crate::settings::arguments::{check_consumer_timeout, check_size, own_timeout};
 use crate::topology::operations::Condition;
 
 /// Argument tables of the largest size that the consumers of one connection may have, together.
@@ -60,11 +60,15 @@ impl Core {
             stats: stats.unwrap_or_default(),
             template: DeliverTemplate::new(channel, &tag),
             arguments: KeptArguments::new(&self.peer, consume.arguments),
+            own_timeout_ms: own_timeout(consume.arguments),
             tag: tag.clone(),
             waiting: AtomicBool::new(false),
             replies: !cell.is_listed(),
             over: AtomicBool::new(false),
         });
+        if handle.own_timeout_ms.is_some() {
+            cell.lease_to_one();
+        }
         let mut state = cell.lock();
         check_consumable(cell, &state, asked)?;
         let key = state.queue.consume(Arc::clone(&handle), asked);
@@ -72,6 +76,7 @@ impl Core {
         if let Some(channel) = self.channel(channel) {
             if let Some(source) = channel.sources.get_mut(source as usize) {
                 (source.cancelled, source.consumer) = (false, Some(key));
+                source.own_timeout_ms = handle.own_timeout_ms;
             }
             channel.consumers.insert(tag.clone(), source);
         }
@@ -169,6 +174,7 @@ impl Core {
             cell: Arc::clone(cell),
             consumer: None,
             cancelled: true,
+            own_timeout_ms: None,
             unused: false,
         };
         let outlet = outlet.lock();
@@ -264,6 +270,14 @@ impl Core {
         Ok(())
     }
 
+    pub(crate) fn flow(&mut self, channel: u16, active: bool) -> Result<(), Refusal> {
+        if !active {
+            return Err(Refusal::NotImplemented("active=false".into()));
+        }
+        self.reply(channel, leveret_codec::ChannelFlowOk { active });
+        Ok(())
+    }
+
     fn set_prefetch(&mut self, channel: u16, prefetch: u16) {
         let live = self.live_prefetch;
         let Some(state) = self.channel(channel) else {
@@ -320,7 +334,8 @@ impl Core {
             }
             let route = delivery.record.route;
             taken = Some(delivery.unacked);
-            first = outlet.lock().give(channel, &parcel, |out, delivery_tag| {
+            let mut outlet = outlet.lock();
+            first = outlet.give(channel, &parcel, |out, delivery_tag| {
                 get_ok(
                     out,
                     channel,
@@ -332,6 +347,9 @@ impl Core {
                     },
                 );
             });
+            if let Some(timeout_ms) = cell.lease.timeout_ms(None).filter(|_| !no_ack) {
+                lease(cell, peer, (&mut outlet, channel), timeout_ms);
+            }
         });
         if let Some(unacked) = taken.filter(|_| !no_ack) {
             pump.note_delivered(&unacked);
@@ -378,7 +396,7 @@ impl Core {
     fn get_source(&mut self, channel: u16, cell: &Arc<QueueCell>) -> u32 {
         let known = self.channel(channel).and_then(|state| {
             state.sources.iter().position(|source| {
-                let consumes = source.consumer.is_some();
+                let consumes = source.consumer.is_some() || source.own_timeout_ms.is_some();
                 !consumes && !source.unused && Arc::ptr_eq(&source.cell, cell)
             })
         });

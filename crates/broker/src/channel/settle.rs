@@ -96,8 +96,7 @@ impl Core {
         }
         let mut outlet = self.peer.outlet.lock();
         let settled = &mut self.settled;
-        // Tag 0 with multiple is never an error.
-        let _ = outlet.settle(channel, 0, true, |_, slot| {
+        outlet.take_all(channel, |slot| {
             settled.push((slot.source, slot.unacked, Verdict::Requeue));
         });
         let requeued = settled.len() as u64;

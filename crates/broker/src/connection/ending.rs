@@ -85,7 +85,10 @@ impl Connection {
         let more = self.core.leave_partly();
         if !more {
             self.core.forget_unfinished();
-            self.core.peer.outlet.lock().disconnect();
+            let mut outlet = self.core.peer.outlet.lock();
+            outlet.disconnect();
+            self.core.broker.timer.disarm_peer(&self.core.peer);
+            drop(outlet);
             self.core.broker.deregister(self.core.peer.id);
         }
         self.core.end_turn();

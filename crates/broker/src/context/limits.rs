@@ -57,11 +57,16 @@ impl Broker {
         }
         for vhost in self.vhosts() {
             let queues: Vec<_> = vhost.directory.read().queues().cloned().collect();
+            let mut sooner = false;
             for cell in queues {
                 let mut state = cell.lock();
                 let policy = state.policy.clone();
                 let meaning = Meaning::of(&cell.spec, policy, limits.queue);
                 state.queue.set_settings(meaning.settings);
+                sooner |= cell.set_lease(meaning.lease) && state.queue.unacked() > 0;
+            }
+            if sooner {
+                self.look_at_deliveries(&vhost.name);
             }
         }
     }

@@ -423,6 +423,7 @@ pub struct HoldingCounts {
 pub struct Holdings {
     shards: [HoldingShard; HOLDING_SHARDS],
     traced: AtomicBool,
+    leased: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -439,6 +440,15 @@ impl Holdings {
     #[must_use]
     pub fn is_traced(&self) -> bool {
         self.traced.load(Ordering::Relaxed)
+    }
+
+    /// Whether a queue has had deliveries that must be settled in time.
+    pub(crate) fn is_leased(&self) -> bool {
+        self.leased.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_leased(&self) {
+        self.leased.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn set_traced(&self, on: bool) {

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::broker::{ConnectionId, Peer};
 use crate::context::stats::{ChannelStats, HoldingCounts, Holdings};
 use crate::dead_letter::DeadLetters;
+use crate::queue::lease::Lease;
 use crate::queue::pump::Pump;
 use crate::queue::timer::Timer;
 use crate::settings::arguments::Meaning;
@@ -94,6 +95,7 @@ pub struct QueueCell {
     /// Messages without a priority have this one.
     pub(crate) level: u8,
     pub(crate) timer: Arc<Timer>,
+    pub(crate) lease: Lease,
     deleted: AtomicBool,
     /// Where its virtual host counts what queues hold; set once it is in the directory.
     holdings: OnceLock<Arc<Holdings>>,
@@ -116,6 +118,8 @@ pub struct QueueState {
     pub(crate) used_ms: u64,
     /// When the timer runs it, unix milliseconds; `u64::MAX`: it does not.
     pub(crate) armed_ms: u64,
+    /// Deliveries that were not settled in time.
+    pub timed_out: u64,
     /// What its virtual host counts for it.
     counted: HoldingCounts,
 }
@@ -199,6 +203,7 @@ impl QueueCell {
             expires_ms: meaning.expires_ms,
             used_ms: home.timer.now_ms(),
             armed_ms: u64::MAX,
+            timed_out: 0,
             counted: HoldingCounts::default(),
         });
         Self {
@@ -211,6 +216,7 @@ impl QueueCell {
             other_lanes: lanes.others.map_or_else(OnceLock::new, OnceLock::from),
             vhost: home.vhost,
             timer: home.timer,
+            lease: Lease::new(meaning.lease),
             deleted: AtomicBool::new(false),
             holdings: OnceLock::new(),
             state,
@@ -352,7 +358,20 @@ impl QueueCell {
     pub(crate) fn count_in(&self, holdings: &Arc<Holdings>) {
         if self.holdings.set(Arc::clone(holdings)).is_ok() {
             drop(self.lock());
+            self.show_lease();
         }
+    }
+
+    /// Tells those who deliver for many queues at once of its deliveries' timeout.
+    pub(crate) fn show_lease(&self) {
+        if let Some(holdings) = self.holdings.get().filter(|_| self.lease.is_any()) {
+            holdings.set_leased();
+        }
+    }
+
+    /// Whether it or another queue of its virtual host has deliveries that must be settled in time.
+    pub(crate) fn are_any_leased(&self) -> bool {
+        self.holdings.get().is_some_and(|held| held.is_leased())
     }
 }
 
@@ -372,6 +391,8 @@ pub struct Handle {
     pub tag: Box<[u8]>,
     /// `basic.consume` arguments.
     pub(crate) arguments: KeptArguments,
+    /// How long a delivery may wait for its settlement, if it does not leave that to the queue.
+    pub(crate) own_timeout_ms: Option<u64>,
     /// Where its channel counts it.
     pub(crate) stats: Arc<ChannelStats>,
     pub(crate) template: DeliverTemplate,
@@ -456,6 +477,8 @@ pub(crate) struct Source {
     /// `None` for `basic.get` and for a cancelled consumer.
     pub(crate) consumer: Option<ConsumerKey>,
     pub(crate) cancelled: bool,
+    /// How long a delivery may wait for its settlement, if that is not left to the queue.
+    pub(crate) own_timeout_ms: Option<u64>,
     /// Its number is to be given out again.
     pub(crate) unused: bool,
 }

@@ -161,27 +161,38 @@ pub(crate) struct Pump<'a> {
     used: bool,
     /// What is delivered is copied to the firehose.
     pub(crate) traced: bool,
+    /// It is, or it may have to be settled in time.
+    noted: bool,
 }
 
 impl<'a> Pump<'a> {
     pub(crate) fn new(cell: &'a QueueCell, work: &'a mut Work) -> Self {
+        let traced = cell.is_traced();
         Self {
             work,
             durable: cell.lane.is_some().then_some(cell),
             held: None,
             used: false,
-            traced: cell.is_traced(),
+            traced,
+            noted: traced || cell.lease.is_any(),
         }
     }
 
-    /// For several queues of one virtual host, each begun with [`Self::lock`].
-    pub(crate) const fn of_many(work: &'a mut Work, traced: bool) -> Self {
+    /// For queues of one virtual host, each begun with [`Self::lock`].
+    pub(crate) fn of_many(work: &'a mut Work, cells: &[Arc<QueueCell>]) -> Self {
+        let traced = cells.first().is_some_and(|cell| cell.is_traced());
+        let leased = match cells {
+            [] => false,
+            [cell] => cell.lease.is_any(),
+            [cell, ..] => cell.are_any_leased(),
+        };
         Self {
             work,
             durable: None,
             held: None,
             used: false,
             traced,
+            noted: traced || leased,
         }
     }
 
@@ -287,8 +298,20 @@ impl<'a> Pump<'a> {
         if !no_ack {
             self.note_delivered(&delivery.unacked);
         }
+        if self.noted {
+            self.note(handle, delivery, no_ack);
+        }
+    }
+
+    /// Does what follows a delivery in few queues only.
+    #[cold]
+    #[inline(never)]
+    fn note(&mut self, handle: &Handle, delivery: &Delivery<'_>, no_ack: bool) {
         if self.traced {
             self.work.trace_delivery(handle, delivery);
+        }
+        if !no_ack && let Some(outlet) = &mut self.held {
+            handle.lease(outlet);
         }
     }
 

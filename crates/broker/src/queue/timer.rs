@@ -9,13 +9,13 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Peer};
 use crate::queue::cell::{QueueCell, QueueState};
 use crate::queue::pump::{Pump, Work};
 use crate::topology::operations::Condition;
 
-/// Queues that are run before others get their turn.
-const QUEUES_OF_TURN: usize = 256;
+/// Queues that are run, and connections that are woken, before others get their turn.
+const OWNERS_OF_TURN: usize = 256;
 
 /// Wakes whoever keeps the time, as something is due earlier than was said.
 type Waker = Box<dyn Fn() + Send + Sync>;
@@ -27,13 +27,22 @@ pub(crate) struct Timer {
     now_ms: AtomicU64,
     /// When the first queue is due, as whoever keeps the time knows it.
     next_ms: AtomicU64,
-    /// One entry for a queue at most: [`QueueState::armed_ms`] says which.
-    due: Mutex<BTreeMap<Due, Weak<QueueCell>>>,
+    /// One entry for a queue or a connection at most: [`QueueState::armed_ms`] and
+    /// [`Leases::armed_ms`](crate::queue::lease::Leases::armed_ms) say which.
+    due: Mutex<BTreeMap<Due, Owner>>,
     waker: OnceLock<Waker>,
 }
 
-/// When a queue has to be run, and which it is: where it lives tells queues of one time apart.
+/// When something is due, and whose it is: where that lives tells those of one time apart.
 type Due = (u64, usize);
+
+/// Whose something is that is due.
+enum Owner {
+    /// It has to be run.
+    Queue(Weak<QueueCell>),
+    /// It has to look at the deliveries it has not settled.
+    Peer(Weak<Peer>),
+}
 
 impl Timer {
     /// Unix milliseconds, as of the last turn of anybody.
@@ -57,11 +66,29 @@ impl Timer {
             return;
         }
         let place = Arc::as_ptr(cell).addr();
-        let mut due = self.due.lock();
-        due.remove(&(state.armed_ms, place));
-        due.insert((at_ms, place), Arc::downgrade(cell));
-        drop(due);
+        let owner = Owner::Queue(Arc::downgrade(cell));
+        self.put((state.armed_ms, place), at_ms, owner);
         state.armed_ms = at_ms;
+    }
+
+    /// Has a connection look at its deliveries at a time, unless it does so before anyway. Its
+    /// outlet is locked.
+    pub(crate) fn arm_peer(&self, peer: &Arc<Peer>, at_ms: u64) {
+        let before_ms = peer.leases.armed_ms.load(Ordering::Relaxed);
+        if at_ms >= before_ms {
+            return;
+        }
+        let place = Arc::as_ptr(peer).addr();
+        let owner = Owner::Peer(Arc::downgrade(peer));
+        self.put((before_ms, place), at_ms, owner);
+        peer.leases.armed_ms.store(at_ms, Ordering::Relaxed);
+    }
+
+    fn put(&self, before: Due, at_ms: u64, owner: Owner) {
+        let mut due = self.due.lock();
+        due.remove(&before);
+        due.insert((at_ms, before.1), owner);
+        drop(due);
         if at_ms < self.next_ms.load(Ordering::Relaxed)
             && let Some(wake) = self.waker.get()
         {
@@ -76,18 +103,25 @@ impl Timer {
         state.armed_ms = u64::MAX;
     }
 
-    /// The queues that are due now, so many at most, each with the time it was to be run at.
-    fn take_due(&self, now_ms: u64) -> Vec<(u64, Arc<QueueCell>)> {
+    /// The same for a connection that has ended. Its outlet is locked.
+    pub(crate) fn disarm_peer(&self, peer: &Peer) {
+        let place = std::ptr::from_ref(peer).addr();
+        let armed_ms = peer.leases.armed_ms.swap(u64::MAX, Ordering::Relaxed);
+        self.due.lock().remove(&(armed_ms, place));
+    }
+
+    /// What is due now, so many at most, each with its time.
+    fn take_due(&self, now_ms: u64) -> Vec<(u64, Owner)> {
         let mut due = self.due.lock();
-        let mut cells = Vec::new();
-        while cells.len() < QUEUES_OF_TURN
+        let mut taken = Vec::new();
+        while taken.len() < OWNERS_OF_TURN
             && let Some(first) = due.first_entry()
             && first.key().0 <= now_ms
         {
-            let ((at_ms, _), cell) = first.remove_entry();
-            cells.extend(cell.upgrade().map(|cell| (at_ms, cell)));
+            let ((at_ms, _), owner) = first.remove_entry();
+            taken.push((at_ms, owner));
         }
-        cells
+        taken
     }
 
     /// When the next queue is due; from now on somebody waits for that.
@@ -119,13 +153,25 @@ impl Broker {
         let _ = self.timer.waker.set(Box::new(wake));
     }
 
-    /// Does what is due with queues: messages and queues that have waited too long go. Gives when
-    /// it has to be called again, unix milliseconds; at once if there is more to do.
+    /// Does what is due: messages and queues that have waited too long go, and connections look at
+    /// deliveries that have. Gives when it has to be called again, unix milliseconds; at once if
+    /// there is more to do.
     pub fn run_due(&self, now_ms: u64, work: &mut Work) -> Option<u64> {
         self.set_now(now_ms);
-        for (at_ms, cell) in self.timer.take_due(now_ms) {
-            if self.run_one(&cell, at_ms, work) {
-                self.expire_queue(&cell, work);
+        for (at_ms, owner) in self.timer.take_due(now_ms) {
+            match owner {
+                Owner::Queue(cell) => {
+                    if let Some(cell) = cell.upgrade()
+                        && self.run_one(&cell, at_ms, work)
+                    {
+                        self.expire_queue(&cell, work);
+                    }
+                }
+                Owner::Peer(peer) => {
+                    if let Some(peer) = peer.upgrade() {
+                        wake(&peer, at_ms);
+                    }
+                }
             }
         }
         self.submit(work);
@@ -160,6 +206,15 @@ impl Broker {
         // It cannot be refused but for a consumer that has come just now: then it is used.
         let _ = self.delete_queue(&vhost, cell, unused, work);
     }
+}
+
+/// Has a connection look at its deliveries.
+fn wake(peer: &Peer, at_ms: u64) {
+    let outlet = peer.outlet.lock();
+    if peer.leases.armed_ms.load(Ordering::Relaxed) == at_ms {
+        peer.leases.armed_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+    peer.is_overdue(&outlet);
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::broker::QueueDefaults;
 use crate::context::refusal::Refusal;
 use crate::dead_letter::DeadLetters;
 use crate::queue::cell::QueueSpec;
+use crate::queue::lease::LeaseSettings;
 use crate::settings::policy::Effective;
 
 /// Ten years, the longest that anything may be told to wait.
@@ -33,7 +34,7 @@ enum Rule {
 }
 
 /// Arguments with a meaning; others are kept and never compared.
-const KNOWN: [(&str, Rule); 15] = [
+const KNOWN: [(&str, Rule); 17] = [
     ("x-expires", Rule::Milliseconds(1)),
     ("x-message-ttl", Rule::Milliseconds(0)),
     ("x-max-length", Rule::AtLeast(0)),
@@ -59,10 +60,17 @@ const KNOWN: [(&str, Rule); 15] = [
     ("x-single-active-consumer", Rule::Bool),
     (QUEUE_TYPE, Rule::Text),
     ("x-delivery-limit", Rule::Anything),
-    ("x-consumer-timeout", Rule::AtLeast(0)),
+    (CONSUMER_TIMEOUT, Rule::AtLeast(0)),
+    ("x-consumer-timeout-counts", Rule::Bool),
+    (
+        "x-consumer-timeout-action",
+        Rule::OneOf(&["requeue", "close"], "invalid_consumer_timeout_action"),
+    ),
     ("x-queue-mode", Rule::Text),
 ];
 
+/// The argument, of a queue or a consumer, that says how long a delivery may stay unsettled.
+const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
 /// The argument that names a queue's type.
 pub(crate) const QUEUE_TYPE: &str = "x-queue-type";
 /// The type of queues that are declared without one.
@@ -77,7 +85,7 @@ pub(crate) fn asks_for_default_type(arguments: &Table) -> bool {
 }
 
 /// Arguments that change what a queue does.
-const EFFECTIVE: [&str; 13] = [
+const EFFECTIVE: [&str; 16] = [
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
@@ -90,6 +98,9 @@ const EFFECTIVE: [&str; 13] = [
     "x-max-length-bytes",
     "x-overflow",
     "x-single-active-consumer",
+    CONSUMER_TIMEOUT,
+    "x-consumer-timeout-counts",
+    "x-consumer-timeout-action",
     QUEUE_TYPE,
 ];
 /// Those that change nothing on one node, or nowhere any more: RabbitMQ does as little with them.
@@ -157,11 +168,16 @@ pub(crate) fn validate(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
 
 /// Checks an argument that is both a queue's and a consumer's.
 pub(crate) fn check_consumer_timeout(name: &str, arguments: RawTable<'_>) -> Result<(), Refusal> {
-    const TIMEOUT: &str = "x-consumer-timeout";
-    let Some(value) = arguments.get(TIMEOUT.as_bytes()) else {
+    let Some(value) = arguments.get(CONSUMER_TIMEOUT.as_bytes()) else {
         return Ok(());
     };
-    check(Rule::AtLeast(0), value).map_err(|reason| invalid(TIMEOUT, name, reason))
+    check(Rule::AtLeast(0), value).map_err(|reason| invalid(CONSUMER_TIMEOUT, name, reason))
+}
+
+/// How long a delivery to a consumer may stay unsettled, milliseconds, if that says so itself.
+pub(crate) fn own_timeout(arguments: RawTable<'_>) -> Option<u64> {
+    let value = arguments.get(CONSUMER_TIMEOUT.as_bytes())?;
+    u64::try_from(value.as_integer()?).ok()
 }
 
 fn validate_type(name: &str, spec: &QueueSpec) -> Result<(), Refusal> {
@@ -258,6 +274,8 @@ pub(crate) struct Meaning {
     pub(crate) dead_letters: Option<Arc<DeadLetters>>,
     /// It is deleted when nobody has used it for so long, milliseconds.
     pub(crate) expires_ms: Option<u64>,
+    /// How long its deliveries may stay unsettled.
+    pub(crate) lease: LeaseSettings,
     /// The policies in it.
     pub(crate) policy: Option<Arc<Effective>>,
 }
@@ -290,6 +308,7 @@ impl Meaning {
             shape: shape(spec),
             dead_letters: dead_letters.map(Arc::new),
             expires_ms: said.number("expires"),
+            lease: said.lease(defaults),
             policy,
         }
     }
@@ -363,6 +382,24 @@ impl<'a> Said<'a> {
             total_bytes_max: default(bytes, defaults.bytes_max),
             overflow,
         }
+    }
+
+    /// A default applies only where neither sets a timeout.
+    fn lease(self, defaults: QueueDefaults) -> LeaseSettings {
+        let default = || Some(defaults.consumer_timeout_ms).filter(|ms| *ms > 0);
+        LeaseSettings {
+            timeout_ms: self.number("consumer-timeout").or_else(default),
+            counts: self.flag("consumer-timeout-counts"),
+            closes: self.text("consumer-timeout-action") == Some("close"),
+        }
+    }
+
+    /// Of an argument and a policy the argument holds.
+    fn flag(self, key: &str) -> bool {
+        let argument = self.arguments.get(format!("x-{key}").as_bytes());
+        let argument = argument.and_then(|value| value.as_bool());
+        let policy = || self.policy.and_then(|policy| policy.flag(key));
+        argument.or_else(policy).unwrap_or(false)
     }
 
     /// How many failed attempts a message may have. A negative limit is none.
@@ -501,6 +538,7 @@ mod tests {
     const DEFAULTS: QueueDefaults = QueueDefaults {
         length_max: 10,
         bytes_max: 20,
+        consumer_timeout_ms: 0,
     };
 
     fn spec(arguments: &[(&str, Value)]) -> QueueSpec {

@@ -61,7 +61,7 @@ mod tests {
     fn each_argument_without_effect_is_noted_once_and_not_without_bound() {
         let notices = Notices::default();
         let arguments: Table = [
-            ("x-consumer-timeout", leveret_codec::Value::I32(5)),
+            ("x-max-age", leveret_codec::Value::I32(5)),
             ("x-max-length", leveret_codec::Value::I32(5)),
             ("x-queue-mode", leveret_codec::Value::I32(5)),
             ("mine", leveret_codec::Value::I32(5)),
@@ -72,7 +72,7 @@ mod tests {
         let notice = Notice {
             vhost: "v".into(),
             queue: "q".into(),
-            argument: "x-consumer-timeout".into(),
+            argument: "x-max-age".into(),
         };
         assert_eq!(notices.take(), (vec![notice], 0));
         for _ in 0..WAITING_MAX + 3 {

@@ -130,6 +130,12 @@ impl Effective {
         self.definition.get(key)?.as_i64()
     }
 
+    /// Something that is on or off.
+    #[must_use]
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        self.definition.get(key)?.as_bool()
+    }
+
     /// A text that is set.
     #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {

@@ -1,4 +1,4 @@
-//! Metrics of messages that died.
+//! Metrics of messages that died, and of deliveries that came back.
 
 use leveret_broker::Death;
 
@@ -32,5 +32,21 @@ impl Page {
             let help = format!("Total number of messages dead-lettered due to {why}");
             self.family(&name, "counter", &help, &values);
         }
+    }
+
+    /// Deliveries that were not acknowledged in time, and what came for them later.
+    pub(super) fn timeouts(&mut self, app: &App) {
+        let deliveries = app.broker.totals().messages.deliveries;
+        self.counter(
+            "global_messages_timed_out_total",
+            "Total number of messages taken back from consumers that had not acknowledged them in \
+             time",
+            deliveries.timed_out,
+        );
+        self.counter(
+            "global_messages_acknowledged_late_total",
+            "Total number of messages acknowledged or rejected after they were taken back",
+            deliveries.late,
+        );
     }
 }

@@ -10,6 +10,7 @@ use super::PolicyKind;
 enum Rule {
     Text,
     Integer,
+    Flag,
     AtLeast(i64),
     Within(i64, i64),
     OneOf(&'static [&'static str]),
@@ -26,7 +27,7 @@ const LOCATORS: &[&str] = &["client-local", "balanced", "random", "least-leaders
 
 /// Everything RabbitMQ accepts, so that its definitions can be imported; docs/concepts/policy.md
 /// says what has an effect.
-const KEYS: [Key; 30] = [
+const KEYS: [Key; 32] = [
     (
         "alternate-exchange",
         Rule::Text,
@@ -37,6 +38,18 @@ const KEYS: [Key; 30] = [
         "consumer-timeout",
         Rule::AtLeast(0),
         "consumer timeout",
+        true,
+    ),
+    (
+        "consumer-timeout-counts",
+        Rule::Flag,
+        "consumer timeout flag",
+        true,
+    ),
+    (
+        "consumer-timeout-action",
+        Rule::OneOf(&["requeue", "close"]),
+        "consumer timeout action",
         true,
     ),
     (
@@ -182,7 +195,7 @@ const UPSTREAMS: [&str; 3] = [
 
 /// Keys that change what queues and exchanges do, and those that change nothing on one node, or
 /// nowhere any more.
-const EFFECTIVE: [&str; 19] = [
+const EFFECTIVE: [&str; 22] = [
     "message-ttl",
     "expires",
     "dead-letter-exchange",
@@ -193,6 +206,9 @@ const EFFECTIVE: [&str; 19] = [
     "max-length",
     "max-length-bytes",
     "overflow",
+    "consumer-timeout",
+    "consumer-timeout-counts",
+    "consumer-timeout-action",
     "alternate-exchange",
     "queue-mode",
     "queue-version",
@@ -267,6 +283,7 @@ fn holds(rule: Rule, value: &Value) -> bool {
     match rule {
         Rule::Text => value.is_string(),
         Rule::Integer => value.is_i64(),
+        Rule::Flag => value.is_boolean(),
         Rule::Within(min, max) => value.as_i64().is_some_and(|n| (min..=max).contains(&n)),
         Rule::AtLeast(min) => value.as_i64().is_some_and(|number| number >= min),
         Rule::OneOf(allowed) => value.as_str().is_some_and(|text| allowed.contains(&text)),

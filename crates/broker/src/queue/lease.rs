@@ -1,0 +1,187 @@
+//! How long the deliveries of a queue may wait for their settlement.
+//!
+//! Only who holds deliveries can list them: the timer has a connection's reader take a turn when
+//! one of its deliveries may be overdue, and nothing more. Most are settled long before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use leveret_session::{Outlet, Term, Verdict};
+
+use crate::broker::{Broker, Peer};
+use crate::queue::cell::{Handle, QueueCell, Source};
+
+/// No timeout.
+const NONE: u64 = u64::MAX;
+
+/// How long deliveries of a queue may wait for their settlement, and what comes then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LeaseSettings {
+    /// Milliseconds; none is for as long as they like.
+    pub(crate) timeout_ms: Option<u64>,
+    /// An attempt that was not settled in time has failed: it counts for the delivery limit.
+    pub(crate) counts: bool,
+    /// The channel is closed then, as RabbitMQ does it; else the delivery goes back alone.
+    pub(crate) closes: bool,
+}
+
+/// The same where all connections can read it without locking the queue.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    timeout_ms: AtomicU64,
+    counts: AtomicBool,
+    closes: AtomicBool,
+    /// The queue has a timeout, or a consumer has had one of its own.
+    any: AtomicBool,
+}
+
+impl Lease {
+    pub(crate) fn new(settings: LeaseSettings) -> Self {
+        let lease = Self {
+            timeout_ms: AtomicU64::new(NONE),
+            counts: AtomicBool::new(false),
+            closes: AtomicBool::new(false),
+            any: AtomicBool::new(false),
+        };
+        lease.set(settings);
+        lease
+    }
+
+    /// Tells whether deliveries that are out may be due sooner than before.
+    fn set(&self, settings: LeaseSettings) -> bool {
+        let timeout_ms = settings.timeout_ms.unwrap_or(NONE);
+        self.counts.store(settings.counts, Ordering::Relaxed);
+        self.closes.store(settings.closes, Ordering::Relaxed);
+        self.any.fetch_or(timeout_ms != NONE, Ordering::Relaxed);
+        timeout_ms < self.timeout_ms.swap(timeout_ms, Ordering::Relaxed)
+    }
+
+    /// Whether any delivery may have to be settled in time.
+    #[inline]
+    pub(crate) fn is_any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// The time for a delivery; a consumer's own goes before the queue's, as with RabbitMQ.
+    pub(crate) fn timeout_ms(&self, own_ms: Option<u64>) -> Option<u64> {
+        own_ms.or_else(|| {
+            let timeout_ms = self.timeout_ms.load(Ordering::Relaxed);
+            (timeout_ms != NONE).then_some(timeout_ms)
+        })
+    }
+}
+
+/// When a connection has to look at its deliveries.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    /// The timer wakes it then, unix milliseconds; `u64::MAX`: never. Changed with the outlet
+    /// locked.
+    pub(crate) armed_ms: AtomicU64,
+    /// It has to look at them now.
+    pub(crate) overdue: AtomicBool,
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self {
+            armed_ms: AtomicU64::new(NONE),
+            overdue: AtomicBool::new(false),
+        }
+    }
+}
+
+impl QueueCell {
+    /// Changes how long its deliveries may wait. Tells whether those that are out may be due
+    /// sooner than before.
+    pub(crate) fn set_lease(&self, settings: LeaseSettings) -> bool {
+        let sooner = self.lease.set(settings);
+        self.show_lease();
+        sooner
+    }
+
+    /// How long a delivery may wait for its settlement, milliseconds, if not for ever and its
+    /// consumer says nothing else.
+    #[must_use]
+    pub fn consumer_timeout_ms(&self) -> Option<u64> {
+        self.lease.timeout_ms(None)
+    }
+
+    /// A consumer has a timeout of its own.
+    pub(crate) fn lease_to_one(&self) {
+        self.lease.any.store(true, Ordering::Relaxed);
+        self.show_lease();
+    }
+}
+
+impl Source {
+    /// How long a delivery may wait for its settlement.
+    pub(crate) fn term(&self) -> Option<Term> {
+        let lease = &self.cell.lease;
+        let ms = lease.timeout_ms(self.own_timeout_ms)?;
+        let closes = lease.closes.load(Ordering::Relaxed);
+        Some(Term { ms, closes })
+    }
+
+    /// What an attempt comes to that is not settled in time.
+    pub(crate) fn overdue(&self) -> Verdict {
+        if self.cell.lease.counts.load(Ordering::Relaxed) {
+            Verdict::Retry
+        } else {
+            Verdict::Requeue
+        }
+    }
+}
+
+impl Handle {
+    /// How long a delivery to it may wait for its settlement, milliseconds, if not for ever.
+    #[must_use]
+    pub fn timeout_ms(&self) -> Option<u64> {
+        self.cell.lease.timeout_ms(self.own_timeout_ms)
+    }
+
+    /// Has it settle what it was handed just now in time, if it has to.
+    pub(crate) fn lease(&self, outlet: &mut Outlet<Arc<Self>>) {
+        if let Some(timeout_ms) = self.timeout_ms() {
+            lease(&self.cell, &self.peer, (outlet, self.channel), timeout_ms);
+        }
+    }
+}
+
+/// Has a client settle in time what it was handed just now.
+pub(crate) fn lease(
+    cell: &QueueCell,
+    peer: &Arc<Peer>,
+    (outlet, channel): (&mut Outlet<Arc<Handle>>, u16),
+    timeout_ms: u64,
+) {
+    let timer = &cell.timer;
+    if let Some(end_ms) = outlet.lease(channel, timer.now_ms(), timeout_ms) {
+        timer.arm_peer(peer, end_ms);
+    }
+}
+
+impl Peer {
+    /// Has its reader look at its deliveries.
+    pub(crate) fn is_overdue(&self, outlet: &Outlet<Arc<Handle>>) {
+        self.leases.overdue.store(true, Ordering::Release);
+        if let Some(flusher) = outlet.flusher() {
+            flusher.interrupt();
+        }
+    }
+}
+
+impl Broker {
+    /// Deliveries of a virtual host may be due sooner than before: whoever holds some looks at
+    /// them. The time of those that had none begins now.
+    pub(crate) fn look_at_deliveries(&self, vhost: &str) {
+        for peer in self.peers() {
+            if *peer.vhost.lock() != *vhost {
+                continue;
+            }
+            let mut outlet = peer.outlet.lock();
+            if outlet.look_again() {
+                peer.is_overdue(&outlet);
+            }
+        }
+    }
+}
