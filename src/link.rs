@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use bytes::Buf as _;
 use leveret_broker::{Broker, Connection, Handle, SharedOutlet, Work, resume};
 use leveret_session::{Flush, Pending};
 use parking_lot::Mutex;
@@ -198,13 +199,12 @@ impl Link {
     /// Writes what the socket takes; `true` when it is full.
     fn write_some(&self, pending: &mut Pending) -> io::Result<bool> {
         while !pending.is_done() {
-            let mut parts = [&[][..]; PARTS_MAX];
-            let count = pending.parts(&mut parts);
+            let mut parts = [IoSlice::new(&[]); PARTS_MAX];
+            let count = pending.chunks_vectored(&mut parts);
             let written = if count == 1 {
-                self.stream.try_write(parts[0])
+                self.stream.try_write(&parts[0])
             } else {
-                let slices = parts.map(IoSlice::new);
-                self.stream.try_write_vectored(&slices[..count])
+                self.stream.try_write_vectored(&parts[..count])
             };
             match written {
                 Ok(bytes) => pending.advance(bytes),

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytes::Buf as _;
 use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin};
 use leveret_codec::{
     BasicAck, BasicConsume, BasicPublish, BasicQos, ChannelOpen, ConnectionOpen, ConnectionStartOk,
@@ -74,13 +75,8 @@ fn drain(connection: &Connection) -> usize {
         let Some(mut pending) = outlet.lock().begin_flush() else {
             return taken;
         };
-        while !pending.is_done() {
-            let mut parts = [&[][..]; 8];
-            let count = pending.parts(&mut parts);
-            let bytes = parts.iter().take(count).map(|part| part.len()).sum();
-            pending.advance(bytes);
-            taken += bytes;
-        }
+        taken += pending.remaining();
+        pending.advance(pending.remaining());
         outlet.lock().end_flush(pending, &mut starved);
         starved.clear();
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use leveret_access::{Access, Hashing, Uses};
 use leveret_codec::{Table, Value};
+use leveret_record::Memory;
 use leveret_session::{Fault, SessionConfig};
 use leveret_store::{LaneId, Store, StoreRefusal, Ticket};
 use parking_lot::{Mutex, RwLock};
@@ -22,7 +23,7 @@ use crate::context::stats::{
     Totals, Traffic,
 };
 use crate::dead_letter::DeathCounts;
-use crate::queue::cell::{QueueCell, SharedOutlet};
+use crate::queue::cell::{Home, QueueCell, SharedOutlet};
 use crate::queue::lease::Leases;
 use crate::queue::pump::Work;
 use crate::queue::timer::Timer;
@@ -307,6 +308,8 @@ pub struct Broker {
     /// What became of messages that died.
     pub deaths: DeathCounts,
     pub(crate) timer: Arc<Timer>,
+    /// What messages hold in memory, in all its queues.
+    pub memory: Memory,
     /// What the log is to be told of new queues.
     pub notices: Notices,
     pub(crate) ended: Ended,
@@ -345,6 +348,7 @@ impl Broker {
             store,
             session: RwLock::new(session),
             access: RwLock::new(access),
+            memory: Memory::default(),
             lanes: AtomicU32::new(0),
             access_generation: AtomicU64::new(0),
             slow: Mutex::default(),
@@ -371,8 +375,13 @@ impl Broker {
     pub fn add_vhost(&self, name: &str) -> Arc<Vhost> {
         let mut vhosts = self.vhosts.write();
         Arc::clone(vhosts.entry(name.into()).or_insert_with(|| {
-            let (events, timer) = (Arc::clone(&self.events), Arc::clone(&self.timer));
-            Arc::new(Vhost::new(name, self.config.seed, events, timer))
+            let home = Home {
+                vhost: name.into(),
+                timer: Arc::clone(&self.timer),
+                memory: self.memory.clone(),
+            };
+            let events = Arc::clone(&self.events);
+            Arc::new(Vhost::new(home, self.config.seed, events))
         }))
     }
 

@@ -172,6 +172,8 @@ mod tests {
     use leveret_router::QueueId;
 
     use super::*;
+    use leveret_record::Memory;
+
     use crate::queue::cell::{Home, Identity, QueueSpec, StoreLanes};
     use crate::settings::arguments::Meaning;
 
@@ -193,6 +195,7 @@ mod tests {
         let home = Home {
             vhost: "/".into(),
             timer: Arc::default(),
+            memory: Memory::default(),
         };
         let identity = Identity {
             name: "q".into(),

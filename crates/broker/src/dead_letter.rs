@@ -332,7 +332,7 @@ impl Burial<'_> {
         work: &mut Work,
     ) {
         let copied = &corpse.copied;
-        let blob = copied.shared(targets.len() > 1);
+        let blob = copied.shared(targets.len() > 1, &self.broker.memory);
         let body = match &blob {
             Some(blob) => MessageBody::Shared(blob),
             None => MessageBody::Inline(copied.body()),

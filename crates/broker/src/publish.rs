@@ -334,7 +334,7 @@ pub(crate) fn enqueue(
 ) -> u128 {
     let blobs: Vec<_> = match blob {
         Some(blob) => vec![Some(blob)],
-        None => shared_bodies(batch, cells.len()),
+        None => shared_bodies(batch, cells),
     };
     let mut load = Load {
         batch,
@@ -370,12 +370,12 @@ pub(crate) const fn is_shared(body_len: usize, by_many: bool) -> bool {
 }
 
 /// Bodies that are large, or go to several queues, are kept once. Most batches have none.
-fn shared_bodies(batch: &Publishes<'_>, queues: usize) -> Vec<Option<Arc<Blob>>> {
-    let shared = |len: usize| is_shared(len, queues > 1);
-    if queues == 0 || !shared(batch.body_len_max) {
+fn shared_bodies(batch: &Publishes<'_>, cells: &[Arc<QueueCell>]) -> Vec<Option<Arc<Blob>>> {
+    let shared = |len: usize| is_shared(len, cells.len() > 1);
+    let Some(cell) = cells.first().filter(|_| shared(batch.body_len_max)) else {
         return Vec::new();
-    }
-    let share = |body: &[u8]| shared(body.len()).then(|| Arc::new(Blob::new(body.to_vec())));
+    };
+    let share = |body: &[u8]| shared(body.len()).then(|| cell.memory.share(body.to_vec()));
     batch.iter().map(|publish| share(publish.body)).collect()
 }
 

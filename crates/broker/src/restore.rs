@@ -109,7 +109,7 @@ impl Broker {
 
 fn restore((cell, level): (&QueueCell, u8), message: &RecoveredMessage<'_>, bodies: &mut Bodies) {
     let blob = is_shared(message.body.len(), message.shared.is_some()).then(|| {
-        let new = || Arc::new(Blob::new(message.body.to_vec()));
+        let new = || cell.memory.share(message.body.to_vec());
         match message.shared {
             Some(number) => Arc::clone(bodies.entry(number).or_insert_with(new)),
             None => new(),

@@ -16,7 +16,6 @@ use parking_lot::RwLock;
 use crate::context::refusal::Refusal;
 use crate::context::stats::{Ended, Event, Events, Existing, Holdings};
 use crate::queue::cell::{Home, QueueCell};
-use crate::queue::timer::Timer;
 use crate::settings::rules::Rules;
 
 /// Entries up to which a table is not worth shrinking.
@@ -37,28 +36,25 @@ pub struct Vhost {
     pub(crate) ended: Ended,
     /// What administrators set. Never locked while a queue is.
     pub rules: RwLock<Rules>,
-    timer: Arc<Timer>,
+    home: Home,
 }
 
 impl Vhost {
-    pub(crate) fn new(name: &str, seed: u64, events: Arc<Events>, timer: Arc<Timer>) -> Self {
+    pub(crate) fn new(home: Home, seed: u64, events: Arc<Events>) -> Self {
         let holdings = Arc::<Holdings>::default();
         Self {
-            name: name.into(),
+            name: Arc::clone(&home.vhost),
             directory: RwLock::new(Directory::new(seed, Arc::clone(&holdings), events)),
             holdings,
             ended: Ended::default(),
             rules: RwLock::default(),
-            timer,
+            home,
         }
     }
 
     /// Where its queues live.
     pub(crate) fn home(&self) -> Home {
-        Home {
-            vhost: Arc::clone(&self.name),
-            timer: Arc::clone(&self.timer),
-        }
+        self.home.clone()
     }
 
     /// A queue by name.

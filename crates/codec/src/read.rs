@@ -1,5 +1,10 @@
 //! A cursor over received bytes: every read is checked, borrows from the input and never panics.
 
+use nom::Parser;
+use nom::bytes::complete::take;
+use nom::multi::length_data;
+use nom::number::complete::{be_u8, be_u16, be_u32, be_u64};
+
 use crate::frame::FrameError;
 use crate::table::RawTable;
 
@@ -30,52 +35,51 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
+    /// Reads what `domain` parses; that it does not can only mean that bytes are missing.
     #[inline]
-    fn chunk<const N: usize>(&mut self) -> Result<&'a [u8; N], FrameError> {
-        let (chunk, rest) = self.rest.split_first_chunk::<N>().ok_or(SHORT)?;
+    fn parse<O>(
+        &mut self,
+        mut domain: impl Parser<&'a [u8], Output = O, Error = ()>,
+    ) -> Result<O, FrameError> {
+        let (rest, value) = domain.parse(self.rest).map_err(|_| SHORT)?;
         self.rest = rest;
         self.bits_left = 0;
-        Ok(chunk)
+        Ok(value)
     }
 
     #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], FrameError> {
-        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(SHORT)?;
-        self.rest = rest;
-        self.bits_left = 0;
-        Ok(bytes)
+        self.parse(take(len))
     }
 
     #[inline]
     pub(crate) fn octet(&mut self) -> Result<u8, FrameError> {
-        self.chunk().map(|&[octet]| octet)
+        self.parse(be_u8)
     }
 
     #[inline]
     pub(crate) fn short(&mut self) -> Result<u16, FrameError> {
-        self.chunk().map(|bytes| u16::from_be_bytes(*bytes))
+        self.parse(be_u16)
     }
 
     #[inline]
     pub(crate) fn long(&mut self) -> Result<u32, FrameError> {
-        self.chunk().map(|bytes| u32::from_be_bytes(*bytes))
+        self.parse(be_u32)
     }
 
     #[inline]
     pub(crate) fn longlong(&mut self) -> Result<u64, FrameError> {
-        self.chunk().map(|bytes| u64::from_be_bytes(*bytes))
+        self.parse(be_u64)
     }
 
     #[inline]
     pub(crate) fn shortstr(&mut self) -> Result<&'a [u8], FrameError> {
-        let len = self.octet()?;
-        self.take(usize::from(len))
+        self.parse(length_data(be_u8))
     }
 
     #[inline]
     pub(crate) fn longstr(&mut self) -> Result<&'a [u8], FrameError> {
-        let len = self.long()?;
-        self.take(len as usize)
+        self.parse(length_data(be_u32))
     }
 
     pub(crate) fn table(&mut self) -> Result<RawTable<'a>, FrameError> {

@@ -7,7 +7,7 @@ use leveret_queue::{
     Consumer, ConsumerKey, Consuming, Delivery, Limits, Message, MessageBody, Offer, Overflow,
     Queue, Rank, Settings, Shape, Sink, Unacked,
 };
-use leveret_record::{Attempts, Blob, Body};
+use leveret_record::{Attempts, Blob, Body, Memory};
 
 const ROUTE: &[u8] = b"\x02ex\x01k";
 const NOW_MS: u64 = 1_000;
@@ -147,7 +147,7 @@ impl World {
             levels: 1,
         };
         let mut world = Self {
-            queue: Queue::new(settings, shape),
+            queue: Queue::new(settings, shape, Memory::default()),
             limits,
             single_active,
             sink: Taker::default(),
@@ -227,7 +227,7 @@ impl World {
             SIZES[pick % SIZES.len()]
         };
         let body = vec![seq as u8; size];
-        let blob = Arc::new(Blob::new(body.clone()));
+        let blob = Memory::default().share(body.clone());
         let header = header(body.len());
         let stored = if shared {
             MessageBody::Shared(&blob)

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::BufMut as _;
 use leveret_broker::{
     Access, Broker, BrokerConfig, Connection, Handle, Origin, SharedOutlet, Work, resume,
 };
@@ -222,13 +223,7 @@ impl Flush for Socket {
             let Some(mut pending) = outlet.lock().begin_flush() else {
                 return;
             };
-            while !pending.is_done() {
-                let mut parts = [&[][..]; 8];
-                let count = pending.parts(&mut parts);
-                let bytes = parts[..count].concat();
-                pending.advance(bytes.len());
-                self.written.lock().extend_from_slice(&bytes);
-            }
+            self.written.lock().put(&mut pending);
             outlet.lock().end_flush(pending, &mut starved);
             resume(&mut starved, &mut work);
             work.wake();

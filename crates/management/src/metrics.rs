@@ -446,7 +446,7 @@ impl Page {
         self.gauge(
             "queue_memory_bytes",
             "Memory that messages of all queues take",
-            leveret_record::resident_bytes(),
+            app.broker.memory.resident_bytes(),
         );
         self.gauge(
             "unfinished_bytes",

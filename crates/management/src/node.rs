@@ -140,7 +140,7 @@ fn memory_of(app: &App) -> Value {
         "reserved_unallocated",
     ];
     let used = app.host.vitals().memory_used;
-    let queues = leveret_record::resident_bytes();
+    let queues = app.broker.memory.resident_bytes();
     let mut memory: Map<String, Value> = ABSENT
         .iter()
         .map(|name| ((*name).to_owned(), 0.into()))

@@ -1,4 +1,4 @@
-//! Append-only chunks of records, and the recycling of their memory.
+//! Append-only chunks of records.
 
 mod left;
 
@@ -6,22 +6,15 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_record::{
-    Blob, Body, Head, Position, Record, Unacked, account_released, account_taken, read,
-};
-use parking_lot::Mutex;
+use leveret_record::{Blob, Body, Head, Memory, POOLED_BYTES, Position, Record, Unacked, read};
 
 use crate::blobs::Blobs;
 use crate::message::Message;
 
 /// A queue that holds one message pays for 192 bytes, a long one for 256 KiB at a time.
 const CHUNK_BYTES_MIN: usize = 192;
-const CHUNK_BYTES_MAX: usize = 256 * 1024;
+const CHUNK_BYTES_MAX: usize = POOLED_BYTES;
 const CHUNK_GROWTH: usize = 4;
-/// Free chunks of the largest size kept for any queue: 16 MiB.
-const POOL_CHUNKS_MAX: usize = 64;
-
-static POOL: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// A record where it is stored.
 #[derive(Debug)]
@@ -79,20 +72,14 @@ impl Default for Chunk {
 }
 
 impl Chunk {
-    fn with_room(previous: usize, record: usize) -> Self {
+    fn with_room(memory: &Memory, previous: usize, record: usize) -> Self {
         let size = (previous * CHUNK_GROWTH)
             .clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
             .max(record);
-        let data = if size == CHUNK_BYTES_MAX {
-            POOL.lock().pop()
-        } else {
-            None
-        };
-        let data = data.unwrap_or_else(|| Vec::with_capacity(size));
-        account_taken(data.capacity());
-        let mut chunk = Self::default();
-        chunk.data = data;
-        chunk
+        Self {
+            data: memory.take(size),
+            ..Self::default()
+        }
     }
 
     fn has_room(&self, record: usize) -> bool {
@@ -125,24 +112,14 @@ impl Chunk {
         self.live == 0 && self.read == self.count
     }
 
-    fn free(&mut self) {
-        account_released(self.data.capacity());
-        let mut data = std::mem::take(&mut self.data);
+    /// Gives its memory back; says how much that was, bytes.
+    fn free(&mut self, memory: &Memory) -> usize {
+        let data = std::mem::take(&mut self.data);
+        let bytes = data.capacity();
         self.blobs = Blobs::None;
         self.own_ms = u64::MAX;
-        if data.capacity() == CHUNK_BYTES_MAX {
-            data.clear();
-            let mut pool = POOL.lock();
-            if pool.len() < POOL_CHUNKS_MAX {
-                pool.push(data);
-            }
-        }
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        self.free();
+        memory.give_back(data);
+        bytes
     }
 }
 
@@ -157,8 +134,9 @@ pub(crate) struct HandedOut {
 
 /// All chunks of a queue, oldest first; the newest is kept apart so that a short queue needs no
 /// second allocation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Chunks {
+    memory: Memory,
     tail: Chunk,
     /// Identity of the oldest chunk; identities count up by one.
     first: u32,
@@ -169,7 +147,27 @@ pub(crate) struct Chunks {
     resident: usize,
 }
 
+impl Drop for Chunks {
+    fn drop(&mut self) {
+        for chunk in self.older.iter_mut().chain([&mut self.tail]) {
+            chunk.free(&self.memory);
+        }
+    }
+}
+
 impl Chunks {
+    /// None yet; their memory is of that account.
+    pub(crate) fn new(memory: Memory) -> Self {
+        Self {
+            memory,
+            tail: Chunk::default(),
+            first: 0,
+            cursor: Position::default(),
+            older: VecDeque::new(),
+            resident: 0,
+        }
+    }
+
     fn chunk(&self, id: u32) -> Option<&Chunk> {
         let index = id.wrapping_sub(self.first) as usize;
         if index == self.older.len() {
@@ -251,13 +249,13 @@ impl Chunks {
     }
 
     fn grow(&mut self, record: usize) {
-        let fresh = Chunk::with_room(self.tail.data.capacity(), record);
+        let fresh = Chunk::with_room(&self.memory, self.tail.data.capacity(), record);
         self.resident += fresh.data.capacity();
-        let full = std::mem::replace(&mut self.tail, fresh);
+        let mut full = std::mem::replace(&mut self.tail, fresh);
         if full.count > 0 {
             self.older.push_back(full);
         } else {
-            self.resident -= full.data.capacity();
+            self.resident -= full.free(&self.memory);
         }
     }
 
@@ -406,15 +404,14 @@ impl Chunks {
         } else if index == 0 {
             self.drop_spent_front();
         } else if let Some(chunk) = self.older.get_mut(index) {
-            self.resident -= chunk.data.capacity();
-            chunk.free();
+            self.resident -= chunk.free(&self.memory);
         }
     }
 
     fn drop_spent_front(&mut self) {
         while self.older.front().is_some_and(Chunk::is_spent) {
             let spent = self.older.pop_front();
-            self.resident -= spent.map_or(0, |chunk| chunk.data.capacity());
+            self.resident -= spent.map_or(0, |mut chunk| chunk.free(&self.memory));
             if self.cursor.chunk == self.first {
                 self.cursor = Position {
                     chunk: self.first.wrapping_add(1),
@@ -514,8 +511,7 @@ impl Chunks {
         };
         for index in 0..self.older.len() {
             if let Some(chunk) = self.older.get_mut(index).filter(|chunk| chunk.is_spent()) {
-                self.resident -= chunk.data.capacity();
-                chunk.free();
+                self.resident -= chunk.free(&self.memory);
             }
         }
         self.drop_spent_front();
@@ -529,13 +525,17 @@ impl Chunks {
         if !self.older.is_empty() || self.tail.count > 0 {
             return false;
         }
-        self.resident -= self.tail.data.capacity();
-        self.tail.free();
+        self.resident -= self.tail.free(&self.memory);
         true
     }
 
     pub(crate) fn is_grown(&self) -> bool {
         self.tail.data.capacity() > CHUNK_BYTES_MIN
+    }
+
+    /// The account of their memory.
+    pub(crate) const fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Bytes of chunk memory held.

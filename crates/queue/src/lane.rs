@@ -1,6 +1,6 @@
 //! The messages of one priority, and all priorities of a queue.
 
-use leveret_record::{Position, Unacked};
+use leveret_record::{Memory, Position, Unacked};
 
 use crate::chunk::{Chunks, Found, unacked};
 use crate::message::Message;
@@ -21,10 +21,10 @@ pub(crate) struct Lane {
     pub(crate) fresh_from: u64,
 }
 
-impl Default for Lane {
-    fn default() -> Self {
+impl Lane {
+    fn new(memory: Memory) -> Self {
         Self {
-            chunks: Chunks::default(),
+            chunks: Chunks::new(memory),
             requeued: Requeued::default(),
             next_seq: 0,
             ready: 0,
@@ -33,9 +33,7 @@ impl Default for Lane {
             fresh_from: 0,
         }
     }
-}
 
-impl Lane {
     #[inline]
     pub(crate) fn append(&mut self, message: &Message<'_>) -> u64 {
         let seq = self.next_seq;
@@ -147,12 +145,16 @@ struct Higher {
 }
 
 impl Lanes {
-    pub(crate) fn new(levels: u16) -> Self {
+    pub(crate) fn new(levels: u16, memory: Memory) -> Self {
         Self {
-            first: Lane::default(),
+            first: Lane::new(memory),
             levels: levels.clamp(1, 256),
             higher: None,
         }
+    }
+
+    pub(crate) const fn memory(&self) -> &Memory {
+        self.first.chunks.memory()
     }
 
     pub(crate) const fn levels(&self) -> u16 {
@@ -181,13 +183,14 @@ impl Lanes {
     fn make_level(&mut self, priority: u8) -> u8 {
         let level = u8::try_from(self.levels - 1).map_or(priority, |top| priority.min(top));
         let any = u64::from(self.first.ready > 0);
+        let memory = self.first.chunks.memory();
         let higher = self.higher.get_or_insert_default();
         if let Some(word) = higher.ready.first_mut() {
             *word |= any;
         }
         let lanes = &mut higher.lanes;
         if lanes.len() < usize::from(level) {
-            lanes.resize_with(usize::from(level), Lane::default);
+            lanes.resize_with(usize::from(level), || Lane::new(memory.clone()));
         }
         level
     }

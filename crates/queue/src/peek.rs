@@ -60,6 +60,8 @@ impl<C> Queue<C> {
 
 #[cfg(test)]
 mod tests {
+    use leveret_record::Memory;
+
     use super::*;
     use crate::{
         Consumer, ConsumerKey, Delivery, Message, MessageBody, Offer, Settings, Shape, Sink,
@@ -96,7 +98,7 @@ mod tests {
 
     #[test]
     fn ready_messages_are_seen_in_order_and_stay() {
-        let mut queue = Queue::<()>::new(Settings::NONE, Shape::PLAIN);
+        let mut queue = Queue::<()>::new(Settings::NONE, Shape::PLAIN, Memory::default());
         for number in 0..20_000_u64 {
             let message = Message {
                 route: b"\0\x01k",

@@ -9,7 +9,7 @@ mod settle;
 
 use std::sync::Arc;
 
-use leveret_record::{Blob, Record, Unacked};
+use leveret_record::{Blob, Memory, Record, Unacked};
 
 use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming};
 use crate::lane::Lanes;
@@ -136,12 +136,12 @@ pub struct Queue<C> {
 }
 
 impl<C> Queue<C> {
-    /// An empty queue.
+    /// An empty queue, whose messages are counted there.
     #[must_use]
-    pub fn new(settings: Settings, shape: Shape) -> Self {
+    pub fn new(settings: Settings, shape: Shape, memory: Memory) -> Self {
         Self {
             settings,
-            lanes: Lanes::new(shape.levels),
+            lanes: Lanes::new(shape.levels, memory),
             reserved: None,
             consumers: Consumers::new(shape.single_active),
             counters: Counters::default(),
@@ -423,7 +423,8 @@ impl<C> Queue<C> {
     /// what was delivered may be given back to it any more.
     #[must_use]
     pub fn take(&mut self) -> Self {
-        let empty = Self::new(self.settings(), self.shape());
+        let memory = self.lanes.memory().clone();
+        let empty = Self::new(self.settings(), self.shape(), memory);
         std::mem::replace(self, empty)
     }
 

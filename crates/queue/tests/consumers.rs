@@ -8,6 +8,7 @@ use leveret_queue::{
     Attempts, Consumer, ConsumerKey, Consuming, Delivery, Message, MessageBody, Offer, Queue, Rank,
     Settings, Shape, Sink, Unacked,
 };
+use leveret_record::Memory;
 use proptest::prelude::*;
 
 const NOW_MS: u64 = 1_000;
@@ -227,7 +228,7 @@ proptest! {
     #[test]
     fn turns_are_those_of_a_list_for_each_priority(ops in prop::collection::vec(op(), 1..150)) {
         let mut world = World {
-            queue: Queue::new(Settings::NONE, Shape::PLAIN),
+            queue: Queue::new(Settings::NONE, Shape::PLAIN, Memory::default()),
             taker: Taker::default(),
             model: Model::default(),
             out: Vec::new(),
@@ -256,6 +257,7 @@ fn cost_of_each(many: u32, asked: impl Fn(u32) -> Consuming, single_active: bool
                 single_active,
                 levels: 1,
             },
+            Memory::default(),
         );
         let start = Instant::now();
         let keys: Vec<_> = (0..many)
@@ -296,7 +298,10 @@ fn a_consumer_among_many_costs_what_one_among_few_does() {
 
 #[test]
 fn who_takes_nothing_any_more_is_asked_once() {
-    let (mut queue, mut taker) = (Queue::new(Settings::NONE, Shape::PLAIN), Taker::default());
+    let (mut queue, mut taker) = (
+        Queue::new(Settings::NONE, Shape::PLAIN, Memory::default()),
+        Taker::default(),
+    );
     for handle in 0..100 {
         queue.consume(handle, Consuming::default());
         taker.gone.insert(handle);

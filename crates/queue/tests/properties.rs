@@ -7,7 +7,7 @@ use leveret_queue::{
     Consumer, ConsumerKey, Consuming, Delivery, Limits, Message, MessageBody, Offer, Overflow,
     Queue, Rank, Settings, Shape, Sink, Unacked,
 };
-use leveret_record::{Attempts, Blob, Body};
+use leveret_record::{Attempts, Blob, Body, Memory};
 use proptest::prelude::*;
 
 const ROUTE: &[u8] = b"\x02ex\x01k";
@@ -74,7 +74,7 @@ fn plain_queue(limits: Limits) -> Queue<u32> {
         limits,
         ..Settings::NONE
     };
-    Queue::new(settings, Shape::PLAIN)
+    Queue::new(settings, Shape::PLAIN, Memory::default())
 }
 
 fn push(queue: &mut Queue<u32>, body: MessageBody<'_>, sink: &mut Taker) -> bool {
@@ -238,7 +238,7 @@ impl World {
     fn push(&mut self, size: usize, shared: bool) {
         let body = vec![self.model.next as u8; size];
         self.model.ready.push((self.model.next, body.clone(), 0));
-        let blob = Arc::new(Blob::new(body.clone()));
+        let blob = Memory::default().share(body.clone());
         let stored = if shared {
             MessageBody::Shared(&blob)
         } else {
@@ -487,6 +487,7 @@ fn only_the_single_active_consumer_is_served() {
             single_active: true,
             ..Shape::PLAIN
         },
+        Memory::default(),
     );
     let mut sink = Taker::default();
     let first = queue.consume(

@@ -7,6 +7,7 @@ use leveret_queue::{
     Attempts, Consumer, ConsumerKey, Consuming, Death, Delivery, Limits, Message, MessageBody,
     Offer, Overflow, Queue, Rank, Settings, Shape, Sink, Unacked,
 };
+use leveret_record::Memory;
 use proptest::prelude::*;
 
 const LEVELS: u16 = 4;
@@ -111,7 +112,7 @@ impl World {
             ..Shape::PLAIN
         };
         Self {
-            queue: Queue::new(settings, shape),
+            queue: Queue::new(settings, shape, Memory::default()),
             settings,
             sink: Taker::default(),
             now_ms: 1_000_000,

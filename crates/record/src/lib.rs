@@ -21,10 +21,10 @@
     )
 )]
 
-mod blob;
+mod memory;
 mod sabotage;
 
-pub use blob::{Blob, account_released, account_taken, resident_bytes};
+pub use memory::{Blob, Memory, POOLED_BYTES};
 #[cfg(feature = "sabotage")]
 pub use sabotage::sabotage;
 pub use sabotage::{Sabotage, breaks};

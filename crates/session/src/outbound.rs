@@ -1,8 +1,10 @@
 //! Bytes on their way to one socket, in two buffers that take turns.
 
+use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Buf;
 use leveret_record::Blob;
 
 /// A shared body that goes out after `at` bytes of the buffer.
@@ -45,46 +47,53 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// The unwritten parts in order, at most `out.len()` of them; returns how many were set.
-    #[must_use]
-    pub fn parts<'a>(&'a self, out: &mut [&'a [u8]]) -> usize {
-        let mut filled = 0;
-        let mut skip = self.written;
-        let mut push = |part: &'a [u8]| {
-            let Some(part) = part.get(skip..).filter(|part| !part.is_empty()) else {
-                skip -= part.len();
-                return true;
-            };
-            skip = 0;
-            let Some(place) = out.get_mut(filled) else {
-                return false;
-            };
-            *place = part;
-            filled += 1;
-            true
-        };
-        let mut from = 0;
-        for splice in &self.segments.splices {
-            let bytes = self.segments.bytes.get(from..splice.at).unwrap_or_default();
-            from = splice.at;
-            let body = splice.blob.get(splice.range.clone()).unwrap_or_default();
-            if !push(bytes) || !push(body) {
-                return filled;
-            }
-        }
-        push(self.segments.bytes.get(from..).unwrap_or_default());
-        filled
-    }
-
-    /// Notes that the kernel took `bytes` more.
-    pub const fn advance(&mut self, bytes: usize) {
-        self.written += bytes;
-    }
-
     /// Whether everything is written.
     #[must_use]
     pub const fn is_done(&self) -> bool {
         self.written >= self.len
+    }
+
+    /// The unwritten parts in order.
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let Segments { bytes, splices } = &self.segments;
+        let ends = splices.iter().map(|splice| splice.at);
+        let begins = [0].into_iter().chain(ends.clone());
+        let between = begins.zip(ends.chain([bytes.len()]));
+        let own = between.map(|(begin, end)| bytes.get(begin..end).unwrap_or_default());
+        let bodies = splices
+            .iter()
+            .map(|splice| splice.blob.get(splice.range.clone()));
+        let shared = bodies.map(Option::unwrap_or_default).chain([&[][..]]);
+        let mut skip = self.written;
+        own.zip(shared)
+            .flat_map(|(own, shared)| [own, shared])
+            .filter_map(move |part| {
+                let left = part.get(skip..);
+                skip = skip.saturating_sub(part.len());
+                left.filter(|part| !part.is_empty())
+            })
+    }
+}
+
+impl Buf for Pending {
+    fn remaining(&self) -> usize {
+        self.len - self.written
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.parts().next().unwrap_or_default()
+    }
+
+    fn chunks_vectored<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let places = out.iter_mut().zip(self.parts());
+        places
+            .map(|(place, part)| *place = IoSlice::new(part))
+            .count()
+    }
+
+    /// Notes that the kernel took `bytes` more.
+    fn advance(&mut self, bytes: usize) {
+        self.written += bytes.min(self.remaining());
     }
 }
 
@@ -240,13 +249,20 @@ impl Outbound {
 
 #[cfg(test)]
 mod tests {
+    use leveret_record::Memory;
+
     use super::*;
 
     fn flush(out: &mut Outbound, at_most: usize) -> (Vec<u8>, bool) {
         let mut pending = out.begin_flush().expect("something to write");
-        let mut parts = [&[][..]; 4];
-        let count = pending.parts(&mut parts);
-        let mut bytes: Vec<u8> = parts[..count].concat();
+        let mut parts = [IoSlice::new(&[]); 4];
+        let count = pending.chunks_vectored(&mut parts);
+        assert_eq!(parts[0].first(), pending.chunk().first());
+        let mut bytes = parts[..count]
+            .iter()
+            .map(|part| &part[..])
+            .collect::<Vec<_>>()
+            .concat();
         bytes.truncate(at_most);
         pending.advance(bytes.len());
         (bytes, out.end_flush(pending))
@@ -255,7 +271,7 @@ mod tests {
     #[test]
     fn bodies_are_spliced_in_order_and_partial_writes_go_on_where_they_stopped() {
         for step in 1..20 {
-            let blob = Arc::new(Blob::new(b"0123456789".to_vec()));
+            let blob = Memory::default().share(b"0123456789".to_vec());
             let mut out = Outbound::default();
             out.write(|buf| buf.extend_from_slice(b"head"));
             out.splice(&blob, 2..5);

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use bytes::{Buf as _, BufMut as _};
 use leveret_broker::{Broker, Handle, SharedOutlet, Work, resume};
 use leveret_session::{Flush, Pending};
 use parking_lot::Mutex;
 
 /// Parts of one write.
-const PARTS_MAX: usize = 8;
 
 /// One connection's socket, towards the client.
 pub(crate) struct Link {
@@ -137,14 +137,8 @@ impl Link {
 
     fn tap_all(&self, pending: &mut Pending) {
         let mut socket = self.socket.lock();
-        while !pending.is_done() {
-            let mut parts = [&[][..]; PARTS_MAX];
-            let count = pending.parts(&mut parts);
-            let bytes = parts.get(..count).unwrap_or_default().concat();
-            pending.advance(bytes.len());
-            socket.tapped_bytes += bytes.len() as u64;
-            socket.tapped.extend_from_slice(&bytes);
-        }
+        socket.tapped_bytes += pending.remaining() as u64;
+        socket.tapped.put(pending);
     }
 
     /// Writes until nothing is left (`false`) or the socket is full (`true`).
@@ -180,16 +174,15 @@ impl Link {
     fn write_some(&self, pending: &mut Pending) -> bool {
         let mut socket = self.socket.lock();
         while !pending.is_done() {
-            let mut parts = [&[][..]; PARTS_MAX];
-            let count = pending.parts(&mut parts);
-            let mut bytes = parts.get(..count).unwrap_or_default().concat();
-            if !socket.void {
-                bytes.truncate(socket.capacity.saturating_sub(socket.unread.len()));
-            }
+            let room = if socket.void {
+                usize::MAX
+            } else {
+                socket.capacity.saturating_sub(socket.unread.len())
+            };
+            let bytes = pending.copy_to_bytes(pending.remaining().min(room));
             if bytes.is_empty() {
                 return true;
             }
-            pending.advance(bytes.len());
             socket.tapped_bytes += bytes.len() as u64;
             socket.tapped.extend_from_slice(&bytes);
             if !socket.void {

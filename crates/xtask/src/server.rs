@@ -152,6 +152,8 @@ impl Drop for Server {
             let mut stop = Command::new("epmd");
             let _ = stop.arg("-kill").env(MAPPER_PORT, port).output();
         }
+        // Each has a segment of a quarter of a gigabyte.
+        let _ = fs::remove_dir_all(self.folder.join("data"));
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use leveret_codec::{ConnectionBlocked, ConnectionUnblocked, Method};
-use leveret_record::resident_bytes;
 use leveret_session::{Assembled, Fault, Outlet};
 use parking_lot::Mutex;
 
@@ -176,7 +175,7 @@ impl Broker {
                 .alarms
                 .memory
                 .lock()
-                .measure(occupied, resident_bytes());
+                .measure(occupied, self.memory.resident_bytes());
             self.alarms.memory_used.store(used, Ordering::Relaxed);
             self.judge_memory();
         }

@@ -36,7 +36,7 @@ impl Core {
         let (inline, blob) = if body.len() < SHARED_BYTES_MIN {
             (body, None)
         } else {
-            (Vec::new(), Some(Arc::new(Blob::new(body))))
+            (Vec::new(), Some(self.broker.memory.share(body)))
         };
         self.publish_whole(Whole {
             channel,

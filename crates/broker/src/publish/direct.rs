@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leveret_codec::Properties;
 use leveret_queue::{Attempts, Rank, Unacked};
-use leveret_record::{Blob, Body, Record};
+use leveret_record::{Blob, Body, Memory, Record};
 use leveret_router::Steps;
 use leveret_session::{Publish, Publishes};
 
@@ -107,11 +107,11 @@ impl Copied {
     }
 
     /// The body to be shared, if it is kept outside the chunks.
-    pub(crate) fn shared(&self, by_many: bool) -> Option<Arc<Blob>> {
+    pub(crate) fn shared(&self, by_many: bool, memory: &Memory) -> Option<Arc<Blob>> {
         match &self.body {
             Content::Shared(blob) => Some(Arc::clone(blob)),
             Content::Own(bytes) if is_shared(bytes.len(), by_many) => {
-                Some(Arc::new(Blob::new(bytes.clone())))
+                Some(memory.share(bytes.clone()))
             }
             Content::Own(_) => None,
         }

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use leveret_queue::{Message, Queue, Rank, Reason, Sink};
-use leveret_record::resident_bytes;
 use leveret_session::Publishes;
 
 use crate::broker::Broker;
@@ -61,7 +60,10 @@ impl Room {
     /// What is known before any queue is asked.
     #[inline]
     pub(crate) fn of(broker: &Broker) -> Self {
-        let (resident, max) = (resident_bytes(), broker.config.resident_bytes_max);
+        let (resident, max) = (
+            broker.memory.resident_bytes(),
+            broker.config.resident_bytes_max,
+        );
         let disk_full = !broker.store.admits_messages();
         if resident <= scarce_from(max) && !disk_full {
             return Self::Plenty;
@@ -255,7 +257,7 @@ impl Core {
 
 impl Broker {
     fn has_room_again(&self, cell: &QueueCell) -> bool {
-        let (resident, max) = (resident_bytes(), self.config.resident_bytes_max);
+        let (resident, max) = (self.memory.resident_bytes(), self.config.resident_bytes_max);
         let plenty = scarce_from(max) - scarce_from(max) / RESUME_PART;
         if cell.is_deleted() || resident <= plenty {
             return true;

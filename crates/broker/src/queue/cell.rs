@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use leveret_codec::{BasicCancel, DeliverTemplate, RawTable, Table};
 use leveret_queue::{ConsumerKey, Death, Message, Queue, Reason};
+use leveret_record::Memory;
 use leveret_router::QueueId;
 use leveret_session::Outlet;
 use leveret_store::LaneId;
@@ -57,6 +58,7 @@ pub(crate) struct Home {
     /// Its virtual host's name.
     pub(crate) vhost: Arc<str>,
     pub(crate) timer: Arc<Timer>,
+    pub(crate) memory: Memory,
 }
 
 /// What a queue is known by.
@@ -96,6 +98,8 @@ pub struct QueueCell {
     pub(crate) level: u8,
     pub(crate) timer: Arc<Timer>,
     pub(crate) lease: Lease,
+    /// What its messages are counted in.
+    pub(crate) memory: Memory,
     deleted: AtomicBool,
     /// Where its virtual host counts what queues hold; set once it is in the directory.
     holdings: OnceLock<Arc<Holdings>>,
@@ -196,7 +200,7 @@ impl QueueCell {
     ) -> Self {
         let Identity { name, id, home } = identity;
         let state = Mutex::new(QueueState {
-            queue: Queue::new(meaning.settings, meaning.shape),
+            queue: Queue::new(meaning.settings, meaning.shape, home.memory.clone()),
             warm: false,
             policy: meaning.policy,
             dead_letters: meaning.dead_letters,
@@ -217,6 +221,7 @@ impl QueueCell {
             vhost: home.vhost,
             timer: home.timer,
             lease: Lease::new(meaning.lease),
+            memory: home.memory,
             deleted: AtomicBool::new(false),
             holdings: OnceLock::new(),
             state,

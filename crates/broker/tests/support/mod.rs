@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::BufMut as _;
 use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin, Work, resume, topology};
 use leveret_codec::{
     BasicConsume, BasicPublish, ChannelCloseOk, ChannelOpen, ConnectionOpen, ConnectionStartOk,
@@ -182,15 +183,7 @@ impl Client {
             let Some(mut pending) = outlet.lock().begin_flush() else {
                 break;
             };
-            while !pending.is_done() {
-                let mut parts = [&[][..]; 8];
-                let count = pending.parts(&mut parts);
-                let taken = parts.iter().take(count).map(|part| part.len()).sum();
-                for part in parts.iter().take(count) {
-                    bytes.extend_from_slice(part);
-                }
-                pending.advance(taken);
-            }
+            bytes.put(&mut pending);
             outlet.lock().end_flush(pending, &mut starved);
             resume(&mut starved, &mut self.work);
             self.broker.submit(&mut self.work);
