@@ -146,16 +146,18 @@ pub(crate) fn select(name: Option<&str>) -> Result<Vec<&'static Client>> {
     Ok(selected)
 }
 
-/// Installs and compiles what all clients need, giving way to everything else; a suite with an
-/// outcome for each.
-pub(crate) fn prepare(project: &Project, report: &mut Report) {
-    println!("== client libraries");
+/// Those whose suites cargo builds, which builds for one at a time; and all others.
+pub(crate) fn by_cargo() -> (Vec<&'static Client>, Vec<&'static Client>) {
+    let all = CLIENTS.iter();
+    all.partition(|client| client.language.needs_cargo())
+}
+
+/// Installs and compiles what clients need; a suite of that name with an outcome for each.
+pub(crate) fn prepare(project: &Project, (name, clients): (&str, &[&Client]), report: &mut Report) {
+    println!("== {name}");
     let start = Instant::now();
     let mut log = String::new();
     let mut outcomes = Vec::new();
-    let mut clients: Vec<_> = CLIENTS.iter().collect();
-    // Cargo lets nobody else build beside the tests, so those that need it come last.
-    clients.sort_by_key(|client| client.language.needs_cargo());
     for client in clients {
         let prepared = client.prepare(project);
         if let Err(error) = &prepared {
@@ -168,7 +170,7 @@ pub(crate) fn prepare(project: &Project, report: &mut Report) {
         };
         outcomes.push(Outcome::new(client.name, ending));
     }
-    report.add(Suite::new("client libraries", outcomes, log, start));
+    report.add(Suite::new(name, outcomes, log, start));
 }
 
 /// Runs `clients` one after the other and adds a suite for each to `report`.
@@ -492,8 +494,7 @@ fn pytest(project: &Project) -> Result<Command> {
 /// Cargo's test of this name. It is one of the workspace's: for a package alone cargo chooses other
 /// features of what it depends on, and compiles all of that once more.
 fn workspace_test(project: &Project, name: &str) -> Command {
-    let arguments = ["test", "--locked", "--workspace", "--test", name];
-    shell::cargo(&project.root, &arguments)
+    shell::cargo_test(&project.root, &["--test", name])
 }
 
 fn junit_reports(folder: &Path) -> Result<Vec<Outcome>> {

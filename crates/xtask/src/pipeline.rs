@@ -1,9 +1,8 @@
 //! `cargo xtask test`: every check in order, each a suite of the report.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -12,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::clients::{Broker, Extent};
+use crate::clients::{Broker, Client, Extent};
 use crate::project::Project;
 use crate::report::{Ending, Outcome, Report, Suite};
 use crate::{callgrind, clients, crash, dist, doc_tests, fuzz, install, outcomes, shell, tidy};
@@ -27,7 +26,7 @@ const KILLS: usize = 20;
 const FULL_DISKS: u64 = 12;
 
 /// What a run from nothing writes below `target/`, and what its brokers want to keep free.
-const DISK_MIB_MIN: u64 = 12 * 1024;
+const DISK_MIB_MIN: u64 = 7 * 1024;
 
 /// Runs everything, or with `quick` what daily work needs, and prints the report.
 ///
@@ -46,16 +45,11 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
         smoke(project, &mut report);
     } else {
         step(&mut report, "disk space", || disk_space(project));
-        // The longest chain first: it gives way to the other, and fills what that leaves idle.
-        let (installed, waits) = mpsc::channel();
+        let ((installed, programs), (compiled, tests)) = (mpsc::channel(), mpsc::channel());
         beside(
             &mut report,
-            |report| shipped(project, installed, report),
-            |report| {
-                let programs = checks(project, quick, report);
-                let _ = waits.recv();
-                tests(project, &programs, report);
-            },
+            |report| shipped(project, installed, tests, report),
+            |report| tested(project, compiled, programs, report),
         );
     }
     println!("\n{report}");
@@ -67,18 +61,48 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
 
 /// What a compiler or a reader of the sources says; gives the test programs.
 fn checks(project: &Project, quick: bool, report: &mut Report) -> Vec<TestProgram> {
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ];
-    cargo_check(project, report, "clippy", &clippy);
+    let mut programs = Vec::new();
+    step(report, "clippy", || compile(project, quick, &mut programs));
     step(report, "tidy", || tidy_suite(project));
-    build_tests(project, quick, report)
+    programs
+}
+
+/// Has clippy compile the tests of every package; those of the clients have a broker of their own
+/// later.
+fn compile(project: &Project, quick: bool, programs: &mut Vec<TestProgram>) -> Result<Suite> {
+    let start = Instant::now();
+    let mut command = shell::cargo_test(&project.root, &["--no-run", "--message-format=json"]);
+    command.args(["--lib", "--bins"]);
+    if !quick {
+        command.args(["--tests", "--examples"]);
+    }
+    let output = shell::capture(command)?;
+    let (mut log, mut warned) = (String::new(), false);
+    for line in output.text.lines() {
+        if !line.starts_with('{') {
+            log += &format!("{line}\n");
+            continue;
+        }
+        let message: Value = serde_json::from_str(line).context("reading cargo's messages")?;
+        programs.extend(test_program(&message));
+        if let Some(said) = message["message"]["rendered"].as_str() {
+            warned = true;
+            log += said;
+        }
+    }
+    programs.sort_by(|one, other| one.name.cmp(&other.name));
+    let ending = |holds| {
+        if holds {
+            Ending::Passed
+        } else {
+            Ending::Failed
+        }
+    };
+    let outcomes = vec![
+        Outcome::new("everything compiles", ending(output.success)),
+        Outcome::new("there is nothing to warn of", ending(!warned)),
+    ];
+    Ok(Suite::new("clippy", outcomes, log, start))
 }
 
 /// Runs one step; an error of the step itself is a failure of its suite.
@@ -145,17 +169,6 @@ fn tidy_suite(project: &Project) -> Result<Suite> {
     Ok(Suite::new("tidy", outcomes, log, start))
 }
 
-/// The tests of every package; those of the clients have a broker of their own later.
-fn build_tests(project: &Project, quick: bool, report: &mut Report) -> Vec<TestProgram> {
-    let mut programs = Vec::new();
-    step(report, "build tests", || {
-        let start = Instant::now();
-        programs = test_programs(project, quick)?;
-        Ok(Suite::single("build tests", true, String::new(), start))
-    });
-    programs
-}
-
 /// A suite for each test program.
 fn run_tests<'a>(programs: impl IntoIterator<Item = &'a TestProgram>, report: &mut Report) {
     for program in programs {
@@ -183,25 +196,6 @@ struct TestProgram {
     /// The folder in which it runs.
     package: PathBuf,
     executable: PathBuf,
-}
-
-fn test_programs(project: &Project, quick: bool) -> Result<Vec<TestProgram>> {
-    let mut command = shell::cargo(&project.root, &["test", "--no-run", "--locked"]);
-    command.arg("--workspace");
-    command.arg("--message-format=json-render-diagnostics");
-    command.args(["--lib", "--bins"]);
-    if !quick {
-        command.arg("--tests");
-    }
-    let text = shell::require(command)?;
-    let mut programs = BTreeMap::new();
-    for line in text.lines().filter(|line| line.starts_with('{')) {
-        let message: Value = serde_json::from_str(line).context("reading cargo's messages")?;
-        if let Some(program) = test_program(&message) {
-            programs.insert(program.name.clone(), program);
-        }
-    }
-    Ok(programs.into_values().collect())
 }
 
 /// The test program that a message of cargo announces, if it announces one.
@@ -254,28 +248,55 @@ fn docs(project: &Project, report: &mut Report) {
     command_check(report, "docs", command);
 }
 
-/// What is shipped, and what real clients say of it; lets go of `installed` once all programs are
-/// there.
-fn shipped(project: &Project, installed: mpsc::Sender<()>, report: &mut Report) {
+/// What is shipped, and what real clients say of it: they wait more than they compute, while the
+/// tests are compiled. Lets go of `installed` once all programs are there; some clients need
+/// cargo, which builds for one at a time, so that they wait for `tests`.
+fn shipped(
+    project: &Project,
+    installed: mpsc::Sender<()>,
+    tests: mpsc::Receiver<()>,
+    report: &mut Report,
+) {
     step(report, "programs", || programs_suite(project, false));
     drop(installed);
+    let (of_cargo, others) = clients::by_cargo();
     let built = beside(
         report,
         |report| release_build(project, report),
-        |report| clients::prepare(project, report),
+        |report| clients::prepare(project, ("client libraries", &others), report),
     );
+    let binary = project.target.join("release/leveret");
     if built {
-        let binary = project.target.join("release/leveret");
         step(report, "binary size", || dist::suite(&binary));
-        real_clients(project, report);
+        real_clients(project, &others, report);
+        crashes(project, &binary, report);
     }
+    let _ = tests.recv();
+    clients::prepare(project, ("clients in Rust", &of_cargo), report);
+    if built {
+        real_clients(project, &of_cargo, report);
+    }
+}
+
+/// What is said of the sources, then the tests of the project's own; lets go of `compiled` when
+/// cargo is free.
+fn tested(
+    project: &Project,
+    compiled: mpsc::Sender<()>,
+    installed: mpsc::Receiver<()>,
+    report: &mut Report,
+) {
+    let programs = checks(project, false, report);
+    drop(compiled);
+    let _ = installed.recv();
+    tests(project, &programs, report);
 }
 
 /// What does not depend on each other runs side by side: most of it waits or keeps one core busy.
 fn tests(project: &Project, programs: &[TestProgram], report: &mut Report) {
     let broker = |program: &&TestProgram| program.package == project.root;
     let mut of_the_broker: Vec<_> = programs.iter().filter(broker).collect();
-    // What measures how others are served goes first: the real clients come late.
+    // The longest goes first.
     of_the_broker.sort_by_key(|program| !program.name.ends_with("/hostile"));
     let of_its_parts: Vec<_> = programs.iter().filter(|program| !broker(program)).collect();
     beside(
@@ -309,23 +330,20 @@ fn beside<T: Send>(
 
 fn release_build(project: &Project, report: &mut Report) -> bool {
     let arguments = ["build", "--release", "--locked", "--package", "leveret"];
-    command_check(
-        report,
-        "release build",
-        shell::cargo_aside(&project.root, &arguments),
-    )
+    cargo_check(project, report, "release build", &arguments)
 }
 
-fn real_clients(project: &Project, report: &mut Report) {
-    let binary = project.target.join("release/leveret");
-    let all = clients::select(None).unwrap_or_default();
-    let broker = Broker::Leveret(binary.clone());
-    clients::run(project, &broker, &all, Extent::Full, report);
+fn real_clients(project: &Project, clients: &[&Client], report: &mut Report) {
+    let broker = Broker::Leveret(project.target.join("release/leveret"));
+    clients::run(project, &broker, clients, Extent::Full, report);
+}
+
+fn crashes(project: &Project, binary: &Path, report: &mut Report) {
     step(report, "crash kill", || {
-        crash::kill::suite(project, &binary, KILLS, crash::kill::fresh_seed())
+        crash::kill::suite(project, binary, KILLS, crash::kill::fresh_seed())
     });
     step(report, "crash disk", || {
-        crash::disk::suite(project, &binary, FULL_DISKS, crash::kill::fresh_seed())
+        crash::disk::suite(project, binary, FULL_DISKS, crash::kill::fresh_seed())
     });
 }
 

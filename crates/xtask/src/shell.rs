@@ -66,6 +66,15 @@ pub(crate) fn cargo_aside(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// `cargo test` of the whole workspace, aside, with clippy as the compiler of its packages: what
+/// is linted and what is tested is compiled once.
+pub(crate) fn cargo_test(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = cargo_aside(root, &["test", "--locked", "--workspace"]);
+    command.args(arguments);
+    command.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
+    command
+}
+
 /// Runs `command` to its end and keeps its output.
 ///
 /// # Errors
