@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_queue::{Attempts, Dead, Death, Message, MessageBody, Rank};
+use leveret_record::{Sabotage, breaks};
 use leveret_store::{LaneId, MessageParts};
 use rustc_hash::FxHashMap;
 
@@ -280,6 +281,7 @@ impl Burial<'_> {
             self.enqueue((corpse, room), (&letter, &route), &targets, work);
         }
         if corpse.stored
+            && !breaks(Sabotage::KeepDead)
             && let Some(lane) = self.cell.lane_of(corpse.copied.rank.level)
         {
             work.journal.settle(lane, corpse.copied.rank.seq);
@@ -364,7 +366,9 @@ impl Burial<'_> {
             header: &letter.header,
             body: &[copied.body()],
         };
-        work.journal.message(&lanes, &parts);
+        if !breaks(Sabotage::LoseCopy) {
+            work.journal.message(&lanes, &parts);
+        }
     }
 
     /// Gives the place of a copy that the store has to know of.

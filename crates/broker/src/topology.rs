@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use leveret_codec::{RawTable, Table};
+use leveret_record::{Sabotage, breaks};
 use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec, Removal};
 use leveret_store::LaneId;
 
@@ -364,7 +365,7 @@ pub(crate) fn queue(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
         .number(lane.0)
         .flags([cell.spec.auto_delete])
         .bytes(&cell.spec.arguments.encoded());
-    let others = cell.other_lanes();
+    let others = cell.other_lanes().filter(|_| !breaks(Sabotage::LateLanes));
     if cell.spec.declared_by.is_some() || others.is_some() {
         let user = cell.spec.declared_by.as_deref().unwrap_or_default();
         value.bytes(user.as_bytes());

@@ -1,6 +1,6 @@
 //! The messages of one priority, and all priorities of a queue.
 
-use leveret_record::{Memory, Position, Unacked};
+use leveret_record::{Memory, Position, Sabotage, Unacked, breaks};
 
 use crate::chunk::{Chunks, Found, unacked};
 use crate::message::Message;
@@ -245,6 +245,9 @@ impl Lanes {
     /// The highest level that has ready messages; the first if none has.
     #[inline]
     pub(crate) fn top(&self) -> u8 {
+        if breaks(Sabotage::SkipLane) {
+            return self.bottom();
+        }
         self.higher.as_ref().map_or(0, |higher| {
             let words = higher.ready.iter().zip([0u32, 1, 2, 3]).rev();
             let mut set = words.filter(|(word, _)| **word != 0);

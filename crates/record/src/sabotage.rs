@@ -14,6 +14,20 @@ pub enum Sabotage {
     KeepCredit,
     /// A delivery that comes back is not marked as delivered.
     ForgetDelivery,
+    /// A dead message is settled, and the journal hears nothing of its copies.
+    LoseCopy,
+    /// A dead message's copies are in the journal, and it is not settled there.
+    KeepDead,
+    /// A copy is served before its group was submitted.
+    ServeEarly,
+    /// The deadline of what comes back is not looked for.
+    ForgetDeadline,
+    /// A message may fail once more than its queue allows.
+    ExceedLimit,
+    /// The highest level that has messages is passed over.
+    SkipLane,
+    /// A queue is durable before the lanes of its priorities are.
+    LateLanes,
 }
 
 #[cfg(feature = "sabotage")]

@@ -123,9 +123,10 @@ impl Model {
                 tag,
                 redelivered,
                 message,
+                deaths,
                 left,
             }) => {
-                let arrival = self.arrival(message);
+                let arrival = self.delivery_of(message, deaths);
                 let arrival = arrival.ok_or_else(|| format!("{message:?} was never published"))?;
                 let held = Held {
                     arrival,
@@ -196,7 +197,7 @@ impl Model {
             }
         }
         for (queue, back) in back {
-            self.event(queue, Event::Requeue(back));
+            self.event(queue, Event::Requeue(back, true));
         }
         for queue in left {
             self.end_if_abandoned(queue);

@@ -162,11 +162,13 @@ impl Model {
 
     /// A ready message and a consumer that could take it: somebody forgot to look.
     fn check_wakeups(&self) -> Result<(), String> {
-        for queue in self.queues.iter().filter(|queue| !queue.gone) {
+        let queues = self.queues.iter().enumerate();
+        for (key, queue) in queues.filter(|(_, queue)| !queue.gone) {
             let ledger = &queue.ledger;
-            let Some((head, _)) = ledger.ready.first_key_value() else {
+            let (_, ready) = self.ready_in(key);
+            if ready == 0 {
                 continue;
-            };
+            }
             let waits = ledger.seats.iter().find(|seat| {
                 let channel = self.sessions[seat.connection].channels.get(&seat.channel);
                 let room =
@@ -175,7 +177,7 @@ impl Model {
             });
             if let Some(seat) = waits {
                 return Err(format!(
-                    "lost wakeup: message {head} is ready in {} and {seat:?} could take it",
+                    "lost wakeup: {ready} messages are ready in {} and {seat:?} could take one",
                     queue_name(queue.number)
                 ));
             }

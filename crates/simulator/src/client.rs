@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) consumers: u64,
     /// Publishes are this many times as frequent.
     pub(crate) publishing: u64,
+    /// Messages expire and have priorities.
+    pub(crate) mortal: bool,
 }
 
 /// A channel as its client sees it.
@@ -353,7 +355,11 @@ impl Client {
         let Some(channel) = self.channels.get_mut(&number) else {
             return;
         };
-        let verdict = pick_verdict(rng);
+        let verdict = match pick_verdict(rng) {
+            // Only one at a time is rejected.
+            Verdict::Retry => Verdict::Requeue,
+            verdict => verdict,
+        };
         let of = |tag, multiple| Command::Settle {
             tag,
             multiple,
@@ -411,7 +417,9 @@ impl Client {
                 message: Message {
                     id: plan.messages,
                     len: pick_len(rng),
-                    persistent: rng.one_in(2),
+                    persistent: rng.one_in(2) || plan.mortal && rng.one_in(2),
+                    expiration_ms: plan.mortal.then(|| pick_expiration(rng)).flatten(),
+                    priority: (plan.mortal && rng.one_in(2)).then(|| rng.below(5) as u8),
                 },
                 exchange,
                 key: key.clone(),
@@ -454,11 +462,22 @@ fn pick_queue(rng: &mut Rng, plan: &Plan) -> u8 {
 }
 
 fn pick_verdict(rng: &mut Rng) -> Verdict {
-    match rng.below(5) {
+    match rng.below(10) {
         0 => Verdict::Requeue,
-        1 => Verdict::Discard,
+        1 => Verdict::Retry,
+        2 | 3 => Verdict::Discard,
         _ => Verdict::Ack,
     }
+}
+
+/// The times messages live: not at all, a moment, or beyond most steps of the clock.
+fn pick_expiration(rng: &mut Rng) -> Option<u16> {
+    let lives = rng.one_in(3);
+    lives.then(|| match rng.below(8) {
+        0 => 0,
+        1..=3 => 1 + rng.below(40) as u16,
+        _ => 1 + rng.below(3_000) as u16,
+    })
 }
 
 fn pick_len(rng: &mut Rng) -> u32 {

@@ -25,22 +25,93 @@ pub(crate) struct Spec {
     /// `x-overflow` is `reject-publish`.
     pub(crate) refuses: bool,
     pub(crate) single_active: bool,
+    pub(crate) mortality: Mortality,
+}
+
+/// What messages of a queue die of, and where they go then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mortality {
+    /// `x-message-ttl`.
+    pub(crate) ttl_ms: Option<u16>,
+    /// `x-expires`.
+    pub(crate) expires_ms: Option<u16>,
+    /// `x-dead-letter-exchange`, and as `x-dead-letter-routing-key` the name of a queue.
+    pub(crate) letters: Option<(u8, Option<u8>)>,
+    /// `x-dead-letter-strategy` is `at-least-once`.
+    pub(crate) at_least_once: bool,
+    /// What is refused dies: `x-overflow` is `reject-publish-dlx`.
+    pub(crate) refused_die: bool,
+    /// `x-delivery-limit`.
+    pub(crate) failures_max: Option<u8>,
+    /// `x-max-priority`.
+    pub(crate) priority_max: u8,
+    /// `x-overflow-drop` is `lowest`.
+    pub(crate) drops_lowest: bool,
 }
 
 impl Spec {
     fn arguments(self) -> Vec<u8> {
         let mut table = Table::new();
+        let text = |text: &str| Value::LongString(text.into());
         if let Some(max) = self.length_max {
             table.insert("x-max-length", Value::I32(max.into()));
         }
         if self.refuses {
-            let text = Value::LongString(b"reject-publish".to_vec());
-            table.insert("x-overflow", text);
+            let overflow = match self.mortality.refused_die {
+                true => "reject-publish-dlx",
+                false => "reject-publish",
+            };
+            table.insert("x-overflow", text(overflow));
         }
         if self.single_active {
             table.insert("x-single-active-consumer", Value::Bool(true));
         }
+        self.mortality.insert(&mut table);
         table.encoded()
+    }
+
+    /// Whether its dead letters wait until somebody has room for them.
+    pub(crate) const fn keeps_letters(self) -> bool {
+        let Mortality {
+            at_least_once,
+            refused_die,
+            ..
+        } = self.mortality;
+        at_least_once && self.refuses && !refused_die
+    }
+}
+
+impl Mortality {
+    fn insert(self, table: &mut Table) {
+        let text = |text: &str| Value::LongString(text.into());
+        let numbers = [
+            ("x-message-ttl", self.ttl_ms),
+            ("x-expires", self.expires_ms),
+            ("x-delivery-limit", self.failures_max.map(u16::from)),
+            (
+                "x-max-priority",
+                (self.priority_max > 0).then_some(self.priority_max.into()),
+            ),
+        ];
+        for (key, number) in numbers {
+            if let Some(number) = number {
+                table.insert(key, Value::I32(number.into()));
+            }
+        }
+        if let Some((exchange, key)) = self.letters {
+            let name = EXCHANGES[usize::from(exchange)];
+            table.insert("x-dead-letter-exchange", text(name));
+            if let Some(queue) = key {
+                let key = queue_name(queue);
+                table.insert("x-dead-letter-routing-key", text(&key));
+            }
+        }
+        if self.at_least_once {
+            table.insert("x-dead-letter-strategy", text("at-least-once"));
+        }
+        if self.drops_lowest {
+            table.insert("x-overflow-drop", text("lowest"));
+        }
     }
 }
 
@@ -50,6 +121,9 @@ pub(crate) struct Message {
     pub(crate) id: u64,
     pub(crate) len: u32,
     pub(crate) persistent: bool,
+    /// Its own `expiration`, milliseconds.
+    pub(crate) expiration_ms: Option<u16>,
+    pub(crate) priority: Option<u8>,
 }
 
 impl Message {
@@ -59,10 +133,20 @@ impl Message {
     }
 
     pub(crate) fn header(self) -> Vec<u8> {
-        let id = format!("{}:{}:{}", self.id, self.len, u8::from(self.persistent));
+        let told = |number: Option<u64>| number.map_or_else(String::new, |it| it.to_string());
+        let expiration = told(self.expiration_ms.map(u64::from));
+        let id = format!(
+            "{}:{}:{}:{expiration}:{}",
+            self.id,
+            self.len,
+            u8::from(self.persistent),
+            told(self.priority.map(u64::from)),
+        );
         let properties = Properties {
             delivery_mode: self.persistent.then_some(2),
             message_id: Some(id.as_bytes()),
+            expiration: self.expiration_ms.map(|_| expiration.as_bytes()),
+            priority: self.priority,
             ..Properties::default()
         };
         let mut header = Vec::new();
@@ -79,6 +163,8 @@ impl Message {
             id: parts.next()?.parse().ok()?,
             len: parts.next()?.parse().ok()?,
             persistent: parts.next()? == "1",
+            expiration_ms: parts.next()?.parse().ok(),
+            priority: parts.next()?.parse().ok(),
         })
     }
 }
@@ -88,6 +174,8 @@ impl Message {
 pub(crate) enum Verdict {
     Ack,
     Requeue,
+    /// It comes back as a failed attempt.
+    Retry,
     Discard,
 }
 
@@ -258,8 +346,8 @@ impl Command {
                 },
             );
         }
-        let requeue = verdict == Verdict::Requeue;
-        if multiple || tag % 2 == 0 {
+        let requeue = verdict != Verdict::Discard;
+        if verdict != Verdict::Retry && (multiple || tag % 2 == 0 || requeue) {
             let nack = BasicNack {
                 delivery_tag,
                 multiple,

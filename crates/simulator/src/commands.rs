@@ -148,6 +148,7 @@ impl Model {
                 Err(code) => Outcome::Soft(code),
                 Ok(queue) => {
                     self.bindings.insert((exchange, queue, key));
+                    self.topology_changed();
                     silent_if(nowait, plain(50, 21))
                 }
             },
@@ -168,6 +169,7 @@ impl Model {
                     Err(code) => Outcome::Soft(code),
                     Ok(_) => {
                         self.bindings.remove(&binding);
+                        self.topology_changed();
                         plain(50, 51)
                     }
                 }
@@ -227,7 +229,10 @@ impl Model {
             }
             Command::Get { queue, no_ack } => match self.named(connection, queue) {
                 Err(code) => Outcome::Soft(code),
-                Ok(queue) => Outcome::Gets { queue, no_ack },
+                Ok(queue) => {
+                    self.used(queue);
+                    Outcome::Gets { queue, no_ack }
+                }
             },
             Command::Consume {
                 queue,
@@ -304,6 +309,7 @@ impl Model {
                 if !passive && same != current {
                     return Outcome::Soft(PRECONDITION_FAILED);
                 }
+                self.used(key);
                 if nowait {
                     return Outcome::Silent;
                 }
@@ -360,8 +366,11 @@ impl Model {
                 ..Ledger::default()
             },
             consumers: Vec::new(),
+            used_ms: 0,
         });
         self.names.insert(number, key);
+        self.topology_changed();
+        self.used(key);
     }
 
     fn delete(&mut self, connection: usize, command: &Command, told: Option<&Reply>) -> Outcome {
@@ -420,6 +429,7 @@ impl Model {
         self.cancels.extend(consumers.iter().map(|(tag, _)| *tag));
         self.names.remove(&queue.number);
         self.bindings.retain(|(_, bound, _)| *bound != key);
+        self.topology_changed();
         self.event(key, Event::Delete(told));
     }
 
@@ -437,6 +447,9 @@ impl Model {
             return Outcome::Soft(NOT_FOUND);
         }
         let queues = self.route(*exchange, key);
+        if let Some(lives) = &mut self.lives {
+            lives.published(*message, key);
+        }
         let state = self.channel(connection, channel);
         if let Some(staged) = state.and_then(|state| state.transaction.as_mut()) {
             staged.publishes.push((*message, queues, *mandatory));
@@ -465,7 +478,7 @@ impl Model {
         Outcome::Silent
     }
 
-    fn route(&self, exchange: u8, key: &str) -> Vec<QueueKey> {
+    pub(crate) fn route(&self, exchange: u8, key: &str) -> Vec<QueueKey> {
         if exchange == DEFAULT {
             let named = self.names.iter();
             let named = named.filter(|(number, _)| queue_name(**number) == key);
@@ -507,6 +520,7 @@ impl Model {
                 .consumers
                 .retain(|(other, _)| *other != tag);
             self.event(queue, Event::Leave(tag));
+            self.used(queue);
         }
     }
 

@@ -35,8 +35,10 @@ pub(crate) enum Event {
     Commit(Arrival),
     /// A delivery is done with; whose it was.
     Settle(Arrival, Option<u64>),
-    /// Deliveries come back, all before the next one goes out.
-    Requeue(Vec<(Arrival, Option<u64>)>),
+    /// A delivery is rejected for good.
+    Reject(Arrival, Option<u64>),
+    /// Deliveries come back, all before the next one goes out; as failed attempts or not.
+    Requeue(Vec<(Arrival, Option<u64>)>, bool),
     /// `basic.get`, what it gave and whether that was redelivered, and how many it said are left.
     Get {
         got: Option<(Arrival, bool)>,
@@ -150,7 +152,7 @@ impl Ledger {
         self.trim();
     }
 
-    fn seat(&mut self, tag: Option<u64>) -> Option<&mut Seat> {
+    pub(crate) fn seat(&mut self, tag: Option<u64>) -> Option<&mut Seat> {
         self.seats.iter_mut().find(|seat| Some(seat.tag) == tag)
     }
 
@@ -212,8 +214,10 @@ impl Ledger {
         match event {
             Event::Push(arrival) => self.push(*arrival),
             Event::Commit(arrival) => drop(self.ready.insert(*arrival, Some(false))),
-            Event::Settle(arrival, consumer) => self.returned(*arrival, *consumer)?,
-            Event::Requeue(back) => {
+            Event::Settle(arrival, consumer) | Event::Reject(arrival, consumer) => {
+                self.returned(*arrival, *consumer)?;
+            }
+            Event::Requeue(back, _) => {
                 for (arrival, consumer) in back {
                     self.returned(*arrival, *consumer)?;
                     self.ready.insert(*arrival, Some(true));
@@ -359,7 +363,10 @@ impl Search<'_> {
                 self.stuck(at, &reason, &ledger, &pending);
                 return None;
             }
-            trims = matches!(event, Event::Push(_) | Event::Commit(_) | Event::Requeue(_));
+            trims = matches!(
+                event,
+                Event::Push(_) | Event::Commit(_) | Event::Requeue(..)
+            );
             at += 1;
         }
     }
@@ -368,7 +375,7 @@ impl Search<'_> {
     /// back in one step, before anything is dropped.
     fn go_together(&mut self, mut ledger: Ledger, at: usize, pending: &Pending) -> Option<Ledger> {
         let (last, event) = (self.events.get(at.checked_sub(1)?)?, self.events.get(at)?);
-        let (Event::Requeue(before), Event::Requeue(back)) = (last, event) else {
+        let (Event::Requeue(before, _), Event::Requeue(back, _)) = (last, event) else {
             return None;
         };
         let consumer = |back: &[(Arrival, Option<u64>)]| back.first().and_then(|(_, of)| *of);

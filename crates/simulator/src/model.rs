@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::command::{Command, Message, Spec, Verdict, queue_name};
+use crate::deaths::Deaths;
 use crate::ledger::{Arrival, Counts, Delivery, Event, Ledger};
+use crate::lives::{Lives, Shown};
 use crate::sight::{Reply, Seen, Sight};
 
 /// A queue that is or was.
@@ -23,6 +25,20 @@ pub(crate) struct Step {
     pub(crate) queues: BTreeMap<String, Counts>,
     /// Connections whose socket was gone: they are told nothing more.
     pub(crate) deaf: BTreeSet<usize>,
+    /// What is in the queues, in worlds where messages die.
+    pub(crate) shown: BTreeMap<String, Shown>,
+    pub(crate) now_ms: u64,
+    pub(crate) kind: StepKind,
+}
+
+/// What a step is, besides the commands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StepKind {
+    Other,
+    /// Time has passed, and what was due was done.
+    Tick,
+    /// All that was submitted is durable.
+    Durable,
 }
 
 /// A delivery that waits for its settlement.
@@ -114,6 +130,15 @@ pub(crate) struct Queue {
     pub(crate) ledger: Ledger,
     /// Consumers, as the commands have it; the ledger has them once the step is judged.
     pub(crate) consumers: Vec<(u64, bool)>,
+    /// When somebody used it last.
+    pub(crate) used_ms: u64,
+}
+
+impl Queue {
+    /// Whether it is there after a restart.
+    pub(crate) const fn is_lasting(&self) -> bool {
+        self.spec.durable && self.owner.is_none()
+    }
 }
 
 /// A publish whose outcome the queues decide.
@@ -136,6 +161,8 @@ pub(crate) struct Model {
     pub(crate) arrivals: BTreeMap<Message, Arrival>,
     pub(crate) next_arrival: Arrival,
     pub(crate) step: usize,
+    /// When the step was.
+    pub(crate) now_ms: u64,
     /// Bounds of the broker's configuration.
     pub(crate) channel_unacked_max: usize,
     pub(crate) events: BTreeMap<QueueKey, Vec<Event>>,
@@ -145,6 +172,10 @@ pub(crate) struct Model {
     pub(crate) cancels: BTreeSet<u64>,
     pub(crate) returns: VecDeque<(usize, u16, Message)>,
     pub(crate) plans: BTreeMap<u64, Plan>,
+    /// Each copy of each message, in worlds where messages die.
+    pub(crate) lives: Option<Box<Lives>>,
+    /// Something about queues or bindings is not durable yet.
+    pub(crate) unsettled_topology: bool,
 }
 
 impl Channel {
@@ -182,12 +213,22 @@ impl Model {
         }
     }
 
+    /// How many messages are ready in a queue, and how many of them may still be delivered.
+    pub(crate) fn ready_in(&self, key: QueueKey) -> (usize, usize) {
+        let queue = &self.queues[key];
+        match &self.lives {
+            Some(lives) => lives.ready(key, queue.spec),
+            None => (queue.ledger.ready.len(), queue.ledger.ready.len()),
+        }
+    }
+
     /// Judges one step.
     ///
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn judge(&mut self, step: &Step) -> Result<(), String> {
         self.step += 1;
+        self.expire_queues(step)?;
         self.note_plans(step);
         let heard = self.heard(step);
         let deliveries = self.note_deliveries(&heard)?;
@@ -225,6 +266,9 @@ impl Model {
                 _ => Vec::new(),
             };
             for message in published {
+                if let Some(lives) = &mut self.lives {
+                    lives.arrives(self.next_arrival, message);
+                }
                 self.arrivals.insert(message, self.next_arrival);
                 self.next_arrival += 1;
             }
@@ -241,7 +285,7 @@ impl Model {
     }
 
     /// The broker has ended and begun again, in a quiet moment: what is durable is still there.
-    pub(crate) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self, now_ms: u64) {
         for session in &mut self.sessions {
             *session = Session {
                 stage: Stage::Ended,
@@ -253,13 +297,10 @@ impl Model {
             .iter()
             .filter(|(message, _)| message.persistent);
         let persistent: BTreeSet<Arrival> = persistent.map(|(_, arrival)| *arrival).collect();
-        for (key, queue) in self
-            .queues
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, it)| !it.gone)
-        {
-            if queue.spec.durable && queue.owner.is_none() {
+        let queues = self.queues.iter_mut().enumerate();
+        for (key, queue) in queues.filter(|(_, it)| !it.gone) {
+            if queue.is_lasting() {
+                queue.used_ms = now_ms;
                 queue.consumers.clear();
                 queue.ledger.restart(|arrival| persistent.contains(arrival));
             } else {
@@ -308,11 +349,14 @@ impl Model {
                 tag,
                 redelivered,
                 message,
+                deaths,
             } = seen.sight
             else {
                 continue;
             };
-            let arrival = self.note_delivery(*connection, seen, (consumer, tag, message))?;
+            let arrival = self.delivery_of(message, deaths);
+            let arrival = arrival.ok_or_else(|| format!("of what nobody published: {seen:?}"))?;
+            self.note_delivery(*connection, seen, (consumer, tag, arrival))?;
             deliveries.push((
                 *connection,
                 Delivery {
@@ -329,15 +373,13 @@ impl Model {
         &mut self,
         connection: usize,
         seen: &Seen,
-        (consumer, tag, message): (u64, u64, Message),
-    ) -> Result<Arrival, String> {
+        (consumer, tag, arrival): (u64, u64, Arrival),
+    ) -> Result<(), String> {
         let plan = self.plans.get(&consumer);
         let plan = plan.ok_or_else(|| format!("for a consumer nobody started: {seen:?}"))?;
         if (plan.connection, plan.channel) != (connection, seen.channel) {
             return Err(format!("on the wrong channel: {seen:?}"));
         }
-        let arrival = self.arrival(message);
-        let arrival = arrival.ok_or_else(|| format!("of what nobody published: {seen:?}"))?;
         let held = Held {
             arrival,
             consumer: Some(consumer),
@@ -349,12 +391,27 @@ impl Model {
             let channel = channel.ok_or_else(|| format!("on a closed channel: {seen:?}"))?;
             channel.unacked.insert(tag, held);
         }
-        Ok(arrival)
+        Ok(())
+    }
+
+    /// The number by which a delivery is settled: in worlds where messages die there may be
+    /// several of one message.
+    pub(crate) fn delivery_of(&mut self, message: Message, deaths: Deaths) -> Option<Arrival> {
+        let arrival = self.arrival(message)?;
+        Some(match &mut self.lives {
+            Some(lives) => lives.delivery_of(message, deaths),
+            None => arrival,
+        })
     }
 
     /// The number of a message: its place in the order in which publishes were taken.
     pub(crate) fn arrival(&self, message: Message) -> Option<Arrival> {
         self.arrivals.get(&message).copied()
+    }
+
+    /// Something about queues or bindings has changed.
+    pub(crate) fn topology_changed(&mut self) {
+        self.unsettled_topology = true;
     }
 
     fn explain(&mut self, deliveries: Vec<(usize, Delivery)>, step: &Step) -> Result<(), String> {
@@ -365,6 +422,11 @@ impl Model {
             let queue = queue.ok_or_else(|| format!("{delivery:?} before its consumer"))?;
             let of_queue = pending.entry(queue).or_default();
             of_queue.entry(connection).or_default().push_back(delivery);
+        }
+        if let Some(mut lives) = self.lives.take() {
+            let judged = lives.judge(self, step, pending);
+            self.lives = Some(lives);
+            return judged;
         }
         let mut events = std::mem::take(&mut self.events);
         for (key, queue) in self.queues.iter_mut().enumerate() {

@@ -29,12 +29,22 @@ pub(crate) struct Node {
     commands: usize,
     unfinished: bool,
     paused_until_ms: u64,
-    one_by_one: bool,
+    pace: Pace,
     /// The broker wants to hang up; by then it does.
     hangs_up_by_ms: Option<u64>,
     /// The client has closed its end.
     pub(crate) eof: bool,
     pub(crate) last_beat_ms: u64,
+}
+
+/// How many commands a reader may take at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Whatever has come.
+    Free,
+    /// One, or a batch of publishes.
+    Batches,
+    One,
 }
 
 /// What a reader did.
@@ -48,7 +58,7 @@ pub(crate) enum Read {
 }
 
 impl Node {
-    pub(crate) fn new(broker: &Arc<Broker>, rng: &mut Rng, one_by_one: bool, now_ms: u64) -> Self {
+    pub(crate) fn new(broker: &Arc<Broker>, rng: &mut Rng, pace: Pace, now_ms: u64) -> Self {
         let capacity = [300, 4_096, 65_536][rng.below(3) as usize];
         let link = Arc::new(Link::new(broker, capacity));
         let origin = Origin {
@@ -71,7 +81,7 @@ impl Node {
             commands: 0,
             unfinished: false,
             paused_until_ms: 0,
-            one_by_one,
+            pace,
             hangs_up_by_ms: None,
             eof: false,
             last_beat_ms: now_ms,
@@ -139,11 +149,12 @@ impl Node {
     fn readable(&self) -> u64 {
         let left = self.client.outgoing.len() as u64;
         let mut sent = self.client.sent.iter().skip(self.commands);
-        let stop = if self.one_by_one {
+        let stop = if self.pace != Pace::Free {
             let Some(first) = sent.next() else {
                 return left;
             };
-            let batch = sent.take_while(|next| next.continues(first));
+            let batches = self.pace == Pace::Batches;
+            let batch = sent.take_while(|next| batches && next.continues(first));
             batch.last().unwrap_or(first).to
         } else {
             let Some(next) = sent.find(|sent| sent.command.stands_alone()) else {

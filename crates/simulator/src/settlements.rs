@@ -54,12 +54,17 @@ impl Model {
                 continue;
             };
             let held = run.iter().map(|(_, held, _)| (held.arrival, held.consumer));
-            if *verdict == Verdict::Requeue {
-                self.event(queue, Event::Requeue(held.collect()));
-                continue;
-            }
-            for (arrival, consumer) in held {
-                self.event(queue, Event::Settle(arrival, consumer));
+            let failed = *verdict == Verdict::Retry;
+            match verdict {
+                Verdict::Requeue | Verdict::Retry => {
+                    self.event(queue, Event::Requeue(held.collect(), failed));
+                }
+                Verdict::Ack => held.for_each(|(arrival, consumer)| {
+                    self.event(queue, Event::Settle(arrival, consumer));
+                }),
+                Verdict::Discard => held.for_each(|(arrival, consumer)| {
+                    self.event(queue, Event::Reject(arrival, consumer));
+                }),
             }
         }
     }

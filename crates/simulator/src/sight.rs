@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use leveret_codec::{FrameKind, Method};
+use leveret_codec::{FrameKind, Method, Properties};
 
 use crate::command::Message;
+use crate::deaths::Deaths;
 
 /// One thing that was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,7 @@ pub(crate) enum Sight {
         tag: u64,
         redelivered: bool,
         message: Message,
+        deaths: Deaths,
     },
     Return {
         code: u16,
@@ -48,6 +50,7 @@ pub(crate) enum Reply {
         tag: u64,
         redelivered: bool,
         message: Message,
+        deaths: Deaths,
         left: u32,
     },
     GetEmpty,
@@ -190,8 +193,8 @@ impl Observer {
         let Some(partial) = self.partial.remove(&channel) else {
             return Ok(None);
         };
-        let message = Message::of(&partial.header).ok_or("a header nobody wrote")?;
-        if message.header() != partial.header || message.body() != partial.body {
+        let (message, deaths) = read_header(&partial.header)?;
+        if message.body() != partial.body {
             return Err(format!("message {} was changed on its way", message.id));
         }
         Ok(Some(match partial.opening {
@@ -204,6 +207,7 @@ impl Observer {
                 tag,
                 redelivered,
                 message,
+                deaths,
             },
             Opening::Get {
                 tag,
@@ -213,11 +217,38 @@ impl Observer {
                 tag,
                 redelivered,
                 message,
+                deaths,
                 left,
             }),
             Opening::Return(code) => Sight::Return { code, message },
         }))
     }
+}
+
+/// The message a content header is of, and the deaths it tells of: nothing else may have changed.
+///
+/// # Errors
+/// Something has.
+pub(crate) fn read_header(header: &[u8]) -> Result<(Message, Deaths), String> {
+    let message = Message::of(header).ok_or("a header nobody wrote")?;
+    let own = message.header();
+    if own == header {
+        return Ok((message, Deaths::default()));
+    }
+    let changed = || format!("message {} was changed on its way", message.id);
+    let told = Properties::decode(header).map_err(|_| changed())?;
+    let deaths = Deaths::of(&told)?;
+    let expected = Properties {
+        headers: told.headers,
+        expiration: None,
+        ..Properties::decode(&own).map_err(|_| changed())?
+    };
+    let mut bytes = Vec::new();
+    expected.encode(message.len.into(), &mut bytes);
+    if deaths.is_empty() || bytes != header {
+        return Err(changed());
+    }
+    Ok((message, deaths))
 }
 
 fn tag_number(tag: &[u8]) -> Result<u64, String> {

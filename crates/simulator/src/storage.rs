@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::lives::Found;
+use crate::sight::read_header;
 use leveret_broker::Broker;
 use leveret_store::sim::{Image, Rng, SimDisk};
 use leveret_store::{Config, DelayedStore, Journal, Messages, Progress, RecoveredLane, Store};
@@ -78,19 +80,71 @@ impl Storage {
         self.store().staged_bytes() > 0
     }
 
-    /// What a crash now leaves of the disk, if there is one.
-    pub(crate) fn crash(&self, rng: &mut Rng) -> Option<Image> {
+    /// How many changes the disk has seen.
+    pub(crate) fn changes(&self) -> usize {
+        match self {
+            Self::Delayed(_) => 0,
+            Self::Journal(_, disk) => disk.changes(),
+        }
+    }
+
+    /// Makes some of what was submitted durable, without telling anybody who could tell a client.
+    pub(crate) fn go_on_a_bit(&self, rng: &mut Rng) -> Result<(), String> {
+        if let Self::Journal(journal, _) = self {
+            for _ in 0..rng.below(3) {
+                journal.commit().map_err(|failure| failure.to_string())?;
+            }
+            if rng.one_in(2) {
+                journal.housekeep().map_err(|failure| failure.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a crash leaves of the disk, if there is one, after some change from the given one on.
+    pub(crate) fn crash(&self, rng: &mut Rng, from: usize) -> Option<Image> {
         let Self::Journal(_, disk) = self else {
             return None;
         };
         let mut points = disk.crash_points();
-        while points.advance() {}
+        let span = disk.changes().saturating_sub(from) as u64;
+        let until = from + rng.below(span + 1) as usize;
+        while points.at() < until && points.advance() {}
         Some(match rng.below(3) {
             0 => points.lose_all(),
             1 => points.keep_all(),
             _ => points.lose_some(rng),
         })
     }
+}
+
+/// What the messages on a disk are.
+///
+/// # Errors
+/// The disk is damaged, or has what nobody published.
+pub(crate) fn look(image: &Image) -> Result<Vec<Found>, String> {
+    let (_, remembered) = Storage::open(image)?;
+    let (mut all, mut wrong) = (Vec::new(), None);
+    let replayed = remembered.messages.replay(|message| {
+        let (told, deaths) = match read_header(message.header) {
+            Ok(read) => read,
+            Err(reason) => {
+                wrong = Some(reason);
+                return;
+            }
+        };
+        all.push(Found {
+            lane: message.lane.0,
+            seq: message.seq,
+            message: told,
+            deaths,
+            entered_ms: message.entered_ms,
+            redelivered: message.attempts.acquired > 0,
+            failed: message.attempts.failed,
+        });
+    });
+    replayed.map_err(|error| error.to_string())?;
+    wrong.map_or(Ok(all), Err)
 }
 
 impl Remembered {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use leveret_broker::{Access, Broker, BrokerConfig, QueueDefaults, Ticker, Vhost, Work};
+use leveret_broker::{Access, Broker, BrokerConfig, Ticker, Vhost, Work};
 use leveret_store::DelayedStore;
 use leveret_store::sim::{Image, Rng};
 
@@ -11,9 +11,11 @@ use crate::Summary;
 use crate::client::Plan;
 use crate::command::{Command, Spec, queue_name};
 use crate::ledger::Counts;
-use crate::model::{Model, Session, Step};
-use crate::node::{Node, Read};
-use crate::storage::Storage;
+use crate::lives::{Lives, Shown};
+use crate::model::{Model, Session, Step, StepKind};
+use crate::node::{Node, Pace, Read};
+use crate::setup::{config, mortality, spec};
+use crate::storage::{self, Storage};
 
 const START_MS: u64 = 1_700_000_000_000;
 /// Rounds of activity, each ended by a quiet moment in which everything owed must be paid.
@@ -41,7 +43,11 @@ pub(crate) struct World {
     /// What happened, for a person to read.
     trace: Option<Vec<String>>,
     /// Queues have length limits, so that it matters when exactly a delivery made room.
-    limited: bool,
+    pace: Pace,
+    /// Messages die, and go on from there.
+    mortal: bool,
+    /// Changes the disk had seen when all was durable.
+    durable_changes: usize,
     pub(crate) summary: Summary,
 }
 
@@ -50,18 +56,40 @@ impl World {
         let mut rng = Rng::new(seed);
         let config = config(&mut rng, seed);
         let channel_unacked_max = config.channel_unacked_max;
-        let begun = match rng.below(2) {
-            0 => begin(&config, None),
-            _ => begin(&config, Some(&Image::default())),
+        let mortal = rng.one_in(2);
+        // Where messages die, it is the disk that has to tell.
+        let begun = match rng.below(if mortal { 5 } else { 2 }) {
+            0 => begin(&config, None, START_MS),
+            _ => begin(&config, Some(&Image::default()), START_MS),
         };
         let (storage, broker, vhost) = begun.expect("a new store opens");
         let queues = 1 + rng.below(5);
         let limited = rng.one_in(2);
+        let spec = |rng: &mut Rng| {
+            let spec = spec(rng, limited);
+            if !mortal {
+                return spec;
+            }
+            Spec {
+                durable: spec.durable || rng.one_in(2),
+                exclusive: spec.exclusive && rng.one_in(3),
+                auto_delete: spec.auto_delete && rng.one_in(2),
+                mortality: mortality(rng, queues),
+                ..spec
+            }
+        };
         let plan = Plan {
-            specs: (0..queues).map(|_| spec(&mut rng, limited)).collect(),
+            specs: (0..queues).map(|_| spec(&mut rng)).collect(),
             messages: 0,
             consumers: 0,
             publishing: [2, 10, 30][rng.below(3) as usize],
+            mortal,
+        };
+        let refuses = plan.specs.iter().any(|spec| spec.refuses);
+        let pace = match (limited, mortal) {
+            (_, true) if refuses => Pace::One,
+            (false, false) => Pace::Free,
+            _ => Pace::Batches,
         };
         Self {
             rng,
@@ -77,11 +105,14 @@ impl World {
             plan,
             model: Model {
                 channel_unacked_max,
+                lives: mortal.then(Box::<Lives>::default),
                 ..Model::default()
             },
             steps: Vec::new(),
             trace: traced.then(Vec::new),
-            limited,
+            pace,
+            mortal,
+            durable_changes: 0,
             summary: Summary::default(),
         }
     }
@@ -105,6 +136,9 @@ impl World {
             for _ in 0..60 + self.rng.below(200) {
                 self.something()?;
             }
+            if self.mortal && self.rng.one_in(2) {
+                self.crash_in_between()?;
+            }
             self.come_to_rest()?;
             self.restart()?;
         }
@@ -122,7 +156,7 @@ impl World {
 
     fn connect(&mut self) {
         let index = self.nodes.len();
-        let node = Node::new(&self.broker, &mut self.rng, self.limited, self.now_ms);
+        let node = Node::new(&self.broker, &mut self.rng, self.pace, self.now_ms);
         self.nodes.push(node);
         self.model.sessions.push(Session::default());
         self.note(|| format!("{index} connects"));
@@ -146,8 +180,12 @@ impl World {
             }
             180..188 => self.store_catches_up()?,
             188..195 => {
-                let passed = 1 + self.rng.below(300);
-                self.pass_time(passed)?;
+                let passed = match self.rng.below(6) {
+                    0 if self.mortal => self.rng.below(6_000),
+                    1 | 2 if self.mortal => self.rng.below(12),
+                    _ => self.rng.below(300),
+                };
+                self.pass_time(1 + passed)?;
             }
             195 if self.rng.one_in(3) => {
                 let reset = self.rng.one_in(2);
@@ -191,13 +229,13 @@ impl World {
             Read::Turn(commands) => {
                 self.summary.commands += commands.len() as u64;
                 self.note(|| format!("turn of {index}: {commands:?}"));
-                self.record(Some((index, commands)), None)?;
+                self.record(Some((index, commands)), None, StepKind::Other)?;
                 Ok(true)
             }
             Read::Over => {
                 self.nodes[index].take_down();
                 self.note(|| format!("{index} is taken down"));
-                self.record(None, Some(index))?;
+                self.record(None, Some(index), StepKind::Other)?;
                 Ok(true)
             }
         }
@@ -210,7 +248,7 @@ impl World {
         }
         node.link.write();
         self.note(|| format!("writer of {index}"));
-        self.record(None, None)?;
+        self.record(None, None, StepKind::Other)?;
         Ok(true)
     }
 
@@ -228,7 +266,8 @@ impl World {
     fn store_catches_up(&mut self) -> Result<(), String> {
         self.storage.catch_up()?;
         self.note(|| "the store catches up".into());
-        self.record(None, None)
+        self.durable_changes = self.storage.changes();
+        self.record(None, None, StepKind::Durable)
     }
 
     fn pass_time(&mut self, passed_ms: u64) -> Result<(), String> {
@@ -250,7 +289,7 @@ impl World {
             && due_ms <= now_ms
         {}
         self.note(|| format!("it is {}", now_ms - START_MS));
-        self.record(None, None)
+        self.record(None, None, StepKind::Tick)
     }
 
     /// Notes what the broker looks like after something happened.
@@ -258,9 +297,11 @@ impl World {
         &mut self,
         turn: Option<(usize, Vec<(u16, Command)>)>,
         left: Option<usize>,
+        kind: StepKind,
     ) -> Result<(), String> {
         self.summary.steps += 1;
         let mut queues = BTreeMap::new();
+        let mut shown = BTreeMap::new();
         for cell in self.vhost.directory.read().queues() {
             let state = cell.lock();
             let counts = Counts {
@@ -269,6 +310,10 @@ impl World {
                 consumers: state.queue.consumer_count(),
             };
             queues.insert(cell.name.to_string(), counts);
+            drop(state);
+            if self.mortal {
+                shown.insert(cell.name.to_string(), Shown::of(cell)?);
+            }
         }
         let told = self.nodes.iter().map(|node| node.link.told()).collect();
         let nodes = self.nodes.iter().enumerate();
@@ -282,7 +327,15 @@ impl World {
             told,
             queues,
             deaf,
+            shown,
+            now_ms: self.now_ms,
+            kind,
         });
+        self.listen()
+    }
+
+    /// Has the model hear what was written.
+    fn listen(&mut self) -> Result<(), String> {
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
             let seen = node.observer.take(&node.link.tap())?;
@@ -350,6 +403,11 @@ impl World {
                 return Err(format!("{index} is stuck: {queued} bytes out, {left} in"));
             }
         }
+        self.judge()?;
+        self.model.check_quiet()
+    }
+
+    fn judge(&mut self) -> Result<(), String> {
         for (number, step) in std::mem::take(&mut self.steps).iter().enumerate() {
             let judged = self.model.judge(step);
             judged.map_err(|reason| {
@@ -359,8 +417,11 @@ impl World {
                     step.turn
                 )
             })?;
+            if step.kind == StepKind::Durable {
+                self.model.unsettled_topology = false;
+            }
         }
-        self.model.check_quiet()
+        Ok(())
     }
 
     /// Sometimes, and if there is a disk, the broker ends and begins again: in an orderly way, when
@@ -375,15 +436,53 @@ impl World {
             }
             self.come_to_rest()?;
         }
-        let Some(image) = self.storage.crash(&mut self.rng) else {
+        let now = self.storage.changes();
+        let Some(image) = self.storage.crash(&mut self.rng, now) else {
             return Ok(());
         };
+        self.begin_again(&image)
+    }
+
+    /// The broker crashes in the midst of things: of what is not surely durable the disk may have
+    /// any part, but a death has its copies, and copies their death.
+    fn crash_in_between(&mut self) -> Result<(), String> {
+        if matches!(self.storage, Storage::Delayed(_)) {
+            return Ok(());
+        }
+        for node in &self.nodes {
+            node.link.drain();
+        }
+        self.listen()?;
+        self.judge()?;
+        if self.model.unsettled_topology {
+            self.store_catches_up()?;
+            self.judge()?;
+        }
+        self.storage.go_on_a_bit(&mut self.rng)?;
+        let from = self.durable_changes;
+        match self.storage.crash(&mut self.rng, from) {
+            Some(image) => self.begin_again(&image),
+            None => Ok(()),
+        }
+    }
+
+    fn begin_again(&mut self, image: &Image) -> Result<(), String> {
         self.nodes.iter_mut().for_each(Node::abandon);
         self.ticker = Ticker::default();
-        (self.storage, self.broker, self.vhost) = begin(&self.config, Some(&image))?;
-        self.model.restart();
+        if let Some(mut lives) = self.model.lives.take() {
+            let found = storage::look(image)?;
+            self.note(|| format!("the disk has {found:?}"));
+            lives.restart(&self.model, found)?;
+            self.model.lives = Some(lives);
+            // A computer takes its time.
+            self.now_ms += self.rng.below(3_000);
+        }
+        self.due = Work::default();
+        let begun = begin(&self.config, Some(image), self.now_ms)?;
+        (self.storage, self.broker, self.vhost) = begun;
+        self.model.restart(self.now_ms);
         self.note(|| "the broker ends and begins again".into());
-        self.record(None, None)?;
+        self.store_catches_up()?;
         for _ in 0..1 + self.rng.below(3) {
             self.connect();
         }
@@ -397,7 +496,7 @@ impl World {
         let client = &mut self.nodes[index].client;
         client.send(1, Command::OpenChannel);
         for (queue, key) in &self.model.names {
-            for _ in 0..=self.model.queues[*key].ledger.ready.len() {
+            for _ in 0..=self.model.ready_in(*key).0 {
                 let (queue, no_ack) = (*queue, true);
                 client.send(1, Command::Get { queue, no_ack });
             }
@@ -408,7 +507,7 @@ impl World {
             let delete = Command::Delete {
                 queue: *queue,
                 if_unused: true,
-                if_empty: true,
+                if_empty: !self.mortal,
             };
             client.send(1, delete);
         }
@@ -451,6 +550,7 @@ impl World {
 fn begin(
     config: &BrokerConfig,
     disk: Option<&Image>,
+    now_ms: u64,
 ) -> Result<(Storage, Arc<Broker>, Arc<Vhost>), String> {
     let opened = match disk {
         Some(image) => Storage::open(image).map(|(storage, it)| (storage, Some(it)))?,
@@ -458,6 +558,7 @@ fn begin(
     };
     let (storage, remembered) = opened;
     let broker = Broker::new(config.clone(), Access::default(), storage.store());
+    broker.set_now(now_ms);
     match remembered {
         Some(remembered) => remembered.restore(&broker)?,
         None => {
@@ -481,33 +582,4 @@ fn pick_size(rng: &mut Rng) -> usize {
         _ => 1 + rng.below(65_536),
     };
     size as usize
-}
-
-/// Bounds so small that every seed meets them.
-fn config(rng: &mut Rng, seed: u64) -> BrokerConfig {
-    BrokerConfig {
-        channel_max: 15,
-        heartbeat_s: 10,
-        outbound_bytes_max: [1_000, 8_000, 128 << 10][rng.below(3) as usize],
-        reply_bytes_max: [4_000, 1 << 20][rng.below(2) as usize],
-        channel_unacked_max: [6, 50, 1_000_000][rng.below(3) as usize],
-        queue: QueueDefaults {
-            consumer_timeout_ms: 0,
-            length_max: 1_000_000,
-            bytes_max: 1 << 30,
-        },
-        seed,
-        ..BrokerConfig::default()
-    }
-}
-
-fn spec(rng: &mut Rng, limited: bool) -> Spec {
-    Spec {
-        durable: rng.one_in(2),
-        exclusive: rng.one_in(8),
-        auto_delete: rng.one_in(6),
-        length_max: (limited && rng.one_in(2)).then(|| rng.below(9) as u8),
-        refuses: rng.one_in(2),
-        single_active: rng.one_in(6),
-    }
 }

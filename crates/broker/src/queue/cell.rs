@@ -286,7 +286,7 @@ impl QueueCell {
     }
 
     /// All its lanes, if it is durable, each with its level.
-    pub(crate) fn lanes(&self) -> impl Iterator<Item = (u8, LaneId)> {
+    pub fn lanes(&self) -> impl Iterator<Item = (u8, LaneId)> {
         let levels = (0..self.levels).filter_map(|level| u8::try_from(level).ok());
         levels.filter_map(|level| Some((level, self.lane_of(level)?)))
     }

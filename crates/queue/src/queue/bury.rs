@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use leveret_record::{Blob, Record, Unacked};
+use leveret_record::{Blob, Record, Sabotage, Unacked, breaks};
 
 use super::{Queue, Rank, Sink, rank};
 use crate::limits::Death;
@@ -147,13 +147,18 @@ impl<C> Queue<C> {
         {
             rare.holds.swap_remove(at);
         }
+        // While it was held back nobody looked for its deadline.
+        self.stale = true;
         self.set_held_from(from.level);
     }
 
     fn set_held_from(&mut self, level: u8) {
         let holds = self.rare.iter().flat_map(|rare| &rare.holds);
         let of_level = holds.filter(|held| held.level == level);
-        let from = of_level.map(|held| held.seq).min().unwrap_or(u64::MAX);
+        let mut from = of_level.map(|held| held.seq).min().unwrap_or(u64::MAX);
+        if breaks(Sabotage::ServeEarly) {
+            from = u64::MAX;
+        }
         self.lanes.at_mut(level).held_from = from;
     }
 }

@@ -44,7 +44,8 @@ impl<C> Queue<C> {
             unacked
         };
         let failures_max = self.settings.failures_max;
-        let is_spent = |one: &T| tried(one).attempts.failed > failures_max;
+        let spare = u32::from(breaks(Sabotage::ExceedLimit));
+        let is_spent = |one: &T| tried(one).attempts.failed.saturating_sub(spare) > failures_max;
         let follows = |a: &T, b: &T| {
             let (a, b, spent) = (tried(a), tried(b), is_spent(a));
             a.seq + 1 == b.seq
@@ -77,9 +78,10 @@ impl<C> Queue<C> {
         let messages = last - first.seq + 1;
         self.ready += messages;
         self.ready_bytes += bytes;
-        self.stale = true;
+        let knows = !breaks(Sabotage::ForgetDeadline);
+        self.stale |= knows;
         let lane = self.lanes.at_mut(first.level);
-        if self.mortal {
+        if self.mortal && knows {
             lane.note_own_deadlines(&run);
         }
         if breaks(Sabotage::RequeueLast) {
