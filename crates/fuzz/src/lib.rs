@@ -3,10 +3,12 @@
 //! A function panics when its promise is broken. libFuzzer looks for such input; an ordinary test
 //! replays what it found worth keeping.
 
+mod queue_life;
 mod queue_operations;
 mod session;
 mod topic_match;
 
+pub use queue_life::queue_life;
 pub use queue_operations::queue_operations;
 pub use session::session;
 pub use topic_match::topic_match;

@@ -9,6 +9,8 @@ use leveret_queue::{
 };
 use leveret_record::{Attempts, Blob, Body, Memory};
 
+use crate::queue_life;
+
 const ROUTE: &[u8] = b"\x02ex\x01k";
 const NOW_MS: u64 = 1_000;
 const CONSUMERS_MAX: usize = 8;
@@ -18,11 +20,17 @@ const LARGE: usize = 300_000;
 /// Where a restart leaves a queue that had one message out for very long.
 const FAR: u64 = (5 << 32) - 7;
 
+/// The bit of the first byte that makes it a queue whose messages die.
+const MORTAL: u8 = 0x80;
+
 /// Reads input as a queue's limits, then as what is done to it, two bytes an operation.
 pub fn queue_operations(input: &[u8]) {
     let Some((&[kind, bound], operations)) = input.split_first_chunk() else {
         return;
     };
+    if kind & MORTAL != 0 {
+        return queue_life(input);
+    }
     let mut world = World::new(kind, bound);
     for operation in operations.chunks_exact(2) {
         world.apply(operation[0], operation[1]);

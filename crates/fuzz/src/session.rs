@@ -4,18 +4,22 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::BufMut as _;
 use leveret_broker::{
-    Access, Broker, BrokerConfig, Connection, Handle, Origin, SharedOutlet, Work, resume,
+    Access, Broker, BrokerConfig, Connection, Handle, Origin, QueueCell, SharedOutlet, Work, resume,
 };
 use leveret_codec::{
     BasicConsume, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, FRAME_MIN_SIZE,
-    Method, PROTOCOL_HEADER, QueueDeclare, RawTable, Table, Value,
+    Method, PROTOCOL_HEADER, QueueBind, QueueDeclare, RawTable, Table, Value,
 };
 use leveret_router::QueueId;
 use leveret_session::Flush;
 use leveret_store::InstantStore;
 use parking_lot::Mutex;
 
-const NOW_MS: u64 = 1_700_000_000_000;
+const BEGIN_MS: u64 = 1_700_000_000_000;
+/// So much time passes with each read, so that messages expire between them.
+const STEP_MS: u64 = 3;
+/// How long a message may wait in the queue of the dying.
+const TTL_MS: i32 = 5;
 const CHANNEL_MAX: u16 = 15;
 const QUEUES_MAX: usize = 30;
 /// The bit of the first byte that leaves the handshake to the input.
@@ -28,22 +32,28 @@ pub fn session(input: &[u8]) {
         return;
     };
     let broker = Arc::new(broker());
+    let mut now_ms = BEGIN_MS;
+    broker.set_now(now_ms);
     let mut neighbour = Client::new(&broker);
-    neighbour.read(&[handshake(), neighbour_commands()].concat());
+    neighbour.read(&[handshake(), neighbour_commands()].concat(), now_ms);
     let consumers = consumers(&broker);
 
     let mut client = Client::new(&broker);
     if mode & BARE == 0 {
-        client.read(&handshake());
+        client.read(&handshake(), now_ms);
     }
     let piece = match usize::from(mode & !BARE) {
         0 => bytes.len().max(1),
         piece => piece,
     };
     for piece in bytes.chunks(piece) {
-        client.read(piece);
+        client.read(piece, now_ms);
+        now_ms += STEP_MS;
+        pass_time(&broker, now_ms);
     }
     client.hang_up();
+    pass_time(&broker, now_ms + 1_000);
+    assert_eq!(ready_for_death(&broker), 0, "past its deadline and counted");
     assert_eq!(broker.peer_count(), 1, "a connection that is gone stays");
     assert_eq!(
         consumers_and_unacked(&broker),
@@ -53,6 +63,29 @@ pub fn session(input: &[u8]) {
     neighbour.hang_up();
     assert_eq!(broker.peer_count(), 0);
     assert_eq!(consumers_and_unacked(&broker), (0, 0));
+}
+
+/// What is due is done.
+fn pass_time(broker: &Broker, now_ms: u64) {
+    const ROUNDS_MAX: usize = 1_000;
+    let mut work = Work::default();
+    let mut due = (0..ROUNDS_MAX).map(|_| broker.run_due(now_ms, &mut work));
+    let rests = due.any(|due_ms| due_ms.is_none_or(|due_ms| due_ms > now_ms));
+    assert!(rests, "something is due for ever");
+}
+
+/// Messages of the neighbour's queue in which none lives for long, if it is still there.
+fn ready_for_death(broker: &Broker) -> u64 {
+    let vhost = broker.vhost("/").expect("nobody can delete it");
+    let directory = vhost.directory.read();
+    let mut queues = directory.queues();
+    let dying = queues.find(|cell| &*cell.name == "d" && has_ttl(cell));
+    dying.map_or(0, |cell| cell.lock().queue.ready())
+}
+
+fn has_ttl(cell: &QueueCell) -> bool {
+    let ttl = cell.spec.arguments.get(b"x-message-ttl");
+    ttl.and_then(|ttl| ttl.as_integer()) == Some(TTL_MS.into())
 }
 
 fn broker() -> Broker {
@@ -123,20 +156,38 @@ fn handshake() -> Vec<u8> {
     bytes
 }
 
-/// Two queues for the input to find: one with a consumer, one that is soon full.
+/// Queues for the input to find: one with a consumer, one that is soon full, and two in which
+/// messages die in every way and go on to each other and to the first ones.
 fn neighbour_commands() -> Vec<u8> {
     let mut bytes = Vec::new();
+    let text = |text: &[u8]| Value::LongString(text.to_vec());
     let mut limits = Table::new();
     limits.insert("x-max-length", Value::I32(1));
-    limits.insert("x-overflow", Value::LongString(b"reject-publish".to_vec()));
-    let limits = limits.encoded();
-    for (queue, arguments) in [(b"q", &[][..]), (b"f", &limits)] {
+    limits.insert("x-overflow", text(b"reject-publish"));
+    let mut dying = Table::new();
+    dying.insert("x-message-ttl", Value::I32(TTL_MS));
+    dying.insert("x-max-length", Value::I32(3));
+    dying.insert("x-max-priority", Value::I32(3));
+    dying.insert("x-delivery-limit", Value::I32(1));
+    dying.insert("x-dead-letter-exchange", text(b"amq.fanout"));
+    let mut refusing = limits.clone();
+    refusing.insert("x-overflow", text(b"reject-publish-dlx"));
+    refusing.insert("x-dead-letter-exchange", text(b""));
+    refusing.insert("x-dead-letter-routing-key", text(b"d"));
+    let tables = [Table::new(), limits, dying, refusing].map(|table| table.encoded());
+    for (queue, arguments) in [b"q", b"f", b"d", b"g"].into_iter().zip(&tables) {
         let declare = QueueDeclare {
             queue,
             arguments: RawTable::parse(arguments).unwrap_or(RawTable::EMPTY),
             ..Default::default()
         };
         Method::from(declare).encode(1, &mut bytes);
+        let bind = QueueBind {
+            queue,
+            exchange: b"amq.fanout",
+            ..Default::default()
+        };
+        Method::from(bind).encode(1, &mut bytes);
     }
     let consume = BasicConsume {
         queue: b"q",
@@ -165,7 +216,7 @@ impl Client {
             connected_at_ms: 0,
         };
         let flusher = Arc::clone(&socket) as Arc<dyn Flush>;
-        let connection = Connection::new(Arc::clone(broker), origin, NOW_MS, flusher);
+        let connection = Connection::new(Arc::clone(broker), origin, BEGIN_MS, flusher);
         let _ = socket.outlet.set(Arc::clone(&connection.peer().outlet));
         Self {
             connection,
@@ -175,12 +226,12 @@ impl Client {
         }
     }
 
-    fn read(&mut self, bytes: &[u8]) {
+    fn read(&mut self, bytes: &[u8], now_ms: u64) {
         if self.ended {
             return;
         }
         self.unread.extend_from_slice(bytes);
-        let turn = self.connection.receive(&self.unread, NOW_MS);
+        let turn = self.connection.receive(&self.unread, now_ms);
         assert!(turn.consumed <= self.unread.len());
         self.unread.drain(..turn.consumed);
         self.ended = turn.ended;
