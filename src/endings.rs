@@ -107,7 +107,7 @@ impl Endings {
             return;
         }
         let peer = connection.peer();
-        let (name, said) = (&peer.name, Said::of(peer));
+        let (name, said) = (&peer.client.name, Said::of(peer));
         let (client, user, vhost) = (said.client(), said.user(), said.vhost());
         let parting = connection.parting();
         let code = parting.map(|parting| parting.code);
@@ -125,7 +125,7 @@ impl Endings {
             return;
         };
         if self.admit(from, true, Instant::now()) {
-            let name = &connection.peer().name;
+            let name = &connection.peer().client.name;
             let client = some(shortened(&refusal.client));
             let (user, reason) = (shortened(&refusal.user), refusal.reason.to_string());
             let code = connection.parting().map(|parting| parting.code);
@@ -223,9 +223,9 @@ struct Said {
 impl Said {
     fn of(peer: &Peer) -> Self {
         Self {
-            client: peer.client_name(),
-            user: peer.user.lock().clone(),
-            vhost: peer.vhost.lock().clone(),
+            client: peer.client.connection_name(),
+            user: peer.client.user.lock().clone(),
+            vhost: peer.client.vhost.lock().clone(),
         }
     }
 

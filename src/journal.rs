@@ -34,7 +34,7 @@ pub(crate) enum Refusal {
     /// What is in it cannot be used.
     Store(OpenError),
     /// What it says about exchanges, queues and bindings cannot be understood.
-    Topology(leveret_broker::topology::NotUnderstood),
+    Topology(leveret_broker::NotUnderstood),
     /// The first user or virtual host cannot be.
     First(leveret_broker::AdminError),
 }

@@ -370,7 +370,7 @@ fn log_refused(broker: &Broker, last: &mut Option<Instant>) {
     if last.is_some_and(|last| last.elapsed() < REFUSED_PAUSE) {
         return;
     }
-    let Noted { places, elsewhere } = broker.take_noted();
+    let Noted { places, elsewhere } = broker.refused.take_noted();
     if places.is_empty() {
         return;
     }

@@ -128,11 +128,14 @@ fn log_connections(broker: &Broker) {
 }
 
 fn log_connection(peer: &Peer, unsent_bytes: usize) {
-    let (client, user) = (peer.client_name(), peer.user.lock().clone());
-    let vhost = peer.vhost.lock().clone();
+    let (client, user) = (
+        peer.client.connection_name(),
+        peer.client.user.lock().clone(),
+    );
+    let vhost = peer.client.vhost.lock().clone();
     let traffic = peer.traffic();
     info!(
-        connection = peer.name,
+        connection = peer.client.name,
         client,
         user,
         vhost,

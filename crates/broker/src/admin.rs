@@ -2,6 +2,7 @@
 //! with its record for the store.
 
 mod access;
+mod limits;
 mod policy;
 mod record;
 #[cfg(test)]
@@ -11,9 +12,7 @@ mod vhost;
 
 use std::sync::atomic::Ordering;
 
-use leveret_access::{
-    AdminError, Denied, PasswordHash, Permission, Put, User, UserLimits, check_name,
-};
+use leveret_access::{AdminError, Permission, Put, User, UserLimits, check_name};
 use leveret_codec::HardCode;
 use leveret_session::Fault;
 use leveret_store::Ticket;
@@ -21,12 +20,11 @@ use parking_lot::MutexGuard;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::broker::{Broker, Peer};
-use crate::queue::pump::Work;
+use crate::broker::Broker;
+use crate::peer::Peer;
+use crate::queue::work::Work;
 use crate::settings::parameters::check_value;
 use crate::topology::Kind;
-
-pub(crate) use policy::apply_to_exchange;
 
 /// Global parameters at most.
 pub const GLOBALS_MAX: usize = 10_000;
@@ -50,93 +48,6 @@ impl Broker {
             work: self.administration.lock(),
             touched: Vec::new(),
         }
-    }
-
-    /// Hashes a password as new ones are. Not while administrating: it may be slow.
-    #[must_use]
-    pub fn hash_password(&self, password: &str) -> PasswordHash {
-        let hashing = self.limits().password_hashing;
-        let chance = self.names.chance();
-        if !hashing.is_slow() {
-            return PasswordHash::new(hashing, password, chance);
-        }
-        let mut hash = None;
-        self.aside(|| hash = Some(PasswordHash::new(hashing, password, chance)));
-        hash.unwrap_or_else(|| PasswordHash::new(hashing, password, chance))
-    }
-
-    /// Makes every refused password cost the same, the slowest check there is: the time it takes
-    /// would tell who is a user.
-    fn pretend(&self, checked: Option<&PasswordHash>, password: &[u8]) {
-        let slowest = self.access.read().slowest();
-        if checked.is_none_or(|hash| slowest.is_slow() && !hash.hashing().is_slow()) {
-            self.verify(&PasswordHash::decoy(slowest), password);
-        }
-    }
-
-    /// Checks a password against a hash; a slow one only once for each right password.
-    fn verify(&self, hash: &PasswordHash, password: &[u8]) -> bool {
-        if !hash.is_slow_for(password, &self.secret) {
-            return hash.verify(password, &self.secret);
-        }
-        let mut right = false;
-        self.aside(|| right = hash.verify(password, &self.secret));
-        right
-    }
-
-    /// Does slow work where nobody else waits for it, one piece at a time.
-    fn aside(&self, mut work: impl FnMut()) {
-        (self.config.aside)(&mut || {
-            let _one_at_a_time = self.slow.lock();
-            work();
-        });
-    }
-
-    /// A user.
-    #[must_use]
-    pub fn user(&self, name: &str) -> Option<User> {
-        self.access.read().user(name).cloned()
-    }
-
-    pub(crate) fn user_limits(&self, name: &str) -> UserLimits {
-        let access = self.access.read();
-        access
-            .user(name)
-            .map(|user| user.limits)
-            .unwrap_or_default()
-    }
-
-    /// Looks at users and permissions.
-    pub fn with_access<T>(&self, look: impl FnOnce(&leveret_access::Access) -> T) -> T {
-        look(&self.access.read())
-    }
-
-    /// Checks a password and where the user comes from.
-    ///
-    /// # Errors
-    /// Why the login is refused; clients are told only that it is.
-    pub fn authenticate(
-        &self,
-        user: &str,
-        password: &[u8],
-        loopback: bool,
-    ) -> Result<User, Denied> {
-        let found = self.user(user);
-        let hash = found.as_ref().and_then(|found| found.password.as_ref());
-        if !hash.is_some_and(|hash| self.verify(hash, password)) {
-            self.pretend(hash, password);
-            return Err(Denied::Credentials);
-        }
-        let found = found.ok_or(Denied::Credentials)?;
-        if !self.access.read().may_log_in_from(user, loopback) {
-            return Err(Denied::NotLoopback);
-        }
-        Ok(found)
-    }
-
-    /// Replaces the list of users that may log in from the broker's machine only.
-    pub fn set_loopback_only(&self, users: Vec<String>) {
-        self.access.write().set_loopback_only(users);
     }
 
     /// Global parameters, by name.

@@ -2,31 +2,26 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
-};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
-use leveret_access::{Access, Hashing, Uses};
+use leveret_access::{Access, Uses};
 use leveret_codec::{Table, Value};
 use leveret_record::Memory;
 use leveret_session::{Fault, SessionConfig};
-use leveret_store::{LaneId, Store, StoreRefusal, Ticket};
+use leveret_store::{LaneId, Store, StoreRefusal};
 use parking_lot::{Mutex, RwLock};
 
-use crate::connection::alarms::Alarms;
-use crate::connection::unfinished::{Unfinished, UnfinishedOf};
-use crate::context::limits::Limits;
+use crate::context::client::ConnectionId;
+use crate::context::config::{BrokerConfig, Identity, Limits};
 use crate::context::names::Names;
-use crate::context::stats::{
-    ChannelList, ChannelStats, Count, Ended, Event, Events, MessageCounts, SizeCounts, Sizes,
-    Totals, Traffic,
-};
-use crate::dead_letter::DeathCounts;
-use crate::queue::cell::{Home, QueueCell, SharedOutlet};
-use crate::queue::lease::Leases;
-use crate::queue::pump::Work;
+use crate::context::stats::{DeathCounts, Ended, Event, Events};
+use crate::peer::Peer;
+use crate::peer::alarms::Alarms;
+use crate::peer::unfinished::Unfinished;
+use crate::queue::cell::{Home, QueueCell};
 use crate::queue::timer::Timer;
+use crate::queue::work::Work;
 use crate::settings::notices::Notices;
 use crate::vhost::Vhost;
 use crate::vhost::refused::RefusedMessages;
@@ -36,242 +31,6 @@ const RABBITMQ_VERSION: &str = "4.2.0";
 /// Bytes on their way to the disk, above which publishers of persistent messages wait.
 const STAGED_BYTES_MAX: usize = 8 << 20;
 const MECHANISMS: [&str; 2] = ["PLAIN", "AMQPLAIN"];
-
-/// Numbers connections from 1; never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
-
-/// The product told to clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Identity {
-    /// Leveret.
-    #[default]
-    Leveret,
-    /// RabbitMQ, for clients that insist.
-    RabbitMq,
-}
-
-/// Bounds of a queue for which nothing else sets them; ready and unacknowledged messages count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueDefaults {
-    /// Most messages.
-    pub length_max: u64,
-    /// Most body bytes.
-    pub bytes_max: u64,
-    /// How long a delivery may wait for its settlement, milliseconds; 0 is for ever.
-    pub consumer_timeout_ms: u64,
-}
-
-/// Settings of the broker; see `config/leveret.toml` for what they mean.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the configuration file documents them")]
-pub struct BrokerConfig {
-    /// What tools know the node as.
-    pub node: String,
-    pub identity: Identity,
-    pub frame_max: u32,
-    pub channel_max: u16,
-    pub heartbeat_s: u16,
-    pub max_message_bytes: u64,
-    pub assembly_bytes_max: usize,
-    pub unfinished_bytes_max: u64,
-    pub body_timeout_ms: u64,
-    pub transaction_bytes_max: usize,
-    pub outbound_bytes_max: usize,
-    pub reply_bytes_max: usize,
-    pub resident_bytes_max: u64,
-    pub channel_unacked_max: usize,
-    pub consumers_per_channel_max: usize,
-    pub connections_max: usize,
-    pub connections_per_user_max: Option<i64>,
-    pub connections_per_vhost_max: Option<i64>,
-    pub memory_limit_bytes: u64,
-    pub memory_high_watermark: f64,
-    pub disk_free_min: u64,
-    pub queues_max: usize,
-    pub exchanges_max: usize,
-    pub bindings_max: usize,
-    pub arguments_bytes_max: usize,
-    pub queue: QueueDefaults,
-    /// Of the hash tables whose keys clients choose: nobody outside may learn it.
-    pub seed: u64,
-    /// What the names the server makes up and the salts of passwords come from.
-    pub secret: [u8; 32],
-    /// For new passwords.
-    pub password_hashing: Hashing,
-    /// Runs what takes long, such as a slow password hash, so that nobody else waits for it.
-    pub aside: fn(&mut dyn FnMut()),
-    pub cluster_name: String,
-    /// Who logs in without a name and a password; nobody without one.
-    pub anonymous_user: Option<String>,
-}
-
-impl Default for BrokerConfig {
-    fn default() -> Self {
-        Self {
-            node: "rabbit@localhost".to_owned(),
-            identity: Identity::Leveret,
-            frame_max: 131_072,
-            channel_max: 2047,
-            heartbeat_s: 60,
-            max_message_bytes: 128 << 20,
-            assembly_bytes_max: 256 << 20,
-            unfinished_bytes_max: u64::MAX,
-            body_timeout_ms: 60_000,
-            transaction_bytes_max: 256 << 20,
-            outbound_bytes_max: 128 << 10,
-            reply_bytes_max: 1 << 20,
-            resident_bytes_max: u64::MAX,
-            channel_unacked_max: 1_000_000,
-            consumers_per_channel_max: 10_000,
-            connections_max: 100_000,
-            connections_per_user_max: None,
-            connections_per_vhost_max: None,
-            memory_limit_bytes: u64::MAX,
-            memory_high_watermark: 0.6,
-            disk_free_min: 1 << 30,
-            queues_max: 1_000_000,
-            exchanges_max: 100_000,
-            bindings_max: 2_000_000,
-            arguments_bytes_max: 16 << 10,
-            queue: QueueDefaults {
-                length_max: 10_000_000,
-                bytes_max: 8 << 30,
-                consumer_timeout_ms: 0,
-            },
-            seed: 0,
-            secret: [0; 32],
-            password_hashing: Hashing::Sha256,
-            aside: |work| work(),
-            cluster_name: "leveret@localhost".into(),
-            anonymous_user: None,
-        }
-    }
-}
-
-/// A connection as the rest of the broker sees it.
-pub struct Peer {
-    /// Its number.
-    pub id: ConnectionId,
-    /// `client:port -> server:port`.
-    pub name: String,
-    /// From the broker's own machine.
-    pub loopback: bool,
-    /// Its outlet.
-    pub outlet: SharedOutlet,
-    /// Set at login.
-    pub user: Mutex<String>,
-    /// Set when a virtual host is opened.
-    pub vhost: Mutex<String>,
-    /// What the client says of itself.
-    pub client_properties: Mutex<Table>,
-    /// Unix milliseconds, by the system's clock.
-    pub connected_at_ms: u64,
-    pub(crate) cancel_notify: AtomicBool,
-    pub(crate) received_ms: AtomicU64,
-    /// Seconds, as agreed when a virtual host is opened; 0 means none.
-    pub heartbeat_s: AtomicU16,
-    /// The highest channel number, as agreed then.
-    pub channel_max: AtomicU16,
-    /// How the client logged in.
-    pub mechanism: OnceLock<&'static str>,
-    pub(crate) wrote: AtomicU64,
-    pub(crate) wrote_ms: AtomicU64,
-    /// Somebody asks the reader to close the connection.
-    pub(crate) close: Mutex<Option<Fault>>,
-    pub(crate) dead: AtomicBool,
-    pub(crate) leases: Leases,
-    /// Its reader does not read for now.
-    pub(crate) paused: AtomicBool,
-    /// What keeps its reader from reading, a bit for each obstacle; changed with the outlet locked.
-    pub(crate) blocked: AtomicU8,
-    /// It wants to be told.
-    pub(crate) blocked_notify: AtomicBool,
-    pub(crate) channels: Mutex<ChannelList>,
-    /// Bytes of the arguments of all its consumers.
-    pub(crate) arguments_bytes: AtomicUsize,
-    pub(crate) sizes: Sizes,
-    pub(crate) unfinished: UnfinishedOf,
-    pub(crate) received_bytes: Count,
-    pub(crate) reads: Count,
-}
-
-impl Peer {
-    /// Whether the client is given up: nothing was heard of it for two heartbeat intervals, or it
-    /// takes nothing of its replies.
-    #[must_use]
-    pub fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
-    }
-
-    /// What the client calls the connection; empty if it gives it no name.
-    #[must_use]
-    pub fn client_name(&self) -> String {
-        let properties = self.client_properties.lock();
-        let name = properties.get(b"connection_name");
-        let name = name.and_then(|name| name.as_str_bytes());
-        String::from_utf8_lossy(name.unwrap_or_default()).into_owned()
-    }
-
-    /// Its open channels, in the order they were opened.
-    #[must_use]
-    pub fn channels(&self) -> Vec<Arc<ChannelStats>> {
-        self.channels.lock().open.clone()
-    }
-
-    /// How many channels are open.
-    #[must_use]
-    pub fn channel_count(&self) -> usize {
-        self.channels.lock().open.len()
-    }
-
-    /// What went over its socket.
-    #[must_use]
-    pub fn traffic(&self) -> Traffic {
-        let outlet = self.outlet.lock();
-        Traffic {
-            received_bytes: self.received_bytes.get(),
-            reads: self.reads.get(),
-            sent_bytes: outlet.written(),
-            writes: outlet.writes(),
-        }
-    }
-
-    /// Messages of all its channels, closed ones included.
-    #[must_use]
-    pub fn message_counts(&self) -> MessageCounts {
-        let deliveries = self.outlet.lock().delivery_totals();
-        MessageCounts {
-            deliveries,
-            ..self.channels.lock().counts()
-        }
-    }
-
-    /// Sizes of the messages it published.
-    #[must_use]
-    pub fn size_counts(&self) -> SizeCounts {
-        self.sizes.get()
-    }
-
-    /// Everything counted for it.
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        Totals {
-            messages: self.message_counts(),
-            sizes: self.size_counts(),
-            traffic: self.traffic(),
-        }
-    }
-
-    /// Asks the connection's reader to close it with a fault.
-    pub fn close(&self, fault: Fault) {
-        *self.close.lock() = Some(fault);
-        let flusher = self.outlet.lock().flusher().cloned();
-        if let Some(flusher) = flusher {
-            flusher.interrupt();
-        }
-    }
-}
 
 /// The broker.
 pub struct Broker {
@@ -297,7 +56,8 @@ pub struct Broker {
     pub(crate) names: Names,
     pub(crate) alarms: Alarms,
     pub(crate) unfinished: Unfinished,
-    pub(crate) refused: RefusedMessages,
+    /// Messages that queues refused.
+    pub refused: RefusedMessages,
     lanes: AtomicU32,
     /// Queues whose chunk memory the timer looks after.
     pub(crate) warm: Mutex<Vec<Arc<QueueCell>>>,
@@ -371,6 +131,29 @@ impl Broker {
         }
     }
 
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        *self.limits.read()
+    }
+
+    /// It is so late, unix milliseconds. Whoever has the broker do something says so before.
+    #[inline]
+    pub fn set_now(&self, now_ms: u64) {
+        self.timer.set_now(now_ms);
+    }
+
+    /// Unix milliseconds, as of the last turn of anybody.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.timer.now_ms()
+    }
+
+    /// Calls `wake` whenever something is due before the time that [`Broker::run_due`] gave.
+    pub fn wake_timer_with(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.timer.wake_with(Box::new(wake));
+    }
+
     /// Adds a virtual host, if it does not exist yet.
     pub fn add_vhost(&self, name: &str) -> Arc<Vhost> {
         let mut vhosts = self.vhosts.write();
@@ -441,22 +224,6 @@ impl Broker {
         self.lanes.fetch_update(order, order, next).ok().map(LaneId)
     }
 
-    /// Hands what some work recorded to the store and gives when all of it is durable. Everything
-    /// that fills a [`Work`] ends with this, and with [`Work::flush`] or [`Work::wake`].
-    pub fn submit(&self, work: &mut Work) -> Ticket {
-        if !work.traced.is_empty() {
-            self.emit_traced(work);
-        }
-        if !work.dying.is_empty() {
-            self.bury(work);
-        }
-        work.submit(&*self.store);
-        if !work.warm.is_empty() {
-            self.warm.lock().append(&mut work.warm);
-        }
-        std::mem::take(&mut work.ticket)
-    }
-
     /// Whether the store is so far behind that publishers of persistent messages wait for it.
     #[must_use]
     pub fn is_store_behind(&self) -> bool {
@@ -490,9 +257,15 @@ impl Broker {
         Arc::clone(&last)
     }
 
+    /// Sets a connection's heartbeat interval, seconds, and has the timer look after it.
+    pub(crate) fn set_heartbeat(&self, peer: &Arc<Peer>, heartbeat_s: u16) {
+        peer.heartbeat_s.store(heartbeat_s, Ordering::Relaxed);
+        self.unwatched.lock().push(Arc::downgrade(peer));
+    }
+
     pub(crate) fn register(&self, peer: &Arc<Peer>) {
         self.events.count(Event::ConnectionOpened);
-        self.peers.lock().insert(peer.id, Arc::clone(peer));
+        self.peers.lock().insert(peer.client.id, Arc::clone(peer));
     }
 
     pub(crate) fn deregister(&self, id: ConnectionId) {
@@ -501,7 +274,7 @@ impl Broker {
             // Under the same lock that totals are summed under, so that none is counted twice.
             let totals = peer.totals();
             self.ended.add(totals);
-            if let Some(vhost) = self.vhost(&peer.vhost.lock()) {
+            if let Some(vhost) = self.vhost(&peer.client.vhost.lock()) {
                 vhost.ended.add(totals);
             }
             self.events.count(Event::ConnectionClosed);

@@ -3,9 +3,12 @@
 pub(crate) mod consume;
 pub(crate) mod exchanges;
 pub(crate) mod held;
+pub(crate) mod open;
 pub(crate) mod overdue;
+pub(crate) mod publish;
 pub(crate) mod queues;
 pub(crate) mod replies;
+pub(crate) mod room;
 pub(crate) mod settle;
 pub(crate) mod transactions;
 
@@ -16,10 +19,11 @@ use leveret_session::{Confirms, Outlet};
 use leveret_store::Ticket;
 
 use crate::channel::held::Held;
+use crate::channel::publish::encode_confirm;
 use crate::channel::transactions::Transaction;
 use crate::context::stats::ChannelStats;
-use crate::publish::encode_confirm;
-use crate::queue::cell::{Handle, QueueCell, Source};
+use crate::queue::cell::QueueCell;
+use crate::queue::consumer::{Handle, Source};
 
 /// Sources before the numbers of unused ones are given out again.
 const SOURCES_MIN: usize = 16;
@@ -169,13 +173,13 @@ impl Channel {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use leveret_record::Memory;
     use leveret_router::QueueId;
 
     use super::*;
-    use leveret_record::Memory;
-
-    use crate::queue::cell::{Home, Identity, QueueSpec, StoreLanes};
+    use crate::queue::cell::{Home, Identity, StoreLanes};
     use crate::settings::arguments::Meaning;
+    use crate::settings::spec::QueueSpec;
 
     /// A source as `basic.get` has it.
     fn source(cell: &Arc<QueueCell>) -> Source {
@@ -190,7 +194,7 @@ mod tests {
 
     fn cell() -> Arc<QueueCell> {
         let spec = QueueSpec::default();
-        let defaults = crate::broker::BrokerConfig::default().queue;
+        let defaults = crate::context::config::BrokerConfig::default().queue;
         let meaning = Meaning::of(&spec, None, defaults);
         let home = Home {
             vhost: "/".into(),

@@ -8,24 +8,28 @@
 //! queue or in the others, never in both or none.
 
 mod headers;
+mod submit;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use leveret_queue::{Attempts, Dead, Death, Message, MessageBody, Rank};
 use leveret_record::{Sabotage, breaks};
 use leveret_store::{LaneId, MessageParts};
 use rustc_hash::FxHashMap;
 
-use crate::acting::Acting;
+use crate::access::acting::Acting;
 use crate::broker::Broker;
 use crate::publish::PERSISTENT;
-use crate::publish::direct::{Copied, find, raw_route};
+use crate::publish::direct::{find, raw_route};
 use crate::publish::room::Room;
 use crate::publish::routes::{Asked, RouteCache};
 use crate::publish::space::record_bytes;
 use crate::queue::cell::QueueCell;
-use crate::queue::pump::{Pump, STEPS_OF_TURN, Work};
+use crate::queue::copied::Copied;
+use crate::queue::pump::Pump;
+use crate::queue::work::{STEPS_OF_TURN, Work};
+use crate::settings::dead_letters::DeadLetters;
 use crate::vhost::Vhost;
 use headers::{Dying, Letter};
 
@@ -37,19 +41,6 @@ const GROUPS_OF_TURN: usize = 4;
 /// When what cannot be moved on is tried again.
 const RETRY_MS: u64 = 1000;
 
-/// Where a queue's dead messages go.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeadLetters {
-    /// The exchange; empty for the default one.
-    pub exchange: String,
-    /// The routing key, unless each keeps its own.
-    pub key: Option<String>,
-    /// What the full queue refuses goes there, too.
-    pub refused_too: bool,
-    /// What finds no queue waits until it does.
-    pub at_least_once: bool,
-}
-
 impl DeadLetters {
     /// The exchange and the routing key it goes on with, as two raw short strings; none where a
     /// policy names what is longer than a short string.
@@ -57,29 +48,6 @@ impl DeadLetters {
         let (_, own) = leveret_codec::split_route(&copied.route)?;
         let key = self.key.as_deref().map_or(own, str::as_bytes);
         raw_route(self.exchange.as_bytes(), key).ok()
-    }
-}
-
-/// What became of dead messages since the broker was started.
-#[derive(Debug, Default)]
-pub struct DeathCounts {
-    /// By kind of queue, strategy and [`Death`].
-    moved_on: [[[AtomicU64; 4]; 2]; 2],
-}
-
-impl DeathCounts {
-    /// How many died so, in quorum queues or others, with the strategy at-least-once or the other
-    /// one, and were moved on, or dropped as nobody wanted them.
-    #[must_use]
-    pub fn moved_on(&self, death: Death, quorum: bool, at_least_once: bool) -> u64 {
-        let count = self.counter(death, quorum, at_least_once);
-        count.map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-
-    fn counter(&self, death: Death, quorum: bool, at_least_once: bool) -> Option<&AtomicU64> {
-        let of_kind = self.moved_on.get(usize::from(quorum))?;
-        let of_strategy = of_kind.get(usize::from(at_least_once))?;
-        of_strategy.get(death as usize)
     }
 }
 

@@ -2,6 +2,10 @@
 
 pub(crate) mod attempts;
 pub(crate) mod cell;
+pub(crate) mod consumer;
+pub(crate) mod copied;
 pub(crate) mod lease;
 pub(crate) mod pump;
 pub(crate) mod timer;
+pub(crate) mod traced;
+pub(crate) mod work;

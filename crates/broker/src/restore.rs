@@ -1,5 +1,8 @@
 //! Messages that a store remembers, back into their queues.
 
+pub(crate) mod administration;
+pub(crate) mod topology;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -9,9 +12,10 @@ use leveret_store::{LaneId, Messages, OpenError, RecoveredLane, RecoveredMessage
 use rustc_hash::FxHashMap;
 
 use crate::broker::Broker;
-use crate::publish::is_shared;
 use crate::queue::cell::QueueCell;
-use crate::queue::pump::{Pump, Work};
+use crate::queue::copied::is_shared;
+use crate::queue::pump::Pump;
+use crate::queue::work::Work;
 
 /// What came back from a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

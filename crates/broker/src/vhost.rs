@@ -1,6 +1,7 @@
 //! One virtual host: its exchanges, bindings and queues by name.
 
 pub(crate) mod binding;
+pub(crate) mod policies;
 pub(crate) mod refused;
 
 use std::borrow::Borrow;

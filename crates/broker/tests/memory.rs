@@ -69,12 +69,8 @@ fn long_queues_block_their_publishers_and_leave_room_for_others() {
         assert_eq!(ready(&broker, queue), 50);
         assert!(!other.connection.is_blocked());
     }
-    assert_eq!(
-        broker.refused_messages(Reason::Memory),
-        0,
-        "nothing is lost"
-    );
-    let noted = broker.take_noted().places;
+    assert_eq!(broker.refused.total(Reason::Memory), 0, "nothing is lost");
+    let noted = broker.refused.take_noted().places;
     assert!(noted.keys().all(|place| place.outcome == Outcome::Waits));
     assert_eq!(noted.len(), 3, "{noted:?}");
 
@@ -117,11 +113,11 @@ fn in_confirm_mode_a_publisher_waits_and_is_then_refused_and_counted() {
     );
     let nacks = heard.iter().filter(|heard| heard.contains("nack")).count() as u64;
     assert!(nacks > 0, "{heard:?}");
-    assert_eq!(broker.refused_messages(Reason::Memory), nacks);
+    assert_eq!(broker.refused.total(Reason::Memory), nacks);
     let vhost = broker.vhost("/").unwrap();
     let cell = vhost.queue("h").unwrap();
     assert_eq!(cell.lock().queue.counters().refused, nacks);
-    let noted = broker.take_noted().places;
+    let noted = broker.refused.take_noted().places;
     let (place, count) = noted.iter().next().unwrap();
     assert_eq!(place.outcome, Outcome::Refused(Reason::Memory));
     assert_eq!((&*place.queue, *count), ("h", nacks));
@@ -132,5 +128,5 @@ fn in_confirm_mode_a_publisher_waits_and_is_then_refused_and_counted() {
     committing.say(1, TxCommit {});
     let heard = committing.hear().pop().unwrap();
     assert!(heard.contains("the memory for messages is full"), "{heard}");
-    assert_eq!(broker.refused_messages(Reason::Memory), nacks + 1);
+    assert_eq!(broker.refused.total(Reason::Memory), nacks + 1);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{ChannelStats, Peer};
+use leveret_broker::{ChannelStats, Client, Peer};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
@@ -26,27 +26,27 @@ pub(crate) fn of_connection(peer: &Arc<Peer>) -> Vec<ChannelRow> {
     let channels = peer.channels().into_iter();
     let rows = channels.map(|stats| ChannelRow {
         peer: Arc::clone(peer),
-        name: name(peer, stats.number),
+        name: name(&peer.client, stats.number),
         stats,
     });
     rows.collect()
 }
 
-fn name(peer: &Peer, number: u16) -> String {
-    format!("{} ({number})", peer.name)
+fn name(client: &Client, number: u16) -> String {
+    format!("{} ({number})", client.name)
 }
 
 /// What other objects show of a channel.
-pub(crate) fn details(app: &App, peer: &Peer, number: u16) -> Value {
-    let (host, port) = client_address(&peer.name);
+pub(crate) fn details(app: &App, client: &Client, number: u16) -> Value {
+    let (host, port) = client_address(&client.name);
     json!({
-        "name": name(peer, number),
+        "name": name(client, number),
         "number": number,
-        "connection_name": peer.name,
+        "connection_name": client.name,
         "node": app.node(),
         "peer_host": host,
         "peer_port": port,
-        "user": *peer.user.lock(),
+        "user": *client.user.lock(),
     })
 }
 
@@ -60,16 +60,16 @@ impl Row for ChannelRow {
             let (outlet, number) = (self.peer.outlet.lock(), self.stats.number);
             (outlet.unacked(number), outlet.delivery_counts(number))
         };
-        let (host, port) = client_address(&self.peer.name);
+        let (host, port) = client_address(&self.peer.client.name);
         let (span, now_ms) = (window.message_rates, app.now_ms());
         let channel = (&*self.peer, &self.stats);
         let stats = app.sampler.channel_stats(channel, span, now_ms);
         let row = json!({
             "name": self.name,
             "number": self.stats.number,
-            "vhost": *self.peer.vhost.lock(),
-            "user": *self.peer.user.lock(),
-            "user_who_performed_action": *self.peer.user.lock(),
+            "vhost": *self.peer.client.vhost.lock(),
+            "user": *self.peer.client.user.lock(),
+            "user_who_performed_action": *self.peer.client.user.lock(),
             "node": app.node(),
             "state": "running",
             "consumer_count": self.stats.consumers.get(),
@@ -85,7 +85,7 @@ impl Row for ChannelRow {
             "x_messages_acknowledged_late": deliveries.late,
             "message_stats": stats,
             "connection_details": {
-                "name": self.peer.name, "peer_host": host, "peer_port": port,
+                "name": self.peer.client.name, "peer_host": host, "peer_port": port,
             },
         });
         match row {
@@ -113,7 +113,7 @@ pub(crate) fn show(call: &Call) -> Answer {
     let mut peers = connection::visible(call);
     // It begins with its connection's name.
     let row = peers.find_map(|peer| {
-        name.strip_prefix(&*peer.name)?;
+        name.strip_prefix(&*peer.client.name)?;
         of_connection(&peer)
             .into_iter()
             .find(|row| row.name == name)

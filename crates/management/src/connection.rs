@@ -22,24 +22,24 @@ struct ConnectionRow(Arc<Peer>);
 
 impl Row for ConnectionRow {
     fn name(&self) -> &str {
-        &self.0.name
+        &self.0.client.name
     }
 
     fn key(&self, _: &App, field: &str) -> Option<Key> {
         let text = |text: &str| Some(Key::text(text));
         match field {
-            "name" => text(&self.0.name),
-            "user" => text(&self.0.user.lock()),
-            "vhost" => text(&self.0.vhost.lock()),
+            "name" => text(&self.0.client.name),
+            "user" => text(&self.0.client.user.lock()),
+            "vhost" => text(&self.0.client.vhost.lock()),
             "channels" => Some(Key::Number(self.0.channel_count() as f64)),
-            "connected_at" => Some(Key::Number(self.0.connected_at_ms as f64)),
+            "connected_at" => Some(Key::Number(self.0.client.connected_at_ms as f64)),
             _ => None,
         }
     }
 
     fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
         let peer = &self.0;
-        let properties = peer.client_properties.lock();
+        let properties = peer.client.properties.lock();
         let provided = properties
             .get(b"connection_name")
             .and_then(|name| name.as_str_bytes());
@@ -73,30 +73,30 @@ impl Row for ConnectionRow {
 
 /// What is known of a connection without looking at its traffic.
 fn described(app: &App, peer: &Peer) -> Map<String, Value> {
-    let (peer_host, peer_port) = client_address(&peer.name);
-    let (host, port) = server_address(&peer.name);
+    let (peer_host, peer_port) = client_address(&peer.client.name);
+    let (host, port) = server_address(&peer.client.name);
     let outlet = peer.outlet.lock();
     let (frame_max, pending) = (outlet.frame_max(), outlet.queued());
     drop(outlet);
     let row = json!({
-        "name": peer.name,
+        "name": peer.client.name,
         "node": app.node(),
         "type": "network",
         "protocol": "AMQP 0-9-1",
         "state": if peer.is_blocked() { "blocked" } else { "running" },
-        "user": *peer.user.lock(),
-        "user_who_performed_action": *peer.user.lock(),
-        "vhost": *peer.vhost.lock(),
+        "user": *peer.client.user.lock(),
+        "user_who_performed_action": *peer.client.user.lock(),
+        "vhost": *peer.client.vhost.lock(),
         "host": host,
         "port": port,
         "peer_host": peer_host,
         "peer_port": peer_port,
         "ssl": false,
-        "auth_mechanism": peer.mechanism.get(),
+        "auth_mechanism": peer.client.mechanism.get(),
         "channels": peer.channel_count(),
         "channel_max": peer.channel_max.load(Relaxed),
         "frame_max": frame_max,
-        "connected_at": peer.connected_at_ms,
+        "connected_at": peer.client.connected_at_ms,
         "send_pend": pending,
         "timeout": peer.heartbeat_s.load(Relaxed),
     });
@@ -128,7 +128,7 @@ pub(crate) fn visible(call: &Call) -> impl Iterator<Item = Arc<Peer>> + Send + u
     let name = call.caller.name.clone();
     // One that has not opened its virtual host yet is not there yet.
     walk::peers(&call.app.broker).filter(move |peer| {
-        !peer.vhost.lock().is_empty() && (is_monitor || *peer.user.lock() == name)
+        !peer.client.vhost.lock().is_empty() && (is_monitor || *peer.client.user.lock() == name)
     })
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn listed(
     }
     let wanted = call.wanted_vhost().map(str::to_owned);
     let is_wanted = move |peer: &Arc<Peer>| {
-        let vhost = peer.vhost.lock();
+        let vhost = peer.client.vhost.lock();
         wanted.as_ref().is_none_or(|wanted| *wanted == *vhost)
     };
     Ok(visible(call).filter(is_wanted))
@@ -150,9 +150,9 @@ pub(crate) fn listed(
 /// The connection that the path names.
 pub(crate) fn find(call: &Call) -> Result<Arc<Peer>, Problem> {
     let name = call.segment("connection");
-    let found = walk::peers(&call.app.broker).find(|peer| peer.name == name);
+    let found = walk::peers(&call.app.broker).find(|peer| peer.client.name == name);
     let peer = found.ok_or(Problem::NotFound)?;
-    if call.caller.is_monitor() || *peer.user.lock() == call.caller.name {
+    if call.caller.is_monitor() || *peer.client.user.lock() == call.caller.name {
         Ok(peer)
     } else {
         Err(Problem::NotAuthorised("Not administrator user".to_owned()))
@@ -177,7 +177,7 @@ pub(crate) fn show(call: &Call) -> Answer {
 /// `DELETE /api/connections/{connection}`.
 pub(crate) fn close(call: &Call) -> Answer {
     let peer = find(call)?;
-    if !call.caller.is_administrator() && *peer.user.lock() != call.caller.name {
+    if !call.caller.is_administrator() && *peer.client.user.lock() != call.caller.name {
         return Err(Problem::NotAuthorised("Not administrator user".to_owned()));
     }
     close_one(call, &peer);
@@ -199,7 +199,7 @@ fn of_user(call: &Call) -> Result<impl Iterator<Item = Arc<Peer>> + Send + use<>
     if !call.caller.is_monitor() && name != call.caller.name {
         return Err(Problem::NotAuthorised("Not administrator user".to_owned()));
     }
-    Ok(visible(call).filter(move |peer| *peer.user.lock() == name))
+    Ok(visible(call).filter(move |peer| *peer.client.user.lock() == name))
 }
 
 /// `GET /api/connections/username/{user}`.

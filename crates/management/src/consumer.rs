@@ -44,11 +44,11 @@ pub(crate) fn of_channel(
     peer: &Arc<Peer>,
     channel: u16,
 ) -> impl Iterator<Item = ConsumerRow> + Send + use<> {
-    let vhost = app.broker.vhost(&peer.vhost.lock().clone());
+    let vhost = app.broker.vhost(&peer.client.vhost.lock().clone());
     let peer = Arc::clone(peer);
     let own = move |row: &ConsumerRow| {
         let handle = &row.consumes.handle;
-        Arc::ptr_eq(&handle.peer, &peer) && handle.channel == channel
+        Arc::ptr_eq(&handle.client, &peer.client) && handle.channel == channel
     };
     vhost.into_iter().flat_map(of_vhost).filter(own)
 }
@@ -80,7 +80,7 @@ impl Row for ConsumerRow {
         );
         let queue = json!({"name": &*handle.cell.name, "vhost": &*self.vhost.name});
         row.insert("queue".to_owned(), queue);
-        let channel = details(app, &handle.peer, handle.channel);
+        let channel = details(app, &handle.client, handle.channel);
         row.insert("channel_details".to_owned(), channel);
         row
     }
@@ -90,7 +90,8 @@ impl Row for ConsumerRow {
 pub(crate) fn index(call: &Call) -> Answer {
     let is_monitor = call.caller.is_monitor();
     let name = call.caller.name.clone();
-    let seen = move |row: &ConsumerRow| is_monitor || *row.consumes.handle.peer.user.lock() == name;
+    let seen =
+        move |row: &ConsumerRow| is_monitor || *row.consumes.handle.client.user.lock() == name;
     let vhosts = call.visible_vhosts()?.into_iter();
     list(call, vhosts.flat_map(of_vhost).filter(seen))
 }

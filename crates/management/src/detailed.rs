@@ -389,14 +389,14 @@ fn of_channels(scope: &Arc<Scope>, metrics: &'static [Metric<Channel>]) -> Fragm
 fn of_channels_in_vhosts(scope: &Arc<Scope>, metrics: &'static [Metric<Channel>]) -> Fragments {
     of_each(scope, metrics, Scope::channels, |channel, labels| {
         labels.add("channel", &channel.name());
-        labels.add("vhost", &channel.peer.vhost.lock());
+        labels.add("vhost", &channel.peer.client.vhost.lock());
     })
 }
 
 /// RabbitMQ labels a connection as a channel.
 fn of_connections(scope: &Arc<Scope>, metrics: &'static [Metric<Arc<Peer>>]) -> Fragments {
     of_each(scope, metrics, Scope::peers, |peer, labels| {
-        labels.add("channel", &peer.name);
+        labels.add("channel", &peer.client.name);
     })
 }
 

@@ -222,7 +222,7 @@ impl Channel {
     }
 
     pub(crate) fn name(&self) -> String {
-        format!("{} ({})", self.peer.name, self.stats.number)
+        format!("{} ({})", self.peer.client.name, self.stats.number)
     }
 }
 

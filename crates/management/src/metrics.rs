@@ -288,7 +288,7 @@ impl Page {
         let numbers =
             |numbers: &[u64]| -> Vec<f64> { numbers.iter().map(|number| *number as f64).collect() };
         let published = [counts.published, counts.returned, counts.dropped];
-        let refused = Reason::ALL.map(|reason| app.broker.refused_messages(reason));
+        let refused = Reason::ALL.map(|reason| app.broker.refused.total(reason));
         let refused = refused.iter().sum::<u64>() as f64;
         let of_exchanges = numbers(&published).into_iter().chain([refused]);
         self.each(&EXCHANGE, of_exchanges);
@@ -340,7 +340,7 @@ impl Page {
         self.each(&PUBLISHED, [published]);
         let refused = Reason::ALL.map(|reason| {
             let label = format!("reason=\"{}\"", reason.name());
-            (label, app.broker.refused_messages(reason) as f64)
+            (label, app.broker.refused.total(reason) as f64)
         });
         let refused = refused.each_ref().map(|(label, count)| (&**label, *count));
         let help = "Total number of messages refused by a queue";

@@ -354,8 +354,8 @@ pub(crate) fn kind(spec: &QueueSpec) -> &str {
 }
 
 fn owner_of(peer: &Peer) -> Value {
-    let (host, port) = crate::connection::client_address(&peer.name);
-    json!({"name": peer.name, "peer_host": host, "peer_port": port})
+    let (host, port) = crate::connection::client_address(&peer.client.name);
+    json!({"name": peer.client.name, "peer_host": host, "peer_port": port})
 }
 
 /// `GET /api/queues` and `/api/queues/{vhost}`.

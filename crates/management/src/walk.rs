@@ -84,7 +84,7 @@ pub(crate) fn peers(broker: &Arc<Broker>) -> impl Iterator<Item = Arc<Peer>> + S
     let mut last = None;
     let next = move || {
         let slice = broker.peers_after(last, SLICE);
-        last = Some(slice.last()?.id);
+        last = Some(slice.last()?.client.id);
         Some(slice)
     };
     from_fn(next).flatten()

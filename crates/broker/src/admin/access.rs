@@ -89,7 +89,7 @@ impl Admin<'_> {
         self.forget(Kind::User, &[name]);
         self.broker
             .close_peers(&format!("user '{name}' is deleted"), |peer| {
-                *peer.user.lock() == name
+                *peer.client.user.lock() == name
             });
         Ok(())
     }

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use leveret_access::{AdminError, Pattern, Put};
 
 use super::{Admin, record};
-use crate::queue::cell::QueueCell;
-use crate::queue::pump::Pump;
-use crate::settings::arguments::Meaning;
-use crate::settings::policy::{Object, Policy, PolicyKind};
-use crate::vhost::{Directory, Vhost};
+use crate::broker::Broker;
+use crate::settings::policy::{Policy, PolicyKind};
+use crate::vhost::Vhost;
 
 /// Policies that were changed and not yet applied to what exists in their virtual host.
 pub(super) struct Touched {
@@ -80,6 +78,7 @@ impl Admin<'_> {
     /// Looks anew at what applies to what the changed policies concern. Names are matched with
     /// nothing locked but the administration, and queues are changed one by one.
     pub(super) fn apply_policies(&mut self) {
+        let defaults = self.broker.limits().queue;
         for touched in std::mem::take(&mut self.touched) {
             let vhost = &touched.vhost;
             let directory = vhost.directory.read();
@@ -88,53 +87,31 @@ impl Admin<'_> {
             let queues: Vec<_> = directory.queues().cloned().collect();
             drop(directory);
             for name in exchanges.iter().filter(|name| touched.concerns(name)) {
-                let alternate = alternate(vhost, name);
-                set_alternate(&mut vhost.directory.write(), name, alternate.as_deref());
+                vhost.apply_to_exchange(name);
             }
             let mut sooner = false;
             for cell in queues.iter().filter(|cell| touched.concerns(&cell.name)) {
-                sooner |= self.apply_to_queue(vhost, cell);
+                sooner |= vhost.apply_to_queue(cell, defaults, &mut self.work);
             }
             if sooner {
                 self.broker.look_at_deliveries(&vhost.name);
             }
         }
     }
+}
 
-    /// Tells whether deliveries of the queue may have to be settled sooner than before.
-    fn apply_to_queue(&mut self, vhost: &Vhost, cell: &Arc<QueueCell>) -> bool {
-        let policy = vhost.rules.read().effective(cell.object());
-        let mut state = cell.lock();
-        if cell.is_deleted() || state.policy == policy {
-            return false;
+impl Broker {
+    /// Deliveries of a virtual host may be due sooner than before: whoever holds some looks at
+    /// them. The time of those that had none begins now.
+    pub(super) fn look_at_deliveries(&self, vhost: &str) {
+        for peer in self.peers() {
+            if *peer.client.vhost.lock() != *vhost {
+                continue;
+            }
+            let mut outlet = peer.outlet.lock();
+            if outlet.look_again() {
+                peer.leases.look(&outlet);
+            }
         }
-        let defaults = self.broker.limits().queue;
-        let meaning = Meaning::of(&cell.spec, policy, defaults);
-        state.queue.set_settings(meaning.settings);
-        state.policy = meaning.policy;
-        state.dead_letters = meaning.dead_letters;
-        state.expires_ms = meaning.expires_ms;
-        let sooner = cell.set_lease(meaning.lease);
-        cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
-        sooner && state.queue.unacked() > 0
-    }
-}
-
-/// Gives an exchange the alternate that a policy sets, or takes it away.
-pub(crate) fn apply_to_exchange(vhost: &Vhost, directory: &mut Directory, name: &str) {
-    set_alternate(directory, name, alternate(vhost, name).as_deref());
-}
-
-/// The alternate exchange that a policy sets.
-fn alternate(vhost: &Vhost, name: &str) -> Option<String> {
-    let policy = vhost.rules.read().effective(Object::Exchange(name))?;
-    policy.text("alternate-exchange").map(str::to_owned)
-}
-
-fn set_alternate(directory: &mut Directory, name: &str, alternate: Option<&str>) {
-    let current = directory.router.exchange(name);
-    let changed = current.is_some_and(|exchange| exchange.policy_alternate() != alternate);
-    if changed {
-        directory.router.set_policy_alternate(name, alternate);
     }
 }

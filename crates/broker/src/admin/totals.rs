@@ -37,7 +37,7 @@ impl Broker {
         drop(peers);
         for peer in open {
             let counted = peer.totals();
-            let vhost = peer.vhost.lock();
+            let vhost = peer.client.vhost.lock();
             if let Some(totals) = totals.get_mut(&*vhost) {
                 *totals += counted;
             } else {

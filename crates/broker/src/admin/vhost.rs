@@ -61,7 +61,7 @@ impl Admin<'_> {
         self.broker.remove_vhost(name);
         self.broker
             .close_peers(&format!("vhost '{name}' is deleted"), |peer| {
-                *peer.vhost.lock() == name
+                *peer.client.vhost.lock() == name
             });
         self.empty(&vhost);
         self.forget_grants(name);

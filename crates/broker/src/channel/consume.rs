@@ -12,55 +12,51 @@ use leveret_queue::Consuming;
 use leveret_record::Record;
 use leveret_session::Parcel;
 
-use crate::connection::Core;
+use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
-use crate::publish::firehose::{Party, Traced};
 use crate::queue::attempts::counted_header;
-use crate::queue::cell::{Handle, KeptArguments, QueueCell, QueueGuard, QueueState, Source};
+use crate::queue::cell::{QueueCell, QueueGuard, QueueState};
+use crate::queue::consumer::{Handle, KeptArguments, Source};
 use crate::queue::lease::lease;
 use crate::queue::pump::Pump;
+use crate::queue::traced::{Party, Traced};
 use crate::settings::arguments::{check_consumer_timeout, check_size, own_timeout};
-use crate::topology::operations::Condition;
 
 /// Argument tables of the largest size that the consumers of one connection may have, together.
 const KEPT_TABLES_MAX: usize = 256;
 
-impl Core {
-    pub(crate) fn consume(
-        &mut self,
-        channel: u16,
-        consume: &BasicConsume<'_>,
-    ) -> Result<(), Refusal> {
-        if self.means_replies(channel, consume.queue) {
-            return self.consume_replies(channel, consume);
+impl OpenChannel<'_> {
+    pub(crate) fn consume(&mut self, consume: &BasicConsume<'_>) -> Result<(), Refusal> {
+        if self.means_replies(consume.queue) {
+            return self.consume_replies(consume);
         }
-        let cell = self.named_queue(channel, consume.queue, Right::Read)?;
-        let asked = self.asked(channel, &cell, consume)?;
+        let cell = self.named_queue(consume.queue, Right::Read)?;
+        let asked = self.asked(&cell, consume)?;
         self.check_arguments(consume.arguments)?;
-        let tag = self.consumer_tag(channel, consume.consumer_tag)?;
-        self.start_consumer((channel, tag), &cell, asked, consume)
+        let tag = self.consumer_tag(consume.consumer_tag)?;
+        self.start_consumer(tag, &cell, asked, consume)
     }
 
     /// Adds a consumer that may be one to its queue.
     pub(crate) fn start_consumer(
         &mut self,
-        (channel, tag): (u16, Box<[u8]>),
+        tag: Box<[u8]>,
         cell: &Arc<QueueCell>,
         asked: Consuming,
         consume: &BasicConsume<'_>,
     ) -> Result<(), Refusal> {
-        let source = self.add_source(channel, cell);
-        let stats = self.channel(channel).map(|state| Arc::clone(&state.stats));
+        let source = self.add_source(cell);
         let handle = Arc::new(Handle {
-            peer: Arc::clone(&self.peer),
+            client: Arc::clone(&self.peer.client),
             outlet: Arc::clone(&self.peer.outlet),
-            channel,
+            channel: self.number,
             source,
             cell: Arc::clone(cell),
-            stats: stats.unwrap_or_default(),
-            template: DeliverTemplate::new(channel, &tag),
-            arguments: KeptArguments::new(&self.peer, consume.arguments),
+            stats: Arc::clone(&self.state.stats),
+            template: DeliverTemplate::new(self.number, &tag),
+            arguments: KeptArguments::new(&self.peer.client, consume.arguments),
             own_timeout_ms: own_timeout(consume.arguments),
+            leases: Arc::clone(&self.peer.leases),
             tag: tag.clone(),
             waiting: AtomicBool::new(false),
             replies: !cell.is_listed(),
@@ -73,25 +69,22 @@ impl Core {
         check_consumable(cell, &state, asked)?;
         let key = state.queue.consume(Arc::clone(&handle), asked);
         handle.joined();
-        if let Some(channel) = self.channel(channel) {
-            if let Some(source) = channel.sources.get_mut(source as usize) {
-                (source.cancelled, source.consumer) = (false, Some(key));
-                source.own_timeout_ms = handle.own_timeout_ms;
-            }
-            channel.consumers.insert(tag.clone(), source);
+        if let Some(source) = self.state.sources.get_mut(source as usize) {
+            (source.cancelled, source.consumer) = (false, Some(key));
+            source.own_timeout_ms = handle.own_timeout_ms;
         }
+        self.state.consumers.insert(tag.clone(), source);
         if !consume.nowait {
             // Before any delivery: nothing is pumped yet, and the queue is locked.
             let consumer_tag = &tag;
-            self.reply_now(channel, BasicConsumeOk { consumer_tag });
+            self.reply_now(BasicConsumeOk { consumer_tag });
         }
-        cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
+        cell.run(&mut state, &mut Pump::new(cell, self.work));
         Ok(())
     }
 
     fn asked(
         &mut self,
-        channel: u16,
         cell: &QueueCell,
         consume: &BasicConsume<'_>,
     ) -> Result<Consuming, Refusal> {
@@ -114,10 +107,9 @@ impl Core {
                     reason: format!("\"expected integer, got {}\"", value.type_name()),
                 })?,
         };
-        self.check_consumers(channel)?;
-        let prefetch = self.channel(channel).map_or(0, |state| state.prefetch);
+        self.check_consumers()?;
         Ok(Consuming {
-            prefetch: u32::from(prefetch),
+            prefetch: u32::from(self.state.prefetch),
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
             priority,
@@ -125,10 +117,9 @@ impl Core {
     }
 
     /// Checks that the channel may have one more consumer.
-    pub(crate) fn check_consumers(&mut self, channel: u16) -> Result<(), Refusal> {
+    pub(crate) fn check_consumers(&mut self) -> Result<(), Refusal> {
         let max = self.broker.limits().consumers_per_channel_max;
-        let state = self.channel(channel);
-        if state.map_or(0, |state| state.count_consumers(max)) >= max {
+        if self.state.count_consumers(max) >= max {
             return Err(Refusal::TooManyConsumers(max));
         }
         Ok(())
@@ -138,7 +129,8 @@ impl Core {
     fn check_arguments(&self, arguments: RawTable<'_>) -> Result<(), Refusal> {
         let max = self.broker.limits().arguments_bytes_max;
         check_size(arguments, max)?;
-        let kept = self.peer.arguments_bytes.load(Ordering::Relaxed) + arguments.as_bytes().len();
+        let kept =
+            self.peer.client.arguments_bytes.load(Ordering::Relaxed) + arguments.as_bytes().len();
         let max = max.saturating_mul(KEPT_TABLES_MAX);
         if kept > max {
             return Err(Refusal::Limit(format!(
@@ -149,13 +141,11 @@ impl Core {
     }
 
     /// The tag asked for, or one that is made up.
-    pub(crate) fn consumer_tag(&mut self, channel: u16, tag: &[u8]) -> Result<Box<[u8]>, Refusal> {
+    pub(crate) fn consumer_tag(&mut self, tag: &[u8]) -> Result<Box<[u8]>, Refusal> {
         if tag.is_empty() {
             return Ok(self.broker.names.next("amq.ctag-").into_bytes().into());
         }
-        let Some(state) = self.channel(channel) else {
-            return Ok(tag.into());
-        };
+        let state = &mut *self.state;
         if let Some(&source) = state.consumers.get(tag) {
             // The consumer of a deleted queue is gone without the client having to say so.
             if !state.source(source).is_some_and(Source::is_over) {
@@ -168,8 +158,7 @@ impl Core {
     }
 
     /// A source stays marked as cancelled until its consumer is registered.
-    fn add_source(&mut self, channel: u16, cell: &Arc<QueueCell>) -> u32 {
-        let outlet = Arc::clone(&self.peer.outlet);
+    fn add_source(&mut self, cell: &Arc<QueueCell>) -> u32 {
         let source = Source {
             cell: Arc::clone(cell),
             consumer: None,
@@ -177,45 +166,31 @@ impl Core {
             own_timeout_ms: None,
             unused: false,
         };
-        let outlet = outlet.lock();
-        self.channel(channel).map_or(0, |state| {
-            state.add_source(source, || outlet.sources_in_use(channel))
-        })
+        let outlet = self.peer.outlet.lock();
+        self.state
+            .add_source(source, || outlet.sources_in_use(self.number))
     }
 
-    pub(crate) fn cancel(&mut self, channel: u16, cancel: &BasicCancel<'_>) -> Result<(), Refusal> {
-        self.end_consumer(channel, cancel.consumer_tag)?;
+    pub(crate) fn cancel(&mut self, cancel: &BasicCancel<'_>) -> Result<(), Refusal> {
+        self.end_consumer(cancel.consumer_tag);
         if !cancel.nowait {
-            self.reply(
-                channel,
-                BasicCancelOk {
-                    consumer_tag: cancel.consumer_tag,
-                },
-            );
+            self.reply(BasicCancelOk {
+                consumer_tag: cancel.consumer_tag,
+            });
         }
         Ok(())
     }
 
-    /// Takes a consumer off its queue; an unknown tag is no error.
-    fn end_consumer(&mut self, channel: u16, tag: &[u8]) -> Result<(), Refusal> {
-        let Some(state) = self.channel(channel) else {
-            return Ok(());
+    /// Takes a consumer off its queue, which may be the end of that; an unknown tag is no error.
+    fn end_consumer(&mut self, tag: &[u8]) {
+        let source = self.state.forget_consumer(tag);
+        let Some(source) = source.and_then(|at| self.state.sources.get_mut(at as usize)) else {
+            return;
         };
-        let Some(index) = state.forget_consumer(tag) else {
-            return Ok(());
-        };
-        let Some(source) = state.sources.get_mut(index as usize) else {
-            return Ok(());
+        let Some(key) = source.consumer.take() else {
+            return;
         };
         let cell = Arc::clone(&source.cell);
-        if let Some(key) = source.consumer.take() {
-            self.leave_queue(&cell, key);
-        }
-        Ok(())
-    }
-
-    /// Takes a consumer off its queue, which may be the end of the queue.
-    pub(crate) fn leave_queue(&mut self, cell: &Arc<QueueCell>, key: leveret_queue::ConsumerKey) {
         let mut state = cell.lock();
         let gone = state.queue.cancel(key);
         if gone.is_some() && state.queue.consumer_count() == 0 {
@@ -224,68 +199,34 @@ impl Core {
         drop(state);
         if let Some(handle) = gone {
             handle.left();
-            self.after_leaving(cell);
+            self.broker.consumer_left(self.vhost, &cell, self.work);
         }
     }
 
-    /// A consumer has left: the queue may end with it, or another one may be active now.
-    pub(crate) fn after_leaving(&mut self, cell: &Arc<QueueCell>) {
-        let Some(vhost) = self.vhost.clone() else {
-            return;
-        };
-        if cell.spec.auto_delete {
-            let abandoned = Condition {
-                abandoned: true,
-                ..Condition::default()
-            };
-            // Its only condition is looked at there; that it fails means somebody else consumes.
-            let _ = self
-                .broker
-                .delete_queue(&vhost, cell, abandoned, &mut self.work);
-        }
-        cell.pump(&mut self.work);
-    }
-
-    pub(crate) fn qos(&mut self, channel: u16, qos: BasicQos) -> Result<(), Refusal> {
+    pub(crate) fn qos(&mut self, qos: BasicQos) -> Result<(), Refusal> {
         if qos.prefetch_size != 0 {
             let text = format!("prefetch_size!=0 ({})", qos.prefetch_size);
             return Err(Refusal::NotImplemented(text));
         }
         if qos.global {
-            self.peer
-                .outlet
-                .lock()
-                .set_prefetch(channel, u32::from(qos.prefetch_count));
-            if let Some(state) = self.channel(channel) {
-                state
-                    .stats
-                    .channel_prefetch
-                    .set(u64::from(qos.prefetch_count));
-            }
-            self.share_room(channel);
+            let mut outlet = self.peer.outlet.lock();
+            outlet.set_prefetch(self.number, u32::from(qos.prefetch_count));
+            drop(outlet);
+            let stats = &self.state.stats;
+            stats.channel_prefetch.set(u64::from(qos.prefetch_count));
+            self.share_room();
         } else {
-            self.set_prefetch(channel, qos.prefetch_count);
+            self.set_prefetch(qos.prefetch_count);
         }
-        self.reply(channel, BasicQosOk {});
+        self.reply(BasicQosOk {});
         Ok(())
     }
 
-    pub(crate) fn flow(&mut self, channel: u16, active: bool) -> Result<(), Refusal> {
-        if !active {
-            return Err(Refusal::NotImplemented("active=false".into()));
-        }
-        self.reply(channel, leveret_codec::ChannelFlowOk { active });
-        Ok(())
-    }
-
-    fn set_prefetch(&mut self, channel: u16, prefetch: u16) {
-        let live = self.live_prefetch;
-        let Some(state) = self.channel(channel) else {
-            return;
-        };
+    fn set_prefetch(&mut self, prefetch: u16) {
+        let state = &mut *self.state;
         state.prefetch = prefetch;
         state.stats.prefetch.set(u64::from(prefetch));
-        if !live {
+        if !self.shared.live_prefetch {
             return;
         }
         let running: Vec<_> = state
@@ -295,20 +236,21 @@ impl Core {
             .collect();
         for (cell, key) in running {
             cell.lock().queue.set_prefetch(key, u32::from(prefetch));
-            cell.pump(&mut self.work);
+            cell.pump(self.work);
         }
     }
 
-    pub(crate) fn get(&mut self, channel: u16, get: &BasicGet<'_>) -> Result<(), Refusal> {
-        let cell = self.named_queue(channel, get.queue, Right::Read)?;
+    pub(crate) fn get(&mut self, get: &BasicGet<'_>) -> Result<(), Refusal> {
+        let cell = self.named_queue(get.queue, Right::Read)?;
         let (cell, no_ack) = (&cell, get.no_ack);
-        let source = self.get_source(channel, cell);
+        let source = self.get_source(cell);
+        let channel = self.number;
         let template = DeliverTemplate::new(channel, b"");
-        let outlet = Arc::clone(&self.peer.outlet);
+        let outlet = &self.peer.outlet;
         let mut state = self.ready_to_get(cell)?;
         let (mut first, mut taken, mut traced) = (false, None, None);
-        let peer = &self.peer;
-        let mut pump = Pump::new(cell, &mut self.work);
+        let (client, leases) = (&self.peer.client, &self.peer.leases);
+        let mut pump = Pump::new(cell, self.work);
         let is_traced = pump.traced;
         let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
             let counted = counted_header(cell, delivery);
@@ -329,7 +271,7 @@ impl Core {
             let message_count = u32::try_from(left).unwrap_or(u32::MAX);
             let redelivered = delivery.unacked.attempts.acquired > 0;
             if is_traced {
-                let party = || Party::client(peer, channel);
+                let party = || Party::client(client, channel);
                 traced = Traced::delivered(party, cell, delivery);
             }
             let route = delivery.record.route;
@@ -348,7 +290,7 @@ impl Core {
                 );
             });
             if let Some(timeout_ms) = cell.lease.timeout_ms(None).filter(|_| !no_ack) {
-                lease(cell, peer, (&mut outlet, channel), timeout_ms);
+                lease(cell, leases, (&mut outlet, channel), timeout_ms);
             }
         });
         if let Some(unacked) = taken.filter(|_| !no_ack) {
@@ -357,10 +299,8 @@ impl Core {
         pump.work.traced.extend(traced);
         drop(state);
         if !found {
-            if let Some(state) = self.channel(channel) {
-                state.stats.got_empty.add(1);
-            }
-            self.reply_now(channel, Method::BasicGetEmpty(BasicGetEmpty {}));
+            self.state.stats.got_empty.add(1);
+            self.reply_now(Method::BasicGetEmpty(BasicGetEmpty {}));
         } else if first {
             self.work.dirtied(&outlet.lock());
         }
@@ -378,12 +318,12 @@ impl Core {
                 break;
             }
             cell.used(&mut state);
-            cell.run(&mut state, &mut Pump::new(cell, &mut self.work));
+            cell.run(&mut state, &mut Pump::new(cell, self.work));
             if !state.queue.is_behind() {
                 return Ok(state);
             }
             drop(state);
-            self.broker.bury(&mut self.work);
+            self.broker.bury(self.work);
         }
         let state = cell.lock();
         if cell.is_deleted() {
@@ -393,16 +333,14 @@ impl Core {
     }
 
     /// All `basic.get` of a channel on one queue are one source.
-    fn get_source(&mut self, channel: u16, cell: &Arc<QueueCell>) -> u32 {
-        let known = self.channel(channel).and_then(|state| {
-            state.sources.iter().position(|source| {
-                let consumes = source.consumer.is_some() || source.own_timeout_ms.is_some();
-                !consumes && !source.unused && Arc::ptr_eq(&source.cell, cell)
-            })
+    fn get_source(&mut self, cell: &Arc<QueueCell>) -> u32 {
+        let known = self.state.sources.iter().position(|source| {
+            let consumes = source.consumer.is_some() || source.own_timeout_ms.is_some();
+            !consumes && !source.unused && Arc::ptr_eq(&source.cell, cell)
         });
         match known {
             Some(index) => u32::try_from(index).unwrap_or(u32::MAX),
-            None => self.add_source(channel, cell),
+            None => self.add_source(cell),
         }
     }
 }

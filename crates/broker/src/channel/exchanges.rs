@@ -6,8 +6,8 @@ use leveret_codec::{
 };
 use leveret_router::{ExchangeKind, ExchangeSpec};
 
-use crate::acting::Resource;
-use crate::connection::Core;
+use crate::access::acting::Resource;
+use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
 use crate::vhost::binding::Binding;
 
@@ -17,20 +17,18 @@ pub(crate) fn name_of(bytes: &[u8], what: &'static str) -> Result<String, Refusa
     Ok(name.replace(['\r', '\n'], ""))
 }
 
-impl Core {
+impl OpenChannel<'_> {
     pub(crate) fn exchange_declare(
         &mut self,
-        channel: u16,
         declare: &ExchangeDeclare<'_>,
     ) -> Result<(), Refusal> {
-        let vhost = self.vhost()?;
         let name = name_of(declare.exchange, "exchange name")?;
         if declare.passive {
             if name.is_empty() {
                 return Err(Refusal::DefaultExchange);
             }
-            self.acting(&vhost).check_any(Resource::Exchange(&name))?;
-            let directory = vhost.directory.read();
+            self.acting().check_any(Resource::Exchange(&name))?;
+            let directory = self.vhost.directory.read();
             directory
                 .router
                 .exchange(&name)
@@ -44,69 +42,51 @@ impl Core {
                 internal: declare.internal,
                 arguments: declare.arguments.to_table(),
             };
-            self.acting(&vhost)
-                .declare_exchange(&name, &spec.arguments)?;
+            self.acting().declare_exchange(&name, &spec.arguments)?;
             self.broker
-                .declare_exchange(&vhost, &name, spec, &mut self.work)?;
+                .declare_exchange(self.vhost, &name, spec, self.work)?;
         }
         if !declare.nowait {
-            self.reply_durable(channel, ExchangeDeclareOk {});
+            self.reply_durable(ExchangeDeclareOk {});
         }
         Ok(())
     }
 
-    pub(crate) fn exchange_delete(
-        &mut self,
-        channel: u16,
-        delete: &ExchangeDelete<'_>,
-    ) -> Result<(), Refusal> {
-        let vhost = self.vhost()?;
+    pub(crate) fn exchange_delete(&mut self, delete: &ExchangeDelete<'_>) -> Result<(), Refusal> {
         let name = name_of(delete.exchange, "exchange name")?;
-        self.acting(&vhost).delete_exchange(&name)?;
+        self.acting().delete_exchange(&name)?;
         self.broker
-            .delete_exchange(&vhost, &name, delete.if_unused, &mut self.work)?;
+            .delete_exchange(self.vhost, &name, delete.if_unused, self.work)?;
         if !delete.nowait {
-            self.reply_durable(channel, ExchangeDeleteOk {});
+            self.reply_durable(ExchangeDeleteOk {});
         }
         Ok(())
     }
 
-    pub(crate) fn exchange_bind(
-        &mut self,
-        channel: u16,
-        bind: &ExchangeBind<'_>,
-    ) -> Result<(), Refusal> {
-        let vhost = self.vhost()?;
+    pub(crate) fn exchange_bind(&mut self, bind: &ExchangeBind<'_>) -> Result<(), Refusal> {
         let source = name_of(bind.source, "exchange name")?;
         let destination = name_of(bind.destination, "exchange name")?;
         let resource = Resource::Exchange(&destination);
-        self.acting(&vhost)
-            .bind(&source, resource, bind.routing_key)?;
+        self.acting().bind(&source, resource, bind.routing_key)?;
         let (key, arguments) = (bind.routing_key, bind.arguments.to_table());
         let binding = Binding::of_exchange(&source, &destination, key, arguments);
-        self.broker.bind(&vhost, &binding, &mut self.work)?;
+        self.broker.bind(self.vhost, &binding, self.work)?;
         if !bind.nowait {
-            self.reply_durable(channel, ExchangeBindOk {});
+            self.reply_durable(ExchangeBindOk {});
         }
         Ok(())
     }
 
-    pub(crate) fn exchange_unbind(
-        &mut self,
-        channel: u16,
-        unbind: &ExchangeUnbind<'_>,
-    ) -> Result<(), Refusal> {
-        let vhost = self.vhost()?;
+    pub(crate) fn exchange_unbind(&mut self, unbind: &ExchangeUnbind<'_>) -> Result<(), Refusal> {
         let source = name_of(unbind.source, "exchange name")?;
         let destination = name_of(unbind.destination, "exchange name")?;
         let resource = Resource::Exchange(&destination);
-        self.acting(&vhost)
-            .bind(&source, resource, unbind.routing_key)?;
+        self.acting().bind(&source, resource, unbind.routing_key)?;
         let (key, arguments) = (unbind.routing_key, unbind.arguments.to_table());
         let binding = Binding::of_exchange(&source, &destination, key, arguments);
-        self.broker.unbind(&vhost, &binding, &mut self.work)?;
+        self.broker.unbind(self.vhost, &binding, self.work)?;
         if !unbind.nowait {
-            self.reply_durable(channel, ExchangeUnbindOk {});
+            self.reply_durable(ExchangeUnbindOk {});
         }
         Ok(())
     }

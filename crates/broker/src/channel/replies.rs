@@ -9,18 +9,18 @@
 
 use std::sync::Arc;
 
-use leveret_codec::{BasicConsume, Properties, QueueDeclare, flag, has_property};
+use leveret_codec::{BasicConsume, QueueDeclare};
 use leveret_queue::Consuming;
 
 use crate::broker::Broker;
-use crate::connection::Core;
+use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
-use crate::queue::cell::{Identity, QueueCell, QueueSpec, StoreLanes};
+use crate::publish::reply_to::{REPLY_TO, asks_for_replies, no_consumer};
+use crate::queue::cell::{Identity, QueueCell, StoreLanes};
 use crate::settings::arguments::Meaning;
+use crate::settings::spec::QueueSpec;
 use crate::vhost::Vhost;
 
-/// What a client consumes from to get replies, and puts into `reply_to`.
-pub(crate) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// What the names given to responders begin with.
 const NAME_PREFIX: &str = "amq.rabbitmq.reply-to.";
 
@@ -47,37 +47,28 @@ impl Broker {
     }
 }
 
-impl Core {
+impl OpenChannel<'_> {
     /// Whether `basic.consume` of this queue means [`REPLY_TO`]; an empty name stands for what was
     /// declared last.
-    pub(crate) fn means_replies(&mut self, channel: u16, queue: &[u8]) -> bool {
-        let last = self
-            .channel(channel)
-            .and_then(|state| state.last_queue.as_deref());
+    pub(crate) fn means_replies(&self, queue: &[u8]) -> bool {
+        let last = self.state.last_queue.as_deref();
         queue == REPLY_TO.as_bytes() || queue.is_empty() && last == Some(REPLY_TO)
     }
 
     /// `basic.consume` from [`REPLY_TO`]. Neither permissions nor arguments matter.
-    pub(crate) fn consume_replies(
-        &mut self,
-        channel: u16,
-        consume: &BasicConsume<'_>,
-    ) -> Result<(), Refusal> {
-        self.check_consumers(channel)?;
+    pub(crate) fn consume_replies(&mut self, consume: &BasicConsume<'_>) -> Result<(), Refusal> {
+        self.check_consumers()?;
         if !consume.no_ack {
             let text = "reply consumer cannot acknowledge";
             return Err(Refusal::Precondition(text.into()));
         }
-        if self.replies(channel).is_some() {
+        if self.replies().is_some() {
             let text = "reply consumer already set";
             return Err(Refusal::Precondition(text.into()));
         }
-        let tag = self.consumer_tag(channel, consume.consumer_tag)?;
-        let vhost = self.vhost()?;
-        let cell = self.broker.create_reply_queue(&vhost)?;
-        if let Some(state) = self.channel(channel) {
-            state.replies = Some(Arc::clone(&cell));
-        }
+        let tag = self.consumer_tag(consume.consumer_tag)?;
+        let cell = self.broker.create_reply_queue(self.vhost)?;
+        self.state.replies = Some(Arc::clone(&cell));
         let asked = Consuming {
             prefetch: 0,
             no_ack: true,
@@ -88,28 +79,24 @@ impl Core {
             nowait: consume.nowait,
             ..BasicConsume::default()
         };
-        self.start_consumer((channel, tag), &cell, asked, &plain)
+        self.start_consumer(tag, &cell, asked, &plain)
     }
 
     /// The queue of the channel's replies, if it consumes any.
-    fn replies(&mut self, channel: u16) -> Option<Arc<QueueCell>> {
-        let replies = self.channel(channel)?.replies.clone()?;
-        (!replies.is_deleted()).then_some(replies)
+    fn replies(&self) -> Option<&Arc<QueueCell>> {
+        let replies = self.state.replies.as_ref();
+        replies.filter(|replies| !replies.is_deleted())
     }
 
     /// The name by which replies to a message reach its publisher, if it asks for that.
     ///
     /// # Errors
     /// 406 when its channel consumes no replies.
-    pub(crate) fn reply_name(
-        &mut self,
-        channel: u16,
-        header: &[u8],
-    ) -> Result<Option<Arc<str>>, Refusal> {
+    pub(crate) fn reply_name(&self, header: &[u8]) -> Result<Option<Arc<str>>, Refusal> {
         if !asks_for_replies(header) {
             return Ok(None);
         }
-        let replies = self.replies(channel).ok_or_else(no_consumer)?;
+        let replies = self.replies().ok_or_else(no_consumer)?;
         Ok(Some(Arc::clone(&replies.name)))
     }
 
@@ -120,27 +107,14 @@ impl Core {
     /// 404 when nobody is there any more.
     pub(crate) fn declare_reply_name(
         &mut self,
-        channel: u16,
         declare: &QueueDeclare<'_>,
         name: &str,
     ) -> Result<(), Refusal> {
-        let vhost = self.vhost()?;
-        let router = &vhost.directory.read().router;
+        let router = &self.vhost.directory.read().router;
         if name != REPLY_TO && router.queue_by_name(name.as_bytes()).is_none() {
             return Err(Refusal::NoQueue(name.into()));
         }
-        self.declared(channel, declare, &name.into(), (0, 1));
+        self.declared(declare, &name.into(), (0, 1));
         Ok(())
     }
-}
-
-/// Whether a content header's `reply_to` is [`REPLY_TO`].
-pub(crate) fn asks_for_replies(header: &[u8]) -> bool {
-    has_property(header, flag::REPLY_TO)
-        && Properties::decode(header)
-            .is_ok_and(|properties| properties.reply_to == Some(REPLY_TO.as_bytes()))
-}
-
-pub(crate) fn no_consumer() -> Refusal {
-    Refusal::Precondition("fast reply consumer does not exist".into())
 }

@@ -4,20 +4,22 @@ use leveret_codec::BasicRecoverOk;
 use leveret_queue::Unacked;
 use leveret_session::{Fault, Settlement, Verdict};
 
-use crate::connection::Core;
+use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
-use crate::queue::cell::{QueueState, Source};
-use crate::queue::pump::{Pump, Work};
+use crate::queue::cell::QueueState;
+use crate::queue::consumer::Source;
+use crate::queue::pump::Pump;
+use crate::queue::work::Work;
 
-impl Core {
+impl OpenChannel<'_> {
     /// Settles deliveries of one channel; an unknown tag closes it after those before it.
-    pub(crate) fn settle(&mut self, channel: u16, settlements: &[Settlement]) -> Result<(), Fault> {
-        if self.is_transactional(channel) {
-            return self.stage_settlements(channel, settlements);
+    pub(crate) fn settle(&mut self, settlements: &[Settlement]) -> Result<(), Fault> {
+        if self.state.transaction.is_some() {
+            return self.stage_settlements(settlements);
         }
         let mut failed = None;
         let mut outlet = self.peer.outlet.lock();
-        let settled = &mut self.settled;
+        let settled = &mut self.shared.settled;
         let (mut acked, mut rejected, mut requeued) = (0, 0, 0);
         let mut counted = settled.len() as u64;
         for settlement in settlements {
@@ -27,7 +29,7 @@ impl Core {
                 verdict,
                 method,
             } = *settlement;
-            let taken = outlet.settle(channel, tag, multiple, |_, slot| {
+            let taken = outlet.settle(self.number, tag, multiple, |_, slot| {
                 settled.push((slot.source, slot.unacked, verdict));
             });
             if taken.is_err() {
@@ -43,82 +45,63 @@ impl Core {
             *count += total - counted;
             counted = total;
         }
-        let others_wait = outlet.has_line(channel);
+        let others_wait = outlet.has_line(self.number);
         drop(outlet);
-        if let Some(state) = self.channel(channel) {
-            state.stats.acked.add(acked);
-            state.stats.rejected.add(rejected);
-            state.stats.requeued.add(requeued);
-        }
-        self.release(channel);
+        let stats = &self.state.stats;
+        stats.acked.add(acked);
+        stats.rejected.add(rejected);
+        stats.requeued.add(requeued);
+        self.release();
         if others_wait {
-            self.share_room(channel);
+            self.share_room();
         }
         match failed {
             None => Ok(()),
-            Some((tag, method)) => {
-                Err(self.fault_of(Refusal::UnknownDeliveryTag(tag), channel, method))
-            }
+            Some((tag, method)) => Err(self.fault_of(Refusal::UnknownDeliveryTag(tag), method)),
         }
     }
 
     /// Gives settled deliveries back to their queues, one lock for each run of one source.
-    pub(crate) fn release(&mut self, channel: u16) {
-        let Self {
-            settled,
-            channels,
-            work,
-            ..
-        } = self;
-        let state = channels
-            .get(usize::from(channel))
-            .and_then(Option::as_deref);
-        if let Some(state) = state {
-            for run in settled.chunk_by(|a, b| a.0 == b.0) {
-                let source = run.first().and_then(|(source, ..)| state.source(*source));
-                if let Some(source) = source {
-                    release(source, run, work);
-                }
+    pub(crate) fn release(&mut self) {
+        let settled = &mut self.shared.settled;
+        for run in settled.chunk_by(|a, b| a.0 == b.0) {
+            let source = run.first();
+            let source = source.and_then(|(source, ..)| self.state.source(*source));
+            if let Some(source) = source {
+                release(source, run, self.work);
             }
         }
         settled.clear();
     }
 
     /// `basic.recover`: everything unacknowledged on the channel goes back.
-    pub(crate) fn recover(
-        &mut self,
-        channel: u16,
-        requeue: bool,
-        answer: bool,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn recover(&mut self, requeue: bool, answer: bool) -> Result<(), Refusal> {
         if !requeue {
             return Err(Refusal::NotImplemented("requeue=false".into()));
         }
         let mut outlet = self.peer.outlet.lock();
-        let settled = &mut self.settled;
-        outlet.take_all(channel, |slot| {
+        let settled = &mut self.shared.settled;
+        outlet.take_all(self.number, |slot| {
             settled.push((slot.source, slot.unacked, Verdict::Requeue));
         });
         let requeued = settled.len() as u64;
         drop(outlet);
-        if let Some(state) = self.channel(channel) {
-            state.stats.requeued.add(requeued);
-        }
+        self.state.stats.requeued.add(requeued);
         if answer {
-            self.reply(channel, BasicRecoverOk {});
+            self.reply(BasicRecoverOk {});
         }
-        self.release(channel);
-        self.share_room(channel);
+        self.release();
+        self.share_room();
         Ok(())
     }
 
     /// Gives room that was made on a channel to the queues that wait for it, one delivery each, the
     /// one that has waited longest first.
-    pub(crate) fn share_room(&mut self, channel: u16) {
+    pub(crate) fn share_room(&mut self) {
         loop {
-            let next = self.peer.outlet.lock().next_in_line(channel);
+            let next = self.peer.outlet.lock().next_in_line(self.number);
             let Some(handle) = next else { return };
-            handle.cell.pump(&mut self.work);
+            handle.cell.pump(self.work);
         }
     }
 }

@@ -14,14 +14,13 @@ use leveret_queue::Reason;
 use leveret_record::Blob;
 use leveret_session::{Fault, Publish, Publishes, Settlement, Slot, Verdict};
 
-use crate::connection::Core;
+use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
 use crate::publish::room::Room;
 use crate::publish::routes::Route;
 use crate::publish::space::record_bytes;
 use crate::publish::{PERSISTENT, PUBLISH, enqueue};
 use crate::queue::cell::QueueCell;
-use crate::vhost::Vhost;
 
 /// What a settlement takes in the journal, if no other one follows on it.
 const SETTLED_BYTES: usize = 20;
@@ -110,23 +109,15 @@ impl Transaction {
     }
 }
 
-impl Core {
-    pub(crate) fn is_transactional(&mut self, channel: u16) -> bool {
-        self.channel(channel)
-            .is_some_and(|state| state.transaction.is_some())
-    }
-
-    pub(crate) fn tx_select(&mut self, channel: u16) -> Result<(), Refusal> {
-        let Some(state) = self.channel(channel) else {
-            return Ok(());
-        };
-        if state.confirms.is_some() {
+impl OpenChannel<'_> {
+    pub(crate) fn tx_select(&mut self) -> Result<(), Refusal> {
+        if self.state.confirms.is_some() {
             let text = "cannot switch from confirm to tx mode";
             return Err(Refusal::Precondition(text.into()));
         }
-        state.transaction.get_or_insert_default();
-        state.stats.transactional.set(1);
-        self.reply(channel, TxSelectOk {});
+        self.state.transaction.get_or_insert_default();
+        self.state.stats.transactional.set(1);
+        self.reply(TxSelectOk {});
         Ok(())
     }
 
@@ -143,7 +134,7 @@ impl Core {
                 + publish.header.len()
                 + publish.body.len()
                 + size_of_val(&*route.cells);
-            self.charge(batch.channel, bytes, PUBLISH)?;
+            self.charge(bytes, PUBLISH)?;
             let staged = Staged {
                 route: Arc::clone(route),
                 key: batch.route.into(),
@@ -152,105 +143,92 @@ impl Core {
                 blob: blob.cloned(),
                 mandatory: publish.mandatory,
             };
-            if let Some(transaction) = self.transaction(batch.channel) {
+            if let Some(transaction) = &mut self.state.transaction {
                 transaction.publishes.push(staged);
             }
         }
-        self.show_uncommitted(batch.channel);
+        self.state.count_uncommitted();
         Ok(())
     }
 
     /// Keeps settlements for the commit; an unknown tag closes the channel now.
-    pub(crate) fn stage_settlements(
-        &mut self,
-        channel: u16,
-        settlements: &[Settlement],
-    ) -> Result<(), Fault> {
-        let outlet = Arc::clone(&self.peer.outlet);
+    pub(crate) fn stage_settlements(&mut self, settlements: &[Settlement]) -> Result<(), Fault> {
         for settlement in settlements {
             let mut taken = Vec::new();
-            let mut outlet = outlet.lock();
+            let mut outlet = self.peer.outlet.lock();
             let (tag, multiple) = (settlement.tag, settlement.multiple);
-            let known = outlet.stage(channel, tag, multiple, |tag, slot| {
+            let known = outlet.stage(self.number, tag, multiple, |tag, slot| {
                 taken.push((tag, slot, settlement.verdict));
             });
             let count = taken.len();
-            if let Some(transaction) = self.transaction(channel) {
+            if let Some(transaction) = &mut self.state.transaction {
                 transaction.settlements.append(&mut taken);
             }
             drop(outlet);
             if known.is_err() {
                 let refusal = Refusal::UnknownDeliveryTag(tag);
-                return Err(self.fault_of(refusal, channel, settlement.method));
+                return Err(self.fault_of(refusal, settlement.method));
             }
-            self.charge(
-                channel,
-                count.saturating_sub(1) * STAGED_BYTES,
-                settlement.method,
-            )?;
+            self.charge(count.saturating_sub(1) * STAGED_BYTES, settlement.method)?;
         }
-        self.show_uncommitted(channel);
+        self.state.count_uncommitted();
         Ok(())
     }
 
-    fn show_uncommitted(&mut self, channel: u16) {
-        if let Some(state) = self.channel(channel) {
-            state.count_uncommitted();
-        }
-    }
-
-    fn transaction(&mut self, channel: u16) -> Option<&mut Transaction> {
-        self.channel(channel)?.transaction.as_deref_mut()
-    }
-
     /// Counts one more staged thing against the bound of a transaction.
-    fn charge(&mut self, channel: u16, bytes: usize, method: (u16, u16)) -> Result<(), Fault> {
+    fn charge(&mut self, bytes: usize, method: (u16, u16)) -> Result<(), Fault> {
         let max = self.broker.limits().transaction_bytes_max;
-        let Some(transaction) = self.transaction(channel) else {
+        let Some(transaction) = &mut self.state.transaction else {
             return Ok(());
         };
         transaction.bytes += bytes + STAGED_BYTES;
         let fits = transaction.bytes <= max;
-        self.begun.staged_bytes += bytes + STAGED_BYTES;
+        self.shared.staged_bytes += bytes + STAGED_BYTES;
         if fits {
             return Ok(());
         }
         let text = format!("transaction is larger than the limit ({max} bytes)");
-        Err(self.fault_of(Refusal::Limit(text), channel, method))
+        Err(self.fault_of(Refusal::Limit(text), method))
     }
 
-    pub(crate) fn tx_commit(&mut self, channel: u16) -> Result<(), Refusal> {
-        self.reserve(channel)?;
-        let transaction = self.transaction(channel).map(std::mem::take);
+    pub(crate) fn tx_commit(&mut self) -> Result<(), Refusal> {
+        self.reserve()?;
         let Transaction {
             publishes,
             settlements,
             bytes,
-        } = transaction.unwrap_or_default();
-        self.begun.staged_bytes -= bytes;
-        self.show_uncommitted(channel);
+        } = self.take_transaction()?;
+        self.shared.staged_bytes -= bytes;
+        self.state.count_uncommitted();
         self.work.journal.begin_group();
         for staged in publishes {
-            self.publish_staged(channel, staged);
+            self.publish_staged(staged);
         }
-        self.count_settled(channel, &settlements);
+        self.count_settled(&settlements);
         let settled = settlements
             .iter()
             .map(|(_, slot, verdict)| (slot.source, slot.unacked, *verdict));
-        self.settled.extend(settled);
-        self.release(channel);
+        self.shared.settled.extend(settled);
+        self.release();
         self.work.journal.end_group();
         self.work.submit(&*self.broker.store);
-        self.peer.outlet.lock().end_transaction(channel);
-        self.share_room(channel);
-        self.reply_durable(channel, TxCommitOk {});
+        self.peer.outlet.lock().end_transaction(self.number);
+        self.share_room();
+        self.reply_durable(TxCommitOk {});
         Ok(())
     }
 
+    /// The channel goes on with an empty one.
+    fn take_transaction(&mut self) -> Result<Transaction, Refusal> {
+        let transaction = self.state.transaction.as_deref_mut();
+        transaction
+            .map(std::mem::take)
+            .ok_or_else(not_transactional)
+    }
+
     /// Finds room for the whole of a transaction. Refused, it stays as it is.
-    fn reserve(&mut self, channel: u16) -> Result<(), Refusal> {
-        let vhost = self.vhost()?;
-        let Some(transaction) = self.transaction(channel) else {
+    fn reserve(&mut self) -> Result<(), Refusal> {
+        let Some(transaction) = &self.state.transaction else {
             return Err(not_transactional());
         };
         let (demand, settled) = (transaction.demand(), transaction.settled_bytes());
@@ -260,7 +238,7 @@ impl Core {
         let room = if persistent || settled > UNCLAIMED_BYTES {
             self.room_for_commit(messages, bytes + settled)?
         } else {
-            Room::of(&self.broker)
+            Room::of(self.broker)
         };
         for (done, (cell, messages, bytes)) in demand.iter().enumerate() {
             let mut state = cell.lock();
@@ -278,25 +256,17 @@ impl Core {
                 cell.lock().queue.release_reserved(*messages, *bytes);
             }
             let reason = reason.unwrap_or(Reason::Length);
-            self.note_not_committed(&vhost, channel, cell, reason);
-            return Err(not_published(reason, &cell.name, &vhost.name));
+            self.note_not_committed(cell, reason);
+            return Err(not_published(reason, &cell.name, &self.vhost.name));
         }
         Ok(())
     }
 
     /// Takes note of what a commit would have put into a queue, by the exchange it came from.
-    fn note_not_committed(
-        &mut self,
-        vhost: &Vhost,
-        channel: u16,
-        cell: &Arc<QueueCell>,
-        reason: Reason,
-    ) {
-        let Some(transaction) = self.transaction(channel) else {
-            return;
-        };
+    fn note_not_committed(&self, cell: &Arc<QueueCell>, reason: Reason) {
         let mut by_exchange = BTreeMap::new();
-        for staged in &transaction.publishes {
+        let staged = self.state.transaction.iter();
+        for staged in staged.flat_map(|transaction| &transaction.publishes) {
             if staged
                 .route
                 .cells
@@ -311,13 +281,14 @@ impl Core {
         let refused: Vec<_> = by_exchange.into_values().collect();
         for (route, messages) in refused {
             let mut refused = vec![(Arc::clone(cell), reason, messages)];
-            self.broker.note_refused(vhost, &route, &mut refused);
+            let account = &self.broker.refused;
+            account.note_all(self.vhost, &route, &mut refused);
         }
     }
 
     /// Claims what a commit takes of the disk; what came before it is no part of the group.
     fn room_for_commit(&mut self, messages: usize, bytes: usize) -> Result<Room, Refusal> {
-        let room = Room::of(&self.broker);
+        let room = Room::of(self.broker);
         let store = &self.broker.store;
         self.work.submit(&**store);
         match store.claim(&mut self.work.journal, messages, bytes) {
@@ -329,17 +300,15 @@ impl Core {
         }
     }
 
-    fn publish_staged(&mut self, channel: u16, staged: Staged) {
+    fn publish_staged(&mut self, staged: Staged) {
         let publish = Publish {
             header: &staged.header,
             body: staged.body(),
             mandatory: staged.mandatory,
         };
-        let one = Publishes::one(channel, &staged.key, publish);
+        let one = Publishes::one(self.number, &staged.key, publish);
         self.count_published(&staged.route, &one);
-        if let Some(state) = self.channel(channel) {
-            state.stats.published.add(1);
-        }
+        self.state.stats.published.add(1);
         let cells = &staged.route.cells;
         // Queues may have been deleted since it was published.
         if cells.iter().all(|cell| cell.is_deleted()) {
@@ -348,31 +317,27 @@ impl Core {
         }
         self.work.steps += cells.len();
         let blob = staged.blob.clone();
-        enqueue(cells, &one, blob, Room::Reserved, &mut self.work);
+        enqueue(cells, &one, blob, Room::Reserved, self.work);
     }
 
-    fn count_settled(&mut self, channel: u16, settlements: &[(u64, Slot, Verdict)]) {
-        let Some(state) = self.channel(channel) else {
-            return;
-        };
+    fn count_settled(&self, settlements: &[(u64, Slot, Verdict)]) {
         for (.., verdict) in settlements {
-            state.stats.settled(*verdict).add(1);
+            self.state.stats.settled(*verdict).add(1);
         }
     }
 
     /// Forgets publishes, and that deliveries were settled: they wait again.
-    pub(crate) fn tx_rollback(&mut self, channel: u16) -> Result<(), Refusal> {
-        let transaction = self.transaction(channel).map(std::mem::take);
-        let transaction = transaction.ok_or_else(not_transactional)?;
-        self.begun.staged_bytes -= transaction.bytes;
-        self.show_uncommitted(channel);
+    pub(crate) fn tx_rollback(&mut self) -> Result<(), Refusal> {
+        let transaction = self.take_transaction()?;
+        self.shared.staged_bytes -= transaction.bytes;
+        self.state.count_uncommitted();
         let mut outlet = self.peer.outlet.lock();
-        outlet.end_transaction(channel);
+        outlet.end_transaction(self.number);
         for (tag, slot, _) in transaction.settlements {
-            outlet.restore(channel, tag, slot);
+            outlet.restore(self.number, tag, slot);
         }
         drop(outlet);
-        self.reply(channel, TxRollbackOk {});
+        self.reply(TxRollbackOk {});
         Ok(())
     }
 }

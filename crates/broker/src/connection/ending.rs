@@ -4,7 +4,9 @@ use leveret_session::Fault;
 
 use super::{Connection, Step};
 use crate::broker::stopping;
-use crate::connection::close::Parting;
+use crate::connection::desk::Desk;
+use crate::connection::parting::Parting;
+use crate::connection::phase::Phase;
 
 /// How a connection ends that still has its socket.
 pub(crate) enum Ending {
@@ -14,7 +16,7 @@ pub(crate) enum Ending {
 
 impl Connection {
     pub(super) fn close_if_asked(&mut self) {
-        let asked = self.core.peer.close.lock().take();
+        let asked = self.desk.peer.close.lock().take();
         if let Some(fault) = asked
             && !self.session.is_closing()
             && self.ending.is_none()
@@ -24,7 +26,7 @@ impl Connection {
     }
 
     pub(super) fn refuse_if_stopping(&self) -> Result<(), Fault> {
-        if self.core.broker.is_stopping() {
+        if self.desk.broker.is_stopping() {
             Err(stopping())
         } else {
             Ok(())
@@ -39,13 +41,14 @@ impl Connection {
         }
         match fault {
             Fault::Channel { channel, .. } => {
-                self.core.close_channel(channel);
+                if let Some(running) = self.phase.running_mut() {
+                    running.close_channel(channel, &mut self.desk);
+                }
                 self.session.fail(&fault, true);
                 self.forward_replies();
             }
             Fault::Authentication { .. } => {
-                let tell = self.core.tell_login_failure;
-                self.silent = !self.session.fail(&fault, tell);
+                self.silent = !self.session.fail(&fault, self.login.tells_failure);
                 self.forward_last();
             }
             Fault::Connection { .. } => return self.end(Ending::Failed(fault)),
@@ -55,7 +58,7 @@ impl Connection {
 
     /// Gives back what it holds, in as many turns as that takes, then says that it ends.
     pub(super) fn end(&mut self, ending: Ending) -> Step {
-        if self.core.leave_partly() {
+        if self.leave_partly() {
             self.ending = Some(ending);
             return Step::Waits;
         }
@@ -73,6 +76,22 @@ impl Connection {
         }
     }
 
+    /// Gives back a part of what the connection holds: `true` when there is more. Nothing is
+    /// delivered to it from the first part on. Doing it again is no error.
+    fn leave_partly(&mut self) -> bool {
+        let desk = &mut self.desk;
+        let mut leaving = match self.phase.take() {
+            Phase::Running(running) => Box::new(running.leave(desk)),
+            Phase::Leaving(leaving) => leaving,
+            Phase::Greeting | Phase::Opening(_) | Phase::Over => return false,
+        };
+        let more = leaving.go_on(desk);
+        if more {
+            self.phase = Phase::Leaving(leaving);
+        }
+        more
+    }
+
     /// The socket is gone: everything the connection held goes back. A later turn does nothing.
     pub fn disconnect(&mut self) {
         while self.disconnect_partly() {}
@@ -82,16 +101,17 @@ impl Connection {
     /// `true` when there is more to do. Nothing is delivered to it from the first part on.
     pub fn disconnect_partly(&mut self) -> bool {
         self.session.abandon();
-        let more = self.core.leave_partly();
+        let more = self.leave_partly();
         if !more {
-            self.core.forget_unfinished();
-            let mut outlet = self.core.peer.outlet.lock();
+            let Desk { broker, peer, .. } = &self.desk;
+            broker.forget_unfinished(peer);
+            let mut outlet = peer.outlet.lock();
             outlet.disconnect();
-            self.core.broker.timer.disarm_peer(&self.core.peer);
+            broker.timer.disarm_leases(&peer.leases);
             drop(outlet);
-            self.core.broker.deregister(self.core.peer.id);
+            broker.deregister(peer.client.id);
         }
-        self.core.end_turn();
+        self.end_turn();
         more
     }
 }

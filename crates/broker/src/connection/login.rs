@@ -1,13 +1,16 @@
 //! Login and the choice of a virtual host.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use leveret_access::{Denied, Reached};
-use leveret_codec::{ConnectionUpdateSecretOk, HardCode, RawTable, ValueRef};
+use leveret_codec::{HardCode, RawTable, ValueRef};
 use leveret_session::Fault;
 
-use crate::connection::Core;
+use crate::broker::Broker;
+use crate::connection::desk::Desk;
+use crate::connection::phase::{Opening, Running};
+use crate::context::client::Client;
 use crate::context::stats::Event;
 use crate::vhost::Vhost;
 
@@ -25,102 +28,107 @@ pub struct LoginRefusal {
     pub reason: Denied,
 }
 
-impl Core {
-    /// Checks credentials.
-    pub(crate) fn login(
+/// What is noted of a login beside the user.
+#[derive(Default)]
+pub(crate) struct Login {
+    /// The client is told that its credentials are wrong.
+    pub(crate) tells_failure: bool,
+    /// It was refused in this turn: the answer waits for the caller.
+    pub(crate) refused_now: bool,
+    /// Why it was refused.
+    pub(crate) refusal: Option<LoginRefusal>,
+}
+
+impl Login {
+    /// Checks credentials: whose they are goes on to open a virtual host.
+    pub(crate) fn check(
         &mut self,
+        desk: &Desk,
         client_properties: RawTable<'_>,
         mechanism: &[u8],
         response: &[u8],
-    ) -> Result<(), Fault> {
-        self.note_capabilities(client_properties);
-        let (mechanism, user): (_, Arc<str>) = match self.check(mechanism, response) {
-            Ok((mechanism, user)) => (mechanism, user.into()),
+    ) -> Result<Opening, Fault> {
+        let (broker, client) = (&*desk.broker, &*desk.peer.client);
+        self.note_capabilities(client, client_properties);
+        let (mechanism, user) = match who(broker, client, mechanism, response) {
+            Ok(known) => known,
             Err((user, reason)) => {
-                let client = client_properties.get(b"connection_name");
-                let client = client.and_then(|name| name.as_str_bytes());
+                let name = client_properties.get(b"connection_name");
+                let name = name.and_then(|name| name.as_str_bytes());
                 self.refusal = Some(LoginRefusal {
                     user: user.into(),
-                    client: String::from_utf8_lossy(client.unwrap_or_default()).into(),
+                    client: String::from_utf8_lossy(name.unwrap_or_default()).into(),
                     reason,
                 });
-                self.login_refused = true;
-                self.broker.events.count(Event::LoginRefused);
+                self.refused_now = true;
+                broker.events.count(Event::LoginRefused);
                 return Err(refusal(reason, mechanism));
             }
         };
-        *self.peer.client_properties.lock() = client_properties.to_table();
-        *self.peer.user.lock() = user.to_string();
-        let _ = self.peer.mechanism.set(mechanism);
-        self.user = user;
-        self.broker.events.count(Event::LoginAccepted);
-        Ok(())
+        *client.properties.lock() = client_properties.to_table();
+        user.clone_into(&mut client.user.lock());
+        let _ = client.mechanism.set(mechanism);
+        broker.events.count(Event::LoginAccepted);
+        let product = client_properties.get(b"product");
+        let product = product.and_then(|value| value.as_str_bytes());
+        Ok(Opening {
+            user: user.into(),
+            live_prefetch: product == Some(LIVE_PREFETCH_PRODUCT),
+        })
     }
 
-    /// Whose login this is, and how; else whom it named, if anybody, and why it is refused.
-    fn check<'a>(
-        &'a self,
-        mechanism: &[u8],
-        response: &'a [u8],
-    ) -> Result<(&'static str, &'a str), (&'a str, Denied)> {
-        let by_password = |known: Result<(&'a str, &[u8]), Denied>| {
-            let (user, password) = known.map_err(|reason| ("", reason))?;
-            let allowed = self.broker.authenticate(user, password, self.peer.loopback);
-            allowed.map(|_| user).map_err(|reason| (user, reason))
-        };
-        match mechanism {
-            b"PLAIN" => Ok(("PLAIN", by_password(plain(response))?)),
-            b"AMQPLAIN" => Ok(("AMQPLAIN", by_password(amqplain(response))?)),
-            b"ANONYMOUS" => Ok(("ANONYMOUS", self.anonymous()?)),
-            _ => Err(("", Denied::Mechanism)),
-        }
-    }
-
-    /// The user of whoever gives no name: whatever the response is, it is not looked at.
-    fn anonymous(&self) -> Result<&str, (&str, Denied)> {
-        let user = self.broker.config.anonymous_user.as_deref();
-        let user = user.ok_or(("", Denied::Mechanism))?;
-        if self.broker.user(user).is_none() {
-            return Err((user, Denied::Credentials));
-        }
-        let here = self.peer.loopback;
-        if !self.broker.access.read().may_log_in_from(user, here) {
-            return Err((user, Denied::NotLoopback));
-        }
-        Ok(user)
-    }
-
-    fn note_capabilities(&mut self, properties: RawTable<'_>) {
+    fn note_capabilities(&mut self, client: &Client, properties: RawTable<'_>) {
         let capable = |name: &str| match properties.get(b"capabilities") {
             Some(ValueRef::Table(capabilities)) => {
-                capabilities
-                    .get(name.as_bytes())
-                    .and_then(|value| value.as_bool())
-                    == Some(true)
+                let capability = capabilities.get(name.as_bytes());
+                capability.and_then(|value| value.as_bool()) == Some(true)
             }
             _ => false,
         };
-        self.tell_login_failure = capable("authentication_failure_close");
-        self.peer
-            .cancel_notify
-            .store(capable("consumer_cancel_notify"), Ordering::Relaxed);
-        self.peer
-            .blocked_notify
-            .store(capable("connection.blocked"), Ordering::Relaxed);
-        let product = properties
-            .get(b"product")
-            .and_then(|value| value.as_str_bytes());
-        self.live_prefetch = product == Some(LIVE_PREFETCH_PRODUCT);
+        self.tells_failure = capable("authentication_failure_close");
+        let notify = |wants: &AtomicBool, name| wants.store(capable(name), Ordering::Relaxed);
+        notify(&client.cancel_notify, "consumer_cancel_notify");
+        notify(&client.blocked_notify, "connection.blocked");
     }
+}
 
-    /// `connection.update-secret`, which renews what expires: a password never does, so that any
-    /// secret will do, as in RabbitMQ.
-    pub(crate) fn update_secret(&mut self) {
-        self.reply(0, ConnectionUpdateSecretOk {});
+/// Whose login this is, and how; else whom it named, if anybody, and why it is refused.
+fn who<'a>(
+    broker: &'a Broker,
+    client: &Client,
+    mechanism: &[u8],
+    response: &'a [u8],
+) -> Result<(&'static str, &'a str), (&'a str, Denied)> {
+    let by_password = |known: Result<(&'a str, &[u8]), Denied>| {
+        let (user, password) = known.map_err(|reason| ("", reason))?;
+        let allowed = broker.authenticate(user, password, client.loopback);
+        allowed.map(|_| user).map_err(|reason| (user, reason))
+    };
+    match mechanism {
+        b"PLAIN" => Ok(("PLAIN", by_password(plain(response))?)),
+        b"AMQPLAIN" => Ok(("AMQPLAIN", by_password(amqplain(response))?)),
+        b"ANONYMOUS" => Ok(("ANONYMOUS", anonymous(broker, client)?)),
+        _ => Err(("", Denied::Mechanism)),
     }
+}
 
+/// The user of whoever gives no name: whatever the response is, it is not looked at.
+fn anonymous<'a>(broker: &'a Broker, client: &Client) -> Result<&'a str, (&'a str, Denied)> {
+    let user = broker.config.anonymous_user.as_deref();
+    let user = user.ok_or(("", Denied::Mechanism))?;
+    if broker.user(user).is_none() {
+        return Err((user, Denied::Credentials));
+    }
+    let access = broker.access.read();
+    if !access.may_log_in_from(user, client.loopback) {
+        return Err((user, Denied::NotLoopback));
+    }
+    Ok(user)
+}
+
+impl Opening {
     /// Enters a virtual host.
-    pub(crate) fn open_vhost(&mut self, name: &[u8]) -> Result<(), Fault> {
+    pub(crate) fn enter(self, desk: &Desk, name: &[u8]) -> Result<Running, Fault> {
         let refused = |text| Fault::connection(HardCode::NotAllowed, text, (10, 40));
         let Ok(name) = std::str::from_utf8(name) else {
             // No virtual host has such a name, not even one that is called as this is shown.
@@ -128,16 +136,14 @@ impl Core {
             return Err(refused(format!("vhost {shown} not found")));
         };
         // Before anything is checked: whoever deletes the virtual host now finds this connection.
-        *self.peer.vhost.lock() = name.into();
-        let vhost = self.enter(name).map_err(refused)?;
-        self.vhost = Some(vhost);
-        self.entered = true;
-        Ok(())
+        *desk.peer.client.vhost.lock() = name.into();
+        let vhost = self.admit(&desk.broker, name).map_err(refused)?;
+        Ok(Running::new(self, vhost, desk))
     }
 
     /// Finds the virtual host, checks limits and permission, and counts the connection.
-    fn enter(&self, name: &str) -> Result<Arc<Vhost>, String> {
-        let (broker, user) = (&self.broker, &*self.user);
+    fn admit(&self, broker: &Broker, name: &str) -> Result<Arc<Vhost>, String> {
+        let user = &*self.user;
         let vhost = broker
             .vhost(name)
             .ok_or_else(|| format!("vhost {name} not found"))?;
@@ -167,20 +173,6 @@ impl Core {
             ),
         })?;
         Ok(vhost)
-    }
-
-    /// Counts a channel that is being opened.
-    pub(crate) fn count_channel(&self) -> Result<(), Fault> {
-        let limits = self.broker.user_limits(&self.user);
-        let counted = self.broker.uses.lock().open_channel(&self.user, limits);
-        counted.map_err(|max| {
-            let text = format!(
-                "number of channels opened for user '{}' has reached the maximum allowed user \
-                 limit of ({max})",
-                self.user
-            );
-            Fault::connection(HardCode::NotAllowed, text, (20, 10))
-        })
     }
 }
 

@@ -6,86 +6,22 @@
 //! whoever hoards pays with its own connections, and a large message that arrives in good time
 //! does not.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use leveret_codec::HardCode;
-use leveret_session::{Assembled, Fault};
-use parking_lot::Mutex;
+use leveret_session::Fault;
 
-use crate::broker::{Broker, Peer};
-use crate::connection::{Connection, Core};
-use crate::publish::room::Wait;
+use crate::broker::Broker;
+use crate::connection::Connection;
+use crate::connection::desk::Desk;
+use crate::connection::phase::Running;
+use crate::peer::Peer;
 
 /// A part of a frame that waits in the read buffer counts from here on: nearly every read of small
 /// messages ends with one.
 const PARTIAL_FRAME_BYTES_MIN: usize = 4096;
 /// What is closed for frees one part in so many of the budget, so that the next search is far.
 const FREED_PART: u64 = 8;
-
-/// What all connections together have begun and not completed.
-#[derive(Debug, Default)]
-pub(crate) struct Unfinished {
-    bytes: AtomicU64,
-    closed: AtomicU64,
-    stalled: AtomicU64,
-    /// One at a time looks for whom to close.
-    searching: Mutex<()>,
-}
-
-/// The same of one connection.
-#[derive(Debug, Default)]
-pub(crate) struct UnfinishedOf {
-    bytes: AtomicU64,
-    /// Since it had none, or last completed a message.
-    since_ms: AtomicU64,
-    /// When a message without progress may be too old; 0 while there is none.
-    due_ms: AtomicU64,
-    /// What was read ends within a frame, or within a small message.
-    partial: AtomicBool,
-    /// When it was last found not to be read, which is none of the client's fault.
-    unread_ms: AtomicU64,
-}
-
-impl UnfinishedOf {
-    /// A message is complete.
-    pub(crate) fn completed(&self, now_ms: u64) {
-        self.since_ms.store(now_ms, Ordering::Relaxed);
-    }
-
-    /// The timer found that it is not read.
-    pub(crate) fn is_unread(&self, now_ms: u64) {
-        self.unread_ms.store(now_ms, Ordering::Relaxed);
-    }
-
-    fn is_due(&self, now_ms: u64) -> bool {
-        let due_ms = self.due_ms.load(Ordering::Relaxed);
-        due_ms != 0 && now_ms >= due_ms
-    }
-
-    /// Bytes, times the milliseconds they are held, times those since anything came.
-    fn weight(&self, heard_ms: u64, now_ms: u64) -> u128 {
-        let since = |then_ms: u64| u128::from(now_ms.saturating_sub(then_ms)) + 1;
-        let bytes = u128::from(self.bytes.load(Ordering::Relaxed));
-        bytes * since(self.since_ms.load(Ordering::Relaxed)) * since(heard_ms)
-    }
-}
-
-/// What a connection has begun, beside what its session puts together.
-#[derive(Default)]
-pub(crate) struct Begun {
-    /// A message that is complete, but has to wait.
-    pub(crate) parked: Option<(u16, Assembled)>,
-    /// Bytes of a large frame that is not there wholly yet.
-    partial_frame: usize,
-    /// Bytes of all transactions that are not committed.
-    pub(crate) staged_bytes: usize,
-    /// The client has hung up: what it left is read to its end.
-    pub(crate) hung_up: bool,
-    /// For room in a queue above its share.
-    pub(crate) waits_for: Option<Wait>,
-    /// It has waited long enough, and is refused until there is room.
-    pub(crate) waited: bool,
-}
 
 /// Connections that were closed for what they did not complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,47 +113,44 @@ impl Broker {
 
 impl Connection {
     /// Counts what is begun and not complete, `rest` included, which is what the session cannot
-    /// understand yet; closes the connection when that makes no progress.
-    pub(crate) fn count_unfinished(&mut self, rest: Option<&[u8]>, now_ms: u64) {
+    /// understand yet, if it had any to read; closes the connection when that makes no progress.
+    pub(super) fn count_unfinished(&mut self, rest: Option<&[u8]>, now_ms: u64) {
+        let Desk { broker, peer, .. } = &self.desk;
         if let Some(rest) = rest {
             self.session.note_partial_frame(rest);
+            let partial = !rest.is_empty();
+            peer.unfinished.partial.store(partial, Ordering::Relaxed);
+            let counts = rest.len() >= PARTIAL_FRAME_BYTES_MIN;
+            self.partial_frame_bytes = if counts { rest.len() } else { 0 };
         }
-        let rest = rest.map(<[u8]>::len);
-        let bytes = self.session.unfinished_bytes();
-        self.core.count_unfinished(bytes, rest, now_ms);
-        if self.core.broker.is_due(&self.core.peer, now_ms) {
+        let begun = self.phase.running().map_or(0, Running::unfinished_bytes);
+        let bytes = self.session.unfinished_bytes() + self.partial_frame_bytes + begun;
+        if bytes as u64 != peer.unfinished.bytes.load(Ordering::Relaxed) {
+            broker.set_unfinished(peer, bytes as u64, now_ms);
+        }
+        if broker.is_due(peer, now_ms) {
             let oldest = self.session.oldest_part_ms();
-            if let Some(fault) = self.core.stalled(oldest, now_ms) {
+            if let Some(fault) = broker.stalled(peer, oldest, now_ms) {
                 self.fail(fault);
             }
         }
     }
 }
 
-impl Core {
-    /// Counts what the turn left unfinished: in the session, and of `rest` bytes that it could not
-    /// understand yet, if it had any to read.
-    fn count_unfinished(&mut self, assembly: usize, rest: Option<usize>, now_ms: u64) {
-        if let Some(rest) = rest {
-            self.peer
-                .unfinished
-                .partial
-                .store(rest > 0, Ordering::Relaxed);
-            let counts = rest >= PARTIAL_FRAME_BYTES_MIN;
-            self.begun.partial_frame = if counts { rest } else { 0 };
-        }
-        let parked = self.begun.parked.as_ref();
+impl Running {
+    /// Bytes of transactions that are not committed, and of a message that has to wait.
+    fn unfinished_bytes(&self) -> usize {
+        let parked = self.parked.as_ref();
         let parked = parked.map_or(0, |(_, message)| message.body.capacity());
-        let bytes = (assembly + self.begun.partial_frame + self.begun.staged_bytes + parked) as u64;
-        if bytes != self.peer.unfinished.bytes.load(Ordering::Relaxed) {
-            self.broker.set_unfinished(&self.peer, bytes, now_ms);
-        }
+        self.shared.staged_bytes + parked
     }
+}
 
-    /// Asked when the connection is due: why it has to be closed, if a message has made no progress
-    /// for too long. `oldest_part_ms` is the session's.
-    fn stalled(&self, oldest_part_ms: Option<u64>, now_ms: u64) -> Option<Fault> {
-        let (peer, own) = (&self.peer, &self.peer.unfinished);
+impl Broker {
+    /// Asked when a connection is due: why it has to be closed, if a message has made no progress
+    /// for too long. `oldest_part_ms` is its session's.
+    fn stalled(&self, peer: &Peer, oldest_part_ms: Option<u64>, now_ms: u64) -> Option<Fault> {
+        let own = &peer.unfinished;
         if peer.is_blocked() || peer.paused.load(Ordering::Relaxed) {
             return None;
         }
@@ -229,7 +162,7 @@ impl Core {
             return None;
         };
         let since_ms = oldest.max(own.unread_ms.load(Ordering::Relaxed));
-        let timeout_ms = self.broker.config.body_timeout_ms;
+        let timeout_ms = self.config.body_timeout_ms;
         let due_ms = since_ms.saturating_add(timeout_ms);
         if oldest_part_ms.is_some() {
             own.due_ms.store(due_ms, Ordering::Relaxed);
@@ -237,20 +170,16 @@ impl Core {
         if now_ms < due_ms {
             return None;
         }
-        self.broker
-            .unfinished
-            .stalled
-            .fetch_add(1, Ordering::Relaxed);
+        self.unfinished.stalled.fetch_add(1, Ordering::Relaxed);
         let seconds = timeout_ms / 1000;
         Some(resource_error(format!(
             "a message has made no progress for limits.body_timeout_s ({seconds} seconds)"
         )))
     }
 
-    /// The connection ends.
-    pub(crate) fn forget_unfinished(&mut self) {
-        self.begun.parked = None;
-        self.broker.set_unfinished(&self.peer, 0, 0);
+    /// A connection ends.
+    pub(super) fn forget_unfinished(&self, peer: &Peer) {
+        self.set_unfinished(peer, 0, 0);
     }
 }
 

@@ -9,6 +9,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
+use leveret_queue::Death;
 use leveret_session::{DeliveryCounts, Verdict};
 use parking_lot::Mutex;
 
@@ -501,6 +502,35 @@ impl Ended {
 
     pub(crate) fn get(&self) -> Totals {
         *self.0.lock()
+    }
+}
+
+/// What became of dead messages since the broker was started.
+#[derive(Debug, Default)]
+pub struct DeathCounts {
+    /// By kind of queue, strategy and [`Death`].
+    moved_on: [[[AtomicU64; 4]; 2]; 2],
+}
+
+impl DeathCounts {
+    /// How many died so, in quorum queues or others, with the strategy at-least-once or the other
+    /// one, and were moved on, or dropped as nobody wanted them.
+    #[must_use]
+    pub fn moved_on(&self, death: Death, quorum: bool, at_least_once: bool) -> u64 {
+        let count = self.counter(death, quorum, at_least_once);
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Where deaths of a kind are counted.
+    pub(crate) fn counter(
+        &self,
+        death: Death,
+        quorum: bool,
+        at_least_once: bool,
+    ) -> Option<&AtomicU64> {
+        let of_kind = self.moved_on.get(usize::from(quorum))?;
+        let of_strategy = of_kind.get(usize::from(at_least_once))?;
+        of_strategy.get(death as usize)
     }
 }
 

@@ -4,24 +4,26 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use leveret_codec::Properties;
-use leveret_queue::{Attempts, Rank, Unacked};
-use leveret_record::{Blob, Body, Memory, Record};
+use leveret_queue::{Rank, Unacked};
+use leveret_record::Record;
 use leveret_router::Steps;
 use leveret_session::{Publish, Publishes};
 
-use crate::acting::Acting;
+use crate::access::acting::Acting;
 use crate::broker::Broker;
-use crate::channel::replies::{asks_for_replies, no_consumer};
 use crate::context::refusal::Refusal;
 use crate::context::stats::{MessageCounts, SizeCounts, Totals};
 use crate::publish::expiration::check_expiration;
-use crate::publish::firehose::Party;
+use crate::publish::reply_to::{asks_for_replies, no_consumer};
 use crate::publish::room::Room;
 use crate::publish::routes::{Asked, ExchangeTally, Route, RouteCache, sender_selected};
-use crate::publish::{enqueue, is_shared, visible_header};
+use crate::publish::{enqueue, visible_header};
 use crate::queue::attempts::counted_header;
 use crate::queue::cell::QueueCell;
-use crate::queue::pump::{Pump, STEPS_OF_TURN, Work};
+use crate::queue::copied::Copied;
+use crate::queue::pump::Pump;
+use crate::queue::traced::Party;
+use crate::queue::work::{STEPS_OF_TURN, Work};
 use crate::vhost::Vhost;
 
 /// A message to be published.
@@ -55,76 +57,6 @@ pub enum Fetch {
     Settle,
     /// They go back, and count as delivered once more.
     Requeue,
-}
-
-/// A message copied out of a queue.
-#[derive(Clone, Debug)]
-pub struct Copied {
-    /// Exchange and routing key as two raw short strings.
-    pub route: Vec<u8>,
-    /// Payload of its content header frame.
-    pub header: Vec<u8>,
-    /// Its level of priority, and its sequence number there.
-    pub rank: Rank,
-    /// How often it was tried before.
-    pub attempts: Attempts,
-    body: Content,
-}
-
-#[derive(Clone, Debug)]
-enum Content {
-    Own(Vec<u8>),
-    Shared(Arc<Blob>),
-}
-
-impl Copied {
-    pub(crate) fn of(
-        (rank, attempts): (Rank, Attempts),
-        record: &Record<'_>,
-        blob: Option<&Arc<Blob>>,
-    ) -> Self {
-        let body = match (record.body, blob) {
-            (Body::Inline(bytes), _) => Content::Own(bytes.to_vec()),
-            (Body::Blob { .. }, Some(blob)) => Content::Shared(Arc::clone(blob)),
-            (Body::Blob { .. }, None) => Content::Own(Vec::new()),
-        };
-        Self {
-            route: record.route.to_vec(),
-            header: record.header.to_vec(),
-            rank,
-            attempts,
-            body,
-        }
-    }
-
-    /// The body.
-    #[must_use]
-    pub fn body(&self) -> &[u8] {
-        match &self.body {
-            Content::Own(bytes) => bytes,
-            Content::Shared(blob) => blob,
-        }
-    }
-
-    /// The body to be shared, if it is kept outside the chunks.
-    pub(crate) fn shared(&self, by_many: bool, memory: &Memory) -> Option<Arc<Blob>> {
-        match &self.body {
-            Content::Shared(blob) => Some(Arc::clone(blob)),
-            Content::Own(bytes) if is_shared(bytes.len(), by_many) => {
-                Some(memory.share(bytes.clone()))
-            }
-            Content::Own(_) => None,
-        }
-    }
-
-    /// Bytes that copying it took while the queue was locked.
-    pub(crate) const fn copied_bytes(&self) -> usize {
-        let own = match &self.body {
-            Content::Own(bytes) => bytes.len(),
-            Content::Shared(_) => 0,
-        };
-        own + self.route.len() + self.header.len()
-    }
 }
 
 /// What is counted of a message that came over no connection.
@@ -168,7 +100,7 @@ impl Broker {
         let batch = Publishes::one(0, &raw, publish);
         if vhost.holdings.is_traced() {
             let party = Party::tool(&vhost.name, user);
-            work.trace(&party, &route, &batch, Some((message.header, None)));
+            work.trace(&party, &route.cells, &batch, Some((message.header, None)));
         }
         let mut tally = ExchangeTally::default();
         tally.count(&route, 1);
@@ -184,7 +116,7 @@ impl Broker {
             }
         };
         if !work.refused.is_empty() {
-            self.note_refused(vhost, &raw, &mut work.refused);
+            self.refused.note_all(vhost, &raw, &mut work.refused);
         }
         let counted = count_of(published, message.body.len());
         vhost.ended.add(counted);

@@ -11,19 +11,10 @@
 //! nack loses nothing and the client may be the one who has to make room. HTTP publishes and
 //! commits are refused at once.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
 use leveret_queue::{Message, Queue, Rank, Reason, Sink};
-use leveret_session::Publishes;
 
 use crate::broker::Broker;
-use crate::connection::alarms::Obstacle;
-use crate::connection::{Connection, Core};
-use crate::publish::PAUSE_MS_MAX;
-use crate::publish::routes::Route;
 use crate::queue::cell::QueueCell;
-use crate::vhost::refused::Outcome;
 
 /// The last part in so many of the memory for messages is shared out.
 const LAST_PART: u64 = 5;
@@ -34,12 +25,8 @@ const SHARE_PART: u64 = 32;
 /// turns.
 const RESUME_PERCENT: u64 = 75;
 const RESUME_PART: u64 = 16;
-/// So long a publisher in confirm mode waits before it is refused.
-const WAIT_MS: u64 = 2000;
 /// Beyond the bound by one part in so many, no queue takes anything.
 const OVERSHOOT_PART: u64 = 8;
-const REASON: &str = "low on memory";
-
 /// What is known of the room for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
@@ -88,7 +75,7 @@ impl Room {
     }
 
     /// The same, but every queue has room in memory.
-    const fn without_shares(self) -> Self {
+    pub(crate) const fn without_shares(self) -> Self {
         match self {
             Self::Scarce { disk_full, .. } => Self::Scarce {
                 share: Some(u64::MAX),
@@ -159,104 +146,8 @@ fn share(resident: u64, max: u64) -> Option<u64> {
     (resident <= most).then(|| max.saturating_sub(resident) / SHARE_PART)
 }
 
-/// A publisher's wait for room in a queue.
-pub(crate) struct Wait {
-    cell: Arc<QueueCell>,
-    since_ms: u64,
-    /// Its channel is in confirm mode.
-    confirms: bool,
-}
-
-impl Core {
-    /// What is known of the room for a batch; nothing when its channel has to wait for some.
-    #[inline]
-    pub(crate) fn room_for(&mut self, route: &Route, batch: &Publishes<'_>) -> Option<Room> {
-        let room = Room::of(&self.broker);
-        if room == Room::Plenty {
-            return Some(room);
-        }
-        self.room_in(room, route, batch)
-    }
-
-    #[cold]
-    fn room_in(&mut self, room: Room, route: &Route, batch: &Publishes<'_>) -> Option<Room> {
-        let above = |cell: &&Arc<QueueCell>| {
-            let state = cell.lock();
-            !cell.is_deleted() && room.is_above_share(&state.queue)
-        };
-        let Some(cell) = route.cells.iter().find(above) else {
-            self.begun.waited = false;
-            // Decided for the whole batch: its publisher may not be told of a part.
-            return Some(room.without_shares());
-        };
-        let cell = Arc::clone(cell);
-        let state = self.channel(batch.channel);
-        let confirms = state.is_some_and(|state| state.confirms.is_some());
-        if self.begun.hung_up || (confirms && self.begun.waited) {
-            return Some(room);
-        }
-        if self.begun.waits_for.is_none() {
-            self.begun.waits_for = Some(Wait {
-                cell: Arc::clone(&cell),
-                since_ms: self.peer.received_ms.load(Ordering::Relaxed),
-                confirms,
-            });
-            if let Some(vhost) = &self.vhost {
-                self.broker
-                    .note(vhost, &cell, batch.route, (Outcome::Waits, 1));
-            }
-        }
-        let mut outlet = self.peer.outlet.lock();
-        let work = &mut self.work;
-        self.peer.block(Obstacle::Share, REASON, &mut outlet, work);
-        None
-    }
-}
-
-impl Connection {
-    /// Whether a queue it publishes to holds more than its share of the memory for messages: then
-    /// [`Self::look_for_room`] has to be called again and again.
-    #[must_use]
-    pub fn waits_for_room(&self) -> bool {
-        self.core.begun.waits_for.is_some() && self.is_blocked()
-    }
-
-    /// Has the connection read on when there is room again, or when it has waited long enough.
-    pub fn look_for_room(&mut self, now_ms: u64) {
-        let core = &mut self.core;
-        let Some(wait) = &core.begun.waits_for else {
-            return;
-        };
-        let waited = wait.confirms && now_ms.saturating_sub(wait.since_ms) >= WAIT_MS;
-        if waited || core.broker.has_room_again(&wait.cell) {
-            core.begun.waited = waited;
-            core.begun.waits_for = None;
-            core.peer.unblock(Obstacle::Share, &mut core.work);
-            core.end_turn();
-        }
-    }
-}
-
-impl Core {
-    /// Takes note of what the queues of a route refused in this turn.
-    #[cold]
-    pub(crate) fn note_refused(&mut self, route: &[u8]) {
-        if let Some(vhost) = &self.vhost {
-            let refused = &mut self.work.refused;
-            if refused
-                .iter()
-                .any(|(_, reason, _)| *reason == Reason::Memory)
-            {
-                // The publisher is told, and slowed down.
-                self.work.pause_ms = PAUSE_MS_MAX;
-            }
-            self.broker.note_refused(vhost, route, refused);
-        }
-    }
-}
-
 impl Broker {
-    fn has_room_again(&self, cell: &QueueCell) -> bool {
+    pub(crate) fn has_room_again(&self, cell: &QueueCell) -> bool {
         let (resident, max) = (self.memory.resident_bytes(), self.config.resident_bytes_max);
         let plenty = scarce_from(max) - scarce_from(max) / RESUME_PART;
         if cell.is_deleted() || resident <= plenty {

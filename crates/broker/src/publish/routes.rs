@@ -8,10 +8,10 @@ use leveret_access::Right;
 use leveret_codec::{Properties, RawTable, ValueRef, split_route};
 use leveret_router::{ExchangeCounts, KeyedHash, NoExchange, Routes, Steps};
 
-use crate::acting::{Acting, Resource};
+use crate::access::acting::{Acting, Resource};
 use crate::context::refusal::Refusal;
 use crate::queue::cell::QueueCell;
-use crate::queue::pump::STEPS_OF_TURN;
+use crate::queue::work::STEPS_OF_TURN;
 use crate::vhost::Directory;
 
 /// Remembered routes of one connection; emptied when full, as keys are the client's to invent.
@@ -211,11 +211,6 @@ impl RouteCache {
     /// Whether finding routes was most of the turn that ends now.
     pub(crate) fn were_laborious(&mut self) -> bool {
         std::mem::take(&mut self.steps) >= STEPS_OF_TURN / 2
-    }
-
-    /// Forgets what is being looked for.
-    pub(crate) fn give_up(&mut self) {
-        self.begun = None;
     }
 
     /// The route of a raw exchange and routing key; nothing when there are too few steps to find

@@ -4,16 +4,13 @@ use std::sync::Arc;
 
 use leveret_codec::flag;
 use leveret_session::Publishes;
-use leveret_store::{Store, StoreRefusal};
+use leveret_store::Store;
 
-use crate::broker::Broker;
-use crate::context::refusal::Refusal;
 use crate::publish::room::Room;
 use crate::queue::cell::QueueCell;
-use crate::queue::pump::Work;
+use crate::queue::work::Work;
+use crate::topology::space::RECORD_BYTES;
 
-/// What a record takes beside a message's bytes, its route and its targets.
-const RECORD_BYTES: usize = 80;
 /// What a record takes for each queue.
 const TARGET_BYTES: usize = 12;
 /// A turn's records are submitted before there are more of them than this, so that a large message
@@ -52,23 +49,4 @@ impl Room {
 /// What a record takes beside a message's header and body.
 pub(crate) const fn record_bytes(route_len: usize, targets: usize) -> usize {
     RECORD_BYTES + route_len + targets * TARGET_BYTES
-}
-
-impl Broker {
-    /// Claims what a declaration takes of the disk; refuses it if there is no such space.
-    pub(crate) fn claim_change(
-        &self,
-        work: &mut Work,
-        bytes: usize,
-        what: impl FnOnce() -> String,
-    ) -> Result<(), Refusal> {
-        let claimed = self.claim_record(work, bytes);
-        claimed.map_err(|refused| Refusal::Precondition(format!("cannot {}: {refused}", what())))
-    }
-
-    /// The same for anything with so many bytes of names and contents.
-    pub(crate) fn claim_record(&self, work: &mut Work, bytes: usize) -> Result<(), StoreRefusal> {
-        self.store
-            .admit_change(&mut work.journal, RECORD_BYTES + bytes)
-    }
 }

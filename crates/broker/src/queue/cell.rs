@@ -4,53 +4,21 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use leveret_codec::{BasicCancel, DeliverTemplate, RawTable, Table};
-use leveret_queue::{ConsumerKey, Death, Message, Queue, Reason};
+use leveret_queue::{Death, Message, Queue, Reason};
 use leveret_record::Memory;
 use leveret_router::QueueId;
-use leveret_session::Outlet;
 use leveret_store::LaneId;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::broker::{ConnectionId, Peer};
-use crate::context::stats::{ChannelStats, HoldingCounts, Holdings};
-use crate::dead_letter::DeadLetters;
+use crate::context::stats::{HoldingCounts, Holdings};
+use crate::queue::consumer::Handle;
 use crate::queue::lease::Lease;
 use crate::queue::pump::Pump;
 use crate::queue::timer::Timer;
 use crate::settings::arguments::Meaning;
+use crate::settings::dead_letters::DeadLetters;
 use crate::settings::policy::{Effective, Object};
-
-/// A connection's outlet, shared by everyone who writes to it.
-pub type SharedOutlet = Arc<Mutex<Outlet<Arc<Handle>>>>;
-
-/// What a queue was declared with.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct QueueSpec {
-    /// Survives a restart.
-    pub durable: bool,
-    /// Deleted when its last consumer is gone.
-    pub auto_delete: bool,
-    /// Belongs to one connection and is deleted with it.
-    pub owner: Option<ConnectionId>,
-    /// `queue.declare` arguments.
-    pub arguments: Table,
-    /// The user who declared it, where that is known.
-    pub declared_by: Option<Arc<str>>,
-}
-
-impl QueueSpec {
-    /// Whether it is to behave as RabbitMQ's quorum queues.
-    pub(crate) fn is_quorum(&self) -> bool {
-        let kind = self.arguments.get(b"x-queue-type");
-        kind.and_then(|kind| kind.as_str_bytes()) == Some(b"quorum")
-    }
-
-    /// What policies see of a queue of that name.
-    pub(crate) fn object<'a>(&self, name: &'a str) -> Object<'a> {
-        Object::Queue(name, self.is_quorum())
-    }
-}
+use crate::settings::spec::QueueSpec;
 
 /// Where a queue lives.
 #[derive(Clone)]
@@ -377,124 +345,5 @@ impl QueueCell {
     /// Whether it or another queue of its virtual host has deliveries that must be settled in time.
     pub(crate) fn are_any_leased(&self) -> bool {
         self.holdings.get().is_some_and(|held| held.is_leased())
-    }
-}
-
-/// A consumer as its queue holds it.
-pub struct Handle {
-    /// Its connection.
-    pub peer: Arc<Peer>,
-    /// Its connection's outlet.
-    pub outlet: SharedOutlet,
-    /// Its channel.
-    pub channel: u16,
-    /// Its number among the channel's sources of deliveries.
-    pub source: u32,
-    /// Its queue.
-    pub cell: Arc<QueueCell>,
-    /// Consumer tag.
-    pub tag: Box<[u8]>,
-    /// `basic.consume` arguments.
-    pub(crate) arguments: KeptArguments,
-    /// How long a delivery may wait for its settlement, if it does not leave that to the queue.
-    pub(crate) own_timeout_ms: Option<u64>,
-    /// Where its channel counts it.
-    pub(crate) stats: Arc<ChannelStats>,
-    pub(crate) template: DeliverTemplate,
-    /// Stands in its outlet's list of those that wait for fewer outbound bytes.
-    pub(crate) waiting: AtomicBool,
-    /// Its queue is one of direct reply-to.
-    pub(crate) replies: bool,
-    /// Its queue has had it.
-    pub(crate) over: AtomicBool,
-}
-
-/// What a consumer was started with; its connection counts the bytes while they are kept.
-pub(crate) struct KeptArguments {
-    peer: Arc<Peer>,
-    table: Table,
-}
-
-impl KeptArguments {
-    pub(crate) fn new(peer: &Arc<Peer>, arguments: RawTable<'_>) -> Self {
-        let (peer, table) = (Arc::clone(peer), arguments.to_table());
-        let bytes = table.as_raw().as_bytes().len();
-        peer.arguments_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Self { peer, table }
-    }
-}
-
-impl Drop for KeptArguments {
-    fn drop(&mut self) {
-        let bytes = self.table.as_raw().as_bytes().len();
-        self.peer
-            .arguments_bytes
-            .fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Handle {
-    /// `basic.consume` arguments.
-    #[must_use]
-    pub fn arguments(&self) -> RawTable<'_> {
-        self.arguments.table.as_raw()
-    }
-
-    /// Its queue has it. As in no list, a consumer of replies is in no count.
-    pub(crate) fn joined(&self) {
-        let _outlet = self.outlet.lock();
-        self.stats.consumers.add(u64::from(!self.replies));
-    }
-
-    /// What tells its client that its queue is gone, if that wants to know.
-    pub(crate) fn end(&self) -> Option<BasicCancel<'_>> {
-        let cancel = BasicCancel {
-            consumer_tag: &self.tag,
-            nowait: true,
-        };
-        self.peer
-            .cancel_notify
-            .load(Ordering::Relaxed)
-            .then_some(cancel)
-    }
-
-    /// What its queue is known by where that waits for room on a channel.
-    pub(crate) fn queue(&self) -> usize {
-        Arc::as_ptr(&self.cell).addr()
-    }
-
-    /// Its queue has it no more, and is pumped if it has others: these may still wait for room.
-    pub(crate) fn left(&self) {
-        let mut outlet = self.outlet.lock();
-        outlet.leave_line(self.channel, self.queue());
-        self.stats.consumers.subtract(u64::from(!self.replies));
-        self.over.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
-    }
-}
-
-/// Where deliveries of a channel come from: a consumer, or `basic.get` on a queue.
-pub(crate) struct Source {
-    pub(crate) cell: Arc<QueueCell>,
-    /// `None` for `basic.get` and for a cancelled consumer.
-    pub(crate) consumer: Option<ConsumerKey>,
-    pub(crate) cancelled: bool,
-    /// How long a delivery may wait for its settlement, if that is not left to the queue.
-    pub(crate) own_timeout_ms: Option<u64>,
-    /// Its number is to be given out again.
-    pub(crate) unused: bool,
-}
-
-impl Source {
-    /// Whether its consumer has ended with its queue.
-    pub(crate) fn is_over(&self) -> bool {
-        // Under the queue's lock: whoever deletes it has told the client by then.
-        self.cell.is_deleted()
-            && self
-                .consumer
-                .is_some_and(|key| self.cell.lock().queue.consumer(key).is_none())
     }
 }

@@ -8,22 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use leveret_session::{Outlet, Term, Verdict};
 
-use crate::broker::{Broker, Peer};
-use crate::queue::cell::{Handle, QueueCell, Source};
+use crate::queue::cell::QueueCell;
+use crate::queue::consumer::{Handle, SharedOutlet, Source};
+use crate::settings::lease::LeaseSettings;
 
 /// No timeout.
 const NONE: u64 = u64::MAX;
-
-/// How long deliveries of a queue may wait for their settlement, and what comes then.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LeaseSettings {
-    /// Milliseconds; none is for as long as they like.
-    pub(crate) timeout_ms: Option<u64>,
-    /// An attempt that was not settled in time has failed: it counts for the delivery limit.
-    pub(crate) counts: bool,
-    /// The channel is closed then, as RabbitMQ does it; else the delivery goes back alone.
-    pub(crate) closes: bool,
-}
 
 /// The same where all connections can read it without locking the queue.
 #[derive(Debug)]
@@ -72,8 +62,8 @@ impl Lease {
 }
 
 /// When a connection has to look at its deliveries.
-#[derive(Debug)]
 pub(crate) struct Leases {
+    outlet: SharedOutlet,
     /// The timer wakes it then, unix milliseconds; `u64::MAX`: never. Changed with the outlet
     /// locked.
     pub(crate) armed_ms: AtomicU64,
@@ -81,11 +71,30 @@ pub(crate) struct Leases {
     pub(crate) overdue: AtomicBool,
 }
 
-impl Default for Leases {
-    fn default() -> Self {
+impl Leases {
+    /// None so far, of whoever is served through this outlet.
+    pub(crate) fn new(outlet: SharedOutlet) -> Self {
         Self {
+            outlet,
             armed_ms: AtomicU64::new(NONE),
             overdue: AtomicBool::new(false),
+        }
+    }
+
+    /// The time has come that the timer was to wake the connection at.
+    pub(crate) fn wake(&self, at_ms: u64) {
+        let outlet = self.outlet.lock();
+        if self.armed_ms.load(Ordering::Relaxed) == at_ms {
+            self.armed_ms.store(NONE, Ordering::Relaxed);
+        }
+        self.look(&outlet);
+    }
+
+    /// Has the connection's reader look at its deliveries.
+    pub(crate) fn look(&self, outlet: &Outlet<Arc<Handle>>) {
+        self.overdue.store(true, Ordering::Release);
+        if let Some(flusher) = outlet.flusher() {
+            flusher.interrupt();
         }
     }
 }
@@ -142,7 +151,7 @@ impl Handle {
     /// Has it settle what it was handed just now in time, if it has to.
     pub(crate) fn lease(&self, outlet: &mut Outlet<Arc<Self>>) {
         if let Some(timeout_ms) = self.timeout_ms() {
-            lease(&self.cell, &self.peer, (outlet, self.channel), timeout_ms);
+            lease(&self.cell, &self.leases, (outlet, self.channel), timeout_ms);
         }
     }
 }
@@ -150,38 +159,12 @@ impl Handle {
 /// Has a client settle in time what it was handed just now.
 pub(crate) fn lease(
     cell: &QueueCell,
-    peer: &Arc<Peer>,
+    leases: &Arc<Leases>,
     (outlet, channel): (&mut Outlet<Arc<Handle>>, u16),
     timeout_ms: u64,
 ) {
     let timer = &cell.timer;
     if let Some(end_ms) = outlet.lease(channel, timer.now_ms(), timeout_ms) {
-        timer.arm_peer(peer, end_ms);
-    }
-}
-
-impl Peer {
-    /// Has its reader look at its deliveries.
-    pub(crate) fn is_overdue(&self, outlet: &Outlet<Arc<Handle>>) {
-        self.leases.overdue.store(true, Ordering::Release);
-        if let Some(flusher) = outlet.flusher() {
-            flusher.interrupt();
-        }
-    }
-}
-
-impl Broker {
-    /// Deliveries of a virtual host may be due sooner than before: whoever holds some looks at
-    /// them. The time of those that had none begins now.
-    pub(crate) fn look_at_deliveries(&self, vhost: &str) {
-        for peer in self.peers() {
-            if *peer.vhost.lock() != *vhost {
-                continue;
-            }
-            let mut outlet = peer.outlet.lock();
-            if outlet.look_again() {
-                peer.is_overdue(&outlet);
-            }
-        }
+        timer.arm_leases(leases, end_ms);
     }
 }

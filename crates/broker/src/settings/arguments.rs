@@ -5,12 +5,12 @@ use std::sync::Arc;
 use leveret_codec::{RawTable, Table, ValueRef};
 use leveret_queue::{Limits, Overflow, Settings, Shape};
 
-use crate::broker::QueueDefaults;
+use crate::context::config::QueueDefaults;
 use crate::context::refusal::Refusal;
-use crate::dead_letter::DeadLetters;
-use crate::queue::cell::QueueSpec;
-use crate::queue::lease::LeaseSettings;
+use crate::settings::dead_letters::DeadLetters;
+use crate::settings::lease::LeaseSettings;
 use crate::settings::policy::Effective;
+use crate::settings::spec::QueueSpec;
 
 /// Ten years, the longest that anything may be told to wait.
 pub(crate) const TIME_MAX_MS: i64 = 315_360_000_000;

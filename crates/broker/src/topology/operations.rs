@@ -7,19 +7,19 @@
 use std::sync::Arc;
 
 use leveret_access::reached;
-use leveret_codec::Method;
 use leveret_router::{Declared, ExchangeSpec, Removal};
 use parking_lot::RwLockWriteGuard;
 
-use crate::admin::apply_to_exchange;
 use crate::broker::Broker;
 use crate::context::refusal::{Refusal, from_router};
 use crate::context::stats::Existing;
-use crate::queue::cell::{Handle, Identity, QueueCell, QueueSpec, StoreLanes};
-use crate::queue::pump::Work;
+use crate::queue::cell::{Identity, QueueCell, StoreLanes};
+use crate::queue::consumer::{Handle, tell_end};
+use crate::queue::work::Work;
 use crate::settings::arguments::{
     CLASSIC, Meaning, QUEUE_TYPE, asks_for_default_type, check_size, equivalent, validate,
 };
+use crate::settings::spec::QueueSpec;
 use crate::topology;
 use crate::vhost::binding::Binding;
 use crate::vhost::{Directory, Vhost};
@@ -225,6 +225,19 @@ impl Broker {
         Ok(ended.ready())
     }
 
+    /// A consumer has left: the queue may end with it, or another one may be active now.
+    pub(crate) fn consumer_left(&self, vhost: &Vhost, cell: &Arc<QueueCell>, work: &mut Work) {
+        if cell.spec.auto_delete {
+            let abandoned = Condition {
+                abandoned: true,
+                ..Condition::default()
+            };
+            // Its only condition is looked at there; that it fails means somebody else consumes.
+            let _ = self.delete_queue(vhost, cell, abandoned, work);
+        }
+        cell.pump(work);
+    }
+
     /// Takes a queue and its bindings out of the directory, and gives that one back.
     fn take_out(
         &self,
@@ -322,7 +335,7 @@ impl Broker {
         let declared = directory.router.declare(name, spec.clone());
         let declared = declared.map_err(|refused| from_router(refused, name))?;
         if declared == Declared::Created {
-            apply_to_exchange(vhost, &mut directory, name);
+            vhost.apply_to_new_exchange(&mut directory, name);
         }
         directory.recount();
         match declared {
@@ -446,19 +459,6 @@ impl Broker {
         let removal = removal.map_err(|refused| from_router(refused, &binding.source))?;
         self.removed(vhost, &mut directory, &removal, work);
         Ok(!removal.is_empty())
-    }
-}
-
-/// Tells a consumer's client that its queue is gone, if it wants to know.
-pub(crate) fn tell_end(handle: &Handle, work: &mut Work) {
-    let Some(cancel) = handle.end() else {
-        return;
-    };
-    let mut outlet = handle.outlet.lock();
-    if outlet.is_open(handle.channel) {
-        work.reply(&mut outlet, |out| {
-            Method::from(cancel).encode(handle.channel, out);
-        });
     }
 }
 

@@ -12,8 +12,8 @@ use leveret_queue::Reason;
 use leveret_router::ExchangeCounts;
 use parking_lot::Mutex;
 
-use crate::broker::Broker;
 use crate::queue::cell::QueueCell;
+use crate::queue::work::RefusedBy;
 use crate::vhost::Vhost;
 
 /// So many different places are noted between two looks of the log; others are only counted.
@@ -52,37 +52,34 @@ pub struct Noted {
 
 /// All messages refused by a broker.
 #[derive(Debug, Default)]
-pub(crate) struct RefusedMessages {
+pub struct RefusedMessages {
     totals: [AtomicU64; Reason::ALL.len()],
     noted: Mutex<Noted>,
 }
 
-/// Messages that one queue of a batch's route refused.
-pub(crate) type RefusedBy = (Arc<QueueCell>, Reason, u64);
-
-impl Broker {
+impl RefusedMessages {
     /// Messages refused since the broker was started, once for each queue that refused them.
     #[must_use]
-    pub fn refused_messages(&self, reason: Reason) -> u64 {
-        let total = self.refused.totals.get(reason as usize);
+    pub fn total(&self, reason: Reason) -> u64 {
+        let total = self.totals.get(reason as usize);
         total.map_or(0, |total| total.load(Ordering::Relaxed))
     }
 
     /// Takes what was noted since the last call.
     #[must_use]
     pub fn take_noted(&self) -> Noted {
-        std::mem::take(&mut *self.refused.noted.lock())
+        std::mem::take(&mut *self.noted.lock())
     }
 
     /// Takes note of messages that queues have refused; `route` is the raw one. Nothing is locked.
     #[cold]
-    pub(crate) fn note_refused(&self, vhost: &Vhost, route: &[u8], refused: &mut Vec<RefusedBy>) {
+    pub(crate) fn note_all(&self, vhost: &Vhost, route: &[u8], refused: &mut Vec<RefusedBy>) {
         if let Some(counts) = counts_of(vhost, route) {
             let messages = refused.iter().map(|(_, _, messages)| messages).sum();
             counts.refused.fetch_add(messages, Ordering::Relaxed);
         }
         for (cell, reason, messages) in refused.drain(..) {
-            if let Some(total) = self.refused.totals.get(reason as usize) {
+            if let Some(total) = self.totals.get(reason as usize) {
                 total.fetch_add(messages, Ordering::Relaxed);
             }
             self.note(vhost, &cell, route, (Outcome::Refused(reason), messages));
@@ -104,7 +101,7 @@ impl Broker {
             exchange: String::from_utf8_lossy(exchange).into_owned(),
             outcome,
         };
-        let mut noted = self.refused.noted.lock();
+        let mut noted = self.noted.lock();
         if noted.places.len() < NOTED_MAX || noted.places.contains_key(&place) {
             *noted.places.entry(place).or_default() += count;
         } else {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use leveret_record::Blob;
+use leveret_record::{Blob, Memory};
 use leveret_session::{Assembled, Fault, Publish, Publishes};
 
-use crate::connection::Core;
-use crate::publish::SHARED_BYTES_MIN;
+use crate::connection::desk::Desk;
+use crate::connection::phase::Running;
+use crate::queue::copied::SHARED_BYTES_MIN;
 
 /// A message that was put together, while it looks for its queues.
 pub(crate) struct Whole {
@@ -20,50 +21,62 @@ pub(crate) struct Whole {
     blob: Option<Arc<Blob>>,
 }
 
-impl Core {
-    /// Publishes a message that was put together from several reads.
-    pub(crate) fn publish_assembled(
-        &mut self,
-        channel: u16,
-        message: Assembled,
-    ) -> Result<(), Fault> {
+impl Whole {
+    fn of(channel: u16, message: Assembled, memory: &Memory) -> Self {
         let Assembled {
             route,
             mandatory,
             header,
             body,
         } = message;
-        let (inline, blob) = if body.len() < SHARED_BYTES_MIN {
+        let (body, blob) = if body.len() < SHARED_BYTES_MIN {
             (body, None)
         } else {
-            (Vec::new(), Some(self.broker.memory.share(body)))
+            (Vec::new(), Some(memory.share(body)))
         };
-        self.publish_whole(Whole {
+        Self {
             channel,
             route,
             mandatory,
             header,
-            body: inline,
+            body,
             blob,
-        })
+        }
+    }
+}
+
+impl Running {
+    /// Publishes a message that was put together from several reads.
+    pub(crate) fn publish_assembled(
+        &mut self,
+        channel: u16,
+        message: Assembled,
+        desk: &mut Desk,
+    ) -> Result<(), Fault> {
+        let whole = Whole::of(channel, message, &desk.broker.memory);
+        self.publish_whole(whole, desk)
     }
 
     /// Goes on with the message whose route was not found in the turn before.
-    pub(crate) fn publish_later(&mut self) -> Result<(), Fault> {
+    pub(crate) fn publish_later(&mut self, desk: &mut Desk) -> Result<(), Fault> {
         match self.later.take() {
-            Some(whole) => self.publish_whole(*whole),
+            Some(whole) => self.publish_whole(*whole, desk),
             None => Ok(()),
         }
     }
 
-    fn publish_whole(&mut self, whole: Whole) -> Result<(), Fault> {
+    fn publish_whole(&mut self, whole: Whole, desk: &mut Desk) -> Result<(), Fault> {
+        // A channel that has ended meanwhile publishes nothing.
+        let Some(mut open) = self.open(whole.channel, desk) else {
+            return Ok(());
+        };
         let publish = Publish {
             header: &whole.header,
             body: whole.blob.as_deref().map_or(&whole.body, |blob| blob),
             mandatory: whole.mandatory,
         };
         let one = Publishes::one(whole.channel, &whole.route, publish);
-        if !self.publish_inspected(&one, publish, whole.blob.clone())? {
+        if !open.publish_inspected(&one, publish, whole.blob.clone())? {
             self.later = Some(Box::new(whole));
         }
         Ok(())

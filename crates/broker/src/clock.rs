@@ -1,12 +1,15 @@
 //! What happens by the clock: heartbeats, and memory that idle queues and connections give back.
 
+mod due;
+
+use std::sync::Weak;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 
 use leveret_codec::HEARTBEAT;
 
-use crate::broker::{Broker, Peer};
-use crate::queue::pump::Work;
+use crate::broker::Broker;
+use crate::peer::Peer;
+use crate::queue::work::Work;
 
 /// Intervals without a byte after which a peer counts as gone.
 const SILENT_INTERVALS: u64 = 2;
@@ -127,12 +130,4 @@ fn ticks_until_next(interval_ms: u64, busy: bool) -> usize {
     }
     let ticks = interval_ms / LOOKS_OF_INTERVAL / Ticker::INTERVAL_MS;
     usize::try_from(ticks).unwrap_or(most).clamp(1, most)
-}
-
-impl Broker {
-    /// Sets a connection's heartbeat interval, seconds, and has the timer look after it.
-    pub(crate) fn set_heartbeat(&self, peer: &Arc<Peer>, heartbeat_s: u16) {
-        peer.heartbeat_s.store(heartbeat_s, Ordering::Relaxed);
-        self.unwatched.lock().push(Arc::downgrade(peer));
-    }
 }

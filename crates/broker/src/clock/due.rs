@@ -1,0 +1,159 @@
+//! Queues and connections that something is due for.
+
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::queue::cell::QueueCell;
+use crate::queue::pump::Pump;
+use crate::queue::timer::Owner;
+use crate::queue::work::Work;
+use crate::topology::operations::Condition;
+
+/// Queues that are run, and connections that are woken, before others get their turn.
+const OWNERS_OF_TURN: usize = 256;
+
+impl Broker {
+    /// Does what is due: messages and queues that have waited too long go, and connections look at
+    /// deliveries that have. Gives when it has to be called again, unix milliseconds; at once if
+    /// there is more to do.
+    pub fn run_due(&self, now_ms: u64, work: &mut Work) -> Option<u64> {
+        self.set_now(now_ms);
+        for (at_ms, owner) in self.timer.take_due(now_ms, OWNERS_OF_TURN) {
+            match owner {
+                Owner::Queue(cell) => {
+                    if let Some(cell) = cell.upgrade()
+                        && self.run_one(&cell, at_ms, work)
+                    {
+                        self.expire_queue(&cell, work);
+                    }
+                }
+                Owner::Leases(leases) => {
+                    if let Some(leases) = leases.upgrade() {
+                        leases.wake(at_ms);
+                    }
+                }
+            }
+        }
+        self.submit(work);
+        work.wake();
+        self.timer.next()
+    }
+
+    /// Runs a queue that is due; `true` when nobody has used it for too long.
+    fn run_one(&self, cell: &Arc<QueueCell>, at_ms: u64, work: &mut Work) -> bool {
+        let mut state = cell.lock();
+        if state.armed_ms == at_ms {
+            state.armed_ms = u64::MAX;
+        }
+        if cell.is_deleted() {
+            return false;
+        }
+        state.queue.woken(self.timer.now_ms());
+        cell.run(&mut state, &mut Pump::new(cell, work));
+        state
+            .unused_until()
+            .is_some_and(|until_ms| until_ms <= self.timer.now_ms())
+    }
+
+    fn expire_queue(&self, cell: &Arc<QueueCell>, work: &mut Work) {
+        let Some(vhost) = self.vhost(&cell.vhost) else {
+            return;
+        };
+        let unused = Condition {
+            unused: true,
+            ..Condition::default()
+        };
+        // It cannot be refused but for a consumer that has come just now: then it is used.
+        let _ = self.delete_queue(&vhost, cell, unused, work);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leveret_access::Access;
+    use leveret_codec::{Table, Value};
+    use leveret_session::{Publish, Publishes};
+    use leveret_store::InstantStore;
+
+    use super::*;
+    use crate::context::config::BrokerConfig;
+    use crate::publish::enqueue;
+    use crate::publish::room::Room;
+    use crate::settings::spec::QueueSpec;
+
+    fn header(expiration: &str) -> Vec<u8> {
+        let mut header = Vec::new();
+        let properties = leveret_codec::Properties {
+            expiration: Some(expiration.as_bytes()),
+            ..Default::default()
+        };
+        properties.encode(1, &mut header);
+        header
+    }
+
+    fn queue(broker: &Broker, name: &str, work: &mut Work) -> Arc<QueueCell> {
+        let mut arguments = Table::new();
+        arguments.insert("x-expires", Value::I32(3_600_000));
+        arguments.insert("x-message-ttl", Value::I32(7_000_000));
+        let spec = QueueSpec {
+            arguments,
+            ..QueueSpec::default()
+        };
+        let vhost = broker.add_vhost("/");
+        broker.declare_queue(&vhost, name, spec, work).unwrap().0
+    }
+
+    fn publish(cell: &Arc<QueueCell>, expiration: &str, work: &mut Work) {
+        let header = header(expiration);
+        let publish = Publish {
+            header: &header,
+            body: b"m",
+            mandatory: false,
+        };
+        let one = Publishes::one(0, b"\0\x01q", publish);
+        enqueue(std::slice::from_ref(cell), &one, None, Room::Plenty, work);
+    }
+
+    /// However deadlines come and go, a queue takes one place, and none when it is deleted.
+    #[test]
+    fn a_queue_has_one_entry_whatever_is_due_in_it() {
+        let broker = Broker::new(
+            BrokerConfig::default(),
+            Access::default(),
+            Arc::new(InstantStore),
+        );
+        let (mut work, mut now_ms) = (Work::default(), 1_000_000);
+        broker.set_now(now_ms);
+        let cell = queue(&broker, "q", &mut work);
+        publish(&cell, "5000000", &mut work);
+        for round in 0..200 {
+            publish(&cell, "10", &mut work);
+            publish(&cell, &(4_000_000 - round).to_string(), &mut work);
+            now_ms += 10;
+            broker.run_due(now_ms, &mut work);
+            assert_eq!(broker.timer.entries(), 1, "round {round}");
+        }
+        assert_eq!(cell.lock().queue.ready(), 201);
+        let unused = broker.run_due(now_ms + 3_600_000, &mut work);
+        assert!(cell.is_deleted(), "{unused:?}");
+        assert_eq!(broker.timer.entries(), 0);
+    }
+
+    #[test]
+    fn a_deleted_queue_is_not_kept_for_its_deadline() {
+        let broker = Broker::new(
+            BrokerConfig::default(),
+            Access::default(),
+            Arc::new(InstantStore),
+        );
+        let mut work = Work::default();
+        broker.set_now(1_000_000);
+        let vhost = broker.add_vhost("/");
+        for _ in 0..10 {
+            let cell = queue(&broker, "q", &mut work);
+            let any = Condition::default();
+            broker.delete_queue(&vhost, &cell, any, &mut work).unwrap();
+        }
+        assert_eq!(broker.timer.entries(), 0);
+    }
+}

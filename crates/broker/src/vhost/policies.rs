@@ -1,0 +1,61 @@
+//! Policies applied to what exists in a virtual host.
+
+use std::sync::Arc;
+
+use crate::context::config::QueueDefaults;
+use crate::queue::cell::QueueCell;
+use crate::queue::pump::Pump;
+use crate::queue::work::Work;
+use crate::settings::arguments::Meaning;
+use crate::settings::policy::Object;
+use crate::vhost::{Directory, Vhost};
+
+impl Vhost {
+    /// Looks anew at what applies to a queue; tells whether deliveries of it may have to be settled
+    /// sooner than before.
+    pub(crate) fn apply_to_queue(
+        &self,
+        cell: &Arc<QueueCell>,
+        defaults: QueueDefaults,
+        work: &mut Work,
+    ) -> bool {
+        let policy = self.rules.read().effective(cell.object());
+        let mut state = cell.lock();
+        if cell.is_deleted() || state.policy == policy {
+            return false;
+        }
+        let meaning = Meaning::of(&cell.spec, policy, defaults);
+        state.queue.set_settings(meaning.settings);
+        state.policy = meaning.policy;
+        state.dead_letters = meaning.dead_letters;
+        state.expires_ms = meaning.expires_ms;
+        let sooner = cell.set_lease(meaning.lease);
+        cell.run(&mut state, &mut Pump::new(cell, work));
+        sooner && state.queue.unacked() > 0
+    }
+
+    /// Looks anew at what applies to an exchange. Names are matched with nothing locked.
+    pub(crate) fn apply_to_exchange(&self, name: &str) {
+        let alternate = self.alternate(name);
+        set_alternate(&mut self.directory.write(), name, alternate.as_deref());
+    }
+
+    /// Gives a new exchange the alternate that a policy sets.
+    pub(crate) fn apply_to_new_exchange(&self, directory: &mut Directory, name: &str) {
+        set_alternate(directory, name, self.alternate(name).as_deref());
+    }
+
+    /// The alternate exchange that a policy sets.
+    fn alternate(&self, name: &str) -> Option<String> {
+        let policy = self.rules.read().effective(Object::Exchange(name))?;
+        policy.text("alternate-exchange").map(str::to_owned)
+    }
+}
+
+fn set_alternate(directory: &mut Directory, name: &str, alternate: Option<&str>) {
+    let current = directory.router.exchange(name);
+    let changed = current.is_some_and(|exchange| exchange.policy_alternate() != alternate);
+    if changed {
+        directory.router.set_policy_alternate(name, alternate);
+    }
+}
