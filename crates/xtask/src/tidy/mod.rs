@@ -1,10 +1,12 @@
-//! The house rules as a check: sizes, levels, banned words, dead files, manifests, config keys.
+//! The house rules as a check: sizes, levels, rooms, banned words, dead files, manifests, config
+//! keys.
 //!
 //! Every rule reads one loaded [`Tree`] and returns its findings; none of them changes a file.
 
 mod keys;
 mod manifests;
 mod reach;
+mod rooms;
 mod sizes;
 mod tree;
 mod words;
@@ -68,6 +70,7 @@ const RULES: &[(&str, Check)] = &[
     ("module names", reach::module_names),
     ("dead files", reach::dead_files),
     ("levels", manifests::levels),
+    ("rooms", rooms::rooms),
     ("dependencies", manifests::dependencies),
     ("reasons", manifests::reasons),
     ("config keys", keys::config_keys),

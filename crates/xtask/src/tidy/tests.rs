@@ -247,6 +247,79 @@ fn a_crate_depends_only_on_lower_levels() {
         .breaks("levels | crates/codec/Cargo.toml:1: `tokio` has no place");
 }
 
+/// The broker with two rooms of which `queue` is the lower one.
+fn broker(queue: &str, publish: &str) -> Project {
+    Project::new()
+        .file(
+            "crates/broker/Cargo.toml",
+            "[package]\nname = \"leveret-broker\"\n",
+        )
+        .file(
+            "crates/broker/src/lib.rs",
+            "//! The broker.\nmod publish;\nmod queue;\n",
+        )
+        .file(
+            "crates/broker/src/queue.rs",
+            &format!("//! A queue.\nmod cell;\n{queue}"),
+        )
+        .file(
+            "crates/broker/src/queue/cell.rs",
+            "//! A cell.\npub struct Cell;\n",
+        )
+        .file(
+            "crates/broker/src/publish.rs",
+            &format!("//! Publish.\n{publish}"),
+        )
+}
+
+#[test]
+fn a_room_uses_those_below_it_only() {
+    let up = "rooms | crates/broker/src/queue.rs:3: `crate::publish` is above `queue`";
+    broker("", "use crate::queue::cell::Cell;\n").keeps();
+    broker("use crate::publish::Route;\n", "").breaks(up);
+    broker("use crate::{publish::Route, queue::cell};\n", "").breaks(up);
+    broker("fn f() { g(crate::publish::enqueue()) }\n", "").breaks(up);
+    broker("fn f() { vec![crate::publish::X] }\n", "").breaks(up);
+    broker(
+        "#[cfg(test)]\nmod tests { use crate::publish::Route; }\n",
+        "",
+    )
+    .keeps();
+    broker("// crate::publish\n/// [`crate::publish`]\nstruct S;\n", "").keeps();
+    broker("use crate::Route;\n", "")
+        .breaks("rooms | crates/broker/src/queue.rs:3: `crate::Route` does not tell the room");
+    Project::new()
+        .file(
+            "crates/broker/Cargo.toml",
+            "[package]\nname = \"leveret-broker\"\n",
+        )
+        .file("crates/broker/src/lib.rs", "//! The broker.\nmod attic;\n")
+        .file("crates/broker/src/attic.rs", "//! Things.\n")
+        .breaks("rooms | crates/broker/src/attic.rs:1: `attic` has no place");
+}
+
+#[test]
+fn a_room_calls_no_method_that_one_above_adds() {
+    let added = "impl crate::queue::cell::Cell { fn publish(&self) {} fn get(&self) {} }\n";
+    let call = |call: &str| {
+        broker(
+            &format!("impl Cell {{ fn f(&self) {{ {call} }} }}\n"),
+            added,
+        )
+    };
+    let up = "rooms | crates/broker/src/queue.rs:3: `publish` comes from `publish`, above `queue`";
+    call("self.publish();").breaks(up);
+    call("x.broker.publish();").breaks(up);
+    call("cell.publish()").breaks(up);
+    call("store.publish();").keeps();
+    call("self.f();").keeps();
+    broker(
+        "impl Cell { fn publish(&self) { self.publish() } }\n",
+        added,
+    )
+    .keeps();
+}
+
 #[test]
 fn programs_over_the_wire_and_unknown_crates_are_checked() {
     let bench = "[package]\nname = \"b\"\n[dependencies]\nleveret-queue.workspace = true\n";

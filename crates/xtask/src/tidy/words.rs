@@ -75,10 +75,7 @@ fn has_word(line: &str, word: &str) -> bool {
 
 /// Every place where `source` writes one of `banned`, as written or through a `use` tree.
 fn banned_calls(source: &Source, banned: &[(&str, &str)]) -> Vec<Finding> {
-    let mut words = Vec::new();
-    if let Ok(tokens) = source.text.parse() {
-        flatten(tokens, &mut words);
-    }
+    let words = words_of(source);
     let mut uses = Uses::default();
     uses.visit_file(&source.syntax);
     let mut findings = Vec::new();
@@ -110,6 +107,14 @@ fn banned_calls(source: &Source, banned: &[(&str, &str)]) -> Vec<Finding> {
 
 /// The file's identifiers and punctuation with their lines; `::` is one word. Comments are not
 /// tokens, and literals (strings, doc comments) are left out.
+pub(super) fn words_of(source: &Source) -> Vec<(String, usize)> {
+    let mut words = Vec::new();
+    if let Ok(tokens) = source.text.parse() {
+        flatten(tokens, &mut words);
+    }
+    words
+}
+
 fn flatten(tokens: TokenStream, words: &mut Vec<(String, usize)>) {
     for token in tokens {
         let line = token.span().start().line;
@@ -128,15 +133,15 @@ fn flatten(tokens: TokenStream, words: &mut Vec<(String, usize)>) {
 
 /// Every path that the file's `use` items name, written out.
 #[derive(Default)]
-struct Uses {
-    paths: Vec<UsedPath>,
+pub(super) struct Uses {
+    pub(super) paths: Vec<UsedPath>,
     prefix: Vec<String>,
     groups: usize,
 }
 
-struct UsedPath {
-    segments: Vec<String>,
-    line: usize,
+pub(super) struct UsedPath {
+    pub(super) segments: Vec<String>,
+    pub(super) line: usize,
     grouped: bool,
 }
 
