@@ -4,6 +4,7 @@
 mod bodies;
 mod case;
 mod consumers;
+mod deaths;
 mod http;
 mod lists;
 mod memory;

@@ -7,13 +7,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::wire::{
-    BASIC_CONSUME, BASIC_CONSUME_OK, BASIC_QOS, BASIC_QOS_OK, CHANNEL_CLOSE, CHANNEL_CLOSE_OK,
-    CHANNEL_OPEN, CHANNEL_OPEN_OK, CONFIRM_SELECT, CONFIRM_SELECT_OK, CONNECTION_BLOCKED,
-    CONNECTION_CLOSE, CONNECTION_CLOSE_OK, CONNECTION_OPEN, CONNECTION_OPEN_OK, CONNECTION_START,
-    CONNECTION_START_OK, CONNECTION_TUNE, CONNECTION_TUNE_OK, CONNECTION_UNBLOCKED,
-    EXCHANGE_DECLARE, EXCHANGE_DECLARE_OK, EXCHANGE_DELETE, EXCHANGE_DELETE_OK, Fields, Frame,
-    METHOD, Method, MethodId, PROTOCOL_HEADER, QUEUE_BIND, QUEUE_BIND_OK, QUEUE_DECLARE,
-    QUEUE_DECLARE_OK, QUEUE_DELETE, QUEUE_DELETE_OK, QUEUE_PURGE, QUEUE_PURGE_OK, close_text,
+    Argument, BASIC_CONSUME, BASIC_CONSUME_OK, BASIC_QOS, BASIC_QOS_OK, CHANNEL_CLOSE,
+    CHANNEL_CLOSE_OK, CHANNEL_OPEN, CHANNEL_OPEN_OK, CONFIRM_SELECT, CONFIRM_SELECT_OK,
+    CONNECTION_BLOCKED, CONNECTION_CLOSE, CONNECTION_CLOSE_OK, CONNECTION_OPEN, CONNECTION_OPEN_OK,
+    CONNECTION_START, CONNECTION_START_OK, CONNECTION_TUNE, CONNECTION_TUNE_OK,
+    CONNECTION_UNBLOCKED, EXCHANGE_DECLARE, EXCHANGE_DECLARE_OK, EXCHANGE_DELETE,
+    EXCHANGE_DELETE_OK, Fields, Frame, METHOD, Method, MethodId, PROTOCOL_HEADER, QUEUE_BIND,
+    QUEUE_BIND_OK, QUEUE_DECLARE, QUEUE_DECLARE_OK, QUEUE_DELETE, QUEUE_DELETE_OK, QUEUE_PURGE,
+    QUEUE_PURGE_OK, close_text,
 };
 
 /// The only channel the generator uses on a connection.
@@ -147,8 +148,18 @@ impl Connection {
 
     /// Declares a queue.
     pub fn declare_queue(&mut self, name: &str, kind: QueueKind) -> Result<(), String> {
-        self.call(declare_queue(name, kind), QUEUE_DECLARE_OK)
-            .map(drop)
+        self.declare_queue_with(name, kind, &[])
+    }
+
+    /// Declares a queue with arguments.
+    pub fn declare_queue_with(
+        &mut self,
+        name: &str,
+        kind: QueueKind,
+        arguments: &[Argument],
+    ) -> Result<(), String> {
+        let declare = declare_queue_with(name, kind, arguments);
+        self.call(declare, QUEUE_DECLARE_OK).map(drop)
     }
 
     /// Messages ready in an existing queue; also a barrier for what this channel published before.
@@ -250,6 +261,10 @@ impl Connection {
 
 /// The `queue.declare` of a new queue.
 pub fn declare_queue(name: &str, kind: QueueKind) -> Method {
+    declare_queue_with(name, kind, &[])
+}
+
+fn declare_queue_with(name: &str, kind: QueueKind, arguments: &[Argument]) -> Method {
     let flags = match kind {
         QueueKind::Temporary => 0b0_1100,
         QueueKind::Durable => 0b0_0010,
@@ -258,7 +273,7 @@ pub fn declare_queue(name: &str, kind: QueueKind) -> Method {
         .u16(0)
         .short(name)
         .u8(flags)
-        .long("")
+        .table(arguments)
 }
 
 /// The `queue.bind` of a queue.

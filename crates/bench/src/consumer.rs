@@ -250,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::connection::CHANNEL;
-    use crate::message::{Address, DeliveryShape, PublishBatch, consumer_tag};
+    use crate::message::{Address, Content, DeliveryShape, PublishBatch, consumer_tag};
     use crate::wire::{Method, content_body};
 
     fn address() -> Address {
@@ -277,7 +277,7 @@ mod tests {
                     .short("a routing key of 20b")
                     .finish(),
             );
-            let mut batch = PublishBatch::new(&address(), 0, 16, false, 0);
+            let mut batch = PublishBatch::new(&address(), 0, Content::transient(16), 0);
             bytes.extend(&batch.stamp(*seq, 1)[45..]);
         }
         tamper(&mut bytes);
@@ -290,7 +290,7 @@ mod tests {
             }
             relay
         });
-        let shape = DeliveryShape::deliver(&address(), 16, false);
+        let shape = DeliveryShape::deliver(&address(), Content::transient(16));
         let consumer = Consumer::new(stream, Vec::new(), Checker::new(shape, 1, 1), 2);
         let progress = Progress::default();
         progress.add_published(seqs.len() as u64);

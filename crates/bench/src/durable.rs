@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::brokers::Broker;
 use crate::connection::{CHANNEL, Connection, QueueKind, bind_queue, declare_queue, text};
-use crate::message::{Address, PublishBatch};
+use crate::message::{Address, Content, PublishBatch};
 use crate::process;
 use crate::publisher::Confirms;
 use crate::resources::pipeline;
@@ -51,7 +51,7 @@ pub fn together(broker: &mut Broker) -> Result<Sample, String> {
         key: String::new(),
     };
     let mut publisher = Confirmed::open(target.address)?;
-    let mut batch = PublishBatch::new(&address, 0, 1024, true, 0);
+    let mut batch = PublishBatch::new(&address, 0, Content::persistent(1024), 0);
     let mut times = Vec::new();
     for number in 0..COMMITS {
         let start = Instant::now();
@@ -120,7 +120,7 @@ fn everywhere(queues: usize) -> Vec<u8> {
             exchange: String::new(),
             key: queue(n),
         };
-        let mut batch = PublishBatch::new(&address, 0, BODY_BYTES, true, 0);
+        let mut batch = PublishBatch::new(&address, 0, Content::persistent(BODY_BYTES), 0);
         batch.stamp(n as u64, 1).to_vec()
     };
     (0..queues).flat_map(message).collect()
@@ -146,14 +146,14 @@ fn count(connection: &mut Connection, queues: usize, wanted: u64) -> Result<(), 
 }
 
 /// A connection that waits for its confirms.
-struct Confirmed {
+pub(crate) struct Confirmed {
     stream: TcpStream,
     confirms: Confirms,
     sent: u64,
 }
 
 impl Confirmed {
-    fn open(address: std::net::SocketAddr) -> Result<Self, String> {
+    pub(crate) fn open(address: std::net::SocketAddr) -> Result<Self, String> {
         let mut connection = Connection::open(address, 0)?;
         connection.confirm()?;
         Ok(Self {
@@ -164,7 +164,7 @@ impl Confirmed {
     }
 
     /// Sends the frames of `count` messages and waits until all are confirmed.
-    fn publish(&mut self, frames: &[u8], count: u64) -> Result<(), String> {
+    pub(crate) fn publish(&mut self, frames: &[u8], count: u64) -> Result<(), String> {
         self.stream.write_all(frames).map_err(text)?;
         self.sent += count;
         while self.confirms.done < self.sent {

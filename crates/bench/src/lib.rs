@@ -8,6 +8,7 @@ pub mod cleanup;
 pub mod compare;
 pub mod connection;
 pub mod consumer;
+pub mod deaths;
 pub mod durable;
 pub mod floor;
 pub mod management;

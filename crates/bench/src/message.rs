@@ -4,7 +4,8 @@
 
 use crate::connection::CHANNEL;
 use crate::wire::{
-    BASIC_DELIVER, BASIC_PUBLISH, FRAME_END, HEAD, METHOD, Method, content_body, content_header,
+    BASIC_DELIVER, BASIC_PUBLISH, EXPIRATION_DIGITS, FRAME_END, HEAD, METHOD, Method,
+    PROPERTIES_AT, Properties, content_body, content_header,
 };
 
 /// Smallest body that can be checked, bytes.
@@ -21,39 +22,101 @@ pub struct Address {
     pub key: String,
 }
 
+/// What the messages of one publisher are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Bytes of a body, at least [`BODY_MIN`].
+    pub body_bytes: usize,
+    /// Priorities from 0 that take turns; 0: none. Each level counts as a publisher of its own,
+    /// whose messages are numbered by themselves: between levels there is no order.
+    pub levels: u8,
+    /// The properties.
+    pub properties: Properties,
+}
+
+impl Content {
+    /// Bodies of so many bytes, without a property.
+    pub const fn transient(body_bytes: usize) -> Self {
+        Self {
+            body_bytes,
+            levels: 0,
+            properties: Properties {
+                persistent: false,
+                priority: false,
+                expiration: false,
+            },
+        }
+    }
+
+    /// The same with delivery-mode 2.
+    pub const fn persistent(body_bytes: usize) -> Self {
+        let mut content = Self::transient(body_bytes);
+        content.properties.persistent = true;
+        content
+    }
+
+    /// The same with so many priorities.
+    pub const fn levels(mut self, levels: u8) -> Self {
+        self.levels = levels;
+        self.properties.priority = levels > 0;
+        self
+    }
+
+    /// The same with an expiration, which [`PublishBatch::expire_in`] stamps.
+    pub const fn expiring(mut self) -> Self {
+        self.properties.expiration = true;
+        self
+    }
+}
+
 /// The three frames of a publish, repeated, so that many messages go out in one write.
 pub struct PublishBatch {
     bytes: Vec<u8>,
     message_bytes: usize,
+    properties_at: usize,
     body_at: usize,
     publisher: u32,
+    content: Content,
 }
 
 impl PublishBatch {
     /// Encodes as many messages as fit `batch_bytes`, at least one.
-    pub fn new(
-        address: &Address,
-        publisher: u32,
-        body_bytes: usize,
-        persistent: bool,
-        batch_bytes: usize,
-    ) -> Self {
-        let body: Vec<u8> = (0..body_bytes.max(BODY_MIN)).map(filler).collect();
+    pub fn new(address: &Address, publisher: u32, content: Content, batch_bytes: usize) -> Self {
+        let body_bytes = content.body_bytes.max(BODY_MIN);
+        let body: Vec<u8> = (0..body_bytes).map(filler).collect();
         let publish = Method::new(CHANNEL, BASIC_PUBLISH).u16(0);
         let mut one = publish
             .short(&address.exchange)
             .short(&address.key)
             .u8(0)
             .finish();
-        one.extend(content_header(CHANNEL, body.len(), persistent));
+        let properties_at = one.len() + PROPERTIES_AT;
+        one.extend(content_header(CHANNEL, body.len(), content.properties));
         let body_at = one.len() + HEAD;
         one.extend(content_body(CHANNEL, &body));
         let bytes = one.repeat((batch_bytes / one.len()).max(1));
         Self {
             bytes,
             message_bytes: one.len(),
+            properties_at,
             body_at,
             publisher,
+            content,
+        }
+    }
+
+    /// Has the messages stamped from now on expire in `ms`, 10,000 to 65,535.
+    pub fn expire_in(&mut self, ms: u16) {
+        let digits = format!("{ms:0EXPIRATION_DIGITS$}");
+        let Properties {
+            persistent,
+            priority,
+            ..
+        } = self.content.properties;
+        // Behind the other properties and the length of its text.
+        let at = self.properties_at + usize::from(persistent) + usize::from(priority) + 1;
+        for message in self.bytes.chunks_exact_mut(self.message_bytes) {
+            message[at..at + EXPIRATION_DIGITS].copy_from_slice(digits.as_bytes());
         }
     }
 
@@ -67,12 +130,18 @@ impl PublishBatch {
         let count = count.min(self.capacity());
         let used = count as usize * self.message_bytes;
         let messages = self.bytes[..used].chunks_exact_mut(self.message_bytes);
+        let levels = self.content.levels;
+        let priority_at = self.properties_at + usize::from(self.content.properties.persistent);
         for (seq, message) in (first..).zip(messages) {
-            stamp_body(
-                &mut message[self.body_at..self.body_at + BODY_MIN],
-                seq,
-                self.publisher,
-            );
+            let (mut seq, mut publisher) = (seq, self.publisher);
+            if levels > 0 {
+                let level = (seq % u64::from(levels)) as u8;
+                message[priority_at] = level;
+                seq /= u64::from(levels);
+                publisher = publisher * u32::from(levels) + u32::from(level);
+            }
+            let body = &mut message[self.body_at..self.body_at + BODY_MIN];
+            stamp_body(body, seq, publisher);
         }
         &self.bytes[..used]
     }
@@ -111,8 +180,8 @@ pub struct DeliveryShape {
 }
 
 impl DeliveryShape {
-    /// Deliveries of `body_bytes` published to `address`, to consumers named by [`consumer_tag`].
-    pub fn deliver(address: &Address, body_bytes: usize, persistent: bool) -> Self {
+    /// Deliveries of `content` published to `address`, to consumers named by [`consumer_tag`].
+    pub fn deliver(address: &Address, content: Content) -> Self {
         let tag = consumer_tag(0);
         let deliver = Method::new(CHANNEL, BASIC_DELIVER).short(&tag).u64(0).u8(0);
         let method = deliver
@@ -121,7 +190,7 @@ impl DeliveryShape {
             .finish();
         let digits_at = HEAD + 4 + 2;
         let tags_at = Some((digits_at, digits_at + tag.len() - 1));
-        Self::new(&method, body_bytes, persistent, tags_at)
+        Self::new(&method, content, tags_at)
     }
 
     /// Publish frames that come back as they were sent: what the `pipe` floor delivers.
@@ -132,17 +201,12 @@ impl DeliveryShape {
             .short(&address.key)
             .u8(0)
             .finish();
-        Self::new(&method, body_bytes, false, None)
+        Self::new(&method, Content::transient(body_bytes), None)
     }
 
-    fn new(
-        method: &[u8],
-        body_bytes: usize,
-        persistent: bool,
-        tags_at: Option<(usize, usize)>,
-    ) -> Self {
-        let body_bytes = body_bytes.max(BODY_MIN);
-        let header = content_header(CHANNEL, body_bytes, persistent).len();
+    fn new(method: &[u8], content: Content, tags_at: Option<(usize, usize)>) -> Self {
+        let body_bytes = content.body_bytes.max(BODY_MIN);
+        let header = content_header(CHANNEL, body_bytes, content.properties).len();
         let body_at = method.len() + header + HEAD;
         let mut head = [0; HEAD + 4];
         head.copy_from_slice(&method[..HEAD + 4]);
@@ -333,7 +397,7 @@ mod tests {
                 .u64(tag);
             let at = address();
             out.extend(deliver.u8(0).short(&at.exchange).short(&at.key).finish());
-            let mut batch = PublishBatch::new(&at, 0, body_bytes, false, 0);
+            let mut batch = PublishBatch::new(&at, 0, Content::transient(body_bytes), 0);
             let publish = batch.stamp(*seq, 1);
             let method = Frame::read(publish).unwrap().unwrap().size();
             out.extend(&publish[method..]);
@@ -342,7 +406,7 @@ mod tests {
     }
 
     fn run(frames: &[u8], body_bytes: usize) -> Result<u64, String> {
-        let shape = DeliveryShape::deliver(&address(), body_bytes, false);
+        let shape = DeliveryShape::deliver(&address(), Content::transient(body_bytes));
         let size = shape.bytes;
         let mut checker = Checker::new(shape, 3, 1);
         let mut last = 0;
@@ -355,9 +419,12 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_study() {
-        let batch = PublishBatch::new(&address(), 0, 16, false, 64 * 1024);
+        let batch = PublishBatch::new(&address(), 0, Content::transient(16), 64 * 1024);
         assert_eq!(batch.message_bytes(), 91);
-        assert_eq!(DeliveryShape::deliver(&address(), 16, false).bytes, 104);
+        assert_eq!(
+            DeliveryShape::deliver(&address(), Content::transient(16)).bytes,
+            104
+        );
         assert_eq!(DeliveryShape::echo(&address(), 16).bytes, 91);
     }
 
@@ -395,6 +462,30 @@ mod tests {
             let error = run(&bytes, 1024).unwrap_err();
             assert!(error.contains(told), "{at}: {error}");
         }
+    }
+
+    #[test]
+    fn priorities_and_expirations_are_where_a_header_has_them() {
+        let mut content = Content::persistent(16).levels(3).expiring();
+        content.body_bytes = 20;
+        let mut batch = PublishBatch::new(&address(), 1, content, 1024);
+        batch.expire_in(12345);
+        let frames = batch.stamp(4, 1).to_vec();
+        let method = Frame::read(&frames).unwrap().unwrap().size();
+        let header = Frame::read(&frames[method..]).unwrap().unwrap();
+        // Delivery-mode 2, priority 4 % 3, expiration "12345".
+        assert_eq!(&header.payload[12..], b"\x19\x00\x02\x01\x0512345");
+        let body = &frames[method + header.size() + HEAD..];
+        assert_eq!(
+            body[..8],
+            1_u64.to_be_bytes(),
+            "the second one of its level"
+        );
+        assert_eq!(
+            body[8..12],
+            4_u32.to_be_bytes(),
+            "publisher 1, level 1 of 3"
+        );
     }
 
     #[test]

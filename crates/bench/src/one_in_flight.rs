@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::connection::{Connection, QueueKind, text};
-use crate::message::{Address, PublishBatch};
+use crate::message::{Address, Content, PublishBatch};
 use crate::process::{self, Meter};
 use crate::publisher::Confirms;
 use crate::scenario::{Sample, megabytes, percentiles};
@@ -66,7 +66,7 @@ impl Publisher {
         Ok(Self {
             target,
             stream,
-            batch: PublishBatch::new(&address, 0, BODY_BYTES, true, 0),
+            batch: PublishBatch::new(&address, 0, Content::persistent(BODY_BYTES), 0),
             confirms: Confirms::new(0),
             sent: 0,
         })

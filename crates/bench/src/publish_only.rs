@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::connection::{Connection, QueueKind};
-use crate::message::{Address, PublishBatch};
+use crate::message::{Address, Content, PublishBatch};
 use crate::process::{self, Cost, Meter};
 use crate::scenario::{Sample, megabytes};
 use crate::traffic::Target;
@@ -55,7 +55,7 @@ fn publish(connection: &mut Connection, time: Duration) -> Result<u64, String> {
         exchange: String::new(),
         key: QUEUE.into(),
     };
-    let mut batch = PublishBatch::new(&address, 0, 16, false, WRITE_BYTES);
+    let mut batch = PublishBatch::new(&address, 0, Content::transient(16), WRITE_BYTES);
     let start = Instant::now();
     let mut sent = 0;
     while sent == 0 || (sent < CYCLE_MESSAGES && start.elapsed() < time) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::brokers::Broker;
 use crate::connection::{Connection, QueueKind, bind_queue, declare_queue, delete_queue};
-use crate::message::{Address, PublishBatch};
+use crate::message::{Address, Content, PublishBatch};
 use crate::process::{self, Meter};
 use crate::scenario::{Sample, megabytes};
 use crate::traffic::{self, Load, Target};
@@ -225,7 +225,7 @@ pub fn wide_fanout(broker: &mut Broker) -> Result<Sample, String> {
         exchange: EXCHANGE.into(),
         key: String::new(),
     };
-    let mut batch = PublishBatch::new(&address, 0, 1024, false, 0);
+    let mut batch = PublishBatch::new(&address, 0, Content::transient(1024), 0);
     let first = publish_wide(target, &mut publisher, batch.stamp(0, 1))?;
     let second = publish_wide(target, &mut publisher, batch.stamp(1, 1))?;
     for number in (0..queues).step_by(queues / 100) {

@@ -4,9 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::brokers::{Broker, Floor};
+use crate::connection::QueueKind;
 use crate::process::Cost;
 use crate::traffic::{self, Load, LoadPace, Measured};
-use crate::{durable, management, one_in_flight, publish_only, resources};
+use crate::wire::Value;
+use crate::{deaths, durable, management, one_in_flight, publish_only, resources};
 
 /// One benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +50,12 @@ pub enum Work {
     Together,
     /// A crash, and a start with much to recover.
     Restart,
+    /// Publishers and consumers, with the arguments of their queues and without.
+    WithAndWithout(Load),
+    /// Rejects that dead-letter, beside publishes.
+    DeadLetter,
+    /// A great many messages that expire at once, in queues of this kind: durable ones dead-letter.
+    Expiry(QueueKind),
     /// Requests over HTTP to a broker with very many queues, alone and beside traffic.
     Management(Load),
 }
@@ -160,6 +168,9 @@ impl Scenario {
             Work::OneInFlight => one_in_flight::run(broker.target()?, window),
             Work::Together => durable::together(broker),
             Work::Restart => durable::restart(broker),
+            Work::WithAndWithout(load) => deaths::with_and_without(broker.target()?, &load, window),
+            Work::DeadLetter => deaths::dead_letter(broker),
+            Work::Expiry(kind) => deaths::expiry(broker, kind),
             Work::Management(load) => management::run(broker, &load, window),
         }
     }
@@ -198,6 +209,20 @@ const PAIRS_50: Load = Load {
     pace: LoadPace::Deliveries(1),
     ..BASE
 };
+
+/// A queue whose messages live for an hour.
+const MORTAL: Load = Load {
+    arguments: &[("x-message-ttl", Value::Number(3_600_000))],
+    ..BASE
+};
+/// Ten priorities in turns.
+const LEVELS_10: Load = Load {
+    levels: 10,
+    arguments: &[("x-max-priority", Value::Number(10))],
+    ..BASE
+};
+/// What others may notice of it.
+const OTHERS: (&str, f64) = ("others_p99_ratio", 2.0);
 
 /// All scenarios in the order they run.
 pub const ALL: &[Scenario] = &[
@@ -265,6 +290,18 @@ pub const ALL: &[Scenario] = &[
     .goal(Goal::LatencyToFloor(1.3)),
     plain("together-512", Work::Together, MANY).goal(Goal::Figure("syncs", 1.0)),
     plain("restart", Work::Restart, MANY).goal(Goal::Figure("serving_ms", 1500.0)),
+    plain("ttl-16", Work::WithAndWithout(MORTAL), MANY)
+        .goal(Goal::Figure("ratio_to_without", 1.05)),
+    plain("priorities-16", Work::WithAndWithout(LEVELS_10), MANY)
+        .goal(Goal::Figure("ratio_to_without", 1.3)),
+    plain("dead-letter", Work::DeadLetter, MANY).goal(Goal::Figures(&[
+        ("to_publish", 3.0),
+        ("durable_to_publish", 3.0),
+    ])),
+    plain("expiry-1m", Work::Expiry(QueueKind::Temporary), MANY)
+        .goal(Goal::Figures(&[("gone_ms", 2000.0), OTHERS])),
+    plain("expiry-1m-durable", Work::Expiry(QueueKind::Durable), MANY)
+        .goal(Goal::Figures(&[("gone_ms", 5000.0), OTHERS])),
     plain("temporary-queues", Work::TemporaryQueues(BASE), MANY),
     plain("publish-only", Work::PublishOnly, MANY),
     plain("connection-churn", Work::ConnectionChurn, MANY),

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use crate::connection::{Connection, QueueKind, text};
 use crate::consumer::{self, Consumer};
 use crate::floor::pipe;
-use crate::message::{Address, Checker, DeliveryShape, PublishBatch, consumer_tag};
+use crate::message::{Address, Checker, Content, DeliveryShape, PublishBatch, consumer_tag};
 use crate::process::{self, Cost, Meter};
 use crate::progress::Progress;
 use crate::publisher::{Pace, Publisher, Timetable};
+use crate::wire::Argument;
 
 /// Bytes of one write of a streaming publisher.
 const WRITE_BYTES: usize = 128 * 1024;
@@ -36,6 +37,10 @@ pub struct Load {
     pub connections: usize,
     /// Durable queue and delivery-mode 2.
     pub persistent: bool,
+    /// Priorities that the messages have in turns; 0 for none.
+    pub levels: u8,
+    /// What the queues are declared with.
+    pub arguments: &'static [Argument],
     /// Consumer prefetch; 0 is without acknowledgement.
     pub prefetch: u16,
     /// Deliveries per cumulative ack.
@@ -68,6 +73,8 @@ impl Load {
         queues: 1,
         connections: 1,
         persistent: false,
+        levels: 0,
+        arguments: &[],
         prefetch: 1000,
         ack_every: 100,
         write_bytes: WRITE_BYTES,
@@ -84,6 +91,15 @@ impl Load {
     pub const fn confirmed(mut self, window: u64) -> Self {
         self.pace = LoadPace::Confirms(window);
         self
+    }
+
+    fn content(&self) -> Content {
+        let content = if self.persistent {
+            Content::persistent(self.body_bytes)
+        } else {
+            Content::transient(self.body_bytes)
+        };
+        content.levels(self.levels)
     }
 
     /// Whether the pipe floor, which knows neither routes nor confirms, can serve this.
@@ -329,12 +345,13 @@ fn open_consumer(
     let share = load.queues / load.connections;
     for number in 0..share {
         let queue = queue_name(address, part * share + number);
-        connection.declare_queue(&queue, kind)?;
+        connection.declare_queue_with(&queue, kind, load.arguments)?;
         connection.bind(&queue, &address.exchange, &address.key)?;
         connection.consume(&queue, &consumer_tag(number), load.prefetch == 0)?;
     }
-    let shape = DeliveryShape::deliver(address, load.body_bytes, load.persistent);
-    let checker = Checker::new(shape, share, load.publishers);
+    let shape = DeliveryShape::deliver(address, load.content());
+    let sequences = load.publishers * usize::from(load.levels.max(1));
+    let checker = Checker::new(shape, share, sequences);
     let (stream, rest) = connection.into_parts();
     let ack_every = if load.prefetch == 0 {
         0
@@ -350,14 +367,7 @@ fn open_publisher(
     address: &Address,
     publisher: usize,
 ) -> Result<Publisher, String> {
-    let (persistent, bytes) = (load.persistent, load.write_bytes);
-    let batch = PublishBatch::new(
-        address,
-        publisher as u32,
-        load.body_bytes,
-        persistent,
-        bytes,
-    );
+    let batch = PublishBatch::new(address, publisher as u32, load.content(), load.write_bytes);
     if target.dialect == Dialect::Pipe {
         return Ok(Publisher::new(
             pipe_socket(target.address, pipe::PUBLISHER)?,

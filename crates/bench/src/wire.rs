@@ -80,6 +80,8 @@ pub const BASIC_CONSUME_OK: MethodId = (60, 21);
 pub const BASIC_PUBLISH: MethodId = (60, 40);
 /// `basic.deliver`
 pub const BASIC_DELIVER: MethodId = (60, 60);
+/// `basic.reject`
+pub const BASIC_REJECT: MethodId = (60, 90);
 /// `basic.ack`
 pub const BASIC_ACK: MethodId = (60, 80);
 /// `basic.nack`
@@ -88,6 +90,18 @@ pub const BASIC_NACK: MethodId = (60, 120);
 pub const CONFIRM_SELECT: MethodId = (85, 10);
 /// `confirm.select-ok`
 pub const CONFIRM_SELECT_OK: MethodId = (85, 11);
+
+/// A named value of a field table.
+pub type Argument = (&'static str, Value);
+
+/// The value of an [`Argument`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A signed 32-bit integer.
+    Number(i32),
+    /// A long string.
+    Text(&'static str),
+}
 
 /// Builds one method frame field by field.
 pub struct Method(Vec<u8>);
@@ -144,28 +158,82 @@ impl Method {
         self
     }
 
+    /// Appends a field table.
+    pub fn table(self, arguments: &[Argument]) -> Self {
+        let mut table = Vec::new();
+        for (name, value) in arguments {
+            table.push(u8::try_from(name.len()).expect("names here are short"));
+            table.extend(name.as_bytes());
+            match value {
+                Value::Number(number) => {
+                    table.push(b'I');
+                    table.extend(number.to_be_bytes());
+                }
+                Value::Text(text) => {
+                    table.push(b'S');
+                    table.extend((text.len() as u32).to_be_bytes());
+                    table.extend(text.as_bytes());
+                }
+            }
+        }
+        self.long(table)
+    }
+
     /// The finished frame.
     pub fn finish(self) -> Vec<u8> {
         finish(self.0)
     }
 }
 
-/// A content header frame of class basic; `persistent` sets delivery-mode 2, its only property.
-pub fn content_header(channel: u16, body_bytes: usize, persistent: bool) -> Vec<u8> {
+/// The properties that a message has; what they are worth is stamped later, or always the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// Delivery-mode 2.
+    pub persistent: bool,
+    /// A priority, 0.
+    pub priority: bool,
+    /// An expiration of [`EXPIRATION_DIGITS`] digits, all 9.
+    pub expiration: bool,
+}
+
+/// Digits of an expiration in milliseconds.
+pub const EXPIRATION_DIGITS: usize = 5;
+/// Bytes of a content header frame before the first property.
+pub const PROPERTIES_AT: usize = HEAD + 14;
+
+/// A content header frame of class basic.
+pub fn content_header(channel: u16, body_bytes: usize, properties: Properties) -> Vec<u8> {
+    const DELIVERY_MODE: u16 = 1 << 12;
+    const PRIORITY: u16 = 1 << 11;
+    const EXPIRATION: u16 = 1 << 8;
+    let Properties {
+        persistent,
+        priority,
+        expiration,
+    } = properties;
+    let mut flags = 0;
+    let mut values = Vec::new();
+    if persistent {
+        flags |= DELIVERY_MODE;
+        values.push(2);
+    }
+    if priority {
+        flags |= PRIORITY;
+        values.push(0);
+    }
+    if expiration {
+        flags |= EXPIRATION;
+        values.push(EXPIRATION_DIGITS as u8);
+        values.extend([b'9'; EXPIRATION_DIGITS]);
+    }
     let mut bytes = vec![HEADER];
     bytes.extend(channel.to_be_bytes());
     bytes.extend([0; 4]);
     bytes.extend(60_u16.to_be_bytes());
     bytes.extend(0_u16.to_be_bytes());
     bytes.extend((body_bytes as u64).to_be_bytes());
-    bytes.extend(if persistent {
-        [0x10, 0x00].as_slice()
-    } else {
-        &[0, 0]
-    });
-    if persistent {
-        bytes.push(2);
-    }
+    bytes.extend(flags.to_be_bytes());
+    bytes.extend(values);
     finish(bytes)
 }
 

@@ -8,11 +8,13 @@
 //! queue or in the others, never in both or none.
 
 mod headers;
+mod kind;
 mod submit;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use leveret_codec::Properties;
 use leveret_queue::{Attempts, Dead, Death, Message, MessageBody, Rank};
 use leveret_record::{Sabotage, breaks};
 use leveret_store::{LaneId, MessageParts};
@@ -23,7 +25,7 @@ use crate::broker::Broker;
 use crate::publish::PERSISTENT;
 use crate::publish::direct::{find, raw_route};
 use crate::publish::room::Room;
-use crate::publish::routes::{Asked, RouteCache};
+use crate::publish::routes::{Asked, Route, RouteCache};
 use crate::publish::space::record_bytes;
 use crate::queue::cell::QueueCell;
 use crate::queue::copied::Copied;
@@ -32,6 +34,7 @@ use crate::queue::work::{STEPS_OF_TURN, Work};
 use crate::settings::dead_letters::DeadLetters;
 use crate::vhost::Vhost;
 use headers::{Dying, Letter};
+use kind::{Kind, Onward};
 
 /// What one group of the journal moves at most.
 const GROUP_MESSAGES: usize = 1024;
@@ -79,6 +82,10 @@ impl Corpse {
         leveret_codec::delivery_mode(&self.copied.header) == PERSISTENT
     }
 
+    fn body_bytes(&self) -> u64 {
+        self.copied.body().len() as u64
+    }
+
     /// What its copies may take of the disk, about: there are seldom more than a few.
     fn claimed_bytes(&self) -> usize {
         const HEADERS: usize = 1024;
@@ -99,6 +106,10 @@ struct Burial<'a> {
     cell: &'a Arc<QueueCell>,
     letters: Option<&'a DeadLetters>,
     routes: RouteCache,
+    /// Of the message before: most of a group are alike.
+    kind: Option<Kind>,
+    /// The header of the message that is moved on; kept for its memory.
+    header: Vec<u8>,
     /// Queues that got copies, to be run when the group is submitted, each with what may not be
     /// served until then: of each level the first durable copy.
     touched: Vec<Touched>,
@@ -147,6 +158,8 @@ impl Broker {
                 cell,
                 letters: letters.as_deref(),
                 routes: RouteCache::of_broker(self.next_seed()),
+                kind: None,
+                header: Vec::new(),
                 touched,
                 places: FxHashMap::default(),
             };
@@ -224,29 +237,15 @@ impl Burial<'_> {
     /// Moves one message on, and gives how many copies that made; `None` when it has to wait.
     fn bury(&mut self, corpse: &Corpse, work: &mut Work) -> Option<usize> {
         let mut copies = 0;
-        let dying = Dying {
-            queue: &self.cell.name,
-            death: corpse.death,
-            time: self.broker.timer.now_ms() / 1000,
-            route: &corpse.copied.route,
-            header: &corpse.copied.header,
-            deaths: corpse.deaths,
-        };
-        // Since a policy was taken away that sent them on, they go nowhere.
-        let letters = self.letters;
-        let route = letters.and_then(|letters| letters.route_of(&corpse.copied));
-        if let (Some(letters), Some(route), Some(letter)) = (letters, route, Letter::of(&dying)) {
-            let targets = self.targets(letters, (&letter, &route));
-            if !self.has_memory(&targets) {
-                return None;
-            }
-            let room = if letters.at_least_once {
-                reserve(&targets, corpse).then_some(Room::Reserved)?
-            } else {
-                Room::Plenty
+        if let Ok(properties) = Properties::decode(&corpse.copied.header) {
+            let kind = match self.kind.take() {
+                Some(kind) if kind.covers(corpse, &properties) => kind,
+                _ => Kind::of(corpse, &properties, self.onward(corpse, &properties)),
             };
-            copies = targets.len();
-            self.enqueue((corpse, room), (&letter, &route), &targets, work);
+            if let Some(onward) = &kind.onward {
+                copies = self.send((corpse, &properties), onward, work)?;
+            }
+            self.kind = Some(kind);
         }
         if corpse.stored
             && !breaks(Sabotage::KeepDead)
@@ -257,6 +256,60 @@ impl Burial<'_> {
         Some(copies)
     }
 
+    /// Where a message goes, and as what; `None` when that is nowhere: since a policy was taken
+    /// away that sent it on, or as its policy names what is longer than a short string.
+    fn onward(&mut self, corpse: &Corpse, properties: &Properties<'_>) -> Option<Onward> {
+        let letters = self.letters?;
+        let route = letters.route_of(&corpse.copied)?;
+        let letter = Letter::of(&Dying {
+            queue: &self.cell.name,
+            death: corpse.death,
+            time: self.broker.timer.now_ms() / 1000,
+            route: &corpse.copied.route,
+            properties,
+            deaths: corpse.deaths,
+        })?;
+        letter.write_header(properties, corpse.body_bytes(), &mut self.header);
+        let found = self.route(letters, (&letter, &route));
+        // Nowhere where it has been already without anybody having rejected it.
+        let cells = found.iter().flat_map(|route| route.cells.iter());
+        let targets = cells.filter(|cell| !letter.goes_in_circles(&cell.name));
+        let targets = targets.cloned().collect();
+        Some(Onward {
+            route,
+            letter,
+            found,
+            targets,
+        })
+    }
+
+    /// Sends a message on, and gives how many copies that made; `None` when it has to wait.
+    fn send(
+        &mut self,
+        (corpse, properties): (&Corpse, &Properties<'_>),
+        onward: &Onward,
+        work: &mut Work,
+    ) -> Option<usize> {
+        let targets = onward.targets.as_slice();
+        if !self.has_memory(targets) {
+            return None;
+        }
+        let at_least_once = self.letters.is_some_and(|letters| letters.at_least_once);
+        let room = if at_least_once {
+            reserve(targets, corpse).then_some(Room::Reserved)?
+        } else {
+            Room::Plenty
+        };
+        let mut header = std::mem::take(&mut self.header);
+        let body_bytes = corpse.body_bytes();
+        onward
+            .letter
+            .write_header(properties, body_bytes, &mut header);
+        self.enqueue((corpse, room), (&header, &onward.route), targets, work);
+        self.header = header;
+        Some(targets.len())
+    }
+
     /// Whether there is memory for copies in all these queues: one message may become very many.
     fn has_memory(&self, targets: &[Arc<QueueCell>]) -> bool {
         let room = Room::of(self.broker);
@@ -264,13 +317,9 @@ impl Burial<'_> {
         room == Room::Plenty || !targets.iter().any(lacks)
     }
 
-    /// The queues it goes to: none where it has been already without anybody having rejected it,
-    /// and as with RabbitMQ, none at all where there is no such exchange.
-    fn targets(
-        &mut self,
-        letters: &DeadLetters,
-        (letter, route): (&Letter, &[u8]),
-    ) -> Vec<Arc<QueueCell>> {
+    /// The way of a letter, whose header is written; as with RabbitMQ none where there is no such
+    /// exchange.
+    fn route(&mut self, letters: &DeadLetters, (letter, route): (&Letter, &[u8])) -> Option<Route> {
         let more: Vec<&[u8]> = match letters.key {
             Some(_) => Vec::new(),
             None => letter.more_keys.iter().map(Vec::as_slice).collect(),
@@ -280,24 +329,17 @@ impl Burial<'_> {
             vhost: self.vhost,
             user: "",
         };
-        let header = letter.header.as_slice();
-        let Ok(properties) = leveret_codec::Properties::decode(header) else {
-            return Vec::new();
-        };
+        let header = self.header.as_slice();
+        let properties = Properties::decode(header).ok()?;
         let asked: Asked<'_> = (route, &more, Some((header, &properties)));
-        let found = find(&mut self.routes, acting, asked);
-        let cells = found.map(|route| route.cells).unwrap_or_default();
-        let fresh = cells
-            .into_iter()
-            .filter(|cell| !letter.goes_in_circles(&cell.name));
-        fresh.collect()
+        find(&mut self.routes, acting, asked).ok()
     }
 
     /// Puts copies into all targets.
     fn enqueue(
         &mut self,
         (corpse, room): (&Corpse, Room),
-        (letter, route): (&Letter, &[u8]),
+        (header, route): (&[u8], &[u8]),
         targets: &[Arc<QueueCell>],
         work: &mut Work,
     ) {
@@ -309,7 +351,7 @@ impl Burial<'_> {
         };
         let mut message = Message {
             route,
-            header: &letter.header,
+            header,
             body,
             entered_ms: self.broker.timer.now_ms(),
             expiration_ms: None,
@@ -331,7 +373,7 @@ impl Burial<'_> {
             expiration_ms: None,
             deaths: true,
             route,
-            header: &letter.header,
+            header,
             body: &[copied.body()],
         };
         if !breaks(Sabotage::LoseCopy) {

@@ -3,7 +3,7 @@
 //! The names, the order and the types are RabbitMQ's (docs: "Dead Letter Exchanges", "Effects of
 //! Dead-Lettering on a Message").
 
-use leveret_codec::{Properties, RawTable, Table, Value, ValueRef, decode_header, split_route};
+use leveret_codec::{Properties, RawTable, Table, Value, ValueRef, split_route};
 use leveret_queue::Death;
 
 const DEATHS: &str = "x-death";
@@ -33,32 +33,29 @@ pub(super) struct Dying<'a> {
     pub(super) time: u64,
     /// Exchange and routing key as two raw short strings.
     pub(super) route: &'a [u8],
-    /// Payload of the content header frame.
-    pub(super) header: &'a [u8],
+    pub(super) properties: &'a Properties<'a>,
     /// The broker wrote what the headers tell of deaths; otherwise they count for nothing.
     pub(super) deaths: bool,
 }
 
-/// A message that has died: what it is from now on.
+/// What messages that have died tell of it from now on.
 #[derive(Debug)]
 pub(super) struct Letter {
-    /// Payload of its content header frame.
-    pub(super) header: Vec<u8>,
-    /// All its deaths, the latest first.
-    pub(super) deaths: Vec<Entry>,
-    /// The keys it was published with that its headers name.
+    /// Their header table.
+    table: Table,
+    /// All their deaths, the latest first.
+    deaths: Vec<Entry>,
+    /// The keys they were published with that their headers name.
     pub(super) more_keys: Vec<Vec<u8>>,
 }
 
 impl Letter {
-    /// `None` when the header is none: then it cannot be moved on.
+    /// `None` when the route is none: then it cannot be moved on.
     pub(super) fn of(dying: &Dying<'_>) -> Option<Self> {
-        let mut properties = Properties::decode(dying.header).ok()?;
-        let body_size = decode_header(dying.header).ok()?.body_size;
         let (exchange, key) = split_route(dying.route)?;
-        let mut table = properties
+        let mut table = dying
+            .properties
             .headers
-            .take()
             .map(|headers| headers.to_table())
             .unwrap_or_default();
         let mut deaths = if dying.deaths {
@@ -74,9 +71,8 @@ impl Letter {
             }
             Some(_) => Vec::new(),
         };
-        let expiration = properties.expiration.take();
         note(&mut deaths, dying, |entry| {
-            entry.original_expiration = expiration.map(<[u8]>::to_vec);
+            entry.original_expiration = dying.properties.expiration.map(<[u8]>::to_vec);
             entry.exchange = exchange.to_vec();
             let keys = std::iter::once(key.to_vec());
             entry.routing_keys = keys.chain(more_keys.iter().cloned()).collect();
@@ -89,26 +85,43 @@ impl Letter {
                 table.insert(format!("{prefix}reason"), text(reason.as_bytes()));
             }
         }
-        let mut header = Vec::new();
-        loop {
-            let told = deaths.iter().map(Entry::value).collect();
-            table.insert(DEATHS, Value::Array(told));
-            let told = Properties {
-                headers: Some(table.as_raw()),
-                ..properties
-            };
-            header.clear();
-            told.encode(body_size, &mut header);
-            if header.len() <= HEADER_BYTES_MAX || deaths.len() <= 1 {
-                break;
-            }
-            deaths.pop();
-        }
+        table.insert(DEATHS, told(&deaths));
         Some(Self {
-            header,
+            table,
             deaths,
             more_keys,
         })
+    }
+
+    /// Writes the payload of the content header frame of such a message that died with these
+    /// properties. Where it would fit no frame the oldest deaths are left out.
+    pub(super) fn write_header(
+        &self,
+        properties: &Properties<'_>,
+        body_size: u64,
+        out: &mut Vec<u8>,
+    ) {
+        let write = |table: &Table, out: &mut Vec<u8>| {
+            let told = Properties {
+                headers: Some(table.as_raw()),
+                expiration: None,
+                ..*properties
+            };
+            out.clear();
+            told.encode(body_size, out);
+        };
+        write(&self.table, out);
+        let mut left = self.deaths.as_slice();
+        let mut table = None;
+        while out.len() > HEADER_BYTES_MAX
+            && let [fewer @ .., _] = left
+            && !fewer.is_empty()
+        {
+            left = fewer;
+            let table = table.get_or_insert_with(|| self.table.clone());
+            table.insert(DEATHS, told(left));
+            write(table, out);
+        }
     }
 
     /// Whether the message would come back to a queue without anybody having rejected it since it
@@ -180,6 +193,10 @@ impl Entry {
     }
 }
 
+fn told(deaths: &[Entry]) -> Value {
+    Value::Array(deaths.iter().map(Entry::value).collect())
+}
+
 fn deaths_in(headers: RawTable<'_>) -> Vec<Entry> {
     let Some(ValueRef::Array(list)) = headers.get(DEATHS.as_bytes()) else {
         return Vec::new();
@@ -226,16 +243,26 @@ mod tests {
         header
     }
 
-    fn die(queue: &str, death: Death, header: &[u8], deaths: bool) -> Letter {
+    /// A dead letter, and its content header.
+    struct Died {
+        letter: Letter,
+        header: Vec<u8>,
+    }
+
+    fn die(queue: &str, death: Death, header: &[u8], deaths: bool) -> Died {
+        let properties = Properties::decode(header).unwrap();
         let dying = Dying {
             queue,
             death,
             time: 77,
             route: b"\x02ex\x03key",
-            header,
+            properties: &properties,
             deaths,
         };
-        Letter::of(&dying).unwrap()
+        let letter = Letter::of(&dying).unwrap();
+        let mut header = Vec::new();
+        letter.write_header(&properties, 5, &mut header);
+        Died { letter, header }
     }
 
     #[test]
@@ -277,6 +304,7 @@ mod tests {
         letter = die("b", Death::Rejected, &letter.header, true);
         letter = die("a", Death::Expired, &letter.header, true);
         let told: Vec<_> = letter
+            .letter
             .deaths
             .iter()
             .map(|entry| (entry.queue.as_slice(), entry.count))
@@ -294,7 +322,7 @@ mod tests {
         forged.insert("x-death", Value::I32(5));
         forged.insert("x-first-death-queue", text("elsewhere"));
         let letter = die("q", Death::MaxLength, &header(Some(&forged), None), false);
-        assert_eq!(letter.deaths.len(), 1);
+        assert_eq!(letter.letter.deaths.len(), 1);
         let headers = Properties::decode(&letter.header).unwrap().headers.unwrap();
         let queue = headers.get(b"x-first-death-queue");
         assert_eq!(queue, Some(ValueRef::LongString(b"q")));
@@ -304,12 +332,12 @@ mod tests {
     fn a_circle_is_one_unless_somebody_rejected_in_between() {
         let plain = header(None, None);
         let expired = die("a", Death::Expired, &plain, false);
-        assert!(expired.goes_in_circles("a") && !expired.goes_in_circles("b"));
+        assert!(expired.letter.goes_in_circles("a") && !expired.letter.goes_in_circles("b"));
         let rejected = die("b", Death::Rejected, &expired.header, true);
-        assert!(!rejected.goes_in_circles("a") && !rejected.goes_in_circles("b"));
+        assert!(!rejected.letter.goes_in_circles("a") && !rejected.letter.goes_in_circles("b"));
         let before = die("first", Death::Rejected, &plain, false);
         let around = die("a", Death::Expired, &before.header, true);
-        assert!(around.goes_in_circles("a"));
+        assert!(around.letter.goes_in_circles("a"));
     }
 
     #[test]
@@ -320,7 +348,9 @@ mod tests {
             letter = die(&queue, Death::Expired, &letter.header, true);
         }
         assert!(letter.header.len() <= HEADER_BYTES_MAX);
-        assert!(letter.deaths.len() > 10);
-        assert_eq!(letter.deaths[0].queue, b"queue-199");
+        let headers = Properties::decode(&letter.header).unwrap().headers.unwrap();
+        let deaths = deaths_in(headers);
+        assert!(deaths.len() > 10);
+        assert_eq!(deaths[0].queue, b"queue-199");
     }
 }

@@ -37,8 +37,9 @@ enum Validity {
 }
 
 impl Route {
+    /// Whether it may be used again.
     #[inline]
-    fn stands(&self) -> bool {
+    pub(crate) fn stands(&self) -> bool {
         match &self.validity {
             Validity::Generation(now, seen) => now.load(Ordering::Acquire) == *seen,
             Validity::Queue => self.cells.iter().all(|cell| !cell.is_deleted()),
