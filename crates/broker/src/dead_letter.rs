@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use leveret_codec::Properties;
 use leveret_queue::{Attempts, Dead, Death, Message, MessageBody, Rank};
 use leveret_record::{Sabotage, breaks};
+use leveret_settings::DeadLetters;
 use leveret_store::{LaneId, MessageParts};
 use rustc_hash::FxHashMap;
 
@@ -31,7 +32,6 @@ use crate::queue::cell::QueueCell;
 use crate::queue::copied::Copied;
 use crate::queue::pump::Pump;
 use crate::queue::work::{STEPS_OF_TURN, Work};
-use crate::settings::dead_letters::DeadLetters;
 use crate::vhost::Vhost;
 use headers::{Dying, Letter};
 use kind::{Kind, Onward};
@@ -44,14 +44,12 @@ const GROUPS_OF_TURN: usize = 4;
 /// When what cannot be moved on is tried again.
 const RETRY_MS: u64 = 1000;
 
-impl DeadLetters {
-    /// The exchange and the routing key it goes on with, as two raw short strings; none where a
-    /// policy names what is longer than a short string.
-    fn route_of(&self, copied: &Copied) -> Option<Vec<u8>> {
-        let (_, own) = leveret_codec::split_route(&copied.route)?;
-        let key = self.key.as_deref().map_or(own, str::as_bytes);
-        raw_route(self.exchange.as_bytes(), key).ok()
-    }
+/// The exchange and the routing key that a dead letter goes on with, as two raw short strings; none
+/// where a policy names what is longer than a short string.
+fn route_of(letters: &DeadLetters, copied: &Copied) -> Option<Vec<u8>> {
+    let (_, own) = leveret_codec::split_route(&copied.route)?;
+    let key = letters.key.as_deref().map_or(own, str::as_bytes);
+    raw_route(letters.exchange.as_bytes(), key).ok()
 }
 
 /// A dead message, copied out of its queue.
@@ -260,7 +258,7 @@ impl Burial<'_> {
     /// away that sent it on, or as its policy names what is longer than a short string.
     fn onward(&mut self, corpse: &Corpse, properties: &Properties<'_>) -> Option<Onward> {
         let letters = self.letters?;
-        let route = letters.route_of(&corpse.copied)?;
+        let route = route_of(letters, &corpse.copied)?;
         let letter = Letter::of(&Dying {
             queue: &self.cell.name,
             death: corpse.death,

@@ -50,6 +50,7 @@ pub use leveret_access::{
     Put, Right, TopicPermission, User, UserLimits, VhostLimits, pair, term,
 };
 pub use leveret_queue::{Attempts, Death, Queue, Rank, Reason};
+pub use leveret_settings::{DeadLetters, policy_key_has_effect, without_effect};
 pub use peer::Peer;
 pub use peer::alarms::{Alarm, AlarmState, Measured};
 pub use publish::direct::{Direct, Fetch, Published};
@@ -60,13 +61,10 @@ pub use queue::pump::resume;
 pub use queue::work::Work;
 pub use restore::Restored;
 pub use restore::topology::NotUnderstood;
-pub use settings::arguments::{check_size, is_queue_type, without_effect};
-pub use settings::dead_letters::DeadLetters;
+pub use settings::arguments::{check_size, is_queue_type};
 pub use settings::notices::{Notice, Notices};
 pub use settings::parameters::{PARAMETERS_MAX, Parameter, Parameters};
-pub use settings::policy::{
-    ApplyTo, Effective, Object, Policies, Policy, PolicyKind, policy_key_has_effect,
-};
+pub use settings::policy::{ApplyTo, Effective, Object, Policies, Policy, PolicyKind};
 pub use settings::rules::{Rules, VhostMetadata};
 pub use settings::spec::QueueSpec;
 pub use topology::operations::Condition;

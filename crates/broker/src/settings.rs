@@ -1,8 +1,6 @@
 //! What queues and exchanges are set to: arguments, policies, and the rules of a virtual host.
 
 pub(crate) mod arguments;
-pub(crate) mod dead_letters;
-pub(crate) mod lease;
 pub(crate) mod notices;
 pub(crate) mod parameters;
 pub(crate) mod policy;

@@ -276,17 +276,16 @@ impl<W> Outlet<W> {
         let limits = self.limits;
         let state = self.channel(channel).ok_or(UnknownTag)?;
         let mut fetched = 0;
-        let mut take = |tag, slot: Slot| {
+        let known = state.unacked.settle(tag, multiple, |tag, slot| {
             fetched += usize::from(slot.handed.is_fetched());
             settled(tag, slot);
-        };
-        let mut known = state.unacked.settle(tag, multiple, &mut take);
-        if state.may_be_late(multiple, known) {
-            known = state.settle_late((tag, multiple), known, false, take);
-        }
+        });
         if fetched > 0 {
             state.fetched -= fetched;
             state.judge_room(&limits);
+        }
+        if state.may_be_late(multiple, known) {
+            return self.settle_late(channel, (tag, multiple), known, settled);
         }
         known
     }
@@ -305,18 +304,17 @@ impl<W> Outlet<W> {
         let limits = self.limits;
         let state = self.channel(channel).ok_or(UnknownTag)?;
         let (mut staged, mut fetched) = (0, 0);
-        let mut take = |tag, slot: Slot| {
+        let known = state.unacked.settle(tag, multiple, |tag, slot| {
             staged += 1;
             fetched += usize::from(slot.handed.is_fetched());
             settled(tag, slot);
-        };
-        let mut known = state.unacked.settle(tag, multiple, &mut take);
-        if state.may_be_late(multiple, known) {
-            known = state.settle_late((tag, multiple), known, true, take);
-        }
+        });
         state.uncommitted += staged;
         state.uncommitted_fetched += fetched;
         state.judge_room(&limits);
+        if state.may_be_late(multiple, known) {
+            return self.stage_late(channel, (tag, multiple), known, settled);
+        }
         known
     }
 

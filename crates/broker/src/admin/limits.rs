@@ -19,7 +19,7 @@ impl Broker {
                 let policy = state.policy.clone();
                 let meaning = Meaning::of(&cell.spec, policy, limits.queue);
                 state.queue.set_settings(meaning.settings);
-                sooner |= cell.set_lease(meaning.lease) && state.queue.unacked() > 0;
+                sooner |= cell.set_lease(meaning.timeout) && state.queue.unacked() > 0;
             }
             if sooner {
                 self.look_at_deliveries(&vhost.name);

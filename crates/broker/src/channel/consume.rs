@@ -20,7 +20,7 @@ use crate::queue::consumer::{Handle, KeptArguments, Source};
 use crate::queue::lease::lease;
 use crate::queue::pump::Pump;
 use crate::queue::traced::{Party, Traced};
-use crate::settings::arguments::{check_consumer_timeout, check_size, own_timeout};
+use crate::settings::arguments::{check_size, own_timeout};
 
 /// Argument tables of the largest size that the consumers of one connection may have, together.
 const KEPT_TABLES_MAX: usize = 256;
@@ -55,7 +55,7 @@ impl OpenChannel<'_> {
             stats: Arc::clone(&self.state.stats),
             template: DeliverTemplate::new(self.number, &tag),
             arguments: KeptArguments::new(&self.peer.client, consume.arguments),
-            own_timeout_ms: own_timeout(consume.arguments),
+            own_timeout_ms: own_timeout(&cell.name, consume.arguments)?,
             leases: Arc::clone(&self.peer.leases),
             tag: tag.clone(),
             waiting: AtomicBool::new(false),
@@ -88,7 +88,7 @@ impl OpenChannel<'_> {
         cell: &QueueCell,
         consume: &BasicConsume<'_>,
     ) -> Result<Consuming, Refusal> {
-        check_consumer_timeout(&cell.name, consume.arguments)?;
+        own_timeout(&cell.name, consume.arguments)?;
         let priority = match consume.arguments.get(b"x-priority") {
             None => 0,
             Some(value) => value

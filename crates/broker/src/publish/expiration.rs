@@ -2,9 +2,9 @@
 
 use leveret_codec::{Properties, flag};
 use leveret_session::Publishes;
+use leveret_settings::TIME_MAX_MS;
 
 use crate::context::refusal::Refusal;
-use crate::settings::arguments::TIME_MAX_MS;
 
 /// The own expiration of a message, milliseconds: a batch with one has only that message.
 pub(crate) fn expiration_of(batch: &Publishes<'_>) -> Option<u64> {

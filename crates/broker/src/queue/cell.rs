@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use leveret_queue::{Death, Message, Queue, Reason};
 use leveret_record::Memory;
 use leveret_router::QueueId;
+use leveret_settings::DeadLetters;
 use leveret_store::LaneId;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -16,7 +17,6 @@ use crate::queue::lease::Lease;
 use crate::queue::pump::Pump;
 use crate::queue::timer::Timer;
 use crate::settings::arguments::Meaning;
-use crate::settings::dead_letters::DeadLetters;
 use crate::settings::policy::{Effective, Object};
 use crate::settings::spec::QueueSpec;
 
@@ -188,7 +188,7 @@ impl QueueCell {
             other_lanes: lanes.others.map_or_else(OnceLock::new, OnceLock::from),
             vhost: home.vhost,
             timer: home.timer,
-            lease: Lease::new(meaning.lease),
+            lease: Lease::new(meaning.timeout),
             memory: home.memory,
             deleted: AtomicBool::new(false),
             holdings: OnceLock::new(),

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use leveret_session::{Outlet, Term, Verdict};
+use leveret_settings::ConsumerTimeout;
 
 use crate::queue::cell::QueueCell;
 use crate::queue::consumer::{Handle, SharedOutlet, Source};
-use crate::settings::lease::LeaseSettings;
 
 /// No timeout.
 const NONE: u64 = u64::MAX;
 
-/// The same where all connections can read it without locking the queue.
+/// What becomes of deliveries that nobody settles, where all connections can read it without
+/// locking the queue.
 #[derive(Debug)]
 pub(crate) struct Lease {
     timeout_ms: AtomicU64,
@@ -26,22 +27,22 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn new(settings: LeaseSettings) -> Self {
+    pub(crate) fn new(timeout: ConsumerTimeout) -> Self {
         let lease = Self {
             timeout_ms: AtomicU64::new(NONE),
             counts: AtomicBool::new(false),
             closes: AtomicBool::new(false),
             any: AtomicBool::new(false),
         };
-        lease.set(settings);
+        lease.set(timeout);
         lease
     }
 
     /// Tells whether deliveries that are out may be due sooner than before.
-    fn set(&self, settings: LeaseSettings) -> bool {
-        let timeout_ms = settings.timeout_ms.unwrap_or(NONE);
-        self.counts.store(settings.counts, Ordering::Relaxed);
-        self.closes.store(settings.closes, Ordering::Relaxed);
+    fn set(&self, timeout: ConsumerTimeout) -> bool {
+        let timeout_ms = timeout.ms.unwrap_or(NONE);
+        self.counts.store(timeout.counts, Ordering::Relaxed);
+        self.closes.store(timeout.closes, Ordering::Relaxed);
         self.any.fetch_or(timeout_ms != NONE, Ordering::Relaxed);
         timeout_ms < self.timeout_ms.swap(timeout_ms, Ordering::Relaxed)
     }
@@ -102,8 +103,8 @@ impl Leases {
 impl QueueCell {
     /// Changes how long its deliveries may wait. Tells whether those that are out may be due
     /// sooner than before.
-    pub(crate) fn set_lease(&self, settings: LeaseSettings) -> bool {
-        let sooner = self.lease.set(settings);
+    pub(crate) fn set_lease(&self, timeout: ConsumerTimeout) -> bool {
+        let sooner = self.lease.set(timeout);
         self.show_lease();
         sooner
     }

@@ -1,9 +1,8 @@
 //! Arguments without effect of new queues, for whoever writes the log.
 
 use leveret_codec::Table;
+use leveret_settings::without_effect;
 use parking_lot::Mutex;
-
-use crate::settings::arguments::without_effect;
 
 /// So many wait at most; of more only the number is kept, so that a client cannot fill a memory.
 const WAITING_MAX: usize = 1_000;

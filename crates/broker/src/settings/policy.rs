@@ -5,11 +5,11 @@ mod definition;
 use std::collections::BTreeMap;
 
 use leveret_access::{AdminError, Pattern, Put, check_name};
+use leveret_settings::merge;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use definition::policy_key_has_effect;
-use definition::{failed, merge, validate};
+use definition::{failed, validate};
 
 /// Policies, and operator policies, of one virtual host at most.
 const POLICIES_MAX: usize = 1_000;
@@ -115,32 +115,6 @@ pub struct Effective {
     pub operator_policy: Option<String>,
     /// Both merged.
     pub definition: Map<String, Value>,
-}
-
-impl Effective {
-    /// A number that is set.
-    #[must_use]
-    pub fn number(&self, key: &str) -> Option<u64> {
-        self.definition.get(key)?.as_u64()
-    }
-
-    /// The same, which may be negative.
-    #[must_use]
-    pub fn integer(&self, key: &str) -> Option<i64> {
-        self.definition.get(key)?.as_i64()
-    }
-
-    /// Something that is on or off.
-    #[must_use]
-    pub fn flag(&self, key: &str) -> Option<bool> {
-        self.definition.get(key)?.as_bool()
-    }
-
-    /// A text that is set.
-    #[must_use]
-    pub fn text(&self, key: &str) -> Option<&str> {
-        self.definition.get(key)?.as_str()
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -300,8 +274,14 @@ mod tests {
         assert_eq!(policies.put(PolicyKind::User, orders), Ok(Put::Created));
         let of = |name| policies.effective(Object::Queue(name, false));
         assert_eq!(of("orders.eu").policy.as_deref(), Some("orders"));
-        assert_eq!(of("orders.eu").number("max-length"), Some(20));
-        assert_eq!(of("orders.eu").text("overflow"), None);
+        assert_eq!(
+            of("orders.eu")
+                .definition
+                .get("max-length")
+                .and_then(Value::as_u64),
+            Some(20)
+        );
+        assert_eq!(of("orders.eu").definition.get("overflow"), None);
         assert_eq!(of("bills").policy.as_deref(), Some("all"));
     }
 
@@ -385,7 +365,8 @@ mod tests {
             policies.put(PolicyKind::User, of("u", user)).unwrap();
             policies.put(PolicyKind::Operator, of("o", operator)).unwrap();
             let effective = policies.effective(Object::Queue("q", false));
-            prop_assert_eq!(effective.number("max-length"), Some(u64::from(user.min(operator))));
+            let lower = Value::from(user.min(operator));
+            prop_assert_eq!(effective.definition.get("max-length"), Some(&lower));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use leveret_codec::Table;
+use leveret_settings::is_quorum;
 
 use crate::context::client::ConnectionId;
 use crate::settings::policy::Object;
@@ -25,8 +26,7 @@ pub struct QueueSpec {
 impl QueueSpec {
     /// Whether it is to behave as RabbitMQ's quorum queues.
     pub(crate) fn is_quorum(&self) -> bool {
-        let kind = self.arguments.get(b"x-queue-type");
-        kind.and_then(|kind| kind.as_str_bytes()) == Some(b"quorum")
+        is_quorum(&self.arguments)
     }
 
     /// What policies see of a queue of that name.

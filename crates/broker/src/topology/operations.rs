@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use leveret_access::reached;
 use leveret_router::{Declared, ExchangeSpec, Removal};
+use leveret_settings::{CLASSIC, QUEUE_TYPE};
 use parking_lot::RwLockWriteGuard;
 
 use crate::broker::Broker;
@@ -17,7 +18,7 @@ use crate::queue::cell::{Identity, QueueCell, StoreLanes};
 use crate::queue::consumer::{Handle, tell_end};
 use crate::queue::work::Work;
 use crate::settings::arguments::{
-    CLASSIC, Meaning, QUEUE_TYPE, asks_for_default_type, check_size, equivalent, validate,
+    Meaning, asks_for_default_type, check_size, equivalent, validate,
 };
 use crate::settings::spec::QueueSpec;
 use crate::topology;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use leveret_settings::ExchangeSettings;
+
 use crate::context::config::QueueDefaults;
 use crate::queue::cell::QueueCell;
 use crate::queue::pump::Pump;
@@ -29,7 +31,7 @@ impl Vhost {
         state.policy = meaning.policy;
         state.dead_letters = meaning.dead_letters;
         state.expires_ms = meaning.expires_ms;
-        let sooner = cell.set_lease(meaning.lease);
+        let sooner = cell.set_lease(meaning.timeout);
         cell.run(&mut state, &mut Pump::new(cell, work));
         sooner && state.queue.unacked() > 0
     }
@@ -48,7 +50,7 @@ impl Vhost {
     /// The alternate exchange that a policy sets.
     fn alternate(&self, name: &str) -> Option<String> {
         let policy = self.rules.read().effective(Object::Exchange(name))?;
-        policy.text("alternate-exchange").map(str::to_owned)
+        ExchangeSettings::of(&policy.definition).alternate
     }
 }
 

@@ -171,31 +171,76 @@ impl<W> Channel<W> {
         (multiple || known.is_err()) && !self.leases.late.is_empty()
     }
 
+    /// Whether the delivery of a settlement was taken back, or a settlement of several may mean
+    /// such ones.
+    fn means_late(&self, tag: u64, known: Result<(), UnknownTag>) -> bool {
+        known.is_ok() || self.leases.late.contains(tag)
+    }
+}
+
+impl<W> Outlet<W> {
     /// Settles what was taken back, in vain, and what the settlement means besides; `known` is
-    /// what became of it without that. In a transaction that may be rolled back, what is late
-    /// stays known.
+    /// what became of it without that.
     #[cold]
     pub(super) fn settle_late(
         &mut self,
+        channel: u16,
         (tag, multiple): (u64, bool),
         known: Result<(), UnknownTag>,
-        staged: bool,
-        settled: impl FnMut(u64, Slot),
+        mut settled: impl FnMut(u64, Slot),
     ) -> Result<(), UnknownTag> {
-        let late = &mut self.leases.late;
-        if known.is_err() && !late.contains(tag) {
+        let limits = self.limits;
+        let state = self.channel(channel).ok_or(UnknownTag)?;
+        if !state.means_late(tag, known) {
             return known;
         }
-        let up_to = if tag == 0 { u64::MAX } else { tag };
-        self.counts.late += match (multiple, staged) {
-            (false, true) => 1,
-            (false, false) => u64::from(late.settle(tag)),
-            (true, true) => late.up_to(up_to),
-            (true, false) => late.settle_up_to(up_to),
-        };
-        if multiple && known.is_err() {
-            self.unacked.settle_through(tag, settled);
+        let late = &mut state.leases.late;
+        if !multiple {
+            state.counts.late += u64::from(late.settle(tag));
+            return Ok(());
         }
+        state.counts.late += late.settle_up_to(all_or(tag));
+        let fetched = &mut state.fetched;
+        // Nothing is left of them if the tag was known.
+        state.unacked.settle_through(tag, |tag, slot| {
+            *fetched -= usize::from(slot.handed.is_fetched());
+            settled(tag, slot);
+        });
+        state.judge_room(&limits);
         Ok(())
     }
+
+    /// The same in a transaction. What is late stays known, as that may be rolled back.
+    #[cold]
+    pub(super) fn stage_late(
+        &mut self,
+        channel: u16,
+        (tag, multiple): (u64, bool),
+        known: Result<(), UnknownTag>,
+        mut settled: impl FnMut(u64, Slot),
+    ) -> Result<(), UnknownTag> {
+        let limits = self.limits;
+        let state = self.channel(channel).ok_or(UnknownTag)?;
+        if !state.means_late(tag, known) {
+            return known;
+        }
+        if !multiple {
+            state.counts.late += 1;
+            return Ok(());
+        }
+        state.counts.late += state.leases.late.up_to(all_or(tag));
+        let (staged, fetched) = (&mut state.uncommitted, &mut state.uncommitted_fetched);
+        state.unacked.settle_through(tag, |tag, slot| {
+            *staged += 1;
+            *fetched += usize::from(slot.handed.is_fetched());
+            settled(tag, slot);
+        });
+        state.judge_room(&limits);
+        Ok(())
+    }
+}
+
+/// Tag 0 of a settlement of several means all.
+const fn all_or(tag: u64) -> u64 {
+    if tag == 0 { u64::MAX } else { tag }
 }

@@ -10,6 +10,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("crates/codec", 0),
     ("crates/record", 0),
     ("crates/access", 1),
+    ("crates/settings", 1),
     ("crates/session", 1),
     ("crates/router", 1),
     ("crates/queue", 1),

@@ -4,10 +4,11 @@
 //! must not have gone bad on the way.
 
 use leveret_access::{pair, term};
+use leveret_settings::QUEUE_TYPE;
 use serde_json::{Map, Value};
 
 use super::uri;
-use crate::settings::arguments::{QUEUE_TYPE, QUEUE_TYPES};
+use crate::settings::arguments::QUEUE_TYPES;
 
 /// What a field must be.
 #[derive(Clone, Copy)]
