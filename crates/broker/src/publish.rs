@@ -120,8 +120,9 @@ impl Load<'_> {
         if let Some(last) = passed.checked_sub(1) {
             messages.nth(last);
         }
+        let mut message = self.any_message();
         for (index, publish) in messages {
-            let message = self.message(cell, index, publish);
+            self.make(&mut message, cell, (index, publish));
             let pushed = room.push(&mut state.queue, &message, pump);
             match pushed {
                 Ok(place) => {
@@ -215,21 +216,42 @@ impl Load<'_> {
     #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
     #[inline(always)]
     fn message<'a>(&'a self, cell: &QueueCell, index: usize, publish: Publish<'a>) -> Message<'a> {
-        let body = match self.blobs.get(index) {
-            Some(Some(blob)) => MessageBody::Shared(blob),
-            _ => MessageBody::Inline(publish.body),
-        };
+        let mut message = self.any_message();
+        self.make(&mut message, cell, (index, publish));
+        message
+    }
+
+    /// What is the same of all messages.
+    fn any_message(&self) -> Message<'_> {
         Message {
             route: self.batch.route,
-            header: publish.header,
-            body,
+            header: &[],
+            body: MessageBody::Inline(&[]),
             entered_ms: self.now_ms,
             expiration_ms: self.expiration_ms,
-            priority: self.priority(cell, publish.header),
-            persistent: cell.lane.is_some() && delivery_mode(publish.header) == PERSISTENT,
+            priority: 0,
+            persistent: false,
             deaths: false,
             attempts: Attempts::NONE,
         }
+    }
+
+    /// Makes another message of one.
+    #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
+    #[inline(always)]
+    fn make<'a>(
+        &'a self,
+        message: &mut Message<'a>,
+        cell: &QueueCell,
+        (index, publish): (usize, Publish<'a>),
+    ) {
+        message.header = publish.header;
+        message.body = match self.blobs.get(index) {
+            Some(Some(blob)) => MessageBody::Shared(blob),
+            _ => MessageBody::Inline(publish.body),
+        };
+        message.priority = self.priority(cell, publish.header);
+        message.persistent = cell.lane.is_some() && delivery_mode(publish.header) == PERSISTENT;
     }
 
     /// Writes each message once into the turn's records, with all its durable targets.
