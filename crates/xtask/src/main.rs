@@ -46,6 +46,14 @@ enum Task {
     },
     /// Checks the house rules that no compiler knows
     Tidy,
+    /// Counts the hops between modules on the ways that docs/architecture.md walks
+    Hops {
+        /// Another page that walks ways
+        page: Option<PathBuf>,
+        /// Sources of another commit
+        #[arg(long)]
+        root: Option<PathBuf>,
+    },
     /// Runs the real-client suites, against a release build of Leveret unless told otherwise
     Clients {
         /// One client; all without it
@@ -122,6 +130,7 @@ fn run(project: &Project, task: Task) -> Result<()> {
     match task {
         Task::Test { quick } => pipeline::run(project, quick),
         Task::Tidy => run_tidy(project),
+        Task::Hops { page, root } => run_hops(project, page, root),
         Task::Clients {
             client,
             url,
@@ -174,6 +183,17 @@ fn crash_broker(
     let mut report = Report::default();
     report.add(suite(&std::path::absolute(binary)?)?);
     conclude(&report)
+}
+
+fn run_hops(project: &Project, page: Option<PathBuf>, root: Option<PathBuf>) -> Result<()> {
+    let root = root.unwrap_or_else(|| project.root.clone());
+    let page = page.unwrap_or_else(|| root.join("docs/architecture.md"));
+    let ways = tidy::ways(&root, &page)?;
+    for way in &ways {
+        println!("{:4}  {}", way.hops, way.name);
+    }
+    println!("{:4}  all", ways.iter().map(|way| way.hops).sum::<usize>());
+    Ok(())
 }
 
 fn run_tidy(project: &Project) -> Result<()> {

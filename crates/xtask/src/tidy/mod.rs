@@ -9,6 +9,7 @@ mod reach;
 mod rooms;
 mod sizes;
 mod tree;
+mod ways;
 mod words;
 
 #[cfg(test)]
@@ -17,9 +18,10 @@ mod tests;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use tree::Tree;
+pub(crate) use ways::Way;
 
 /// One breach of a house rule.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +73,7 @@ const RULES: &[(&str, Check)] = &[
     ("dead files", reach::dead_files),
     ("levels", manifests::levels),
     ("rooms", rooms::rooms),
+    ("ways", ways::ways),
     ("dependencies", manifests::dependencies),
     ("reasons", manifests::reasons),
     ("config keys", keys::config_keys),
@@ -88,4 +91,17 @@ pub(crate) fn check(root: &Path) -> Result<Vec<Verdict>> {
         Verdict { rule, findings }
     };
     Ok(RULES.iter().map(verdict).collect())
+}
+
+/// The ways that a page walks through the project at `root`.
+///
+/// # Errors
+/// A file cannot be read or parsed, or the code is not as the page says.
+pub(crate) fn ways(root: &Path, page: &Path) -> Result<Vec<Way>> {
+    let text = std::fs::read_to_string(page)?;
+    let (ways, findings) = ways::walk(&Tree::load(root)?, &text, page);
+    match findings.first() {
+        None => Ok(ways),
+        Some(finding) => bail!("{finding}"),
+    }
 }

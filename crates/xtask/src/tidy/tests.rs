@@ -148,13 +148,13 @@ fn a_line_has_at_most_100_columns_in_any_language() {
 }
 
 #[test]
-fn the_architecture_page_has_at_most_200_lines() {
+fn the_architecture_page_has_at_most_240_lines() {
     Project::new()
-        .file("docs/architecture.md", &"line\n".repeat(200))
+        .file("docs/architecture.md", &"line\n".repeat(240))
         .keeps();
     Project::new()
-        .file("docs/architecture.md", &"line\n".repeat(201))
-        .breaks("architecture page | docs/architecture.md:1: 201 lines");
+        .file("docs/architecture.md", &"line\n".repeat(241))
+        .breaks("architecture page | docs/architecture.md:1: 241 lines");
 }
 
 #[test]
@@ -318,6 +318,45 @@ fn a_room_calls_no_method_that_one_above_adds() {
         added,
     )
     .keeps();
+}
+
+#[test]
+fn what_a_page_walks_is_there() {
+    let walked = |chain: &str| {
+        let page = format!("Text.\n\n```ways\npublish\n  {chain}\n```\n");
+        Project::new()
+            .file(
+                "crates/codec/src/lib.rs",
+                "//! Frames.\nfn a() { b() }\nfn b() {}\n",
+            )
+            .file("docs/architecture.md", &page)
+    };
+    walked("codec/lib.rs a > b").keeps();
+    walked("codec/lib.rs b > a").breaks("ways | docs/architecture.md:5: `b` does not call `a`");
+    walked("codec/lib.rs a > c").findings().pop().unwrap();
+    walked("codec/lib.rs c").breaks("ways | docs/architecture.md:5: `c` is not in crates/codec");
+}
+
+#[test]
+fn a_hop_is_a_call_into_another_module() {
+    let page =
+        "```ways\npublish\n  codec/lib.rs a > b > queue/lib.rs c\n  queue/lib.rs c > d\n```\n";
+    let project = Project::new()
+        .file(
+            "crates/codec/src/lib.rs",
+            "//! Frames.\nfn a() { b() }\nfn b() { c() }\n",
+        )
+        .file(
+            "crates/queue/src/lib.rs",
+            "//! A queue.\nfn c() { d() }\nfn d() {}\n",
+        )
+        .file("docs/architecture.md", page);
+    let page = project.root.join("docs/architecture.md");
+    let ways = super::ways(&project.root, &page).unwrap();
+    assert_eq!(
+        (ways.len(), ways[0].name.as_str(), ways[0].hops),
+        (1, "publish", 1)
+    );
 }
 
 #[test]
