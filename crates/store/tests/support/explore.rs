@@ -202,7 +202,7 @@ fn go_on(
         scratch.message(&[(LaneId(900), seq)], &parts);
         expected
             .messages
-            .insert((900, seq), (b"after".to_vec(), None, 0));
+            .insert((900, seq), (b"after".to_vec(), (None, None, false), 0));
         if let Some((lane, settled)) = expected.messages.keys().next().copied() {
             expected.messages.remove(&(lane, settled));
             scratch.settle(LaneId(lane), settled);

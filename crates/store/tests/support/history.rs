@@ -118,6 +118,9 @@ struct Player {
     gentle: bool,
 }
 
+/// Lanes of a queue, one for each priority: they follow each other.
+const LANES: u32 = 2;
+
 /// A body whose third record in a frame begins at a block's boundary.
 const BLOCK_FITTING: usize = 1967;
 
@@ -147,9 +150,9 @@ impl Player {
             disk,
             config: config.clone(),
             journal,
-            queues: (0..3).map(|lane| (lane, BTreeSet::new())).collect(),
+            queues: (0..3 * LANES).map(|lane| (lane, BTreeSet::new())).collect(),
             next_seq: BTreeMap::new(),
-            next_lane: 3,
+            next_lane: 3 * LANES,
             late: Vec::new(),
             model: Model::default(),
             states: vec![Model::default()],
@@ -176,9 +179,10 @@ impl Player {
             21 => self.requeue(),
             22 => self.purge(),
             23 => self.delete(),
-            24..=25 => self.transaction(),
-            26 => self.topology(),
-            27..=29 => self.submit_late(),
+            24 => self.transaction(),
+            25..=26 => self.die(),
+            27 => self.topology(),
+            28..=29 => self.submit_late(),
             30..=34 => self.commit()?,
             35 => self.journal.cover().map_err(|error| error.to_string())?,
             36..=37 => self.housekeep()?,
@@ -195,6 +199,8 @@ impl Player {
                 number: self.numbers,
                 size: BLOCK_FITTING,
                 expiration_ms: None,
+                entered_ms: None,
+                deaths: false,
             };
         }
         let size = match self.rng.below(40) {
@@ -203,10 +209,13 @@ impl Player {
             _ => self.rng.below(900) as usize,
         };
         let expiration_ms = self.rng.one_in(4).then_some(self.numbers);
+        let is_timed = expiration_ms.is_some() || self.rng.one_in(2);
         Message {
             number: self.numbers,
             size,
             expiration_ms,
+            entered_ms: is_timed.then_some(1_000_000 + self.numbers),
+            deaths: false,
         }
     }
 
@@ -229,8 +238,8 @@ impl Player {
         let lane = self.some_lane();
         for _ in 0..=self.rng.below(4) {
             let message = self.message();
-            let lanes: Vec<u32> = if self.rng.one_in(5) {
-                self.queues.keys().copied().collect()
+            let lanes = if self.rng.one_in(5) {
+                self.a_lane_of_each_queue()
             } else {
                 vec![lane]
             };
@@ -285,23 +294,75 @@ impl Player {
         }
     }
 
-    fn purge(&mut self) {
+    /// One of the lanes of each queue: messages of one priority.
+    fn a_lane_of_each_queue(&mut self) -> Vec<u32> {
+        let level = self.rng.below(LANES.into()) as u32;
+        let of_level = self.queues.keys().filter(|lane| *lane % LANES == level);
+        of_level.copied().collect()
+    }
+
+    fn lanes_of_a_queue(&mut self) -> std::ops::Range<u32> {
         let lane = self.some_lane();
-        let next = self.next_seq.get(&lane).copied().unwrap_or(0);
-        self.queues.insert(lane, BTreeSet::new());
-        self.submit(vec![Op::Reset(lane, next)]);
+        let lowest = lane - lane % LANES;
+        lowest..lowest + LANES
+    }
+
+    /// Messages die in one queue: one group settles them there and has their copies, which some
+    /// other queue delivers in the same turn.
+    fn die(&mut self) {
+        let mut turn = vec![Op::BeginGroup];
+        let mut delivered = Vec::new();
+        for (lane, seq) in self.take_some() {
+            let known = self.model.lanes.get(&lane).and_then(|it| it.live.get(&seq));
+            let mut copy = match known {
+                Some(message) => message.clone(),
+                None => continue,
+            };
+            if let Some(queue) = self.queues.get_mut(&lane) {
+                queue.remove(&seq);
+            }
+            self.numbers += 1;
+            copy.entered_ms = Some(1_000_000 + self.numbers);
+            (copy.expiration_ms, copy.deaths) = (None, true);
+            let mut lanes = self.a_lane_of_each_queue();
+            lanes.retain(|other| other / LANES != lane / LANES);
+            let most = 1 + self.rng.below(2) as usize;
+            lanes.truncate(most);
+            let targets: Vec<_> = lanes.into_iter().map(|lane| self.enqueue(lane)).collect();
+            delivered.extend(targets.iter().map(|(l, s)| Op::Returned(*l, *s, 1)));
+            turn.push(Op::Message(targets, copy));
+            turn.push(Op::Settle(lane, seq));
+        }
+        turn.push(Op::EndGroup);
+        self.submit(turn);
+        if self.rng.one_in(2) {
+            self.submit(delivered);
+        }
+    }
+
+    fn purge(&mut self) {
+        let mut turn = Turn::new();
+        for lane in self.lanes_of_a_queue() {
+            let next = self.next_seq.get(&lane).copied().unwrap_or(0);
+            self.queues.insert(lane, BTreeSet::new());
+            turn.push(Op::Reset(lane, next));
+        }
+        self.submit(turn);
     }
 
     fn delete(&mut self) {
         if self.rng.one_in(2) {
             return;
         }
-        let lane = self.some_lane();
-        self.queues.remove(&lane);
-        self.queues.insert(self.next_lane, BTreeSet::new());
-        self.next_lane += 1;
-        let key = lane.to_le_bytes().to_vec();
-        self.submit(vec![Op::Topology(key, None), Op::Reset(lane, u64::MAX)]);
+        let lanes = self.lanes_of_a_queue();
+        let mut turn = vec![Op::Topology(lanes.start.to_le_bytes().to_vec(), None)];
+        for lane in lanes {
+            self.queues.remove(&lane);
+            self.queues.insert(self.next_lane, BTreeSet::new());
+            self.next_lane += 1;
+            turn.push(Op::Reset(lane, u64::MAX));
+        }
+        self.submit(turn);
     }
 
     fn transaction(&mut self) {

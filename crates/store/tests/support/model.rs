@@ -48,6 +48,9 @@ pub(crate) struct Message {
     pub(crate) number: u64,
     pub(crate) size: usize,
     pub(crate) expiration_ms: Option<u64>,
+    pub(crate) entered_ms: Option<u64>,
+    /// It has died before.
+    pub(crate) deaths: bool,
 }
 
 /// One operation on a scratch.
@@ -96,9 +99,9 @@ impl Op {
                 let body = message.body();
                 let (one, two) = body.split_at(body.len() / 2);
                 let parts = MessageParts {
-                    entered_ms: message.expiration_ms.map(|ms| ms + 1),
+                    entered_ms: message.entered_ms,
                     expiration_ms: message.expiration_ms,
-                    deaths: is_dead(message.expiration_ms),
+                    deaths: message.deaths,
                     route: b"\x02ex\x03key",
                     header: b"header",
                     body: &[one, two],
@@ -219,10 +222,8 @@ impl Model {
                 let count = lane.returned.get(seq).copied().unwrap_or_default();
                 let shown = found.messages.get(&(*id, *seq)).map_or(0, |body| body.2);
                 let deliveries = shown.clamp(count.least, count.most);
-                messages.insert(
-                    (*id, *seq),
-                    (message.body(), message.expiration_ms, deliveries),
-                );
+                let times = (message.entered_ms, message.expiration_ms, message.deaths);
+                messages.insert((*id, *seq), (message.body(), times, deliveries));
             }
         }
         Visible {
@@ -257,7 +258,8 @@ impl Model {
     }
 }
 
-type Body = (Vec<u8>, Option<u64>, u32);
+/// Bytes; when it came, how long it may live, whether it has died before; how often it was tried.
+type Body = (Vec<u8>, (Option<u64>, Option<u64>, bool), u32);
 
 /// Both counts follow from one number, and grow with it.
 const fn tried(acquired: u32) -> Attempts {
@@ -265,10 +267,6 @@ const fn tried(acquired: u32) -> Attempts {
         acquired,
         failed: acquired / 2,
     }
-}
-
-fn is_dead(expiration_ms: Option<u64>) -> bool {
-    expiration_ms.is_some_and(|ms| ms % 2 == 1)
 }
 
 /// What a store shows when it is opened.
@@ -311,16 +309,12 @@ impl Visible {
                         &m.body[..m.body.len().min(30)]
                     ));
                 }
-                let times = (m.entered_ms, m.deaths);
-                let expected = (m.expiration_ms.map(|ms| ms + 1), is_dead(m.expiration_ms));
-                if times != expected || m.attempts != tried(m.attempts.acquired) {
+                if m.attempts != tried(m.attempts.acquired) {
                     wrong = Some(format!("lane {lane}: {} is {m:?}", m.seq));
                 }
                 let deliveries = m.attempts.acquired;
-                messages.insert(
-                    (lane, m.seq),
-                    (m.body.to_vec(), m.expiration_ms, deliveries),
-                );
+                let times = (m.entered_ms, m.expiration_ms, m.deaths);
+                messages.insert((lane, m.seq), (m.body.to_vec(), times, deliveries));
             })
             .map_err(|error| error.to_string())?;
         if let Some(wrong) = wrong {
