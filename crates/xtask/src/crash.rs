@@ -3,6 +3,7 @@
 pub(crate) mod disk;
 mod evidence;
 pub(crate) mod kill;
+mod moved;
 
 use anyhow::Result;
 

@@ -7,6 +7,10 @@ use std::fmt;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::moved::Moved;
+
+/// The queue of dead messages: they are all persistent, and die in one order and another.
+const DEAD: &str = "dead-out";
 /// How much later than its sending a settlement may become durable, in milliseconds.
 const SETTLED_WITHIN_MS: u64 = 1000;
 /// Where a publisher's messages go, in turn; the clients have the same list.
@@ -50,18 +54,21 @@ pub(crate) enum Promise {
     Transient,
     /// A message given back says so when it comes again.
     Redelivered,
+    /// Dead messages are where they go, once.
+    Moved,
     /// What the clients see themselves: topology, whole bodies, the ledger's model.
     Told,
 }
 
 impl Promise {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Confirmed,
         Self::Settled,
         Self::Order,
         Self::Transient,
         Self::Redelivered,
+        Self::Moved,
         Self::Told,
     ];
 }
@@ -74,6 +81,7 @@ impl fmt::Display for Promise {
             Self::Order => "each queue keeps its order",
             Self::Transient => "transient messages are gone",
             Self::Redelivered => "what was given back is marked",
+            Self::Moved => "each dead message is moved on exactly once",
             Self::Told => "topology, bodies and the ledger hold",
         })
     }
@@ -94,6 +102,7 @@ pub(crate) struct Evidence {
     lives: Lives,
     publishers: HashMap<String, Published>,
     queues: HashMap<(String, String), Vec<Seen>>,
+    moved: Moved,
     /// Every broken promise found so far.
     pub(crate) breaches: Vec<Breach>,
     /// Remarks of the clients.
@@ -174,6 +183,26 @@ impl Evidence {
         }
         self.publishers.insert(name.to_owned(), published);
         Ok(())
+    }
+
+    /// Reads the file of the client whose messages die.
+    ///
+    /// # Errors
+    /// It is not what that client writes.
+    pub(crate) fn read_mortals(&mut self, name: &str, text: &str) -> Result<()> {
+        let mut others = String::new();
+        for line in text.lines() {
+            if !self.moved.read(line)? {
+                others += line;
+                others.push('\n');
+            }
+        }
+        for text in self.moved.breaches() {
+            self.breach(Promise::Moved, text);
+        }
+        self.remarks
+            .push(format!("{} dead messages moved on", self.moved.count()));
+        self.read_consumer(name, &others)
     }
 
     /// Reads the file of a consumer, or of the ledger.
@@ -268,6 +297,9 @@ impl Evidence {
         {
             let text = format!("{shown}: given back in life {}, not marked", back.life);
             self.breach(Promise::Redelivered, text);
+        }
+        if key.0 == DEAD {
+            return;
         }
         let published = self.publishers.get(&key.1);
         let life = published.map_or(0, |published| published.life_of(number));

@@ -35,6 +35,7 @@ const SHOWN: usize = 5;
 /// Files of the publishers: name in the messages, name of the file.
 const PUBLISHERS: [(&str, &str); 2] = [("p", "publisher-pika"), ("g", "publisher-go")];
 const CONSUMERS: [&str; 3] = ["consumer-pika", "consumer-go", "ledger"];
+const MORTALS: &str = "dead-letters";
 
 /// Kills a broker `cycles` times under load and compares; the suite of it.
 ///
@@ -248,6 +249,7 @@ impl<'a> Run<'a> {
             client("publisher-pika", programs.script("publisher.py"), &[])?,
             client("publisher-go", go(), &[])?,
             client("ledger", programs.script("ledger.py"), &[&seed.to_string()])?,
+            client(MORTALS, programs.script("dead_letters.py"), &[])?,
         ];
         self.consumers.extend(consumers);
         self.publishers.extend(publishers);
@@ -326,6 +328,7 @@ impl<'a> Run<'a> {
         for file in CONSUMERS {
             evidence.read_consumer(file, &read(file)?)?;
         }
+        evidence.read_mortals(MORTALS, &read(MORTALS)?)?;
         evidence.conclude();
         Ok(evidence)
     }

@@ -16,3 +16,12 @@ with pika.BlockingConnection(pika.URLParameters(sys.argv[1])) as connection:
     channel.queue_bind("crash-a", "crash.direct", "a")
     channel.exchange_bind("crash.topic", "crash.entry", "x.t")
     channel.queue_bind("crash-t", "crash.topic", "*.t")
+    channel.exchange_declare("crash.dead", "fanout", durable=True)
+    for queue in ["dead-keep", "dead-out"]:
+        channel.queue_declare(queue, durable=True)
+        channel.queue_bind(queue, "crash.dead")
+    for queue, arguments in [("dead-rejected", {}), ("dead-expired", {"x-message-ttl": 300}),
+                             ("dead-full", {"x-max-length": 5, "x-max-priority": 3}),
+                             ("dead-tired", {"x-delivery-limit": 2})]:
+        arguments["x-dead-letter-exchange"] = "crash.dead"
+        channel.queue_declare(queue, durable=True, arguments=arguments)
