@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use leveret_broker::{Broker, BrokerConfig, Outcome, Reason};
 use leveret_codec::{ConfirmSelect, QueuePurge, RawTable, Table, TxCommit, TxSelect, Value};
@@ -12,12 +12,6 @@ use leveret_store::InstantStore;
 use support::{Client, broker_with, message, ready};
 
 const MIB: u64 = 1 << 20;
-
-/// The account of memory is the process's: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn broker() -> Arc<Broker> {
     let config = BrokerConfig {
@@ -54,7 +48,6 @@ fn fill(client: &mut Client, queue: &str) {
 
 #[test]
 fn long_queues_block_their_publishers_and_leave_room_for_others() {
-    let _alone = alone();
     let broker = broker();
     let mut hogs: Vec<_> = (0..3).map(|_| capable(&broker)).collect();
     for (hog, queue) in hogs.iter_mut().zip(["h0", "h1", "h2"]) {
@@ -96,7 +89,6 @@ fn long_queues_block_their_publishers_and_leave_room_for_others() {
 
 #[test]
 fn in_confirm_mode_a_publisher_waits_and_is_then_refused_and_counted() {
-    let _alone = alone();
     let broker = broker();
     let mut hog = capable(&broker);
     hog.say(1, ConfirmSelect { nowait: true });
@@ -129,4 +121,45 @@ fn in_confirm_mode_a_publisher_waits_and_is_then_refused_and_counted() {
     let heard = committing.hear().pop().unwrap();
     assert!(heard.contains("the memory for messages is full"), "{heard}");
     assert_eq!(broker.refused.total(Reason::Memory), nacks + 1);
+}
+
+/// What one broker holds, knows of the time and has queues of is nothing to another one.
+#[test]
+fn two_brokers_in_one_process_share_nothing() {
+    let (full, other) = (broker(), broker());
+    let (mut hog, mut client) = (capable(&full), capable(&other));
+    fill(&mut hog, "h");
+    assert!(full.memory.resident_bytes() > 16 * MIB);
+    assert_eq!(other.memory.resident_bytes(), 0);
+    client.declare(1, "q", false);
+    client.send(&some("q"));
+    assert!(!client.connection.is_blocked());
+    assert_eq!(ready(&other, "q"), 50);
+    let held = other.memory.resident_bytes();
+    let now_ms = other.now_ms();
+    full.set_now(now_ms + 1_000_000);
+    let purge = QueuePurge {
+        queue: b"h",
+        nowait: false,
+    };
+    // The one who has filled it is not read.
+    capable(&full).say(1, purge);
+    assert!(full.memory.resident_bytes() < MIB);
+    assert_eq!(
+        (other.memory.resident_bytes(), other.now_ms()),
+        (held, now_ms)
+    );
+    let names = |broker: &Broker| {
+        let vhost = broker.vhost("/").unwrap();
+        let directory = vhost.directory.read();
+        directory
+            .queues()
+            .map(|cell| cell.name.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (names(&full), names(&other)),
+        (vec!["h".into()], vec!["q".into()])
+    );
+    assert_eq!((full.peer_count(), other.peer_count()), (2, 1));
 }
