@@ -142,6 +142,8 @@ impl Lives {
             }
             Event::Reject(ticket, consumer) => {
                 let id = self.returned(model, key, (*ticket, *consumer))?;
+                // Should it come back, as it waits to be moved on when the broker ends.
+                self.lives[id].redelivered = true;
                 self.die(model, key, (id, Death::Rejected));
             }
             Event::Requeue(back, failed) => {
