@@ -104,8 +104,8 @@ mod tests {
     #[test]
     fn what_is_held_is_counted_once_and_apart_from_others() {
         let (memory, other) = (Memory::default(), Memory::default());
-        let buffer = memory.clone().take(100);
-        let blob = memory.share(vec![0; 50]);
+        let (buffer, same) = (memory.take(100), memory.clone());
+        let blob = same.share(vec![0; 50]);
         let again = Arc::clone(&blob);
         assert!(memory.resident_bytes() >= 150);
         drop(blob);

@@ -8,8 +8,6 @@ use leveret_broker::{Broker, Handle, SharedOutlet, Work, resume};
 use leveret_session::{Flush, Pending};
 use parking_lot::Mutex;
 
-/// Parts of one write.
-
 /// One connection's socket, towards the client.
 pub(crate) struct Link {
     broker: Weak<Broker>,

@@ -201,7 +201,8 @@ struct TestProgram {
 /// The test program that a message of cargo announces, if it announces one.
 fn test_program(message: &Value) -> Option<TestProgram> {
     let executable = message["executable"].as_str()?;
-    if message["profile"]["test"] != true {
+    let kind = message["target"]["kind"][0].as_str()?;
+    if message["profile"]["test"] != true || kind == "example" {
         return None;
     }
     let manifest = PathBuf::from(message["manifest_path"].as_str()?);
@@ -212,7 +213,7 @@ fn test_program(message: &Value) -> Option<TestProgram> {
         return None;
     }
     let target = message["target"]["name"].as_str()?;
-    let name = match message["target"]["kind"][0].as_str()? {
+    let name = match kind {
         "lib" => format!("unit {folder}"),
         "bin" => format!("unit {folder} (bin {target})"),
         kind => format!("{kind} {folder}/{target}"),
