@@ -34,9 +34,12 @@ impl<C> Queue<C> {
     pub(super) fn run_mortal(&mut self, now_ms: u64, sink: &mut impl Sink<C>) {
         self.expire(now_ms, false, sink);
         self.pump(now_ms, sink);
-        self.stale |= std::mem::take(&mut self.instant);
-        self.expire(now_ms, true, sink);
-        self.lanes.offered();
+        // Nobody was served where the next run goes on.
+        if !self.behind {
+            self.stale |= std::mem::take(&mut self.instant);
+            self.expire(now_ms, true, sink);
+            self.lanes.offered();
+        }
         self.trim(sink);
         self.set_wake(now_ms);
     }
