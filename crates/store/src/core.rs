@@ -195,7 +195,7 @@ impl Core {
     ) -> Result<(), WriteError> {
         let head = self.head;
         let segment = match (head.offset, self.pool.segments.get(&head.slot)) {
-            // A seal may be the first one, where another frame found no space: it says where to go on.
+            // A seal may be the first frame, if another one found no space: it says where to go on.
             (0, Some(segment)) if header.flags & SEAL == 0 => {
                 u32::try_from(segment.bytes / BLOCK).unwrap_or(0)
             }

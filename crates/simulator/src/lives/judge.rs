@@ -154,17 +154,8 @@ impl Lives {
             }
             Event::Get { got, left, no_ack } => {
                 scene.left = Some(got.map(|_| *left));
-                if let Some((arrival, redelivered)) = *got {
-                    let delivery = Delivery {
-                        arrival,
-                        consumer: 0,
-                        redelivered,
-                    };
-                    let told = self.told(None, delivery);
-                    scene.told.push(Told {
-                        no_ack: *no_ack,
-                        ..told
-                    });
+                if let Some(got) = *got {
+                    self.fetched(scene, got, *no_ack);
                 }
             }
             Event::Purge(told) => {
@@ -190,6 +181,21 @@ impl Lives {
             }
         }
         Ok(())
+    }
+
+    fn fetched(
+        &self,
+        scene: &mut Scene<'_>,
+        (arrival, redelivered): (Arrival, bool),
+        no_ack: bool,
+    ) {
+        let delivery = Delivery {
+            arrival,
+            consumer: 0,
+            redelivered,
+        };
+        let told = self.told(None, delivery);
+        scene.told.push(Told { no_ack, ..told });
     }
 
     fn publish(
