@@ -258,6 +258,9 @@ impl Model {
     }
 }
 
+/// A message where it is.
+type BodyAt<'a> = (&'a (u32, u64), &'a Body);
+
 /// Bytes; when it came, how long it may live, whether it has died before; how often it was tried.
 type Body = (Vec<u8>, (Option<u64>, Option<u64>, bool), u32);
 
@@ -338,12 +341,25 @@ impl Visible {
     }
 
     /// The differences, for people.
+    /// Whether the other one shows the same, whatever the counts.
+    pub(crate) fn is_but_for_counts(&self, other: &Self) -> bool {
+        let same = |(one, two): (BodyAt<'_>, BodyAt<'_>)| {
+            one.0 == two.0 && (&one.1.0, one.1.1) == (&two.1.0, two.1.1)
+        };
+        self.topology == other.topology
+            && self.messages.len() == other.messages.len()
+            && self.messages.iter().zip(&other.messages).all(same)
+    }
+
     pub(crate) fn difference(&self, other: &Self) -> String {
         let mut text = String::new();
         for (key, value) in &self.messages {
             match other.messages.get(key) {
                 None => text += &format!(" -{key:?}"),
-                Some(found) if found != value => text += &format!(" ~{key:?}"),
+                Some(found) if found != value => {
+                    let told = |body: &Body| (body.0.len(), body.1, body.2);
+                    text += &format!(" ~{key:?} {:?} / {:?}", told(value), told(found));
+                }
                 Some(_) => {}
             }
         }
