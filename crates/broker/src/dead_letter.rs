@@ -52,6 +52,16 @@ fn route_of(letters: &DeadLetters, copied: &Copied) -> Option<Vec<u8>> {
     raw_route(letters.exchange.as_bytes(), key).ok()
 }
 
+/// What became of a dead message.
+enum Moved {
+    /// So many copies were made, and it is settled.
+    On(usize),
+    /// There is no room for it now.
+    Waits,
+    /// A queue is full of copies of this group, which are served only when that is submitted.
+    InTheNextGroup,
+}
+
 /// A dead message, copied out of its queue.
 struct Corpse {
     death: Death,
@@ -164,12 +174,15 @@ impl Broker {
             let mut copies = 0;
             work.journal.begin_group();
             for corpse in &corpses {
-                let Some(more) = burial.bury(corpse, work) else {
-                    waits = true;
-                    break;
-                };
+                match burial.bury(corpse, work) {
+                    Moved::On(more) => copies += more,
+                    Moved::Waits => {
+                        waits = true;
+                        break;
+                    }
+                    Moved::InTheNextGroup => break,
+                }
                 moved += 1;
-                copies += more;
                 if copies >= STEPS_OF_TURN {
                     break;
                 }
@@ -232,8 +245,8 @@ impl Broker {
 }
 
 impl Burial<'_> {
-    /// Moves one message on, and gives how many copies that made; `None` when it has to wait.
-    fn bury(&mut self, corpse: &Corpse, work: &mut Work) -> Option<usize> {
+    /// Moves one message on.
+    fn bury(&mut self, corpse: &Corpse, work: &mut Work) -> Moved {
         let mut copies = 0;
         if let Ok(properties) = Properties::decode(&corpse.copied.header) {
             let kind = match self.kind.take() {
@@ -241,7 +254,10 @@ impl Burial<'_> {
                 _ => Kind::of(corpse, &properties, self.onward(corpse, &properties)),
             };
             if let Some(onward) = &kind.onward {
-                copies = self.send((corpse, &properties), onward, work)?;
+                match self.send((corpse, &properties), onward, work) {
+                    Moved::On(made) => copies = made,
+                    waits => return waits,
+                }
             }
             self.kind = Some(kind);
         }
@@ -251,7 +267,7 @@ impl Burial<'_> {
         {
             work.journal.settle(lane, corpse.copied.rank.seq);
         }
-        Some(copies)
+        Moved::On(copies)
     }
 
     /// Where a message goes, and as what; `None` when that is nowhere: since a policy was taken
@@ -281,22 +297,25 @@ impl Burial<'_> {
         })
     }
 
-    /// Sends a message on, and gives how many copies that made; `None` when it has to wait.
+    /// Sends a message on.
     fn send(
         &mut self,
         (corpse, properties): (&Corpse, &Properties<'_>),
         onward: &Onward,
         work: &mut Work,
-    ) -> Option<usize> {
+    ) -> Moved {
         let targets = onward.targets.as_slice();
         if !self.has_memory(targets) {
-            return None;
+            return Moved::Waits;
         }
         let at_least_once = self.letters.is_some_and(|letters| letters.at_least_once);
-        let room = if at_least_once {
-            reserve(targets, corpse).then_some(Room::Reserved)?
-        } else {
-            Room::Plenty
+        if self.is_full_of_held(targets, corpse.body_bytes()) {
+            return Moved::InTheNextGroup;
+        }
+        let room = match at_least_once {
+            true if !reserve(targets, corpse) => return Moved::Waits,
+            true => Room::Reserved,
+            false => Room::Plenty,
         };
         let mut header = std::mem::take(&mut self.header);
         let body_bytes = corpse.body_bytes();
@@ -305,7 +324,18 @@ impl Burial<'_> {
             .write_header(properties, body_bytes, &mut header);
         self.enqueue((corpse, room), (&header, &onward.route), targets, work);
         self.header = header;
-        Some(targets.len())
+        Moved::On(targets.len())
+    }
+
+    /// Whether one of these queues has no room, but may have when this group's copies are served:
+    /// what a consumer takes at once never counts against a limit.
+    fn is_full_of_held(&self, targets: &[Arc<QueueCell>], bytes: u64) -> bool {
+        targets.iter().any(|cell| {
+            let place = self.places.get(&Arc::as_ptr(cell).addr());
+            let touched = place.and_then(|place| self.touched.get(*place));
+            let holds = touched.is_some_and(|touched| !touched.held.is_empty());
+            holds && !cell.lock().queue.has_room(bytes)
+        })
     }
 
     /// Whether there is memory for copies in all these queues: one message may become very many.

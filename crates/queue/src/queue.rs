@@ -277,8 +277,10 @@ impl<C> Queue<C> {
         (level, seq)
     }
 
+    /// Whether a message of so many bytes would not be refused.
+    #[must_use]
     #[inline]
-    fn has_room(&self, bytes: u64) -> bool {
+    pub fn has_room(&self, bytes: u64) -> bool {
         let limits = &self.settings.limits;
         let fits = self.ready + self.unacked < limits.total_max
             && self.ready_bytes + self.unacked_bytes + bytes <= limits.total_bytes_max;

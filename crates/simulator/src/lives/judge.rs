@@ -403,10 +403,7 @@ impl Lives {
         if let Some(told) = scene.take_told(message, &deaths) {
             return self.hand_out(model, scene, (id, told));
         }
-        // It was full if what was taken in this step was taken later: as copies are, that wait for
-        // their group.
-        let most = scene.shown_ready() + scene.taken.len();
-        let is_full = scene.spec.refuses && most >= scene.length_max();
+        let is_full = scene.spec.refuses && scene.shown_ready() >= scene.length_max();
         if refusable && is_full {
             model.queues[scene.key].ledger.refused.extend(arrival);
             self.lives[id].stored = false;
