@@ -403,7 +403,10 @@ impl Lives {
         if let Some(told) = scene.take_told(message, &deaths) {
             return self.hand_out(model, scene, (id, told));
         }
-        let is_full = scene.spec.refuses && scene.shown_ready() >= scene.length_max();
+        // It was full if what was taken in this step was taken later: the order within a step is
+        // the broker's.
+        let most = scene.shown_ready() + scene.taken.len();
+        let is_full = scene.spec.refuses && most >= scene.length_max();
         if refusable && is_full {
             model.queues[scene.key].ledger.refused.extend(arrival);
             self.lives[id].stored = false;
