@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 const STEP_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// Longer than the tests of any single program take beside the rest.
-const TESTS_TIME_MAX: Duration = Duration::from_secs(8 * 60);
+const TESTS_TIME_MAX: Duration = Duration::from_secs(12 * 60);
 
 /// Programs of the project's own, found before those of the system.
 static TOOLS: OnceLock<PathBuf> = OnceLock::new();
