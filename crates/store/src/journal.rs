@@ -89,6 +89,23 @@ impl Entrance {
         }
     }
 
+    /// The deliberate fault of writing a group in two frames.
+    fn tear_group(&mut self, scratch: &mut Scratch, config: &Config) -> Result<(), StoreRefusal> {
+        let copies_first = config.breaks(Sabotage::CopyBeforeSettle);
+        if !copies_first && !config.breaks(Sabotage::SettleBeforeCopy) {
+            return Ok(());
+        }
+        if let Some(mut part) = scratch.tear_group() {
+            if copies_first {
+                std::mem::swap(scratch, &mut part);
+            }
+            self.stage.add(&mut part)?;
+            let torn = self.exchange(Stage::default());
+            self.full.push_back(torn);
+        }
+        Ok(())
+    }
+
     /// Bytes held for connections.
     fn len(&self) -> usize {
         self.full.iter().map(Stage::len).sum::<usize>() + self.stage.len()
@@ -433,6 +450,7 @@ impl Store for Journal {
             entrance.stage.add(&mut part)?;
         }
         entrance.make_way(scratch.bytes_len(), &self.config);
+        entrance.tear_group(scratch, &self.config)?;
         let was_empty = was_empty || entrance.stage.is_empty();
         let ticket = entrance.stage.add(scratch)?;
         self.staged.store(entrance.len(), Ordering::Release);

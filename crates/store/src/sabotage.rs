@@ -48,6 +48,10 @@ pub enum Sabotage {
     TruncateAtRot,
     /// A deleted lane takes messages that were on their way.
     ReviveLanes,
+    /// What an atomic group settles is written in a frame before the one with its messages.
+    SettleBeforeCopy,
+    /// What an atomic group settles is written in a frame after the one with its messages.
+    CopyBeforeSettle,
 }
 
 impl Config {

@@ -118,6 +118,16 @@ impl Scratch {
         (!part.is_empty()).then_some(part)
     }
 
+    /// The deliberate fault of tearing a group apart: takes its settlements out.
+    pub(crate) fn tear_group(&mut self) -> Option<Self> {
+        let is_group = self.settled.iter().any(|range| range.grouped) && !self.bytes.is_empty();
+        is_group.then(|| Self {
+            settled: std::mem::take(&mut self.settled),
+            urgent: true,
+            ..Self::new()
+        })
+    }
+
     /// Bytes this scratch will take in the journal's stage.
     #[must_use]
     pub fn bytes_len(&self) -> usize {

@@ -54,4 +54,6 @@ mutations! {
     delivery_counts_are_forgotten: ForgetReturns, None;
     delivery_counts_of_the_dead_are_kept: KeepCounts, None;
     deleted_lanes_come_back: ReviveLanes, None;
+    a_death_without_its_copy: SettleBeforeCopy, None;
+    a_copy_without_its_death: CopyBeforeSettle, None;
 }

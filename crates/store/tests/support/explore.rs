@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_store::sim::{CrashPoints, Image, Rng, SimDisk};
 use leveret_store::{Config, Journal, LaneId, MessageParts, Sabotage, Scratch, Store};
 
+use parking_lot::Mutex;
+
 use super::history::{self, Mark, Played};
 use super::model::{Model, Visible};
-use super::tiny;
+use super::tiny_for;
 
 /// What an exploration found.
 #[derive(Default)]
@@ -25,20 +28,57 @@ pub(crate) struct Report {
 /// wrong.
 pub(crate) fn explore(seed: u64, states: usize, sabotage: Sabotage, deaf: Option<&str>) -> Report {
     let mut report = Report::default();
-    let config = tiny(sabotage);
-    for n in 0.. {
+    for seed in seed.. {
         if report.seen.len() >= states || report.violation.is_some() {
             break;
         }
-        report.histories += 1;
-        let seed = seed.wrapping_add(n);
-        let played = history::play(seed, 120, &config, deaf);
-        let found = check_history(played, seed, &config, &mut report.seen);
-        report.violation = found
-            .err()
-            .map(|violation| format!("seed {seed}: {violation}"));
+        report.add(look_at(seed, sabotage, deaf));
     }
     report
+}
+
+/// The same with so many threads. A seed shows the same whatever was looked at before.
+pub(crate) fn explore_together(threads: usize, seed: u64, states: usize) -> Report {
+    let (next, report) = (AtomicU64::new(seed), Mutex::new(Report::default()));
+    let work = || {
+        loop {
+            let so_far = report.lock();
+            if so_far.seen.len() >= states || so_far.violation.is_some() {
+                return;
+            }
+            drop(so_far);
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let one = look_at(seed, Sabotage::None, None);
+            report.lock().add(one);
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..threads).for_each(|_| drop(scope.spawn(work)));
+    });
+    report.into_inner()
+}
+
+impl Report {
+    fn add(&mut self, other: Self) {
+        self.seen.extend(other.seen);
+        self.histories += other.histories;
+        self.violation = self.violation.take().or(other.violation);
+    }
+}
+
+/// Explores one history.
+fn look_at(seed: u64, sabotage: Sabotage, deaf: Option<&str>) -> Report {
+    let mut seen = HashSet::new();
+    let config = tiny_for(sabotage, seed);
+    let played = history::play(seed, 120, &config, deaf);
+    let found = check_history(played, seed, &config, &mut seen);
+    Report {
+        seen,
+        histories: 1,
+        violation: found
+            .err()
+            .map(|violation| format!("seed {seed}: {violation}")),
+    }
 }
 
 fn check_history(

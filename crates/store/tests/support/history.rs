@@ -108,6 +108,10 @@ struct Player {
     model: Model,
     states: Vec<Model>,
     durable: usize,
+    /// The state after each turn since the last commit, with the ticket that makes it durable.
+    turns: Vec<(Ticket, usize)>,
+    /// What the last turn that was submitted waits for.
+    last: Ticket,
     shared: Arc<Mutex<Vec<Mark>>>,
     numbers: u64,
     /// All messages have one size, so that stale blocks hold records where new ones would be.
@@ -124,18 +128,18 @@ const LANES: u32 = 2;
 /// A body whose third record in a frame begins at a block's boundary.
 const BLOCK_FITTING: usize = 1967;
 
-/// Notes the state that is durable when it is called.
+/// Notes what may be left from the moment on when it is called.
 struct Announce {
     disk: SimDisk,
     shared: Arc<Mutex<Vec<Mark>>>,
-    state: usize,
+    allowed: Vec<usize>,
 }
 
 impl Waiter for Announce {
     fn durable(&self, _few: bool) {
         let mark = Mark {
             changes: self.disk.changes(),
-            allowed: vec![self.state],
+            allowed: self.allowed.clone(),
         };
         self.shared.lock().push(mark);
     }
@@ -157,6 +161,8 @@ impl Player {
             model: Model::default(),
             states: vec![Model::default()],
             durable: 0,
+            turns: Vec::new(),
+            last: Ticket(0),
             shared: Arc::new(Mutex::new(vec![Mark {
                 changes: 0,
                 allowed: vec![0],
@@ -407,9 +413,19 @@ impl Player {
         }
         turn.iter().for_each(|op| op.record(&mut scratch));
         // A stopped journal refuses; the next step that asks for an answer says why.
-        if self.journal.submit(&mut scratch).is_ok() {
+        if let Ok(ticket) = self.journal.submit(&mut scratch) {
             turn.iter().for_each(|op| self.model.apply(op));
+            self.last = self.last.max(ticket);
+            if self.makes_small_frames() {
+                self.turns.push((self.last, self.states.len()));
+                self.states.push(self.model.clone());
+            }
         }
+    }
+
+    /// Whether turns that are committed together may be written in several frames.
+    fn makes_small_frames(&self) -> bool {
+        self.config.frame_bytes_max < self.config.segment_bytes
     }
 
     fn allow(&self, allowed: Vec<usize>) {
@@ -419,7 +435,8 @@ impl Player {
         });
     }
 
-    /// Commits, and notes that until it is announced either state may be left.
+    /// Commits, and notes that until it is announced either state may be left; where a commit is
+    /// written in several frames, the state after any turn, but never a part of a turn.
     fn commit(&mut self) -> Result<(), String> {
         let state = self.prepare();
         // Without space the frame is kept and tried again.
@@ -437,15 +454,19 @@ impl Player {
     fn prepare(&mut self) -> usize {
         let state = self.states.len();
         self.states.push(self.model.clone());
-        self.allow(vec![self.durable, state]);
-        let waiter = Announce {
-            disk: self.disk.clone(),
-            shared: self.shared.clone(),
-            state,
-        };
-        let durable = self.journal.durable();
-        self.journal
-            .wake_at(Ticket(durable.0 + 1), Arc::new(waiter));
+        let mut turns = std::mem::take(&mut self.turns);
+        turns.push((self.last, state));
+        let states: Vec<usize> = turns.iter().map(|(_, state)| *state).collect();
+        let before = std::iter::once(self.durable);
+        self.allow(before.chain(states.iter().copied()).collect());
+        for (at, (ticket, _)) in turns.into_iter().enumerate() {
+            let waiter = Announce {
+                disk: self.disk.clone(),
+                shared: self.shared.clone(),
+                allowed: states[at..].to_vec(),
+            };
+            self.journal.wake_at(ticket, Arc::new(waiter));
+        }
         state
     }
 
@@ -514,6 +535,8 @@ impl Player {
         self.allow(vec![self.durable]);
         self.journal = journal;
         self.late.clear();
+        self.turns.clear();
+        self.last = Ticket(0);
         for (lane, queue) in &mut self.queues {
             *queue = self
                 .model

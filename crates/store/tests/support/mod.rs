@@ -23,3 +23,15 @@ pub(crate) fn tiny(sabotage: Sabotage) -> Config {
         ..Config::default()
     }
 }
+
+/// The same; in two histories of seven what is committed at once is written in several frames.
+pub(crate) fn tiny_for(sabotage: Sabotage, seed: u64) -> Config {
+    let whole = tiny(sabotage);
+    match seed % 7 {
+        0 | 1 => Config {
+            frame_bytes_max: 1500,
+            ..whole
+        },
+        _ => whole,
+    }
+}
