@@ -1295,8 +1295,17 @@ fn an_exclusive_queue_is_its_connections_alone_but_for_administrators() {
     ] {
         let answer = http.call(method, path, "");
         assert_eq!(answer.status, 400, "{method} {path}: {}", answer.text);
-        assert!(answer.text.contains("RESOURCE_LOCKED"), "{}", answer.text);
+        let text = "\"reason\":\"cannot obtain exclusive access to locked queue 'mine'";
+        assert!(
+            answer.text.contains(text),
+            "{method} {path}: {}",
+            answer.text
+        );
     }
+    let fetch = r#"{"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}"#;
+    let answer = http.call("POST", "/api/queues/%2F/mine/get", fetch);
+    let text = "\"reason\":\"405 RESOURCE_LOCKED - cannot obtain";
+    assert!(answer.text.contains(text), "{}", answer.text);
     assert_eq!(guest.call("POST", bindings, "").status, 400);
     assert_eq!(guest.get(bindings).as_array().unwrap().len(), 1);
     guest.done("DELETE", "/api/queues/%2F/mine", &json!({}));

@@ -47,7 +47,7 @@ impl Takes {
         let path = endpoint.path;
         if endpoint.verb != Verb::Post {
             Self::Declaration
-        } else if path.starts_with("/api/definitions") {
+        } else if path.starts_with("/api/definitions") || path == "/api/all-configuration" {
             Self::Definitions
         } else if path.starts_with("/api/x/publish/") {
             Self::Ingress
@@ -281,6 +281,20 @@ fn values(json: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routes::ENDPOINTS;
+
+    #[test]
+    fn definitions_are_definitions_by_their_old_name_too() {
+        let names = [
+            "/api/definitions",
+            "/api/definitions/{vhost}",
+            "/api/all-configuration",
+        ];
+        let imports =
+            |endpoint: &&Endpoint| endpoint.verb == Verb::Post && names.contains(&endpoint.path);
+        let takes: Vec<_> = ENDPOINTS.iter().filter(imports).map(Takes::of).collect();
+        assert_eq!(takes, [Takes::Definitions; 3]);
+    }
 
     #[test]
     fn values_are_counted_outside_of_strings_alone() {

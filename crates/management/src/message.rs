@@ -109,7 +109,9 @@ pub(crate) fn get(call: &Call) -> Answer {
     let cell = vhost.queue(call.segment("queue"));
     let cell = cell.ok_or_else(|| Problem::NoSuch("queue_not_found".to_owned()))?;
     require_read(call, &vhost, &cell.name)?;
-    queue::not_exclusive(&vhost, &cell)?;
+    if let Some(refusal) = queue::locked(&cell) {
+        return Err(Problem::refused_on_channel(refusal, &vhost.name));
+    }
     let body = call.object()?;
     let fields = Fields(&body);
     if fields.get("requeue").is_some() {

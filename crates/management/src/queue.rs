@@ -400,11 +400,15 @@ pub(crate) fn find(call: &Call) -> Result<(Arc<Vhost>, Arc<QueueCell>), Problem>
 
 /// An exclusive queue serves its own connection only.
 pub(crate) fn not_exclusive(vhost: &Vhost, cell: &QueueCell) -> Result<(), Problem> {
-    if cell.spec.owner.is_none() {
-        return Ok(());
-    }
-    let refusal = Refusal::Locked(cell.name.to_string());
-    Err(Problem::refused_on_channel(refusal, &vhost.name))
+    locked(cell).map_or(Ok(()), |refusal| {
+        Err(Problem::refused(refusal, &vhost.name))
+    })
+}
+
+/// Why a queue serves nobody here, if it is another connection's own.
+pub(crate) fn locked(cell: &QueueCell) -> Option<Refusal> {
+    let is_exclusive = cell.spec.owner.is_some();
+    is_exclusive.then(|| Refusal::Locked(cell.name.to_string()))
 }
 
 /// `GET /api/queues/{vhost}/{queue}`.
