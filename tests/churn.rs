@@ -11,7 +11,7 @@ use leveret_codec::{
     ExchangeDelete, ExchangeUnbind, QueueBind, QueueDeclare, QueueDelete, QueueUnbind,
 };
 use serde_json::Value;
-use support::{Client, Server, encode, message};
+use support::{Client, Server, encode, eventually, message};
 
 /// Connections made, a few at a time; `LEVERET_CHURN` sets another number.
 const CONNECTIONS: u32 = 3_000;
@@ -210,7 +210,10 @@ fn memory_descriptors_and_objects_come_back_after_churn() {
     }
     let after = at_rest(&server);
     println!("{connections} connections: {before:?} before, {after:?} after");
-    assert!(after.resident_bytes <= before.resident_bytes + before.resident_bytes / 10);
+    // What is given back may take its time on a machine that does other things.
+    let bound = before.resident_bytes + before.resident_bytes / 10;
+    let is_back = eventually(|| server.memory("VmRSS") <= bound);
+    assert!(is_back, "{} bytes of {bound}", server.memory("VmRSS"));
     assert!(after.descriptors <= before.descriptors + before.descriptors / 10);
     assert_eq!(after.objects, before.objects);
     assert_eq!((before.bindings, after.bindings), (0, 0));

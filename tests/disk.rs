@@ -12,11 +12,10 @@ use leveret_codec::{
     BasicAck, BasicConsume, BasicGet, BasicPublish, ConfirmSelect, Method, Properties,
     QueueDeclare, Table, Value,
 };
-use support::{Client, Folder, Server, declare, encode, raw_frame};
+use support::machine::on_time;
+use support::{Client, Folder, PATIENCE, Server, declare, encode, raw_frame};
 
 const BODY_BYTES: usize = 16 * 1024;
-/// The broker notices space that came back within this time.
-const HEALED_WITHIN: Duration = Duration::from_secs(10);
 /// Exit code after a write or sync of the journal failed.
 const JOURNAL_FAILED: i32 = 3;
 
@@ -152,7 +151,7 @@ impl Publisher {
 
     /// Publishes until a message is confirmed again; its number.
     fn heal(&mut self, mut told: Answer) -> u64 {
-        let deadline = Instant::now() + HEALED_WITHIN;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             while told == Answer::Blocked {
                 told = self.answer();
@@ -418,49 +417,53 @@ fn acknowledge_one(server: &Server) -> u64 {
 /// acknowledgements wait behind it, also once nothing at all is left; those last.
 #[test]
 fn a_message_larger_than_the_disk_is_refused_and_nothing_waits_behind_it() {
-    let disk = SmallDisk::mount(80);
-    let server = disk.start("0");
-    let mut publisher = Publisher::new(&server);
-    for _ in 0..4 {
+    on_time(|| {
+        let disk = SmallDisk::mount(80);
+        let server = disk.start("0");
+        let mut publisher = Publisher::new(&server);
+        for _ in 0..4 {
+            assert_eq!(publisher.publish(true), Answer::Confirmed);
+        }
+        publisher.body_bytes = 95 << 20;
+        let begun = Instant::now();
+        assert_eq!(publisher.publish(true), Answer::Refused);
+        assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+        assert_eq!(declare_durably(&server, "behind"), None);
+        assert_eq!(acknowledge_one(&server), publisher.confirmed.remove(0));
+        publisher.body_bytes = BODY_BYTES;
         assert_eq!(publisher.publish(true), Answer::Confirmed);
-    }
-    publisher.body_bytes = 95 << 20;
-    let begun = Instant::now();
-    assert_eq!(publisher.publish(true), Answer::Refused);
-    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
-    assert_eq!(declare_durably(&server, "behind"), None);
-    assert_eq!(acknowledge_one(&server), publisher.confirmed.remove(0));
-    publisher.body_bytes = BODY_BYTES;
-    assert_eq!(publisher.publish(true), Answer::Confirmed);
 
-    disk.fill_from_outside();
-    publisher.body_bytes = 95 << 20;
-    assert_eq!(publisher.publish(true), Answer::Refused);
-    let _answered = declare_durably(&server, "at the last byte");
-    assert_eq!(acknowledge_one(&server), publisher.confirmed.remove(0));
-    // An acknowledgement that nobody waits for is written within some milliseconds.
-    std::thread::sleep(Duration::from_millis(300));
-    server.kill();
-    let server = disk.start("0");
-    assert_whole(&server, &publisher.confirmed);
+        disk.fill_from_outside();
+        publisher.body_bytes = 95 << 20;
+        assert_eq!(publisher.publish(true), Answer::Refused);
+        let _answered = declare_durably(&server, "at the last byte");
+        assert_eq!(acknowledge_one(&server), publisher.confirmed.remove(0));
+        // An acknowledgement that nobody waits for is written within some milliseconds.
+        std::thread::sleep(Duration::from_millis(300));
+        server.kill();
+        let server = disk.start("0");
+        assert_whole(&server, &publisher.confirmed);
+    });
 }
 
 /// Once a full disk is drained, messages are confirmed again within a second.
 #[test]
 fn a_drained_disk_heals_within_a_second() {
-    let disk = SmallDisk::mount(80);
-    let server = disk.start("8MiB");
-    let mut publisher = Publisher::new(&server);
-    publisher.body_bytes = 100_000;
-    for _ in 0..2 {
-        let told = publisher.fill();
-        let last = *publisher.confirmed.last().expect("some");
-        drain(&server, last);
-        let drained = Instant::now();
-        publisher.heal(told);
-        let healed = drained.elapsed();
-        assert!(healed < Duration::from_secs(1), "{healed:?}");
-    }
+    on_time(|| {
+        let disk = SmallDisk::mount(80);
+        let server = disk.start("8MiB");
+        let mut publisher = Publisher::new(&server);
+        publisher.body_bytes = 100_000;
+        for _ in 0..2 {
+            let told = publisher.fill();
+            let last = *publisher.confirmed.last().expect("some");
+            drain(&server, last);
+            let drained = Instant::now();
+            publisher.heal(told);
+            let healed = drained.elapsed();
+            assert!(healed < Duration::from_secs(1), "{healed:?}");
+        }
+    });
 }
 
 /// Filled, filled by others, killed, started, drained, removed: and that again and again.
@@ -488,112 +491,116 @@ fn a_full_disk_lets_every_start_begin() {
 /// deleted is gone, also after a crash.
 #[test]
 fn a_full_disk_is_administrated_over_http() {
-    let disk = SmallDisk::mount(48);
-    let free_min = "limits.disk_free_min=0";
-    let server = Server::start_http_in(&disk.folder, &[free_min]);
-    let http = server.http_as("guest", "guest");
-    let durable = serde_json::json!({"durable": true});
-    let user = serde_json::json!({"password": "p", "tags": "x".repeat(10_000)});
-    for number in 0..40 {
-        http.done("PUT", &format!("/api/queues/%2F/old-{number}"), &durable);
-        http.done("PUT", &format!("/api/users/old-{number}"), &user);
-    }
-    let mut publisher = Publisher::new(&server);
-    publisher.fill();
-    disk.fill_from_outside();
-    for path in [
-        "queues/%2F/new",
-        "exchanges/%2F/new",
-        "users/new",
-        "vhosts/new",
-    ] {
-        let refused = (0..2_000).find_map(|number| {
-            let body = match path {
-                "users/new" => user.to_string(),
-                "exchanges/%2F/new" => r#"{"type":"topic","durable":true}"#.to_owned(),
-                _ => durable.to_string(),
-            };
-            let begun = Instant::now();
-            let answer = http.call("PUT", &format!("/api/{path}-{number}"), &body);
-            assert!(begun.elapsed() < AT_ONCE, "{path}: {:?}", begun.elapsed());
-            (answer.status >= 400).then(|| (answer.status, answer.text.clone()))
-        });
-        let (status, body) = refused.unwrap_or_else(|| panic!("{path} is never refused"));
-        assert_eq!(status, 400, "{body:?}");
-        assert!(body.contains("the disk is full"), "{path}: {body}");
-    }
-    for number in 0..40 {
-        http.done(
-            "DELETE",
-            &format!("/api/queues/%2F/old-{number}"),
-            &serde_json::json!({}),
+    on_time(|| {
+        let disk = SmallDisk::mount(48);
+        let free_min = "limits.disk_free_min=0";
+        let server = Server::start_http_in(&disk.folder, &[free_min]);
+        let http = server.http_as("guest", "guest");
+        let durable = serde_json::json!({"durable": true});
+        let user = serde_json::json!({"password": "p", "tags": "x".repeat(10_000)});
+        for number in 0..40 {
+            http.done("PUT", &format!("/api/queues/%2F/old-{number}"), &durable);
+            http.done("PUT", &format!("/api/users/old-{number}"), &user);
+        }
+        let mut publisher = Publisher::new(&server);
+        publisher.fill();
+        disk.fill_from_outside();
+        for path in [
+            "queues/%2F/new",
+            "exchanges/%2F/new",
+            "users/new",
+            "vhosts/new",
+        ] {
+            let refused = (0..2_000).find_map(|number| {
+                let body = match path {
+                    "users/new" => user.to_string(),
+                    "exchanges/%2F/new" => r#"{"type":"topic","durable":true}"#.to_owned(),
+                    _ => durable.to_string(),
+                };
+                let begun = Instant::now();
+                let answer = http.call("PUT", &format!("/api/{path}-{number}"), &body);
+                assert!(begun.elapsed() < AT_ONCE, "{path}: {:?}", begun.elapsed());
+                (answer.status >= 400).then(|| (answer.status, answer.text.clone()))
+            });
+            let (status, body) = refused.unwrap_or_else(|| panic!("{path} is never refused"));
+            assert_eq!(status, 400, "{body:?}");
+            assert!(body.contains("the disk is full"), "{path}: {body}");
+        }
+        for number in 0..40 {
+            http.done(
+                "DELETE",
+                &format!("/api/queues/%2F/old-{number}"),
+                &serde_json::json!({}),
+            );
+            http.done(
+                "DELETE",
+                &format!("/api/users/old-{number}"),
+                &serde_json::json!({}),
+            );
+        }
+        server.kill();
+        let server = Server::start_http_in(&disk.folder, &[free_min]);
+        let http = server.http_as("guest", "guest");
+        let queues = http.get("/api/queues");
+        let names = queues.as_array().expect("a list").iter();
+        let names: Vec<_> = names.filter_map(|queue| queue["name"].as_str()).collect();
+        assert!(
+            names.iter().all(|name| !name.starts_with("old-")),
+            "{names:?}"
         );
-        http.done(
-            "DELETE",
-            &format!("/api/users/old-{number}"),
-            &serde_json::json!({}),
-        );
-    }
-    server.kill();
-    let server = Server::start_http_in(&disk.folder, &[free_min]);
-    let http = server.http_as("guest", "guest");
-    let queues = http.get("/api/queues");
-    let names = queues.as_array().expect("a list").iter();
-    let names: Vec<_> = names.filter_map(|queue| queue["name"].as_str()).collect();
-    assert!(
-        names.iter().all(|name| !name.starts_with("old-")),
-        "{names:?}"
-    );
-    assert_whole(&server, &publisher.confirmed);
+        assert_whole(&server, &publisher.confirmed);
+    });
 }
 
 /// Every other one of very many messages is acknowledged: what a checkpoint then has to list is
 /// longer than a segment of this disk.
 #[test]
 fn very_many_scattered_acknowledgements_are_written_on_a_full_disk() {
-    const MESSAGES: u64 = 100_000;
-    let disk = SmallDisk::mount(64);
-    let server = disk.start("0");
-    let mut publisher = Publisher::new(&server);
-    publisher.body_bytes = 64;
-    for _ in 0..MESSAGES {
-        publisher.send(true);
-    }
-    let mut confirmed = 0;
-    while confirmed < MESSAGES {
-        match publisher.client.next().method() {
-            Method::BasicAck(ack) => confirmed = confirmed.max(ack.delivery_tag),
-            other => panic!("{other:?} instead of a confirm"),
+    on_time(|| {
+        const MESSAGES: u64 = 100_000;
+        let disk = SmallDisk::mount(64);
+        let server = disk.start("0");
+        let mut publisher = Publisher::new(&server);
+        publisher.body_bytes = 64;
+        for _ in 0..MESSAGES {
+            publisher.send(true);
         }
-    }
-    disk.fill_from_outside();
-    let mut client = server.login();
-    let consume = BasicConsume {
-        queue: b"full",
-        ..Default::default()
-    };
-    client.method(1, consume);
-    client.expect(1, "basic.consume-ok");
-    for _ in 0..MESSAGES {
-        client.expect(1, "basic.deliver");
-        client.read_content(1);
-    }
-    let mut acks = Vec::new();
-    for delivery_tag in (1..=MESSAGES).step_by(2) {
-        let ack = BasicAck {
-            delivery_tag,
-            multiple: false,
+        let mut confirmed = 0;
+        while confirmed < MESSAGES {
+            match publisher.client.next().method() {
+                Method::BasicAck(ack) => confirmed = confirmed.max(ack.delivery_tag),
+                other => panic!("{other:?} instead of a confirm"),
+            }
+        }
+        disk.fill_from_outside();
+        let mut client = server.login();
+        let consume = BasicConsume {
+            queue: b"full",
+            ..Default::default()
         };
-        acks.extend_from_slice(&encode(1, ack));
-    }
-    client.send(&acks);
-    client.method(1, passive());
-    client.expect(1, "queue.declare-ok");
-    std::thread::sleep(Duration::from_secs(1));
-    server.kill();
-    let server = disk.start("0");
-    let expected: Vec<u64> = (1..=MESSAGES).filter(|number| number % 2 == 0).collect();
-    assert_eq!(drain(&server, MESSAGES), expected);
+        client.method(1, consume);
+        client.expect(1, "basic.consume-ok");
+        for _ in 0..MESSAGES {
+            client.expect(1, "basic.deliver");
+            client.read_content(1);
+        }
+        let mut acks = Vec::new();
+        for delivery_tag in (1..=MESSAGES).step_by(2) {
+            let ack = BasicAck {
+                delivery_tag,
+                multiple: false,
+            };
+            acks.extend_from_slice(&encode(1, ack));
+        }
+        client.send(&acks);
+        client.method(1, passive());
+        client.expect(1, "queue.declare-ok");
+        std::thread::sleep(Duration::from_secs(1));
+        server.kill();
+        let server = disk.start("0");
+        let expected: Vec<u64> = (1..=MESSAGES).filter(|number| number % 2 == 0).collect();
+        assert_eq!(drain(&server, MESSAGES), expected);
+    });
 }
 
 /// Clients that take every descriptor there is do not keep the journal from new segments.
@@ -609,7 +616,7 @@ fn a_broker_without_descriptors_for_clients_goes_on_and_confirms() {
     let others: Vec<_> = (0..100)
         .map(|_| TcpStream::connect(server.address).expect("the backlog is long"))
         .collect();
-    let deadline = Instant::now() + HEALED_WITHIN;
+    let deadline = Instant::now() + PATIENCE;
     let exhausted = |line: &String| line.contains("cannot accept a connection");
     while !server.log().iter().any(exhausted) {
         assert!(Instant::now() < deadline, "{:?}", server.log());

@@ -14,7 +14,8 @@ use leveret_codec::{
     QueueDeclare, QueueDelete, Table, TxCommit, TxSelect, Value,
 };
 use serde_json::json;
-use support::{Client, Server, close, declare, encode, leveret, message, start_ok};
+use support::machine::on_time;
+use support::{Client, Server, close, declare, encode, eventually, leveret, message, start_ok};
 
 #[test]
 fn contents_of_two_channels_may_be_interleaved() {
@@ -102,7 +103,7 @@ fn a_peer_that_vanishes_leaves_its_exclusive_queue_to_nobody() {
     other.method(1, declare("mine", &[]));
     other.expect(1, "channel.close");
     drop(peer);
-    let free = (0..100).any(|_| {
+    let free = eventually(|| {
         let mut other = server.login();
         other.method(1, declare("mine", &[]));
         other.next().method().name() == "queue.declare-ok"
@@ -128,10 +129,15 @@ fn sigterm_closes_connections_and_exits_with_0() {
 
 #[test]
 fn sigterm_does_not_wait_for_ever_for_those_who_do_not_answer() {
-    let mut server = Server::start();
-    let _silent = server.login();
-    server.terminate();
-    assert_eq!(server.wait().code(), Some(0));
+    on_time(|| {
+        let mut server = Server::start();
+        let _silent = server.login();
+        let start = Instant::now();
+        server.terminate();
+        assert_eq!(server.wait().code(), Some(0));
+        let waited = start.elapsed();
+        assert!(waited < Duration::from_secs(10), "{waited:?}");
+    });
 }
 
 #[test]
@@ -295,31 +301,35 @@ fn a_new_secret_is_taken_whatever_it_is_as_passwords_do_not_expire() {
 /// A client with several threads that all close the connection sends more than one close.
 #[test]
 fn close_ok_is_read_although_the_client_has_sent_more() {
-    let server = Server::start();
-    let mut peer = server.login();
-    let close = encode(0, close());
-    peer.send(&close);
-    peer.expect(0, "connection.close-ok");
-    for _ in 0..20 {
+    on_time(|| {
+        let server = Server::start();
+        let mut peer = server.login();
+        let close = encode(0, close());
         peer.send(&close);
-        sleep(Duration::from_millis(5));
-    }
-    assert_eq!(peer.rest(), b"", "no reset");
+        peer.expect(0, "connection.close-ok");
+        for _ in 0..20 {
+            peer.send(&close);
+            sleep(Duration::from_millis(5));
+        }
+        assert_eq!(peer.rest(), b"", "no reset");
+    });
 }
 
 #[test]
 fn a_client_that_erred_has_its_own_time_to_answer_the_close() {
-    let server = Server::start_with(&["amqp.handshake_timeout_ms=500"]);
-    let mut peer = server.login();
-    sleep(Duration::from_millis(600));
-    peer.method(1, ChannelOpen {});
-    peer.expect(0, "connection.close");
-    assert!(
-        peer.is_left_alone(Duration::from_secs(1)),
-        "the handshake was long ago"
-    );
-    peer.method(0, ConnectionCloseOk {});
-    assert_eq!(peer.rest(), b"");
+    on_time(|| {
+        let server = Server::start_with(&["amqp.handshake_timeout_ms=500"]);
+        let mut peer = server.login();
+        sleep(Duration::from_millis(600));
+        peer.method(1, ChannelOpen {});
+        peer.expect(0, "connection.close");
+        assert!(
+            peer.is_left_alone(Duration::from_secs(1)),
+            "the handshake was long ago"
+        );
+        peer.method(0, ConnectionCloseOk {});
+        assert_eq!(peer.rest(), b"");
+    });
 }
 
 #[test]
@@ -336,8 +346,7 @@ fn a_client_that_does_not_answer_the_close_is_cut_off_though_it_reads_nothing() 
         admin.done("DELETE", &format!("/api/connections/{path}"), &json!({}));
     }
     // Neither silence nor an endless stream of anything but the answer keeps it.
-    let ended = (0..100).any(|_| {
-        sleep(Duration::from_millis(50));
+    let ended = eventually(|| {
         chatty.send_unwelcome(&leveret_codec::HEARTBEAT);
         connections().as_array().is_some_and(Vec::is_empty)
     });
@@ -374,34 +383,38 @@ fn a_client_may_send_while_a_large_delivery_is_on_its_way_to_it() {
 
 #[test]
 fn heartbeats_are_heard_while_a_large_delivery_is_not_read() {
-    const BYTES: usize = 24 << 20;
-    let server = Server::start();
-    let mut peer = server.login_with_heartbeat(1);
-    peer.declare(1, "q");
-    let body = vec![7; BYTES];
-    let parts: Vec<&[u8]> = body.chunks(100_000).collect();
-    peer.send(&message(1, "q", BYTES as u64, &parts).concat());
-    let consume = BasicConsume {
-        queue: b"q",
-        ..Default::default()
-    };
-    peer.method(1, consume);
-    for _ in 0..15 {
-        sleep(Duration::from_millis(300));
-        peer.send(&leveret_codec::HEARTBEAT);
-    }
-    peer.expect(1, "basic.consume-ok");
-    peer.expect(1, "basic.deliver");
-    assert_eq!(peer.read_content(1), body);
+    on_time(|| {
+        const BYTES: usize = 24 << 20;
+        let server = Server::start();
+        let mut peer = server.login_with_heartbeat(1);
+        peer.declare(1, "q");
+        let body = vec![7; BYTES];
+        let parts: Vec<&[u8]> = body.chunks(100_000).collect();
+        peer.send(&message(1, "q", BYTES as u64, &parts).concat());
+        let consume = BasicConsume {
+            queue: b"q",
+            ..Default::default()
+        };
+        peer.method(1, consume);
+        for _ in 0..15 {
+            sleep(Duration::from_millis(300));
+            peer.send(&leveret_codec::HEARTBEAT);
+        }
+        peer.expect(1, "basic.consume-ok");
+        peer.expect(1, "basic.deliver");
+        assert_eq!(peer.read_content(1), body);
+    });
 }
 
 /// Go's client hangs up after one and a half intervals of silence.
 #[test]
 fn the_shortest_heartbeats_are_sent_in_time() {
-    let server = Server::start();
-    let mut peer = server.login_with_heartbeat(1);
-    let silence = peer.longest_silence(Duration::from_secs(3));
-    assert!(silence < Duration::from_millis(1500), "{silence:?}");
+    on_time(|| {
+        let server = Server::start();
+        let mut peer = server.login_with_heartbeat(1);
+        let silence = peer.longest_silence(Duration::from_secs(3));
+        assert!(silence < Duration::from_millis(1500), "{silence:?}");
+    });
 }
 
 /// Client properties that ask for `connection.blocked`.
@@ -453,38 +466,42 @@ fn guess(server: &Server) {
 
 #[test]
 fn who_knows_the_password_is_let_in_although_others_at_its_address_do_not() {
-    let server = Server::start_http(&["limits.login_failures_per_minute=15"]);
-    for _ in 0..15 {
-        guess(&server);
-    }
-    let (right, wrong) = (
-        server.http_as("guest", "guest"),
-        server.http_as("guest", "guess"),
-    );
-    assert_eq!(right.call("GET", "/api/whoami", "").status, 503);
-    let start = Instant::now();
-    for _ in 0..20 {
-        server.login();
-    }
-    let waited = start.elapsed();
-    assert!(waited < Duration::from_secs(30), "{waited:?}: not 4 s each");
-    assert_eq!(right.call("GET", "/api/whoami", "").status, 200);
-    assert_eq!(wrong.call("GET", "/api/whoami", "").status, 401);
-    assert_eq!(wrong.call("GET", "/api/whoami", "").status, 503);
+    on_time(|| {
+        let server = Server::start_http(&["limits.login_failures_per_minute=15"]);
+        for _ in 0..15 {
+            guess(&server);
+        }
+        let (right, wrong) = (
+            server.http_as("guest", "guest"),
+            server.http_as("guest", "guess"),
+        );
+        assert_eq!(right.call("GET", "/api/whoami", "").status, 503);
+        let start = Instant::now();
+        for _ in 0..20 {
+            server.login();
+        }
+        let waited = start.elapsed();
+        assert!(waited < Duration::from_secs(30), "{waited:?}: not 4 s each");
+        assert_eq!(right.call("GET", "/api/whoami", "").status, 200);
+        assert_eq!(wrong.call("GET", "/api/whoami", "").status, 401);
+        assert_eq!(wrong.call("GET", "/api/whoami", "").status, 503);
+    });
 }
 
 #[test]
 fn an_address_with_too_many_refused_logins_has_to_wait() {
-    let server = Server::start_with(&[
-        "limits.login_failures_per_minute=2",
-        "amqp.handshake_timeout_ms=1000",
-    ]);
-    for _ in 0..2 {
-        guess(&server);
-    }
-    let mut peer = server.connect();
-    peer.send(&PROTOCOL_HEADER);
-    assert_eq!(peer.expect_end(), b"", "it is not even asked");
+    on_time(|| {
+        let server = Server::start_with(&[
+            "limits.login_failures_per_minute=2",
+            "amqp.handshake_timeout_ms=1000",
+        ]);
+        for _ in 0..2 {
+            guess(&server);
+        }
+        let mut peer = server.connect();
+        peer.send(&PROTOCOL_HEADER);
+        assert_eq!(peer.expect_end(), b"", "it is not even asked");
+    });
 }
 
 fn guess_and_be_told(server: &Server) -> Client {
@@ -511,56 +528,62 @@ fn guess_and_hang_up(server: &Server) {
 
 #[test]
 fn who_hangs_up_after_a_wrong_guess_has_spent_its_turn() {
-    let server = Server::start_with(&["limits.login_failures_per_minute=30"]);
-    for _ in 0..30 {
-        guess(&server);
-    }
-    let start = Instant::now();
-    for _ in 0..3 {
-        guess_and_hang_up(&server);
-        sleep(Duration::from_millis(100));
-    }
-    let waited = start.elapsed();
-    assert!(waited > Duration::from_secs(5), "{waited:?}: not 2 s each");
+    on_time(|| {
+        let server = Server::start_with(&["limits.login_failures_per_minute=30"]);
+        for _ in 0..30 {
+            guess(&server);
+        }
+        let start = Instant::now();
+        for _ in 0..3 {
+            guess_and_hang_up(&server);
+            sleep(Duration::from_millis(100));
+        }
+        let waited = start.elapsed();
+        assert!(waited > Duration::from_secs(5), "{waited:?}: not 2 s each");
+    });
 }
 
 #[test]
 fn a_stop_does_not_wait_for_those_who_wait_for_their_turn() {
-    let mut server = Server::start_with(&[
-        "limits.login_failures_per_minute=1",
-        "amqp.handshake_timeout_ms=60000",
-        "runtime.drain_timeout_ms=30000",
-    ]);
-    guess(&server);
-    let mut waiting = server.connect();
-    waiting.send(&PROTOCOL_HEADER);
-    let start = Instant::now();
-    server.terminate();
-    assert_eq!(server.wait().code(), Some(0));
-    let waited = start.elapsed();
-    assert!(waited < Duration::from_secs(10), "{waited:?}");
+    on_time(|| {
+        let mut server = Server::start_with(&[
+            "limits.login_failures_per_minute=1",
+            "amqp.handshake_timeout_ms=60000",
+            "runtime.drain_timeout_ms=30000",
+        ]);
+        guess(&server);
+        let mut waiting = server.connect();
+        waiting.send(&PROTOCOL_HEADER);
+        let start = Instant::now();
+        server.terminate();
+        assert_eq!(server.wait().code(), Some(0));
+        let waited = start.elapsed();
+        assert!(waited < Duration::from_secs(10), "{waited:?}");
+    });
 }
 
 /// Who has given up leaves its turn to others: they are none too many for their turns.
 #[test]
 fn clients_that_are_gone_take_no_turns() {
-    let server = Server::start_with(&[
-        "limits.login_failures_per_minute=6",
-        "amqp.handshake_timeout_ms=60000",
-    ]);
-    for _ in 0..6 {
-        guess(&server);
-    }
-    for _ in 0..30 {
-        server.connect().send(&PROTOCOL_HEADER);
-    }
-    let start = Instant::now();
-    server.login();
-    let waited = start.elapsed();
-    assert!(
-        waited < Duration::from_secs(25),
-        "{waited:?}: not 10 s for each"
-    );
+    on_time(|| {
+        let server = Server::start_with(&[
+            "limits.login_failures_per_minute=6",
+            "amqp.handshake_timeout_ms=60000",
+        ]);
+        for _ in 0..6 {
+            guess(&server);
+        }
+        for _ in 0..30 {
+            server.connect().send(&PROTOCOL_HEADER);
+        }
+        let start = Instant::now();
+        server.login();
+        let waited = start.elapsed();
+        assert!(
+            waited < Duration::from_secs(25),
+            "{waited:?}: not 10 s for each"
+        );
+    });
 }
 
 /// Stops the broker; gives how many lines of its log have these words.
@@ -573,32 +596,34 @@ fn logged(mut server: Server, words: &str) -> usize {
 
 #[test]
 fn connections_that_were_there_before_guess_no_more_than_others() {
-    for hashing in ["sha256", "argon2id"] {
-        let server = Server::start_with(&[
-            "limits.login_failures_per_minute=2",
-            "amqp.handshake_timeout_ms=6000",
-            &format!("default.password_hashing=\"{hashing}\""),
-        ]);
-        let mut asked: Vec<_> = (0..25).map(|_| server.connect()).collect();
-        let mut silent: Vec<_> = (0..25).map(|_| server.connect()).collect();
-        for peer in &mut asked {
-            peer.send(&PROTOCOL_HEADER);
+    on_time(|| {
+        for hashing in ["sha256", "argon2id"] {
+            let server = Server::start_with(&[
+                "limits.login_failures_per_minute=2",
+                "amqp.handshake_timeout_ms=6000",
+                &format!("default.password_hashing=\"{hashing}\""),
+            ]);
+            let mut asked: Vec<_> = (0..25).map(|_| server.connect()).collect();
+            let mut silent: Vec<_> = (0..25).map(|_| server.connect()).collect();
+            for peer in &mut asked {
+                peer.send(&PROTOCOL_HEADER);
+            }
+            for peer in &mut asked {
+                peer.expect(0, "connection.start");
+            }
+            for peer in &mut asked {
+                peer.method(0, wrong());
+            }
+            for peer in &mut silent {
+                peer.send(&PROTOCOL_HEADER);
+                peer.method(0, wrong());
+            }
+            for peer in asked.into_iter().chain(silent) {
+                peer.expect_end();
+            }
+            assert_eq!(logged(server, "login refused"), 2, "{hashing}");
         }
-        for peer in &mut asked {
-            peer.expect(0, "connection.start");
-        }
-        for peer in &mut asked {
-            peer.method(0, wrong());
-        }
-        for peer in &mut silent {
-            peer.send(&PROTOCOL_HEADER);
-            peer.method(0, wrong());
-        }
-        for peer in asked.into_iter().chain(silent) {
-            peer.expect_end();
-        }
-        assert_eq!(logged(server, "login refused"), 2, "{hashing}");
-    }
+    });
 }
 
 /// Asks with a wrong password on a connection that is kept; gives the status.

@@ -12,13 +12,11 @@ use std::time::{Duration, Instant};
 use leveret_codec::{Method, QueueDeclare};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
-use support::{Folder, Server, leveret, message};
-
-const SOON: Duration = Duration::from_secs(5);
+use support::{Folder, PATIENCE, Server, leveret, message};
 
 /// The lines of the log with this message, as many as there were before and one more.
 fn next_line(server: &Server, message: &str, before: usize) -> Value {
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let log = server.log().into_iter();
         let lines = log.filter_map(|line| serde_json::from_str::<Value>(&line).ok());

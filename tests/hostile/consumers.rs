@@ -13,7 +13,7 @@ const OF_CHANNEL: u32 = 10_000;
 /// What 140,000 consumers cost, MiB.
 const CONSUMERS_MIB: u64 = 128;
 /// Until all of them are there, and until all of them are gone.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(180);
 
 /// Has a connection consume `q` 70,000 times.
 fn consume_often(client: &mut Client) {

@@ -10,7 +10,7 @@ use crate::case::Case;
 use crate::support::{Client, message};
 
 /// Until all of them are where they belong.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(180);
 
 /// A policy has everything expire that waits in the queue `q`.
 fn expire_all(case: &Case) {

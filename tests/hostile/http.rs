@@ -7,16 +7,22 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::case::Case;
+use crate::support::Server;
 
-/// A probe is answered within this time, whoever is connected.
+/// A probe is answered within this time, whoever is connected,
 const PROBE_MAX: Duration = Duration::from_millis(100);
+/// or so many times what one takes beside it of a broker that has nobody connected.
+const TIMES_SLOWER_MAX: u32 = 2;
 /// Others' requests to the API are answered within this time.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How often it is tried whether all are answered in time: the machine may be late once, those who
+/// hold up others do it as long as they are there.
+const TRIES: u32 = 3;
 /// `guest:guest`.
 const GUEST: &str = "Z3Vlc3Q6Z3Vlc3Q=";
 /// `tenant:tenant`.
 const TENANT: &str = "dGVuYW50OnRlbmFudA==";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks without a body; gives the status and how long it took from the connect on.
 fn ask(address: SocketAddr, path: &str) -> (u16, Duration) {
@@ -39,28 +45,54 @@ fn status(stream: &mut TcpStream) -> u16 {
     text.parse().expect("a number")
 }
 
-/// Probes and the API are answered in time, again and again.
-fn assert_answers(api: SocketAddr, metrics: SocketAddr) {
-    let mut probes = Vec::new();
-    for _ in 0..20 {
+/// How long all but one of the probes of a round took at most, and the longest request to the API.
+#[derive(Debug, Default)]
+struct Round {
+    probes: Vec<Duration>,
+    answer: Duration,
+}
+
+impl Round {
+    fn ask(&mut self, api: SocketAddr, metrics: SocketAddr) {
         for path in ["/livez", "/readyz"] {
             let (status, time) = ask(metrics, path);
             assert_eq!(status, 200, "{path}");
-            probes.push(time);
+            self.probes.push(time);
         }
         let (status, time) = ask(api, "/api/overview");
         assert_eq!(status, 200);
-        assert!(time < ANSWER_MAX, "/api/overview took {time:?}");
+        self.answer = self.answer.max(time);
     }
-    probes.sort_unstable();
-    // One may meet a machine that does something else.
-    let longest = probes[probes.len() - 2];
-    assert!(longest < PROBE_MAX, "a probe took {longest:?}");
+
+    /// One may meet a machine that does something else.
+    fn probe(&mut self) -> Duration {
+        self.probes.sort_unstable();
+        self.probes[self.probes.len() - 2]
+    }
+}
+
+/// Probes and the API are answered in time, again and again, or hardly later than those of a broker
+/// beside it with which nothing is the matter.
+fn assert_answers(server: &Server, beside: &Server) {
+    for tries in 1.. {
+        let (mut round, mut undisturbed) = (Round::default(), Round::default());
+        for _ in 0..20 {
+            round.ask(server.api(), server.metrics_address());
+            undisturbed.ask(beside.api(), beside.metrics_address());
+        }
+        let probe_max = PROBE_MAX.max(undisturbed.probe() * TIMES_SLOWER_MAX);
+        let answer_max = ANSWER_MAX.max(undisturbed.answer * TIMES_SLOWER_MAX);
+        if round.probe() < probe_max && round.answer < answer_max {
+            return;
+        }
+        assert!(tries < TRIES, "{round:?} where {undisturbed:?} would do");
+    }
 }
 
 /// 1,100 connections to each HTTP port that send nothing, half a header, or were answered once.
 #[test]
 fn silent_http_clients_keep_nobody_out() {
+    let beside = Server::start_http(&[]);
     let case = Case::start_http(&[]);
     let (api, metrics) = (case.server.api(), case.server.metrics_address());
     let mut silent = Vec::new();
@@ -77,7 +109,7 @@ fn silent_http_clients_keep_nobody_out() {
             silent.push(stream);
         }
         if number % 100 == 99 {
-            assert_answers(api, metrics);
+            assert_answers(&case.server, &beside);
         }
     }
     drop(silent);
@@ -151,8 +183,9 @@ fn bodies_full_of_values_are_refused_before_they_are_read() {
 /// 70 bodies of which nothing more comes.
 #[test]
 fn bodies_that_do_not_arrive_hold_up_nobody() {
+    let beside = Server::start_http(&[]);
     let case = with_tenant();
-    let (api, metrics) = (case.server.api(), case.server.metrics_address());
+    let api = case.server.api();
     let unfinished: Vec<_> = (0..70)
         .map(|number| {
             let path = format!("/api/queues/tenant/q{number}");
@@ -161,7 +194,7 @@ fn bodies_that_do_not_arrive_hold_up_nobody() {
             stream
         })
         .collect();
-    assert_answers(api, metrics);
+    assert_answers(&case.server, &beside);
     drop(unfinished);
     case.end(48);
 }

@@ -16,6 +16,7 @@ const BINDINGS: u32 = 50_000;
 const BINDINGS_MIB: u64 = 20;
 /// Whoever is asked something else answers in this time.
 const OTHERS_MAX: Duration = Duration::from_secs(2);
+const TRIES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Binds a queue to one exchange again and again, and waits until that is done.
@@ -94,17 +95,21 @@ fn read(mut stream: TcpStream) -> (u16, usize) {
     (status, usize::try_from(rest).unwrap())
 }
 
+/// Others' requests are answered in time; the machine may be late once.
 fn assert_api_serves(case: &Case) {
-    let begin = Instant::now();
-    for path in [
-        "/api/overview",
-        "/api/queues?page=1&page_size=10",
-        "/api/whoami",
-    ] {
-        assert_eq!(read(ask(case, path, "")).0, 200, "{path}");
-    }
-    let took = begin.elapsed();
-    assert!(took < OTHERS_MAX, "{took:?}");
+    let took = (0..TRIES).map(|_| {
+        let begin = Instant::now();
+        for path in [
+            "/api/overview",
+            "/api/queues?page=1&page_size=10",
+            "/api/whoami",
+        ] {
+            assert_eq!(read(ask(case, path, "")).0, 200, "{path}");
+        }
+        begin.elapsed()
+    });
+    let all: Vec<_> = took.take_while(|took| *took >= OTHERS_MAX).collect();
+    assert!(all.len() < TRIES, "{all:?}");
 }
 
 #[test]

@@ -15,8 +15,10 @@ use leveret_codec::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::case::{Case, SMALL_MIB};
+use crate::support::machine::{Watch, on_time};
 use crate::support::{
-    Client, FRAME_MAX, Server, declare, encode, message, nested_table, raw_frame, start_ok,
+    Client, FRAME_MAX, LONG_PATIENCE, PATIENCE, Server, declare, encode, eventually, message,
+    nested_table, raw_frame, start_ok,
 };
 
 /// The type of a method frame.
@@ -272,10 +274,7 @@ fn a_consumer_that_stops_reading_leaves_the_queue_where_it_is() {
     // It was sent what the kernel and limits.outbound_bytes_max hold.
     assert!(left > MESSAGES / 2, "{left} of {MESSAGES} are left");
     drop(deaf);
-    let all_back = (0..100).any(|_| {
-        sleep(Duration::from_millis(50));
-        reader.count(1, "q") == MESSAGES
-    });
+    let all_back = eventually(|| reader.count(1, "q") == MESSAGES);
     assert!(all_back, "{} are back", reader.count(1, "q"));
     // 32 MB of messages, and what they pass through.
     case.end(80);
@@ -296,10 +295,7 @@ fn a_consumer_that_stops_reading_and_hangs_up_holds_no_socket() {
         sleep(Duration::from_millis(200));
     }
     deaf.end_sending();
-    let closed = (0..100).any(|_| {
-        sleep(Duration::from_millis(50));
-        case.server.descriptors() == before
-    });
+    let closed = eventually(|| case.server.descriptors() == before);
     assert!(closed, "its socket is closed though it reads nothing");
     case.end(80);
 }
@@ -319,24 +315,26 @@ fn a_client_that_reads_no_answers_is_not_asked_for_more() {
     case.end(SMALL_MIB);
 }
 
+/// Whoever sends a byte now and then has no more time than others: it is cut off by when one that
+/// had begun anew with each byte would have half of its time left.
 #[test]
 fn a_handshake_of_a_byte_a_second_is_cut_off() {
-    let case = Case::start_with(&["amqp.handshake_timeout_ms=2000"]);
-    let mut slow: Vec<Client> = (0..100).map(|_| case.server.connect()).collect();
-    let start = Instant::now();
-    for byte in &PROTOCOL_HEADER[..4] {
-        slow.iter_mut()
-            .for_each(|peer| peer.send_unwelcome(&[*byte]));
-        sleep(Duration::from_secs(1));
-    }
-    for peer in slow {
-        assert_eq!(peer.expect_end(), b"");
-    }
-    assert!(
-        start.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        start.elapsed()
-    );
+    const TIMEOUT: Duration = Duration::from_secs(4);
+    let case = Case::start_with(&["amqp.handshake_timeout_ms=4000"]);
+    on_time(|| {
+        let mut slow: Vec<Client> = (0..100).map(|_| case.server.connect()).collect();
+        for byte in &PROTOCOL_HEADER[..6] {
+            slow.iter_mut()
+                .for_each(|peer| peer.send_unwelcome(&[*byte]));
+            sleep(Duration::from_secs(1));
+        }
+        let dripped = Instant::now();
+        for peer in slow {
+            assert_eq!(peer.expect_end(), b"");
+        }
+        let late = dripped.elapsed();
+        assert!(late < TIMEOUT / 2, "{late:?}");
+    });
     case.end(SMALL_MIB);
 }
 
@@ -364,15 +362,19 @@ fn frames_of_a_byte_a_second_harm_nobody_and_heartbeats_decide_their_end() {
         peer.send(&frames[..2].concat());
         peer.send(&frames[2][..1]);
     }
-    let silent = Instant::now();
+    let (silent, watch) = (Instant::now(), Watch::start());
     sleep(Duration::from_millis(u64::from(HEARTBEAT_S) * 1500));
     let before = case.server.descriptors();
-    assert!(before > slow.len(), "{before} descriptors: they live still");
+    // Unless the machine was late, so that they have been silent for longer already.
+    if silent.elapsed() < Duration::from_secs(2 * u64::from(HEARTBEAT_S)) {
+        assert!(before > slow.len(), "{before} descriptors: they live still");
+    }
     for peer in slow {
         peer.expect_end();
     }
     let silent = silent.elapsed();
-    assert!(silent < Duration::from_secs(8), "{silent:?}");
+    let in_time = silent < Duration::from_secs(8);
+    assert!(in_time || watch.disturbance().is_some(), "{silent:?}");
     let mut other = case.server.login();
     assert_eq!(other.count(1, "slow"), 0, "nothing half is queued");
     case.end(SMALL_MIB);
@@ -404,21 +406,31 @@ fn is_waited_for(stream: &TcpStream) -> bool {
     }
 }
 
+/// Connections of which some wait for `connection.start-ok`, some for the last byte of the header,
+/// some for the first.
+fn connect_idly(server: &Server, count: usize) -> Vec<TcpStream> {
+    let connect = |number| {
+        let mut stream = TcpStream::connect(server.address).expect("the broker accepts");
+        let sent = [&PROTOCOL_HEADER[..], &PROTOCOL_HEADER[..7], &[]][number % 3];
+        std::io::Write::write_all(&mut stream, sent).unwrap();
+        stream
+    };
+    (0..count).map(connect).collect()
+}
+
 #[test]
 fn ten_thousand_connections_that_never_finish_their_handshake() {
     const CONNECTIONS: usize = 10_000;
     raise_descriptor_limit(CONNECTIONS as u64 + 500);
-    let case = Case::start_with(&["amqp.handshake_timeout_ms=20000"]);
+    // None of them is cut off before all are there.
+    let begin = Instant::now();
+    drop(connect_idly(&Server::start(), CONNECTIONS / 20));
+    let timeout = HANDSHAKE_TIMEOUT.max(begin.elapsed() * 20) * 2;
+    let setting = format!("amqp.handshake_timeout_ms={}", timeout.as_millis());
+    let case = Case::start_with(&[&setting]);
     let before = case.server.descriptors();
     let start = Instant::now();
-    let mut idle = Vec::with_capacity(CONNECTIONS);
-    for number in 0..CONNECTIONS {
-        let mut stream = TcpStream::connect(case.server.address).expect("the broker accepts");
-        // Some wait for `connection.start-ok`, some for the last byte, some for the first.
-        let sent = [&PROTOCOL_HEADER[..], &PROTOCOL_HEADER[..7], &[]][number % 3];
-        std::io::Write::write_all(&mut stream, sent).unwrap();
-        idle.push(stream);
-    }
+    let idle = connect_idly(&case.server, CONNECTIONS);
     case.assert_serves();
     let (open, took) = (case.server.descriptors() - before, start.elapsed());
     println!("{open} are open at once, after {took:.1?}");
@@ -426,7 +438,7 @@ fn ten_thousand_connections_that_never_finish_their_handshake() {
     let waited_for = idle.iter().filter(|stream| is_waited_for(stream)).count();
     let enough = waited_for >= CONNECTIONS / 100 * 95;
     assert!(enough, "{waited_for} after {:?}", start.elapsed());
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + timeout + PATIENCE;
     while case.server.descriptors() > before + 50 {
         assert!(
             Instant::now() < deadline,
@@ -579,11 +591,12 @@ fn a_million_deliveries_without_prefetch_and_without_an_ack() {
     hoarder.method(1, consume(b"hoarder", false));
     hoarder.expect(1, "basic.consume-ok");
     let mut other = case.server.login();
-    let received = hoarder.skip_deliveries(|| other.count(1, "q") == MESSAGES - 1_000_000);
+    let received = hoarder.skip_deliveries(|_| other.count(1, "q") == MESSAGES - 1_000_000);
     assert!(received > 0);
     // All of it goes back at once, while others use the queue.
     hoarder.method(1, ChannelClose::default());
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + LONG_PATIENCE;
+    let watch = Watch::start();
     let (mut ready, mut longest) = (0, Duration::ZERO);
     while ready < MESSAGES {
         assert!(Instant::now() < deadline, "{ready} are back");
@@ -593,7 +606,11 @@ fn a_million_deliveries_without_prefetch_and_without_an_ack() {
     }
     println!("another user of the queue waited {longest:?} at most");
     // It waits for what goes back at once, unlike the witness at another queue.
-    assert!(longest < Duration::from_secs(3), "{longest:?}");
+    let longest_max = match watch.disturbance() {
+        None => Duration::from_secs(3),
+        Some(_) => Duration::from_secs(20),
+    };
+    assert!(longest < longest_max, "{longest:?}");
     hoarder.expect(1, "channel.close-ok");
     // About 60 bytes each in the queue, 40 while it is out, 40 while it goes back.
     case.end(250);
@@ -617,11 +634,8 @@ fn purge_to_nothing(server: &Server, client: &mut Client, at_first: u64) {
     };
     client.method(1, purge);
     client.expect(1, "queue.purge-ok");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while queue_memory(server) > at_first {
-        assert!(Instant::now() < deadline, "{} bytes", queue_memory(server));
-        sleep(Duration::from_millis(10));
-    }
+    let is_back = eventually(|| queue_memory(server) <= at_first);
+    assert!(is_back, "{} bytes", queue_memory(server));
 }
 
 /// Starts a consumer of `q` and cancels it, at once or when deliveries are coming; tells how many
@@ -671,11 +685,8 @@ fn consumers_that_cancel_while_deliveries_are_on_their_way_lose_nothing() {
             .map(|number| consume_and_cancel(&case.server, number % 2 == 0))
             .sum();
         assert!(deliveries > 100, "{deliveries} were on their way");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while other.count(1, "q") != MESSAGES {
-            assert!(Instant::now() < deadline, "{} back", other.count(1, "q"));
-            sleep(Duration::from_millis(10));
-        }
+        let all_back = eventually(|| other.count(1, "q") == MESSAGES);
+        assert!(all_back, "{} back", other.count(1, "q"));
         purge_to_nothing(&case.server, &mut other, at_first);
     }
     // All that was ever published would be 114 MiB.

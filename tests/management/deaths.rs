@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::Server;
 use crate::support::http::Http;
+use crate::support::{PATIENCE, Server};
 
 fn publish(guest: &Http, priority: u8, expiration: Option<&str>) {
     let mut properties = json!({ "priority": priority });
@@ -19,7 +19,7 @@ fn publish(guest: &Http, priority: u8, expiration: Option<&str>) {
 }
 
 fn until(guest: &Http, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + PATIENCE;
     loop {
         let found = guest.get(path);
         if holds(&found) {

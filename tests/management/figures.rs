@@ -7,7 +7,7 @@ use leveret_codec::{BasicConsume, TxCommit, TxSelect};
 use serde_json::{Value, json};
 
 use crate::support::http::{Answer, Http};
-use crate::support::{Server, message};
+use crate::support::{PATIENCE, Server, message};
 
 /// The value of a line.
 fn value(page: &Answer, line: &str) -> Option<f64> {
@@ -155,13 +155,15 @@ fn metrics_of_all_objects_are_the_sums_of_those_of_single_ones() {
     client.expect(1, "basic.consume-ok");
     let bytes = "rabbitmq_queue_messages_unacked_bytes";
     let metrics = server.metrics();
-    let page = (0..100)
-        .map(|_| metrics.call("GET", "/metrics", ""))
-        .find(|page| {
-            std::thread::sleep(Duration::from_millis(50));
-            value(page, bytes) == Some(4.0)
-        });
-    let page = page.expect("a sample is taken");
+    let until = Instant::now() + PATIENCE;
+    let page = loop {
+        let page = metrics.call("GET", "/metrics", "");
+        if value(&page, bytes) == Some(4.0) {
+            break page;
+        }
+        assert!(Instant::now() < until, "no sample is taken");
+        std::thread::sleep(Duration::from_millis(50));
+    };
     assert_well_formed(&page);
     for (line, expected) in SUMS {
         assert_eq!(value(&page, line), Some(*expected), "{line}");
@@ -359,7 +361,7 @@ fn what_a_full_queue_refused_and_dropped_is_told_of_each_queue() {
 
 /// Asks again until it is so, as samples come now and then.
 fn wait_for(guest: &Http, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     loop {
         let found = guest.get(path);
         if is_so(&found) {

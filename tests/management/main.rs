@@ -853,7 +853,7 @@ fn rates_and_samples_follow_the_traffic() {
     let guest = server.http_as("guest", "guest");
     guest.done("PUT", "/api/queues/%2F/q", &json!({}));
     guest.done("PUT", "/api/queues/%2F/unused", &json!({}));
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + support::PATIENCE;
     loop {
         for _ in 0..20 {
             let message = message("q");
@@ -908,7 +908,7 @@ fn channels_and_exchanges_have_rates() {
     );
     assert_eq!(guest.get("/api/channels")[0]["transactional"], false);
     let rate = |stats: &Value, name: &str| stats[name]["rate"].as_f64().unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + support::PATIENCE;
     loop {
         for _ in 0..20 {
             for frame in support::message(1, "q", 1, &[b"x"]) {
@@ -1207,7 +1207,7 @@ fn a_password_of_a_wrong_type_is_in_no_answer_and_no_log() {
         );
         assert!(!answer.text.contains(&PASSWORD.to_string()));
     }
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + support::PATIENCE;
     let noted = |log: &[String]| {
         let lines = log.iter().filter(|line| line.contains("not a number"));
         lines.count() == 2
@@ -1460,7 +1460,7 @@ fn what_is_refused_is_noted() {
             .find(|line| words.iter().all(|word| line.contains(word)));
         line.is_some()
     };
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + support::PATIENCE;
     while !all.iter().all(|words| is_noted(&server.log(), words)) {
         assert!(std::time::Instant::now() < deadline, "{:?}", server.log());
         std::thread::sleep(std::time::Duration::from_millis(10));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use leveret_codec::{BasicAck, BasicConsume};
 use serde_json::json;
 
-use crate::support::{Server, message};
+use crate::support::{PATIENCE, Server, message};
 
 #[test]
 fn deliveries_that_time_out_and_what_comes_late_are_counted() {
@@ -34,7 +34,7 @@ fn deliveries_that_time_out_and_what_comes_late_are_counted() {
     assert_eq!(consumers[0]["consumer_timeout"], 300);
     client.send(&message(1, "q", 2, &[b"hi"]).concat());
     client.expect(1, "basic.deliver");
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + PATIENCE;
     let queue = loop {
         let queue = guest.get("/api/queues/%2F/q");
         if queue["messages"] == 0 {

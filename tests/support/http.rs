@@ -7,7 +7,7 @@ use serde_json::Value;
 use ureq::http::{Method, Request};
 use ureq::{Agent, Body};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
 
 /// A user's way to the API.

@@ -1,6 +1,7 @@
 //! The real binary on a free port, and a client that may send whatever bytes it likes.
 
 pub(crate) mod http;
+pub(crate) mod machine;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -15,9 +16,15 @@ use leveret_codec::{
     BasicGet, BasicPublish, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk,
     FrameKind, Method, PROTOCOL_HEADER, QueueDeclare, RawTable, frame,
 };
+use machine::Watch;
 
-/// Everything the broker owes an answer to comes well within this.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Everything the broker owes an answer to comes well within this, also on a machine that does
+/// other things. Whoever has to be quick has a bound of its own.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The same of what is a lot of work.
+pub(crate) const LONG_PATIENCE: Duration = Duration::from_secs(180);
+/// Who reads nothing for so long, on a machine that has time for it, will read no more.
+const STUCK: Duration = Duration::from_secs(1);
 /// The largest frame the clients here agree on, bytes.
 pub(crate) const FRAME_MAX: u32 = 131_072;
 
@@ -292,6 +299,20 @@ fn start(mut command: Command, folder: &Folder, settings: &[&str]) -> Server {
     }
 }
 
+/// Whether it comes to that, for who is patient.
+pub(crate) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if holds() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// The address in a line of the log that tells of a listener, in a field of this name.
 fn address_in(line: &str, field: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once(&format!("\"{field}\":[\""))?;
@@ -350,13 +371,18 @@ impl Client {
     /// Sends the same again and again until the broker reads no more; gives how often it was sent
     /// whole.
     pub(crate) fn send_until_stuck(&mut self, bytes: &[u8]) -> usize {
-        let short = Some(Duration::from_secs(1));
-        self.stream.set_write_timeout(short).unwrap();
-        let mut sent = 0;
+        self.stream.set_write_timeout(Some(STUCK)).unwrap();
+        let (mut sent, mut tries, mut watch) = (0, 1, Watch::start());
         loop {
             match self.stream.write(&bytes[sent % bytes.len()..]) {
                 Ok(len) => sent += len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return sent / bytes.len(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if tries == machine::TRIES || watch.disturbance().is_none() {
+                        return sent / bytes.len();
+                    }
+                    tries += 1;
+                    watch = Watch::start();
+                }
                 Err(error) => panic!("{error}"),
             }
             assert!(sent < 1 << 28, "the broker reads on");
@@ -442,7 +468,7 @@ impl Client {
     }
 
     /// Whether the broker says nothing and does not hang up for so long.
-    pub(crate) fn is_left_alone(&mut self, during: Duration) -> bool {
+    pub(crate) fn is_left_alone(&self, during: Duration) -> bool {
         self.stream.set_read_timeout(Some(during)).unwrap();
         let read = self.stream.peek(&mut [0]);
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -544,8 +570,9 @@ impl Client {
         }
     }
 
-    /// Reads and forgets whatever comes until `done` holds in a pause; gives how many bytes.
-    pub(crate) fn skip_deliveries(&mut self, mut done: impl FnMut() -> bool) -> u64 {
+    /// Reads and forgets whatever comes until `done` holds in a pause, which is told how many bytes
+    /// came; gives how many these are.
+    pub(crate) fn skip_deliveries(&mut self, mut done: impl FnMut(u64) -> bool) -> u64 {
         self.stream
             .set_read_timeout(Some(Duration::from_millis(200)))
             .unwrap();
@@ -553,14 +580,14 @@ impl Client {
         self.received.clear();
         let mut buffer = vec![0; 1 << 20];
         let mut bytes = 0;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + LONG_PATIENCE;
         loop {
             match self.stream.read(&mut buffer) {
                 Ok(len) => {
                     assert!(len > 0, "the broker hung up");
                     bytes += len as u64;
                 }
-                Err(_) if done() => return bytes,
+                Err(_) if done(bytes) => return bytes,
                 Err(_) => assert!(Instant::now() < deadline, "nothing more comes"),
             }
         }

@@ -29,6 +29,7 @@ use memory::Memory;
 use player::{Player, World};
 use script::{Script, Target};
 use socket::Socket;
+use support::machine::{TRIES, Watch};
 
 /// Names a RabbitMQ's AMQP address. Its HTTP API listens 10,000 ports further on, as by default.
 const ADDRESS: &str = "LEVERET_TRANSCRIPTS_AT";
@@ -130,24 +131,44 @@ fn what_differs_is_told_in_the_documentation() {
     }
 }
 
-/// Plays transcripts in some threads, each in a virtual host of its own.
+/// Plays transcripts in some threads, each in a virtual host of its own. Clients go by the time in
+/// them: those that fail while the machine does something else are played again, one by one.
 fn play_all(
     target: Target,
     (amqp, http): (SocketAddr, SocketAddr),
     work: &[(PathBuf, usize)],
 ) -> Vec<Outcome> {
     let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let again = Mutex::new(Vec::new());
+    let play = |path: &Path, index: usize| {
+        let watch = Watch::start();
+        let vhost = format!("transcripts-{}-{index}-{}", std::process::id(), stem(path));
+        let script = script::read(path, &vhost);
+        let world = Rc::new(Socket::new(target, amqp, http, &vhost));
+        let outcome = play(&script, index, world);
+        let disturbance = watch.disturbance().filter(|_| outcome.1.is_some());
+        (outcome, disturbance)
+    };
     let run = || {
         while let Some((path, index)) = work.get(next.fetch_add(1, Relaxed)) {
-            let vhost = format!("transcripts-{}-{index}-{}", std::process::id(), stem(path));
-            let script = script::read(path, &vhost);
-            let world = Rc::new(Socket::new(target, amqp, http, &vhost));
-            let outcome = play(&script, *index, world);
-            outcomes.lock().expect("no panic").push(outcome);
+            match play(path, *index) {
+                (_, Some(_)) => again.lock().expect("no panic").push((path, *index)),
+                (outcome, None) => outcomes.lock().expect("no panic").push(outcome),
+            }
         }
     };
     thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(run))));
-    outcomes.into_inner().expect("no panic")
+    let mut outcomes = outcomes.into_inner().expect("no panic");
+    for (path, index) in again.into_inner().expect("no panic") {
+        outcomes.extend((1..=TRIES).find_map(|tries| match play(path, index) {
+            (outcome, Some(why)) if tries < TRIES => {
+                eprintln!("{}: {why}: tried again", outcome.0);
+                None
+            }
+            (outcome, _) => Some(outcome),
+        }));
+    }
+    outcomes
 }
 
 fn stem(path: &Path) -> String {

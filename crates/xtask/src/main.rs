@@ -11,6 +11,7 @@ mod fuzz;
 mod install;
 mod outcomes;
 mod pipeline;
+mod ports;
 mod project;
 mod report;
 mod server;

@@ -1,7 +1,7 @@
 //! Starting a broker for a suite: on a free port, in a folder of its own, stopped when dropped.
 
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::shell;
+use crate::{ports, shell};
 
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
@@ -43,11 +43,11 @@ impl Server {
     /// # Errors
     /// It does not start, or does not listen in time.
     pub(crate) fn leveret(binary: &Path, folder: &Path, identity: &str) -> Result<Self> {
-        let port = free_port()?;
+        let port = ports::free()?;
         let mut command = Command::new(binary);
         command.args(["--set", &format!("amqp.identity=\"{identity}\"")]);
         command.args(["--set", &format!("amqp.listen=[\"127.0.0.1:{port}\"]")]);
-        let api_port = free_port()?;
+        let api_port = ports::free()?;
         let api = format!("management.listen=[\"127.0.0.1:{api_port}\"]");
         command.args(["--set", &api]);
         command.args(["--set", "management.metrics_listen=[]"]);
@@ -74,7 +74,7 @@ impl Server {
         if !script.exists() {
             bail!("RabbitMQ is missing; run: sudo apt-get install rabbitmq-server");
         }
-        let port = free_port()?;
+        let port = ports::free()?;
         let settings = rabbitmq_settings(folder, port)?;
         let mut command = Command::new(script);
         command.envs(settings.iter().map(|(name, value)| (name, value)));
@@ -165,8 +165,8 @@ fn rabbitmq_settings(folder: &Path, port: u16) -> Result<Vec<(&'static str, Stri
         ("RABBITMQ_NODENAME", format!("leveret-{port}@localhost")),
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
         ("RABBITMQ_NODE_PORT", port.to_string()),
-        ("RABBITMQ_DIST_PORT", free_port()?.to_string()),
-        (MAPPER_PORT, free_port()?.to_string()),
+        ("RABBITMQ_DIST_PORT", ports::free()?.to_string()),
+        (MAPPER_PORT, ports::free()?.to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
         ("RABBITMQ_MNESIA_BASE", inside("data")),
         ("RABBITMQ_LOG_BASE", inside("logs")),
@@ -178,9 +178,4 @@ fn rabbitmq_settings(folder: &Path, port: u16) -> Result<Vec<(&'static str, Stri
             "+sbwt none +sbwtdcpu none +sbwtdio none".into(),
         ),
     ])
-}
-
-/// A port of the loopback address that nothing listens on now.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

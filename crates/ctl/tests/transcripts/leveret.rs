@@ -1,13 +1,14 @@
 //! The real broker, in a folder and on ports of its own.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const START_TIME_MAX: Duration = Duration::from_secs(30);
+const START_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A running Leveret; it ends when dropped.
 pub(crate) struct Broker {
@@ -18,41 +19,48 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
+    /// It chooses its ports: one that was free a moment ago may be somebody's own by now.
     pub(crate) fn start() -> Self {
         let folder = super::tempfile();
-        let (amqp, http) = (free_port(), free_port());
-        let child = Command::new(binary())
-            .args([
-                "--set",
-                &format!("data_dir=\"{}\"", folder.join("data").display()),
-            ])
-            .args(["--set", &format!("amqp.listen=[\"127.0.0.1:{amqp}\"]")])
-            .args([
-                "--set",
-                &format!("management.listen=[\"127.0.0.1:{http}\"]"),
-            ])
+        let mut child = Command::new(binary())
+            .args(["--set", "amqp.listen=[\"127.0.0.1:0\"]"])
+            .args(["--set", "management.listen=[\"127.0.0.1:0\"]"])
             .args(["--set", "management.metrics_listen=[]"])
+            .args(["--log-format", "json", "--data-dir"])
+            .arg(folder.join("data"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("leveret starts");
+        let log = BufReader::new(child.stderr.take().expect("its log is a pipe"));
+        let (found, address) = mpsc::channel();
+        // Reads to the end, so that the broker never waits for room in the pipe.
+        thread::spawn(move || {
+            let mut http = None;
+            for line in log.lines().map_while(Result::ok) {
+                http = http.or_else(|| address_in(&line, "http"));
+                // The last one to listen is AMQP.
+                if address_in(&line, "addresses").is_some() {
+                    let _ = found.send(http.clone());
+                }
+            }
+        });
         let mut broker = Self {
-            url: format!("http://127.0.0.1:{http}"),
+            url: String::new(),
             child,
             folder,
         };
-        let deadline = Instant::now() + START_TIME_MAX;
-        for port in [http, amqp] {
-            while TcpStream::connect(("127.0.0.1", port)).is_err() {
-                let ended = broker.child.try_wait().expect("its state");
-                assert!(ended.is_none(), "leveret ended with {ended:?}");
-                assert!(Instant::now() < deadline, "leveret does not listen");
-                thread::sleep(Duration::from_millis(20));
-            }
-        }
+        let address = address.recv_timeout(START_TIME_MAX).ok().flatten();
+        broker.url = format!("http://{}", address.expect("leveret listens"));
         broker
     }
+}
+
+/// The address in a line of the log that tells of a listener, in a field of this name.
+fn address_in(line: &str, field: &str) -> Option<String> {
+    let (_, rest) = line.split_once(&format!("\"{field}\":[\""))?;
+    Some(rest.split_once('"')?.0.to_owned())
 }
 
 impl Broker {
@@ -85,9 +93,4 @@ fn binary() -> PathBuf {
         assert!(built.success(), "leveret does not build");
     }
     path
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use self::wire::Client;
+use super::wait_for_listener;
 use crate::crash::kill::Random;
+use crate::ports;
 use crate::project::Project;
 use crate::report::{Ending, Outcome, Suite};
 
@@ -32,12 +34,11 @@ const DISK_MIB: std::ops::RangeInclusive<u64> = 48..=1536;
 const STEPS: std::ops::RangeInclusive<u64> = 5..=14;
 /// What a history publishes at most, so that it stays short.
 const BYTES_MAX: u64 = 192 << 20;
-const START_TIME_MAX: Duration = Duration::from_secs(20);
 /// Every publish, declaration and acknowledgement has an answer within this time, unless the
 /// client was told that it is blocked.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 /// Messages are confirmed again within this time once there is room.
-const HEAL_TIME_MAX: Duration = Duration::from_secs(5);
+const HEAL_TIME_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
 const QUEUE: &str = "full";
 /// Sizes of messages, bytes.
@@ -173,7 +174,7 @@ impl History {
             binary: binary.to_owned(),
             random,
             floor,
-            address: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?)),
             broker: None,
             told: format!("disk of {mib} MiB, floor {floor}\n"),
             owed: BTreeSet::new(),
@@ -263,11 +264,8 @@ impl History {
     }
 
     fn start(&mut self) -> Result<()> {
-        let begun = Instant::now();
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.join("broker.log"))?;
+        let path = self.folder.join("broker.log");
+        let log = File::options().create(true).append(true).open(&path)?;
         let mut command = Command::new(&self.binary);
         command.args(["--set", &format!("amqp.listen=[\"{}\"]", self.address)]);
         command.args(["--set", "management.listen=[]"]);
@@ -281,22 +279,13 @@ impl History {
             .stderr(log)
             .process_group(0);
         let mut broker = command.spawn().context("starting the broker")?;
-        loop {
-            if let Some(status) = broker.try_wait()? {
-                bail!("the broker does not start: {status}");
-            }
-            if TcpStream::connect(self.address).is_ok() {
-                break;
-            }
-            if begun.elapsed() > START_TIME_MAX {
-                let _ = broker.kill();
-                bail!("the broker does not listen");
-            }
-            thread::sleep(POLL);
+        let took = wait_for_listener(&mut broker, self.address, (&data, &path));
+        if took.is_err() {
+            let _ = broker.kill();
         }
         self.broker = Some(broker);
         self.totals.starts += 1;
-        self.totals.slowest_start = self.totals.slowest_start.max(begun.elapsed());
+        self.totals.slowest_start = self.totals.slowest_start.max(took?);
         Ok(())
     }
 
@@ -340,10 +329,7 @@ impl History {
                 body.resize(usize::try_from(size)?, b'x');
                 sent += 1;
                 self.next = first + sent;
-                if client.publish(QUEUE, &body).is_err() {
-                    client
-                        .expect(wire::BLOCKED, self.deadline())
-                        .context("a publish that is not read")?;
+                if !client.publish(QUEUE, &body, self.deadline())? {
                     self.totals.blocked += 1;
                     self.tell(&format!("publish {count} of {size}: blocked"));
                     return Ok(());
@@ -530,7 +516,9 @@ impl History {
         client.call((85, 10), &[0])?;
         client.expect((85, 11), self.deadline())?;
         while begun.elapsed() < HEAL_TIME_MAX {
-            client.publish(QUEUE, &[b'x'; 1_000])?;
+            if !client.publish(QUEUE, &[b'x'; 1_000], begun + HEAL_TIME_MAX)? {
+                bail!("still blocked although there is room");
+            }
             loop {
                 let Some(came) = client.next(begun + HEAL_TIME_MAX)? else {
                     bail!(

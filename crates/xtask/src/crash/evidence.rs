@@ -13,6 +13,9 @@ use super::moved::Moved;
 const DEAD: &str = "dead-out";
 /// How much later than its sending a settlement may become durable, in milliseconds.
 const SETTLED_WITHIN_MS: u64 = 1000;
+/// It has so many beats of the machine's pulse besides, of which a second has some forty: where the
+/// machine or its disk stood still, nothing became durable.
+const SETTLED_WITHIN_BEATS: usize = 8;
 /// Where a publisher's messages go, in turn; the clients have the same list.
 const ROUTES: [&[&str]; 4] = [
     &["crash-fan-0", "crash-fan-1", "crash-fan-2"],
@@ -26,6 +29,8 @@ const ROUTES: [&[&str]; 4] = [
 pub(crate) struct Lives {
     /// When each life was ended by a signal: before it was sent, and when the process was gone.
     pub(crate) kills: Vec<(u64, u64)>,
+    /// When the machine's pulse was felt, in order.
+    pub(crate) beats: Vec<u64>,
 }
 
 impl Lives {
@@ -37,7 +42,9 @@ impl Lives {
     /// Whether what was sent at `time` in `life` had long enough to become durable before its end.
     fn in_time(&self, life: usize, time: u64) -> bool {
         let end = self.kills.get(life).map_or(u64::MAX, |&(sent, _)| sent);
-        time.saturating_add(SETTLED_WITHIN_MS) < end
+        let beats_until = |time| self.beats.partition_point(|&beat| beat <= time);
+        let beats = beats_until(end).saturating_sub(beats_until(time));
+        time.saturating_add(SETTLED_WITHIN_MS) < end && beats >= SETTLED_WITHIN_BEATS
     }
 }
 
@@ -371,7 +378,12 @@ mod tests {
     fn judged(publisher: &str, consumer: &str) -> Vec<Promise> {
         let lives = Lives {
             kills: vec![(2000, 2005), (5000, 5005)],
+            beats: (0..250).map(|beat| beat * 20).collect(),
         };
+        judged_of(lives, publisher, consumer)
+    }
+
+    fn judged_of(lives: Lives, publisher: &str, consumer: &str) -> Vec<Promise> {
         let mut evidence = Evidence::new(lives);
         evidence.read_publisher("p", publisher).unwrap();
         evidence.read_consumer("c", consumer).unwrap();
@@ -398,6 +410,23 @@ mod tests {
         assert_eq!(judged("O 100 0", &again(1100)), []);
         let twice = "O 100 0\nD q p 1 0\nA q p 1 1900\nD q p 1 1";
         assert_eq!(judged("O 100 0", twice), [Promise::Settled, Promise::Order]);
+    }
+
+    #[test]
+    fn time_in_which_the_machine_stood_still_does_not_count() {
+        let again = |time| format!("O 100 0\nD q p 1 0\nA q p 1 {time}\nO 2100 0\nD q p 1 1");
+        let stood = || Lives {
+            kills: vec![(2000, 2005)],
+            beats: (0..250)
+                .map(|beat| beat * 20)
+                .filter(|beat| !(500..1900).contains(beat))
+                .collect(),
+        };
+        assert_eq!(judged_of(stood(), "O 100 0", &again(600)), []);
+        assert_eq!(
+            judged_of(stood(), "O 100 0", &again(300)),
+            [Promise::Settled]
+        );
     }
 
     #[test]

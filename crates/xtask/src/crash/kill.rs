@@ -4,7 +4,7 @@
 //! [`super::evidence`] judges it.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,9 +14,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail};
 
 use super::evidence::{Evidence, Lives, Promise};
+use super::pulse::Pulse;
+use super::wait_for_listener;
 use crate::project::Project;
 use crate::report::{Ending, Outcome, Suite};
-use crate::{install, shell};
+use crate::{install, ports, shell};
 
 /// How long a broker lives before it is killed, in milliseconds.
 const LIFE_MS: std::ops::Range<u64> = 5..2000;
@@ -24,10 +26,8 @@ const LIFE_MS: std::ops::Range<u64> = 5..2000;
 const LAST_LIFE: Duration = Duration::from_secs(2);
 /// One life in so many ends before the broker listens.
 const STILLBORN: u64 = 10;
-/// Recovery and the listener have to be there within this time.
-const START_TIME_MAX: Duration = Duration::from_secs(20);
 /// Clients that are told to stop settle what is open and end within this time.
-const CLIENTS_TIME_MAX: Duration = Duration::from_secs(60);
+const CLIENTS_TIME_MAX: Duration = Duration::from_secs(240);
 const POLL: Duration = Duration::from_millis(2);
 /// Broken promises shown of each kind.
 const SHOWN: usize = 5;
@@ -202,6 +202,7 @@ struct Run<'a> {
     publishers: Vec<Process>,
     consumers: Vec<Process>,
     lives: Lives,
+    pulse: Pulse,
     startups: Vec<Duration>,
 }
 
@@ -209,7 +210,8 @@ impl<'a> Run<'a> {
     fn begin(folder: &'a Path, binary: &'a Path, programs: &Programs, seed: u64) -> Result<Self> {
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder)?;
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?));
+        let pulse = Pulse::begin(folder)?;
         let broker = Process::spawn("broker", folder, broker(binary, address, folder))?;
         let mut run = Self {
             folder,
@@ -220,6 +222,7 @@ impl<'a> Run<'a> {
             publishers: Vec::new(),
             consumers: Vec::new(),
             lives: Lives::default(),
+            pulse,
             startups: Vec::new(),
         };
         run.wait_for_listener()?;
@@ -300,14 +303,10 @@ impl<'a> Run<'a> {
     }
 
     fn wait_for_listener(&mut self) -> Result<()> {
-        let start = Instant::now();
-        while TcpStream::connect(self.address).is_err() {
-            if self.broker.has_ended()? || start.elapsed() > START_TIME_MAX {
-                bail!("the broker does not listen; see {}", self.folder.display());
-            }
-            thread::sleep(POLL);
-        }
-        self.startups.push(start.elapsed());
+        let (data, log) = (self.folder.join("data"), self.folder.join("broker.log"));
+        let took = wait_for_listener(&mut self.broker.child, self.address, (&data, &log))
+            .with_context(|| format!("see {}", self.folder.display()))?;
+        self.startups.push(took);
         Ok(())
     }
 
@@ -317,7 +316,8 @@ impl<'a> Run<'a> {
             client.stop(self.folder)?;
         }
         self.broker.stop(self.folder)?;
-        let mut evidence = Evidence::new(std::mem::take(&mut self.lives));
+        self.lives.beats = self.pulse.end()?;
+        let mut evidence = Evidence::new(self.lives);
         let read = |name: &str| {
             let path = self.folder.join(name);
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
@@ -350,7 +350,7 @@ pub(crate) fn fresh_seed() -> u64 {
     now_ms()
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

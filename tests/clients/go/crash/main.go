@@ -28,6 +28,9 @@ const (
 	ackEvery  = 8
 	// Long enough for a broker that has something to deliver.
 	quiet = 700 * time.Millisecond
+	// So often it is asked before a message that is not delivered counts as such: a broker on a
+	// busy machine may have it on its way.
+	looks = 20
 	// Messages are left to pile up for at most this long after a start.
 	late = 400 * time.Millisecond
 )
@@ -229,16 +232,29 @@ func consume(url string, e *evidence, queues []string) error {
 		}
 		go func(queue string) { failed <- take(e, queue, deliveries, closed, &last) }(queue)
 	}
-	for {
+	counter, err := connection.Channel()
+	if err != nil {
+		return err
+	}
+	for looked := 0; ; {
 		select {
 		case err := <-lost:
 			return orGone(err)
 		case err := <-failed:
 			return err
 		case <-time.After(100 * time.Millisecond):
-			if stopping.Load() && now()-last.Load() > quiet.Milliseconds() {
-				return count(e, connection, queues)
+			if !stopping.Load() || now()-last.Load() <= quiet.Milliseconds() {
+				continue
 			}
+			undelivered, err := count(counter, queues)
+			if err != nil || len(undelivered) == 0 {
+				return err
+			}
+			if looked++; looked == looks {
+				e.line("V ready for a consumer and not delivered: %s", undelivered)
+				return nil
+			}
+			time.Sleep(quiet)
 		}
 	}
 }
@@ -292,21 +308,19 @@ func take(
 	}
 }
 
-func count(e *evidence, connection *amqp.Connection, queues []string) error {
-	channel, err := connection.Channel()
-	if err != nil {
-		return err
-	}
+// The queues that have ready messages, and how many.
+func count(channel *amqp.Channel, queues []string) ([]string, error) {
+	var found []string
 	for _, queue := range queues {
 		state, err := channel.QueueDeclarePassive(queue, false, false, false, false, nil)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if state.Messages > 0 {
-			e.line("V %s has a consumer and keeps %d ready messages", queue, state.Messages)
+			found = append(found, fmt.Sprintf("%d in %s", state.Messages, queue))
 		}
 	}
-	return nil
+	return found, nil
 }
 
 func min(a, b int) int {

@@ -13,6 +13,9 @@ from evidence import Evidence, arguments, body, now, parameters
 PREFETCH = 50
 # Long enough for a broker that has something to deliver.
 QUIET_S = 0.7
+# So often it is asked before a message that is not delivered counts as such: a broker on a busy
+# machine may have it on its way.
+LOOKS = 20
 # Messages are left to pile up for at most this long after a start.
 LATE_S = 0.4
 
@@ -25,6 +28,7 @@ class Consumer:
         self.begun = now()
         self.lost = None
         self.open = 0
+        self.looks = 0
         self.connection = pika.SelectConnection(
             parameters(self.url),
             on_open_callback=self.connected,
@@ -84,7 +88,7 @@ class Consumer:
     def look(self):
         quiet = time.monotonic() - self.last > QUIET_S
         if self.evidence.stopping and quiet and self.open == len(self.queues):
-            self.left = len(self.queues)
+            self.left, self.undelivered = len(self.queues), []
             for queue in self.queues:
                 self.channel.queue_declare(queue, passive=True, callback=self.counted)
         else:
@@ -92,11 +96,18 @@ class Consumer:
 
     def counted(self, frame):
         if frame.method.message_count > 0:
-            self.evidence.line("V", f"{frame.method.queue} has {frame.method.message_count}"
-                                    " ready messages and a consumer, and nothing is delivered")
+            self.undelivered.append(f"{frame.method.message_count} in {frame.method.queue}")
         self.left -= 1
-        if self.left == 0:
-            self.connection.close()
+        if self.left > 0:
+            return
+        self.looks += 1
+        if self.undelivered and self.looks < LOOKS:
+            self.connection.ioloop.call_later(QUIET_S, self.look)
+            return
+        if self.undelivered:
+            text = ", ".join(self.undelivered)
+            self.evidence.line("V", f"messages are ready for a consumer and not delivered: {text}")
+        self.connection.close()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ PREFETCH = 20
 PAUSE_S = 0.004
 # Long enough for what is expired or given back to have moved on.
 QUIET_S = 1.5
-END_S = 40
+END_S = 150
 
 
 def is_to_be_left(source):

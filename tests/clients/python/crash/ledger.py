@@ -55,6 +55,7 @@ class Ledger:
         self.doubt = None
         self.life = 0
         self.ended_at = None
+        self.answered_at = 0
         self.verified = self.items = 0
         self.transactions = None
 
@@ -104,6 +105,8 @@ class Ledger:
         self.doubt = Doubt()
         operation(connection)
         self.doubt = None
+        # Nearly all of them wait for the disk: up to here the broker, and its disk, went on.
+        self.answered_at = time.time()
 
     def declare_passing(self):
         self.channel.queue_declare(PASSING_QUEUE, durable=False)
@@ -427,7 +430,8 @@ class Ledger:
         if item.transient:
             return "must not"
         if item.settled_at is not None:
-            return "must not" if item.settled_at < self.ended_at - BOUND_S else "may"
+            last = min(self.ended_at, self.answered_at)
+            return "must not" if item.settled_at < last - BOUND_S else "may"
         if queue == SHORT and doubt.arriving:
             return "may"  # the one arriving may have pushed it out
         return "must"

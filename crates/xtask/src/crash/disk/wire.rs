@@ -1,5 +1,6 @@
 //! As much AMQP as a client needs that fills a disk: no more than bytes and a socket.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -17,12 +18,13 @@ pub(super) const ACK: Id = (60, 80);
 pub(super) const NACK: Id = (60, 120);
 pub(super) const BLOCKED: Id = (10, 60);
 
+const POLL: Duration = Duration::from_millis(5);
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
-/// What is not read for so long is taken for blocked, if the client is told so.
-const BLOCKED_AFTER: Duration = Duration::from_secs(2);
+/// Where nothing is read for so long, the client looks whether it was told that it is blocked.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// The largest frame a client may send: the broker's default.
 const FRAME_MAX: usize = 131_072;
 
@@ -66,6 +68,8 @@ pub(super) struct Client {
     at: usize,
     /// A delivery whose content is not here yet, and how long its body will be once it is known.
     begun: Option<(Came, Option<usize>)>,
+    /// What was looked at already and is still to be given out.
+    seen: VecDeque<Came>,
 }
 
 impl Client {
@@ -74,12 +78,13 @@ impl Client {
         let socket = TcpStream::connect_timeout(&address, within)?;
         socket.set_nodelay(true)?;
         // A connection that an alarm blocks is not read.
-        socket.set_write_timeout(Some(BLOCKED_AFTER))?;
+        socket.set_write_timeout(Some(LOOK_AFTER))?;
         let mut client = Self {
             socket,
             read: Vec::new(),
             at: 0,
             begun: None,
+            seen: VecDeque::new(),
         };
         let deadline = Instant::now() + within;
         client.socket.write_all(b"AMQP\0\0\x09\x01")?;
@@ -113,8 +118,9 @@ impl Client {
         self.send(1, id, arguments)
     }
 
-    /// Publishes a persistent message to a queue.
-    pub(super) fn publish(&mut self, queue: &str, body: &[u8]) -> Result<()> {
+    /// Publishes a persistent message to a queue; tells whether it was read, as it is not while the
+    /// connection is blocked.
+    pub(super) fn publish(&mut self, queue: &str, body: &[u8], deadline: Instant) -> Result<bool> {
         let mut publish = vec![0, 0, 0];
         short(&mut publish, queue);
         publish.push(0);
@@ -128,7 +134,30 @@ impl Client {
         for piece in body.chunks(FRAME_MAX - 8) {
             frame(&mut frames, BODY, 1, piece);
         }
-        Ok(self.socket.write_all(&frames)?)
+        self.write(&frames, deadline)
+    }
+
+    /// Writes all of it, unless the client is told that it is blocked; tells whether it did.
+    fn write(&mut self, mut rest: &[u8], deadline: Instant) -> Result<bool> {
+        while !rest.is_empty() {
+            match self.socket.write(rest) {
+                Ok(written) => rest = rest.get(written..).unwrap_or(&[]),
+                Err(error) if is_late(&error) => {
+                    // Whatever has come by now.
+                    while let Some(came) = self.read_on(Instant::now() + POLL)? {
+                        self.seen.push_back(came);
+                    }
+                    if self.seen.iter().any(|came| came.id == BLOCKED) {
+                        return Ok(false);
+                    }
+                    if Instant::now() > deadline {
+                        bail!("a publish is not read, and the client is not blocked");
+                    }
+                }
+                Err(error) => return Err(error).context("publishing"),
+            }
+        }
+        Ok(true)
     }
 
     /// Declares a durable queue, or with `passive` asks for it.
@@ -189,6 +218,13 @@ impl Client {
 
     /// The next method, with its body; nothing if none comes until then.
     pub(super) fn next(&mut self, deadline: Instant) -> Result<Option<Came>> {
+        match self.seen.pop_front() {
+            Some(came) => Ok(Some(came)),
+            None => self.read_on(deadline),
+        }
+    }
+
+    fn read_on(&mut self, deadline: Instant) -> Result<Option<Came>> {
         loop {
             if let Some(came) = self.take()? {
                 return Ok(Some(came));
@@ -207,11 +243,7 @@ impl Client {
                         .extend_from_slice(buffer.get(..read).unwrap_or(&[]));
                 }
                 // Nothing came in time, or a signal did: there may be time left.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                    ) => {}
+                Err(error) if is_late(&error) => {}
                 Err(error) => return Err(error).context("reading"),
             }
         }
@@ -247,6 +279,13 @@ impl Client {
         }
         Ok(None)
     }
+}
+
+fn is_late(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
 }
 
 fn method_of(payload: &[u8]) -> Result<Came> {
