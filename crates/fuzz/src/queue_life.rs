@@ -48,6 +48,8 @@ struct Known {
     entered_ms: u64,
     /// When it came or came back.
     since_ms: u64,
+    /// When it was handed out last.
+    handed_ms: u64,
     own_ms: Option<u64>,
     attempts: Attempts,
 }
@@ -66,6 +68,7 @@ fn place_of(unacked: &Unacked) -> Place {
 struct World {
     queue: Queue<u32>,
     settings: Settings,
+    timeout_counts: bool,
     sink: Taker,
     now_ms: u64,
     wake_ms: u64,
@@ -100,6 +103,7 @@ impl World {
         Self {
             queue: Queue::new(settings, shape, Memory::default()),
             settings,
+            timeout_counts: kind & 64 != 0,
             sink: Taker::default(),
             now_ms: BEGIN_MS,
             wake_ms: u64::MAX,
@@ -120,7 +124,8 @@ impl World {
             12..=14 => self.get(),
             15 | 16 => self.settle(pick),
             17 | 18 => self.reject(pick),
-            19..=22 => self.requeue(pick, operation.is_multiple_of(2)),
+            19..=21 => self.requeue(pick, operation.is_multiple_of(2)),
+            22 => self.take_back(u64::from(detail) * 6),
             23..=25 => self.wait(1 + u64::from(detail) * 6),
             26 => self.consume(u32::from(detail % 4)),
             27 => self.cancel(),
@@ -162,7 +167,8 @@ impl World {
     fn take(&mut self, unacked: &Unacked) -> Known {
         let at = place_of(unacked);
         let known = self.ready.remove(&at);
-        let known = known.unwrap_or_else(|| panic!("nobody put it there: {at:?}"));
+        let mut known = known.unwrap_or_else(|| panic!("nobody put it there: {at:?}"));
+        known.handed_ms = self.now_ms;
         assert_eq!(known.attempts, unacked.attempts);
         let just_came = known.since_ms == self.now_ms && known.entered_ms == self.now_ms;
         assert!(
@@ -296,6 +302,7 @@ impl World {
         let known = Known {
             entered_ms: self.now_ms,
             since_ms: self.now_ms,
+            handed_ms: 0,
             own_ms: expiration_ms,
             attempts: Attempts::NONE,
         };
@@ -345,14 +352,38 @@ impl World {
     }
 
     fn requeue(&mut self, pick: usize, failed: bool) {
-        let Some((consumer, unacked, mut known)) = self.pick(pick) else {
+        let Some((consumer, unacked, known)) = self.pick(pick) else {
             return;
         };
         self.queue
             .requeue(consumer, &unacked, failed, &mut self.sink);
+        self.came_back(&unacked, known, failed);
+    }
+
+    /// What was not settled within so many milliseconds goes back, and nothing else: what one
+    /// consumer held in one step, as a failed attempt or not.
+    fn take_back(&mut self, timeout_ms: u64) {
+        let now_ms = self.now_ms;
+        let is_overdue = |known: &Known| known.handed_ms + timeout_ms <= now_ms;
+        let overdue = |one: &mut (_, _, Known)| is_overdue(&one.2);
+        let mut back: Vec<_> = self.out.extract_if(.., overdue).collect();
+        back.sort_by_key(|(consumer, ..)| consumer.is_some());
+        let (sink, failed) = (&mut self.sink, self.timeout_counts);
+        for run in back.chunk_by(|(a, ..), (b, ..)| a == b) {
+            let unacked = |(_, unacked, _): &(_, Unacked, _)| *unacked;
+            let consumer = run.first().and_then(|(consumer, ..)| *consumer);
+            self.queue
+                .requeue_all(consumer, run, (unacked, failed), sink);
+        }
+        for (_, unacked, known) in back {
+            self.came_back(&unacked, known, failed);
+        }
+    }
+
+    fn came_back(&mut self, unacked: &Unacked, mut known: Known, failed: bool) {
         known.attempts = known.attempts.and_one(failed);
         known.since_ms = self.now_ms;
-        let at = place_of(&unacked);
+        let at = place_of(unacked);
         if known.attempts.failed > self.settings.failures_max {
             self.dead.push((at, Death::DeliveryLimit));
         } else {

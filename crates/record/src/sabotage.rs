@@ -26,6 +26,10 @@ pub enum Sabotage {
     ExceedLimit,
     /// The highest level that has messages is passed over.
     SkipLane,
+    /// What was not settled in time is looked for once, and not again for what came later.
+    ForgetLease,
+    /// What was not settled in time counts as a failed attempt, whatever its queue says.
+    FailOverdue,
     /// A queue is durable before the lanes of its priorities are.
     LateLanes,
 }

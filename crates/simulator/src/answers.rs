@@ -133,6 +133,7 @@ impl Model {
                     consumer: None,
                     queue: Some(queue),
                     step: self.step,
+                    handed_ms: self.now_ms,
                 };
                 if !no_ack && let Some(state) = self.channel(place.0, place.1) {
                     state.unacked.insert(tag, held);

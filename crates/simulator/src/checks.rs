@@ -141,6 +141,7 @@ impl Model {
                 continue;
             }
             for (number, channel) in &session.channels {
+                self.check_leases(channel)?;
                 if !channel.waiting.is_empty() {
                     let waiting = &channel.waiting;
                     return Err(format!(

@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     pub(crate) publishing: u64,
     /// Messages expire and have priorities.
     pub(crate) mortal: bool,
+    /// Deliveries have to be settled in time.
+    pub(crate) leased: bool,
 }
 
 /// A channel as its client sees it.
@@ -278,6 +280,7 @@ impl Client {
             no_ack: goes_without(tag),
             exclusive: rng.one_in(20),
             nowait: rng.one_in(5),
+            timeout_ms: (plan.leased && rng.one_in(4)).then(|| 1 + rng.below(3_000) as u16),
         };
         if let Some(channel) = self.channels.get_mut(&number) {
             channel.consumers.push(tag);

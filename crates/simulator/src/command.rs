@@ -7,6 +7,8 @@ use leveret_codec::{
     Table, TxCommit, TxRollback, TxSelect, Value, body_frame_head, header_frame,
 };
 
+use crate::leases::Timeout;
+
 /// The exchanges of the workload. The last one does not exist.
 pub(crate) const EXCHANGES: [&str; 5] = ["", "amq.direct", "amq.fanout", "amq.topic", "nowhere"];
 /// Binding keys; those with wildcards mean something to the topic exchange only.
@@ -47,6 +49,7 @@ pub(crate) struct Mortality {
     pub(crate) priority_max: u8,
     /// `x-overflow-drop` is `lowest`.
     pub(crate) drops_lowest: bool,
+    pub(crate) timeout: Timeout,
 }
 
 impl Spec {
@@ -88,6 +91,7 @@ impl Mortality {
             ("x-message-ttl", self.ttl_ms),
             ("x-expires", self.expires_ms),
             ("x-delivery-limit", self.failures_max.map(u16::from)),
+            ("x-consumer-timeout", self.timeout.ms),
             (
                 "x-max-priority",
                 (self.priority_max > 0).then_some(self.priority_max.into()),
@@ -111,6 +115,12 @@ impl Mortality {
         }
         if self.drops_lowest {
             table.insert("x-overflow-drop", text("lowest"));
+        }
+        if self.timeout.counts {
+            table.insert("x-consumer-timeout-counts", Value::Bool(true));
+        }
+        if self.timeout.closes {
+            table.insert("x-consumer-timeout-action", text("close"));
         }
     }
 }
@@ -233,6 +243,8 @@ pub(crate) enum Command {
         no_ack: bool,
         exclusive: bool,
         nowait: bool,
+        /// `x-consumer-timeout`, its own.
+        timeout_ms: Option<u16>,
     },
     Cancel {
         tag: u64,
@@ -370,17 +382,25 @@ impl Command {
                 no_ack,
                 exclusive,
                 nowait,
-            } => encoded(
-                channel,
-                BasicConsume {
-                    queue: queue_name(queue).as_bytes(),
-                    consumer_tag: consumer_tag(tag).as_bytes(),
-                    no_ack,
-                    exclusive,
-                    nowait,
-                    ..Default::default()
-                },
-            ),
+                timeout_ms,
+            } => {
+                let mut table = Table::new();
+                if let Some(timeout_ms) = timeout_ms {
+                    table.insert("x-consumer-timeout", Value::I32(timeout_ms.into()));
+                }
+                encoded(
+                    channel,
+                    BasicConsume {
+                        queue: queue_name(queue).as_bytes(),
+                        consumer_tag: consumer_tag(tag).as_bytes(),
+                        no_ack,
+                        exclusive,
+                        nowait,
+                        arguments: RawTable::parse(&table.encoded()).unwrap_or(RawTable::EMPTY),
+                        ..Default::default()
+                    },
+                )
+            }
             Self::Get { queue, no_ack } => encoded(
                 channel,
                 BasicGet {

@@ -11,6 +11,7 @@ mod client;
 mod command;
 mod commands;
 mod deaths;
+mod leases;
 mod ledger;
 mod link;
 mod lives;

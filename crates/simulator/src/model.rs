@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::command::{Command, Message, Spec, Verdict, queue_name};
 use crate::deaths::Deaths;
+use crate::leases::Leases;
 use crate::ledger::{Arrival, Counts, Delivery, Event, Ledger};
 use crate::lives::{Lives, Shown};
 use crate::sight::{Reply, Seen, Sight};
@@ -49,6 +50,7 @@ pub(crate) struct Held {
     pub(crate) consumer: Option<u64>,
     pub(crate) queue: Option<QueueKey>,
     pub(crate) step: usize,
+    pub(crate) handed_ms: u64,
 }
 
 /// What is known of a consumer from its command alone.
@@ -59,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) no_ack: bool,
     /// Once its command was taken.
     pub(crate) queue: Option<QueueKey>,
+    /// How long its deliveries may wait, if not as long as others of the queue.
+    pub(crate) timeout_ms: Option<u16>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -91,6 +95,7 @@ pub(crate) struct Channel {
     pub(crate) prefetch_global: u16,
     pub(crate) consumers: BTreeMap<u64, QueueKey>,
     pub(crate) unacked: BTreeMap<u64, Held>,
+    pub(crate) leases: Leases,
     /// Answers that wait for the disk.
     pub(crate) waiting: VecDeque<Reply>,
     /// For each deletion that was not answered yet the channel's own consumers that end with it.
@@ -187,6 +192,12 @@ impl Channel {
         held.filter(|held| held.consumer.is_some()).count()
     }
 
+    /// Whether a transaction has settled something.
+    pub(crate) fn is_uncommitted(&self) -> bool {
+        let staged = self.transaction.as_ref();
+        staged.is_some_and(|staged| !staged.settlements.is_empty())
+    }
+
     /// All that counts against the broker's own bound.
     pub(crate) fn out(&self) -> usize {
         let staged = self.transaction.as_ref();
@@ -233,6 +244,7 @@ impl Model {
         let heard = self.heard(step);
         let deliveries = self.note_deliveries(&heard)?;
         if let Some((connection, commands)) = &step.turn {
+            self.take_back(*connection, step)?;
             for (channel, command) in commands {
                 self.command(*connection, *channel, command, step)?;
             }
@@ -242,6 +254,7 @@ impl Model {
             self.leave(connection);
             self.sessions[connection].stage = Stage::Ended;
         }
+        self.begin_leases();
         self.explain(deliveries, step)?;
         self.decide();
         self.check_told(&heard, step)?;
@@ -272,12 +285,19 @@ impl Model {
                 self.arrivals.insert(message, self.next_arrival);
                 self.next_arrival += 1;
             }
-            if let Command::Consume { tag, no_ack, .. } = command {
+            if let Command::Consume {
+                tag,
+                no_ack,
+                timeout_ms,
+                ..
+            } = command
+            {
                 let plan = Plan {
                     connection: *connection,
                     channel: *channel,
                     no_ack: *no_ack,
                     queue: None,
+                    timeout_ms: *timeout_ms,
                 };
                 self.plans.insert(*tag, plan);
             }
@@ -385,9 +405,10 @@ impl Model {
             consumer: Some(consumer),
             queue: None,
             step: self.step,
+            handed_ms: self.now_ms,
         };
         if !plan.no_ack {
-            let channel = self.sessions[connection].channels.get_mut(&seen.channel);
+            let channel = self.channel(connection, seen.channel);
             let channel = channel.ok_or_else(|| format!("on a closed channel: {seen:?}"))?;
             channel.unacked.insert(tag, held);
         }

@@ -22,7 +22,7 @@ impl Model {
         let tags: Vec<u64> = if multiple && tag == 0 {
             let before = state.unacked.iter().filter(|(_, held)| held.step < now);
             before.map(|(tag, _)| *tag).collect()
-        } else if !state.unacked.contains_key(&tag) {
+        } else if !state.unacked.contains_key(&tag) && !state.leases.is_late(tag) {
             return Outcome::Soft(PRECONDITION_FAILED);
         } else if multiple {
             state.unacked.range(..=tag).map(|(tag, _)| *tag).collect()
@@ -33,6 +33,10 @@ impl Model {
             .iter()
             .filter_map(|tag| Some((*tag, state.unacked.remove(tag)?)));
         let taken: Vec<_> = taken.map(|(tag, held)| (tag, held, verdict)).collect();
+        // That may be rolled back.
+        if settles && state.transaction.is_none() {
+            state.leases.settle(tag, multiple);
+        }
         match &mut state.transaction {
             Some(staged) if settles => staged.settlements.extend(taken),
             _ => self.settle_now(&taken),

@@ -4,6 +4,7 @@ use leveret_broker::{BrokerConfig, QueueDefaults};
 use leveret_store::sim::Rng;
 
 use crate::command::{Mortality, Spec};
+use crate::leases::Timeout;
 
 /// Bounds so small that every seed meets them.
 pub(crate) fn config(rng: &mut Rng, seed: u64) -> BrokerConfig {
@@ -61,5 +62,27 @@ pub(crate) fn mortality(rng: &mut Rng, queues: u64) -> Mortality {
             0
         },
         drops_lowest: rng.one_in(2),
+        timeout: Timeout::default(),
+    }
+}
+
+/// In half of the worlds deliveries of some queues have to be settled in time. Drawn from numbers
+/// of its own, so that the other worlds of a seed stay what they are.
+pub(crate) fn lease(specs: &mut [Spec], seed: u64) -> bool {
+    let mut rng = Rng::new(!seed);
+    let leased = rng.one_in(2);
+    for spec in specs.iter_mut().filter(|_| leased) {
+        spec.mortality.timeout = timeout(&mut rng);
+    }
+    leased
+}
+
+/// How long deliveries of a queue may wait.
+fn timeout(rng: &mut Rng) -> Timeout {
+    let (some, most) = (!rng.one_in(3), [60, 2_000, 8_000][rng.below(3) as usize]);
+    Timeout {
+        ms: some.then(|| 1 + rng.below(most) as u16),
+        counts: rng.one_in(2),
+        closes: rng.one_in(4),
     }
 }

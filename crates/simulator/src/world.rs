@@ -14,7 +14,7 @@ use crate::ledger::Counts;
 use crate::lives::{Lives, Shown};
 use crate::model::{Model, Session, Step, StepKind};
 use crate::node::{Node, Pace, Read};
-use crate::setup::{config, mortality, spec};
+use crate::setup::{config, lease, mortality, spec};
 use crate::storage::{self, Storage};
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -78,12 +78,15 @@ impl World {
                 ..spec
             }
         };
+        let mut specs: Vec<_> = (0..queues).map(|_| spec(&mut rng)).collect();
+        let leased = mortal && lease(&mut specs, seed);
         let plan = Plan {
-            specs: (0..queues).map(|_| spec(&mut rng)).collect(),
+            specs,
             messages: 0,
             consumers: 0,
             publishing: [2, 10, 30][rng.below(3) as usize],
             mortal,
+            leased,
         };
         let refuses = plan.specs.iter().any(|spec| spec.refuses);
         let pace = match (limited, mortal) {

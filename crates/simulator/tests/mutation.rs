@@ -7,7 +7,7 @@ use leveret_simulator::simulate;
 const SEEDS: u64 = 200;
 
 /// A rule, and what the first violation of it must say: one of these.
-const MUTATIONS: [(Sabotage, &[&str]); 11] = [
+const MUTATIONS: [(Sabotage, &[&str]); 13] = [
     (Sabotage::LoseWakeup, &["lost wakeup"]),
     (Sabotage::LoseFlush, &["lost wakeup"]),
     (
@@ -27,6 +27,8 @@ const MUTATIONS: [(Sabotage, &[&str]); 11] = [
         &["nobody put", "the oldest ready message is"],
     ),
     (Sabotage::SkipLane, &["the oldest ready message is"]),
+    (Sabotage::ForgetLease, &["the broker has"]),
+    (Sabotage::FailOverdue, &["the oldest ready message is"]),
     (Sabotage::LateLanes, &["belong to no queue"]),
 ];
 

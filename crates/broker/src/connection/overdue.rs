@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use leveret_record::{Sabotage, breaks};
 use leveret_session::Fault;
 
 use crate::connection::Connection;
@@ -61,7 +62,9 @@ impl Desk {
         let channel = outlet.due_channel(now_ms);
         if channel.is_none() {
             peer.leases.overdue.store(false, Ordering::Relaxed);
-            if let Some(due_ms) = outlet.next_due() {
+            if let Some(due_ms) = outlet.next_due()
+                && !breaks(Sabotage::ForgetLease)
+            {
                 broker.timer.arm_leases(&peer.leases, due_ms);
             }
         }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use leveret_record::{Sabotage, breaks};
 use leveret_session::{Outlet, Term, Verdict};
 use leveret_settings::ConsumerTimeout;
 
@@ -134,7 +135,8 @@ impl Source {
 
     /// What an attempt comes to that is not settled in time.
     pub(crate) fn overdue(&self) -> Verdict {
-        if self.cell.lease.counts.load(Ordering::Relaxed) {
+        let counts = self.cell.lease.counts.load(Ordering::Relaxed);
+        if counts || breaks(Sabotage::FailOverdue) {
             Verdict::Retry
         } else {
             Verdict::Requeue
