@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use leveret_record::Attempts;
 use leveret_store::sim::{Image, SimDisk};
-use leveret_store::{Journal, LaneId, MessageParts, Sabotage, Scratch, Store};
+use leveret_store::{Config, Journal, LaneId, MessageParts, Sabotage, Scratch, Store};
 
 use support::tiny;
 
@@ -136,6 +137,109 @@ fn a_store_of_the_first_version_opens_and_is_of_this_one_afterwards() {
     }
     let features = |image: &Image| image.files["FORMAT"][12];
     assert_eq!((features(&read("v1")), features(&disk.image())), (0, 1));
+}
+
+/// So many messages come into each of three lanes; every sixth is settled.
+const OF_LANE: u64 = 400_000;
+const IN_FRAME: u64 = 1_000;
+/// These come before the checkpoint.
+const EARLY: u64 = 360_000;
+
+fn body_of(lane: u32, seq: u64) -> [u8; 12] {
+    let mut body = [0; 12];
+    body[..4].copy_from_slice(&lane.to_le_bytes());
+    body[4..].copy_from_slice(&seq.to_le_bytes());
+    body
+}
+
+/// As often as it was delivered in the first version.
+const fn tried(lane: u32, seq: u64) -> u32 {
+    if seq < EARLY && seq.is_multiple_of(1_000) {
+        lane
+    } else {
+        0
+    }
+}
+
+fn large() -> Config {
+    Config {
+        segment_bytes: 8 << 20,
+        first_segment_bytes: 1 << 20,
+        start_segment_bytes: 64 << 10,
+        window_bytes: 1 << 30,
+        checkpoint_bytes: 1 << 30,
+        ..tiny(Sabotage::None)
+    }
+}
+
+fn fill(journal: &Journal, seqs: Range<u64>) {
+    let of_frame = |first| {
+        let lanes = 1..=3;
+        lanes.flat_map(move |lane| (first..first + IN_FRAME).map(move |seq| (lane, seq)))
+    };
+    for first in seqs.step_by(IN_FRAME as usize) {
+        submit(journal, |scratch| {
+            for (lane, seq) in of_frame(first) {
+                let parts = MessageParts {
+                    route: b"\x02ex\x03key",
+                    header: b"header",
+                    body: &[&body_of(lane, seq)],
+                    ..MessageParts::default()
+                };
+                scratch.message(&[(LaneId(lane), seq)], &parts);
+            }
+        });
+        submit(journal, |scratch| {
+            for (lane, seq) in of_frame(first) {
+                if seq % 6 == 5 {
+                    scratch.settle(LaneId(lane), seq);
+                } else if tried(lane, seq) > 0 {
+                    let (acquired, failed) = (tried(lane, seq), 0);
+                    scratch.returned(LaneId(lane), seq, Attempts { acquired, failed });
+                }
+            }
+        });
+    }
+}
+
+/// What the first version would have written, byte for byte: it knew no times, wrote counts as one
+/// number in its checkpoints, and no feature in FORMAT.
+fn of_the_first_version() -> Image {
+    let disk = SimDisk::new();
+    let opened = Journal::open(Arc::new(disk.clone()), large());
+    let journal = opened.unwrap().journal;
+    fill(&journal, 0..EARLY);
+    journal.checkpoint().unwrap();
+    fill(&journal, EARLY..OF_LANE);
+    journal.cover().unwrap();
+    let mut image = disk.image();
+    let format = image.files.get_mut("FORMAT").unwrap();
+    for copy in format.chunks_mut(4096) {
+        copy[12] = 0;
+        let crc = crc32c::crc32c(&copy[..44]);
+        copy[44..48].copy_from_slice(&crc.to_le_bytes());
+    }
+    image
+}
+
+#[test]
+fn a_million_messages_of_the_first_version_are_kept() {
+    let disk = SimDisk::from_image(&of_the_first_version());
+    let opened = Journal::open(Arc::new(disk.clone()), large()).unwrap();
+    assert!(!opened.created && opened.damage.is_empty());
+    let unsettled = || (0..OF_LANE).filter(|seq| seq % 6 != 5);
+    let mut left = [unsettled(), unsettled(), unsettled()];
+    let replayed = opened.messages.replay(|m| {
+        let next = left[m.lane.0 as usize - 1].next();
+        assert_eq!(next, Some(m.seq), "lane {}", m.lane.0);
+        assert_eq!(m.body, body_of(m.lane.0, m.seq));
+        let seen = (m.entered_ms, m.expiration_ms, m.deaths, m.attempts.failed);
+        assert_eq!(seen, (None, None, false, 0));
+        assert_eq!(m.attempts.acquired, tried(m.lane.0, m.seq));
+    });
+    replayed.unwrap();
+    assert!(left.iter_mut().all(|left| left.next().is_none()));
+    assert_eq!(disk.image().files["FORMAT"][12], 1);
 }
 
 #[test]
