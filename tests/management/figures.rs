@@ -191,9 +191,18 @@ fn a_pattern_that_fits_many_queues_and_one_that_fits_few_find_the_same() {
     for index in 0..1_500 {
         client.declare(1, &format!("q{index:04}"));
     }
-    for (pattern, expected) in [("q", 1_500), ("q0", 1_000), ("q1", 500), ("q14..$", 100)] {
-        let pattern = pattern.replace('$', "%24");
-        let query = format!("family=queue_coarse_metrics&queue=%5E{pattern}");
+    for (pattern, expected) in [
+        ("%5Eq", 1_500),
+        ("%5Eq0", 1_000),
+        ("%5Eq1", 500),
+        ("%5Eq14..%24", 100),
+        ("%5Eq0700%24", 1),
+        ("%5Eq(1%7C00)4", 110),
+        ("14..%24", 100),
+        ("%5Er", 0),
+        ("%5Eq07%7C1499", 101),
+    ] {
+        let query = format!("family=queue_coarse_metrics&queue={pattern}");
         let lines = names(&server, &query);
         for metric in ["_ready", "_unacked", ""] {
             let metric = format!("rabbitmq_detailed_queue_messages{metric}{{");

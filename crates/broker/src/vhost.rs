@@ -4,9 +4,7 @@ pub(crate) mod binding;
 pub(crate) mod policies;
 pub(crate) mod refused;
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -65,35 +63,6 @@ impl Vhost {
     }
 }
 
-/// A queue that is ordered by its name.
-struct ByName(Arc<QueueCell>);
-
-impl Borrow<str> for ByName {
-    fn borrow(&self) -> &str {
-        &self.0.name
-    }
-}
-
-impl Ord for ByName {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.name.cmp(&other.0.name)
-    }
-}
-
-impl PartialOrd for ByName {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.name == other.0.name
-    }
-}
-
-impl Eq for ByName {}
-
 /// What a virtual host knows by name.
 pub struct Directory {
     /// Exchanges and bindings.
@@ -104,7 +73,7 @@ pub struct Directory {
     pub(crate) closed: bool,
     queues: HashMap<Arc<str>, Arc<QueueCell>>,
     /// The same in the order of their names, so that a list goes on where it stopped.
-    ordered: BTreeSet<ByName>,
+    ordered: BTreeMap<Arc<str>, Arc<QueueCell>>,
     cells: Vec<Option<Arc<QueueCell>>>,
     free: Vec<QueueId>,
     holdings: Arc<Holdings>,
@@ -120,7 +89,7 @@ impl Directory {
             changed: Ticket(0),
             closed: false,
             queues: HashMap::new(),
-            ordered: BTreeSet::new(),
+            ordered: BTreeMap::new(),
             cells: Vec::new(),
             free: Vec::new(),
             holdings,
@@ -171,11 +140,10 @@ impl Directory {
         self.queues.values()
     }
 
-    /// The queues whose names come after this one, or all, in the order of their names.
-    pub fn queues_after(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<QueueCell>> {
-        let after = name.map_or(Bound::Unbounded, Bound::Excluded);
-        let later = self.ordered.range::<str, _>((after, Bound::Unbounded));
-        later.map(|ByName(cell)| cell)
+    /// The queues from this name on, in the order of their names.
+    pub fn queues_from(&self, name: Bound<&str>) -> impl Iterator<Item = (&str, &Arc<QueueCell>)> {
+        let later = self.ordered.range::<str, _>((name, Bound::Unbounded));
+        later.map(|(name, cell)| (&**name, cell))
     }
 
     pub(crate) fn next_id(&mut self) -> QueueId {
@@ -192,7 +160,8 @@ impl Directory {
     pub(crate) fn insert(&mut self, cell: &Arc<QueueCell>) {
         self.insert_unlisted(cell);
         self.queues.insert(Arc::clone(&cell.name), Arc::clone(cell));
-        self.ordered.insert(ByName(Arc::clone(cell)));
+        self.ordered
+            .insert(Arc::clone(&cell.name), Arc::clone(cell));
         cell.count_in(&self.holdings);
         self.events.count(Event::QueueCreated);
         self.recount();

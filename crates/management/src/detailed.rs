@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use leveret_broker::{Peer, Vhost};
 use leveret_router::Exchange;
 use regex::{Regex, RegexBuilder};
+use regex_syntax::hir::{Hir, HirKind, Look};
 
 use crate::app::App;
 use crate::exposition::{Labels, head};
@@ -38,7 +39,14 @@ const OBJECTS_OF_FRAGMENT: usize = 32;
 pub(crate) struct Asked {
     families: Vec<String>,
     vhosts: Vec<String>,
-    queues: Option<Regex>,
+    queues: Option<Pattern>,
+}
+
+/// Which queues are asked for.
+struct Pattern {
+    fits: Regex,
+    /// All names that fit begin so.
+    prefix: Arc<str>,
 }
 
 impl Asked {
@@ -74,18 +82,41 @@ impl Asked {
 
     fn wants_queue(&self, name: &str) -> bool {
         let pattern = self.queues.as_ref();
-        pattern.is_none_or(|pattern| pattern.is_match(name))
+        pattern.is_none_or(|pattern| pattern.fits.is_match(name))
+    }
+
+    fn prefix(&self) -> Arc<str> {
+        let pattern = self.queues.as_ref();
+        pattern.map_or_else(|| "".into(), |pattern| Arc::clone(&pattern.prefix))
     }
 }
 
-fn pattern(text: &str) -> Result<Regex, String> {
+fn pattern(text: &str) -> Result<Pattern, String> {
     if text.len() > PATTERN_LEN_MAX {
         let why = format!("longer than {PATTERN_LEN_MAX} bytes");
         return Err(format!("Invalid 'queue' regex: {why}"));
     }
     let mut builder = RegexBuilder::new(text);
     let built = builder.size_limit(PATTERN_BYTES_MAX).build();
-    built.map_err(|error| format!("Invalid 'queue' regex: {error}"))
+    let fits = built.map_err(|error| format!("Invalid 'queue' regex: {error}"))?;
+    let prefix = prefix(text).unwrap_or_default().into();
+    Ok(Pattern { fits, prefix })
+}
+
+/// What all names begin with that a pattern fits, as far as it says so at its own beginning:
+/// names are in order, and the others need not be looked at.
+fn prefix(pattern: &str) -> Option<String> {
+    let parsed = regex_syntax::parse(pattern).ok()?;
+    let HirKind::Concat(parts) = parsed.kind() else {
+        return None;
+    };
+    let mut kinds = parts.iter().map(Hir::kind);
+    match (kinds.next()?, kinds.next()?) {
+        (HirKind::Look(Look::Start), HirKind::Literal(literal)) => {
+            String::from_utf8(literal.0.to_vec()).ok()
+        }
+        _ => None,
+    }
 }
 
 /// What a page is about.
@@ -275,7 +306,8 @@ impl Scope {
         let scope = Arc::clone(self);
         let of = move |vhost: Arc<Vhost>| {
             let scope = Arc::clone(&scope);
-            let fitting = walk::fitting(&vhost, move |name| scope.asked.wants_queue(name));
+            let prefix = scope.asked.prefix();
+            let fitting = walk::fitting(&vhost, prefix, move |name| scope.asked.wants_queue(name));
             fitting.map(move |cell| Some((Arc::clone(&vhost), cell?)))
         };
         self.wanted_vhosts().into_iter().flat_map(of)
@@ -446,6 +478,32 @@ fn vhost_status(scope: &Arc<Scope>) -> Fragments {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_says_what_names_begin_with_only_where_all_do() {
+        for (pattern, expected) in [
+            ("^orders$", "orders"),
+            (r"^orders\.eu\.", "orders.eu."),
+            ("^ab*c", "a"),
+            ("^ab?", "a"),
+            ("^(?:ab)c", "abc"),
+            (r"\Aab", "ab"),
+            ("^é.", "é"),
+            ("", ""),
+            ("ab", ""),
+            ("^", ""),
+            ("^a|b", ""),
+            ("^(?i)ab", ""),
+            ("(?m)^ab", ""),
+            ("^[ab]c", ""),
+        ] {
+            assert_eq!(
+                &*super::pattern(pattern).unwrap().prefix,
+                expected,
+                "{pattern}"
+            );
+        }
+    }
 
     #[test]
     fn what_is_asked_for_is_read_from_the_query() {

@@ -4,6 +4,7 @@
 //! What stays during a walk is met once; what comes or goes may be met or not.
 
 use std::iter::from_fn;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use leveret_broker::{
@@ -25,7 +26,8 @@ pub(crate) fn queues(vhost: &Arc<Vhost>) -> impl Iterator<Item = Arc<QueueCell>>
     let mut last: Option<Arc<QueueCell>> = None;
     let next = move || {
         let directory = vhost.directory.read();
-        let later = directory.queues_after(last.as_ref().map(|cell| &*cell.name));
+        let from = after(last.as_ref()).unwrap_or(Bound::Unbounded);
+        let later = directory.queues_from(from).map(|(_, cell)| cell);
         let slice: Vec<_> = later.take(SLICE).cloned().collect();
         drop(directory);
         last = Some(Arc::clone(slice.last()?));
@@ -34,21 +36,29 @@ pub(crate) fn queues(vhost: &Arc<Vhost>) -> impl Iterator<Item = Arc<QueueCell>>
     from_fn(next).flatten()
 }
 
-/// The queues of a virtual host whose names fit, by name. Names are compared where they are, and
-/// after so many of them there is a `None`: who walks may do something else then.
+fn after(last: Option<&Arc<QueueCell>>) -> Option<Bound<&str>> {
+    last.map(|cell| Bound::Excluded(&*cell.name))
+}
+
+/// The queues of a virtual host whose names fit, by name; all of them begin with `prefix`. Names
+/// are compared where they are, and after so many of them there is a `None`: who walks may do
+/// something else then.
 pub(crate) fn fitting<F: Fn(&str) -> bool + Send>(
     vhost: &Arc<Vhost>,
+    prefix: Arc<str>,
     fits: F,
 ) -> impl Iterator<Item = Option<Arc<QueueCell>>> + Send + use<F> {
     let vhost = Arc::clone(vhost);
     let mut last: Option<Arc<QueueCell>> = None;
     let next = move || {
         let directory = vhost.directory.read();
-        let later = directory.queues_after(last.as_ref().map(|cell| &*cell.name));
+        let from = after(last.as_ref()).unwrap_or(Bound::Included(&*prefix));
+        let later = directory.queues_from(from);
+        let later = later.take_while(|(name, _)| name.starts_with(&*prefix));
         let (mut slice, mut seen) = (Vec::new(), None);
-        for cell in later.take(NAMES_OF_SLICE) {
+        for (name, cell) in later.take(NAMES_OF_SLICE) {
             seen = Some(cell);
-            if fits(&cell.name) {
+            if fits(name) {
                 slice.push(Some(Arc::clone(cell)));
             }
         }
