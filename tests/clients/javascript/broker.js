@@ -116,6 +116,25 @@ async function eventually(condition) {
   }
 }
 
+// How late whoever wants to run is let run on this machine, since the start.
+class Lateness {
+  constructor(t) {
+    this.longest = 0;
+    let last = Date.now();
+    const timer = setInterval(() => {
+      const now = Date.now();
+      this.longest = Math.max(this.longest, now - last - 10);
+      last = now;
+    }, 10);
+    t.after(() => clearInterval(timer));
+  }
+
+  // Something that takes so long is done in time, though some hops of it were late as well.
+  allows(took, expected, late) {
+    return took >= expected - late && took <= expected + late + 4 * this.longest;
+  }
+}
+
 // A TCP proxy that a test can cut.
 async function proxy() {
   const target = new URL(url);
@@ -148,6 +167,6 @@ function test(title, body) {
 }
 
 module.exports = {
-  Inbox, bound, channelOf, connect, declare, drain, eventually, exchange, fill, name, open, proxy,
-  take, test, url,
+  Inbox, Lateness, bound, channelOf, connect, declare, drain, eventually, exchange, fill, name,
+  open, proxy, take, test, url,
 };

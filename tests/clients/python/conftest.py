@@ -9,6 +9,8 @@ import uuid
 
 import pytest
 
+from ports import free_port
+
 
 @pytest.fixture(scope="session")
 def url():
@@ -45,9 +47,7 @@ class OwnBroker:
     """A Leveret of the test's own, which may be stopped, killed and started again."""
 
     def __init__(self, binary, folder):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/%2f"
         self.address = ("127.0.0.1", port)
         self.command = [binary, "--data-dir", folder / "data"]
@@ -61,7 +61,7 @@ class OwnBroker:
         with open(self.log, "a") as log:
             # LEVERET_… in its environment would be settings.
             self.process = subprocess.Popen(self.command, stderr=log, env={})
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(self.address).close()
@@ -74,7 +74,7 @@ class OwnBroker:
     def end(self, how):
         """Ends the broker with a signal; asked to stop it has to do so well."""
         self.process.send_signal(how)
-        status = self.process.wait(15)
+        status = self.process.wait(60)
         assert status == (0 if how == signal.SIGTERM else -how), self.log.read_text()
 
     def restart(self, how=signal.SIGKILL):

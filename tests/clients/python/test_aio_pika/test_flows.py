@@ -47,7 +47,7 @@ async def drain(queue):
 
 class Inbox(list):
     async def wait(self, count):
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while len(self) < count:
                 await asyncio.sleep(0.01)
 
@@ -96,7 +96,7 @@ async def test_work_queues(url, channel, name):
                 done.append(message.body)
 
         await (await worker.get_queue(queue.name)).consume(work)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while len(done) < 6:
             await asyncio.sleep(0.01)
     assert sorted(done) == [b"%d" % number for number in range(6)]
@@ -252,7 +252,7 @@ async def is_blocked(connection):
 
 
 # On a busy machine RabbitMQ's tool takes ten seconds for each change of the alarm.
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_blocked_and_unblocked(url, connection, channel, queue, alarm):
     async with await aio_pika.connect(url) as publishing:
         # Waiting for confirms, a publish would not return before the alarm is over.
@@ -261,7 +261,7 @@ async def test_blocked_and_unblocked(url, connection, channel, queue, alarm):
         assert not await is_blocked(publishing)
         await asyncio.to_thread(alarm.up)
         await publisher.default_exchange.publish(aio_pika.Message(b"first"), queue.name)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not await is_blocked(publishing):
                 await asyncio.sleep(0.01)
         await publisher.default_exchange.publish(aio_pika.Message(b"second"), queue.name)
@@ -271,7 +271,7 @@ async def test_blocked_and_unblocked(url, connection, channel, queue, alarm):
         # RabbitMQ does not take the one either that it tells of the alarm.
         assert inbox.bodies in ("", "first")
         await asyncio.to_thread(alarm.down)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await publishing.transport.connection.ready()
         await inbox.wait(2)
         assert inbox.bodies == "first second"

@@ -8,7 +8,7 @@ from proxy import Proxy
 
 
 async def eventually(condition):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -32,7 +32,7 @@ async def test_consumers_go_on_after_a_cut(url, name):
     reconnected = asyncio.Event()
     connection.reconnect_callbacks.add(lambda *_: reconnected.set())
     proxy.cut()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await reconnected.wait()
         while True:
             try:

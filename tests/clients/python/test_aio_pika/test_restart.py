@@ -35,7 +35,7 @@ async def test_a_robust_consumer_goes_on_after_a_crash(own_broker):
             async with await aio_pika.connect(own_broker.url) as other:
                 publishing = await other.channel()
                 await publishing.default_exchange.publish(message(number), "work")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while set(seen) != {b"%d" % number for number in range(20)}:
                 await asyncio.sleep(0.02)
 
@@ -46,7 +46,7 @@ async def test_a_robust_publisher_goes_on_after_a_crash(own_broker):
         queue = await channel.declare_queue("work", durable=True)
         await channel.default_exchange.publish(message(0), "work")
         await restart(own_broker)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await channel.default_exchange.publish(message(1), "work")

@@ -13,6 +13,8 @@ from celery import Celery
 from celery.exceptions import TaskRevokedError
 from kombu import Connection
 
+from machine import on_time
+
 FOLDER = Path(__file__).parent
 
 
@@ -29,7 +31,7 @@ def worker(log, concurrency=2, **environment):
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while " ready." not in log.read_text():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
@@ -37,7 +39,7 @@ def worker(log, concurrency=2, **environment):
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         finally:
             process.kill()
             print(log.read_text())
@@ -55,40 +57,40 @@ def tasks(url, tmp_path_factory):
 
 
 def test_add(tasks):
-    assert tasks.add.delay(2, 3).get(timeout=15) == 5
+    assert tasks.add.delay(2, 3).get(timeout=60) == 5
 
 
 def test_many_tasks(tasks):
     results = [tasks.add.delay(number, 1) for number in range(100)]
-    assert [result.get(timeout=30) for result in results] == list(range(1, 101))
+    assert [result.get(timeout=90) for result in results] == list(range(1, 101))
 
 
 def test_chain(tasks):
     from celery import chain
 
     work = chain(tasks.add.s(1, 2), tasks.add.s(10), tasks.add.s(100))
-    assert work.apply_async().get(timeout=15) == 113
+    assert work.apply_async().get(timeout=60) == 113
 
 
 def test_group(tasks):
     from celery import group
 
     work = group(tasks.add.s(number, number) for number in range(10))
-    assert work.apply_async().get(timeout=15) == [2 * number for number in range(10)]
+    assert work.apply_async().get(timeout=60) == [2 * number for number in range(10)]
 
 
 def test_retry(tasks):
-    assert tasks.third_time_lucky.delay().get(timeout=20) == 2
+    assert tasks.third_time_lucky.delay().get(timeout=60) == 2
 
 
 def test_failure(tasks):
     with pytest.raises(ValueError, match="as asked"):
-        tasks.fails.delay().get(timeout=15)
+        tasks.fails.delay().get(timeout=60)
 
 
 def test_countdown(tasks):
     start = time.monotonic()
-    assert tasks.add.apply_async((1, 1), countdown=1.5).get(timeout=15) == 2
+    assert tasks.add.apply_async((1, 1), countdown=1.5).get(timeout=60) == 2
     assert time.monotonic() - start > 1.4
 
 
@@ -106,12 +108,12 @@ def test_broadcast_reaches_the_worker(tasks):
     assert "ok" in reply[0]["one@test"]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_a_worker_goes_on_after_a_crash(own_broker, tmp_path):
     def add(x, y):
         """The sum, as a program finds it out that has just been started."""
         with Celery("tasks", broker=own_broker.url, backend="rpc://", set_as_current=False) as app:
-            return app.send_task("tasks.add", (x, y), queue="celery").get(timeout=40)
+            return app.send_task("tasks.add", (x, y), queue="celery").get(timeout=90)
 
     with worker(tmp_path / "worker.log", AMQP_URL=own_broker.url, CELERY_QUEUE="celery") as process:
         assert add(2, 3) == 5
@@ -141,22 +143,25 @@ def quorum_settings(queue):
     }
 
 
+@on_time
 def test_a_countdown_is_kept_by_the_broker(quorum_tasks):
     start = time.time()
     sent = quorum_tasks.send_task("tasks.now", countdown=3)
-    assert sent.get(timeout=15) - start == pytest.approx(3, abs=0.3)
+    assert sent.get(timeout=60) - start == pytest.approx(3, abs=0.3)
 
 
+@on_time
 def test_several_countdowns_come_in_order_of_their_time(quorum_tasks):
     start = time.time()
     sent = {wait: quorum_tasks.send_task("tasks.now", countdown=wait) for wait in (4, 1, 2)}
     for wait, result in sent.items():
-        assert result.get(timeout=15) - start == pytest.approx(wait, abs=0.3)
+        assert result.get(timeout=60) - start == pytest.approx(wait, abs=0.3)
 
 
+@on_time
 def test_retries_with_a_countdown(quorum_tasks):
     start = time.time()
-    retries, done = quorum_tasks.send_task("tasks.fails_twice", (1,)).get(timeout=20)
+    retries, done = quorum_tasks.send_task("tasks.fails_twice", (1,)).get(timeout=60)
     assert retries == 2
     assert done - start == pytest.approx(2, abs=0.6)
 
@@ -164,9 +169,10 @@ def test_retries_with_a_countdown(quorum_tasks):
 def test_a_task_that_has_expired_is_not_done(quorum_tasks):
     sent = quorum_tasks.send_task("tasks.now", countdown=2, expires=1)
     with pytest.raises(TaskRevokedError):
-        sent.get(timeout=15)
+        sent.get(timeout=60)
 
 
+@on_time
 def test_results_that_nobody_fetches_go(url):
     """The queue of results expires with `result_expires`."""
     with Celery("expiring", broker=url, backend="rpc://", set_as_current=False) as app:
@@ -200,7 +206,7 @@ def test_tasks_of_higher_priority_are_done_first(url, tmp_path, kind):
         given = (1, 9, 5, 9, 0)
         sent = [app.send_task("tasks.now", priority=priority) for priority in given]
         with worker(tmp_path / "worker.log", concurrency=1, **environment):
-            done = [result.get(timeout=30) for result in sent]
+            done = [result.get(timeout=90) for result in sent]
     order = sorted(range(len(given)), key=done.__getitem__)
     assert [given[index] for index in order] == [9, 9, 5, 1, 0]
     assert order[:2] == [1, 3], "those of one priority in the order of their sending"

@@ -6,6 +6,8 @@ import kombu
 import pytest
 from amqp.exceptions import NotFound, PreconditionFailed
 
+from machine import on_time
+
 
 @pytest.fixture
 def connection(url):
@@ -23,7 +25,7 @@ def publish(channel, queue, body, **properties):
     producer.publish(body, routing_key=queue.name, declare=[queue], **properties)
 
 
-def get(queue, seconds=10):
+def get(queue, seconds=30):
     """The next message; asked for until it is there."""
     deadline = time.monotonic() + seconds
     while not (message := queue.get(no_ack=True)):
@@ -36,6 +38,7 @@ def declared(channel, name, **options):
     return kombu.Queue(name, channel=channel, durable=False, exclusive=True, **options)
 
 
+@on_time
 def test_seconds_of_a_queue(channel, name):
     dead = declared(channel, name())
     dead.declare()
@@ -50,6 +53,7 @@ def test_seconds_of_a_queue(channel, name):
     assert (death["queue"], death["reason"], death["count"]) == (brief.name, "expired", 1)
 
 
+@on_time
 def test_seconds_of_a_message(channel, name):
     queue = declared(channel, name())
     publish(channel, queue, "brief", expiration=0.2)
@@ -59,6 +63,7 @@ def test_seconds_of_a_message(channel, name):
     assert queue.get() is None
 
 
+@on_time
 def test_a_queue_expires(channel, name):
     queue = kombu.Queue(name(), channel=channel, durable=True, expires=0.5)
     queue.declare()

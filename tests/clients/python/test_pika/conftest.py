@@ -62,7 +62,7 @@ class Inbox(list):
     def tags(self):
         return [method.delivery_tag for method, _, _ in self]
 
-    def wait(self, count, seconds=10):
+    def wait(self, count, seconds=30):
         """Processes events until `count` deliveries are here."""
         deadline = time.monotonic() + seconds
         while len(self) < count:
@@ -114,7 +114,7 @@ def ready(connection):
 def eventually():
     """Asserts that a condition holds soon."""
 
-    def wait(condition, seconds=5):
+    def wait(condition, seconds=30):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "did not happen in time"

@@ -5,6 +5,7 @@ import time
 import pika
 import pytest
 
+from machine import on_time
 from proxy import Proxy
 
 
@@ -50,6 +51,7 @@ def test_every_channel_up_to_channel_max(connect):
     assert connection.channel().channel_number == 4
 
 
+@on_time
 def test_heartbeats_keep_an_idle_connection(connect):
     connection = connect(heartbeat=1)
     channel = connection.channel()

@@ -10,6 +10,7 @@ import pika
 import pytest
 from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker
 
+from machine import on_time
 from proxy import Proxy
 
 LATE_S = 0.3
@@ -91,6 +92,7 @@ class Sneakers:
         self.channel.basic_ack(method.delivery_tag)
 
 
+@on_time
 def test_sneakers_tries_again_after_a_while(topology, name, consume):
     worker = name("work")
     sneakers = Sneakers(topology, worker, retry_timeout=500, retry_max_times=2)
@@ -178,7 +180,7 @@ class Laravel:
         )
         self.channel.basic_publish("", queue, json.dumps(payload).encode(), properties, True)
 
-    def pop(self, seconds=10):
+    def pop(self, seconds=30):
         """Asks until a job is there, as a worker does."""
         deadline = time.monotonic() + seconds
         while True:
@@ -190,6 +192,7 @@ class Laravel:
 
 
 @pytest.mark.parametrize("quorum", [False, True])
+@on_time
 def test_laravel_later(topology, name, quorum):
     laravel = Laravel(topology, name("default"), quorum=quorum)
     start = time.monotonic()
@@ -203,6 +206,7 @@ def test_laravel_later(topology, name, quorum):
         laravel.channel.basic_ack(method.delivery_tag)
 
 
+@on_time
 def test_laravel_releases_a_job_with_one_more_attempt(topology, name):
     laravel = Laravel(topology, name("default"), max_priority=10)
     laravel.push({"id": "fails"})
@@ -220,6 +224,7 @@ def test_laravel_releases_a_job_with_one_more_attempt(topology, name):
     assert [laravel.pop()[2]["id"] for _ in range(2)] == ["fails", "new"]
 
 
+@on_time
 def test_laravel_queues_of_delays_go_when_nobody_uses_them(connection, topology, name):
     laravel = Laravel(topology, name("default"))
 
@@ -336,6 +341,7 @@ def test_masstransit_messages_of_a_process_that_dies_come_back_counted(
             worker.process_data_events(10)
 
 
+@on_time
 def test_masstransit_requests_that_time_out_are_not_served(topology, name, consume):
     bus = MassTransit(topology, name("input"))
     bus.send(b"request", expiration="300")
@@ -352,6 +358,7 @@ def test_masstransit_delayed_exchanges_need_a_plugin(topology, name):
     assert (closed.value.reply_code, closed.value.reply_text) == (406, expected)
 
 
+@on_time
 def test_masstransit_redelivery_through_a_queue_for_each_delay(topology, name, consume):
     """What its users build without the plugin: the bus counts in a header of its own."""
     bus = MassTransit(topology, name("input"))

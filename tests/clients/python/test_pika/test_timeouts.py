@@ -2,7 +2,10 @@
 
 import time
 
+from machine import on_time
 
+
+@on_time
 def test_a_late_acknowledgement_does_no_harm(connection, channel, name, consume, ready):
     queue = name()
     channel.queue_declare(queue, arguments={"x-consumer-timeout": 400})

@@ -11,6 +11,8 @@ import pika
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ports import free_port
+
 PAGES = [
     "metrics",
     "metrics/per-object",
@@ -27,18 +29,14 @@ def broker(tmp_path):
     binary = os.environ.get("LEVERET_BIN")
     if not binary:
         pytest.skip("only a Leveret can be started here")
-    ports = []
-    for _ in range(2):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
+    ports = [free_port() for _ in range(2)]
     settings = [f'amqp.listen=["127.0.0.1:{ports[0]}"]', "management.listen=[]",
                 f'management.metrics_listen=["127.0.0.1:{ports[1]}"]']
     command = [binary, "--data-dir", tmp_path]
     for setting in settings:
         command += ["--set", setting]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={})
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             socket.create_connection(("127.0.0.1", ports[0])).close()

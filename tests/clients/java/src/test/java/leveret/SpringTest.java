@@ -36,7 +36,7 @@ import org.springframework.amqp.rabbit.retry.RejectAndDontRequeueRecoverer;
 import org.springframework.amqp.rabbit.retry.RepublishMessageRecoverer;
 
 /** Spring AMQP: what its containers and recoverers make of a listener that fails. */
-@Timeout(60)
+@Timeout(240)
 class SpringTest {
   private static final long LATE_MS = 300;
   private static final int FRAME_MAX = 131_072;
@@ -45,6 +45,7 @@ class SpringTest {
   private final List<String> exchanges = new ArrayList<>();
   private final List<SimpleMessageListenerContainer> containers = new ArrayList<>();
   private final BlockingQueue<Message> seen = new LinkedBlockingQueue<>();
+  private final Lateness lateness = new Lateness();
   private CachingConnectionFactory connections;
   private RabbitAdmin admin;
   private RabbitTemplate template;
@@ -54,11 +55,12 @@ class SpringTest {
     connections = new CachingConnectionFactory(new URI(System.getenv("AMQP_URL")));
     admin = new RabbitAdmin(connections);
     template = new RabbitTemplate(connections);
-    template.setReceiveTimeout(20_000);
+    template.setReceiveTimeout(60_000);
   }
 
   @AfterEach
   void end() {
+    lateness.close();
     containers.forEach(SimpleMessageListenerContainer::stop);
     queues.forEach(queue -> admin.deleteQueue(queue.getName()));
     exchanges.forEach(admin::deleteExchange);
@@ -106,7 +108,7 @@ class SpringTest {
   }
 
   private Message next() throws InterruptedException {
-    Message message = seen.poll(20, TimeUnit.SECONDS);
+    Message message = seen.poll(60, TimeUnit.SECONDS);
     assertNotNull(message, "no delivery in time");
     return message;
   }
@@ -134,9 +136,12 @@ class SpringTest {
         .collect(Collectors.joining(", "));
   }
 
-  private static void assertAfter(long start, long milliseconds) {
+  /** Not before, and hardly after: some hops may be as late as this machine lets anybody run. */
+  private void assertAfter(long start, long milliseconds) {
     long took = (System.nanoTime() - start) / 1_000_000;
-    assertTrue(Math.abs(took - milliseconds) <= LATE_MS, took + " ms");
+    long late = LATE_MS + 4 * lateness.longestMs();
+    boolean inTime = took >= milliseconds - LATE_MS && took <= milliseconds + late;
+    assertTrue(inTime, took + " ms, " + late + " ms late at most");
   }
 
   @Test
