@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::table::{Effect, InPolicy, SETTINGS, Setting};
+use crate::table::{Effect, InPolicy, Merge, SETTINGS, Setting};
 
 /// Of these a policy has one at most.
 const UPSTREAMS: [&str; 3] = [
@@ -94,12 +94,22 @@ pub fn policy_key_has_effect(key: &str) -> bool {
 pub fn merge(mut user: Map<String, Value>, operator: Map<String, Value>) -> Map<String, Value> {
     for (key, theirs) in operator {
         let lower = match (user.get(&key).and_then(Value::as_i64), theirs.as_i64()) {
-            (Some(own), Some(limit)) => Value::from(own.min(limit)),
+            (Some(own), Some(limit)) => Value::from(lower(&key, own, limit)),
             _ => theirs,
         };
         user.insert(key, lower);
     }
     user
+}
+
+/// The lower one of two numbers. Where a negative one is no limit, the other one holds.
+fn lower(key: &str, own: i64, limit: i64) -> i64 {
+    let may_be_none = find(key).is_some_and(|(setting, _)| setting.merge == Merge::LowerLimit);
+    if may_be_none && (own < 0) != (limit < 0) {
+        own.max(limit)
+    } else {
+        own.min(limit)
+    }
 }
 
 #[cfg(test)]
@@ -156,5 +166,10 @@ mod tests {
         let operator = object(json!({"max-length": 7, "overflow": "reject-publish"}));
         let merged = json!({"max-length": 7, "expires": 5, "overflow": "reject-publish"});
         assert_eq!(merge(user, operator), object(merged));
+        for (own, limit, holds) in [(-1, 5, 5), (5, -1, 5), (-1, -1, -1), (7, 5, 5), (3, 5, 3)] {
+            let [user, operator, merged] =
+                [own, limit, holds].map(|limit| object(json!({"delivery-limit": limit})));
+            assert_eq!(merge(user, operator), merged, "{own} and {limit}");
+        }
     }
 }
