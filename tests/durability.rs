@@ -486,6 +486,41 @@ fn rot_is_told_by_queue_and_message_and_loses_no_more() {
     assert_eq!(drain(&mut server.login(), "a"), ["first", "last"]);
 }
 
+/// Cuts the file in which this stands in front of it.
+fn cut(folder: &Folder, needle: &[u8]) -> String {
+    for entry in std::fs::read_dir(folder.path()).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let bytes = std::fs::read(&path).expect("a file");
+        let found = bytes.windows(needle.len()).position(|part| part == needle);
+        if let Some(at) = found {
+            std::fs::write(&path, &bytes[..at]).expect("it can be written");
+            let name = path.file_name().expect("a name");
+            return name.to_string_lossy().into_owned();
+        }
+    }
+    panic!("nowhere in the folder");
+}
+
+#[test]
+fn a_segment_that_was_cut_off_is_told_and_what_stands_before_is_kept() {
+    let folder = Folder::new();
+    let server = Server::start_in(&folder, &[]);
+    let mut client = confirming(&server);
+    for (number, body) in ["first", "needle", "last"].into_iter().enumerate() {
+        publish(&mut client, "", "a", body, true);
+        confirmed(&mut client, number as u64 + 1);
+    }
+    server.kill();
+    let file = cut(&folder, b"needle");
+
+    let server = Server::start_in(&folder, &[]);
+    let log = server.log();
+    let line = log.iter().find(|line| line.contains("ERROR"));
+    let line = line.unwrap_or_else(|| panic!("{log:?}"));
+    assert!(line.contains(&file) && line.contains("ends here"), "{line}");
+    assert_eq!(drain(&mut server.login(), "a"), ["first"]);
+}
+
 #[test]
 fn a_first_user_that_comes_too_late_is_told_of() {
     let folder = Folder::new();

@@ -205,3 +205,47 @@ fn nobody_is_let_in_without_a_name_unless_it_is_set_as_whom() {
     );
     ask(&server, true, b"ANONYMOUS", b"").expect_close(403, "mechanism ANONYMOUS");
 }
+
+/// How long wrong logins take over AMQP and over HTTP, in the middle.
+fn refused_in(server: &Server, user: &str) -> [Duration; 2] {
+    let response = format!("\0{user}\0wrong");
+    let amqp = || {
+        ask(server, true, b"PLAIN", response.as_bytes()).expect(0, "connection.close");
+    };
+    let http = || {
+        let answer = server.http_as(user, "wrong").call("GET", "/api/whoami", "");
+        assert_eq!(answer.status, 401);
+    };
+    [time(amqp), time(http)]
+}
+
+fn time(work: impl FnOnce()) -> Duration {
+    let begun = Instant::now();
+    work();
+    begun.elapsed()
+}
+
+/// Nobody finds out which users there are.
+#[test]
+fn a_wrong_login_takes_as_long_whether_there_is_such_a_user_or_not() {
+    const LOGINS: usize = 41;
+    let server = Server::start_http(&["limits.login_failures_per_minute=0"]);
+    on_time(|| {
+        // In turns, so that what else the machine does strikes both alike.
+        let mut took = [const { Vec::new() }; 4];
+        for _ in 0..LOGINS {
+            let both = ["guest", "nobody"].map(|user| refused_in(&server, user));
+            for (all, one) in took.iter_mut().zip(both.concat()) {
+                all.push(one);
+            }
+        }
+        let [amqp, http, amqp_unknown, http_unknown] = took.map(|mut all| {
+            all.sort_unstable();
+            all[LOGINS / 2]
+        });
+        for (known, unknown) in [(amqp, amqp_unknown), (http, http_unknown)] {
+            let ratio = known.as_secs_f64() / unknown.as_secs_f64();
+            assert!((0.67..1.5).contains(&ratio), "{known:?}, {unknown:?}");
+        }
+    });
+}

@@ -672,3 +672,59 @@ fn http_requests_at_once_guess_no_more_than_others() {
     assert_eq!(statuses[..2], [401; 2]);
     assert_eq!(statuses[2..], [503; 8]);
 }
+
+/// A line for the whole of it, and then none for a while, however many there are.
+#[test]
+fn refused_messages_are_told_of_now_and_then() {
+    let server = Server::start();
+    let mut client = server.login();
+    let mut arguments = Table::new();
+    arguments.insert("x-max-length", Value::I32(1));
+    arguments.insert("x-overflow", "reject-publish");
+    client.method(1, declare("full", &arguments.encoded()));
+    client.expect(1, "queue.declare-ok");
+    let refuse = |client: &mut Client| {
+        client.send(&message(1, "full", 1, &[b"x"]).concat().repeat(100));
+        client.declare(1, "behind");
+    };
+    let lines = || {
+        let log = server.log();
+        let told = |line: &&String| line.contains("messages refused") && line.contains("full");
+        log.iter().filter(told).cloned().collect::<Vec<_>>()
+    };
+    refuse(&mut client);
+    assert!(eventually(|| !lines().is_empty()));
+    let line = &lines()[0];
+    assert!(line.contains("WARN") && line.contains("length"), "{line}");
+    for _ in 0..20 {
+        refuse(&mut client);
+        sleep(Duration::from_millis(100));
+    }
+    assert_eq!(lines().len(), 1, "{:?}", lines());
+}
+
+/// Once for each argument of a queue, however often that is declared.
+#[test]
+fn arguments_without_effect_are_told_of() {
+    let server = Server::start();
+    let mut client = server.login();
+    let mut arguments = Table::new();
+    arguments.insert("x-consumer-disconnected-timeout", Value::I32(1000));
+    for _ in 0..3 {
+        client.method(1, declare("lazy", &arguments.encoded()));
+        client.expect(1, "queue.declare-ok");
+    }
+    let lines = || {
+        let log = server.log();
+        let told = |line: &&String| line.contains("an argument without effect");
+        log.iter().filter(told).cloned().collect::<Vec<_>>()
+    };
+    assert!(eventually(|| !lines().is_empty()));
+    client.method(1, declare("other", &arguments.encoded()));
+    client.expect(1, "queue.declare-ok");
+    assert!(eventually(|| lines().len() == 2));
+    for (line, queue) in lines().iter().zip(["lazy", "other"]) {
+        let told = line.contains("WARN") && line.contains("x-consumer-disconnected-timeout");
+        assert!(told && line.contains(queue), "{line}");
+    }
+}

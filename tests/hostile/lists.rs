@@ -1,7 +1,7 @@
 //! Long lists: asked for by many at a time, and read or not.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,10 @@ use crate::support::{Client, encode};
 const BINDINGS: u32 = 50_000;
 /// What so many bindings take by themselves, MiB.
 const BINDINGS_MIB: u64 = 20;
+/// Queues with a consumer each.
+const QUEUES: u32 = 5_000;
+/// What so many take by themselves, MiB.
+const QUEUES_MIB: u64 = 16;
 /// Whoever is asked something else answers in this time.
 const OTHERS_MAX: Duration = Duration::from_secs(2);
 const TRIES: usize = 3;
@@ -75,7 +79,11 @@ fn consume(client: &mut Client, queues: u32) {
 
 /// Asks for something and reads nothing yet.
 fn ask(case: &Case, path: &str, fields: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(case.server.api()).expect("it listens");
+    ask_at(case.server.api(), path, fields)
+}
+
+fn ask_at(address: SocketAddr, path: &str, fields: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = format!(
         "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
@@ -135,6 +143,27 @@ fn lists_that_nobody_reads_cost_what_is_on_their_way() {
     assert_api_serves(&case);
     drop(unread);
     case.end(BINDINGS_MIB + 32);
+}
+
+/// Each would be 8 MiB.
+#[test]
+fn metrics_of_all_queues_that_nobody_reads_cost_what_is_on_their_way() {
+    let case = Case::start_http(&[]);
+    let mut client = case.server.login();
+    consume(&mut client, QUEUES);
+    let metrics = case.server.metrics_address();
+    let unread: Vec<TcpStream> = (0..64)
+        .map(|_| ask_at(metrics, "/metrics/per-object", ""))
+        .collect();
+    for stream in &unread {
+        assert_eq!(stream.peek(&mut [0; 12]).expect("an answer"), 12);
+    }
+    assert_api_serves(&case);
+    drop(unread);
+    let (status, bytes) = read(ask_at(metrics, "/metrics/per-object", ""));
+    assert_eq!(status, 200);
+    assert!(bytes > 4 << 20, "{bytes}");
+    case.end(QUEUES_MIB + 32);
 }
 
 #[test]

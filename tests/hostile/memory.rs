@@ -35,6 +35,9 @@ fn queues_that_fill_the_memory_for_messages_leave_room_for_others() {
     let page = case.server.metrics().call("GET", "/metrics", "").text;
     let refused = "rabbitmq_queue_messages_refused_total{reason=\"memory\"} 0";
     assert!(page.contains(refused), "nothing is lost");
+    let alarms = case.server.http_as("guest", "guest");
+    let alarms = alarms.call("GET", "/api/health/checks/alarms", "");
+    assert_eq!(alarms.status, 200, "{}", alarms.text);
     let told = |line: &String| line.contains("publishers are blocked") && line.contains("hog0");
     assert!(case.server.log().iter().any(told));
     drop(hogs);

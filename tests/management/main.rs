@@ -1,5 +1,6 @@
 //! The HTTP API of the real binary: who may do what, what is refused, and what survives.
 
+mod bodies;
 mod deaths;
 mod declarers;
 mod encoding;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use leveret_broker::{Alarm, AlarmState, Broker, BrokerConfig, Measured, Ticker};
 use leveret_codec::{
-    BasicGet, BasicPublish, Method, Properties, RawTable, Table, TxCommit, TxSelect, Value,
-    header_frame,
+    BasicAck, BasicGet, BasicPublish, Method, Properties, RawTable, Table, TxCommit, TxSelect,
+    Value, header_frame,
 };
 use leveret_store::{DelayedStore, InstantStore, StoreRefusal};
 use support::{Client, broker, broker_with};
@@ -41,6 +41,12 @@ fn publish(body: &str) -> Vec<u8> {
 
 fn ready(broker: &Broker) -> u64 {
     support::ready(broker, "q")
+}
+
+fn unacked(broker: &Broker) -> u64 {
+    let queue = broker.vhost("/").and_then(|vhost| vhost.queue("q"));
+    let queue = queue.expect("the queue exists");
+    queue.lock().queue.unacked()
 }
 
 fn get(client: &mut Client) -> Vec<String> {
@@ -84,7 +90,21 @@ fn who_published_before_is_blocked_when_it_publishes_next_and_served_until_then(
     broker.force_alarm(Alarm::Memory, true);
     assert!(publisher.hear().is_empty(), "an alarm alone is not told");
     assert!(!publisher.connection.is_blocked());
-    assert_eq!(get(&mut publisher), ["1 basic.get-ok", "body x"]);
+    let get = BasicGet {
+        queue: b"q",
+        no_ack: false,
+    };
+    publisher.say(1, get);
+    assert_eq!(publisher.hear(), ["1 basic.get-ok", "body x"]);
+    assert_eq!(unacked(&broker), 1);
+    publisher.say(
+        1,
+        BasicAck {
+            delivery_tag: 1,
+            multiple: false,
+        },
+    );
+    assert_eq!(unacked(&broker), 0, "it is settled");
 
     for client in [&mut publisher, &mut silent] {
         client.send_unread(&publish("late"));

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use leveret_broker::{Broker, QueueCell};
 use leveret_codec::{
-    BasicAck, BasicConsume, BasicGet, BasicQos, ChannelClose, QueueDeclare, QueueDelete, RawTable,
-    Table, Value,
+    BasicAck, BasicConsume, BasicGet, BasicQos, ChannelClose, Method, QueueDeclare, QueueDelete,
+    RawTable, Table, Value,
 };
 use leveret_store::{DelayedStore, InstantStore};
 
@@ -346,4 +346,35 @@ fn the_end_of_its_own_consumers_waits_with_the_answer() {
     store.release();
     client.turn();
     assert_eq!(client.hear(), ["1 queue.delete-ok", "1 basic.cancel"]);
+}
+
+/// Others have their turn before a connection with very many consumers has left all of them.
+#[test]
+fn consumers_leave_a_part_at_a_time() {
+    const CONSUMERS: usize = 5_000;
+    const PART_MAX: usize = 2_048;
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    let mut all = Vec::new();
+    for number in 0..CONSUMERS {
+        let tag = format!("c{number}");
+        let consume = BasicConsume {
+            nowait: true,
+            ..consume("q", &tag, false)
+        };
+        Method::from(consume).encode(1, &mut all);
+    }
+    client.send(&all);
+    let cell = cell(&broker, "q");
+    let consumers = || cell.lock().queue.consumer_count();
+    assert_eq!(consumers(), CONSUMERS);
+    let mut before = CONSUMERS;
+    while client.connection.disconnect_partly() {
+        let left = before - consumers();
+        assert!((1..=PART_MAX).contains(&left), "{left}");
+        before -= left;
+    }
+    assert!(before <= PART_MAX, "{before}");
+    assert_eq!(consumers(), 0);
 }

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin, Turn};
 use leveret_codec::{
-    BasicPublish, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Method,
-    PROTOCOL_HEADER, QueueBind, QueueDeclare, RawTable, content,
+    BasicPublish, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, ExchangeBind,
+    ExchangeDeclare, Method, PROTOCOL_HEADER, Properties, QueueBind, QueueDeclare, RawTable, Table,
+    content,
 };
 use leveret_session::Flush;
 use leveret_store::InstantStore;
 
 const QUEUES: usize = 300;
 const MESSAGES: usize = 200;
+/// Messages that go nowhere.
+const LOST: usize = 60;
 
 /// Nothing is written: nobody looks at what the broker answers.
 struct NoSocket;
@@ -120,9 +123,17 @@ fn publish(out: &mut Vec<u8>, body: &[u8]) {
         exchange: b"amq.fanout",
         ..Default::default()
     };
-    let mut header = vec![0, 60, 0, 0];
-    header.extend_from_slice(&(body.len() as u64).to_be_bytes());
-    header.extend_from_slice(&[0, 0]);
+    publish_as(out, publish, &Properties::default(), body);
+}
+
+fn publish_as(
+    out: &mut Vec<u8>,
+    publish: BasicPublish<'_>,
+    properties: &Properties<'_>,
+    body: &[u8],
+) {
+    let mut header = Vec::new();
+    properties.encode(body.len() as u64, &mut header);
     Method::from(publish).encode(1, out);
     content(out, 1, &header, body, 131_072);
 }
@@ -162,5 +173,151 @@ fn a_wide_route_takes_several_turns_and_loses_nothing() {
     for queue in 0..QUEUES {
         let cell = vhost.queue(&format!("q{queue}")).expect("it was declared");
         assert_eq!(cell.lock().queue.ready(), MESSAGES as u64, "q{queue}");
+    }
+}
+
+/// Exchanges and bindings among which it takes long to find out that a message goes nowhere, and
+/// a publish of that kind.
+struct Labyrinth {
+    name: &'static str,
+    made: Vec<u8>,
+    publish: fn(number: usize, out: &mut Vec<u8>),
+}
+
+fn bind(exchange: &str, key: &str, arguments: RawTable<'_>, out: &mut Vec<u8>) {
+    let bind = QueueBind {
+        queue: b"q",
+        exchange: exchange.as_bytes(),
+        routing_key: key.as_bytes(),
+        nowait: true,
+        arguments,
+        ..Default::default()
+    };
+    Method::from(bind).encode(1, out);
+}
+
+/// No two messages have the same key, so that each is routed anew.
+fn publish_to(exchange: &str, key: &str, headers: Option<RawTable<'_>>, out: &mut Vec<u8>) {
+    let publish = BasicPublish {
+        exchange: exchange.as_bytes(),
+        routing_key: key.as_bytes(),
+        ..Default::default()
+    };
+    let properties = Properties {
+        headers,
+        ..Default::default()
+    };
+    publish_as(out, publish, &properties, b"");
+}
+
+fn patterns() -> Labyrinth {
+    let mut made = Vec::new();
+    for number in 0..150 {
+        let pattern = format!("{}b{number}", "#.a.".repeat(20));
+        bind("amq.topic", &pattern, RawTable::EMPTY, &mut made);
+    }
+    Labyrinth {
+        name: "patterns",
+        made,
+        publish: |number, out| {
+            let key = format!("{number}{}", ".a".repeat(100));
+            publish_to("amq.topic", &key, None, out);
+        },
+    }
+}
+
+/// Alike, but for the last.
+fn table(last: &str) -> Table {
+    let mut table = Table::new();
+    for number in 0..30 {
+        table.insert(format!("h{number}"), "x");
+    }
+    table.insert("last", last);
+    table
+}
+
+fn headers() -> Labyrinth {
+    let (table_of_all, mut made) = (table("y"), Vec::new());
+    for number in 0..300 {
+        let key = format!("{number}");
+        bind("amq.headers", &key, table_of_all.as_raw(), &mut made);
+    }
+    Labyrinth {
+        name: "headers",
+        made,
+        publish: |number, out| {
+            let headers = table("z");
+            publish_to(
+                "amq.headers",
+                &number.to_string(),
+                Some(headers.as_raw()),
+                out,
+            );
+        },
+    }
+}
+
+fn exchanges() -> Labyrinth {
+    const EXCHANGES: usize = 24;
+    let mut made = Vec::new();
+    for number in 0..EXCHANGES {
+        let name = format!("x{number}");
+        let declare = ExchangeDeclare {
+            exchange: name.as_bytes(),
+            kind: b"topic",
+            nowait: true,
+            ..Default::default()
+        };
+        Method::from(declare).encode(1, &mut made);
+    }
+    for (from, to) in (0..EXCHANGES * EXCHANGES).map(|pair| (pair / EXCHANGES, pair % EXCHANGES)) {
+        let (source, destination) = (format!("x{from}"), format!("x{to}"));
+        let bind = ExchangeBind {
+            source: source.as_bytes(),
+            destination: destination.as_bytes(),
+            routing_key: b"#",
+            nowait: true,
+            ..Default::default()
+        };
+        Method::from(bind).encode(1, &mut made);
+    }
+    Labyrinth {
+        name: "exchanges",
+        made,
+        publish: |number, out| publish_to("x0", &number.to_string(), None, out),
+    }
+}
+
+/// Messages that go nowhere make no copies, and still have a turn end.
+#[test]
+fn a_turn_ends_after_so_many_steps_of_routing() {
+    for labyrinth in [patterns(), headers(), exchanges()] {
+        let name = labyrinth.name;
+        let broker = broker();
+        let mut connection = connect(&broker);
+        let mut input = Vec::new();
+        declare_and_bind(&mut input, "q");
+        input.extend(labyrinth.made);
+        assert_eq!(
+            connection.receive(&input, 1).consumed,
+            input.len(),
+            "{name}"
+        );
+        input.clear();
+        for number in 0..LOST {
+            (labyrinth.publish)(number, &mut input);
+        }
+        let mut rest = input.as_slice();
+        let mut turns = 0;
+        while !rest.is_empty() {
+            let turn = connection.receive(rest, 1);
+            assert!(!turn.ended, "{name}, turn {turns}");
+            rest = &rest[turn.consumed..];
+            assert!(turn.unfinished || rest.is_empty(), "{name}, turn {turns}");
+            turns += 1;
+            // One message alone may take a few.
+            assert!(turns < 100 * LOST, "{name}: no end");
+        }
+        assert!(turns > 1, "{name}: {LOST} messages in {turns} turns");
     }
 }

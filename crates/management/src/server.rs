@@ -241,7 +241,10 @@ async fn permitted(
             None => None,
         };
         *body = None;
-        let import = import_alone(&app, takes).await?;
+        let import = match takes {
+            Takes::Definitions => Some(import_alone(&app.importing, IMPORT_PATIENCE).await?),
+            _ => None,
+        };
         Ok((endpoint, whole, import))
     };
     let (endpoint, whole, import) = checked.await.inspect_err(|problem| {
@@ -301,16 +304,16 @@ async fn log_in(
 }
 
 /// Waits until no other definitions are imported.
-async fn import_alone(app: &App, takes: Takes) -> Result<Option<OwnedSemaphorePermit>, Problem> {
-    if takes != Takes::Definitions {
-        return Ok(None);
-    }
-    let alone = Arc::clone(&app.importing).acquire_owned();
-    let alone = timeout(IMPORT_PATIENCE, alone).await;
-    alone.map(Result::ok).map_err(|_| Problem::Busy {
+async fn import_alone(
+    importing: &Arc<Semaphore>,
+    patience: Duration,
+) -> Result<OwnedSemaphorePermit, Problem> {
+    let alone = timeout(patience, Arc::clone(importing).acquire_owned()).await;
+    let busy = || Problem::Busy {
         reason: "other definitions are being imported".to_owned(),
         retry_after_s: IMPORT_RETRY_S,
-    })
+    };
+    alone.ok().and_then(Result::ok).ok_or_else(busy)
 }
 
 fn query(parts: &Parts) -> Vec<(String, String)> {
@@ -347,3 +350,22 @@ fn vhost_of(segments: &[(String, String)]) -> Option<String> {
 
 /// Stands for a client whose address is not known: it is not the broker's own machine.
 const UNKNOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn definitions_are_imported_one_file_at_a_time() {
+        let importing = Arc::new(Semaphore::new(1));
+        let first = import_alone(&importing, Duration::ZERO).await;
+        let Err(Problem::Busy { retry_after_s, .. }) =
+            import_alone(&importing, Duration::from_millis(10)).await
+        else {
+            panic!("two at a time")
+        };
+        assert_eq!(retry_after_s, IMPORT_RETRY_S);
+        drop(first);
+        assert!(import_alone(&importing, Duration::ZERO).await.is_ok());
+    }
+}

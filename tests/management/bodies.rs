@@ -1,0 +1,91 @@
+//! Bodies of requests: how large one may be, what is said when there is no room for it, and how
+//! long one may be under way.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::support::http::Http;
+use crate::support::{PATIENCE, Server, eventually};
+use crate::user;
+
+const PUBLISH: &str = "/api/exchanges/%2F/amq.default/publish";
+const MESSAGE: &str =
+    r#"{"properties":{},"routing_key":"q","payload":"x","payload_encoding":"string"}"#;
+
+/// So many bytes of JSON: blanks at its end mean nothing.
+fn padded(json: &str, bytes: usize) -> String {
+    json.to_owned() + &" ".repeat(bytes - json.len())
+}
+
+#[test]
+fn the_largest_body_of_each_kind_is_read_and_a_byte_more_is_not() {
+    let server = Server::start_http(&[
+        "limits.arguments_bytes_max=8192",
+        "amqp.max_message_size=30000",
+        "management.definitions_bytes_max=100000",
+    ]);
+    let guest = server.http_as("guest", "guest");
+    for (method, path, json, most) in [
+        ("PUT", "/api/queues/%2F/q", "{}", 64 * 1024 + 8192),
+        // In base64, with what is around it.
+        ("POST", PUBLISH, MESSAGE, 40_000 + 64 * 1024),
+        ("POST", "/api/definitions", "{}", 100_000),
+    ] {
+        let largest = guest.call(method, path, &padded(json, most));
+        assert!(largest.status < 300, "{path}: {}", largest.text);
+        let larger = guest.call(method, path, &padded(json, most + 1));
+        assert_eq!(larger.status, 413, "{path}: {}", larger.text);
+    }
+}
+
+/// A publish of which so many bytes have come.
+fn begin(server: &Server, credentials: &str, bytes: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(server.api()).expect("it listens");
+    let head = format!(
+        "POST {PUBLISH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\
+         authorization: Basic {credentials}\r\n\r\n",
+        bytes + 1
+    );
+    stream.write_all(head.as_bytes()).expect("a head");
+    stream.write_all(&vec![b' '; bytes]).expect("a part");
+    stream
+}
+
+#[test]
+fn a_body_that_finds_no_room_is_told_when_to_come_again() {
+    let server = Server::start_http(&["management.bodies_bytes_max=1048576"]);
+    let guest = server.http_as("guest", "guest");
+    let held: Vec<_> = [("one", "b25lOm9uZQ=="), ("two", "dHdvOnR3bw==")]
+        .map(|(name, credentials)| {
+            user(&guest, name, "administrator");
+            begin(&server, credentials, 500_000)
+        })
+        .into();
+    let publish = |http: &Http| http.call("POST", PUBLISH, &padded(MESSAGE, 100_000));
+    assert!(eventually(|| publish(&guest).status == 503));
+    let refused = publish(&guest);
+    assert_eq!(refused.header("retry-after"), Some("1"), "{}", refused.text);
+    assert_eq!(guest.call("GET", "/api/whoami", "").status, 200);
+    drop(held);
+    assert!(eventually(|| publish(&guest).status == 200));
+}
+
+#[test]
+fn the_head_of_a_request_has_seconds_to_come() {
+    let server = Server::start_http(&[]);
+    let begun = Instant::now();
+    let begin = |address| {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let half = b"GET /livez HTTP/1.1\r\nhost:";
+        stream.write_all(half).expect("half a head");
+        stream
+    };
+    for mut stream in [server.api(), server.metrics_address()].map(begin) {
+        let _ = stream.read_to_end(&mut Vec::new());
+        let took = begun.elapsed();
+        assert!(took > Duration::from_secs(5), "{took:?}");
+        assert!(took < Duration::from_secs(25), "{took:?}");
+    }
+}
