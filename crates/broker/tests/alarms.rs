@@ -10,7 +10,8 @@ use leveret_codec::{
     BasicAck, BasicGet, BasicPublish, Method, Properties, RawTable, Table, TxCommit, TxSelect,
     Value, header_frame,
 };
-use leveret_store::{DelayedStore, InstantStore, StoreRefusal};
+use leveret_store::{InstantStore, StoreRefusal};
+use support::store::DelayedStore;
 use support::{Client, broker, broker_with};
 
 fn capable(broker: &Arc<Broker>) -> Client {

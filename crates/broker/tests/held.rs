@@ -6,8 +6,9 @@ use leveret_codec::{
     BasicCancel, BasicConsume, BasicGet, ConfirmSelect, ExchangeDeclare, QueueBind, QueueDeclare,
     QueueDelete, QueuePurge, QueueUnbind,
 };
-use leveret_store::{DelayedStore, Store as _};
+use leveret_store::Store as _;
 
+use support::store::DelayedStore;
 use support::{Client, broker, consume, declaration, message};
 
 #[allow(dead_code, reason = "each test file uses a part of it")]

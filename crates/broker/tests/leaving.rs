@@ -9,8 +9,9 @@ use leveret_codec::{
     BasicAck, BasicConsume, BasicGet, BasicQos, ChannelClose, Method, QueueDeclare, QueueDelete,
     RawTable, Table, Value,
 };
-use leveret_store::{DelayedStore, InstantStore};
+use leveret_store::InstantStore;
 
+use support::store::DelayedStore;
 use support::{Client, broker, declaration};
 
 #[allow(dead_code, reason = "each test file uses a part of it")]

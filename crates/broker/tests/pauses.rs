@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use leveret_broker::{Broker, BrokerConfig, Pause, Ticker};
 use leveret_codec::RawTable;
-use leveret_store::{DelayedStore, InstantStore, Store};
+use leveret_store::{InstantStore, Store};
+use support::store::DelayedStore;
 use support::{Client, broker_with, consume};
 
 /// A broker that keeps 100 bytes of replies for a client.

@@ -7,8 +7,9 @@ use leveret_codec::{
     BasicAck, BasicGet, BasicNack, BasicQos, ChannelClose, ConfirmSelect, RawTable, Table,
     TxCommit, TxRollback, TxSelect, Value,
 };
-use leveret_store::{DelayedStore, InstantStore, StoreRefusal};
+use leveret_store::{InstantStore, StoreRefusal};
 
+use support::store::DelayedStore;
 use support::{Client, broker, broker_with, declaration};
 
 #[allow(dead_code, reason = "each test file uses a part of it")]

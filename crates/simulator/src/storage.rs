@@ -1,4 +1,4 @@
-//! The store of a world: one that only delays, or the journal on a simulated disk.
+//! The store of a world: the journal on a simulated disk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use crate::lives::Found;
 use crate::sight::read_header;
 use leveret_broker::Broker;
 use leveret_store::sim::{Image, Rng, SimDisk};
-use leveret_store::{Config, DelayedStore, Journal, Messages, Progress, RecoveredLane, Store};
+use leveret_store::{Config, Journal, Messages, Progress, RecoveredLane, Store};
 
 /// Where durable things go.
-pub(crate) enum Storage {
-    Delayed(Arc<DelayedStore>),
-    Journal(Arc<Journal>, SimDisk),
+pub(crate) struct Storage {
+    journal: Arc<Journal>,
+    disk: SimDisk,
 }
 
 /// What a disk remembers, for a broker to begin with.
@@ -52,69 +52,60 @@ impl Storage {
             lanes: opened.lanes,
             messages: opened.messages,
         };
-        Ok((Self::Journal(Arc::new(opened.journal), disk), remembered))
+        let journal = Arc::new(opened.journal);
+        Ok((Self { journal, disk }, remembered))
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
-        match self {
-            Self::Delayed(store) => Arc::clone(store) as _,
-            Self::Journal(journal, _) => Arc::clone(journal) as _,
-        }
+        Arc::clone(&self.journal) as _
     }
 
     /// Makes everything submitted durable.
     pub(crate) fn catch_up(&self) -> Result<(), String> {
-        match self {
-            Self::Delayed(store) => store.release(),
-            Self::Journal(journal, _) => {
-                while journal.commit().map_err(|failure| failure.to_string())?
-                    == Progress::Committed
-                {}
-                journal.housekeep().map_err(|failure| failure.to_string())?;
-            }
-        }
-        Ok(())
+        while self.commit()? == Progress::Committed {}
+        self.housekeep()
     }
 
     pub(crate) fn is_behind(&self) -> bool {
-        self.store().staged_bytes() > 0
+        self.journal.staged_bytes() > 0
     }
 
     /// How many changes the disk has seen.
     pub(crate) fn changes(&self) -> usize {
-        match self {
-            Self::Delayed(_) => 0,
-            Self::Journal(_, disk) => disk.changes(),
-        }
+        self.disk.changes()
     }
 
     /// Makes some of what was submitted durable, without telling anybody who could tell a client.
     pub(crate) fn go_on_a_bit(&self, rng: &mut Rng) -> Result<(), String> {
-        if let Self::Journal(journal, _) = self {
-            for _ in 0..rng.below(3) {
-                journal.commit().map_err(|failure| failure.to_string())?;
-            }
-            if rng.one_in(2) {
-                journal.housekeep().map_err(|failure| failure.to_string())?;
-            }
+        for _ in 0..rng.below(3) {
+            self.commit()?;
+        }
+        if rng.one_in(2) {
+            self.housekeep()?;
         }
         Ok(())
     }
 
-    /// What a crash leaves of the disk, if there is one, after some change from the given one on.
-    pub(crate) fn crash(&self, rng: &mut Rng, from: usize) -> Option<Image> {
-        let Self::Journal(_, disk) = self else {
-            return None;
-        };
-        let mut points = disk.crash_points();
-        let span = disk.changes().saturating_sub(from) as u64;
+    fn commit(&self) -> Result<Progress, String> {
+        self.journal.commit().map_err(|failure| failure.to_string())
+    }
+
+    fn housekeep(&self) -> Result<(), String> {
+        let kept = self.journal.housekeep();
+        kept.map(|_| ()).map_err(|failure| failure.to_string())
+    }
+
+    /// What a crash leaves of the disk after some change from the given one on.
+    pub(crate) fn crash(&self, rng: &mut Rng, from: usize) -> Image {
+        let mut points = self.disk.crash_points();
+        let span = self.disk.changes().saturating_sub(from) as u64;
         let until = from + rng.below(span + 1) as usize;
         while points.at() < until && points.advance() {}
-        Some(match rng.below(3) {
+        match rng.below(3) {
             0 => points.lose_all(),
             1 => points.keep_all(),
             _ => points.lose_some(rng),
-        })
+        }
     }
 }
 

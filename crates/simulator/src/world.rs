@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leveret_broker::{Access, Broker, BrokerConfig, Ticker, Vhost, Work};
-use leveret_store::DelayedStore;
 use leveret_store::sim::{Image, Rng};
 
 use crate::Summary;
@@ -46,6 +45,8 @@ pub(crate) struct World {
     pace: Pace,
     /// Messages die, and go on from there.
     mortal: bool,
+    /// The broker ends and begins again.
+    crashes: bool,
     /// Changes the disk had seen when all was durable.
     durable_changes: usize,
     pub(crate) summary: Summary,
@@ -58,10 +59,8 @@ impl World {
         let channel_unacked_max = config.channel_unacked_max;
         let mortal = rng.one_in(2);
         // Where messages die, it is the disk that has to tell.
-        let begun = match rng.below(if mortal { 5 } else { 2 }) {
-            0 => begin(&config, None, START_MS),
-            _ => begin(&config, Some(&Image::default()), START_MS),
-        };
+        let crashes = rng.below(if mortal { 5 } else { 2 }) > 0;
+        let begun = begin(&config, &Image::default(), START_MS);
         let (storage, broker, vhost) = begun.expect("a new store opens");
         let queues = 1 + rng.below(5);
         let limited = rng.one_in(2);
@@ -115,6 +114,7 @@ impl World {
             trace: traced.then(Vec::new),
             pace,
             mortal,
+            crashes,
             durable_changes: 0,
             summary: Summary::default(),
         }
@@ -427,10 +427,10 @@ impl World {
         Ok(())
     }
 
-    /// Sometimes, and if there is a disk, the broker ends and begins again: in an orderly way, when
-    /// its clients are gone, or in a crash that loses part of what was not synced.
+    /// Sometimes the broker ends and begins again: in an orderly way, when its clients are gone, or
+    /// in a crash that loses part of what was not synced.
     fn restart(&mut self) -> Result<(), String> {
-        if self.rng.one_in(2) || matches!(self.storage, Storage::Delayed(_)) {
+        if self.rng.one_in(2) || !self.crashes {
             return Ok(());
         }
         if self.rng.one_in(2) {
@@ -440,16 +440,14 @@ impl World {
             self.come_to_rest()?;
         }
         let now = self.storage.changes();
-        let Some(image) = self.storage.crash(&mut self.rng, now) else {
-            return Ok(());
-        };
+        let image = self.storage.crash(&mut self.rng, now);
         self.begin_again(&image)
     }
 
     /// The broker crashes in the midst of things: of what is not surely durable the disk may have
     /// any part, but a death has its copies, and copies their death.
     fn crash_in_between(&mut self) -> Result<(), String> {
-        if matches!(self.storage, Storage::Delayed(_)) {
+        if !self.crashes {
             return Ok(());
         }
         for node in &self.nodes {
@@ -463,10 +461,8 @@ impl World {
         }
         self.storage.go_on_a_bit(&mut self.rng)?;
         let from = self.durable_changes;
-        match self.storage.crash(&mut self.rng, from) {
-            Some(image) => self.begin_again(&image),
-            None => Ok(()),
-        }
+        let image = self.storage.crash(&mut self.rng, from);
+        self.begin_again(&image)
     }
 
     fn begin_again(&mut self, image: &Image) -> Result<(), String> {
@@ -481,7 +477,7 @@ impl World {
             self.now_ms += self.rng.below(3_000);
         }
         self.due = Work::default();
-        let begun = begin(&self.config, Some(image), self.now_ms)?;
+        let begun = begin(&self.config, image, self.now_ms)?;
         (self.storage, self.broker, self.vhost) = begun;
         self.model.restart(self.now_ms);
         self.note(|| "the broker ends and begins again".into());
@@ -549,26 +545,16 @@ impl World {
     }
 }
 
-/// A broker that begins with what a disk remembers, or without a disk.
+/// A broker that begins with what a disk remembers.
 fn begin(
     config: &BrokerConfig,
-    disk: Option<&Image>,
+    disk: &Image,
     now_ms: u64,
 ) -> Result<(Storage, Arc<Broker>, Arc<Vhost>), String> {
-    let opened = match disk {
-        Some(image) => Storage::open(image).map(|(storage, it)| (storage, Some(it)))?,
-        None => (Storage::Delayed(Arc::new(DelayedStore::default())), None),
-    };
-    let (storage, remembered) = opened;
+    let (storage, remembered) = Storage::open(disk)?;
     let broker = Broker::new(config.clone(), Access::default(), storage.store());
     broker.set_now(now_ms);
-    match remembered {
-        Some(remembered) => remembered.restore(&broker)?,
-        None => {
-            let begun = broker.first_start("guest", "guest", "/");
-            begun.map_err(|error| format!("{error:?}"))?;
-        }
-    }
+    remembered.restore(&broker)?;
     storage.catch_up()?;
     let vhost = broker.vhost("/").ok_or("the virtual host is gone")?;
     Ok((storage, Arc::new(broker), vhost))

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use leveret_store::{Config, Journal, LaneId, MessageParts, Scratch, Store, probe_sync};
+use leveret_store::{Batch, Config, Journal, LaneId, MessageParts, Store, probe_sync};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Some("probe") => probe(directory),
         _ => [8, 128, 1024, 8192]
             .into_iter()
-            .try_for_each(|batch| commit(directory, batch)),
+            .try_for_each(|records| commit(directory, records)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,7 +50,7 @@ fn fresh(directory: &Path, config: Config) -> Result<Journal, Failure> {
     Ok(opened.journal)
 }
 
-fn fill(scratch: &mut Scratch, lane: LaneId, seqs: std::ops::Range<u64>) {
+fn fill(batch: &mut Batch, lane: LaneId, seqs: std::ops::Range<u64>) {
     let body = [0; 60];
     for seq in seqs {
         let parts = MessageParts {
@@ -59,7 +59,7 @@ fn fill(scratch: &mut Scratch, lane: LaneId, seqs: std::ops::Range<u64>) {
             body: &[&body],
             ..MessageParts::default()
         };
-        scratch.message(&[(lane, seq)], &parts);
+        batch.message(&[(lane, seq)], &parts);
     }
 }
 
@@ -81,34 +81,34 @@ fn cpu_seconds() -> (f64, f64) {
     (ticks(11) / 100.0, ticks(12) / 100.0)
 }
 
-/// Records of 128 bytes, committed `batch` at a time, with everything settled a while later; in
+/// Records of 128 bytes, committed `records` at a time, with everything settled a while later; in
 /// segments that have been used before.
-fn commit(directory: &Path, batch: u64) -> Result<(), Failure> {
+fn commit(directory: &Path, records: u64) -> Result<(), Failure> {
     let config = Config {
         window_bytes: 256 << 20,
         checkpoint_bytes: 64 << 20,
         ..Config::default()
     };
     let journal = fresh(directory, config)?;
-    let mut scratch = Scratch::new();
+    let mut batch = Batch::new();
     // Until every segment has been written once.
     let mut seq = 0;
     while seq < 4_000_000 {
-        turn(&journal, &mut scratch, (seq, 8_192))?;
+        turn(&journal, &mut batch, (seq, 8_192))?;
         seq += 8_192;
     }
-    let commits = (4_000_000 / batch).min(5_000);
+    let commits = (4_000_000 / records).min(5_000);
     let (begun, cpu) = (Instant::now(), cpu_seconds());
     let mut encoding = 0.0;
     for _ in 0..commits {
-        encoding += turn(&journal, &mut scratch, (seq, batch))?;
-        seq += batch;
+        encoding += turn(&journal, &mut batch, (seq, records))?;
+        seq += records;
     }
     let (wall, now) = (begun.elapsed().as_secs_f64(), cpu_seconds());
-    let each = |seconds: f64| seconds * 1e9 / (commits * batch) as f64;
+    let each = |seconds: f64| seconds * 1e9 / (commits * records) as f64;
     println!(
-        "{batch:5} a commit: {:6.0} ns wall, {:5.0} ns user, {:5.0} ns system a record (encode and \
-         submit {:.0} ns); {:.0} us a commit",
+        "{records:5} a commit: {:6.0} ns wall, {:5.0} ns user, {:5.0} ns system a record (encode \
+         and submit {:.0} ns); {:.0} us a commit",
         each(wall),
         each(now.0 - cpu.0),
         each(now.1 - cpu.1),
@@ -119,18 +119,14 @@ fn commit(directory: &Path, batch: u64) -> Result<(), Failure> {
 }
 
 /// One commit; returns the seconds spent encoding and submitting.
-fn turn(
-    journal: &Journal,
-    scratch: &mut Scratch,
-    (seq, batch): (u64, u64),
-) -> Result<f64, Failure> {
+fn turn(journal: &Journal, batch: &mut Batch, (seq, records): (u64, u64)) -> Result<f64, Failure> {
     let begun = Instant::now();
-    fill(scratch, LaneId(1), seq..seq + batch);
-    let old = seq.saturating_sub(4 * batch);
-    (old..old + batch)
-        .filter(|_| seq >= 4 * batch)
-        .for_each(|seq| scratch.settle(LaneId(1), seq));
-    journal.submit(scratch)?;
+    fill(batch, LaneId(1), seq..seq + records);
+    let old = seq.saturating_sub(4 * records);
+    (old..old + records)
+        .filter(|_| seq >= 4 * records)
+        .for_each(|seq| batch.settle(LaneId(1), seq));
+    journal.submit(batch)?;
     let encoding = begun.elapsed().as_secs_f64();
     journal.commit()?;
     if journal.durable().0.is_multiple_of(16) {
@@ -143,16 +139,16 @@ fn turn(
 fn restart(directory: &Path) -> Result<(), Failure> {
     const LANES: u64 = 10_000;
     let journal = fresh(directory, Config::default())?;
-    let mut scratch = Scratch::new();
+    let mut batch = Batch::new();
     for lane in 0..LANES {
         let key = format!("queue {lane}");
-        scratch.topology(key.as_bytes(), Some(&[7; 100]));
+        batch.topology(key.as_bytes(), Some(&[7; 100]));
     }
     for seq in 0..100 {
         for lane in 0..LANES {
-            fill(&mut scratch, LaneId(lane as u32), seq..seq + 1);
+            fill(&mut batch, LaneId(lane as u32), seq..seq + 1);
         }
-        journal.submit(&mut scratch)?;
+        journal.submit(&mut batch)?;
         journal.commit()?;
         journal.housekeep()?;
     }

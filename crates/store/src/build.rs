@@ -3,11 +3,11 @@
 //! Order in a frame: messages, topology and copies; then RESET, RETURNED, SETTLED. So whatever a
 //! frame both brings and settles is settled after it, in memory and in a replay alike.
 
+use crate::batch::Settled;
 use crate::checkpoint::{self, Topology};
 use crate::frame::{HEADER, RecordsSeal};
 use crate::lanes::{Lanes, Serial};
-use crate::record::{self, Head, Record};
-use crate::scratch::Settled;
+use crate::record::{self, Head, RawRecord};
 use crate::stage::Stage;
 use crate::{Config, LaneId, Sabotage};
 
@@ -74,7 +74,7 @@ impl Frame {
             brought += to - from;
         }
         for at in &self.topology {
-            if let Some(record) = Record::at(&self.stage.bytes, *at) {
+            if let Some(record) = RawRecord::at(&self.stage.bytes, *at) {
                 grown += apply_topology(topology, &record);
             }
         }
@@ -136,7 +136,7 @@ impl Frame {
         let settled = self.stage.settled.get(..open).unwrap_or(&[]);
         let bytes = &mut self.stage.bytes;
         let (mut from, mut to) = (HEADER, HEADER);
-        while let Some(record) = Record::at(bytes, from) {
+        while let Some(record) = RawRecord::at(bytes, from) {
             let len = record.padded_len();
             if let Some(target) = elided(&record, settled, config) {
                 self.elided.push(target);
@@ -183,7 +183,7 @@ impl Frame {
             .into_iter()
             .flat_map(|range| {
                 let parts = pieces(range.lane, range.from, range.to);
-                parts.map(move |(from, to)| crate::scratch::Returned { from, to, ..range })
+                parts.map(move |(from, to)| crate::batch::Returned { from, to, ..range })
             })
             .collect();
     }
@@ -231,7 +231,7 @@ impl Frame {
     fn add_copies(&mut self, lanes: &Lanes, config: &Config) {
         for (victim, records) in std::mem::take(&mut self.stage.copies) {
             let mut at = 0;
-            while let Some(record) = Record::at(&records, at) {
+            while let Some(record) = RawRecord::at(&records, at) {
                 at += record.padded_len();
                 let Some(message) = record.message() else {
                     continue;
@@ -254,7 +254,7 @@ impl Frame {
 }
 
 /// The target of a message that this frame settles, if it may be left out.
-fn elided(record: &Record<'_>, settled: &[Settled], config: &Config) -> Option<(LaneId, u64)> {
+fn elided(record: &RawRecord<'_>, settled: &[Settled], config: &Config) -> Option<(LaneId, u64)> {
     if settled.is_empty() {
         return None;
     }
@@ -270,7 +270,7 @@ fn elided(record: &Record<'_>, settled: &[Settled], config: &Config) -> Option<(
     (range.lane == lane && seq < range.to).then_some((lane, seq))
 }
 
-fn note_targets(record: &Record<'_>, messages: &mut Vec<(LaneId, u64, u64)>) {
+fn note_targets(record: &RawRecord<'_>, messages: &mut Vec<(LaneId, u64, u64)>) {
     let Some(message) = record.message() else {
         return;
     };
@@ -296,7 +296,7 @@ fn add_record<T>(
             push(out, item);
         }
         if record::finish(out, start, head)
-            && let Some(record) = Record::at(out, start)
+            && let Some(record) = RawRecord::at(out, start)
         {
             seal.add(record.crc);
         }
@@ -304,7 +304,7 @@ fn add_record<T>(
 }
 
 /// Applies one TOPOLOGY record; returns by how much the topology grows in a checkpoint.
-pub(crate) fn apply_topology(topology: &mut Topology, record: &Record<'_>) -> i64 {
+pub(crate) fn apply_topology(topology: &mut Topology, record: &RawRecord<'_>) -> i64 {
     let Some((key, value)) = record.topology() else {
         return 0;
     };
@@ -353,23 +353,23 @@ impl Iterator for Pieces<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MessageParts, Scratch};
+    use crate::{Batch, MessageParts};
 
     const LANE: LaneId = LaneId(1);
 
-    fn build(fill: impl FnOnce(&mut Scratch)) -> (Frame, Lanes) {
-        let mut scratch = Scratch::new();
-        fill(&mut scratch);
+    fn build(fill: impl FnOnce(&mut Batch)) -> (Frame, Lanes) {
+        let mut batch = Batch::new();
+        fill(&mut batch);
         let mut stage = Stage::default();
-        stage.add(&mut scratch).unwrap();
+        stage.add(&mut batch).unwrap();
         let mut lanes = Lanes::default();
         let frame = Frame::build(stage, &lanes, &Config::default());
         frame.apply(&mut lanes, &mut Topology::new(), 5);
         (frame, lanes)
     }
 
-    fn message(scratch: &mut Scratch, targets: &[(LaneId, u64)]) {
-        scratch.message(
+    fn message(batch: &mut Batch, targets: &[(LaneId, u64)]) {
+        batch.message(
             targets,
             &MessageParts {
                 body: &[b"body"],
@@ -380,7 +380,7 @@ mod tests {
 
     fn kinds(frame: &Frame) -> Vec<u8> {
         let (mut at, mut kinds) = (HEADER, Vec::new());
-        while let Some(record) = Record::at(&frame.stage.bytes, at) {
+        while let Some(record) = RawRecord::at(&frame.stage.bytes, at) {
             assert!(record.intact());
             kinds.push(record.kind);
             at += record.padded_len();
@@ -391,13 +391,13 @@ mod tests {
 
     #[test]
     fn a_message_settled_in_its_own_frame_is_not_written() {
-        let (frame, lanes) = build(|scratch| {
-            scratch.settle(LANE, 1);
+        let (frame, lanes) = build(|batch| {
+            batch.settle(LANE, 1);
             for seq in 0..3 {
-                message(scratch, &[(LANE, seq)]);
+                message(batch, &[(LANE, seq)]);
             }
-            scratch.returned(LANE, 1, leveret_record::Attempts::NONE.and_one(false));
-            scratch.settle(LANE, 7);
+            batch.returned(LANE, 1, leveret_record::Attempts::NONE.and_one(false));
+            batch.settle(LANE, 7);
         });
         assert_eq!(
             kinds(&frame),
@@ -413,26 +413,26 @@ mod tests {
 
     #[test]
     fn everything_elided_needs_no_frame() {
-        let (frame, _) = build(|scratch| {
-            message(scratch, &[(LANE, 4)]);
-            scratch.settle(LANE, 4);
+        let (frame, _) = build(|batch| {
+            message(batch, &[(LANE, 4)]);
+            batch.settle(LANE, 4);
         });
         assert!(frame.is_empty());
     }
 
     #[test]
     fn groups_and_messages_with_several_targets_are_never_elided() {
-        let (frame, lanes) = build(|scratch| {
-            message(scratch, &[(LANE, 0), (LaneId(2), 0)]);
-            scratch.begin_group();
-            message(scratch, &[(LANE, 1)]);
-            scratch.end_group();
-            message(scratch, &[(LANE, 2)]);
-            scratch.settle(LANE, 0);
-            scratch.settle(LANE, 1);
-            scratch.begin_group();
-            scratch.settle(LANE, 2);
-            scratch.end_group();
+        let (frame, lanes) = build(|batch| {
+            message(batch, &[(LANE, 0), (LaneId(2), 0)]);
+            batch.begin_group();
+            message(batch, &[(LANE, 1)]);
+            batch.end_group();
+            message(batch, &[(LANE, 2)]);
+            batch.settle(LANE, 0);
+            batch.settle(LANE, 1);
+            batch.begin_group();
+            batch.settle(LANE, 2);
+            batch.end_group();
         });
         let expected = [
             record::MESSAGE,
@@ -451,10 +451,10 @@ mod tests {
         lanes.message(LANE, (0, 2), 3);
         lanes.message(LaneId(2), (0, 1), 3);
         lanes.settled(LANE, 0, 1);
-        let mut scratch = Scratch::new();
-        message(&mut scratch, &[(LANE, 0), (LaneId(2), 0)]);
-        message(&mut scratch, &[(LANE, 0)]);
-        let copies = vec![(3, scratch.bytes)];
+        let mut batch = Batch::new();
+        message(&mut batch, &[(LANE, 0), (LaneId(2), 0)]);
+        message(&mut batch, &[(LANE, 0)]);
+        let copies = vec![(3, batch.bytes)];
         let stage = Stage {
             copies,
             ..Stage::default()

@@ -11,7 +11,7 @@ use crate::core::{Core, wanted};
 use crate::frame::{self, Header};
 use crate::journal::{Journal, StoreFailure};
 use crate::lanes::Serial;
-use crate::record::Record;
+use crate::record::RawRecord;
 use crate::segment::{self, Extent, Segment, Use};
 use crate::vfs::{DiskError, VfsFile};
 use crate::{Damage, Sabotage, Store, Ticket, Unreadable};
@@ -544,7 +544,7 @@ impl Core {
     }
 }
 
-fn is_live(core: &Core, record: &Record<'_>, serial: Serial) -> bool {
+fn is_live(core: &Core, record: &RawRecord<'_>, serial: Serial) -> bool {
     record.message().is_some_and(|message| {
         message
             .targets

@@ -10,7 +10,7 @@
 //! hashed once and yet a frame is whole or not. `store` is a secret number of this store, never
 //! shown to a client: no body can hold a frame that would be taken for one.
 
-use crate::record::{Record, u32_at, u64_at};
+use crate::record::{RawRecord, u32_at, u64_at};
 
 /// Frames begin at multiples of this, so that a torn write cannot touch an earlier frame.
 pub(crate) const BLOCK: u64 = 4096;
@@ -153,7 +153,7 @@ pub(crate) fn is_whole(header: &Header, body: &[u8]) -> bool {
     let mut seal = RecordsSeal::default();
     let mut at = 0;
     while at < body.len() {
-        let Some(record) = Record::at(body, at).filter(Record::intact) else {
+        let Some(record) = RawRecord::at(body, at).filter(RawRecord::intact) else {
             return false;
         };
         seal.add(record.crc);
@@ -191,9 +191,9 @@ impl RecordsSeal {
 /// What a body that is not whole still gives.
 pub(crate) struct Salvage<'a> {
     /// Intact records and where they begin in the body.
-    pub(crate) intact: Vec<(usize, Record<'a>)>,
+    pub(crate) intact: Vec<(usize, RawRecord<'a>)>,
     /// Damaged records whose extent is certain.
-    pub(crate) damaged: Vec<Record<'a>>,
+    pub(crate) damaged: Vec<RawRecord<'a>>,
     /// From here on nothing can be told, if not the whole body could be walked.
     pub(crate) unknown_from: Option<usize>,
 }
@@ -209,7 +209,7 @@ pub(crate) fn salvage(body: &[u8], records: Option<u32>) -> Salvage<'_> {
         unknown_from: None,
     };
     let (mut at, mut count, mut first_bad) = (0, 0_u32, None);
-    while let Some(record) = Record::at(body, at) {
+    while let Some(record) = RawRecord::at(body, at) {
         count = count.saturating_add(1);
         if record.intact() {
             found.intact.push((at, record));
@@ -238,25 +238,25 @@ fn is_padding(body: &[u8], at: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LaneId, MessageParts, Scratch};
+    use crate::{Batch, LaneId, MessageParts};
 
     fn three_messages() -> (Header, Vec<u8>) {
-        let mut scratch = Scratch::new();
+        let mut batch = Batch::new();
         for seq in 0..3 {
             let parts = MessageParts {
                 body: &[b"0123456789"],
                 ..Default::default()
             };
-            scratch.message(&[(LaneId(1), seq)], &parts);
+            batch.message(&[(LaneId(1), seq)], &parts);
         }
         let mut seal = RecordsSeal::default();
         let mut at = 0;
-        while let Some(record) = Record::at(&scratch.bytes, at) {
+        while let Some(record) = RawRecord::at(&batch.bytes, at) {
             seal.add(record.crc);
             at += record.padded_len();
         }
         let (records, records_crc) = seal.finish();
-        let body_len = scratch.bytes.len() as u64;
+        let body_len = batch.bytes.len() as u64;
         (
             Header {
                 body_len,
@@ -264,7 +264,7 @@ mod tests {
                 records_crc,
                 ..Default::default()
             },
-            scratch.bytes,
+            batch.bytes,
         )
     }
 

@@ -16,11 +16,10 @@ use crate::build::Frame;
 use crate::checkpoint::Files;
 use crate::chores::Chores;
 use crate::core::{Core, WriteError};
-use crate::memory::take_due;
 use crate::space::Space;
 use crate::stage::Stage;
 use crate::vfs::Vfs;
-use crate::{Config, Sabotage, Scratch, Store, StoreRefusal, Ticket, Waiter};
+use crate::{Batch, Config, Sabotage, Store, StoreRefusal, Ticket, Waiter};
 
 /// How long settlements may wait for company when nobody waits for them.
 const LAZY: Duration = Duration::from_millis(5);
@@ -90,14 +89,14 @@ impl Entrance {
     }
 
     /// The deliberate fault of writing a group in two frames.
-    fn tear_group(&mut self, scratch: &mut Scratch, config: &Config) -> Result<(), StoreRefusal> {
+    fn tear_group(&mut self, batch: &mut Batch, config: &Config) -> Result<(), StoreRefusal> {
         let copies_first = config.breaks(Sabotage::CopyBeforeSettle);
         if !copies_first && !config.breaks(Sabotage::SettleBeforeCopy) {
             return Ok(());
         }
-        if let Some(mut part) = scratch.tear_group() {
+        if let Some(mut part) = batch.tear_group() {
             if copies_first {
-                std::mem::swap(scratch, &mut part);
+                std::mem::swap(batch, &mut part);
             }
             self.stage.add(&mut part)?;
             let torn = self.exchange(Stage::default());
@@ -430,29 +429,37 @@ fn ranges_of_part(config: &Config) -> usize {
     usize::try_from(bytes / crate::checkpoint::RANGE_BYTES).unwrap_or(usize::MAX)
 }
 
+/// Removes and returns the waiters whose ticket the watermark has reached.
+fn take_due(waiters: &mut Vec<(Ticket, Arc<dyn Waiter>)>, durable: Ticket) -> Vec<Arc<dyn Waiter>> {
+    waiters
+        .extract_if(.., |(ticket, _)| *ticket <= durable)
+        .map(|(_, waiter)| waiter)
+        .collect()
+}
+
 impl Store for Journal {
-    fn submit(&self, scratch: &mut Scratch) -> Result<Ticket, StoreRefusal> {
-        if scratch.is_void() || self.admission.load(Ordering::Acquire) == STOPPED {
-            let claim = scratch.claim.take();
+    fn submit(&self, batch: &mut Batch) -> Result<Ticket, StoreRefusal> {
+        if batch.is_void() || self.admission.load(Ordering::Acquire) == STOPPED {
+            let claim = batch.claim.take();
             self.space.give_back(&claim);
             self.space.unmake(&*self.vfs, &claim);
         }
         if self.admission.load(Ordering::Acquire) == STOPPED {
-            scratch.clear();
+            batch.clear();
             return Err(StoreRefusal::Stopped);
         }
         let ranges = ranges_of_part(&self.config);
         let mut entrance = self.entrance.lock();
         let was_urgent = entrance.is_urgent();
         let was_empty = entrance.stage.is_empty();
-        while let Some(mut part) = scratch.take_part(ranges) {
+        while let Some(mut part) = batch.take_part(ranges) {
             entrance.make_way(part.bytes_len(), &self.config);
             entrance.stage.add(&mut part)?;
         }
-        entrance.make_way(scratch.bytes_len(), &self.config);
-        entrance.tear_group(scratch, &self.config)?;
+        entrance.make_way(batch.bytes_len(), &self.config);
+        entrance.tear_group(batch, &self.config)?;
         let was_empty = was_empty || entrance.stage.is_empty();
-        let ticket = entrance.stage.add(scratch)?;
+        let ticket = entrance.stage.add(batch)?;
         self.staged.store(entrance.len(), Ordering::Release);
         if (was_empty && ticket > Ticket(0)) || (!was_urgent && entrance.is_urgent()) {
             self.wake_thread(&mut entrance);
@@ -468,17 +475,12 @@ impl Store for Journal {
         }
     }
 
-    fn claim(
-        &self,
-        scratch: &mut Scratch,
-        messages: usize,
-        bytes: usize,
-    ) -> Result<(), StoreRefusal> {
-        self.claim_space(scratch, (messages, bytes))
+    fn claim(&self, batch: &mut Batch, messages: usize, bytes: usize) -> Result<(), StoreRefusal> {
+        self.claim_space(batch, (messages, bytes))
     }
 
-    fn admit_change(&self, scratch: &mut Scratch, bytes: usize) -> Result<(), StoreRefusal> {
-        self.admit_change_now(scratch, bytes)
+    fn admit_change(&self, batch: &mut Batch, bytes: usize) -> Result<(), StoreRefusal> {
+        self.admit_change_now(batch, bytes)
     }
 
     fn durable(&self) -> Ticket {
@@ -528,14 +530,14 @@ mod tests {
         }
     }
 
-    fn message(scratch: &mut Scratch, seq: u64, body: &[u8]) {
+    fn message(batch: &mut Batch, seq: u64, body: &[u8]) {
         let parts = MessageParts {
             route: b"\0\x01k",
             header: b"head",
             body: &[body],
             ..MessageParts::default()
         };
-        scratch.message(&[(LANE, seq)], &parts);
+        batch.message(&[(LANE, seq)], &parts);
     }
 
     fn contents(disk: &SimDisk) -> (Vec<(u64, Vec<u8>, u32)>, u64) {
@@ -560,22 +562,22 @@ mod tests {
         let opened = Journal::open(Arc::new(disk.clone()), tiny()).unwrap();
         assert!(opened.created && opened.messages.is_empty());
         let journal = opened.journal;
-        let mut scratch = Scratch::new();
+        let mut batch = Batch::new();
         for seq in 0..4 {
-            message(&mut scratch, seq, b"body");
+            message(&mut batch, seq, b"body");
         }
-        let ticket = journal.submit(&mut scratch).unwrap();
+        let ticket = journal.submit(&mut batch).unwrap();
         assert!(journal.durable() < ticket);
         assert_eq!(journal.commit(), Ok(Progress::Committed));
         assert!(journal.durable() >= ticket);
-        scratch.settle(LANE, 1);
+        batch.settle(LANE, 1);
         let attempts = leveret_record::Attempts {
             acquired: 3,
             failed: 1,
         };
-        scratch.returned(LANE, 2, attempts);
-        scratch.topology(b"q", Some(b"durable"));
-        journal.submit(&mut scratch).unwrap();
+        batch.returned(LANE, 2, attempts);
+        batch.topology(b"q", Some(b"durable"));
+        journal.submit(&mut batch).unwrap();
         assert_eq!(journal.commit(), Ok(Progress::Committed));
         let expected: Vec<_> = [(0, 0), (2, 3), (3, 0)]
             .map(|(seq, n)| (seq, b"body".to_vec(), n))
@@ -592,13 +594,13 @@ mod tests {
         let journal = Journal::open(Arc::new(disk.clone()), tiny())
             .unwrap()
             .journal;
-        let mut scratch = Scratch::new();
+        let mut batch = Batch::new();
         for seq in 0..2_000_u64 {
-            message(&mut scratch, seq, &[seq as u8; 900]);
+            message(&mut batch, seq, &[seq as u8; 900]);
             if seq >= 20 && (seq - 20) % 100 != 0 {
-                scratch.settle(LANE, seq - 20);
+                batch.settle(LANE, seq - 20);
             }
-            journal.submit(&mut scratch).unwrap();
+            journal.submit(&mut batch).unwrap();
             assert_eq!(journal.commit(), Ok(Progress::Committed));
             for _ in 0..20 {
                 if !journal.housekeep().unwrap() {
@@ -645,19 +647,19 @@ mod tests {
                 let journal = journal.clone();
                 std::thread::spawn(move || {
                     let (sender, woken) = std::sync::mpsc::channel();
-                    let mut scratch = Scratch::new();
+                    let mut batch = Batch::new();
                     for seq in 0..100 {
                         let parts = MessageParts {
                             body: &[b"body"],
                             ..Default::default()
                         };
-                        scratch.message(&[(LaneId(lane), seq)], &parts);
-                        let ticket = journal.submit(&mut scratch).unwrap();
+                        batch.message(&[(LaneId(lane), seq)], &parts);
+                        let ticket = journal.submit(&mut batch).unwrap();
                         journal.wake_at(ticket, Arc::new(Wake(sender.clone())));
                         woken.recv_timeout(Duration::from_secs(20)).unwrap();
                         assert!(journal.durable() >= ticket);
-                        scratch.settle(LaneId(lane), seq);
-                        journal.submit(&mut scratch).unwrap();
+                        batch.settle(LaneId(lane), seq);
+                        journal.submit(&mut batch).unwrap();
                     }
                 })
             })
@@ -685,13 +687,13 @@ mod tests {
             let used: usize = disk.image().files.values().map(Vec::len).sum();
             // Enough for some segments and a checkpoint.
             disk.set_capacity(used as u64 + (56 << 10));
-            let mut scratch = Scratch::new();
+            let mut batch = Batch::new();
             for seq in 0.. {
-                message(&mut scratch, seq, &[7; 900]);
+                message(&mut batch, seq, &[7; 900]);
                 if settles && seq > 0 {
-                    scratch.settle(LANE, seq - 1);
+                    batch.settle(LANE, seq - 1);
                 }
-                journal.submit(&mut scratch).unwrap();
+                journal.submit(&mut batch).unwrap();
                 if journal.commit() == Ok(Progress::Stalled) {
                     break;
                 }
@@ -722,10 +724,10 @@ mod tests {
         let disk = SimDisk::new();
         let open = |disk: &SimDisk| Journal::open(Arc::new(disk.clone()), config.clone()).unwrap();
         let journal = open(&disk).journal;
-        let mut scratch = Scratch::new();
+        let mut batch = Batch::new();
         for seq in 0..40 {
-            message(&mut scratch, seq, &[7; 700]);
-            journal.submit(&mut scratch).unwrap();
+            message(&mut batch, seq, &[7; 700]);
+            journal.submit(&mut batch).unwrap();
             assert_eq!(journal.commit(), Ok(Progress::Committed));
         }
         let mut points = disk.crash_points();

@@ -19,6 +19,7 @@
     )
 )]
 
+mod batch;
 mod build;
 mod checkpoint;
 mod chores;
@@ -34,7 +35,6 @@ mod ranges;
 mod record;
 mod recovery;
 mod sabotage;
-mod scratch;
 mod seam;
 mod segment;
 pub mod sim;
@@ -42,10 +42,12 @@ mod space;
 mod stage;
 mod vfs;
 
+pub use batch::{Batch, BatchRecord, MessageParts, Returned, Settled};
 pub use config::{Config, Missing, OnCorruption, SyncPolicy};
 pub use journal::{Journal, Progress, StoreFailure};
-pub use memory::{DelayedStore, InstantStore};
+pub use memory::InstantStore;
 pub use probe::{PLAUSIBLE_SYNC_NANOS, probe_sync};
+pub use record::{MessageRecord, MessageTargets};
 pub use recovery::{
     Damage, Messages, OpenError, Recovered, RecoveredLane, RecoveredMessage, Unreadable,
 };
@@ -53,6 +55,5 @@ pub use recovery::{
 pub use sabotage::Sabotage;
 #[cfg(not(feature = "sabotage"))]
 use sabotage::Sabotage;
-pub use scratch::{MessageParts, Scratch};
 pub use seam::{LaneId, Store, StoreRefusal, Ticket, Waiter};
 pub use vfs::{DiskError, Vfs, VfsFile};

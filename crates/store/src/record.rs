@@ -13,7 +13,7 @@
 //! `len` counts head and payload without the padding; `crc` is CRC-32C over both, less itself.
 #![expect(
     dead_code,
-    reason = "the journal uses the kinds that a scratch does not write"
+    reason = "the journal uses the kinds that a batch does not write"
 )]
 
 use leveret_record::Attempts;
@@ -150,7 +150,7 @@ pub(crate) fn push_range(out: &mut Vec<u8>, lane: LaneId, from: u64, to: u64) {
 
 /// One record in a frame's body: its head, and its bytes without padding.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Record<'a> {
+pub(crate) struct RawRecord<'a> {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) crc: u32,
@@ -159,7 +159,7 @@ pub(crate) struct Record<'a> {
     bytes: &'a [u8],
 }
 
-impl<'a> Record<'a> {
+impl<'a> RawRecord<'a> {
     /// The record at `at`, if its length is possible; its checksum is not looked at.
     pub(crate) fn at(body: &'a [u8], at: usize) -> Option<Self> {
         let head = body.get(at..at.checked_add(HEAD)?)?;
@@ -206,7 +206,7 @@ impl<'a> Record<'a> {
     }
 
     /// The parts of a MESSAGE; `None` for any other kind.
-    pub(crate) fn message(&self) -> Option<Message<'a>> {
+    pub(crate) fn message(&self) -> Option<MessageRecord<'a>> {
         if self.kind != MESSAGE {
             return None;
         }
@@ -216,7 +216,7 @@ impl<'a> Record<'a> {
             count = usize::try_from(u32_at(rest, 0)?).ok()?;
             rest = rest.get(4..)?;
         }
-        let targets = Targets(rest.get(..count.checked_mul(TARGET)?)?);
+        let targets = MessageTargets(rest.get(..count.checked_mul(TARGET)?)?);
         rest = rest.get(targets.0.len()..)?;
         let (mut entered_ms, mut expiration_ms) = (None, None);
         if self.flags & ENTERED != 0 {
@@ -229,11 +229,12 @@ impl<'a> Record<'a> {
         }
         let (route, rest) = rest.split_at_checked(usize::from(self.route_len))?;
         let (header, body) = rest.split_at_checked(usize::try_from(self.middle_len).ok()?)?;
-        Some(Message {
+        Some(MessageRecord {
             targets,
             entered_ms,
             expiration_ms,
             deaths: self.flags & DEATHS != 0,
+            grouped: self.flags & GROUP != 0,
             route,
             header,
             body,
@@ -285,30 +286,39 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The parts of a message record.
+/// A message, as its record has it: the bytes are those that were given to the store.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Message<'a> {
-    pub(crate) targets: Targets<'a>,
-    pub(crate) entered_ms: Option<u64>,
-    pub(crate) expiration_ms: Option<u64>,
-    pub(crate) deaths: bool,
-    pub(crate) route: &'a [u8],
-    pub(crate) header: &'a [u8],
-    pub(crate) body: &'a [u8],
+pub struct MessageRecord<'a> {
+    /// Where it goes.
+    pub targets: MessageTargets<'a>,
+    /// When the broker took it, unix milliseconds.
+    pub entered_ms: Option<u64>,
+    /// How long it may wait by its own property, milliseconds.
+    pub expiration_ms: Option<u64>,
+    /// Whether the broker wrote what its headers tell of deaths.
+    pub deaths: bool,
+    /// Part of an atomic group.
+    pub grouped: bool,
+    /// The exchange and routing key short strings.
+    pub route: &'a [u8],
+    /// The content header frame's payload.
+    pub header: &'a [u8],
+    /// The body.
+    pub body: &'a [u8],
 }
 
 /// The targets of a message record.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Targets<'a>(&'a [u8]);
+pub struct MessageTargets<'a>(&'a [u8]);
 
-impl<'a> Targets<'a> {
+impl<'a> MessageTargets<'a> {
     /// How many there are.
     pub(crate) fn len(self) -> usize {
         self.0.len() / TARGET
     }
 
     /// Each lane and sequence number.
-    pub(crate) fn iter(self) -> impl Iterator<Item = (LaneId, u64)> + 'a {
+    pub fn iter(self) -> impl Iterator<Item = (LaneId, u64)> + 'a {
         self.0
             .chunks_exact(TARGET)
             .filter_map(|target| target_at(target, 0))
@@ -325,7 +335,7 @@ pub(crate) fn ranges(payload: &[u8]) -> impl Iterator<Item = (LaneId, u64, u64)>
 
 /// The ranges of a RETURNED record, with how often their messages were tried.
 pub(crate) fn counted_ranges(
-    record: Record<'_>,
+    record: RawRecord<'_>,
 ) -> impl Iterator<Item = (LaneId, u64, u64, Attempts)> + '_ {
     let both = record.flags & ATTEMPTS != 0;
     let width = RANGE + if both { 8 } else { 1 };

@@ -12,7 +12,7 @@ use crate::format::{self, Format};
 use crate::frame::{self, BLOCK, EPOCH, HEADER, Header};
 use crate::journal::Journal;
 use crate::lanes::Serial;
-use crate::record::Record;
+use crate::record::RawRecord;
 use crate::segment::{self, Pool, Use};
 use crate::vfs::{DiskError, Vfs, read_readable};
 use crate::{Config, LaneId, OnCorruption};
@@ -399,7 +399,7 @@ fn write_first_frame(
     let mut seal = frame::RecordsSeal::default();
     for frame in unproven {
         let mut at = 0;
-        while let Some(record) = Record::at(&frame.body, at) {
+        while let Some(record) = RawRecord::at(&frame.body, at) {
             seal.add(record.crc);
             at += record.padded_len();
         }

@@ -3,13 +3,24 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Scratch;
+use crate::Batch;
 
 /// When something submitted becomes durable: as soon as [`Store::durable`] has reached it.
 ///
 /// Totally ordered. `Ticket(0)` is durable from the start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Ticket(pub u64);
+
+impl Ticket {
+    /// Of what a stopped store refused: it keeps its watermark.
+    pub const NEVER: Self = Self(u64::MAX - 1);
+
+    /// When this and the other one are durable.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        self.max(other)
+    }
+}
 
 /// One ordered sequence of messages in a durable queue (a queue, or one of its priorities).
 ///
@@ -24,7 +35,7 @@ pub enum StoreRefusal {
     DiskFull,
     /// A write or sync failed: nothing will become durable any more, the broker must stop.
     Stopped,
-    /// One record is larger than the format can hold ([`Scratch::RECORD_BYTES_MAX`]).
+    /// One record is larger than the format can hold ([`Batch::RECORD_BYTES_MAX`]).
     Oversize,
 }
 
@@ -48,16 +59,17 @@ pub trait Waiter: Send + Sync {
     fn durable(&self, few: bool);
 }
 
-/// The durable side of the broker.
+/// The durable side of the broker: the journal, or whatever else reads batches
+/// ([`Batch::records`]).
 pub trait Store: Send + Sync {
-    /// Hands over a turn's records whole and clears `scratch`; nothing waits for the disk.
+    /// Hands over a turn's records whole and clears `batch`; nothing waits for the disk.
     ///
-    /// The ticket covers everything in it. An empty scratch gives `Ticket(0)`.
+    /// The ticket covers everything in it. An empty batch gives `Ticket(0)`.
     ///
     /// # Errors
     /// `Stopped` and `Oversize`. Never `DiskFull`: whoever enqueued has asked [`Self::claim`]
     /// before, and a message that is in a queue must reach the journal.
-    fn submit(&self, scratch: &mut Scratch) -> Result<Ticket, StoreRefusal>;
+    fn submit(&self, batch: &mut Batch) -> Result<Ticket, StoreRefusal>;
 
     /// Whether persistent messages may be published now; asked before they are enqueued.
     ///
@@ -66,18 +78,13 @@ pub trait Store: Send + Sync {
     fn admission(&self) -> Result<(), StoreRefusal>;
 
     /// Has the disk keep space for so many messages (one for each queue), before they are enqueued.
-    /// It is given back once `scratch` has been submitted and written.
+    /// It is given back once `batch` has been submitted and written.
     ///
     /// # Errors
     /// `DiskFull` or `Stopped`: there is no such space, and the messages are nacked. What was
     /// admitted so never waits for space.
-    fn claim(
-        &self,
-        scratch: &mut Scratch,
-        messages: usize,
-        bytes: usize,
-    ) -> Result<(), StoreRefusal> {
-        let (_, _, _) = (scratch, messages, bytes);
+    fn claim(&self, batch: &mut Batch, messages: usize, bytes: usize) -> Result<(), StoreRefusal> {
+        let (_, _, _) = (batch, messages, bytes);
         self.admission()
     }
 
@@ -86,8 +93,8 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// `DiskFull` or `Stopped`.
-    fn admit_change(&self, scratch: &mut Scratch, bytes: usize) -> Result<(), StoreRefusal> {
-        let (_, _) = (scratch, bytes);
+    fn admit_change(&self, batch: &mut Batch, bytes: usize) -> Result<(), StoreRefusal> {
+        let (_, _) = (batch, bytes);
         match self.admission() {
             Err(StoreRefusal::Stopped) => Err(StoreRefusal::Stopped),
             _ => Ok(()),

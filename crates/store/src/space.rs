@@ -17,7 +17,7 @@ use crate::frame::{self, BLOCK};
 use crate::journal::Journal;
 use crate::segment::{self, Segment, Use};
 use crate::vfs::{DiskError, Vfs, VfsFile};
-use crate::{Config, Scratch, Store, StoreRefusal};
+use crate::{Batch, Config, Store, StoreRefusal};
 
 /// Numbers of segments made for claims begin here; housekeeping gives the lowest that are unused.
 const FIRST_SLOT: u32 = 1 << 20;
@@ -224,7 +224,7 @@ impl Journal {
     /// Claims space for messages, as [`Store::claim`] says.
     pub(crate) fn claim_space(
         &self,
-        scratch: &mut Scratch,
+        batch: &mut Batch,
         (messages, bytes): (usize, usize),
     ) -> Result<(), StoreRefusal> {
         self.admission()?;
@@ -234,9 +234,9 @@ impl Journal {
             self.lengthen_images(image)
                 .map_err(|_| StoreRefusal::DiskFull)?;
         }
-        let claimed = self.claim_segments(scratch, bytes);
+        let claimed = self.claim_segments(batch, bytes);
         match claimed {
-            Ok(()) => scratch.claim.image += image,
+            Ok(()) => batch.claim.image += image,
             Err(_) => {
                 self.space.image_claimed.fetch_sub(image, Ordering::AcqRel);
             }
@@ -244,13 +244,13 @@ impl Journal {
         claimed
     }
 
-    fn claim_segments(&self, scratch: &mut Scratch, bytes: usize) -> Result<(), StoreRefusal> {
+    fn claim_segments(&self, batch: &mut Batch, bytes: usize) -> Result<(), StoreRefusal> {
         let config = &self.config;
         if !is_ordinary(bytes, config) {
             let len = frame::frame_len(bytes as u64);
             let len = (len + slack(config) + 2 * BLOCK).next_multiple_of(BLOCK);
             let slot = self.make_for_claim(len, |made| &mut made.large)?;
-            scratch.claim.large.push(slot);
+            batch.claim.large.push(slot);
             return Ok(());
         }
         let charge = charge(bytes, config.segment_bytes);
@@ -263,7 +263,7 @@ impl Journal {
             let more = signed(config.segment_bytes.saturating_sub(BLOCK));
             self.space.there.fetch_add(more, Ordering::AcqRel);
         }
-        scratch.claim.bytes += charge;
+        batch.claim.bytes += charge;
         Ok(())
     }
 
@@ -352,7 +352,7 @@ impl Journal {
     /// directory locked.
     pub(crate) fn admit_change_now(
         &self,
-        scratch: &mut Scratch,
+        batch: &mut Batch,
         bytes: usize,
     ) -> Result<(), StoreRefusal> {
         if let Err(StoreRefusal::Stopped) = self.admission() {
@@ -380,7 +380,7 @@ impl Journal {
             self.space.give_back(&claim);
             return Err(StoreRefusal::DiskFull);
         }
-        scratch.claim.add(claim);
+        batch.claim.add(claim);
         Ok(())
     }
 }

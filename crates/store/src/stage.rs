@@ -1,8 +1,8 @@
 //! What connections have submitted and the next frame will hold.
 
+use crate::batch::{Batch, Returned, Settled, empty};
 use crate::frame::HEADER;
 use crate::lanes::Serial;
-use crate::scratch::{Returned, Scratch, Settled, empty};
 use crate::space::Claim;
 use crate::{LaneId, StoreRefusal, Ticket};
 
@@ -28,27 +28,27 @@ pub(crate) struct Stage {
 const KEEP_BYTES_MAX: usize = 16 << 20;
 
 impl Stage {
-    /// Takes over what a scratch holds, and clears it.
-    pub(crate) fn add(&mut self, scratch: &mut Scratch) -> Result<Ticket, StoreRefusal> {
-        if scratch.is_oversize() {
-            scratch.clear();
+    /// Takes over what a batch holds, and clears it.
+    pub(crate) fn add(&mut self, batch: &mut Batch) -> Result<Ticket, StoreRefusal> {
+        if batch.is_oversize() {
+            batch.clear();
             return Err(StoreRefusal::Oversize);
         }
-        if scratch.is_empty() {
+        if batch.is_empty() {
             return Ok(Ticket(0));
         }
-        if !scratch.bytes.is_empty() {
+        if !batch.bytes.is_empty() {
             if self.bytes.is_empty() {
                 self.bytes.resize(HEADER, 0);
             }
-            self.bytes.extend_from_slice(&scratch.bytes);
+            self.bytes.extend_from_slice(&batch.bytes);
         }
-        self.settled.extend_from_slice(&scratch.settled);
-        self.returned.extend_from_slice(&scratch.returned);
-        self.resets.extend_from_slice(&scratch.resets);
-        self.urgent |= scratch.urgent;
-        self.claim.add(scratch.claim.take());
-        scratch.clear();
+        self.settled.extend_from_slice(&batch.settled);
+        self.returned.extend_from_slice(&batch.returned);
+        self.resets.extend_from_slice(&batch.resets);
+        self.urgent |= batch.urgent;
+        self.claim.add(batch.claim.take());
+        batch.clear();
         Ok(self.ticket)
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use leveret_store::sim::{CrashPoints, Fault, Image, SimDisk};
 use leveret_store::{
-    Config, DiskError, Journal, LaneId, MessageParts, OnCorruption, OpenError, Progress, Sabotage,
-    Scratch, Store, StoreRefusal,
+    Batch, Config, DiskError, Journal, LaneId, MessageParts, OnCorruption, OpenError, Progress,
+    Sabotage, Store, StoreRefusal,
 };
 
 use support::history::{Played, play_with_fault};
@@ -236,20 +236,20 @@ fn no_descriptor_is_patience_not_the_end() {
 }
 
 fn settle(journal: &Journal, seq: u64) {
-    let mut scratch = Scratch::new();
-    scratch.settle(LaneId(1), seq);
-    journal.submit(&mut scratch).unwrap();
+    let mut batch = Batch::new();
+    batch.settle(LaneId(1), seq);
+    journal.submit(&mut batch).unwrap();
     journal.commit().unwrap();
 }
 
 fn publish(journal: &Journal, seq: u64) {
-    let mut scratch = Scratch::new();
+    let mut batch = Batch::new();
     let parts = MessageParts {
         body: &[&[7; 1_000]],
         ..MessageParts::default()
     };
-    scratch.message(&[(LaneId(1), seq)], &parts);
-    journal.submit(&mut scratch).unwrap();
+    batch.message(&[(LaneId(1), seq)], &parts);
+    journal.submit(&mut batch).unwrap();
     assert_eq!(journal.commit(), Ok(Progress::Committed));
 }
 
@@ -275,10 +275,10 @@ fn fill_and_drain(journal: &Journal) -> u64 {
         }
         assert_eq!(journal.admission(), Err(StoreRefusal::DiskFull));
         assert!(next - first > 20, "full after {} messages", next - first);
-        let mut scratch = Scratch::new();
+        let mut batch = Batch::new();
         for seq in first..next {
-            scratch.settle(LaneId(1), seq);
-            journal.submit(&mut scratch).unwrap();
+            batch.settle(LaneId(1), seq);
+            journal.submit(&mut batch).unwrap();
             let patient = (0..4).any(|_| {
                 let progress = journal.commit().unwrap();
                 housekeep(journal);
@@ -362,7 +362,7 @@ fn a_full_disk_lets_every_start_begin() {
         let open = || Journal::open(Arc::new(disk.clone()), config.clone());
         let mut journal = open().unwrap().journal;
         let mut next = 0;
-        let mut scratch = Scratch::new();
+        let mut batch = Batch::new();
         for round in 0..30 {
             let parts = MessageParts {
                 body: &[&vec![7; size]],
@@ -370,8 +370,8 @@ fn a_full_disk_lets_every_start_begin() {
             };
             disk.set_capacity(400 << 10);
             if journal.admission().is_ok() {
-                scratch.message(&[(LaneId(1), next)], &parts);
-                journal.submit(&mut scratch).unwrap();
+                batch.message(&[(LaneId(1), next)], &parts);
+                journal.submit(&mut batch).unwrap();
                 if journal.commit().unwrap() == Progress::Committed {
                     next += 1;
                 }

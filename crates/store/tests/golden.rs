@@ -9,18 +9,18 @@ use std::sync::Arc;
 
 use leveret_record::Attempts;
 use leveret_store::sim::{Image, SimDisk};
-use leveret_store::{Config, Journal, LaneId, MessageParts, Sabotage, Scratch, Store};
+use leveret_store::{Batch, Config, Journal, LaneId, MessageParts, Sabotage, Store};
 
 use support::tiny;
 
-fn submit(journal: &Journal, fill: impl FnOnce(&mut Scratch)) {
-    let mut scratch = Scratch::new();
-    fill(&mut scratch);
-    journal.submit(&mut scratch).unwrap();
+fn submit(journal: &Journal, fill: impl FnOnce(&mut Batch)) {
+    let mut batch = Batch::new();
+    fill(&mut batch);
+    journal.submit(&mut batch).unwrap();
     journal.commit().unwrap();
 }
 
-fn message(scratch: &mut Scratch, targets: &[(LaneId, u64)], expiration_ms: Option<u64>) {
+fn message(batch: &mut Batch, targets: &[(LaneId, u64)], expiration_ms: Option<u64>) {
     let body = [b"message ", &[b'a' + targets[0].1 as u8][..]];
     let parts = MessageParts {
         entered_ms: Some(50),
@@ -30,7 +30,7 @@ fn message(scratch: &mut Scratch, targets: &[(LaneId, u64)], expiration_ms: Opti
         header: b"header",
         body: &body,
     };
-    scratch.message(targets, &parts);
+    batch.message(targets, &parts);
 }
 
 fn write() -> Image {
@@ -39,26 +39,26 @@ fn write() -> Image {
     let journal = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None))
         .unwrap()
         .journal;
-    submit(&journal, |scratch| {
-        scratch.topology(b"queue one", Some(b"durable"));
-        scratch.topology(b"queue two", Some(b"durable"));
-        scratch.topology(b"queue three", Some(b"durable"));
-        (0..4).for_each(|seq| message(scratch, &[(one, seq)], None));
-        message(scratch, &[(two, 0), (gone, 0)], Some(77));
+    submit(&journal, |batch| {
+        batch.topology(b"queue one", Some(b"durable"));
+        batch.topology(b"queue two", Some(b"durable"));
+        batch.topology(b"queue three", Some(b"durable"));
+        (0..4).for_each(|seq| message(batch, &[(one, seq)], None));
+        message(batch, &[(two, 0), (gone, 0)], Some(77));
     });
-    submit(&journal, |scratch| scratch.settle(one, 1));
+    submit(&journal, |batch| batch.settle(one, 1));
     journal.checkpoint().unwrap();
-    submit(&journal, |scratch| {
-        scratch.begin_group();
-        scratch.topology(b"queue three", None);
-        scratch.reset(gone, u64::MAX);
-        scratch.end_group();
+    submit(&journal, |batch| {
+        batch.begin_group();
+        batch.topology(b"queue three", None);
+        batch.reset(gone, u64::MAX);
+        batch.end_group();
         let attempts = Attempts {
             acquired: 300,
             failed: 2,
         };
-        scratch.returned(one, 2, attempts);
-        message(scratch, &[(one, 4), (two, 1)], None);
+        batch.returned(one, 2, attempts);
+        message(batch, &[(one, 4), (two, 1)], None);
     });
     journal.cover().unwrap();
     disk.image()
@@ -178,7 +178,7 @@ fn fill(journal: &Journal, seqs: Range<u64>) {
         lanes.flat_map(move |lane| (first..first + IN_FRAME).map(move |seq| (lane, seq)))
     };
     for first in seqs.step_by(IN_FRAME as usize) {
-        submit(journal, |scratch| {
+        submit(journal, |batch| {
             for (lane, seq) in of_frame(first) {
                 let parts = MessageParts {
                     route: b"\x02ex\x03key",
@@ -186,16 +186,16 @@ fn fill(journal: &Journal, seqs: Range<u64>) {
                     body: &[&body_of(lane, seq)],
                     ..MessageParts::default()
                 };
-                scratch.message(&[(LaneId(lane), seq)], &parts);
+                batch.message(&[(LaneId(lane), seq)], &parts);
             }
         });
-        submit(journal, |scratch| {
+        submit(journal, |batch| {
             for (lane, seq) in of_frame(first) {
                 if seq % 6 == 5 {
-                    scratch.settle(LaneId(lane), seq);
+                    batch.settle(LaneId(lane), seq);
                 } else if tried(lane, seq) > 0 {
                     let (acquired, failed) = (tried(lane, seq), 0);
-                    scratch.returned(LaneId(lane), seq, Attempts { acquired, failed });
+                    batch.returned(LaneId(lane), seq, Attempts { acquired, failed });
                 }
             }
         });

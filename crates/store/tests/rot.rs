@@ -8,21 +8,21 @@ use std::sync::Arc;
 use leveret_record::Attempts;
 use leveret_store::sim::{Image, Rng, SimDisk};
 use leveret_store::{
-    Config, Damage, Journal, LaneId, MessageParts, OpenError, Sabotage, Scratch, Store, Vfs,
+    Batch, Config, Damage, Journal, LaneId, MessageParts, OpenError, Sabotage, Store, Vfs,
 };
 
 use support::history;
 use support::model::Visible;
 use support::tiny;
 
-fn commit(journal: &Journal, fill: impl FnOnce(&mut Scratch)) {
-    let mut scratch = Scratch::new();
-    fill(&mut scratch);
-    journal.submit(&mut scratch).unwrap();
+fn commit(journal: &Journal, fill: impl FnOnce(&mut Batch)) {
+    let mut batch = Batch::new();
+    fill(&mut batch);
+    journal.submit(&mut batch).unwrap();
     journal.commit().unwrap();
 }
 
-fn message(scratch: &mut Scratch, targets: &[(u32, u64)]) {
+fn message(batch: &mut Batch, targets: &[(u32, u64)]) {
     let targets: Vec<_> = targets
         .iter()
         .map(|(lane, seq)| (LaneId(*lane), *seq))
@@ -36,7 +36,7 @@ fn message(scratch: &mut Scratch, targets: &[(u32, u64)]) {
         expiration_ms: Some(9),
         deaths: true,
     };
-    scratch.message(&targets, &parts);
+    batch.message(&targets, &parts);
 }
 
 /// Frames before and after a checkpoint, with everything a frame can hold.
@@ -45,24 +45,24 @@ fn small_store() -> Image {
     let journal = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None))
         .unwrap()
         .journal;
-    commit(&journal, |scratch| {
-        (0..3).for_each(|seq| message(scratch, &[(1, seq)]));
-        scratch.topology(b"queue one", Some(b"durable"));
+    commit(&journal, |batch| {
+        (0..3).for_each(|seq| message(batch, &[(1, seq)]));
+        batch.topology(b"queue one", Some(b"durable"));
     });
-    commit(&journal, |scratch| message(scratch, &[(1, 3), (2, 0)]));
+    commit(&journal, |batch| message(batch, &[(1, 3), (2, 0)]));
     journal.checkpoint().unwrap();
-    commit(&journal, |scratch| {
-        (4..7).for_each(|seq| message(scratch, &[(1, seq)]));
-        scratch.settle(LaneId(1), 1);
+    commit(&journal, |batch| {
+        (4..7).for_each(|seq| message(batch, &[(1, seq)]));
+        batch.settle(LaneId(1), 1);
         let attempts = Attempts {
             acquired: 3,
             failed: 1,
         };
-        scratch.returned(LaneId(1), 2, attempts);
+        batch.returned(LaneId(1), 2, attempts);
     });
-    commit(&journal, |scratch| {
-        scratch.reset(LaneId(2), 1);
-        scratch.topology(b"queue two", Some(b"durable"));
+    commit(&journal, |batch| {
+        batch.reset(LaneId(2), 1);
+        batch.topology(b"queue two", Some(b"durable"));
     });
     journal.cover().unwrap();
     disk.image()
@@ -165,7 +165,7 @@ fn a_flipped_bit_in_a_used_store_is_not_unnoticed() {
         let journal = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None))
             .unwrap()
             .journal;
-        commit(&journal, |scratch| message(scratch, &[(700, 0)]));
+        commit(&journal, |batch| message(batch, &[(700, 0)]));
         journal.cover().unwrap();
         let image = disk.image();
         let expected = open(&image).unwrap().0;
@@ -193,10 +193,10 @@ fn rot_that_hides_a_declaration_opens_nothing() {
     let open = |config| Journal::open(Arc::new(disk.clone()), config);
     let journal = open(tiny(Sabotage::None)).unwrap().journal;
     let at = disk.image().files["journal-000000"].len();
-    commit(&journal, |scratch| {
-        scratch.topology(b"lane 1", Some(b"durable"))
+    commit(&journal, |batch| {
+        batch.topology(b"lane 1", Some(b"durable"))
     });
-    commit(&journal, |scratch| message(scratch, &[(1, 0)]));
+    commit(&journal, |batch| message(batch, &[(1, 0)]));
     journal.cover().unwrap();
     drop(journal);
     let file = disk.open("journal-000000").unwrap();
@@ -235,7 +235,7 @@ fn long_tail() -> (Image, Visible) {
         .unwrap()
         .journal;
     for seq in 0..20 {
-        commit(&journal, |scratch| message(scratch, &[(1, seq)]));
+        commit(&journal, |batch| message(batch, &[(1, seq)]));
         while journal.housekeep().unwrap() {}
     }
     journal.cover().unwrap();

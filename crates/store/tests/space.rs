@@ -7,7 +7,7 @@ use std::sync::Arc;
 use leveret_record::Attempts;
 use leveret_store::sim::{Image, SimDisk};
 use leveret_store::{
-    Config, Damage, Journal, LaneId, MessageParts, Progress, Recovered, Sabotage, Scratch, Store,
+    Batch, Config, Damage, Journal, LaneId, MessageParts, Progress, Recovered, Sabotage, Store,
 };
 
 use support::tiny;
@@ -18,14 +18,14 @@ fn open(image: &Image, config: &Config) -> Recovered {
 
 /// Claims, submits and commits a message.
 fn publish(journal: &Journal, seq: u64, len: usize) {
-    let mut scratch = Scratch::new();
-    journal.claim(&mut scratch, 1, len).unwrap();
+    let mut batch = Batch::new();
+    journal.claim(&mut batch, 1, len).unwrap();
     let parts = MessageParts {
         body: &[&vec![7; len]],
         ..MessageParts::default()
     };
-    scratch.message(&[(LaneId(1), seq)], &parts);
-    journal.submit(&mut scratch).unwrap();
+    batch.message(&[(LaneId(1), seq)], &parts);
+    journal.submit(&mut batch).unwrap();
     assert_eq!(journal.commit(), Ok(Progress::Committed));
 }
 
@@ -126,14 +126,14 @@ fn full_of_small_ones(disk: &SimDisk, config: &Config) -> (Journal, u64) {
     disk.set_capacity(2 << 20);
     let opened = Journal::open(Arc::new(disk.clone()), config.clone()).unwrap();
     let journal = opened.journal;
-    let mut scratch = Scratch::new();
+    let mut batch = Batch::new();
     let mut next = 0;
     loop {
         let (messages, bytes) = (20, 20 * 150);
-        if journal.claim(&mut scratch, messages, bytes).is_err() {
+        if journal.claim(&mut batch, messages, bytes).is_err() {
             while journal.housekeep().unwrap() {}
             journal.check_space().unwrap();
-            if journal.claim(&mut scratch, messages, bytes).is_err() {
+            if journal.claim(&mut batch, messages, bytes).is_err() {
                 let files = disk.image().files;
                 disk.set_capacity(files.values().map(|file| file.len() as u64).sum());
                 return (journal, next);
@@ -144,10 +144,10 @@ fn full_of_small_ones(disk: &SimDisk, config: &Config) -> (Journal, u64) {
                 body: &[&[7; 64]],
                 ..MessageParts::default()
             };
-            scratch.message(&[(LaneId(1), next)], &parts);
+            batch.message(&[(LaneId(1), next)], &parts);
             next += 1;
         }
-        journal.submit(&mut scratch).unwrap();
+        journal.submit(&mut batch).unwrap();
         assert_eq!(journal.commit(), Ok(Progress::Committed));
         if next % 640 == 0 {
             while journal.housekeep().unwrap() {}
@@ -171,7 +171,7 @@ fn acknowledgements_in_any_order_progress_on_a_full_disk() {
         let disk = SimDisk::new();
         let (journal, count) = full_of_small_ones(&disk, &config);
         assert!(count > 5_000, "{count}");
-        let mut scratch = Scratch::new();
+        let mut batch = Batch::new();
         let mut left: Vec<u64> = (0..count).collect();
         for (step, first) in [(2, 0), (2, 1), (1, 0)] {
             let turn: Vec<u64> = left.iter().copied().skip(first).step_by(step).collect();
@@ -181,10 +181,10 @@ fn acknowledgements_in_any_order_progress_on_a_full_disk() {
                         acquired: 1 + (*seq % 3) as u32,
                         failed: 0,
                     };
-                    scratch.returned(LaneId(1), *seq, attempts);
-                    scratch.settle(LaneId(1), *seq);
+                    batch.returned(LaneId(1), *seq, attempts);
+                    batch.settle(LaneId(1), *seq);
                 }
-                journal.submit(&mut scratch).unwrap();
+                journal.submit(&mut batch).unwrap();
                 if at_once > 1 || some.first().is_some_and(|seq| seq % 50 == 0) {
                     settle_down(&journal);
                 }
@@ -209,9 +209,9 @@ fn a_start_on_a_full_disk_heals_before_anything_is_written() {
     disk.set_capacity(files.values().map(|file| file.len() as u64).sum());
     // A kill that follows leaves a tail that a start writes again in a segment of its own.
     let journal = Journal::open(Arc::new(disk.clone()), config.clone()).unwrap();
-    let mut scratch = Scratch::new();
-    scratch.topology(b"a queue", Some(b"durable"));
-    journal.journal.submit(&mut scratch).unwrap();
+    let mut batch = Batch::new();
+    batch.topology(b"a queue", Some(b"durable"));
+    journal.journal.submit(&mut batch).unwrap();
     journal.journal.commit().unwrap();
     let opened = Journal::open(Arc::new(disk.clone()), config).unwrap();
     let journal = opened.journal;

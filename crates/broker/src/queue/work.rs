@@ -7,14 +7,12 @@ use leveret_queue::Reason;
 use leveret_record::{Sabotage, breaks};
 use leveret_router::Steps;
 use leveret_session::{Flush, Outlet};
-use leveret_store::{LaneId, Scratch, Store, Ticket};
+use leveret_store::{Batch, LaneId, Store, Ticket};
 
 use crate::queue::cell::QueueCell;
 use crate::queue::consumer::Handle;
 use crate::queue::traced::Traced;
 
-/// The ticket of what a stopped store refused.
-pub(crate) const NEVER: Ticket = Ticket(u64::MAX - 1);
 /// Up to so many connections are written to by the thread that made them dirty; more are woken,
 /// so that all cores take part and the publisher goes on.
 const INLINE_FLUSHES_MAX: usize = 4;
@@ -33,7 +31,7 @@ pub struct Work {
     /// Connections with something to flush.
     pub(crate) dirty: Vec<Arc<dyn Flush>>,
     /// Records for the store.
-    pub(crate) journal: Scratch,
+    pub(crate) journal: Batch,
     /// When all that was submitted is durable, and what an answer depends on besides.
     pub(crate) ticket: Ticket,
     /// Queues whose memory the timer must look after.
@@ -61,14 +59,14 @@ impl Work {
     pub(crate) fn submit(&mut self, store: &dyn Store) {
         if !self.journal.is_empty() {
             // A stopped store keeps its watermark: nothing it refused is ever confirmed.
-            let ticket = store.submit(&mut self.journal).unwrap_or(NEVER);
-            self.ticket = self.ticket.max(ticket);
+            let ticket = store.submit(&mut self.journal).unwrap_or(Ticket::NEVER);
+            self.ticket = self.ticket.and(ticket);
         }
     }
 
     /// Has answers wait for something that was submitted before, by whomever.
     pub(crate) fn depends_on(&mut self, ticket: Ticket) {
-        self.ticket = self.ticket.max(ticket);
+        self.ticket = self.ticket.and(ticket);
     }
 
     /// Whether the turn has done its share.

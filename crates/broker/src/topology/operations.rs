@@ -166,7 +166,7 @@ impl Broker {
     /// Submits a change of durable things while it cannot be overtaken by another one.
     fn changed(&self, directory: &mut Directory, work: &mut Work) {
         work.submit(&*self.store);
-        directory.changed = directory.changed.max(work.ticket);
+        directory.changed = directory.changed.and(work.ticket);
     }
 
     /// Deletes a queue and tells how many messages were ready. Deleting it twice is no error.

@@ -1,5 +1,7 @@
 //! A broker in memory and clients that speak AMQP to it without a socket.
 
+pub(crate) mod store;
+
 use std::sync::Arc;
 
 use bytes::BufMut as _;

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use leveret_record::Attempts;
 
 use crate::lanes::{Lanes, Serial};
-use crate::record::Record;
+use crate::record::RawRecord;
 use crate::recovery::OpenError;
 use crate::recovery::replay::Place;
 use crate::recovery::scan::Contents;
 use crate::segment::{self, Pool};
 use crate::vfs::DiskError;
-use crate::{LaneId, Scratch};
+use crate::{Batch, LaneId};
 
-/// A message that survived, as it was given to [`crate::Scratch::message`].
+/// A message that survived, as it was given to [`crate::Batch::message`].
 #[derive(Clone, Copy, Debug)]
 pub struct RecoveredMessage<'a> {
     /// Its lane.
@@ -96,7 +96,7 @@ impl Messages {
             let record = if place.serial == turn {
                 usize::try_from(place.offset)
                     .ok()
-                    .and_then(|offset| Record::at(&self.contents.bytes, offset))
+                    .and_then(|offset| RawRecord::at(&self.contents.bytes, offset))
             } else {
                 read_single(
                     &self.pool,
@@ -108,9 +108,7 @@ impl Messages {
             // Whole blocks may have become unreadable since.
             let at = (
                 place.offset,
-                place
-                    .offset
-                    .saturating_add(Scratch::RECORD_BYTES_MAX as u64),
+                place.offset.saturating_add(Batch::RECORD_BYTES_MAX as u64),
             );
             let read_whole = place.serial == turn && !self.contents.is_unreadable(at.0, at.1);
             let message = record.filter(|record| read_whole || record.intact());
@@ -173,16 +171,16 @@ fn read_single<'a>(
     slot: u32,
     offset: u64,
     buffer: &'a mut Vec<u8>,
-) -> Option<Record<'a>> {
+) -> Option<RawRecord<'a>> {
     let file = pool.file(slot).ok()?;
     buffer.resize(crate::record::HEAD, 0);
     file.read_at(offset, buffer).ok()?;
     let len = usize::try_from(crate::record::u32_at(buffer, 0)?).ok()?;
-    let len = len.min(Scratch::RECORD_BYTES_MAX);
+    let len = len.min(Batch::RECORD_BYTES_MAX);
     buffer.resize(len.max(crate::record::HEAD), 0);
     let read = file.read_at(offset, buffer).ok()?;
     buffer.truncate(read);
-    Record::at(buffer, 0)
+    RawRecord::at(buffer, 0)
 }
 
 /// The lanes' counts of attempts, flat and sorted.

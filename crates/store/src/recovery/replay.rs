@@ -7,7 +7,7 @@ use crate::build::apply_topology;
 use crate::checkpoint::Topology;
 use crate::frame::Header;
 use crate::lanes::{Lanes, Serial};
-use crate::record::{self, Record};
+use crate::record::{self, RawRecord};
 use crate::recovery::{Damage, OpenError, Unreadable};
 use crate::segment::{self, Extent};
 
@@ -58,7 +58,7 @@ impl State {
     pub(super) fn apply(&mut self, body: &Body<'_>) -> Result<(), OpenError> {
         let mut at = 0;
         let records = std::iter::from_fn(|| {
-            let record = Record::at(body.bytes, at)?;
+            let record = RawRecord::at(body.bytes, at)?;
             let found = (at, record);
             at += record.padded_len();
             Some(found)
@@ -70,7 +70,7 @@ impl State {
     pub(super) fn apply_records<'a>(
         &mut self,
         body: &Body<'_>,
-        records: impl Iterator<Item = (usize, Record<'a>)>,
+        records: impl Iterator<Item = (usize, RawRecord<'a>)>,
     ) -> Result<(), OpenError> {
         let serial = body.header.serial;
         let mut spans = Vec::new();
@@ -102,7 +102,7 @@ impl State {
     }
 
     /// Notes a message of a segment that the checkpoint knows already.
-    pub(super) fn see(&mut self, record: &Record<'_>, serial: Serial, offset: u64) {
+    pub(super) fn see(&mut self, record: &RawRecord<'_>, serial: Serial, offset: u64) {
         if let Some(message) = record.message() {
             for (lane, seq) in message.targets.iter() {
                 if self.lanes.holder(lane, seq) == Some(serial) {
@@ -118,7 +118,7 @@ impl State {
     }
 
     /// Notes what a damaged record would have brought.
-    pub(super) fn lose(&mut self, body: &Body<'_>, record: &Record<'_>, known: bool) {
+    pub(super) fn lose(&mut self, body: &Body<'_>, record: &RawRecord<'_>, known: bool) {
         // What kind it was is unreadable as well.
         self.has_gaps |= !known;
         let mut damage = self.damaged(body, Unreadable::Record);
@@ -155,7 +155,7 @@ impl State {
 
     fn see_message(
         &mut self,
-        record: &Record<'_>,
+        record: &RawRecord<'_>,
         (serial, offset): (Serial, u64),
         spans: &mut Vec<(LaneId, u64, u64)>,
     ) -> u64 {
@@ -183,7 +183,7 @@ impl State {
         }
     }
 
-    fn apply_ranges(&mut self, record: &Record<'_>) {
+    fn apply_ranges(&mut self, record: &RawRecord<'_>) {
         let payload = record.payload();
         match record.kind {
             record::RESET => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_store::sim::{CrashPoints, Image, Rng, SimDisk};
-use leveret_store::{Config, Journal, LaneId, MessageParts, Sabotage, Scratch, Store};
+use leveret_store::{Batch, Config, Journal, LaneId, MessageParts, Sabotage, Store};
 
 use parking_lot::Mutex;
 
@@ -231,7 +231,7 @@ fn go_on(
     journal: Journal,
     (mut expected, config): (Visible, &Config),
 ) -> Result<(), String> {
-    let mut scratch = Scratch::new();
+    let mut batch = Batch::new();
     for seq in 0..3 {
         let parts = MessageParts {
             route: b"\x02ex\x03key",
@@ -239,16 +239,16 @@ fn go_on(
             body: &[b"after"],
             ..MessageParts::default()
         };
-        scratch.message(&[(LaneId(900), seq)], &parts);
+        batch.message(&[(LaneId(900), seq)], &parts);
         expected
             .messages
             .insert((900, seq), (b"after".to_vec(), (None, None, false), 0));
         if let Some((lane, settled)) = expected.messages.keys().next().copied() {
             expected.messages.remove(&(lane, settled));
-            scratch.settle(LaneId(lane), settled);
+            batch.settle(LaneId(lane), settled);
         }
         journal
-            .submit(&mut scratch)
+            .submit(&mut batch)
             .map_err(|refusal| format!("{refusal:?}"))?;
         journal.commit().map_err(|error| error.to_string())?;
         for _ in 0..8 {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leveret_store::sim::{CrashPoints, Fault, Rng, SimDisk};
-use leveret_store::{Config, DiskError, Journal, Progress, Scratch, Store, Ticket, Waiter};
+use leveret_store::{Batch, Config, DiskError, Journal, Progress, Store, Ticket, Waiter};
 use parking_lot::Mutex;
 
 use super::model::{Message, Model, Op, Visible};
@@ -404,16 +404,16 @@ impl Player {
     }
 
     fn submit(&mut self, turn: Turn) {
-        let mut scratch = Scratch::new();
+        let mut batch = Batch::new();
         let bytes = turn.iter().map(Op::content_bytes).sum();
         let messages = turn.iter().map(Op::targets).sum();
         if self.claims && bytes > 0 {
             // What is refused is submitted all the same: it may have to wait, and no more.
-            let _unchecked = self.journal.claim(&mut scratch, messages, bytes);
+            let _unchecked = self.journal.claim(&mut batch, messages, bytes);
         }
-        turn.iter().for_each(|op| op.record(&mut scratch));
+        turn.iter().for_each(|op| op.record(&mut batch));
         // A stopped journal refuses; the next step that asks for an answer says why.
-        if let Ok(ticket) = self.journal.submit(&mut scratch) {
+        if let Ok(ticket) = self.journal.submit(&mut batch) {
             turn.iter().for_each(|op| self.model.apply(op));
             self.last = self.last.max(ticket);
             if self.makes_small_frames() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use leveret_record::Attempts;
-use leveret_store::{LaneId, MessageParts, Recovered, Scratch};
+use leveret_store::{Batch, LaneId, MessageParts, Recovered};
 
 /// The contents of a store.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -53,7 +53,7 @@ pub(crate) struct Message {
     pub(crate) deaths: bool,
 }
 
-/// One operation on a scratch.
+/// One operation on a batch.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Message(Vec<(u32, u64)>, Message),
@@ -91,8 +91,8 @@ impl Op {
         }
     }
 
-    /// Gives the operation to a scratch.
-    pub(crate) fn record(&self, scratch: &mut Scratch) {
+    /// Gives the operation to a batch.
+    pub(crate) fn record(&self, batch: &mut Batch) {
         match self {
             Self::Message(targets, message) => {
                 let targets: Vec<_> = targets.iter().map(|(l, s)| (LaneId(*l), *s)).collect();
@@ -106,14 +106,14 @@ impl Op {
                     header: b"header",
                     body: &[one, two],
                 };
-                scratch.message(&targets, &parts);
+                batch.message(&targets, &parts);
             }
-            Self::Settle(lane, seq) => scratch.settle(LaneId(*lane), *seq),
-            Self::Returned(lane, seq, n) => scratch.returned(LaneId(*lane), *seq, tried(*n)),
-            Self::Reset(lane, up_to) => scratch.reset(LaneId(*lane), *up_to),
-            Self::Topology(key, value) => scratch.topology(key, value.as_deref()),
-            Self::BeginGroup => scratch.begin_group(),
-            Self::EndGroup => scratch.end_group(),
+            Self::Settle(lane, seq) => batch.settle(LaneId(*lane), *seq),
+            Self::Returned(lane, seq, n) => batch.returned(LaneId(*lane), *seq, tried(*n)),
+            Self::Reset(lane, up_to) => batch.reset(LaneId(*lane), *up_to),
+            Self::Topology(key, value) => batch.topology(key, value.as_deref()),
+            Self::BeginGroup => batch.begin_group(),
+            Self::EndGroup => batch.end_group(),
         }
     }
 }

@@ -1,18 +1,19 @@
-//! One reader turn's records, encoded by the connection's own thread and handed over whole.
+//! One turn's records, encoded by the connection's own thread and handed over whole.
 
 use leveret_record::Attempts;
 
 use crate::LaneId;
-use crate::record::{self, Head};
+use crate::record::{self, Head, MessageRecord, RawRecord};
 use crate::space::Claim;
 
 /// Records of one turn, in their journal form. Reused: no allocation in the steady state.
 ///
 /// Everything in it commutes: a settlement or a delivery may come before the message it names,
-/// and a delivery after the settlement, here or in another connection's scratch. Only topology
-/// operations are kept in the order they were added.
+/// and a delivery after the settlement, here or in another connection's batch. Only topology
+/// operations are kept in the order they were added. [`Self::records`] reads it again, for stores
+/// that are not the journal.
 #[derive(Default, Debug)]
-pub struct Scratch {
+pub struct Batch {
     /// Encoded MESSAGE and TOPOLOGY records.
     pub(crate) bytes: Vec<u8>,
     /// Settled ranges; encoded when the frame is built, after elision.
@@ -29,23 +30,55 @@ pub struct Scratch {
     pub(crate) claim: Claim,
 }
 
+/// One record of a batch, borrowed from it.
+#[derive(Clone, Copy, Debug)]
+pub enum BatchRecord<'a> {
+    /// A message for all its targets: they have it together or not at all.
+    Message(MessageRecord<'a>),
+    /// The latest value of a key of the topology; none: the key is gone.
+    Topology {
+        /// The key.
+        key: &'a [u8],
+        /// Its value.
+        value: Option<&'a [u8]>,
+    },
+    /// Everything in a lane below a sequence number is settled; `u64::MAX`: the lane is gone.
+    Reset {
+        /// The lane.
+        lane: LaneId,
+        /// The first sequence number that may live on.
+        up_to_seq: u64,
+    },
+    /// Messages were tried.
+    Returned(Returned),
+    /// Messages are settled.
+    Settled(Settled),
+}
+
 /// Sequence numbers `from..to` of a lane are settled.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Settled {
-    pub(crate) lane: LaneId,
-    pub(crate) from: u64,
-    pub(crate) to: u64,
+pub struct Settled {
+    /// The lane.
+    pub lane: LaneId,
+    /// The first of them.
+    pub from: u64,
+    /// The first that is not.
+    pub to: u64,
     /// Part of an atomic group: written even if its message is in the same frame.
-    pub(crate) grouped: bool,
+    pub grouped: bool,
 }
 
 /// Sequence numbers `from..to` of a lane were tried so often.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Returned {
-    pub(crate) lane: LaneId,
-    pub(crate) from: u64,
-    pub(crate) to: u64,
-    pub(crate) attempts: Attempts,
+pub struct Returned {
+    /// The lane.
+    pub lane: LaneId,
+    /// The first of them.
+    pub from: u64,
+    /// The first that is not.
+    pub to: u64,
+    /// How often each of them was tried.
+    pub attempts: Attempts,
 }
 
 /// What a message is, apart from where it goes; all of it raw bytes, kept as they are.
@@ -65,14 +98,14 @@ pub struct MessageParts<'a> {
     pub body: &'a [&'a [u8]],
 }
 
-impl Scratch {
+impl Batch {
     /// The largest record: one message with its targets, route and headers.
     pub const RECORD_BYTES_MAX: usize = record::RECORD_BYTES_MAX as usize;
 
-    /// A scratch of one large turn does not keep its memory for ever.
+    /// The batch of one large turn does not keep its memory for ever.
     const KEEP_BYTES_MAX: usize = 1 << 20;
 
-    /// An empty scratch; allocates when first used.
+    /// An empty batch; allocates when first used.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -128,7 +161,30 @@ impl Scratch {
         })
     }
 
-    /// Bytes this scratch will take in the journal's stage.
+    /// What was recorded: messages and topology in the order they were added, then resets, attempts
+    /// and settlements. All that is `grouped` survives a crash together or not at all.
+    pub fn records(&self) -> impl Iterator<Item = BatchRecord<'_>> {
+        let reset = |&(lane, up_to_seq)| BatchRecord::Reset { lane, up_to_seq };
+        self.encoded()
+            .chain(self.resets.iter().map(reset))
+            .chain(self.returned.iter().copied().map(BatchRecord::Returned))
+            .chain(self.settled.iter().copied().map(BatchRecord::Settled))
+    }
+
+    /// Messages and topology.
+    fn encoded(&self) -> impl Iterator<Item = BatchRecord<'_>> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let record = RawRecord::at(&self.bytes, at)?;
+            at += record.padded_len();
+            record.message().map(BatchRecord::Message).or_else(|| {
+                let (key, value) = record.topology()?;
+                Some(BatchRecord::Topology { key, value })
+            })
+        })
+    }
+
+    /// Bytes this batch will take in the journal's stage.
     #[must_use]
     pub fn bytes_len(&self) -> usize {
         self.bytes.len()
@@ -252,7 +308,7 @@ impl Scratch {
 
     /// Everything until [`Self::end_group`] survives a crash together or not at all (tx.commit).
     ///
-    /// A scratch is always written whole in one frame, so a group only ends elision within it.
+    /// The journal writes a batch whole in one frame, so there a group only ends elision within it.
     pub fn begin_group(&mut self) {
         self.in_group = true;
         self.urgent = true;
@@ -296,15 +352,15 @@ mod tests {
 
     #[test]
     fn consecutive_settlements_of_a_lane_become_one_range() {
-        let mut scratch = Scratch::new();
+        let mut batch = Batch::new();
         for seq in 4..9 {
-            scratch.settle(LaneId(3), seq);
+            batch.settle(LaneId(3), seq);
         }
-        scratch.settle(LaneId(4), 9);
-        scratch.begin_group();
-        scratch.settle(LaneId(4), 10);
-        scratch.end_group();
-        let ranges: Vec<_> = scratch
+        batch.settle(LaneId(4), 9);
+        batch.begin_group();
+        batch.settle(LaneId(4), 10);
+        batch.end_group();
+        let ranges: Vec<_> = batch
             .settled
             .iter()
             .map(|s| (s.lane.0, s.from, s.to))
@@ -313,44 +369,122 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_a_large_turn_is_given_back() {
-        let mut scratch = Scratch::new();
-        for seq in 0..100_000 {
-            scratch.settle(LaneId(1), seq * 2);
-            scratch.returned(LaneId(1), seq * 2, Attempts::NONE.and_one(true));
-            scratch.reset(LaneId(1), seq);
+    fn what_was_recorded_can_be_read_again() {
+        let attempts = Attempts::NONE.and_one(true);
+        let mut batch = Batch::new();
+        batch.settle(LaneId(1), 5);
+        batch.topology(b"queue", Some(b"durable"));
+        batch.begin_group();
+        let parts = MessageParts {
+            entered_ms: Some(7),
+            expiration_ms: Some(60),
+            deaths: true,
+            route: b"route",
+            header: b"header",
+            body: &[b"bo", b"dy"],
+        };
+        batch.message(&[(LaneId(1), 9), (LaneId(2), 3)], &parts);
+        batch.settle(LaneId(2), 1);
+        batch.end_group();
+        batch.message(&[(LaneId(3), 0)], &MessageParts::default());
+        batch.topology(b"queue", None);
+        batch.returned(LaneId(1), 6, attempts);
+        batch.returned(LaneId(1), 7, attempts);
+        batch.reset(LaneId(4), 8);
+        let read: Vec<String> = batch.records().map(|record| tell(&record)).collect();
+        let recorded = [
+            "topology queue Some(durable)",
+            "message [(1, 9), (2, 3)] Some(7) Some(60) true true route header body",
+            "message [(3, 0)] None None false false   ",
+            "topology queue None",
+            "reset 4 8",
+            "returned 1 6..8 1 1",
+            "settled 1 5..6 false",
+            "settled 2 1..2 true",
+        ];
+        assert_eq!(read, recorded);
+        batch.clear();
+        assert_eq!(batch.records().count(), 0);
+    }
+
+    fn tell(record: &BatchRecord<'_>) -> String {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        match record {
+            BatchRecord::Message(message) => {
+                let targets = message.targets.iter().map(|(lane, seq)| (lane.0, seq));
+                let targets: Vec<_> = targets.collect();
+                format!(
+                    "message {targets:?} {:?} {:?} {} {} {} {} {}",
+                    message.entered_ms,
+                    message.expiration_ms,
+                    message.deaths,
+                    message.grouped,
+                    text(message.route),
+                    text(message.header),
+                    text(message.body)
+                )
+            }
+            BatchRecord::Topology { key, value } => {
+                let value =
+                    value.map_or("None".to_owned(), |value| format!("Some({})", text(value)));
+                format!("topology {} {value}", text(key))
+            }
+            BatchRecord::Reset { lane, up_to_seq } => format!("reset {} {up_to_seq}", lane.0),
+            BatchRecord::Returned(range) => {
+                let (acquired, failed) = (range.attempts.acquired, range.attempts.failed);
+                format!(
+                    "returned {} {}..{} {acquired} {failed}",
+                    range.lane.0, range.from, range.to
+                )
+            }
+            BatchRecord::Settled(range) => {
+                format!(
+                    "settled {} {}..{} {}",
+                    range.lane.0, range.from, range.to, range.grouped
+                )
+            }
         }
-        scratch.clear();
+    }
+
+    #[test]
+    fn the_memory_of_a_large_turn_is_given_back() {
+        let mut batch = Batch::new();
+        for seq in 0..100_000 {
+            batch.settle(LaneId(1), seq * 2);
+            batch.returned(LaneId(1), seq * 2, Attempts::NONE.and_one(true));
+            batch.reset(LaneId(1), seq);
+        }
+        batch.clear();
         let kept = [
-            scratch.settled.capacity() * size_of::<Settled>(),
-            scratch.returned.capacity() * size_of::<Returned>(),
-            scratch.resets.capacity() * size_of::<(LaneId, u64)>(),
+            batch.settled.capacity() * size_of::<Settled>(),
+            batch.returned.capacity() * size_of::<Returned>(),
+            batch.resets.capacity() * size_of::<(LaneId, u64)>(),
         ];
         assert!(kept.iter().all(|kept| *kept <= 1 << 20), "{kept:?}");
     }
 
     #[test]
     fn a_message_without_targets_leaves_no_trace() {
-        let mut scratch = Scratch::new();
-        scratch.message(
+        let mut batch = Batch::new();
+        batch.message(
             &[],
             &MessageParts {
                 body: &[b"body"],
                 ..Default::default()
             },
         );
-        assert!(scratch.is_empty());
+        assert!(batch.is_empty());
     }
 
     #[test]
     fn a_route_longer_than_the_format_is_refused_whole() {
-        let mut scratch = Scratch::new();
+        let mut batch = Batch::new();
         let parts = MessageParts {
             route: &[0; 70_000],
             ..Default::default()
         };
-        scratch.message(&[(LaneId(1), 1)], &parts);
-        assert!(scratch.is_oversize());
-        assert_eq!(scratch.bytes_len(), 0);
+        batch.message(&[(LaneId(1), 1)], &parts);
+        assert!(batch.is_oversize());
+        assert_eq!(batch.bytes_len(), 0);
     }
 }
