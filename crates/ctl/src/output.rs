@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::failure::{Failure, Result};
 
@@ -83,21 +83,11 @@ impl Output {
     /// Prints one object; a table of its fields unless another format is asked for.
     pub(crate) fn object(&self, value: &Value) -> Result<()> {
         if matches!(self.format, Format::Table | Format::Csv) && self.columns.is_empty() {
-            let mut fields = Vec::new();
-            flatten(value, "", &mut fields);
-            let row = |(field, value)| {
-                let pair = [("field", Value::String(field)), ("value", value)];
-                Value::Object(
-                    pair.map(|(key, value)| (key.to_owned(), value))
-                        .into_iter()
-                        .collect(),
-                )
-            };
             let plain = Self {
                 sort: None,
                 ..self.clone()
             };
-            return plain.rows(fields.into_iter().map(row).collect(), &["field", "value"]);
+            return plain.rows(self.fields(value), &["field", "value"]);
         }
         match self.format {
             Format::Table | Format::Csv => self.rows(vec![value.clone()], &[]),
@@ -105,6 +95,22 @@ impl Output {
             Format::Yaml => print(&yaml(&self.project(value.clone()))?),
             Format::Ndjson => print(&lines(&self.project(value.clone()), false)?),
         }
+    }
+
+    /// The fields of one object as rows of their names and values.
+    fn fields(&self, value: &Value) -> Vec<Value> {
+        let mut fields = Vec::new();
+        flatten(value, "", &mut fields);
+        let row = |(field, value): (String, Value)| {
+            // Under `value` a rate is not seen to be one any more.
+            let value = if self.format == Format::Table && is_rate(&field) {
+                cell_for_people(&field, Some(&value)).into()
+            } else {
+                value
+            };
+            json!({"field": field, "value": value})
+        };
+        fields.into_iter().map(row).collect()
     }
 
     /// Says to a person what was done, apart from data.
@@ -147,7 +153,7 @@ impl Output {
             table.add_row(
                 columns
                     .iter()
-                    .map(|column| one_line(&cell(field(row, column)))),
+                    .map(|column| one_line(&cell_for_people(column, field(row, column)))),
             );
         }
         for column in table.column_iter_mut() {
@@ -193,6 +199,20 @@ pub(crate) fn field<'a>(row: &'a Value, column: &str) -> Option<&'a Value> {
     }
     let (outer, inner) = column.split_once('.')?;
     field(row.get(outer)?, inner)
+}
+
+/// Whether a field is a number of something a second.
+fn is_rate(column: &str) -> bool {
+    let name = column.rsplit('.').next().unwrap_or(column);
+    name == "rate" || name.ends_with("_rate")
+}
+
+/// A value as text for a person: rates with one decimal; programs get them as they are.
+fn cell_for_people(column: &str, value: Option<&Value>) -> String {
+    match value.and_then(Value::as_f64) {
+        Some(rate) if is_rate(column) => format!("{rate:.1}"),
+        _ => cell(value),
+    }
 }
 
 /// A value as text for a cell.
@@ -289,8 +309,6 @@ pub(crate) fn print(text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -319,6 +337,69 @@ mod tests {
                 json!({})
             ]
         );
+    }
+
+    #[test]
+    fn rates_have_one_decimal_for_people_and_are_exact_for_programs() {
+        let row = json!({
+            "name": "q",
+            "messages": 3,
+            "consumer_capacity": 0.333_333,
+            "message_stats": {"publish_details": {"rate": 0.333_333}, "ack_details": {"rate": 7}},
+        });
+        let output = |format| Output {
+            format,
+            headers: true,
+            ..Output::default()
+        };
+        let columns = [
+            "name",
+            "messages",
+            "consumer_capacity",
+            "message_stats.publish_details.rate",
+            "message_stats.ack_details.rate",
+            "message_stats.deliver_details.rate",
+        ];
+        let columns = columns.map(str::to_owned);
+        let table = output(Format::Table).table(std::slice::from_ref(&row), &columns);
+        let cells: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            cells,
+            [
+                vec![
+                    "name",
+                    "messages",
+                    "consumer_capacity",
+                    "publish/s",
+                    "ack/s",
+                    "deliver/s"
+                ],
+                vec!["q", "3", "0.333333", "0.3", "7.0"],
+            ]
+        );
+        let csv = output(Format::Csv).csv(&[row], &columns).unwrap();
+        assert!(csv.ends_with("\nq,3,0.333333,0.333333,7,\n"), "{csv}");
+    }
+
+    #[test]
+    fn fields_of_one_object_are_rates_by_their_own_names() {
+        let value = json!({"publish_rate": 1.25, "rates_mode": "basic",
+            "message_stats": {"ack_details": {"rate": 0.06}}, "vm_memory": 0.65});
+        let output = |format| Output {
+            format,
+            ..Output::default()
+        };
+        let texts = |format| {
+            let rows = output(format).fields(&value);
+            rows.iter()
+                .map(|row| cell(row.get("value")))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(texts(Format::Table), ["1.2", "basic", "0.1", "0.65"]);
+        assert_eq!(texts(Format::Csv), ["1.25", "basic", "0.06", "0.65"]);
     }
 
     #[test]

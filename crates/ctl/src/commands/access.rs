@@ -161,12 +161,17 @@ pub(crate) enum PermissionCommand {
     List,
     /// One user's permissions in the virtual host
     Show { user: String },
-    /// Let a user configure, write and read what the patterns match
+    /// Let a user configure, write and read what the patterns match. All three are needed: they
+    /// replace what was granted before
+    #[command(
+        override_usage = "leveretctl permission grant [OPTIONS] <USER> <CONFIGURE> <WRITE> <READ>\n       \
+        leveretctl permission grant [OPTIONS] <USER> --configure <PATTERN> --write <PATTERN> \
+        --read <PATTERN>"
+    )]
     Grant {
         user: String,
-        configure: String,
-        write: String,
-        read: String,
+        #[command(flatten)]
+        patterns: Patterns,
     },
     /// Take a user's permissions in the virtual host away
     Revoke { user: String },
@@ -185,14 +190,8 @@ impl PermissionCommand {
                 let row = session.get(&["permissions", vhost, &user], &what(&user))?;
                 session.output.object(&row)
             }
-            Self::Grant {
-                user,
-                configure,
-                write,
-                read,
-            } => {
-                let body = json!({"configure": configure, "write": write, "read": read});
-                let request = Request::put(&["permissions", vhost, &user], body);
+            Self::Grant { user, patterns } => {
+                let request = Request::put(&["permissions", vhost, &user], patterns.body());
                 session.apply(&request, &what(&user), "granted")
             }
             Self::Revoke { user } => {
@@ -204,6 +203,64 @@ impl PermissionCommand {
     }
 }
 
+/// What a user is granted: three patterns by their places, or each by its name.
+#[derive(Args, Debug)]
+pub(crate) struct Patterns {
+    /// Regular expressions for names of exchanges and queues; an empty one matches nothing
+    #[arg(
+        num_args = 3,
+        value_names = ["CONFIGURE", "WRITE", "READ"],
+        required_unless_present_any = ["configure", "write", "read"],
+        conflicts_with_all = ["configure", "write", "read"],
+    )]
+    patterns: Vec<String>,
+    /// The same by name, in any order
+    #[arg(long, value_name = "PATTERN", required_unless_present = "patterns")]
+    configure: Option<String>,
+    #[arg(long, value_name = "PATTERN", required_unless_present = "patterns")]
+    write: Option<String>,
+    #[arg(long, value_name = "PATTERN", required_unless_present = "patterns")]
+    read: Option<String>,
+}
+
+impl Patterns {
+    fn body(self) -> Value {
+        match self.patterns.as_slice() {
+            [configure, write, read] => {
+                json!({"configure": configure, "write": write, "read": read})
+            }
+            _ => json!({"configure": self.configure, "write": self.write, "read": self.read}),
+        }
+    }
+}
+
+/// What a user is granted on a topic exchange: two patterns by their places, or each by its name.
+#[derive(Args, Debug)]
+pub(crate) struct TopicPatterns {
+    /// Regular expressions for routing keys; an empty one matches nothing
+    #[arg(
+        num_args = 2,
+        value_names = ["WRITE", "READ"],
+        required_unless_present_any = ["write", "read"],
+        conflicts_with_all = ["write", "read"],
+    )]
+    patterns: Vec<String>,
+    /// The same by name, in any order
+    #[arg(long, value_name = "PATTERN", required_unless_present = "patterns")]
+    write: Option<String>,
+    #[arg(long, value_name = "PATTERN", required_unless_present = "patterns")]
+    read: Option<String>,
+}
+
+impl TopicPatterns {
+    fn body(self, exchange: &str) -> Value {
+        match self.patterns.as_slice() {
+            [write, read] => json!({"exchange": exchange, "write": write, "read": read}),
+            _ => json!({"exchange": exchange, "write": self.write, "read": self.read}),
+        }
+    }
+}
+
 /// Commands on topic permissions.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicPermissionCommand {
@@ -211,12 +268,18 @@ pub(crate) enum TopicPermissionCommand {
     List,
     /// One user's topic permissions in the virtual host
     Show { user: String },
-    /// Let a user write and read by routing keys that the patterns match
+    /// Let a user write and read by routing keys that the patterns match. Both are needed: they
+    /// replace what was granted before
+    #[command(
+        override_usage = "leveretctl topic-permission grant [OPTIONS] <USER> <EXCHANGE> <WRITE> <READ>\n       \
+        leveretctl topic-permission grant [OPTIONS] <USER> <EXCHANGE> --write <PATTERN> \
+        --read <PATTERN>"
+    )]
     Grant {
         user: String,
         exchange: String,
-        write: String,
-        read: String,
+        #[command(flatten)]
+        patterns: TopicPatterns,
     },
     /// Take a user's topic permissions away, on one exchange or on all
     Revoke {
@@ -241,10 +304,9 @@ impl TopicPermissionCommand {
             Self::Grant {
                 user,
                 exchange,
-                write,
-                read,
+                patterns,
             } => {
-                let body = json!({"exchange": exchange, "write": write, "read": read});
+                let body = patterns.body(&exchange);
                 let request = Request::put(&["topic-permissions", vhost, &user], body);
                 session.apply(&request, &what(&user), "granted")
             }

@@ -136,13 +136,19 @@ impl Limited {
             Self::User => &["user", "value"],
         }
     }
+
+    fn rows(self, session: &Session) -> Result<Vec<Value>> {
+        // Users are not of a virtual host.
+        let scoped = matches!(self, Self::Vhost);
+        session.rows(&[self.path()], scoped, self.columns(), None)
+    }
 }
 
 /// Commands on limits of virtual hosts and users.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LimitCommand {
-    /// Limits of all virtual hosts or users
-    List { of: Limited },
+    /// Limits of all virtual hosts, of all users, or, if neither is named, of both
+    List { of: Option<Limited> },
     /// Set a limit: limit set vhost NAME max-queues 1000; -1 lifts it
     Set {
         of: Limited,
@@ -163,7 +169,12 @@ pub(crate) enum LimitCommand {
 impl LimitCommand {
     pub(crate) fn run(self, session: &Session) -> Result<()> {
         match self {
-            Self::List { of } => session.list(&[of.path()], false, of.columns()),
+            Self::List { of: Some(of) } => session.output.rows(of.rows(session)?, of.columns()),
+            Self::List { of: None } => {
+                let mut rows = Limited::Vhost.rows(session)?;
+                rows.append(&mut Limited::User.rows(session)?);
+                session.output.rows(rows, &["vhost", "user", "value"])
+            }
             Self::Set {
                 of,
                 name,

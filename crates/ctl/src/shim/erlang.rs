@@ -22,6 +22,8 @@ pub(crate) enum Term {
     Call(String, String, Vec<Self>),
     /// A pattern and what it must match.
     Match(Box<Self>, Box<Self>),
+    /// Whether two must be equal or not, and they.
+    Compare(bool, Box<Self>, Box<Self>),
 }
 
 impl Term {
@@ -29,11 +31,23 @@ impl Term {
         Self::Atom(name.to_owned())
     }
 
+    pub(crate) fn flag(value: bool) -> Self {
+        Self::atom(if value { "true" } else { "false" })
+    }
+
+    /// The letters of an atom, a string or a binary; of anything else none.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Atom(text) | Self::Text(text) | Self::Binary(text) => text,
+            _ => "",
+        }
+    }
+
     /// A table of AMQP as RabbitMQ's tools show it: a list of pairs with quoted names.
     pub(crate) fn table(value: &Value) -> Self {
         match value {
             Value::Null => Self::List(Vec::new()),
-            Value::Bool(flag) => Self::atom(if *flag { "true" } else { "false" }),
+            Value::Bool(flag) => Self::flag(*flag),
             Value::Number(number) => match number.as_i64() {
                 Some(number) => Self::Int(number),
                 None => Self::Float(number.as_f64().unwrap_or_default()),
@@ -58,7 +72,7 @@ impl fmt::Display for Term {
             Self::Int(number) => write!(f, "{number}"),
             Self::Float(number) => write!(f, "{number:?}"),
             Self::Binary(text) => write!(f, "<<\"{}\">>", escape(text)),
-            Self::Text(text) => write!(f, "\"{}\"", escape(text)),
+            Self::Text(text) => string(f, text),
             Self::Tuple(items) => sequence(f, '{', items, '}'),
             Self::List(items) => sequence(f, '[', items, ']'),
             Self::Variable(name) => f.write_str(name),
@@ -70,6 +84,10 @@ impl fmt::Display for Term {
                 sequence(f, '(', arguments, ')')
             }
             Self::Match(pattern, value) => write!(f, "{pattern} = {value}"),
+            Self::Compare(equal, left, right) => {
+                let operator = if *equal { "==" } else { "/=" };
+                write!(f, "{left} {operator} {right}")
+            }
         }
     }
 }
@@ -92,10 +110,40 @@ fn is_plain_atom(name: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '@')
 }
 
+/// A string: Erlang's are lists of characters, shown as letters if all are such in Latin-1.
+fn string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    let is_letter = |c| matches!(c, ' '..='~' | '\u{a0}'..='\u{ff}') || short_escape(c).is_some();
+    if !text.is_empty() && text.chars().all(is_letter) {
+        return write!(f, "\"{}\"", escape(text));
+    }
+    let numbers = text.chars().map(|c| Term::Int(i64::from(u32::from(c))));
+    sequence(f, '[', &numbers.collect::<Vec<_>>(), ']')
+}
+
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match short_escape(c) {
+            Some(letter) => escaped.extend(['\\', letter]),
+            None => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// The letter after a backslash that stands for a character.
+fn short_escape(c: char) -> Option<char> {
+    match c {
+        '\\' | '"' => Some(c),
+        '\n' => Some('n'),
+        '\r' => Some('r'),
+        '\t' => Some('t'),
+        '\u{8}' => Some('b'),
+        '\u{b}' => Some('v'),
+        '\u{c}' => Some('f'),
+        '\u{1b}' => Some('e'),
+        _ => None,
+    }
 }
 
 /// Reads expressions separated by commas, ended by a full stop.
@@ -140,7 +188,10 @@ impl<'a> Reader<'a> {
 
     fn wrong(&self) -> String {
         let near: String = self.rest.chars().take(20).collect();
-        format!("syntax error before: {near}")
+        if near.is_empty() {
+            return "something is missing at its end".to_owned();
+        }
+        format!("not understood from `{near}` on")
     }
 
     /// Takes characters while `wanted` holds.
@@ -152,12 +203,25 @@ impl<'a> Reader<'a> {
     }
 
     fn expression(&mut self, depth: usize) -> Result<Term, String> {
-        let left = self.term(depth)?;
+        let mut left = self.term(depth)?;
+        if let Some(equal) = self.comparison() {
+            let right = self.term(depth)?;
+            left = Term::Compare(equal, Box::new(left), Box::new(right));
+        }
         if self.take("=") {
             let right = self.expression(depth + 1)?;
             return Ok(Term::Match(Box::new(left), Box::new(right)));
         }
         Ok(left)
+    }
+
+    /// Takes a comparison; whether it holds for equals.
+    fn comparison(&mut self) -> Option<bool> {
+        let operators = [("=:=", true), ("==", true), ("=/=", false), ("/=", false)];
+        let found = operators
+            .into_iter()
+            .find(|(operator, _)| self.take(operator));
+        found.map(|(_, equal)| equal)
     }
 
     fn term(&mut self, depth: usize) -> Result<Term, String> {
@@ -300,6 +364,8 @@ mod tests {
             "rabbit_alarm:set_alarm({{resource_limit,memory,node()},[]})",
             "application:set_env(rabbit,loopback_users,[<<\"guest\">>])",
             "{ok,V} = application:get_env(rabbit,channel_max)",
+            "[] /= rabbit_networking:active_listeners()",
+            "{true,a} = {rabbit:is_booted(node()),a}",
             "[1,-2,0.4,1.0e-5,\"text\",'odd atom',<<\"\">>]",
         ];
         for text in cases {
@@ -328,5 +394,16 @@ mod tests {
         let table = json!({"x-max-length": 5, "t": {"a": true}, "s": "q\"", "l": [1.5]});
         let shown = r#"[{"x-max-length",5},{"t",[{"a",true}]},{"s","q\""},{"l",[1.5]}]"#;
         assert_eq!(Term::table(&table).to_string(), shown);
+        // As RabbitMQ 4.3.6 shows them.
+        let strings = json!([
+            "c\td \"e\" é \\",
+            "",
+            "it's",
+            "\u{20ac}",
+            "a\u{1}b",
+            "\r\u{8}\u{c}\u{b}\u{1b}"
+        ]);
+        let shown = r#"["c\td \"e\" é \\",[],"it's",[8364],[97,1,98],"\r\b\f\v\e"]"#;
+        assert_eq!(Term::table(&strings).to_string(), shown);
     }
 }

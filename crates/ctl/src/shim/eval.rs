@@ -1,22 +1,18 @@
 //! `rabbitmqctl eval`: no Erlang, but the expressions that client test suites use.
 
-use std::collections::HashMap;
+mod functions;
 
-use serde_json::{Value, json};
+use std::collections::HashMap;
 
 use super::erlang::{Term, parse};
 use super::{Outcome, Shim, Stop, exit};
-use crate::client::Request;
-
-/// Settings that Leveret lets be read and changed while it runs.
-const SETTINGS: &[&str] = &["channel_max", "loopback_users", "vm_memory_high_watermark"];
+use functions::Function;
 
 /// Evaluates the argument and prints the last value.
 pub(crate) fn run(shim: &Shim) -> Outcome {
     let expressions = parse(shim.argument(0)).map_err(|error| {
-        let given = shim.invocation.given.join(" ");
-        let text = format!("Error (argument validation): \"{error}\"\nArguments given:\n\t{given}");
-        Stop::new(exit::USAGE, text)
+        let text = format!("cannot be evaluated: {error}\n{}", supported());
+        Stop::error(exit::USAGE, &text)
     })?;
     let mut variables = HashMap::new();
     let mut last = Term::atom("ok");
@@ -53,6 +49,10 @@ fn evaluate(shim: &Shim, expression: &Term, variables: &mut Variables) -> Result
                 &format!("{{:badmatch, {value}}}"),
             ))
         }
+        Term::Compare(equal, left, right) => {
+            let same = evaluate(shim, left, variables)? == evaluate(shim, right, variables)?;
+            Ok(Term::flag(same == *equal))
+        }
         Term::Variable(name) => variables
             .get(name)
             .cloned()
@@ -76,128 +76,31 @@ fn bind(pattern: &Term, value: &Term, variables: &mut Variables) -> bool {
     }
 }
 
-fn call(shim: &Shim, module: &str, function: &str, arguments: &[Term]) -> Result<Term, Stop> {
-    let ok = Term::atom("ok");
-    let atom = |index: usize| match arguments.get(index) {
-        Some(Term::Atom(name)) => name.as_str(),
-        _ => "",
+fn call(shim: &Shim, module: &str, name: &str, arguments: &[Term]) -> Result<Term, Stop> {
+    if let Some(function) = Function::find(module, name, arguments.len()) {
+        return (function.run)(shim, arguments);
+    }
+    let module = if module.is_empty() {
+        "erl_eval"
+    } else {
+        module
     };
-    match (module, function, arguments) {
-        ("" | "erlang", "node", []) => Ok(Term::Atom(shim.node()?)),
-        ("" | "erlang", "nodes", []) => Ok(Term::List(Vec::new())),
-        ("rabbit", "is_running", []) => Ok(Term::atom(if super::health::is_running(shim)? {
-            "true"
-        } else {
-            "false"
-        })),
-        ("rabbit_alarm", "set_alarm", [Term::Tuple(alarm)]) if alarm.len() == 2 => {
-            let resource = resource(&alarm[0])?;
-            shim.change(&Request::put(&["x", "alarms", resource], json!({})))?;
-            Ok(ok)
-        }
-        ("rabbit_alarm", "clear_alarm", [alarm]) => {
-            let resource = resource(alarm)?;
-            shim.change(&Request::delete(&["x", "alarms", resource]))?;
-            Ok(ok)
-        }
-        ("rabbit_alarm", "get_alarms", []) => alarms(shim),
-        ("application", "get_env", [_, _]) => match setting(shim, atom(1))? {
-            Some(value) => Ok(Term::Tuple(vec![ok, value])),
-            None => Ok(Term::atom("undefined")),
-        },
-        ("application", "get_env", [_, _, default]) => {
-            Ok(setting(shim, atom(1))?.unwrap_or_else(|| default.clone()))
-        }
-        ("application", "set_env", [_, _, value]) => set(shim, atom(1), value),
-        ("vm_memory_monitor", "get_vm_memory_high_watermark", []) => {
-            let value = setting(shim, "vm_memory_high_watermark")?;
-            Ok(value.unwrap_or_else(|| Term::atom("undefined")))
-        }
-        ("vm_memory_monitor", "set_vm_memory_high_watermark", [value]) => {
-            set(shim, "vm_memory_high_watermark", value)
-        }
-        _ => {
-            let module = if module.is_empty() {
-                "erl_eval"
-            } else {
-                module
-            };
-            let call = format!(
-                "{{:undef, [{{:{module}, :{function}, {}, []}}]}}",
-                arguments.len()
-            );
-            Err(Stop::error(exit::UNAVAILABLE, &call))
-        }
-    }
+    let arity = arguments.len();
+    let text = format!(
+        "{{:undef, [{{:{module}, :{name}, {arity}, []}}]}}\n{}",
+        supported()
+    );
+    Err(Stop::error(exit::UNAVAILABLE, &text))
 }
 
-/// The resource of `{resource_limit, memory, node()}`.
-fn resource(alarm: &Term) -> Result<&'static str, Stop> {
-    let wrong = || Stop::error(exit::UNAVAILABLE, &format!("{{:badarg, {alarm}}}"));
-    let Term::Tuple(parts) = alarm else {
-        return Err(wrong());
-    };
-    match parts.as_slice() {
-        [Term::Atom(kind), Term::Atom(resource), _] if kind == "resource_limit" => {
-            match resource.as_str() {
-                "memory" => Ok("memory"),
-                "disk" => Ok("disk"),
-                _ => Err(wrong()),
-            }
-        }
-        _ => Err(wrong()),
-    }
-}
-
-fn alarms(shim: &Shim) -> Result<Term, Stop> {
-    let node = Term::Atom(shim.node()?);
-    let answer = shim.get(&["x", "alarms"])?;
-    let alarms = answer.as_array().cloned().unwrap_or_default();
-    let active = alarms.iter().filter(|alarm| alarm["active"] == true);
-    let term = |alarm: &Value| {
-        let resource = Term::atom(alarm["name"].as_str().unwrap_or_default());
-        let limit = Term::Tuple(vec![Term::atom("resource_limit"), resource, node.clone()]);
-        Term::Tuple(vec![limit, Term::List(Vec::new())])
-    };
-    Ok(Term::List(active.map(term).collect()))
-}
-
-fn setting(shim: &Shim, name: &str) -> Result<Option<Term>, Stop> {
-    if !SETTINGS.contains(&name) {
-        return Ok(None);
-    }
-    let answer = shim.get(&["x", "settings", name])?;
-    Ok(Some(term(&answer["value"])))
-}
-
-/// A setting's value; texts are binaries, as names are in RabbitMQ.
-fn term(value: &Value) -> Term {
-    match value {
-        Value::String(text) => Term::Binary(text.clone()),
-        Value::Array(items) => Term::List(items.iter().map(term).collect()),
-        other => Term::table(other),
-    }
-}
-
-fn set(shim: &Shim, name: &str, value: &Term) -> Result<Term, Stop> {
-    if !SETTINGS.contains(&name) {
-        let text = format!("`{name}` cannot be set while the broker runs");
-        return Err(Stop::error(exit::UNAVAILABLE, &text));
-    }
-    let request = Request::put(&["x", "settings", name], json!({"value": plain(value)}));
-    shim.change(&request)?;
-    Ok(Term::atom("ok"))
-}
-
-/// A term as JSON.
-fn plain(term: &Term) -> Value {
-    match term {
-        Term::Int(number) => (*number).into(),
-        Term::Float(number) => (*number).into(),
-        Term::List(items) => items.iter().map(plain).collect(),
-        // {absolute, "2GB"}
-        Term::Tuple(items) if items.len() == 2 => plain(&items[1]),
-        Term::Binary(text) | Term::Text(text) | Term::Atom(text) => text.clone().into(),
-        other => other.to_string().into(),
-    }
+/// What there is, for who asked for something else.
+fn supported() -> String {
+    let functions: String = functions::ALL
+        .iter()
+        .map(|function| format!("\n  {function}"))
+        .collect();
+    format!(
+        "There is no Erlang in this broker. Here `eval` knows constants, variables, `=`, `==`, \
+         `/=`, `=:=`, `=/=` and calls of{functions}"
+    )
 }

@@ -196,13 +196,13 @@ pub(super) fn active_alarms(shim: &Shim) -> Result<Vec<&'static str>, Failure> {
 }
 
 /// A port that is listened on.
-struct Listener {
-    protocol: String,
-    address: String,
-    port: u64,
+pub(super) struct Listener {
+    pub(super) protocol: String,
+    pub(super) address: String,
+    pub(super) port: u64,
 }
 
-fn all_listeners(shim: &Shim) -> Result<Vec<Listener>, Failure> {
+pub(super) fn all_listeners(shim: &Shim) -> Result<Vec<Listener>, Failure> {
     let overview = shim.get(&["overview"])?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let listener = |value: &Value| Listener {

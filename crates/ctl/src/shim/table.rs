@@ -37,7 +37,8 @@ impl Cell {
     fn plain(&self) -> String {
         match self {
             Self::None => String::new(),
-            Self::Text(text) => escape(text),
+            // As it is: RabbitMQ's tools neither quote nor escape names.
+            Self::Text(text) => text.clone(),
             Self::Flag(flag) => flag.to_string(),
             Self::Number(number) => number.to_string(),
             Self::Pid(pid) => pid.clone(),
@@ -56,19 +57,6 @@ impl Cell {
             Self::Table(value) => typed(value),
         }
     }
-}
-
-/// Backslashes and control characters as RabbitMQ's tools escape them, in octal.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\\' => escaped.push_str("\\\\"),
-            c if c < ' ' || c == '\u{7f}' => escaped.push_str(&format!("\\{:03o}", u32::from(c))),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 /// A table with the AMQP type of each field, which RabbitMQ's JSON has.
@@ -157,4 +145,24 @@ fn csv(columns: &[&str], rows: &[Vec<Cell>]) -> String {
         ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_are_printed_as_they_are() {
+        let name = "a b\tc \"d\" 'e' \\ é€\u{7f}";
+        let row = vec![
+            Cell::Text(name.to_owned()),
+            Cell::Words(vec!["t 1".to_owned(), "\"q\"".to_owned()]),
+            Cell::Table(json!({"x-a b": "c\td \"e\" é \\"})),
+        ];
+        let table = tabbed(&["name", "tags", "arguments"], &[row], false);
+        let arguments = r#"[{"x-a b","c\td \"e\" é \\"}]"#;
+        assert_eq!(table, format!("{name}\t[t 1, \"q\"]\t{arguments}\n"));
+    }
 }

@@ -9,6 +9,7 @@ mod table;
 
 use super::invocation::Invocation;
 use super::{Outcome, Shim, Stop, Tool, exit, plugins};
+pub(crate) use access::is_login;
 use table::{BOTH, CTL, DIAGNOSTICS, PARAMETERS};
 
 /// One verb.

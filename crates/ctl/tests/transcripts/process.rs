@@ -1,8 +1,9 @@
 //! What no transcript can hold: pipes that are closed, figures of this machine, and a broker's end.
 
-use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+
+use serde_json::Value;
 
 use crate::leveret::Broker;
 
@@ -34,17 +35,12 @@ fn a_closed_pipe_ends_every_tool_quietly() {
         ("leveretctl", &["completion", "bash"]),
     ];
     for (name, arguments) in long {
-        let mut child = tool(name, &broker.url, arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("leveretctl starts");
         // Nobody reads even the first line.
-        drop(child.stdout.take());
-        let mut errors = String::new();
-        let mut pipe = child.stderr.take().expect("its errors are a pipe");
-        pipe.read_to_string(&mut errors).expect("text");
-        child.wait().expect("it ends");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut child = tool(name, &broker.url, arguments);
+        let output = child.stdout(writer).output().expect("leveretctl runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(errors, "", "{name} {arguments:?}");
     }
 }
@@ -78,6 +74,76 @@ fn a_node_is_described_without_passwords() {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     assert!(!text.contains("password\",\"guest"), "{text}");
+}
+
+#[test]
+fn a_broker_is_stopped() {
+    let mut broker = Broker::start();
+    let pid = broker.pid().to_string();
+    let file = std::env::temp_dir().join(format!("leveret-stop-{pid}.pid"));
+    std::fs::write(&file, &pid).expect("a file");
+    let name = file.display().to_string();
+    let url = broker.url.clone();
+    let stopped = std::thread::spawn(move || run("rabbitmqctl", &url, &["stop", &name]));
+    assert!(broker.ended_well(), "it stops in order");
+    let stopped = stopped.join().expect("the tool ends");
+    let _ = std::fs::remove_file(file);
+    assert!(stopped.status.success(), "{stopped:?}");
+    let text = stdout(&stopped);
+    assert!(
+        text.starts_with("Stopping and halting node rabbit@") && text.ends_with(" ...\n"),
+        "{text}"
+    );
+    assert_eq!(stopped.stderr, b"", "{stopped:?}");
+}
+
+#[test]
+fn a_status_is_exact_for_programs_and_readable_for_people() {
+    let broker = Broker::start();
+    let status = run("leveretctl", &broker.url, &["status", "-o", "json"]);
+    assert!(status.status.success(), "{status:?}");
+    let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    let exact = [
+        "/memory/used",
+        "/memory/limit",
+        "/disk/free",
+        "/disk/limit",
+        "/uptime_ms",
+        "/queues",
+        "/messages_ready",
+    ];
+    for field in exact {
+        let number = status.pointer(field).and_then(Value::as_u64);
+        assert!(number.is_some(), "{field} in {status}");
+    }
+    for field in ["/publish_rate", "/deliver_rate"] {
+        let number = status.pointer(field).and_then(Value::as_f64);
+        assert!(number.is_some(), "{field} in {status}");
+    }
+    // The same number as the API's own.
+    let nodes = run("leveretctl", &broker.url, &["node", "list", "-o", "json"]);
+    let nodes: Value = serde_json::from_slice(&nodes.stdout).expect("JSON");
+    assert_eq!(status["memory"]["limit"], nodes[0]["mem_limit"]);
+    assert_eq!(status["disk"]["limit"], nodes[0]["disk_free_limit"]);
+
+    let people = stdout(&run("leveretctl", &broker.url, &["status"]));
+    let shown = |field: &str| {
+        let line = people.lines().find(|line| line.starts_with(field));
+        let text = line.map(|line| line[field.len()..].trim());
+        text.unwrap_or_else(|| panic!("{field} in {people}"))
+            .to_owned()
+    };
+    for field in ["memory.used", "memory.limit", "disk.free", "disk.limit"] {
+        let text = shown(field);
+        let (number, unit) = text.split_once(' ').expect("a number and its unit");
+        assert!(number.parse::<f64>().is_ok(), "{text}");
+        assert!(
+            ["bytes", "KiB", "MiB", "GiB", "TiB"].contains(&unit),
+            "{text}"
+        );
+    }
+    assert_eq!(shown("publish_rate"), "0.0");
+    assert!(!people.contains("uptime_ms"), "{people}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::Request;
+use crate::client::{Client, Request};
 use crate::commands::access::{tags, with_hash};
 use crate::failure::{Failure, Kind};
 use crate::secrets;
@@ -103,21 +103,25 @@ pub(super) fn clear_password(shim: &Shim) -> Outcome {
     Ok(())
 }
 
-/// Asks who the user is, as that user: any answer but 401 on the credentials is a login.
-pub(super) fn authenticate_user(shim: &Shim) -> Outcome {
-    use crate::client::Client;
-    let name = shim.argument(0);
-    shim.banner(&format!("Authenticating user \"{name}\" ..."));
+/// Asks who the user is, as that user, and whether the broker knows it.
+pub(crate) fn is_login(shim: &Shim, name: &str, password: &str) -> Result<bool, Failure> {
     let mut settings = shim.settings.clone();
     name.clone_into(&mut settings.username);
-    settings.password = password(shim)?;
+    password.clone_into(&mut settings.password);
     let answer = Client::new(&settings)?.send(&Request::get(&["whoami"]))?;
     // A user without a tag may not use the API, but is told so by its own reason.
-    let reason = answer.body["reason"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    if answer.status == 401 && !reason.starts_with("Not management user") {
+    let reason = answer.body["reason"].as_str().unwrap_or_default();
+    match answer.status {
+        200..300 => Ok(true),
+        401 => Ok(reason.starts_with("Not management user")),
+        status => Err(Failure::from_answer(status, &answer.body, name)),
+    }
+}
+
+pub(super) fn authenticate_user(shim: &Shim) -> Outcome {
+    let name = shim.argument(0);
+    shim.banner(&format!("Authenticating user \"{name}\" ..."));
+    if !is_login(shim, name, &password(shim)?)? {
         let text = format!(
             "Error: failed to authenticate user \"{name}\"\nuser '{name}' - invalid credentials"
         );
