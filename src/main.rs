@@ -1,5 +1,6 @@
 //! The `leveret` binary.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -42,19 +43,21 @@ fn start(arguments: Arguments, config: Config) -> ExitCode {
 /// Prints the settings in force, in the form of a configuration file.
 fn check(config: &Config) -> ExitCode {
     let file = config.file.as_ref().map(|path| path.display().to_string());
-    println!(
-        "# configuration is valid; file: {}",
-        file.as_deref().unwrap_or("none")
-    );
-    match toml::to_string(config) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+    let file = file.as_deref().unwrap_or("none");
+    let text = match toml::to_string(config) {
+        Ok(text) => format!("# configuration is valid; file: {file}\n{text}"),
         Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // Who wanted only the first lines (`| head`) has gone; the configuration is valid.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -632,6 +632,24 @@ fn binary_reads_all_sources() {
 }
 
 #[test]
+fn binary_ends_quietly_where_nobody_reads() {
+    let folder = folder("config-pipe");
+    for argument in ["--check-config", "--help", "--version"] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let run = Command::new(env!("CARGO_BIN_EXE_leveret"))
+            .current_dir(&folder)
+            .env_clear()
+            .arg(argument)
+            .stdout(writer)
+            .output()
+            .expect("the binary runs");
+        assert_eq!(text(&run.stderr), "", "{argument}");
+        assert_eq!(run.status.code(), Some(0), "{argument}");
+    }
+}
+
+#[test]
 fn binary_refuses_with_code_2_and_the_place() {
     let folder = folder("config-refusals");
     std::fs::write(folder.join("bad.toml"), "[amqp]\nlistn = 1\n").expect("a file");
