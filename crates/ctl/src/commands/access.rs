@@ -164,7 +164,8 @@ pub(crate) enum PermissionCommand {
     /// Let a user configure, write and read what the patterns match. All three are needed: they
     /// replace what was granted before
     #[command(
-        override_usage = "leveretctl permission grant [OPTIONS] <USER> <CONFIGURE> <WRITE> <READ>\n       \
+        override_usage = "leveretctl permission grant [OPTIONS] <USER> <CONFIGURE> <WRITE> \
+        <READ>\n       \
         leveretctl permission grant [OPTIONS] <USER> --configure <PATTERN> --write <PATTERN> \
         --read <PATTERN>"
     )]
@@ -271,7 +272,8 @@ pub(crate) enum TopicPermissionCommand {
     /// Let a user write and read by routing keys that the patterns match. Both are needed: they
     /// replace what was granted before
     #[command(
-        override_usage = "leveretctl topic-permission grant [OPTIONS] <USER> <EXCHANGE> <WRITE> <READ>\n       \
+        override_usage = "leveretctl topic-permission grant [OPTIONS] <USER> <EXCHANGE> <WRITE> \
+        <READ>\n       \
         leveretctl topic-permission grant [OPTIONS] <USER> <EXCHANGE> --write <PATTERN> \
         --read <PATTERN>"
     )]

@@ -59,9 +59,12 @@ fn list(shim: &Shim) -> Outcome {
         return Ok(());
     }
     let shown = if pattern.is_empty() { ".*" } else { pattern };
-    shim.banner(&format!("Listing plugins with pattern \"{shown}\" ..."));
-    println!(" Configured: E = explicitly enabled; e = implicitly enabled");
-    println!(" | Status: * = running on {node}\n |/");
+    // Also what the letters mean is left out by `-q`.
+    shim.banner(&format!(
+        "Listing plugins with pattern \"{shown}\" ...\n \
+         Configured: E = explicitly enabled; e = implicitly enabled\n \
+         | Status: * = running on {node}\n |/"
+    ));
     found.for_each(|name| println!("[E*] {name:<40} {version}"));
     Ok(())
 }
