@@ -1,5 +1,6 @@
 //! Takes N messages through codec, session and broker in memory: publish, deliver, acknowledge; or,
-//! with `fanout` as a second argument, N copies to the unacknowledging consumers of 1,000 queues.
+//! with a second argument, other ways. `fanout`: N copies to the unacknowledging consumers of 1,000
+//! queues. `dead-letter`: all are published, then rejected one by one, and go on to another queue.
 //!
 //! `cargo xtask callgrind` counts its instructions for two values of N. It also counts allocations,
 //! of the second half, and fails when there are too many.
@@ -9,8 +10,9 @@ use std::sync::Arc;
 use bytes::Buf as _;
 use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin};
 use leveret_codec::{
-    BasicAck, BasicConsume, BasicPublish, BasicQos, ChannelOpen, ConnectionOpen, ConnectionStartOk,
-    ConnectionTuneOk, Method, PROTOCOL_HEADER, QueueBind, QueueDeclare, RawTable, content,
+    BasicAck, BasicConsume, BasicPublish, BasicQos, BasicReject, ChannelOpen, ConnectionOpen,
+    ConnectionStartOk, ConnectionTuneOk, Method, PROTOCOL_HEADER, QueueBind, QueueDeclare,
+    RawTable, Table, Value, content,
 };
 use leveret_session::Flush;
 use leveret_store::InstantStore;
@@ -105,6 +107,10 @@ fn consume(bytes: &mut Vec<u8>, queue: &str, no_ack: bool) {
 }
 
 fn declare(bytes: &mut Vec<u8>, queue: &str) {
+    declare_with(bytes, queue, RawTable::EMPTY);
+}
+
+fn declare_with(bytes: &mut Vec<u8>, queue: &str, arguments: RawTable<'_>) {
     let declare = QueueDeclare {
         queue: queue.as_bytes(),
         passive: false,
@@ -112,7 +118,7 @@ fn declare(bytes: &mut Vec<u8>, queue: &str) {
         exclusive: false,
         auto_delete: false,
         nowait: false,
-        arguments: RawTable::EMPTY,
+        arguments,
     };
     Method::from(declare).encode(1, bytes);
 }
@@ -239,6 +245,48 @@ fn fanout(broker: &Arc<Broker>, copies: u64) {
     meter.check(done);
 }
 
+/// One publisher, one queue, one consumer that rejects, and a queue for what is dead.
+fn dead_letter(broker: &Arc<Broker>, messages: u64) {
+    let (mut publisher, mut consumer) = (connect(broker), connect(broker));
+    let mut to_dead = Table::new();
+    let text = |text: &str| Value::LongString(text.as_bytes().to_vec());
+    to_dead.insert("x-dead-letter-exchange", text(""));
+    to_dead.insert("x-dead-letter-routing-key", text("dead"));
+    let mut bytes = Vec::new();
+    declare(&mut bytes, "dead");
+    declare_with(&mut bytes, "q", to_dead.as_raw());
+    send(&mut consumer, &bytes);
+    let batch = publishes(b"", b"q");
+    for _ in 0..messages / BATCH {
+        send(&mut publisher, &batch);
+    }
+    bytes.clear();
+    prefetch(&mut bytes);
+    consume(&mut bytes, "q", false);
+    send(&mut consumer, &bytes);
+    let (mut tag, mut rejects) = (0, Vec::new());
+    while tag < messages / BATCH * BATCH {
+        drain(&consumer);
+        rejects.clear();
+        for _ in 0..BATCH {
+            tag += 1;
+            let delivery_tag = tag;
+            let requeue = false;
+            Method::from(BasicReject {
+                delivery_tag,
+                requeue,
+            })
+            .encode(1, &mut rejects);
+        }
+        send(&mut consumer, &rejects);
+    }
+    let mut dead = connect(broker);
+    bytes.clear();
+    consume(&mut bytes, "dead", true);
+    send(&mut dead, &bytes);
+    assert!(drain(&dead) > 0, "they are there");
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let messages = arguments
@@ -254,6 +302,7 @@ fn main() {
     match arguments.next().as_deref() {
         None => one_to_one(&broker, messages),
         Some("fanout") => fanout(&broker, messages),
+        Some("dead-letter") => dead_letter(&broker, messages),
         Some(other) => panic!("no path {other}"),
     }
 }

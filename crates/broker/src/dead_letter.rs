@@ -7,6 +7,8 @@
 //! that whatever settles it comes later in the journal. So a crash leaves each message in the one
 //! queue or in the others, never in both or none.
 
+mod copies;
+mod corpses;
 mod headers;
 mod kind;
 mod submit;
@@ -15,30 +17,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use leveret_codec::Properties;
-use leveret_queue::{Attempts, Dead, Death, Message, MessageBody, Rank};
+use leveret_queue::{Death, MessageBody, Rank};
 use leveret_record::{Sabotage, breaks};
 use leveret_settings::DeadLetters;
-use leveret_store::{LaneId, MessageParts};
+use leveret_store::MessageParts;
 use rustc_hash::FxHashMap;
 
 use crate::access::acting::Acting;
 use crate::broker::Broker;
-use crate::publish::PERSISTENT;
 use crate::publish::direct::{find, raw_route};
 use crate::publish::room::Room;
 use crate::publish::routes::{Asked, Route, RouteCache};
-use crate::publish::space::record_bytes;
 use crate::queue::cell::QueueCell;
-use crate::queue::copied::Copied;
 use crate::queue::pump::Pump;
 use crate::queue::work::{STEPS_OF_TURN, Work};
 use crate::vhost::Vhost;
+use copies::Copies;
+use corpses::{Corpse, Corpses, Run};
 use headers::{Dying, Letter};
 use kind::{Kind, Onward};
 
 /// What one group of the journal moves at most.
 const GROUP_MESSAGES: usize = 1024;
 const GROUP_BYTES: usize = 4 << 20;
+/// Copies that are made for one look at the room there is, unless one message has more.
+const RUN_COPIES: usize = 1024;
 /// Groups after which others get their turn: the timer goes on.
 const GROUPS_OF_TURN: usize = 4;
 /// When what cannot be moved on is tried again.
@@ -46,65 +49,27 @@ const RETRY_MS: u64 = 1000;
 
 /// The exchange and the routing key that a dead letter goes on with, as two raw short strings; none
 /// where a policy names what is longer than a short string.
-fn route_of(letters: &DeadLetters, copied: &Copied) -> Option<Vec<u8>> {
-    let (_, own) = leveret_codec::split_route(&copied.route)?;
+fn route_of(letters: &DeadLetters, corpse: &Corpse<'_>) -> Option<Vec<u8>> {
+    let (_, own) = leveret_codec::split_route(corpse.route)?;
     let key = letters.key.as_deref().map_or(own, str::as_bytes);
     raw_route(letters.exchange.as_bytes(), key).ok()
 }
 
-/// What became of a dead message.
-enum Moved {
-    /// So many copies were made, and it is settled.
-    On(usize),
+/// Whether the messages behind those that were moved on can follow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Follows,
     /// There is no room for it now.
     Waits,
     /// A queue is full of copies of this group, which are served only when that is submitted.
     InTheNextGroup,
 }
 
-/// A dead message, copied out of its queue.
-struct Corpse {
-    death: Death,
-    /// The store knows it.
-    stored: bool,
-    /// The broker wrote what its headers tell of deaths.
-    deaths: bool,
-    copied: Copied,
-}
-
-impl Corpse {
-    fn of(dead: &Dead<'_>) -> Self {
-        let rank = Rank {
-            level: dead.unacked.level,
-            seq: dead.unacked.seq,
-        };
-        Self {
-            death: dead.death,
-            stored: dead.unacked.persistent,
-            deaths: dead.record.marks.deaths(),
-            copied: Copied::of((rank, dead.unacked.attempts), dead.record, dead.blob),
-        }
-    }
-
-    fn is_persistent(&self) -> bool {
-        leveret_codec::delivery_mode(&self.copied.header) == PERSISTENT
-    }
-
-    fn body_bytes(&self) -> u64 {
-        self.copied.body().len() as u64
-    }
-
-    /// What its copies may take of the disk, about: there are seldom more than a few.
-    fn claimed_bytes(&self) -> usize {
-        const HEADERS: usize = 1024;
-        const TARGETS: usize = 16;
-        if !self.is_persistent() {
-            return 0;
-        }
-        let copied = &self.copied;
-        let bytes = copied.header.len() + copied.body().len() + HEADERS;
-        record_bytes(copied.route.len(), TARGETS) + bytes
-    }
+/// What the groups of a turn use, one after the other.
+#[derive(Default)]
+struct Kept {
+    corpses: Corpses,
+    copies: Copies,
 }
 
 /// One group: what is moved from one queue.
@@ -114,10 +79,9 @@ struct Burial<'a> {
     cell: &'a Arc<QueueCell>,
     letters: Option<&'a DeadLetters>,
     routes: RouteCache,
-    /// Of the message before: most of a group are alike.
+    /// Of the messages before: most of a group are alike.
     kind: Option<Kind>,
-    /// The header of the message that is moved on; kept for its memory.
-    header: Vec<u8>,
+    copies: &'a mut Copies,
     /// Queues that got copies, to be run when the group is submitted, each with what may not be
     /// served until then: of each level the first durable copy.
     touched: Vec<Touched>,
@@ -135,70 +99,52 @@ impl Broker {
     /// Moves on what died in queues that the work names; what is more than a turn bears is left to
     /// the timer.
     pub(crate) fn bury(&self, work: &mut Work) {
-        for _ in 0..GROUPS_OF_TURN {
-            let Some(cell) = work.dying.pop() else {
-                return;
-            };
-            self.bury_some(&cell, work);
+        let (mut kept, mut groups) = (Kept::default(), 0);
+        while groups < GROUPS_OF_TURN
+            && let Some(cell) = work.dying.pop()
+        {
+            groups += usize::from(self.bury_some(&cell, &mut kept, work));
         }
         for cell in work.dying.drain(..) {
-            let now_ms = self.timer.now_ms();
-            self.timer.arm(&cell, &mut cell.lock(), now_ms);
+            let mut state = cell.lock();
+            if state.queue.has_unburied() {
+                self.timer.arm(&cell, &mut state, self.timer.now_ms());
+            }
         }
     }
 
-    fn bury_some(&self, cell: &Arc<QueueCell>, work: &mut Work) {
-        let Some((letters, corpses)) = self.exhume(cell) else {
-            return;
+    /// Moves a group on; `false` when there is none, or somebody else does.
+    fn bury_some(&self, cell: &Arc<QueueCell>, kept: &mut Kept, work: &mut Work) -> bool {
+        let Some(letters) = self.exhume(cell, &mut kept.corpses) else {
+            return false;
         };
         // What the turn recorded before is no part of the group.
         work.submit(&*self.store);
-        let bytes = corpses.iter().map(Corpse::claimed_bytes).sum();
-        let claim = |journal| self.store.claim(journal, corpses.len(), bytes);
-        let full = bytes > 0 && claim(&mut work.journal).is_err();
-        let vhost = self.vhost(&cell.vhost);
-        let (mut moved, mut waits) = (0, full);
-        let mut touched = Vec::new();
-        if let (Some(vhost), false) = (&vhost, full) {
+        let corpses = kept.corpses.all();
+        let (mut moved, mut next, mut touched) = (0, Next::Waits, Vec::new());
+        if let Some(vhost) = self.vhost(&cell.vhost)
+            && self.claims(corpses, work)
+        {
             let mut burial = Burial {
                 broker: self,
-                vhost,
+                vhost: &vhost,
                 cell,
                 letters: letters.as_deref(),
                 routes: RouteCache::of_broker(self.next_seed()),
                 kind: None,
-                header: Vec::new(),
+                copies: &mut kept.copies,
                 touched,
                 places: FxHashMap::default(),
             };
-            let mut copies = 0;
             work.journal.begin_group();
-            for corpse in &corpses {
-                match burial.bury(corpse, work) {
-                    Moved::On(more) => copies += more,
-                    Moved::Waits => {
-                        waits = true;
-                        break;
-                    }
-                    Moved::InTheNextGroup => break,
-                }
-                moved += 1;
-                if copies >= STEPS_OF_TURN {
-                    break;
-                }
-            }
+            (moved, next) = burial.bury(corpses, work);
             work.journal.end_group();
             work.submit(&*self.store);
             touched = burial.touched;
         }
         let at_least_once = letters.is_some_and(|letters| letters.at_least_once);
-        for corpse in corpses.iter().take(moved) {
-            let quorum = cell.tells_attempts();
-            if let Some(count) = self.deaths.counter(corpse.death, quorum, at_least_once) {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        self.end_burial(cell, (moved, waits), work);
+        self.count_deaths(cell, corpses.take(moved), at_least_once);
+        self.end_burial(cell, (moved, next), work);
         for Touched { cell, held } in touched {
             let mut state = cell.lock();
             if !cell.is_deleted() {
@@ -206,18 +152,41 @@ impl Broker {
                 cell.run(&mut state, &mut Pump::new(&cell, work));
             }
         }
+        true
+    }
+
+    /// Has the disk keep space for copies of all of them.
+    fn claims(&self, corpses: Run<'_>, work: &mut Work) -> bool {
+        let bytes = corpses.claimed_bytes();
+        let claim = |journal| self.store.claim(journal, corpses.len(), bytes);
+        bytes == 0 || claim(&mut work.journal).is_ok()
+    }
+
+    fn count_deaths(&self, cell: &QueueCell, corpses: Run<'_>, at_least_once: bool) {
+        let mut counts = [0; Death::ALL.len()];
+        for corpse in corpses.iter() {
+            if let Some(count) = counts.get_mut(corpse.death as usize) {
+                *count += 1;
+            }
+        }
+        for (death, count) in Death::ALL.into_iter().zip(counts) {
+            let quorum = cell.tells_attempts();
+            if let Some(counter) = self.deaths.counter(death, quorum, at_least_once) {
+                counter.fetch_add(count, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Frees the places of what was moved. What has to wait is tried again in a while, the rest
     /// when others had their turn.
-    fn end_burial(&self, cell: &Arc<QueueCell>, (moved, waits): (usize, bool), work: &mut Work) {
+    fn end_burial(&self, cell: &Arc<QueueCell>, (moved, next): (usize, Next), work: &mut Work) {
         let mut state = cell.lock();
         if cell.is_deleted() {
             return;
         }
         state.queue.buried(moved);
         cell.run(&mut state, &mut Pump::new(cell, work));
-        if waits {
+        if next == Next::Waits {
             work.dying.retain(|other| !Arc::ptr_eq(other, cell));
             let again_ms = self.timer.now_ms().saturating_add(RETRY_MS);
             self.timer.arm(cell, &mut state, again_ms);
@@ -225,66 +194,87 @@ impl Broker {
     }
 
     /// Copies dead messages out of their queue, which keeps them.
-    fn exhume(&self, cell: &Arc<QueueCell>) -> Option<(Option<Arc<DeadLetters>>, Vec<Corpse>)> {
+    fn exhume(
+        &self,
+        cell: &Arc<QueueCell>,
+        corpses: &mut Corpses,
+    ) -> Option<Option<Arc<DeadLetters>>> {
+        corpses.clear();
         let mut state = cell.lock();
         if cell.is_deleted() {
             return None;
         }
-        let (mut corpses, mut bytes) = (Vec::new(), 0);
         let begun = state.queue.begin_burial(|dead| {
-            let corpse = Corpse::of(dead);
-            bytes += corpse.copied.copied_bytes();
-            corpses.push(corpse);
-            corpses.len() < GROUP_MESSAGES && bytes < GROUP_BYTES
+            corpses.push(dead);
+            corpses.len() < GROUP_MESSAGES && corpses.copied_bytes() < GROUP_BYTES
         });
-        if !begun {
-            return None;
-        }
-        Some((state.dead_letters.clone(), corpses))
+        begun.then(|| state.dead_letters.clone())
     }
 }
 
 impl Burial<'_> {
-    /// Moves one message on.
-    fn bury(&mut self, corpse: &Corpse, work: &mut Work) -> Moved {
-        let mut copies = 0;
-        if let Ok(properties) = Properties::decode(&corpse.copied.header) {
-            let kind = match self.kind.take() {
-                Some(kind) if kind.covers(corpse, &properties) => kind,
-                _ => Kind::of(corpse, &properties, self.onward(corpse, &properties)),
-            };
-            if let Some(onward) = &kind.onward {
-                match self.send((corpse, &properties), onward, work) {
-                    Moved::On(made) => copies = made,
-                    waits => return waits,
-                }
-            }
-            self.kind = Some(kind);
-        }
-        if corpse.stored
-            && !breaks(Sabotage::KeepDead)
-            && let Some(lane) = self.cell.lane_of(corpse.copied.rank.level)
+    /// Moves messages on, until one has to wait; gives how many, and what becomes of the next one.
+    fn bury(&mut self, corpses: Run<'_>, work: &mut Work) -> (usize, Next) {
+        let (mut moved, mut copies) = (0, 0);
+        while let Some(first) = corpses.skip(moved).first()
+            && copies < STEPS_OF_TURN
         {
-            work.journal.settle(lane, corpse.copied.rank.seq);
+            let rest = corpses.skip(moved);
+            let kind = match self.kind.take() {
+                Some(kind) if kind.goes_for(&first) => Some(kind),
+                _ => self.kind_of(&first),
+            };
+            let (sent, next) = match &kind {
+                Some(kind) => self.send(rest, kind, work),
+                None => (1, Next::Follows),
+            };
+            self.settle(rest.take(sent), work);
+            moved += sent;
+            if next != Next::Follows {
+                return (moved, next);
+            }
+            let targets = kind.as_ref().map_or(0, |kind| kind.onward.targets.len());
+            copies += sent * targets;
+            self.kind = kind;
         }
-        Moved::On(copies)
+        (moved, Next::Follows)
     }
 
-    /// Where a message goes, and as what; `None` when that is nowhere: since a policy was taken
-    /// away that sent it on, or as its policy names what is longer than a short string.
-    fn onward(&mut self, corpse: &Corpse, properties: &Properties<'_>) -> Option<Onward> {
+    /// Records that messages have left their queue.
+    fn settle(&self, run: Run<'_>, work: &mut Work) {
+        if breaks(Sabotage::KeepDead) {
+            return;
+        }
+        for corpse in run.iter().filter(|corpse| corpse.stored) {
+            if let Some(lane) = self.cell.lane_of(corpse.rank.level) {
+                work.journal.settle(lane, corpse.rank.seq);
+            }
+        }
+    }
+
+    /// What a message has in common with others, and where they go; `None` when that is nowhere:
+    /// since a policy was taken away that sent it on, or as its policy names what is longer than a
+    /// short string.
+    fn kind_of(&mut self, corpse: &Corpse<'_>) -> Option<Kind> {
+        let properties = Properties::decode(corpse.header).ok()?;
+        let onward = self.onward(corpse, &properties)?;
+        Some(Kind::of(corpse, &properties, onward))
+    }
+
+    fn onward(&mut self, corpse: &Corpse<'_>, properties: &Properties<'_>) -> Option<Onward> {
         let letters = self.letters?;
-        let route = route_of(letters, &corpse.copied)?;
+        let route = route_of(letters, corpse)?;
         let letter = Letter::of(&Dying {
             queue: &self.cell.name,
             death: corpse.death,
             time: self.broker.timer.now_ms() / 1000,
-            route: &corpse.copied.route,
+            route: corpse.route,
             properties,
             deaths: corpse.deaths,
         })?;
-        letter.write_header(properties, corpse.body_bytes(), &mut self.header);
-        let found = self.route(letters, (&letter, &route));
+        let mut header = Vec::new();
+        letter.write_header(properties, corpse.body_bytes(), &mut header);
+        let found = self.route(letters, &letter, (&route, &header));
         // Nowhere where it has been already without anybody having rejected it.
         let cells = found.iter().flat_map(|route| route.cells.iter());
         let targets = cells.filter(|cell| !letter.goes_in_circles(&cell.name));
@@ -297,57 +287,13 @@ impl Burial<'_> {
         })
     }
 
-    /// Sends a message on.
-    fn send(
+    /// The way of a letter with this header; as with RabbitMQ none where there is no such exchange.
+    fn route(
         &mut self,
-        (corpse, properties): (&Corpse, &Properties<'_>),
-        onward: &Onward,
-        work: &mut Work,
-    ) -> Moved {
-        let targets = onward.targets.as_slice();
-        if !self.has_memory(targets) {
-            return Moved::Waits;
-        }
-        let at_least_once = self.letters.is_some_and(|letters| letters.at_least_once);
-        if self.is_full_of_held(targets, corpse.body_bytes()) {
-            return Moved::InTheNextGroup;
-        }
-        let room = match at_least_once {
-            true if !reserve(targets, corpse) => return Moved::Waits,
-            true => Room::Reserved,
-            false => Room::Plenty,
-        };
-        let mut header = std::mem::take(&mut self.header);
-        let body_bytes = corpse.body_bytes();
-        onward
-            .letter
-            .write_header(properties, body_bytes, &mut header);
-        self.enqueue((corpse, room), (&header, &onward.route), targets, work);
-        self.header = header;
-        Moved::On(targets.len())
-    }
-
-    /// Whether one of these queues has no room, but may have when this group's copies are served:
-    /// what a consumer takes at once never counts against a limit.
-    fn is_full_of_held(&self, targets: &[Arc<QueueCell>], bytes: u64) -> bool {
-        targets.iter().any(|cell| {
-            let place = self.places.get(&Arc::as_ptr(cell).addr());
-            let touched = place.and_then(|place| self.touched.get(*place));
-            let holds = touched.is_some_and(|touched| !touched.held.is_empty());
-            holds && !cell.lock().queue.has_room(bytes)
-        })
-    }
-
-    /// Whether there is memory for copies in all these queues: one message may become very many.
-    fn has_memory(&self, targets: &[Arc<QueueCell>]) -> bool {
-        let room = Room::of(self.broker);
-        let lacks = |cell: &Arc<QueueCell>| room.is_above_share(&cell.lock().queue);
-        room == Room::Plenty || !targets.iter().any(lacks)
-    }
-
-    /// The way of a letter, whose header is written; as with RabbitMQ none where there is no such
-    /// exchange.
-    fn route(&mut self, letters: &DeadLetters, (letter, route): (&Letter, &[u8])) -> Option<Route> {
+        letters: &DeadLetters,
+        letter: &Letter,
+        (route, header): (&[u8], &[u8]),
+    ) -> Option<Route> {
         let more: Vec<&[u8]> = match letters.key {
             Some(_) => Vec::new(),
             None => letter.more_keys.iter().map(Vec::as_slice).collect(),
@@ -357,112 +303,177 @@ impl Burial<'_> {
             vhost: self.vhost,
             user: "",
         };
-        let header = self.header.as_slice();
         let properties = Properties::decode(header).ok()?;
         let asked: Asked<'_> = (route, &more, Some((header, &properties)));
         find(&mut self.routes, acting, asked).ok()
     }
 
-    /// Puts copies into all targets.
-    fn enqueue(
-        &mut self,
-        (corpse, room): (&Corpse, Room),
-        (header, route): (&[u8], &[u8]),
-        targets: &[Arc<QueueCell>],
-        work: &mut Work,
-    ) {
-        let copied = &corpse.copied;
-        let blob = copied.shared(targets.len() > 1, &self.broker.memory);
-        let body = match &blob {
-            Some(blob) => MessageBody::Shared(blob),
-            None => MessageBody::Inline(copied.body()),
+    /// Sends those at the beginning of a run on that are of this kind; gives how many it was, and
+    /// what becomes of the next one.
+    fn send(&mut self, run: Run<'_>, kind: &Kind, work: &mut Work) -> (usize, Next) {
+        let targets = kind.onward.targets.as_slice();
+        let room = Room::of(self.broker);
+        let most = match room {
+            Room::Plenty if !kind.onward.is_for_one() => RUN_COPIES / targets.len().max(1),
+            _ => 1,
         };
-        let mut message = Message {
-            route,
-            header,
-            body,
-            entered_ms: self.broker.timer.now_ms(),
-            expiration_ms: None,
-            priority: 0,
-            persistent: false,
-            deaths: true,
-            attempts: Attempts::NONE,
-        };
-        let priority = leveret_codec::priority(&copied.header).unwrap_or(0);
-        let persistent = corpse.is_persistent();
-        let mut lanes = Vec::new();
-        for cell in targets {
-            message.persistent = cell.lane.is_some() && persistent;
-            message.priority = cell.priority_of(&copied.header, priority);
-            lanes.extend(self.push((cell, room), &message, work));
+        let run = run.take(most.max(1));
+        let run = run.take(self.copies.make(run, kind, &self.broker.memory));
+        let (fit, next) = self.find_room(run, targets, room);
+        self.enqueue(run.take(fit), &kind.onward, work);
+        (fit, next)
+    }
+
+    fn is_at_least_once(&self) -> bool {
+        self.letters.is_some_and(|letters| letters.at_least_once)
+    }
+
+    /// How many of a run find room for a copy in all of these queues, and what becomes of the next
+    /// one; the room is reserved if no copy may be lost.
+    fn find_room(&self, run: Run<'_>, targets: &[Arc<QueueCell>], room: Room) -> (usize, Next) {
+        if targets.is_empty() && self.is_at_least_once() {
+            return (0, Next::Waits);
         }
-        let parts = MessageParts {
-            entered_ms: Some(message.entered_ms),
-            expiration_ms: None,
-            deaths: true,
-            route,
-            header,
-            body: &[copied.body()],
-        };
-        if !breaks(Sabotage::LoseCopy) {
-            work.journal.message(&lanes, &parts);
+        let mut found = (run.len(), Next::Follows);
+        for (done, cell) in targets.iter().enumerate() {
+            let (fit, next) = self.find_room_in(cell, run.take(found.0), room);
+            if fit < found.0 {
+                // A message that has to wait leaves no copy behind, or it would leave another one
+                // each time it is tried.
+                let given_up = run.take(found.0).skip(fit);
+                let before = targets.iter().take(done);
+                before.for_each(|cell| self.give_up_room(cell, given_up));
+                found = (fit, next);
+            }
+        }
+        found
+    }
+
+    /// The same for one queue.
+    fn find_room_in(&self, cell: &Arc<QueueCell>, run: Run<'_>, room: Room) -> (usize, Next) {
+        let mut state = cell.lock();
+        let queue = &mut state.queue;
+        if cell.is_deleted() {
+            return (run.len(), Next::Follows);
+        }
+        if room.is_above_share(queue) {
+            return (0, Next::Waits);
+        }
+        let reserves = self.is_at_least_once();
+        if !reserves && queue.has_room_for(run.len() as u64, run.body_bytes()) {
+            return (run.len(), Next::Follows);
+        }
+        // What a consumer takes at once never counts against a limit: where copies are held back
+        // it has to be seen first what becomes of those.
+        let place = self.places.get(&Arc::as_ptr(cell).addr());
+        let touched = place.and_then(|place| self.touched.get(*place));
+        let mut holds = touched.is_some_and(|touched| !touched.held.is_empty());
+        let (mut messages, mut bytes) = (0, 0);
+        for (index, corpse) in run.iter().enumerate() {
+            let size = corpse.body_bytes();
+            let fits = queue.has_room_for(messages + 1, bytes + size);
+            if holds && !fits {
+                return (index, Next::InTheNextGroup);
+            }
+            if reserves {
+                if !queue.reserve(1, size) {
+                    return (index, Next::Waits);
+                }
+            } else if fits {
+                messages += 1;
+                bytes += size;
+            }
+            holds |= fits && cell.lane.is_some() && corpse.is_persistent();
+        }
+        (run.len(), Next::Follows)
+    }
+
+    /// Gives up room that was found.
+    fn give_up_room(&self, cell: &QueueCell, run: Run<'_>) {
+        let mut state = cell.lock();
+        if self.is_at_least_once() && !cell.is_deleted() {
+            let queue = &mut state.queue;
+            queue.release_reserved(run.len() as u64, run.body_bytes());
         }
     }
 
-    /// Gives the place of a copy that the store has to know of.
-    fn push(
-        &mut self,
-        (cell, room): (&Arc<QueueCell>, Room),
-        message: &Message<'_>,
-        work: &mut Work,
-    ) -> Option<(LaneId, u64)> {
-        let mut state = cell.lock();
-        if cell.is_deleted() {
-            return None;
+    /// Puts copies into all their targets.
+    fn enqueue(&mut self, run: Run<'_>, onward: &Onward, work: &mut Work) {
+        let way = (onward.route.as_slice(), self.broker.timer.now_ms());
+        for cell in &onward.targets {
+            self.push(cell, run, way, work);
         }
-        let place = *self
+        if breaks(Sabotage::LoseCopy) {
+            work.targets.clear();
+        }
+        if work.targets.is_empty() {
+            return;
+        }
+        work.record(self.copies.messages(run, way), |journal, lanes, copy| {
+            let body: &[u8] = match copy.body {
+                MessageBody::Inline(body) => body,
+                MessageBody::Shared(blob) => blob,
+            };
+            let parts = MessageParts {
+                entered_ms: Some(copy.entered_ms),
+                expiration_ms: None,
+                deaths: true,
+                route: copy.route,
+                header: copy.header,
+                body: &[body],
+            };
+            journal.message(lanes, &parts);
+        });
+    }
+
+    /// Where a queue that gets copies stands among others.
+    fn place_of(&mut self, cell: &Arc<QueueCell>) -> usize {
+        let touched = &mut self.touched;
+        *self
             .places
             .entry(Arc::as_ptr(cell).addr())
             .or_insert_with(|| {
                 let cell = Arc::clone(cell);
-                self.touched.push(Touched {
-                    cell,
-                    held: Vec::new(),
-                });
-                self.touched.len() - 1
-            });
-        let pushed = room.push(&mut state.queue, message, &mut Pump::new(cell, work));
-        let rank = match pushed {
-            Ok(rank) => rank,
-            Err(reason) => {
-                state.refused(message, reason);
-                return None;
-            }
-        };
-        let lane = cell.lane_of(rank.level).filter(|_| message.persistent)?;
-        let touched = self.touched.get_mut(place)?;
-        if touched.held.iter().all(|held| held.level != rank.level) {
-            state.queue.hold_from(rank);
-            touched.held.push(rank);
-        }
-        Some((lane, rank.seq))
+                let held = Vec::new();
+                touched.push(Touched { cell, held });
+                touched.len() - 1
+            })
     }
-}
 
-/// Finds room for a copy in each queue, or in none: a message that has to wait leaves no copy
-/// behind, or it would leave another one each time it is tried.
-fn reserve(targets: &[Arc<QueueCell>], corpse: &Corpse) -> bool {
-    let bytes = corpse.copied.body().len() as u64;
-    for (done, cell) in targets.iter().enumerate() {
-        let mut state = cell.lock();
-        if cell.is_deleted() || state.queue.reserve(1, bytes) {
-            continue;
+    /// Puts copies into a queue, and notes the places of those that the store has to know of.
+    fn push(&mut self, cell: &Arc<QueueCell>, run: Run<'_>, way: (&[u8], u64), work: &mut Work) {
+        let room = match self.is_at_least_once() {
+            true => Room::Reserved,
+            false => Room::Plenty,
+        };
+        let mut guard = cell.lock();
+        if cell.is_deleted() {
+            return;
         }
-        drop(state);
-        for cell in targets.iter().take(done) {
-            cell.lock().queue.release_reserved(1, bytes);
+        let place = self.place_of(cell);
+        let Some(touched) = self.touched.get_mut(place) else {
+            return;
+        };
+        let (state, mut pump) = (&mut *guard, Pump::new(cell, work));
+        for (index, mut copy) in (0u32..).zip(self.copies.messages(run, way)) {
+            copy.persistent &= cell.lane.is_some();
+            copy.priority = cell.priority_of(copy.header, copy.priority);
+            let rank = match room.push(&mut state.queue, &copy, &mut pump) {
+                Ok(rank) => rank,
+                Err(reason) => {
+                    state.refused(&copy, reason);
+                    continue;
+                }
+            };
+            if copy.persistent
+                && let Some(lane) = cell.lane_of(rank.level)
+            {
+                pump.work.targets.push((index, lane, rank.seq));
+                if touched.held.iter().all(|held| held.level != rank.level) {
+                    state.queue.hold_from(rank);
+                    touched.held.push(rank);
+                }
+            }
         }
-        return false;
     }
-    !targets.is_empty()
 }

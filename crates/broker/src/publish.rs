@@ -256,17 +256,7 @@ impl Load<'_> {
 
     /// Writes each message once into the turn's records, with all its durable targets.
     fn record(&self, work: &mut Work) {
-        work.targets.sort_unstable();
-        let Work {
-            targets, journal, ..
-        } = work;
-        let mut lanes = Vec::with_capacity(1);
-        let mut rest = targets.as_slice();
-        for (index, publish) in (0u32..).zip(self.batch.iter()) {
-            let of_one = rest.iter().take_while(|target| target.0 == index);
-            lanes.clear();
-            lanes.extend(of_one.map(|(_, lane, seq)| (*lane, *seq)));
-            rest = rest.get(lanes.len()..).unwrap_or_default();
+        work.record(self.batch.iter(), |journal, lanes, publish| {
             let parts = MessageParts {
                 entered_ms: Some(self.now_ms),
                 expiration_ms: self.expiration_ms,
@@ -275,9 +265,8 @@ impl Load<'_> {
                 header: publish.header,
                 body: &[publish.body],
             };
-            journal.message(&lanes, &parts);
-        }
-        targets.clear();
+            journal.message(lanes, &parts);
+        });
         work.persistent = true;
     }
 }

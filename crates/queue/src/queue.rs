@@ -281,11 +281,18 @@ impl<C> Queue<C> {
     #[must_use]
     #[inline]
     pub fn has_room(&self, bytes: u64) -> bool {
+        self.has_room_for(1, bytes)
+    }
+
+    /// Whether none of so many messages would be refused that have so many bytes together.
+    #[must_use]
+    #[inline]
+    pub fn has_room_for(&self, messages: u64, bytes: u64) -> bool {
         let limits = &self.settings.limits;
-        let fits = self.ready + self.unacked < limits.total_max
+        let fits = self.ready + self.unacked + messages <= limits.total_max
             && self.ready_bytes + self.unacked_bytes + bytes <= limits.total_bytes_max;
         fits && (limits.overflow == Overflow::DropHead
-            || (self.ready < limits.ready_max
+            || (self.ready + messages <= limits.ready_max
                 && self.ready_bytes + bytes <= limits.ready_bytes_max))
     }
 

@@ -93,7 +93,7 @@ impl Letter {
         })
     }
 
-    /// Writes the payload of the content header frame of such a message that died with these
+    /// Appends the payload of the content header frame of such a message that died with these
     /// properties. Where it would fit no frame the oldest deaths are left out.
     pub(super) fn write_header(
         &self,
@@ -101,19 +101,20 @@ impl Letter {
         body_size: u64,
         out: &mut Vec<u8>,
     ) {
+        let start = out.len();
         let write = |table: &Table, out: &mut Vec<u8>| {
             let told = Properties {
                 headers: Some(table.as_raw()),
                 expiration: None,
                 ..*properties
             };
-            out.clear();
+            out.truncate(start);
             told.encode(body_size, out);
         };
         write(&self.table, out);
         let mut left = self.deaths.as_slice();
         let mut table = None;
-        while out.len() > HEADER_BYTES_MAX
+        while out.len() - start > HEADER_BYTES_MAX
             && let [fewer @ .., _] = left
             && !fewer.is_empty()
         {

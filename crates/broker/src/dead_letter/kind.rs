@@ -5,7 +5,7 @@ use std::sync::Arc;
 use leveret_codec::Properties;
 use leveret_queue::Death;
 
-use super::Corpse;
+use super::corpses::Corpse;
 use super::headers::Letter;
 use crate::publish::routes::Route;
 use crate::queue::cell::QueueCell;
@@ -19,8 +19,7 @@ pub(super) struct Kind {
     route: Vec<u8>,
     headers: Option<Vec<u8>>,
     expiration: Option<Vec<u8>>,
-    /// `None`: they go nowhere.
-    pub(super) onward: Option<Onward>,
+    pub(super) onward: Onward,
 }
 
 /// Where they go, and as what.
@@ -36,32 +35,40 @@ pub(super) struct Onward {
 
 impl Kind {
     /// The kind of one that died with these properties.
-    pub(super) fn of(corpse: &Corpse, properties: &Properties<'_>, onward: Option<Onward>) -> Self {
+    pub(super) fn of(corpse: &Corpse<'_>, properties: &Properties<'_>, onward: Onward) -> Self {
         Self {
             death: corpse.death,
             deaths: corpse.deaths,
-            route: corpse.copied.route.clone(),
+            route: corpse.route.to_vec(),
             headers: properties.headers.map(|table| table.as_bytes().to_vec()),
             expiration: properties.expiration.map(<[u8]>::to_vec),
             onward,
         }
     }
 
-    /// Whether this is another one, and would go the same way.
-    pub(super) fn covers(&self, corpse: &Corpse, properties: &Properties<'_>) -> bool {
+    /// Whether this is another one, and would go the same way. Where that depends on more than the
+    /// routing key none does.
+    pub(super) fn goes_for(&self, corpse: &Corpse<'_>) -> bool {
+        let found = self.onward.found.as_ref();
+        let properties = Properties::decode(corpse.header);
+        found.is_none_or(Route::stands)
+            && properties.is_ok_and(|properties| self.covers(corpse, &properties))
+    }
+
+    /// Whether this is another one.
+    pub(super) fn covers(&self, corpse: &Corpse<'_>, properties: &Properties<'_>) -> bool {
         let headers = properties.headers.map(|table| table.as_bytes());
         self.death == corpse.death
             && self.deaths == corpse.deaths
-            && self.route == corpse.copied.route
+            && self.route == corpse.route
             && self.headers.as_deref() == headers
             && self.expiration.as_deref() == properties.expiration
-            && self.onward.as_ref().is_none_or(Onward::stands)
     }
 }
 
 impl Onward {
-    /// A route that depends on more than the routing key never does.
-    fn stands(&self) -> bool {
-        self.found.as_ref().is_none_or(Route::stands)
+    /// Whether it is good for one message only.
+    pub(super) fn is_for_one(&self) -> bool {
+        self.found.as_ref().is_some_and(Route::is_for_one)
     }
 }

@@ -290,7 +290,7 @@ impl QueueCell {
             self.arm(state);
         }
         if state.queue.has_unburied() {
-            pump.work.dying.push(Arc::clone(self));
+            pump.work.died_in(self);
         }
     }
 

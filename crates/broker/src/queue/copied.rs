@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use leveret_codec::Tails;
 use leveret_queue::{Attempts, Rank};
-use leveret_record::{Blob, Body, Memory, Record};
+use leveret_record::{Blob, Body, Record};
 
 /// Bodies from here on are shared, so that a chunk holds many messages and sending copies nothing.
 pub(crate) const SHARED_BYTES_MIN: usize = 16 * 1024;
@@ -75,17 +75,6 @@ impl Copied {
         match &self.body {
             CopiedBody::Own(bytes) => bytes,
             CopiedBody::Shared(blob) => blob,
-        }
-    }
-
-    /// The body to be shared, if it is kept outside the chunks.
-    pub(crate) fn shared(&self, by_many: bool, memory: &Memory) -> Option<Arc<Blob>> {
-        match &self.body {
-            CopiedBody::Shared(blob) => Some(Arc::clone(blob)),
-            CopiedBody::Own(bytes) if is_shared(bytes.len(), by_many) => {
-                Some(memory.share(bytes.clone()))
-            }
-            CopiedBody::Own(_) => None,
         }
     }
 

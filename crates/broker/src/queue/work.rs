@@ -42,6 +42,8 @@ pub struct Work {
     pub(crate) pause_ms: u64,
     /// Copies of messages put into queues, steps of routing, and consumers that were asked in vain.
     pub(crate) steps: usize,
+    /// Durable targets of messages that are not recorded yet: which message, lane, and the sequence
+    /// number there.
     pub(crate) targets: Vec<(u32, LaneId, u64)>,
     /// Messages encoded for many consumers.
     pub(crate) tails: Tails,
@@ -62,6 +64,25 @@ impl Work {
             let ticket = store.submit(&mut self.journal).unwrap_or(Ticket::NEVER);
             self.ticket = self.ticket.and(ticket);
         }
+    }
+
+    /// Records messages, each with its durable targets, which are forgotten then.
+    pub(crate) fn record<T>(
+        &mut self,
+        messages: impl Iterator<Item = T>,
+        mut record: impl FnMut(&mut Batch, &[(LaneId, u64)], T),
+    ) {
+        self.targets.sort_unstable();
+        let mut lanes = Vec::with_capacity(1);
+        let mut rest = self.targets.as_slice();
+        for (index, message) in (0u32..).zip(messages) {
+            let of_one = rest.iter().take_while(|target| target.0 == index);
+            lanes.clear();
+            lanes.extend(of_one.map(|(_, lane, seq)| (*lane, *seq)));
+            rest = rest.get(lanes.len()..).unwrap_or_default();
+            record(&mut self.journal, &lanes, message);
+        }
+        self.targets.clear();
     }
 
     /// Has answers wait for something that was submitted before, by whomever.
@@ -89,6 +110,17 @@ impl Work {
             *messages += 1;
         } else {
             self.refused.push((Arc::clone(cell), reason, 1));
+        }
+    }
+
+    /// Notes that messages died in a queue. Most do so where those before did.
+    pub(crate) fn died_in(&mut self, cell: &Arc<QueueCell>) {
+        if !self
+            .dying
+            .last()
+            .is_some_and(|last| Arc::ptr_eq(last, cell))
+        {
+            self.dying.push(Arc::clone(cell));
         }
     }
 

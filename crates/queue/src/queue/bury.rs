@@ -90,14 +90,16 @@ impl<C> Queue<C> {
     }
 
     /// Shows messages that died, oldest death first, until `show` says that it has enough. They are
-    /// the caller's until [`Queue::buried`]; `false` when they are somebody else's.
+    /// the caller's until [`Queue::buried`]; `false` when there are none or they are somebody
+    /// else's.
     pub fn begin_burial(&mut self, mut show: impl FnMut(&Dead<'_>) -> bool) -> bool {
+        if !self.has_unburied() {
+            return false;
+        }
         let Some(rare) = &mut self.rare else {
             return false;
         };
-        if std::mem::replace(&mut rare.is_being_buried, true) {
-            return false;
-        }
+        rare.is_being_buried = true;
         for (unacked, death) in &rare.dying {
             let lane = self.lanes.at(unacked.level);
             let Some(found) = lane.chunks.record(unacked.position) else {
@@ -119,18 +121,26 @@ impl<C> Queue<C> {
     /// The first `count` messages that died were moved on, or dropped: their ranks are free. A
     /// settlement of those that the store knows is the caller's business.
     pub fn buried(&mut self, count: usize) {
-        let Some(rare) = &mut self.rare else { return };
+        let Some(mut rare) = self.rare.take() else {
+            return;
+        };
         rare.is_being_buried = false;
-        for (dead, death) in rare.dying.drain(..count.min(rare.dying.len())) {
-            let lane = self.lanes.at_mut(dead.level);
-            lane.chunks.release(dead.position);
-            if let Some(moved_on) = self.counters.moved_on.get_mut(death as usize) {
-                *moved_on += 1;
+        let (first, others) = rare.dying.as_slices();
+        let first = first.get(..count).unwrap_or(first);
+        let others = others.get(..count - first.len()).unwrap_or(others);
+        for buried in [first, others] {
+            self.release_all(buried, |(dead, _)| *dead);
+            for (_, death) in buried {
+                if let Some(moved_on) = self.counters.moved_on.get_mut(*death as usize) {
+                    *moved_on += 1;
+                }
             }
         }
+        rare.dying.drain(..count.min(rare.dying.len()));
         if rare.dying.is_empty() {
             rare.dying = VecDeque::new();
         }
+        self.rare = Some(rare);
         self.stale |= self.behind;
     }
 

@@ -50,8 +50,9 @@ impl<C> Queue<C> {
         self.release_all(run, unacked);
     }
 
+    /// Settles records.
     #[inline]
-    fn release_all<T>(&mut self, run: &[T], unacked: impl Fn(&T) -> Unacked) {
+    pub(super) fn release_all<T>(&mut self, run: &[T], unacked: impl Fn(&T) -> Unacked) {
         let at = |one: &T| {
             let unacked = unacked(one);
             (unacked.level, unacked.position)
