@@ -202,8 +202,8 @@ fn fill(journal: &Journal, seqs: Range<u64>) {
     }
 }
 
-/// What the first version would have written, byte for byte: it knew no times, wrote counts as one
-/// number in its checkpoints, and no feature in FORMAT.
+/// A store in the first version's form: no times, counts as one number in the checkpoint, which
+/// covers all of the journal that has any, and no feature in FORMAT.
 fn of_the_first_version() -> Image {
     let disk = SimDisk::new();
     let opened = Journal::open(Arc::new(disk.clone()), large());
