@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use leveret_codec::Properties;
-use leveret_queue::{Death, MessageBody, Rank};
+use leveret_queue::{Buried, Death, MessageBody, Rank, Wait};
 use leveret_record::{Sabotage, breaks};
 use leveret_settings::DeadLetters;
 use leveret_store::MessageParts;
@@ -82,6 +82,8 @@ struct Burial<'a> {
     /// Of the messages before: most of a group are alike.
     kind: Option<Kind>,
     copies: &'a mut Copies,
+    /// Places of those that have no way and must not be lost.
+    stay: Vec<usize>,
     /// Queues that got copies, to be run when the group is submitted, each with what may not be
     /// served until then: of each level the first durable copy.
     touched: Vec<Touched>,
@@ -107,7 +109,7 @@ impl Broker {
         }
         for cell in work.dying.drain(..) {
             let mut state = cell.lock();
-            if state.queue.has_unburied() {
+            if state.queue.has_unburied(self.timer.now_ms()) {
                 self.timer.arm(&cell, &mut state, self.timer.now_ms());
             }
         }
@@ -120,10 +122,11 @@ impl Broker {
         };
         // What the turn recorded before is no part of the group.
         work.submit(&*self.store);
-        let corpses = kept.corpses.all();
-        let (mut moved, mut next, mut touched) = (0, Next::Waits, Vec::new());
+        let (mut moved, mut next) = (0, Next::Waits);
+        let (mut stay, mut touched) = (Vec::new(), Vec::new());
+        let corpses = self.claim_for(kept.corpses.all(), work);
         if let Some(vhost) = self.vhost(&cell.vhost)
-            && self.claims(corpses, work)
+            && corpses.len() > 0
         {
             let mut burial = Burial {
                 broker: self,
@@ -133,6 +136,7 @@ impl Broker {
                 routes: RouteCache::of_broker(self.next_seed()),
                 kind: None,
                 copies: &mut kept.copies,
+                stay,
                 touched,
                 places: FxHashMap::default(),
             };
@@ -140,11 +144,22 @@ impl Broker {
             (moved, next) = burial.bury(corpses, work);
             work.journal.end_group();
             work.submit(&*self.store);
-            touched = burial.touched;
+            (stay, touched) = (burial.stay, burial.touched);
         }
         let at_least_once = letters.is_some_and(|letters| letters.at_least_once);
-        self.count_deaths(cell, corpses.take(moved), at_least_once);
-        self.end_burial(cell, (moved, next), work);
+        let gone = corpses.take(moved).iter().enumerate();
+        let gone = gone.filter(|(index, _)| stay.binary_search(index).is_err());
+        self.count_deaths(cell, gone.map(|(_, corpse)| corpse), at_least_once);
+        let wait = Wait {
+            all: next == Next::Waits,
+            until_ms: self.timer.now_ms().saturating_add(RETRY_MS),
+        };
+        let buried = Buried {
+            count: moved,
+            stay: &stay,
+            wait,
+        };
+        self.end_burial(cell, buried, work);
         for Touched { cell, held } in touched {
             let mut state = cell.lock();
             if !cell.is_deleted() {
@@ -155,16 +170,30 @@ impl Broker {
         true
     }
 
-    /// Has the disk keep space for copies of all of them.
-    fn claims(&self, corpses: Run<'_>, work: &mut Work) -> bool {
-        let bytes = corpses.claimed_bytes();
-        let claim = |journal| self.store.claim(journal, corpses.len(), bytes);
-        bytes == 0 || claim(&mut work.journal).is_ok()
+    /// Has the disk keep space for copies of all of them, or where it is short of that of the first
+    /// one; gives for which it does.
+    fn claim_for<'a>(&self, corpses: Run<'a>, work: &mut Work) -> Run<'a> {
+        let mut claims = |run: Run<'_>| {
+            let bytes = run.claimed_bytes();
+            bytes == 0
+                || self
+                    .store
+                    .claim(&mut work.journal, run.len(), bytes)
+                    .is_ok()
+        };
+        let runs = [corpses, corpses.take(1)];
+        let claimed = runs.into_iter().find(|run| claims(*run));
+        claimed.unwrap_or_else(|| corpses.take(0))
     }
 
-    fn count_deaths(&self, cell: &QueueCell, corpses: Run<'_>, at_least_once: bool) {
+    fn count_deaths<'a>(
+        &self,
+        cell: &QueueCell,
+        corpses: impl Iterator<Item = Corpse<'a>>,
+        at_least_once: bool,
+    ) {
         let mut counts = [0; Death::ALL.len()];
-        for corpse in corpses.iter() {
+        for corpse in corpses {
             if let Some(count) = counts.get_mut(corpse.death as usize) {
                 *count += 1;
             }
@@ -179,17 +208,30 @@ impl Broker {
 
     /// Frees the places of what was moved. What has to wait is tried again in a while, the rest
     /// when others had their turn.
-    fn end_burial(&self, cell: &Arc<QueueCell>, (moved, next): (usize, Next), work: &mut Work) {
+    fn end_burial(&self, cell: &Arc<QueueCell>, buried: Buried<'_>, work: &mut Work) {
         let mut state = cell.lock();
-        if cell.is_deleted() {
-            return;
+        if !cell.is_deleted() {
+            state.queue.buried(buried);
+            cell.run(&mut state, &mut Pump::new(cell, work));
         }
-        state.queue.buried(moved);
-        cell.run(&mut state, &mut Pump::new(cell, work));
-        if next == Next::Waits {
-            work.dying.retain(|other| !Arc::ptr_eq(other, cell));
-            let again_ms = self.timer.now_ms().saturating_add(RETRY_MS);
-            self.timer.arm(cell, &mut state, again_ms);
+    }
+
+    /// Moves on what died in a queue that is about to end, but for what cannot be.
+    pub(crate) fn bury_all(&self, cell: &Arc<QueueCell>, work: &mut Work) {
+        let mut kept = Kept::default();
+        loop {
+            let state = cell.lock();
+            let (now_ms, queue) = (self.timer.now_ms(), &state.queue);
+            let (is_left, is_others) = (queue.has_unburied(now_ms), queue.is_being_buried());
+            drop(state);
+            if is_left {
+                self.bury_some(cell, &mut kept, work);
+            } else if is_others {
+                // They have nothing locked for long, and do not wait for anybody.
+                std::thread::yield_now();
+            } else {
+                return;
+            }
         }
     }
 
@@ -204,9 +246,9 @@ impl Broker {
         if cell.is_deleted() {
             return None;
         }
-        let begun = state.queue.begin_burial(|dead| {
+        let begun = state.queue.begin_burial(self.timer.now_ms(), |dead| {
             corpses.push(dead);
-            corpses.len() < GROUP_MESSAGES && corpses.copied_bytes() < GROUP_BYTES
+            corpses.len() < GROUP_MESSAGES && corpses.recorded_bytes() < GROUP_BYTES
         });
         begun.then(|| state.dead_letters.clone())
     }
@@ -225,6 +267,11 @@ impl Burial<'_> {
                 _ => self.kind_of(&first),
             };
             let (sent, next) = match &kind {
+                Some(kind) if self.is_stuck(kind) => {
+                    self.stay.push(moved);
+                    moved += 1;
+                    continue;
+                }
                 Some(kind) => self.send(rest, kind, work),
                 None => (1, Next::Follows),
             };
@@ -238,6 +285,11 @@ impl Burial<'_> {
             self.kind = kind;
         }
         (moved, Next::Follows)
+    }
+
+    /// Whether a message that must not be lost has no way. Others are not held up by it.
+    fn is_stuck(&self, kind: &Kind) -> bool {
+        kind.onward.targets.is_empty() && self.is_at_least_once()
     }
 
     /// Records that messages have left their queue.
@@ -331,9 +383,6 @@ impl Burial<'_> {
     /// How many of a run find room for a copy in all of these queues, and what becomes of the next
     /// one; the room is reserved if no copy may be lost.
     fn find_room(&self, run: Run<'_>, targets: &[Arc<QueueCell>], room: Room) -> (usize, Next) {
-        if targets.is_empty() && self.is_at_least_once() {
-            return (0, Next::Waits);
-        }
         let mut found = (run.len(), Next::Follows);
         for (done, cell) in targets.iter().enumerate() {
             let (fit, next) = self.find_room_in(cell, run.take(found.0), room);

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use leveret_queue::{
-    Attempts, Consumer, ConsumerKey, Consuming, Death, Delivery, Limits, Message, MessageBody,
-    Offer, Overflow, Queue, Rank, Settings, Shape, Sink, Unacked,
+    Attempts, Buried, Consumer, ConsumerKey, Consuming, Death, Delivery, Limits, Message,
+    MessageBody, Offer, Overflow, Queue, Rank, Settings, Shape, Sink, Unacked, Wait,
 };
 use leveret_record::Memory;
 
@@ -440,7 +440,7 @@ impl World {
 
     fn bury(&mut self, most: usize) {
         let mut seen = Vec::new();
-        let begun = self.queue.begin_burial(|dead| {
+        let begun = self.queue.begin_burial(self.now_ms, |dead| {
             seen.push((place_of(&dead.unacked), dead.death));
             assert_eq!(dead.record.seq, dead.unacked.seq);
             seen.len() < most
@@ -448,13 +448,23 @@ impl World {
         if !begun {
             return;
         }
-        assert!(!self.queue.begin_burial(|_| panic!("somebody else's")));
+        let begun = self
+            .queue
+            .begin_burial(self.now_ms, |_| panic!("somebody else's"));
+        assert!(!begun);
         for one in &seen {
             let at = self.dead.iter().position(|other| other == one);
             let at = at.unwrap_or_else(|| panic!("{one:?} is none of {:?}", self.dead));
             self.dead.remove(at);
         }
-        self.queue.buried(seen.len());
+        self.queue.buried(Buried {
+            count: seen.len(),
+            stay: &[],
+            wait: Wait {
+                all: false,
+                until_ms: 0,
+            },
+        });
     }
 
     /// All ends, and nothing stays.

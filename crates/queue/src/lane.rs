@@ -19,6 +19,8 @@ pub(crate) struct Lane {
     pub(crate) held_from: u64,
     /// From this sequence number on nothing was offered to anybody yet.
     pub(crate) fresh_from: u64,
+    /// When messages that expire on their own were last looked for, unix milliseconds.
+    pub(crate) swept_ms: u64,
 }
 
 impl Lane {
@@ -31,6 +33,7 @@ impl Lane {
             own_ms: u64::MAX,
             held_from: u64::MAX,
             fresh_from: 0,
+            swept_ms: 0,
         }
     }
 

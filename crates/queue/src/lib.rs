@@ -31,4 +31,4 @@ pub use leveret_record::{Attempts, Position, Unacked};
 pub use limits::{Death, Limits, Overflow, Reason, Settings, Shape};
 pub use message::{Message, MessageBody};
 pub use peek::Seen;
-pub use queue::{Counters, Dead, Delivery, Offer, Queue, Rank, Refused, Sink};
+pub use queue::{Buried, Counters, Dead, Delivery, Offer, Queue, Rank, Refused, Sink, Wait};

@@ -18,7 +18,10 @@ use crate::message::Message;
 use crate::queue::bury::Rare;
 use crate::reserve::Reserved;
 
-pub use bury::Dead;
+pub use bury::{Buried, Dead, Wait};
+
+/// Messages over a length limit that go in one run: the queue is locked meanwhile.
+const DROP_MAX: usize = 16 * 1024;
 
 /// A message on its way to a consumer.
 #[derive(Clone, Copy, Debug)]
@@ -130,8 +133,9 @@ pub struct Queue<C> {
     consumers: Consumers<C>,
     pub(crate) counters: Counters,
     pub(crate) reserved: Option<Box<Reserved>>,
-    /// When messages that expire on their own were last looked for, unix milliseconds.
-    swept_ms: u64,
+    /// Messages that died and cannot be moved on for now, and the bytes of their bodies.
+    stuck: u64,
+    stuck_bytes: u64,
     rare: Option<Box<Rare>>,
 }
 
@@ -155,7 +159,8 @@ impl<C> Queue<C> {
             behind: false,
             due_ms: u64::MAX,
             wake_ms: u64::MAX,
-            swept_ms: 0,
+            stuck: 0,
+            stuck_bytes: 0,
             rare: None,
         }
     }
@@ -179,7 +184,7 @@ impl<C> Queue<C> {
             self.run_mortal(now_ms, sink);
         } else {
             self.pump(now_ms, sink);
-            self.trim(sink);
+            self.trim(now_ms, sink);
         }
     }
 
@@ -289,30 +294,36 @@ impl<C> Queue<C> {
     #[inline]
     pub fn has_room_for(&self, messages: u64, bytes: u64) -> bool {
         let limits = &self.settings.limits;
-        let fits = self.ready + self.unacked + messages <= limits.total_max
-            && self.ready_bytes + self.unacked_bytes + bytes <= limits.total_bytes_max;
+        let (messages, bytes) = (self.ready + self.stuck + messages, bytes + self.stuck_bytes);
+        let bytes = self.ready_bytes + bytes;
+        let fits = self.unacked + messages <= limits.total_max
+            && self.unacked_bytes + bytes <= limits.total_bytes_max;
         fits && (limits.overflow == Overflow::DropHead
-            || (self.ready + messages <= limits.ready_max
-                && self.ready_bytes + bytes <= limits.ready_bytes_max))
+            || (messages <= limits.ready_max && bytes <= limits.ready_bytes_max))
     }
 
     /// Drops messages from the head while a `drop-head` limit is exceeded.
     #[inline]
-    fn trim(&mut self, sink: &mut impl Sink<C>) {
-        let limits = &self.settings.limits;
-        if self.ready > limits.ready_max || self.ready_bytes > limits.ready_bytes_max {
-            self.drop_ready(sink);
+    fn trim(&mut self, now_ms: u64, sink: &mut impl Sink<C>) {
+        if self.is_above_limit() {
+            self.drop_ready(now_ms, sink);
         }
     }
 
+    #[inline]
+    const fn is_above_limit(&self) -> bool {
+        let limits = &self.settings.limits;
+        self.ready > limits.ready_max || self.ready_bytes > limits.ready_bytes_max
+    }
+
+    /// What is more than one run bears is left to the next one.
     #[inline(never)]
-    fn drop_ready(&mut self, sink: &mut impl Sink<C>) {
-        let limits = self.settings.limits;
-        if limits.overflow == Overflow::RejectPublish {
+    fn drop_ready(&mut self, now_ms: u64, sink: &mut impl Sink<C>) {
+        if self.settings.limits.overflow == Overflow::RejectPublish {
             // What came back above the limit stays: only a publish can be refused.
             return;
         }
-        while self.ready > limits.ready_max || self.ready_bytes > limits.ready_bytes_max {
+        for _ in 0..DROP_MAX {
             let level = if self.settings.drops_lowest {
                 self.lanes.bottom()
             } else {
@@ -322,7 +333,11 @@ impl<C> Queue<C> {
                 return;
             };
             self.die(&dropped, Death::MaxLength, sink);
+            if !self.is_above_limit() {
+                return;
+            }
         }
+        self.wake_ms = self.wake_ms.min(now_ms);
     }
 
     /// Counts what is ready no more.
@@ -566,7 +581,8 @@ impl<C> Queue<C> {
     /// them was in a chunk. At least what it really is, and at most twice that.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        self.lanes.resident_bytes() as u64 + self.ready_bytes + self.unacked_bytes
+        let bodies = self.ready_bytes + self.unacked_bytes + self.stuck_bytes;
+        self.lanes.resident_bytes() as u64 + bodies
     }
 
     /// Counts messages that others than the queue refuse.

@@ -55,15 +55,22 @@ impl<C> Queue<C> {
     pub fn reserve(&mut self, messages: u64, bytes: u64) -> bool {
         let limits = &self.settings.limits;
         let fits = |have: u64, more: u64, max: u64| have.saturating_add(more) <= max;
-        let total = fits(self.ready + self.unacked, messages, limits.total_max)
-            && fits(
-                self.ready_bytes + self.unacked_bytes,
-                bytes,
-                limits.total_bytes_max,
-            );
+        let total = fits(
+            self.ready + self.unacked + self.stuck(),
+            messages,
+            limits.total_max,
+        ) && fits(
+            self.ready_bytes + self.unacked_bytes + self.stuck_bytes(),
+            bytes,
+            limits.total_bytes_max,
+        );
         let ready = limits.overflow == Overflow::DropHead
-            || (fits(self.ready, messages, limits.ready_max)
-                && fits(self.ready_bytes, bytes, limits.ready_bytes_max));
+            || (fits(self.ready + self.stuck(), messages, limits.ready_max)
+                && fits(
+                    self.ready_bytes + self.stuck_bytes(),
+                    bytes,
+                    limits.ready_bytes_max,
+                ));
         if !total || !ready {
             self.counters.refused += messages;
             return false;

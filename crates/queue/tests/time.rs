@@ -46,6 +46,11 @@ fn world(settings: Settings) -> World {
 
 impl World {
     fn push(&mut self, priority: u8) {
+        self.push_for(priority, None);
+    }
+
+    /// A message that may wait for so long.
+    fn push_for(&mut self, priority: u8, expiration_ms: Option<u64>) {
         let body = [priority; 20];
         let mut header = vec![0, 60, 0, 0];
         header.extend_from_slice(&(body.len() as u64).to_be_bytes());
@@ -55,7 +60,7 @@ impl World {
             header: &header,
             body: MessageBody::Inline(&body),
             entered_ms: self.now_ms,
-            expiration_ms: None,
+            expiration_ms,
             priority,
             persistent: true,
             deaths: false,
@@ -171,4 +176,59 @@ fn a_million_messages_that_expire_at_once_go_in_slices() {
     }
     assert_eq!(world.queue.ready(), 0);
     assert!((90..110).contains(&runs), "{runs} runs");
+}
+
+/// Others have the queue meanwhile.
+#[test]
+fn a_million_messages_over_a_new_limit_go_in_slices() {
+    let mut world = world(Settings::NONE);
+    for _ in 0..100_000 {
+        world.push(0);
+    }
+    world.queue.run(world.now_ms, &mut world.sink);
+    world.queue.set_settings(Settings {
+        limits: Limits {
+            ready_max: 1,
+            ..Limits::NONE
+        },
+        ..Settings::NONE
+    });
+    let mut runs = 0;
+    while world.queue.ready() > 1 {
+        let before = world.queue.ready();
+        world.queue.run(world.now_ms, &mut world.sink);
+        let dropped = before - world.queue.ready();
+        assert!((1..=16 * 1024).contains(&dropped), "{dropped}");
+        assert_eq!(
+            world.queue.wakes_at() <= world.now_ms,
+            world.queue.ready() > 1
+        );
+        world.queue.woken(world.now_ms);
+        runs += 1;
+    }
+    assert!(runs > 3, "{runs} runs");
+    assert_eq!(world.queue.counters().dropped, 99_999);
+}
+
+/// However busy a higher one is.
+#[test]
+fn what_expires_behind_others_goes_within_a_second_at_every_level() {
+    const EACH: usize = 400;
+    let mut world = world(Settings::NONE);
+    for level in [3, 1] {
+        world.push(level);
+        for _ in 0..EACH {
+            world.push_for(level, Some(100));
+        }
+    }
+    let begun_ms = world.now_ms;
+    while world.now_ms < begun_ms + 1_100 {
+        world.now_ms += 20;
+        world.push_for(3, Some(100));
+        world.queue.woken(world.now_ms);
+        world.queue.run(world.now_ms, &mut world.sink);
+    }
+    let levels: Vec<_> = world.queue.ready_by_level().collect();
+    let low = levels.iter().find(|(level, _)| *level == 1);
+    assert_eq!(low, Some(&(1, 1)), "{levels:?}");
 }

@@ -48,11 +48,12 @@ impl Broker {
         if cell.is_deleted() {
             return false;
         }
-        state.queue.woken(self.timer.now_ms());
+        let now_ms = self.timer.now_ms();
+        state.queue.woken(now_ms);
         cell.run(&mut state, &mut Pump::new(cell, work));
-        state
-            .unused_until()
-            .is_some_and(|until_ms| until_ms <= self.timer.now_ms())
+        // What has waited too long dies first.
+        let is_over = |until_ms| until_ms <= now_ms && !state.queue.is_behind();
+        state.unused_until().is_some_and(is_over)
     }
 
     fn expire_queue(&self, cell: &Arc<QueueCell>, work: &mut Work) {

@@ -15,6 +15,8 @@ pub(super) struct Corpses {
     /// Route, content header and body of each, unless that is shared.
     bytes: Vec<u8>,
     places: Vec<Place>,
+    /// Of bodies that are shared.
+    shared_bytes: usize,
 }
 
 /// One of them; its bytes follow those of the one before.
@@ -64,6 +66,7 @@ impl Corpses {
         self.bytes.clear();
         self.bytes.shrink_to(Self::KEEP_BYTES);
         self.places.clear();
+        self.shared_bytes = 0;
     }
 
     pub(super) fn push(&mut self, dead: &Dead<'_>) {
@@ -78,6 +81,7 @@ impl Corpses {
             }
             Body::Blob { .. } => dead.blob.cloned(),
         };
+        self.shared_bytes += blob.as_ref().map_or(0, |blob| blob.len());
         self.places.push(Place {
             death: dead.death,
             rank: Rank {
@@ -98,9 +102,9 @@ impl Corpses {
         self.places.len()
     }
 
-    /// Bytes that copying them took while the queue was locked.
-    pub(super) const fn copied_bytes(&self) -> usize {
-        self.bytes.len()
+    /// Bytes that one copy of each takes, also of those whose body is shared.
+    pub(super) const fn recorded_bytes(&self) -> usize {
+        self.bytes.len() + self.shared_bytes
     }
 
     pub(super) fn all(&self) -> Run<'_> {

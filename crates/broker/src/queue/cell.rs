@@ -106,6 +106,11 @@ impl QueueState {
         }
     }
 
+    /// When somebody has to run the queue, unix milliseconds.
+    fn due_ms(&self) -> u64 {
+        self.queue.wakes_at().min(self.queue.buries_at())
+    }
+
     /// When the queue is deleted if nobody uses it until then, unix milliseconds.
     pub(crate) fn unused_until(&self) -> Option<u64> {
         let expires_ms = self.expires_ms?;
@@ -285,11 +290,12 @@ impl QueueCell {
     /// Has everything happen that happens in the queue on its own. Called after every change.
     #[inline]
     pub(crate) fn run(self: &Arc<Self>, state: &mut QueueState, pump: &mut Pump<'_>) {
-        state.queue.run(self.timer.now_ms(), pump);
-        if state.queue.wakes_at() < state.armed_ms || state.expires_ms.is_some() {
+        let now_ms = self.timer.now_ms();
+        state.queue.run(now_ms, pump);
+        if state.due_ms() < state.armed_ms || state.expires_ms.is_some() {
             self.arm(state);
         }
-        if state.queue.has_unburied() {
+        if state.queue.has_unburied(now_ms) {
             pump.work.died_in(self);
         }
     }
@@ -298,7 +304,7 @@ impl QueueCell {
     #[inline(never)]
     pub(crate) fn arm(self: &Arc<Self>, state: &mut QueueState) {
         let end_ms = state.unused_until().unwrap_or(u64::MAX);
-        let at_ms = state.queue.wakes_at().min(end_ms);
+        let at_ms = state.due_ms().min(end_ms);
         self.timer.arm(self, state, at_ms);
     }
 

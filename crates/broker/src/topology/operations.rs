@@ -196,6 +196,8 @@ impl Broker {
         mut tell: impl FnMut(&Arc<Handle>, &mut Work),
         work: &mut Work,
     ) -> Result<u64, Refusal> {
+        // What has died is no part of it any more.
+        self.bury_all(cell, work);
         let directory = vhost.directory.write();
         let mut state = cell.lock();
         if cell.is_deleted() {

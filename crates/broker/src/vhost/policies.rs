@@ -30,6 +30,10 @@ impl Vhost {
         state.queue.set_settings(meaning.settings);
         state.policy = meaning.policy;
         state.dead_letters = meaning.dead_letters;
+        if state.expires_ms != meaning.expires_ms {
+            // Its life begins anew, as with RabbitMQ.
+            state.used_ms = cell.timer.now_ms();
+        }
         state.expires_ms = meaning.expires_ms;
         let sooner = cell.set_lease(meaning.timeout);
         cell.run(&mut state, &mut Pump::new(cell, work));

@@ -17,6 +17,12 @@ const REFUSED_MAX: usize = 4096;
 pub(super) struct Rare {
     /// In the order they died.
     dying: VecDeque<(Unacked, Death)>,
+    /// Those that could not be moved on, though others could; in that order.
+    waiting: VecDeque<(Unacked, Death)>,
+    /// None of the dying can be moved on, either.
+    all_wait: bool,
+    /// When it is tried again, unix milliseconds.
+    again_ms: u64,
     /// Somebody is moving the first ones on.
     is_being_buried: bool,
     /// From where nothing is served yet.
@@ -36,6 +42,26 @@ pub struct Dead<'a> {
     pub unacked: Unacked,
 }
 
+/// What became of messages that died.
+#[derive(Clone, Copy, Debug)]
+pub struct Buried<'a> {
+    /// The first so many were looked at.
+    pub count: usize,
+    /// Those of them that stay, by their places, in order: they could not be moved on.
+    pub stay: &'a [usize],
+    /// When these are tried again.
+    pub wait: Wait,
+}
+
+/// What cannot be moved on, and until when.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// None of those behind can.
+    pub all: bool,
+    /// Unix milliseconds.
+    pub until_ms: u64,
+}
+
 impl<C> Queue<C> {
     /// A message that is neither ready nor out dies: it is gone, or kept for whoever moves it on.
     pub(super) fn die(&mut self, dead: &Unacked, death: Death, sink: &mut impl Sink<C>) {
@@ -47,8 +73,7 @@ impl<C> Queue<C> {
         };
         *counter += 1;
         if self.settings.keeps_dead {
-            let dying = &mut self.rare.get_or_insert_default().dying;
-            dying.push_back((*dead, death));
+            self.keep_dead(*dead, death);
             return;
         }
         let lane = self.lanes.at_mut(dead.level);
@@ -71,34 +96,83 @@ impl<C> Queue<C> {
         if let Some(mut dead) = lane.chunks.append_left(message, seq) {
             // The store has never heard of it.
             (dead.level, dead.persistent) = (level, false);
-            let dying = &mut self.rare.get_or_insert_default().dying;
-            dying.push_back((dead, death));
+            self.keep_dead(dead, death);
+        }
+    }
+
+    fn keep_dead(&mut self, dead: Unacked, death: Death) {
+        let rare = self.rare.get_or_insert_default();
+        rare.dying.push_back((dead, death));
+        if rare.all_wait {
+            self.stuck += 1;
+            self.stuck_bytes += u64::from(dead.body_len);
         }
     }
 
     /// How many messages died and have not been moved on.
     #[must_use]
     pub fn dead(&self) -> usize {
-        self.rare.as_ref().map_or(0, |rare| rare.dying.len())
+        let rare = self.rare.as_ref();
+        rare.map_or(0, |rare| rare.dying.len() + rare.waiting.len())
     }
 
-    /// Whether somebody has to move dead messages on, and nobody does.
+    /// How many of them are about to be moved on.
+    pub(super) fn leaving(&self) -> usize {
+        let rare = self.rare.as_ref().filter(|rare| !rare.all_wait);
+        rare.map_or(0, |rare| rare.dying.len())
+    }
+
+    /// Messages that died and cannot be moved on for now. They count towards the limits.
     #[must_use]
-    pub fn has_unburied(&self) -> bool {
+    pub const fn stuck(&self) -> u64 {
+        self.stuck
+    }
+
+    /// Body bytes of messages that died and cannot be moved on for now.
+    #[must_use]
+    pub const fn stuck_bytes(&self) -> u64 {
+        self.stuck_bytes
+    }
+
+    /// Whether somebody has to move dead messages on at this time, and nobody does.
+    #[must_use]
+    pub fn has_unburied(&self, now_ms: u64) -> bool {
         let rare = self.rare.as_ref();
-        rare.is_some_and(|rare| !rare.dying.is_empty() && !rare.is_being_buried)
+        rare.is_some_and(|rare| {
+            let is_time = now_ms >= rare.again_ms;
+            let dying = !rare.dying.is_empty() && (is_time || !rare.all_wait);
+            !rare.is_being_buried && (dying || (is_time && !rare.waiting.is_empty()))
+        })
+    }
+
+    /// Whether somebody is moving dead messages on.
+    #[must_use]
+    pub fn is_being_buried(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.is_being_buried)
+    }
+
+    /// When those that could not be moved on are to be tried again, unix milliseconds; `u64::MAX`:
+    /// there are none.
+    #[must_use]
+    pub fn buries_at(&self) -> u64 {
+        let rare = self.rare.as_ref().filter(|_| self.stuck > 0);
+        rare.map_or(u64::MAX, |rare| rare.again_ms)
     }
 
     /// Shows messages that died, oldest death first, until `show` says that it has enough. They are
     /// the caller's until [`Queue::buried`]; `false` when there are none or they are somebody
     /// else's.
-    pub fn begin_burial(&mut self, mut show: impl FnMut(&Dead<'_>) -> bool) -> bool {
-        if !self.has_unburied() {
+    pub fn begin_burial(&mut self, now_ms: u64, mut show: impl FnMut(&Dead<'_>) -> bool) -> bool {
+        if !self.has_unburied(now_ms) {
             return false;
         }
         let Some(rare) = &mut self.rare else {
             return false;
         };
+        if now_ms >= rare.again_ms {
+            rare.waiting.append(&mut rare.dying);
+            std::mem::swap(&mut rare.waiting, &mut rare.dying);
+        }
         rare.is_being_buried = true;
         for (unacked, death) in &rare.dying {
             let lane = self.lanes.at(unacked.level);
@@ -118,25 +192,31 @@ impl<C> Queue<C> {
         true
     }
 
-    /// The first `count` messages that died were moved on, or dropped: their ranks are free. A
-    /// settlement of those that the store knows is the caller's business.
-    pub fn buried(&mut self, count: usize) {
+    /// The first messages that died were moved on, or dropped: their ranks are free. A settlement of
+    /// those that the store knows is the caller's business.
+    pub fn buried(&mut self, Buried { count, stay, wait }: Buried<'_>) {
         let Some(mut rare) = self.rare.take() else {
             return;
         };
         rare.is_being_buried = false;
-        let (first, others) = rare.dying.as_slices();
-        let first = first.get(..count).unwrap_or(first);
-        let others = others.get(..count - first.len()).unwrap_or(others);
-        for buried in [first, others] {
-            self.release_all(buried, |(dead, _)| *dead);
-            for (_, death) in buried {
-                if let Some(moved_on) = self.counters.moved_on.get_mut(*death as usize) {
-                    *moved_on += 1;
-                }
+        let mut gone: Vec<_> = rare.dying.drain(..count.min(rare.dying.len())).collect();
+        for index in stay.iter().rev().filter(|index| **index < count) {
+            rare.waiting.push_front(gone.remove(*index));
+        }
+        self.release_all(&gone, |(dead, _)| *dead);
+        for (_, death) in &gone {
+            if let Some(moved_on) = self.counters.moved_on.get_mut(*death as usize) {
+                *moved_on += 1;
             }
         }
-        rare.dying.drain(..count.min(rare.dying.len()));
+        rare.all_wait = wait.all;
+        if wait.all || !stay.is_empty() {
+            rare.again_ms = wait.until_ms;
+        }
+        let dying = rare.dying.iter().filter(|_| wait.all);
+        let bytes = |(dead, _): &(Unacked, Death)| u64::from(dead.body_len);
+        self.stuck_bytes = rare.waiting.iter().chain(dying.clone()).map(bytes).sum();
+        self.stuck = (rare.waiting.len() + dying.count()) as u64;
         if rare.dying.is_empty() {
             rare.dying = VecDeque::new();
         }

@@ -40,7 +40,7 @@ impl<C> Queue<C> {
             self.expire(now_ms, true, sink);
             self.lanes.offered();
         }
-        self.trim(sink);
+        self.trim(now_ms, sink);
         self.set_wake(now_ms);
     }
 
@@ -80,12 +80,32 @@ impl<C> Queue<C> {
                 left -= self.sweep(level, now_ms, left, sink);
             }
         }
-        self.behind = left == 0 && self.ready > 0;
+        self.behind = left == 0 && self.is_head_due((now_ms, was_served));
+        self.stale |= left == 0;
     }
 
-    /// How many more may expire now: those that died and are still here are bounded.
+    /// How many more may expire now: those that died and are about to leave are bounded.
     fn expirable(&self) -> usize {
-        EXPIRE_MAX.saturating_sub(self.dead())
+        EXPIRE_MAX.saturating_sub(self.leaving())
+    }
+
+    /// Whether a message that would be served next is past its deadline.
+    fn is_head_due(&mut self, at: (u64, bool)) -> bool {
+        let mut levels = self.lanes.used();
+        levels.any(|level| self.is_due(level, at))
+    }
+
+    /// Whether the head of a level is.
+    fn is_due(&mut self, level: u8, (now_ms, was_served): (u64, bool)) -> bool {
+        let ttl_ms = self.settings.ttl_ms;
+        let lane = self.lanes.at_mut(level);
+        let Some(found) = lane.head().and_then(|head| lane.chunks.record(head)) else {
+            return false;
+        };
+        let deadline_ms = found.deadline_ms(ttl_ms);
+        let is_fresh = found.record.seq >= lane.fresh_from;
+        let waits_not = deadline_ms == found.entered_ms && is_fresh;
+        deadline_ms <= now_ms && (was_served || !waits_not)
     }
 
     /// Gives how many more of `most` may expire.
@@ -97,17 +117,12 @@ impl<C> Queue<C> {
         sink: &mut impl Sink<C>,
     ) -> usize {
         for left in (0..most).rev() {
-            let lane = self.lanes.at_mut(level);
-            let Some(found) = lane.head().and_then(|head| lane.chunks.record(head)) else {
-                return left + 1;
+            let expired = if self.is_due(level, (now_ms, was_served)) {
+                self.take_head(level)
+            } else {
+                None
             };
-            let deadline_ms = found.deadline_ms(self.settings.ttl_ms);
-            let is_fresh = found.record.seq >= lane.fresh_from;
-            let waits_not = deadline_ms == found.entered_ms && is_fresh;
-            if deadline_ms > now_ms || (!was_served && waits_not) {
-                return left + 1;
-            }
-            let Some(expired) = self.take_head(level) else {
+            let Some(expired) = expired else {
                 return left + 1;
             };
             self.die(&expired, Death::Expired, sink);
@@ -118,12 +133,12 @@ impl<C> Queue<C> {
     /// Lets die what is past its own expiration, wherever it stands; gives how many did.
     fn sweep(&mut self, level: u8, now_ms: u64, most: usize, sink: &mut impl Sink<C>) -> usize {
         let lane = self.lanes.at_mut(level);
-        let rests = lane.ready > SWEEP_ALWAYS && now_ms < self.swept_ms.saturating_add(SWEEP_MS);
+        let rests = lane.ready > SWEEP_ALWAYS && now_ms < lane.swept_ms.saturating_add(SWEEP_MS);
         if lane.own_ms > now_ms || most == 0 || rests {
             return 0;
         }
         let expired = lane.sweep(now_ms, most);
-        self.swept_ms = now_ms;
+        lane.swept_ms = now_ms;
         for mut one in expired.iter().copied() {
             one.level = level;
             self.left(level, 1, u64::from(one.body_len));
@@ -152,7 +167,6 @@ impl<C> Queue<C> {
     /// looked for all the time.
     fn earliest_ms(&mut self) -> u64 {
         let (mut wake_ms, mut due_ms) = (u64::MAX, u64::MAX);
-        let sweep_ms = self.swept_ms.saturating_add(SWEEP_MS);
         for level in self.lanes.used() {
             let lane = self.lanes.at_mut(level);
             if let Some(found) = lane.head().and_then(|head| lane.chunks.record(head)) {
@@ -161,7 +175,7 @@ impl<C> Queue<C> {
             }
             if lane.ready > 1 && lane.own_ms != u64::MAX {
                 let rest_ms = if lane.ready > SWEEP_ALWAYS {
-                    sweep_ms
+                    lane.swept_ms.saturating_add(SWEEP_MS)
                 } else {
                     0
                 };
