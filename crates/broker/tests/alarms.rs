@@ -50,15 +50,6 @@ fn unacked(broker: &Broker) -> u64 {
     queue.lock().queue.unacked()
 }
 
-fn get(client: &mut Client) -> Vec<String> {
-    let get = BasicGet {
-        queue: b"q",
-        no_ack: true,
-    };
-    client.say(1, get);
-    client.hear()
-}
-
 fn measure(broker: &Broker, memory: u64, disk: u64) {
     broker.measure(Measured {
         memory_bytes: Some(memory * MIB),

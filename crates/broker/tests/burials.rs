@@ -1,13 +1,14 @@
 //! Dead messages that cannot be moved on at once, and those whose queue ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use leveret_broker::{ApplyTo, Broker, Policy, PolicyKind, Work};
 use leveret_codec::{
     BasicCancel, BasicGet, BasicNack, ConnectionClose, Method, QueueBind, QueueDeclare,
     QueueDelete, RawTable, Table, Value,
 };
-use leveret_store::InstantStore;
+use leveret_store::{Batch, InstantStore, Store, StoreRefusal, Ticket, Waiter};
 use serde_json::{Value as Json, json};
 
 use support::{Client, broker, consume, declaration, message, ready};
@@ -25,7 +26,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let broker = broker(Arc::new(InstantStore));
+        Self::with(Arc::new(InstantStore))
+    }
+
+    fn with(store: Arc<dyn Store>) -> Self {
+        let broker = broker(store);
         broker.set_now(1_000_000);
         let mut world = Self {
             client: Client::new(&broker),
@@ -364,4 +369,55 @@ fn one_without_a_way_holds_up_no_other() {
     world.client.say(1, late);
     world.wait(1_000);
     assert_eq!((ready(&world.broker, "dead"), stuck(&world)), (5, 0));
+}
+
+/// A store that notes how many bytes it was given at once at most.
+#[derive(Default)]
+struct Noting {
+    most_bytes: AtomicUsize,
+}
+
+impl Store for Noting {
+    fn submit(&self, batch: &mut Batch) -> Result<Ticket, StoreRefusal> {
+        self.most_bytes
+            .fetch_max(batch.bytes_len(), Ordering::Relaxed);
+        InstantStore.submit(batch)
+    }
+
+    fn admission(&self) -> Result<(), StoreRefusal> {
+        InstantStore.admission()
+    }
+
+    fn durable(&self) -> Ticket {
+        InstantStore.durable()
+    }
+
+    fn wake_at(&self, ticket: Ticket, waiter: Arc<dyn Waiter>) {
+        InstantStore.wake_at(ticket, waiter);
+    }
+
+    fn staged_bytes(&self) -> usize {
+        InstantStore.staged_bytes()
+    }
+}
+
+/// Their bodies are shared in memory, and copied into the journal all the same.
+#[test]
+fn a_group_of_large_messages_is_as_small_as_one_of_small_ones() {
+    const MESSAGES: usize = 100;
+    const BYTES: usize = 256 << 10;
+    const GROUP_BYTES: usize = 4 << 20;
+    let store = Arc::new(Noting::default());
+    let mut world = World::with(Arc::clone(&store) as _);
+    world.dying(declaration("q", true), &[]);
+    let body = "x".repeat(BYTES);
+    for _ in 0..MESSAGES {
+        world.client.publish(1, "q", &body, true);
+    }
+    store.most_bytes.store(0, Ordering::Relaxed);
+    world.set_policy(json!({"message-ttl": 1}));
+    world.wait(1_000);
+    assert_eq!(ready(&world.broker, "dead"), MESSAGES as u64);
+    let most = store.most_bytes.load(Ordering::Relaxed);
+    assert!((BYTES..GROUP_BYTES + 2 * BYTES).contains(&most), "{most}");
 }

@@ -191,7 +191,6 @@ fn bind(exchange: &str, key: &str, arguments: RawTable<'_>, out: &mut Vec<u8>) {
         routing_key: key.as_bytes(),
         nowait: true,
         arguments,
-        ..Default::default()
     };
     Method::from(bind).encode(1, out);
 }
