@@ -21,6 +21,7 @@ mod clock;
 mod connection;
 mod context;
 mod dead_letter;
+mod ending;
 mod peer;
 mod publish;
 mod queue;

@@ -6,6 +6,7 @@ mod pump;
 mod purge;
 mod requeue;
 mod settle;
+mod trim;
 
 use std::sync::Arc;
 
@@ -13,15 +14,12 @@ use leveret_record::{Blob, Memory, Record, Unacked};
 
 use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming};
 use crate::lane::Lanes;
-use crate::limits::{Death, Overflow, Settings, Shape};
+use crate::limits::{Overflow, Settings, Shape};
 use crate::message::Message;
 use crate::queue::bury::Rare;
 use crate::reserve::Reserved;
 
 pub use bury::{Buried, Dead, Wait};
-
-/// Messages over a length limit that go in one run: the queue is locked meanwhile.
-const DROP_MAX: usize = 16 * 1024;
 
 /// A message on its way to a consumer.
 #[derive(Clone, Copy, Debug)]
@@ -300,44 +298,6 @@ impl<C> Queue<C> {
             && self.unacked_bytes + bytes <= limits.total_bytes_max;
         fits && (limits.overflow == Overflow::DropHead
             || (messages <= limits.ready_max && bytes <= limits.ready_bytes_max))
-    }
-
-    /// Drops messages from the head while a `drop-head` limit is exceeded.
-    #[inline]
-    fn trim(&mut self, now_ms: u64, sink: &mut impl Sink<C>) {
-        if self.is_above_limit() {
-            self.drop_ready(now_ms, sink);
-        }
-    }
-
-    #[inline]
-    const fn is_above_limit(&self) -> bool {
-        let limits = &self.settings.limits;
-        self.ready > limits.ready_max || self.ready_bytes > limits.ready_bytes_max
-    }
-
-    /// What is more than one run bears is left to the next one.
-    #[inline(never)]
-    fn drop_ready(&mut self, now_ms: u64, sink: &mut impl Sink<C>) {
-        if self.settings.limits.overflow == Overflow::RejectPublish {
-            // What came back above the limit stays: only a publish can be refused.
-            return;
-        }
-        for _ in 0..DROP_MAX {
-            let level = if self.settings.drops_lowest {
-                self.lanes.bottom()
-            } else {
-                self.lanes.top()
-            };
-            let Some(dropped) = self.take_head(level) else {
-                return;
-            };
-            self.die(&dropped, Death::MaxLength, sink);
-            if !self.is_above_limit() {
-                return;
-            }
-        }
-        self.wake_ms = self.wake_ms.min(now_ms);
     }
 
     /// Counts what is ready no more.

@@ -7,6 +7,7 @@
 mod crash;
 mod judge;
 mod scene;
+mod way;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,8 @@ use crate::deaths::Deaths;
 use crate::ledger::Arrival;
 use crate::model::{Model, QueueKey, Step, StepKind};
 use crate::sight::read_header;
+
+use scene::Scene;
 
 pub(crate) use crash::Found;
 
@@ -197,17 +200,25 @@ impl Lives {
         self.lives[id].ended = true;
     }
 
-    /// Everything in a queue ends.
-    fn end_all(&mut self, key: QueueKey) {
-        let places = self.queues.remove(&key).unwrap_or_default();
-        let dying = places.dying.iter().map(|(id, _)| id);
-        let all = places
-            .ready
-            .values()
-            .chain(places.out.values())
-            .chain(dying);
-        for id in all {
-            self.lives[*id].ended = true;
+    /// Everything in a queue ends, with those that came just now. What has died goes on before, and
+    /// what may have in the same step may.
+    fn end_all(&mut self, scene: &Scene<'_>, came: &[LifeId]) {
+        let places = self.queues.remove(&scene.key).unwrap_or_default();
+        places.out.values().for_each(|id| self.end(*id));
+        let mut dying = places.dying;
+        for id in places.ready.values().chain(came) {
+            self.end(*id);
+            if self.lives[*id].deadline_ms(scene.spec) <= self.now_ms {
+                dying.push_back((*id, Death::Expired));
+            }
+            if scene.spec.length_max.is_some() {
+                dying.push_back((*id, Death::MaxLength));
+            }
+        }
+        if scene.spec.mortality.letters.is_some() {
+            self.places(scene.key).dying = dying;
+        } else {
+            dying.iter().for_each(|(id, _)| self.end(*id));
         }
     }
 

@@ -15,7 +15,6 @@ use crate::broker::Broker;
 use crate::context::refusal::{Refusal, from_router};
 use crate::context::stats::Existing;
 use crate::queue::cell::{Identity, QueueCell, StoreLanes};
-use crate::queue::consumer::{Handle, tell_end};
 use crate::queue::work::Work;
 use crate::settings::arguments::{
     Meaning, asks_for_default_type, check_size, equivalent, validate,
@@ -169,80 +168,8 @@ impl Broker {
         directory.changed = directory.changed.and(work.ticket);
     }
 
-    /// Deletes a queue and tells how many messages were ready. Deleting it twice is no error.
-    ///
-    /// # Errors
-    /// When the condition does not hold.
-    pub fn delete_queue(
-        &self,
-        vhost: &Vhost,
-        cell: &Arc<QueueCell>,
-        condition: Condition,
-        work: &mut Work,
-    ) -> Result<u64, Refusal> {
-        self.end_queue(
-            (vhost, cell),
-            condition,
-            |one, work| tell_end(one, work),
-            work,
-        )
-    }
-
-    /// The same; `tell` sees the consumers that end with it.
-    pub(crate) fn end_queue(
-        &self,
-        (vhost, cell): (&Vhost, &Arc<QueueCell>),
-        condition: Condition,
-        mut tell: impl FnMut(&Arc<Handle>, &mut Work),
-        work: &mut Work,
-    ) -> Result<u64, Refusal> {
-        // What has died is no part of it any more.
-        self.bury_all(cell, work);
-        let directory = vhost.directory.write();
-        let mut state = cell.lock();
-        if cell.is_deleted() {
-            work.depends_on(directory.changed);
-            return Ok(0);
-        }
-        let consumers = state.queue.consumer_count();
-        if condition.unused && consumers > 0 {
-            return Err(Refusal::InUse("queue", cell.name.to_string()));
-        }
-        if condition.empty && state.queue.ready() > 0 {
-            return Err(Refusal::NotEmpty(cell.name.to_string()));
-        }
-        if condition.abandoned && consumers > 0 {
-            return Ok(0);
-        }
-        cell.mark_deleted();
-        self.take_out(vhost, directory, cell, work);
-        self.timer.disarm(cell, &mut state);
-        let ended = state.queue.take();
-        // With the queue locked: a channel that is closing, or has one of these consumers end,
-        // waits for that, so that it is not told of what it has been done with.
-        for handle in ended.handles() {
-            handle.left();
-            tell(handle, work);
-        }
-        drop(state);
-        Ok(ended.ready())
-    }
-
-    /// A consumer has left: the queue may end with it, or another one may be active now.
-    pub(crate) fn consumer_left(&self, vhost: &Vhost, cell: &Arc<QueueCell>, work: &mut Work) {
-        if cell.spec.auto_delete {
-            let abandoned = Condition {
-                abandoned: true,
-                ..Condition::default()
-            };
-            // Its only condition is looked at there; that it fails means somebody else consumes.
-            let _ = self.delete_queue(vhost, cell, abandoned, work);
-        }
-        cell.pump(work);
-    }
-
     /// Takes a queue and its bindings out of the directory, and gives that one back.
-    fn take_out(
+    pub(crate) fn take_out(
         &self,
         vhost: &Vhost,
         mut directory: RwLockWriteGuard<'_, Directory>,
@@ -257,31 +184,6 @@ impl Broker {
         if more || cell.lane.is_some() {
             self.changed(&mut directory, work);
         }
-    }
-
-    /// Deletes queues and exchanges that do not survive a restart.
-    ///
-    /// # Errors
-    /// None is expected: what is in use is deleted as well.
-    pub fn forget_transient(&self, work: &mut Work) -> Result<(), Refusal> {
-        for vhost in self.vhosts() {
-            let directory = vhost.directory.read();
-            let cells = directory.queues().filter(|cell| !cell.spec.durable);
-            let cells: Vec<_> = cells.cloned().collect();
-            let exchanges = directory.router.exchanges();
-            let transient = exchanges.filter(|exchange| !exchange.spec().durable);
-            let names: Vec<_> = transient
-                .map(|exchange| exchange.name().to_owned())
-                .collect();
-            drop(directory);
-            for cell in cells {
-                self.delete_queue(&vhost, &cell, Condition::default(), work)?;
-            }
-            for name in names {
-                self.delete_exchange(&vhost, &name, false, work)?;
-            }
-        }
-        Ok(())
     }
 
     /// Drops all ready messages of a queue and tells how many there were.

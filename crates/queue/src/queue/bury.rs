@@ -192,8 +192,8 @@ impl<C> Queue<C> {
         true
     }
 
-    /// The first messages that died were moved on, or dropped: their ranks are free. A settlement of
-    /// those that the store knows is the caller's business.
+    /// The first messages that died were moved on, or dropped: their ranks are free. A settlement
+    /// of those that the store knows is the caller's business.
     pub fn buried(&mut self, Buried { count, stay, wait }: Buried<'_>) {
         let Some(mut rare) = self.rare.take() else {
             return;

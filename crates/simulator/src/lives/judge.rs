@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, VecDeque};
 use leveret_broker::Death;
 
 use super::scene::{Loose, Scene, Taken, Told};
+use super::way::Way;
 use super::{LATE_MS, Life, LifeId, Lives, Place};
-use crate::command::{EXCHANGES, queue_name};
+use crate::command::queue_name;
+use crate::deaths::Deaths;
 use crate::ledger::{Arrival, Delivery, Event};
 use crate::model::{Model, QueueKey, Step, StepKind};
 
@@ -175,9 +177,8 @@ impl Lives {
             Event::Delete(told) => {
                 agrees(*told, "delete-ok")?;
                 scene.before.clear();
-                let loose = scene.loose.drain(..);
-                loose.for_each(|loose| self.end(loose.id));
-                self.end_all(key);
+                let loose: Vec<_> = scene.loose.drain(..).map(|loose| loose.id).collect();
+                self.end_all(scene, &loose);
             }
         }
         Ok(())
@@ -208,7 +209,7 @@ impl Lives {
         let life = Life {
             message,
             key: self.keys[&message].clone(),
-            deaths: crate::deaths::Deaths::default(),
+            deaths: Deaths::default(),
             queue: scene.key,
             place: None,
             entered_ms: self.now_ms,
@@ -227,6 +228,7 @@ impl Lives {
             id,
             arrival: Some(arrival),
             refusable,
+            optional: false,
         });
     }
 
@@ -258,6 +260,7 @@ impl Lives {
                 id,
                 arrival: None,
                 refusable: false,
+                optional: false,
             }),
         }
     }
@@ -392,6 +395,7 @@ impl Lives {
             id,
             arrival,
             refusable,
+            optional,
         } = loose;
         let life = &self.lives[id];
         let (message, deaths) = (life.message, life.deaths);
@@ -403,11 +407,19 @@ impl Lives {
         if let Some(told) = scene.take_told(message, &deaths) {
             return self.hand_out(model, scene, (id, told));
         }
+        if optional {
+            self.lives[id].stored = false;
+            self.end(id);
+            return Ok(());
+        }
         // It was full if what was taken in this step was taken later: the order within a step is
         // the broker's.
-        let most = scene.shown_ready() + scene.taken.len();
+        let dead = scene.shown_dead();
+        let stuck = if scene.spec.keeps_letters() { dead } else { 0 };
+        let most = scene.shown_ready() + stuck + scene.taken.len();
         let is_full = scene.spec.refuses && most >= scene.length_max();
-        if refusable && is_full {
+        let has_died = is_expired && self.places(scene.key).dying.len() < dead;
+        if refusable && is_full && !has_died {
             model.queues[scene.key].ledger.refused.extend(arrival);
             self.lives[id].stored = false;
             if scene.spec.mortality.refused_die {
@@ -461,28 +473,35 @@ impl Lives {
         scenes: &mut Scenes<'_>,
         key: QueueKey,
     ) -> Result<(), String> {
-        let Some((id, death)) = self.places(key).dying.pop_front() else {
-            return Ok(());
-        };
         let queue = &model.queues[key];
-        let life = &self.lives[id];
-        let (message, deaths) = (life.message, life.deaths.and(queue.number, death));
-        let Some((exchange, own)) = queue.spec.mortality.letters else {
-            return Ok(());
-        };
-        let letter = own.map_or_else(|| life.key.clone(), queue_name);
-        let mut targets = match EXCHANGES.get(usize::from(exchange) + 1) {
-            Some(_) => model.route(exchange, &letter),
-            None => Vec::new(),
-        };
-        targets.retain(|target| !deaths.lead_back_to(model.queues[*target].number));
         let keeps = queue.spec.keeps_letters();
-        if keeps && targets.is_empty() {
-            return Err(format!(
-                "it has nowhere to go, and went: {:?}",
-                self.lives[id]
-            ));
+        let dying = self.places(key).dying.clone();
+        let ways = dying.iter().map(|one| self.way(model, key, *one));
+        // Of those that no copy may be lost of the ones that have no way stay.
+        let goes = |way: &Way| !keeps || queue.gone || !way.targets.is_empty();
+        let mut ways: Vec<_> = ways.enumerate().filter(|(_, way)| goes(way)).collect();
+        // One that had no way waits for a while after it has one, and others go before it.
+        let is_found = |(at, way): &(usize, Way)| {
+            let message = self.lives[dying[*at].0].message;
+            let mut scenes = way.targets.iter().filter_map(|target| scenes.get(target));
+            scenes.any(|scene| scene.shows(message, &way.deaths))
+        };
+        let first = ways.iter().position(is_found).unwrap_or(0);
+        if ways.is_empty() {
+            return Err(format!("they have nowhere to go, and went: {dying:?}"));
         }
+        let (at, way) = ways.swap_remove(first);
+        let id = dying[at].0;
+        self.places(key).dying.remove(at);
+        let Way {
+            letter,
+            deaths,
+            mut targets,
+        } = way;
+        // It was moved on before its queue ended, if it had died; and what has no room is lost.
+        let optional = queue.gone;
+        targets.retain(|target| !optional || !model.queues[*target].gone);
+        let message = self.lives[id].message;
         for target in targets {
             let child = self.begin(Life {
                 message,
@@ -509,6 +528,7 @@ impl Lives {
                 id: child,
                 arrival: None,
                 refusable: !keeps,
+                optional,
             });
         }
         self.end(id);

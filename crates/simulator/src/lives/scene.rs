@@ -31,6 +31,8 @@ pub(super) struct Loose {
     pub(super) arrival: Option<Arrival>,
     /// The queue may refuse it.
     pub(super) refusable: bool,
+    /// It may not have come at all.
+    pub(super) optional: bool,
 }
 
 /// What was handed out.
@@ -72,6 +74,16 @@ impl Scene<'_> {
 
     pub(super) fn shown_dead(&self) -> usize {
         self.shown.map_or(0, |(shown, _)| shown.dead)
+    }
+
+    /// Whether a delivery or a ready message that is not yet explained may be of this copy.
+    pub(super) fn shows(&self, message: Message, deaths: &Deaths) -> bool {
+        let told = |told: &Told| told.message == message && told.deaths == *deaths;
+        let ready = |place: &Place| {
+            let entry = self.shown.and_then(|(shown, _)| shown.ready.get(place));
+            entry.is_some_and(|entry| entry.message == message && entry.deaths == *deaths)
+        };
+        self.told.iter().any(told) || self.strange.iter().any(ready)
     }
 
     /// Takes the first delivery that may be of this copy.

@@ -26,6 +26,7 @@ const ROOMS: &[&str] = &[
     "topology",
     "publish",
     "dead_letter",
+    "ending",
     "channel",
     "connection",
     "admin",

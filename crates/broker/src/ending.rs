@@ -1,0 +1,110 @@
+//! How queues end: whoever deletes one, or uses it no more. What died in it goes on before.
+
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::context::refusal::Refusal;
+use crate::queue::cell::QueueCell;
+use crate::queue::consumer::{Handle, tell_end};
+use crate::queue::work::Work;
+use crate::topology::operations::Condition;
+use crate::vhost::Vhost;
+
+impl Broker {
+    /// Deletes a queue and tells how many messages were ready. Deleting it twice is no error.
+    ///
+    /// # Errors
+    /// When the condition does not hold.
+    pub fn delete_queue(
+        &self,
+        vhost: &Vhost,
+        cell: &Arc<QueueCell>,
+        condition: Condition,
+        work: &mut Work,
+    ) -> Result<u64, Refusal> {
+        self.end_queue(
+            (vhost, cell),
+            condition,
+            |one, work| tell_end(one, work),
+            work,
+        )
+    }
+
+    /// The same; `tell` sees the consumers that end with it.
+    pub(crate) fn end_queue(
+        &self,
+        (vhost, cell): (&Vhost, &Arc<QueueCell>),
+        condition: Condition,
+        mut tell: impl FnMut(&Arc<Handle>, &mut Work),
+        work: &mut Work,
+    ) -> Result<u64, Refusal> {
+        // What has died is no part of it any more.
+        self.bury_all(cell, work);
+        let directory = vhost.directory.write();
+        let mut state = cell.lock();
+        if cell.is_deleted() {
+            work.depends_on(directory.changed);
+            return Ok(0);
+        }
+        let consumers = state.queue.consumer_count();
+        if condition.unused && consumers > 0 {
+            return Err(Refusal::InUse("queue", cell.name.to_string()));
+        }
+        if condition.empty && state.queue.ready() > 0 {
+            return Err(Refusal::NotEmpty(cell.name.to_string()));
+        }
+        if condition.abandoned && consumers > 0 {
+            return Ok(0);
+        }
+        cell.mark_deleted();
+        self.take_out(vhost, directory, cell, work);
+        self.timer.disarm(cell, &mut state);
+        let ended = state.queue.take();
+        // With the queue locked: a channel that is closing, or has one of these consumers end,
+        // waits for that, so that it is not told of what it has been done with.
+        for handle in ended.handles() {
+            handle.left();
+            tell(handle, work);
+        }
+        drop(state);
+        Ok(ended.ready())
+    }
+
+    /// A consumer has left: the queue may end with it, or another one may be active now.
+    pub(crate) fn consumer_left(&self, vhost: &Vhost, cell: &Arc<QueueCell>, work: &mut Work) {
+        if cell.spec.auto_delete {
+            let abandoned = Condition {
+                abandoned: true,
+                ..Condition::default()
+            };
+            // Its only condition is looked at there; that it fails means somebody else consumes.
+            let _ = self.delete_queue(vhost, cell, abandoned, work);
+        }
+        cell.pump(work);
+    }
+
+    /// Deletes queues and exchanges that do not survive a restart.
+    ///
+    /// # Errors
+    /// None is expected: what is in use is deleted as well.
+    pub fn forget_transient(&self, work: &mut Work) -> Result<(), Refusal> {
+        for vhost in self.vhosts() {
+            let directory = vhost.directory.read();
+            let cells = directory.queues().filter(|cell| !cell.spec.durable);
+            let cells: Vec<_> = cells.cloned().collect();
+            let exchanges = directory.router.exchanges();
+            let transient = exchanges.filter(|exchange| !exchange.spec().durable);
+            let names: Vec<_> = transient
+                .map(|exchange| exchange.name().to_owned())
+                .collect();
+            drop(directory);
+            for cell in cells {
+                self.delete_queue(&vhost, &cell, Condition::default(), work)?;
+            }
+            for name in names {
+                self.delete_exchange(&vhost, &name, false, work)?;
+            }
+        }
+        Ok(())
+    }
+}
