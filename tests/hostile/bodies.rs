@@ -6,6 +6,7 @@ use std::time::Duration;
 use leveret_codec::{ConfirmSelect, Method};
 
 use crate::case::{Case, SMALL_MIB};
+use crate::support::machine::on_time;
 use crate::support::{Client, eventually, message, raw_frame};
 
 const MIB: usize = 1 << 20;
@@ -23,49 +24,51 @@ fn half(size: usize, sent: usize) -> Vec<u8> {
 /// 24 messages of 4 MiB, of which 2 come, where 16 MiB are for all unfinished ones.
 #[test]
 fn unfinished_bodies_of_many_connections_close_those_and_nobody_else() {
-    let case = Case::start_http(&[
-        "amqp.max_message_size=\"4 MiB\"",
-        "limits.unfinished_bytes_max=\"16 MiB\"",
-    ]);
-    let mut attackers: Vec<Client> = (0..24).map(|_| case.server.login()).collect();
-    let mut honest = Client::login(case.server.address, "bystander");
-    honest.declare(1, "uploads");
-    honest.method(1, ConfirmSelect { nowait: false });
-    honest.expect(1, "confirm.select-ok");
-    let rest = raw_frame(3, 1, &[7; PART]).repeat(MIB / PART);
-    for attacker in &mut attackers {
-        attacker.send_unwelcome(&half(4 * MIB, MIB));
-    }
-    let attack = thread::spawn(move || {
+    on_time(|| {
+        let case = Case::start_http(&[
+            "amqp.max_message_size=\"4 MiB\"",
+            "limits.unfinished_bytes_max=\"16 MiB\"",
+        ]);
+        let mut attackers: Vec<Client> = (0..24).map(|_| case.server.login()).collect();
+        let mut honest = Client::login(case.server.address, "bystander");
+        honest.declare(1, "uploads");
+        honest.method(1, ConfirmSelect { nowait: false });
+        honest.expect(1, "confirm.select-ok");
+        let rest = raw_frame(3, 1, &[7; PART]).repeat(MIB / PART);
         for attacker in &mut attackers {
-            attacker.send_unwelcome(&rest);
-            sleep(PAUSE);
+            attacker.send_unwelcome(&half(4 * MIB, MIB));
         }
-        attackers
-    });
-    let body = vec![1; 2 * MIB];
-    let parts: Vec<&[u8]> = body.chunks(PART).collect();
-    let upload = message(1, "uploads", body.len() as u64, &parts).concat();
-    for _ in 0..6 {
+        let attack = thread::spawn(move || {
+            for attacker in &mut attackers {
+                attacker.send_unwelcome(&rest);
+                sleep(PAUSE);
+            }
+            attackers
+        });
+        let body = vec![1; 2 * MIB];
+        let parts: Vec<&[u8]> = body.chunks(PART).collect();
+        let upload = message(1, "uploads", body.len() as u64, &parts).concat();
+        for _ in 0..6 {
+            honest.send(&upload);
+            honest.expect(1, "basic.ack");
+            assert_eq!(honest.get(1, "uploads").len(), body.len());
+        }
+        let attackers = attack.join().unwrap();
+        let http = case.server.http_as("guest", "guest");
+        let alarms = http.call("GET", "/api/health/checks/alarms", "");
+        assert_eq!(alarms.status, 200, "{}", alarms.text);
         honest.send(&upload);
         honest.expect(1, "basic.ack");
-        assert_eq!(honest.get(1, "uploads").len(), body.len());
-    }
-    let attackers = attack.join().unwrap();
-    let http = case.server.http_as("guest", "guest");
-    let alarms = http.call("GET", "/api/health/checks/alarms", "");
-    assert_eq!(alarms.status, 200, "{}", alarms.text);
-    honest.send(&upload);
-    honest.expect(1, "basic.ack");
-    // What all of them have sent is read sooner or later.
-    let mut open = attackers;
-    let most_are_closed = eventually(|| {
-        let told = open.extract_if(.., |peer| !peer.is_left_alone(Duration::from_millis(1)));
-        told.for_each(expect_closed);
-        open.len() <= 12
+        // What all of them have sent is read sooner or later.
+        let mut open = attackers;
+        let most_are_closed = eventually(|| {
+            let told = open.extract_if(.., |peer| !peer.is_left_alone(Duration::from_millis(1)));
+            told.for_each(expect_closed);
+            open.len() <= 12
+        });
+        assert!(most_are_closed && !open.is_empty(), "{} left", open.len());
+        case.end(64);
     });
-    assert!(most_are_closed && !open.is_empty(), "{} left", open.len());
-    case.end(64);
 }
 
 /// The connection was closed for its unfinished messages.

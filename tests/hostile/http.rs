@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::case::Case;
 use crate::support::Server;
+use crate::support::machine::on_time;
 
 /// A probe is answered within this time, whoever is connected,
 const PROBE_MAX: Duration = Duration::from_millis(100);
@@ -159,25 +160,27 @@ fn at_once(times: usize, api: SocketAddr, request: (&str, &str), body: &str) -> 
 /// Twelve bodies of 19 MB at a time that are small values through and through.
 #[test]
 fn bodies_full_of_values_are_refused_before_they_are_read() {
-    let case = with_tenant();
-    let api = case.server.api();
-    let ones = "1,".repeat(19 << 19);
-    let bomb = format!("{{\"arguments\":{{\"a\":[{ones}1]}}}}");
-    let declare = at_once(12, api, ("PUT", "/api/queues/tenant/q"), &bomb);
-    assert_eq!(declare, [413; 12]);
-    let publish = ("POST", "/api/exchanges/tenant/amq.direct/publish");
-    let publish = at_once(12, api, publish, &bomb);
-    assert!(
-        publish.iter().all(|status| [413, 503].contains(status)),
-        "{publish:?}"
-    );
-    let ones = "1,".repeat(2 << 20);
-    let definitions =
-        format!("{{\"queues\":[{{\"name\":\"q\",\"arguments\":{{\"a\":[{ones}1]}}}}]}}");
-    let import = at_once(3, api, ("POST", "/api/definitions"), &definitions);
-    assert_eq!(import, [400; 3], "an object is no larger than a MiB");
-    // The half of `management.bodies_bytes_max` that one user has, and definitions.
-    case.end(320);
+    on_time(|| {
+        let case = with_tenant();
+        let api = case.server.api();
+        let ones = "1,".repeat(19 << 19);
+        let bomb = format!("{{\"arguments\":{{\"a\":[{ones}1]}}}}");
+        let declare = at_once(12, api, ("PUT", "/api/queues/tenant/q"), &bomb);
+        assert_eq!(declare, [413; 12]);
+        let publish = ("POST", "/api/exchanges/tenant/amq.direct/publish");
+        let publish = at_once(12, api, publish, &bomb);
+        assert!(
+            publish.iter().all(|status| [413, 503].contains(status)),
+            "{publish:?}"
+        );
+        let ones = "1,".repeat(2 << 20);
+        let definitions =
+            format!("{{\"queues\":[{{\"name\":\"q\",\"arguments\":{{\"a\":[{ones}1]}}}}]}}");
+        let import = at_once(3, api, ("POST", "/api/definitions"), &definitions);
+        assert_eq!(import, [400; 3], "an object is no larger than a MiB");
+        // The half of `management.bodies_bytes_max` that one user has, and definitions.
+        case.end(320);
+    });
 }
 
 /// 70 bodies of which nothing more comes.
