@@ -96,7 +96,7 @@ fn build(project: &Project) -> Result<PathBuf> {
     // With a target named, build scripts go without the instrumentation, which they cannot link.
     build.args(["--target", &host, "--target-dir"]).arg(&folder);
     build.env("RUSTFLAGS", COVERAGE);
-    shell::require(build)?;
+    shell::require(shell::behind_others(&build))?;
     Ok(folder.join(host).join("fuzz"))
 }
 

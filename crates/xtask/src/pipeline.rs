@@ -246,13 +246,12 @@ fn docs(project: &Project, report: &mut Report) {
     ];
     let mut command = shell::cargo(&project.root, &arguments);
     command.env("RUSTDOCFLAGS", "-D warnings");
-    command_check(report, "docs", command);
+    command_check(report, "docs", shell::behind_others(&command));
 }
 
 /// What is shipped, and what real clients say of it: they wait more than they compute, while the
-/// tests are compiled; and the fuzz targets, which are built in a folder of their own. Lets go of
-/// `installed` once all programs are there; some clients need cargo, which builds for one at a
-/// time, so that they wait for `tests`.
+/// tests are compiled. Lets go of `installed` once all programs are there; some clients need cargo,
+/// which builds for one at a time, so that they wait for `tests`.
 fn shipped(
     project: &Project,
     installed: mpsc::Sender<()>,
@@ -278,7 +277,6 @@ fn shipped(
     if built {
         real_clients(project, &of_cargo, report);
     }
-    fuzz::explore(project, FUZZ_SECONDS, report);
 }
 
 /// What is said of the sources, then the tests of the project's own; lets go of `compiled` when
@@ -309,6 +307,7 @@ fn tests(project: &Project, programs: &[TestProgram], report: &mut Report) {
             run_tests(of_its_parts, report);
             step(report, "doc tests", || doc_tests::suite(project));
             docs(project, report);
+            fuzz::explore(project, FUZZ_SECONDS, report);
             step(report, "callgrind", || callgrind::suite(project));
         },
     );

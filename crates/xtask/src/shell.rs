@@ -91,6 +91,24 @@ pub(crate) fn capture_tests(command: Command) -> Result<Output> {
     capture_within(command, TESTS_TIME_MAX)
 }
 
+/// The same command for when nobody else needs the processors: tests that go by the time run beside
+/// what is compiled.
+pub(crate) fn behind_others(command: &Command) -> Command {
+    let mut nice = Command::new("nice");
+    nice.args(["-n", "15"]).arg(command.get_program());
+    nice.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => nice.env(name, value),
+            None => nice.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        nice.current_dir(folder);
+    }
+    nice
+}
+
 fn capture_within(mut command: Command, limit: Duration) -> Result<Output> {
     let shown = show(&command);
     let (reader, writer) = io::pipe()?;
