@@ -97,7 +97,7 @@ pub struct Counters {
     pub expired: u64,
     /// Messages that have failed too often.
     pub delivery_limited: u64,
-    /// Messages that were moved on after they had died, by [`Death`].
+    /// Messages that were moved on after they had died, by [`crate::Death`].
     pub moved_on: [u64; 4],
 }
 
