@@ -446,14 +446,20 @@ fn a_folder_of_a_newer_version_is_refused_and_left_alone() {
 
 /// Flips a bit of the only place in the folder where these bytes are.
 fn rot(folder: &Folder, needle: &[u8]) {
+    spoil(folder, needle, |bytes, at| bytes[at] ^= 1);
+}
+
+/// Changes the file in which this stands; gives its name.
+fn spoil(folder: &Folder, needle: &[u8], how: impl FnOnce(&mut Vec<u8>, usize)) -> String {
     for entry in std::fs::read_dir(folder.path()).expect("a folder") {
         let path = entry.expect("an entry").path();
         let mut bytes = std::fs::read(&path).expect("a file");
         let found = bytes.windows(needle.len()).position(|part| part == needle);
         if let Some(at) = found {
-            bytes[at] ^= 1;
+            how(&mut bytes, at);
             std::fs::write(&path, bytes).expect("it can be written");
-            return;
+            let name = path.file_name().expect("a name");
+            return name.to_string_lossy().into_owned();
         }
     }
     panic!("nowhere in the folder");
@@ -486,21 +492,6 @@ fn rot_is_told_by_queue_and_message_and_loses_no_more() {
     assert_eq!(drain(&mut server.login(), "a"), ["first", "last"]);
 }
 
-/// Cuts the file in which this stands in front of it.
-fn cut(folder: &Folder, needle: &[u8]) -> String {
-    for entry in std::fs::read_dir(folder.path()).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let bytes = std::fs::read(&path).expect("a file");
-        let found = bytes.windows(needle.len()).position(|part| part == needle);
-        if let Some(at) = found {
-            std::fs::write(&path, &bytes[..at]).expect("it can be written");
-            let name = path.file_name().expect("a name");
-            return name.to_string_lossy().into_owned();
-        }
-    }
-    panic!("nowhere in the folder");
-}
-
 #[test]
 fn a_segment_that_was_cut_off_is_told_and_what_stands_before_is_kept() {
     let folder = Folder::new();
@@ -511,7 +502,7 @@ fn a_segment_that_was_cut_off_is_told_and_what_stands_before_is_kept() {
         confirmed(&mut client, number as u64 + 1);
     }
     server.kill();
-    let file = cut(&folder, b"needle");
+    let file = spoil(&folder, b"needle", |bytes, at| bytes.truncate(at));
 
     let server = Server::start_in(&folder, &[]);
     let log = server.log();

@@ -44,6 +44,9 @@ const GROUP_BYTES: usize = 4 << 20;
 const RUN_COPIES: usize = 1024;
 /// Groups after which others get their turn: the timer goes on.
 const GROUPS_OF_TURN: usize = 4;
+/// How often others who move dead messages on are given way before their queue ends without them:
+/// they need milliseconds, unless they have failed.
+const OTHERS_PATIENCE: u32 = 100_000;
 /// When what cannot be moved on is tried again.
 const RETRY_MS: u64 = 1000;
 
@@ -218,7 +221,7 @@ impl Broker {
 
     /// Moves on what died in a queue that is about to end, but for what cannot be.
     pub(crate) fn bury_all(&self, cell: &Arc<QueueCell>, work: &mut Work) {
-        let mut kept = Kept::default();
+        let (mut kept, mut patience) = (Kept::default(), OTHERS_PATIENCE);
         loop {
             let state = cell.lock();
             let (now_ms, queue) = (self.timer.now_ms(), &state.queue);
@@ -226,8 +229,9 @@ impl Broker {
             drop(state);
             if is_left {
                 self.bury_some(cell, &mut kept, work);
-            } else if is_others {
+            } else if is_others && patience > 0 {
                 // They have nothing locked for long, and do not wait for anybody.
+                patience -= 1;
                 std::thread::yield_now();
             } else {
                 return;

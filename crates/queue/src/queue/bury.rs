@@ -19,6 +19,7 @@ pub(super) struct Rare {
     dying: VecDeque<(Unacked, Death)>,
     /// Those that could not be moved on, though others could; in that order.
     waiting: VecDeque<(Unacked, Death)>,
+    waiting_bytes: u64,
     /// None of the dying can be moved on, either.
     all_wait: bool,
     /// When it is tried again, unix milliseconds.
@@ -172,6 +173,7 @@ impl<C> Queue<C> {
         if now_ms >= rare.again_ms {
             rare.waiting.append(&mut rare.dying);
             std::mem::swap(&mut rare.waiting, &mut rare.dying);
+            rare.waiting_bytes = 0;
         }
         rare.is_being_buried = true;
         for (unacked, death) in &rare.dying {
@@ -200,8 +202,11 @@ impl<C> Queue<C> {
         };
         rare.is_being_buried = false;
         let mut gone: Vec<_> = rare.dying.drain(..count.min(rare.dying.len())).collect();
+        let place = rare.waiting.len();
         for index in stay.iter().rev().filter(|index| **index < count) {
-            rare.waiting.push_front(gone.remove(*index));
+            let one = gone.remove(*index);
+            rare.waiting_bytes += u64::from(one.0.body_len);
+            rare.waiting.insert(place, one);
         }
         self.release_all(&gone, |(dead, _)| *dead);
         for (_, death) in &gone {
@@ -213,10 +218,13 @@ impl<C> Queue<C> {
         if wait.all || !stay.is_empty() {
             rare.again_ms = wait.until_ms;
         }
-        let dying = rare.dying.iter().filter(|_| wait.all);
-        let bytes = |(dead, _): &(Unacked, Death)| u64::from(dead.body_len);
-        self.stuck_bytes = rare.waiting.iter().chain(dying.clone()).map(bytes).sum();
-        self.stuck = (rare.waiting.len() + dying.count()) as u64;
+        (self.stuck, self.stuck_bytes) = (rare.waiting.len() as u64, rare.waiting_bytes);
+        if wait.all {
+            // Seldom, and not for each group of very many.
+            let bytes = rare.dying.iter().map(|(dead, _)| u64::from(dead.body_len));
+            self.stuck_bytes += bytes.sum::<u64>();
+            self.stuck += rare.dying.len() as u64;
+        }
         if rare.dying.is_empty() {
             rare.dying = VecDeque::new();
         }
