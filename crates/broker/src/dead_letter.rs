@@ -49,6 +49,8 @@ const GROUPS_OF_TURN: usize = 4;
 const OTHERS_PATIENCE: u32 = 100_000;
 /// When what cannot be moved on is tried again.
 const RETRY_MS: u64 = 1000;
+/// When it is asked again whether the store has caught up, as its memory is bounded.
+const STORE_PAUSE_MS: u64 = 2;
 
 /// The exchange and the routing key that a dead letter goes on with, as two raw short strings; none
 /// where a policy names what is longer than a short string.
@@ -101,19 +103,25 @@ struct Touched {
 }
 
 impl Broker {
-    /// Moves on what died in queues that the work names; what is more than a turn bears is left to
-    /// the timer.
+    /// Moves on what died in queues that the work names; what is more than a turn or the store
+    /// bears is left to the timer.
     pub(crate) fn bury(&self, work: &mut Work) {
+        let (most, pause_ms) = if self.is_store_behind() {
+            (0, STORE_PAUSE_MS)
+        } else {
+            (GROUPS_OF_TURN, 0)
+        };
         let (mut kept, mut groups) = (Kept::default(), 0);
-        while groups < GROUPS_OF_TURN
+        while groups < most
             && let Some(cell) = work.dying.pop()
         {
             groups += usize::from(self.bury_some(&cell, &mut kept, work));
         }
+        let now_ms = self.timer.now_ms();
         for cell in work.dying.drain(..) {
             let mut state = cell.lock();
-            if state.queue.has_unburied(self.timer.now_ms()) {
-                self.timer.arm(&cell, &mut state, self.timer.now_ms());
+            if state.queue.has_unburied(now_ms) {
+                self.timer.arm(&cell, &mut state, now_ms + pause_ms);
             }
         }
     }

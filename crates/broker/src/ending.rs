@@ -38,10 +38,14 @@ impl Broker {
         mut tell: impl FnMut(&Arc<Handle>, &mut Work),
         work: &mut Work,
     ) -> Result<u64, Refusal> {
-        // What has died is no part of it any more.
-        self.bury_all(cell, work);
-        let directory = vhost.directory.write();
-        let mut state = cell.lock();
+        let (directory, mut state) = loop {
+            // What has died is no part of it any more.
+            self.bury_all(cell, work);
+            let (directory, state) = (vhost.directory.write(), cell.lock());
+            if !state.queue.has_unburied(self.timer.now_ms()) {
+                break (directory, state);
+            }
+        };
         if cell.is_deleted() {
             work.depends_on(directory.changed);
             return Ok(0);
@@ -53,7 +57,8 @@ impl Broker {
         if condition.empty && state.queue.ready() > 0 {
             return Err(Refusal::NotEmpty(cell.name.to_string()));
         }
-        if condition.abandoned && consumers > 0 {
+        let lives_on = condition.expired && !state.is_over(self.timer.now_ms());
+        if (condition.abandoned && consumers > 0) || lives_on {
             return Ok(0);
         }
         cell.mark_deleted();

@@ -371,10 +371,11 @@ fn one_without_a_way_holds_up_no_other() {
     assert_eq!((ready(&world.broker, "dead"), stuck(&world)), (5, 0));
 }
 
-/// A store that notes how many bytes it was given at once at most.
+/// A store that notes how many bytes it was given at once at most, and says how many wait.
 #[derive(Default)]
 struct Noting {
     most_bytes: AtomicUsize,
+    staged_bytes: AtomicUsize,
 }
 
 impl Store for Noting {
@@ -397,8 +398,25 @@ impl Store for Noting {
     }
 
     fn staged_bytes(&self) -> usize {
-        InstantStore.staged_bytes()
+        self.staged_bytes.load(Ordering::Relaxed)
     }
+}
+
+/// What is not written yet is in memory.
+#[test]
+fn the_dead_wait_for_a_store_that_is_behind() {
+    let store = Arc::new(Noting::default());
+    let mut world = World::with(Arc::clone(&store) as _);
+    world.dying(declaration("q", true), &[]);
+    world.publish("q", 10);
+    world.get(10);
+    store.staged_bytes.store(64 << 20, Ordering::Relaxed);
+    world.client.say(1, reject_all());
+    world.wait(1_000);
+    assert_eq!(ready(&world.broker, "dead"), 0);
+    store.staged_bytes.store(0, Ordering::Relaxed);
+    world.wait(10);
+    assert_eq!(ready(&world.broker, "dead"), 10);
 }
 
 /// Their bodies are shared in memory, and copied into the journal all the same.

@@ -81,7 +81,7 @@ pub(crate) fn delete_queue(call: &Call) -> Answer {
     let condition = Condition {
         unused: call.flag("if-unused"),
         empty: call.flag("if-empty"),
-        abandoned: false,
+        ..Condition::default()
     };
     let mut work = Work::default();
     let deleted = call

@@ -131,9 +131,6 @@ pub struct Queue<C> {
     consumers: Consumers<C>,
     pub(crate) counters: Counters,
     pub(crate) reserved: Option<Box<Reserved>>,
-    /// Messages that died and cannot be moved on for now, and the bytes of their bodies.
-    stuck: u64,
-    stuck_bytes: u64,
     rare: Option<Box<Rare>>,
 }
 
@@ -157,8 +154,6 @@ impl<C> Queue<C> {
             behind: false,
             due_ms: u64::MAX,
             wake_ms: u64::MAX,
-            stuck: 0,
-            stuck_bytes: 0,
             rare: None,
         }
     }
@@ -206,14 +201,14 @@ impl<C> Queue<C> {
                 return Err(Refused);
             }
         }
-        Ok(self.accept(message))
+        Ok(self.accept(message, bytes))
     }
 
     #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
     #[inline(always)]
-    pub(crate) fn accept(&mut self, message: &Message<'_>) -> Rank {
+    pub(crate) fn accept(&mut self, message: &Message<'_>, bytes: u64) -> Rank {
         self.counters.published += 1;
-        self.append(message)
+        self.append(message, bytes)
     }
 
     /// The consumer that takes messages at once and settles none, if there are no others and
@@ -245,7 +240,7 @@ impl<C> Queue<C> {
             priority: level,
             ..*message
         };
-        self.append(&message);
+        self.append(&message, message.body_len());
     }
 
     /// Begins a level after what recovery found, so that no sequence number is used twice.
@@ -256,9 +251,9 @@ impl<C> Queue<C> {
 
     #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
     #[inline(always)]
-    fn append(&mut self, message: &Message<'_>) -> Rank {
+    fn append(&mut self, message: &Message<'_>, bytes: u64) -> Rank {
         self.ready += 1;
-        self.ready_bytes += message.body_len();
+        self.ready_bytes += bytes;
         let (level, seq) = match self.lanes.plain() {
             Some(lane) => {
                 lane.ready += 1;
@@ -292,8 +287,7 @@ impl<C> Queue<C> {
     #[inline]
     pub fn has_room_for(&self, messages: u64, bytes: u64) -> bool {
         let limits = &self.settings.limits;
-        let (messages, bytes) = (self.ready + self.stuck + messages, bytes + self.stuck_bytes);
-        let bytes = self.ready_bytes + bytes;
+        let (messages, bytes) = (self.ready + messages, self.ready_bytes + bytes);
         let fits = self.unacked + messages <= limits.total_max
             && self.unacked_bytes + bytes <= limits.total_bytes_max;
         fits && (limits.overflow == Overflow::DropHead
@@ -541,7 +535,7 @@ impl<C> Queue<C> {
     /// them was in a chunk. At least what it really is, and at most twice that.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        let bodies = self.ready_bytes + self.unacked_bytes + self.stuck_bytes;
+        let bodies = self.ready_bytes + self.unacked_bytes + self.stuck_bytes();
         self.lanes.resident_bytes() as u64 + bodies
     }
 

@@ -1,14 +1,31 @@
-//! Limits, and room kept for messages that come together or not at all.
+//! Limits, and the room that is kept from those who publish: for messages that come together or
+//! not at all, and for dead ones that cannot be moved on.
 
 use crate::limits::{Limits, Overflow, Settings};
 use crate::message::Message;
 use crate::queue::{Queue, Rank};
 
-/// Room kept for transactions, and the limits without it.
+/// So many messages with so many bytes of bodies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Room {
+    pub(crate) const NONE: Self = Self {
+        messages: 0,
+        bytes: 0,
+    };
+}
+
+/// Room kept from those who publish, and the limits without it.
 #[derive(Debug)]
 pub(crate) struct Reserved {
-    messages: u64,
-    bytes: u64,
+    /// For transactions.
+    to_come: Room,
+    /// Of messages that died and cannot be moved on for now.
+    stuck: Room,
     limits: Limits,
 }
 
@@ -16,11 +33,13 @@ impl Reserved {
     /// The limits for everybody else.
     const fn left(&self) -> Limits {
         let mut limits = self.limits;
-        limits.total_max = limits.total_max.saturating_sub(self.messages);
-        limits.total_bytes_max = limits.total_bytes_max.saturating_sub(self.bytes);
+        let messages = self.to_come.messages.saturating_add(self.stuck.messages);
+        let bytes = self.to_come.bytes.saturating_add(self.stuck.bytes);
+        limits.total_max = limits.total_max.saturating_sub(messages);
+        limits.total_bytes_max = limits.total_bytes_max.saturating_sub(bytes);
         if matches!(limits.overflow, Overflow::RejectPublish) {
-            limits.ready_max = limits.ready_max.saturating_sub(self.messages);
-            limits.ready_bytes_max = limits.ready_bytes_max.saturating_sub(self.bytes);
+            limits.ready_max = limits.ready_max.saturating_sub(messages);
+            limits.ready_bytes_max = limits.ready_bytes_max.saturating_sub(bytes);
         }
         limits
     }
@@ -53,50 +72,50 @@ impl<C> Queue<C> {
     /// Keeps room for messages to come, each with [`Queue::push_reserved`]; others find the queue
     /// that much smaller. `false`, and nothing is kept, when there is not so much.
     pub fn reserve(&mut self, messages: u64, bytes: u64) -> bool {
-        let limits = &self.settings.limits;
-        let fits = |have: u64, more: u64, max: u64| have.saturating_add(more) <= max;
-        let total = fits(
-            self.ready + self.unacked + self.stuck(),
-            messages,
-            limits.total_max,
-        ) && fits(
-            self.ready_bytes + self.unacked_bytes + self.stuck_bytes(),
-            bytes,
-            limits.total_bytes_max,
-        );
-        let ready = limits.overflow == Overflow::DropHead
-            || (fits(self.ready + self.stuck(), messages, limits.ready_max)
-                && fits(
-                    self.ready_bytes + self.stuck_bytes(),
-                    bytes,
-                    limits.ready_bytes_max,
-                ));
-        if !total || !ready {
+        if !self.has_room_for(messages, bytes) {
             self.counters.refused += messages;
             return false;
         }
-        let reserved = self.reserved.get_or_insert_with(|| {
-            Box::new(Reserved {
-                messages: 0,
-                bytes: 0,
-                limits: self.settings.limits,
-            })
+        self.change_reserved(|reserved| {
+            reserved.to_come.messages += messages;
+            reserved.to_come.bytes += bytes;
         });
-        reserved.messages += messages;
-        reserved.bytes += bytes;
-        self.settings.limits = reserved.left();
         true
     }
 
     /// Gives up room that [`Queue::reserve`] has kept.
     pub fn release_reserved(&mut self, messages: u64, bytes: u64) {
-        let Some(reserved) = &mut self.reserved else {
-            return;
-        };
-        reserved.messages = reserved.messages.saturating_sub(messages);
-        reserved.bytes = reserved.bytes.saturating_sub(bytes);
+        self.change_reserved(|reserved| {
+            let to_come = &mut reserved.to_come;
+            to_come.messages = to_come.messages.saturating_sub(messages);
+            to_come.bytes = to_come.bytes.saturating_sub(bytes);
+        });
+    }
+
+    /// Dead messages that cannot be moved on take so much of the queue from now on.
+    pub(crate) fn set_stuck(&mut self, stuck: Room) {
+        if self.stuck_room() != stuck {
+            self.change_reserved(|reserved| reserved.stuck = stuck);
+        }
+    }
+
+    pub(crate) fn stuck_room(&self) -> Room {
+        let reserved = self.reserved.as_ref();
+        reserved.map_or(Room::NONE, |reserved| reserved.stuck)
+    }
+
+    fn change_reserved(&mut self, change: impl FnOnce(&mut Reserved)) {
+        let limits = self.settings.limits;
+        let reserved = self.reserved.get_or_insert_with(|| {
+            Box::new(Reserved {
+                to_come: Room::NONE,
+                stuck: Room::NONE,
+                limits,
+            })
+        });
+        change(reserved);
         self.settings.limits = reserved.left();
-        if reserved.messages == 0 {
+        if (reserved.to_come, reserved.stuck) == (Room::NONE, Room::NONE) {
             self.settings.limits = reserved.limits;
             self.reserved = None;
         }
@@ -104,7 +123,8 @@ impl<C> Queue<C> {
 
     /// The same as [`Queue::push`] for a message whose room was reserved.
     pub fn push_reserved(&mut self, message: &Message<'_>) -> Rank {
-        self.release_reserved(1, message.body_len());
-        self.accept(message)
+        let bytes = message.body_len();
+        self.release_reserved(1, bytes);
+        self.accept(message, bytes)
     }
 }

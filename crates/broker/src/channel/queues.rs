@@ -219,7 +219,7 @@ impl OpenChannel<'_> {
                 let condition = Condition {
                     unused: delete.if_unused,
                     empty: delete.if_empty,
-                    abandoned: false,
+                    ..Condition::default()
                 };
                 let (number, client) = (self.number, &self.peer.client);
                 // Of its own consumers a channel hears behind the answer.

@@ -51,21 +51,19 @@ impl Broker {
         let now_ms = self.timer.now_ms();
         state.queue.woken(now_ms);
         cell.run(&mut state, &mut Pump::new(cell, work));
-        // What has waited too long dies first.
-        let is_over = |until_ms| until_ms <= now_ms && !state.queue.is_behind();
-        state.unused_until().is_some_and(is_over)
+        state.is_over(now_ms)
     }
 
     fn expire_queue(&self, cell: &Arc<QueueCell>, work: &mut Work) {
         let Some(vhost) = self.vhost(&cell.vhost) else {
             return;
         };
-        let unused = Condition {
-            unused: true,
+        let expired = Condition {
+            expired: true,
             ..Condition::default()
         };
-        // It cannot be refused but for a consumer that has come just now: then it is used.
-        let _ = self.delete_queue(&vhost, cell, unused, work);
+        // Its only condition is looked at there: somebody may have used it just now.
+        let _ = self.delete_queue(&vhost, cell, expired, work);
     }
 }
 
@@ -138,6 +136,26 @@ mod tests {
         let unused = broker.run_due(now_ms + 3_600_000, &mut work);
         assert!(cell.is_deleted(), "{unused:?}");
         assert_eq!(broker.timer.entries(), 0);
+    }
+
+    /// It was due, and then used before it could be deleted.
+    #[test]
+    fn a_queue_that_is_used_just_in_time_lives_on() {
+        let broker = Broker::new(
+            BrokerConfig::default(),
+            Access::default(),
+            Arc::new(InstantStore),
+        );
+        let mut work = Work::default();
+        broker.set_now(1_000_000);
+        let cell = queue(&broker, "q", &mut work);
+        broker.set_now(1_000_000 + 3_600_000);
+        cell.used(&mut cell.lock());
+        broker.expire_queue(&cell, &mut work);
+        assert!(!cell.is_deleted());
+        broker.set_now(1_000_000 + 2 * 3_600_000);
+        broker.expire_queue(&cell, &mut work);
+        assert!(cell.is_deleted());
     }
 
     #[test]

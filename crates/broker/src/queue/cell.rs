@@ -116,6 +116,13 @@ impl QueueState {
         let expires_ms = self.expires_ms?;
         (self.queue.consumer_count() == 0).then(|| self.used_ms.saturating_add(expires_ms))
     }
+
+    /// Whether nobody has used the queue for as long as it lives then; what has waited too long
+    /// dies first.
+    pub(crate) fn is_over(&self, now_ms: u64) -> bool {
+        let until_ms = self.unused_until();
+        until_ms.is_some_and(|until_ms| until_ms <= now_ms) && !self.queue.is_behind()
+    }
 }
 
 /// A locked queue. What it holds is counted when it is unlocked.
@@ -292,7 +299,18 @@ impl QueueCell {
     pub(crate) fn run(self: &Arc<Self>, state: &mut QueueState, pump: &mut Pump<'_>) {
         let now_ms = self.timer.now_ms();
         state.queue.run(now_ms, pump);
-        if state.due_ms() < state.armed_ms || state.expires_ms.is_some() {
+        if state.queue.wakes_at() < state.armed_ms || state.expires_ms.is_some() {
+            self.arm(state);
+        }
+        if state.queue.may_hold_dead() {
+            self.look_for_dead(state, now_ms, pump);
+        }
+    }
+
+    /// Has dead messages moved on that can be, now or when the timer runs the queue.
+    #[inline(never)]
+    fn look_for_dead(self: &Arc<Self>, state: &mut QueueState, now_ms: u64, pump: &mut Pump<'_>) {
+        if state.queue.buries_at() < state.armed_ms {
             self.arm(state);
         }
         if state.queue.has_unburied(now_ms) {

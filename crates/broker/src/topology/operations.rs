@@ -33,6 +33,8 @@ pub struct Condition {
     pub empty: bool,
     /// Only if its last consumer has gone: `auto_delete`.
     pub abandoned: bool,
+    /// Only if nobody has used it for as long as it lives then: `x-expires`.
+    pub expired: bool,
 }
 
 impl Broker {

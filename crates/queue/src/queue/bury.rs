@@ -8,6 +8,7 @@ use leveret_record::{Blob, Record, Sabotage, Unacked, breaks};
 use super::{Queue, Rank, Sink, rank};
 use crate::limits::Death;
 use crate::message::Message;
+use crate::reserve::Room;
 
 /// Refused messages are not kept when so many dead ones wait.
 const REFUSED_MAX: usize = 4096;
@@ -105,8 +106,11 @@ impl<C> Queue<C> {
         let rare = self.rare.get_or_insert_default();
         rare.dying.push_back((dead, death));
         if rare.all_wait {
-            self.stuck += 1;
-            self.stuck_bytes += u64::from(dead.body_len);
+            let Room { messages, bytes } = self.stuck_room();
+            self.set_stuck(Room {
+                messages: messages + 1,
+                bytes: bytes + u64::from(dead.body_len),
+            });
         }
     }
 
@@ -125,14 +129,21 @@ impl<C> Queue<C> {
 
     /// Messages that died and cannot be moved on for now. They count towards the limits.
     #[must_use]
-    pub const fn stuck(&self) -> u64 {
-        self.stuck
+    pub fn stuck(&self) -> u64 {
+        self.stuck_room().messages
     }
 
     /// Body bytes of messages that died and cannot be moved on for now.
     #[must_use]
-    pub const fn stuck_bytes(&self) -> u64 {
-        self.stuck_bytes
+    pub fn stuck_bytes(&self) -> u64 {
+        self.stuck_room().bytes
+    }
+
+    /// Whether dead messages may be kept here: most queues need not look further.
+    #[must_use]
+    #[inline]
+    pub const fn may_hold_dead(&self) -> bool {
+        self.rare.is_some()
     }
 
     /// Whether somebody has to move dead messages on at this time, and nobody does.
@@ -156,7 +167,7 @@ impl<C> Queue<C> {
     /// there are none.
     #[must_use]
     pub fn buries_at(&self) -> u64 {
-        let rare = self.rare.as_ref().filter(|_| self.stuck > 0);
+        let rare = self.rare.as_ref().filter(|_| self.stuck() > 0);
         rare.map_or(u64::MAX, |rare| rare.again_ms)
     }
 
@@ -218,13 +229,17 @@ impl<C> Queue<C> {
         if wait.all || !stay.is_empty() {
             rare.again_ms = wait.until_ms;
         }
-        (self.stuck, self.stuck_bytes) = (rare.waiting.len() as u64, rare.waiting_bytes);
+        let mut stuck = Room {
+            messages: rare.waiting.len() as u64,
+            bytes: rare.waiting_bytes,
+        };
         if wait.all {
             // Seldom, and not for each group of very many.
             let bytes = rare.dying.iter().map(|(dead, _)| u64::from(dead.body_len));
-            self.stuck_bytes += bytes.sum::<u64>();
-            self.stuck += rare.dying.len() as u64;
+            stuck.bytes += bytes.sum::<u64>();
+            stuck.messages += rare.dying.len() as u64;
         }
+        self.set_stuck(stuck);
         if rare.dying.is_empty() {
             rare.dying = VecDeque::new();
         }
