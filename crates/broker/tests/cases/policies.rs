@@ -10,10 +10,7 @@ use leveret_store::InstantStore;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use support::{Client, broker, declaration};
-
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
+use crate::support::{Client, broker, declaration};
 
 fn start() -> (Arc<Broker>, Client) {
     let broker = broker(Arc::new(InstantStore));

@@ -14,10 +14,7 @@ use leveret_codec::{
 use leveret_store::InstantStore;
 use serde_json::json;
 
-use support::{Client, broker, declaration};
-
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
+use crate::support::{Client, broker, declaration};
 
 const FRAME_MAX: u32 = 131_072;
 

@@ -6,10 +6,7 @@ use leveret_broker::{Broker, BrokerConfig, Handle, QueueCell};
 use leveret_codec::{BasicCancel, BasicConsume, BasicQos, QueueDeclare, QueueDelete};
 use leveret_store::InstantStore;
 
-use support::{Client, broker, broker_with, consume, declaration};
-
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
+use crate::support::{Client, broker, broker_with, consume, declaration};
 
 /// Far more than any list keeps of what is gone.
 const ROUNDS: usize = 1000;

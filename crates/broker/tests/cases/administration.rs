@@ -1,11 +1,9 @@
 //! Users, permissions, virtual hosts, policies and parameters through the journal: what is there
 //! after a restart, and what is not.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::on_disk;
 use leveret_broker::{
     Admin, AdminError, ApplyTo, Binding, Broker, Parameter, Permission, Policy, PolicyKind,
     QueueSpec, Right, TopicPermission, User, UserLimits, VhostMetadata, Work,
@@ -15,7 +13,6 @@ use leveret_router::{ExchangeKind, ExchangeSpec};
 use leveret_store::sim::SimDisk;
 use leveret_store::{Config, Journal, Store};
 use serde_json::json;
-use support::on_disk;
 
 /// Makes changes, then restarts.
 fn changed(disk: &SimDisk, changes: impl FnOnce(&mut Admin<'_>)) -> Broker {

@@ -1,15 +1,12 @@
 //! When a connection is not read, and how long that may last.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::store::DelayedStore;
+use crate::support::{Client, broker_with, consume};
 use leveret_broker::{Broker, BrokerConfig, Pause, Ticker};
 use leveret_codec::RawTable;
 use leveret_store::{InstantStore, Store};
-use support::store::DelayedStore;
-use support::{Client, broker_with, consume};
 
 /// A broker that keeps 100 bytes of replies for a client.
 fn small(store: Arc<dyn Store>) -> Arc<Broker> {

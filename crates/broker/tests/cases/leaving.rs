@@ -11,11 +11,8 @@ use leveret_codec::{
 };
 use leveret_store::InstantStore;
 
-use support::store::DelayedStore;
-use support::{Client, broker, declaration};
-
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
+use crate::support::store::DelayedStore;
+use crate::support::{Client, broker, declaration};
 
 /// Waits for another thread, which may not come so far.
 fn wait_for(mut reached: impl FnMut() -> bool) {

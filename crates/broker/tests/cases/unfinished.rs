@@ -1,15 +1,12 @@
 //! Messages that are begun and not completed, and transactions that are not committed: over the
 //! budget, and without progress, those who hold them are closed and nobody else.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{self, Client, broker_with};
 use leveret_broker::{Alarm, Broker, BrokerConfig, Ticker, UnfinishedClosed};
 use leveret_codec::{BasicPublish, ChannelClose, Method, TxRollback, TxSelect, header_frame};
 use leveret_store::InstantStore;
-use support::{Client, broker_with};
 
 const KIB: u64 = 1024;
 const CLOSED: &str = "0 close 506 RESOURCE_ERROR";

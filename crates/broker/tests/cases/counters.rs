@@ -1,11 +1,9 @@
 //! Everything that passes is counted once, where it passed.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::support::{Client, broker, declaration, optional};
 use leveret_broker::{Broker, Event, HoldingCounts, MessageCounts};
 use leveret_codec::{
     BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicReject, ChannelClose,
@@ -14,7 +12,6 @@ use leveret_codec::{
 };
 use leveret_session::DeliveryCounts;
 use leveret_store::InstantStore;
-use support::{Client, broker, declaration, optional};
 
 fn get(client: &mut Client, no_ack: bool) -> String {
     client.say(

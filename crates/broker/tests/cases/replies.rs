@@ -12,10 +12,7 @@ use leveret_codec::{
 };
 use leveret_store::InstantStore;
 
-use support::{Client, broker, broker_with, consume};
-
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
+use crate::support::{self, Client, broker, broker_with, consume};
 
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 const FRAME_MAX: u32 = 131_072;

@@ -11,10 +11,7 @@ use leveret_session::DeliveryCounts;
 use leveret_store::InstantStore;
 use serde_json::json;
 
-use support::{Client, broker, consume, declaration};
-
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
+use crate::support::{Client, broker, consume, declaration};
 
 /// How much later than its timeout a delivery may go back.
 const SLACK_MS: u64 = 20;

@@ -1,16 +1,13 @@
 //! One message for many queues, whose consumers take it in different ways.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{Client, broker_with};
 use leveret_broker::BrokerConfig;
 use leveret_codec::{
     BasicAck, BasicConsume, BasicPublish, Method, QueueBind, QueueDeclare, RawTable, content,
 };
 use leveret_store::InstantStore;
-use support::{Client, broker_with};
 
 const MESSAGES: usize = 300;
 

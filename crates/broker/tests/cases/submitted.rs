@@ -15,11 +15,8 @@ use leveret_store::{
 };
 use parking_lot::Mutex;
 
-use support::store::DelayedStore;
-use support::{Client, broker, declaration, message};
-
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
+use crate::support::store::DelayedStore;
+use crate::support::{Client, broker, declaration, message};
 
 /// A client whose queues `a` (lane 0), `b` (lane 1) and `c` (lane 2) are bound to `all`.
 fn start(store: Arc<dyn Store>) -> Client {

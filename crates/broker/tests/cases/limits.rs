@@ -1,17 +1,14 @@
 //! Every number of things a client can make has a limit, and RabbitMQ's text where it has one.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{self, Client, broker_with};
 use leveret_broker::{BrokerConfig, Existing};
 use leveret_codec::{
     BasicCancel, BasicConsume, ChannelOpen, ExchangeDeclare, Method, QueueBind, QueueDeclare,
     QueueDelete, QueueUnbind, RawTable, Table,
 };
 use leveret_store::InstantStore;
-use support::{Client, broker_with};
 
 /// A fresh client's answer on channel 1, which the limit may have closed.
 fn ask<'a>(client: &mut Client, method: impl Into<Method<'a>>) -> String {

@@ -1,10 +1,8 @@
 //! Durable topology through the journal: what is there after a restart, and what is not.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::on_disk;
 use leveret_broker::{
     Binding, Broker, Condition, ConnectionId, Existing, QueueSpec, Refusal, Vhost, Work,
 };
@@ -12,7 +10,6 @@ use leveret_codec::{Table, Value};
 use leveret_router::{ExchangeKind, ExchangeSpec};
 use leveret_store::sim::SimDisk;
 use leveret_store::{Journal, Store};
-use support::on_disk;
 
 struct World {
     broker: Broker,

@@ -1,17 +1,14 @@
 //! Who is served when a channel has room again: the queue that has waited longest.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::support::{Client, broker};
 use leveret_codec::{
     BasicAck, BasicCancel, BasicConsume, BasicNack, BasicQos, ChannelClose, TxCommit, TxSelect,
 };
 use leveret_store::InstantStore;
 use proptest::prelude::*;
-use support::{Client, broker};
 
 fn qos(prefetch_count: u16, global: bool) -> BasicQos {
     BasicQos {

@@ -1,15 +1,12 @@
 //! The memory for messages: long queues leave room for others, their publishers wait, and what is
 //! refused is counted.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{Client, broker_with, message, ready};
 use leveret_broker::{Broker, BrokerConfig, Outcome, Reason};
 use leveret_codec::{ConfirmSelect, QueuePurge, RawTable, Table, TxCommit, TxSelect, Value};
 use leveret_store::InstantStore;
-use support::{Client, broker_with, message, ready};
 
 const MIB: u64 = 1 << 20;
 

@@ -8,11 +8,8 @@ use leveret_codec::{
 };
 use leveret_store::Store as _;
 
-use support::store::DelayedStore;
-use support::{Client, broker, consume, declaration, message};
-
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
+use crate::support::store::DelayedStore;
+use crate::support::{Client, broker, consume, declaration, message};
 
 fn start() -> (Arc<DelayedStore>, Client, Client) {
     let store = Arc::new(DelayedStore::default());

@@ -1,18 +1,15 @@
 //! While an alarm is on, connections that publish are blocked; all others go on.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::store::DelayedStore;
+use crate::support::{self, Client, broker, broker_with};
 use leveret_broker::{Alarm, AlarmState, Broker, BrokerConfig, Measured, Ticker};
 use leveret_codec::{
     BasicAck, BasicGet, BasicPublish, Method, Properties, RawTable, Table, TxCommit, TxSelect,
     Value, header_frame,
 };
 use leveret_store::{InstantStore, StoreRefusal};
-use support::store::DelayedStore;
-use support::{Client, broker, broker_with};
 
 fn capable(broker: &Arc<Broker>) -> Client {
     let mut capabilities = Table::new();

@@ -1,17 +1,14 @@
 //! The firehose: what RabbitMQ 4.3 copied to `amq.rabbitmq.trace` for the same commands.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{self, Client, broker};
 use leveret_broker::Broker;
 use leveret_codec::{
     BasicAck, BasicConsume, BasicGet, BasicPublish, FrameKind, Method, Properties, QueueBind,
     Table, Value, content, frame,
 };
 use leveret_store::InstantStore;
-use support::{Client, broker};
 
 const FRAME_MAX: u32 = 131_072;
 

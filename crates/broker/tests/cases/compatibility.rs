@@ -1,10 +1,8 @@
 //! Answers that RabbitMQ 3.10 gave to the same commands, side by side.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{self, Client, broker, consume, declaration};
 use leveret_broker::VhostMetadata;
 use leveret_codec::{
     BasicConsume, BasicGet, BasicPublish, BasicQos, BasicReject, ChannelClose, ConfirmSelect,
@@ -12,7 +10,6 @@ use leveret_codec::{
     RawTable, Table, TxCommit, TxSelect, Value, content,
 };
 use leveret_store::InstantStore;
-use support::{Client, broker, consume, declaration};
 
 /// Two connections to one broker, with their first channels open.
 fn clients() -> (Client, Client) {

@@ -11,10 +11,7 @@ use leveret_codec::{
 use leveret_store::{Batch, InstantStore, Store, StoreRefusal, Ticket, Waiter};
 use serde_json::{Value as Json, json};
 
-use support::{Client, broker, consume, declaration, message, ready};
-
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
+use crate::support::{Client, broker, consume, declaration, message, ready};
 
 /// A broker with a queue `dead`, a client and a clock.
 struct World {

@@ -9,11 +9,8 @@ use leveret_codec::{
 };
 use leveret_store::{InstantStore, StoreRefusal};
 
-use support::store::DelayedStore;
-use support::{Client, broker, broker_with, declaration};
-
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
+use crate::support::store::DelayedStore;
+use crate::support::{self, Client, broker, broker_with, declaration};
 
 const NOTHING: [&str; 0] = [];
 

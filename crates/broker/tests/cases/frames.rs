@@ -1,13 +1,10 @@
 //! Frames out of turn: what RabbitMQ 4.3 said to the same bytes.
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{Client, broker};
 use leveret_codec::{BasicPublish, FRAME_END, FrameKind, Method, frame};
 use leveret_store::InstantStore;
-use support::{Client, broker};
 
 const EXPECTED_METHOD: &str =
     "505 UNEXPECTED_FRAME - expected method frame, got non method frame instead (0, 0)";
