@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::project::Project;
 use crate::report::Suite;
+use crate::shell::Niceness;
 use crate::{install, shell};
 
 /// The program that pushes as many messages as its argument says through codec, session and
@@ -113,16 +114,12 @@ fn source(project: &Project) -> PathBuf {
 
 fn measure(project: &Project) -> Result<Measure> {
     install::program("valgrind")?;
-    let arguments = [
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        PACKAGE,
-        "--example",
-        PROGRAM,
-    ];
-    shell::require(shell::cargo(&project.root, &arguments))?;
+    let mut build = shell::cargo(&project.root, &["build", "--release", "--locked"]);
+    build.args(["--package", PACKAGE, "--example", PROGRAM]);
+    // With the binary's package cargo chooses the features that its dependencies have there, and
+    // compiles none of them again.
+    build.args(["--package", "leveret"]);
+    shell::require(shell::giving_way(&build, Niceness::Behind))?;
     let program = project.target.join("release/examples").join(PROGRAM);
     let mut figures = [0.0; PATHS.len()];
     for (figure, path) in figures.iter_mut().zip(&PATHS) {

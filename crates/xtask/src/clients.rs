@@ -11,6 +11,7 @@ use crate::expected::Expected;
 use crate::project::Project;
 use crate::report::{Ending, Outcome, Report, Suite};
 use crate::server::Server;
+use crate::shell::Niceness;
 use crate::{install, outcomes, shell};
 
 /// The broker that the suites talk to.
@@ -494,7 +495,8 @@ fn pytest(project: &Project) -> Result<Command> {
 /// Cargo's test of this name. It is one of the workspace's: for a package alone cargo chooses other
 /// features of what it depends on, and compiles all of that once more.
 fn workspace_test(project: &Project, name: &str) -> Command {
-    shell::cargo_test(&project.root, &["--test", name])
+    let test = shell::cargo_test(&project.root, &["--test", name]);
+    shell::giving_way(&test, Niceness::Aside)
 }
 
 fn junit_reports(folder: &Path) -> Result<Vec<Outcome>> {

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::project::Project;
 use crate::report::{Report, Suite};
+use crate::shell::Niceness;
 use crate::{install, shell};
 
 const FOLDER: &str = "crates/fuzz";
@@ -96,7 +97,7 @@ fn build(project: &Project) -> Result<PathBuf> {
     // With a target named, build scripts go without the instrumentation, which they cannot link.
     build.args(["--target", &host, "--target-dir"]).arg(&folder);
     build.env("RUSTFLAGS", COVERAGE);
-    shell::require(shell::behind_others(&build))?;
+    shell::require(shell::giving_way(&build, Niceness::Behind))?;
     Ok(folder.join(host).join("fuzz"))
 }
 

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use anyhow::{Context as _, Result, bail};
 
 use crate::project::Project;
-use crate::shell;
+use crate::shell::{self, Niceness};
 
 /// The programs that tests need, and the packages of Debian that they come with.
 const PROGRAMS: &[(&str, &[&str])] = &[
@@ -222,11 +222,11 @@ pub(crate) fn rabbitmqadmin_crate(project: &Project, version: &str) -> Result<Pa
     println!("building rabbitmqadmin {version} into {}", root.display());
     // How fast it runs does not matter, nor where it panics, nor the system's TLS.
     let arguments = ["install", "--debug", "--locked", "rabbitmqadmin"];
-    let mut install = shell::cargo_aside(&project.root, &arguments);
+    let mut install = shell::cargo(&project.root, &arguments);
     install.args(["--no-default-features", "--version", version]);
     install.arg("--root").arg(&root);
     install.env("CARGO_PROFILE_DEV_DEBUG", "0");
-    shell::require(install)?;
+    shell::require(shell::giving_way(&install, Niceness::Aside))?;
     Ok(built)
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check in order, each a suite of the report.
 
+use std::borrow::Borrow;
 use std::fs;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use serde_json::Value;
 use crate::clients::{Broker, Client, Extent};
 use crate::project::Project;
 use crate::report::{Ending, Outcome, Report, Suite};
+use crate::shell::Niceness;
 use crate::{callgrind, clients, crash, dist, doc_tests, fuzz, install, outcomes, shell, tidy};
 
 /// Long enough for each fuzz target to find what is easily found.
@@ -38,18 +40,18 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
     if quick {
         let programs = beside(
             &mut report,
-            |report| checks(project, quick, report),
+            |report| checks(project, &QUICK, report),
             |report| step(report, "programs", || programs_suite(project, quick)),
         );
         run_tests(&programs, &mut report);
         smoke(project, &mut report);
     } else {
         step(&mut report, "disk space", || disk_space(project));
-        let ((installed, programs), (compiled, tests)) = (mpsc::channel(), mpsc::channel());
+        let ((built, release), (compiled, tests)) = (mpsc::channel(), mpsc::channel());
         beside(
             &mut report,
-            |report| shipped(project, installed, tests, report),
-            |report| tested(project, compiled, programs, report),
+            |report| shipped(project, built, tests, report),
+            |report| tested(project, compiled, release, report),
         );
     }
     println!("\n{report}");
@@ -59,23 +61,62 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
     Ok(())
 }
 
+/// Test programs that are compiled at once.
+struct Selection {
+    /// The suite of what clippy says meanwhile.
+    suite: &'static str,
+    /// Which of the workspace's targets, in cargo's words.
+    targets: &'static [&'static str],
+    /// How much it gives way to everything else.
+    niceness: Niceness,
+}
+
+const QUICK: Selection = Selection {
+    suite: "clippy",
+    targets: &["--lib", "--bins"],
+    niceness: Niceness::Aside,
+};
+
+/// What takes longest to run, with what it needs: the broker and all below it.
+const FIRST: Selection = Selection {
+    suite: "clippy for the hostile file",
+    targets: &["--test", "hostile"],
+    niceness: Niceness::Aside,
+};
+
+/// Everything, while the first tests run.
+const ALL: Selection = Selection {
+    suite: "clippy",
+    targets: &["--lib", "--bins", "--tests", "--examples"],
+    niceness: Niceness::Behind,
+};
+
 /// What a compiler or a reader of the sources says; gives the test programs.
-fn checks(project: &Project, quick: bool, report: &mut Report) -> Vec<TestProgram> {
-    let mut programs = Vec::new();
-    step(report, "clippy", || compile(project, quick, &mut programs));
+fn checks(project: &Project, selection: &Selection, report: &mut Report) -> Vec<TestProgram> {
+    let programs = compiled(project, selection, report);
     step(report, "tidy", || tidy_suite(project));
+    programs
+}
+
+fn compiled(project: &Project, selection: &Selection, report: &mut Report) -> Vec<TestProgram> {
+    let mut programs = Vec::new();
+    step(report, selection.suite, || {
+        compile(project, selection, &mut programs)
+    });
     programs
 }
 
 /// Has clippy compile the tests of every package; those of the clients have a broker of their own
 /// later.
-fn compile(project: &Project, quick: bool, programs: &mut Vec<TestProgram>) -> Result<Suite> {
+fn compile(
+    project: &Project,
+    selection: &Selection,
+    programs: &mut Vec<TestProgram>,
+) -> Result<Suite> {
     let start = Instant::now();
-    let mut command = shell::cargo_test(&project.root, &["--no-run", "--message-format=json"]);
-    command.args(["--lib", "--bins"]);
-    if !quick {
-        command.args(["--tests", "--examples"]);
-    }
+    let mut command = shell::cargo_test(&project.root, selection.targets);
+    command.args(["--no-run", "--message-format=json"]);
+    let command = shell::giving_way(&command, selection.niceness);
     let output = shell::capture(command)?;
     let (mut log, mut warned) = (String::new(), false);
     for line in output.text.lines() {
@@ -102,7 +143,7 @@ fn compile(project: &Project, quick: bool, programs: &mut Vec<TestProgram>) -> R
         Outcome::new("everything compiles", ending(output.success)),
         Outcome::new("there is nothing to warn of", ending(!warned)),
     ];
-    Ok(Suite::new("clippy", outcomes, log, start))
+    Ok(Suite::new(selection.suite, outcomes, log, start))
 }
 
 /// Runs one step; an error of the step itself is a failure of its suite.
@@ -170,8 +211,9 @@ fn tidy_suite(project: &Project) -> Result<Suite> {
 }
 
 /// A suite for each test program.
-fn run_tests<'a>(programs: impl IntoIterator<Item = &'a TestProgram>, report: &mut Report) {
+fn run_tests<P: Borrow<TestProgram>>(programs: impl IntoIterator<Item = P>, report: &mut Report) {
     for program in programs {
+        let program = program.borrow();
         step(report, &program.name, || {
             let start = Instant::now();
             let mut command = Command::new(&program.executable);
@@ -246,71 +288,95 @@ fn docs(project: &Project, report: &mut Report) {
     ];
     let mut command = shell::cargo(&project.root, &arguments);
     command.env("RUSTDOCFLAGS", "-D warnings");
-    command_check(report, "docs", shell::behind_others(&command));
+    command_check(
+        report,
+        "docs",
+        shell::giving_way(&command, Niceness::Behind),
+    );
 }
 
 /// What is shipped, and what real clients say of it: they wait more than they compute, while the
-/// tests are compiled. Lets go of `installed` once all programs are there; some clients need cargo,
-/// which builds for one at a time, so that they wait for `tests`.
+/// tests are compiled. Lets go of `built` once the programs and the release are there; some clients
+/// need cargo, which builds for one at a time, so that they wait for `tests`.
 fn shipped(
     project: &Project,
-    installed: mpsc::Sender<()>,
+    built: mpsc::Sender<()>,
     tests: mpsc::Receiver<()>,
     report: &mut Report,
 ) {
     step(report, "programs", || programs_suite(project, false));
-    drop(installed);
     let (of_cargo, others) = clients::by_cargo();
-    let built = beside(
+    let succeeded = beside(
         report,
-        |report| release_build(project, report),
+        |report| {
+            let succeeded = release_build(project, report);
+            drop(built);
+            succeeded
+        },
         |report| clients::prepare(project, ("client libraries", &others), report),
     );
     let binary = project.target.join("release/leveret");
-    if built {
+    if succeeded {
         step(report, "binary size", || dist::suite(&binary));
         real_clients(project, &others, report);
         crashes(project, &binary, report);
     }
     let _ = tests.recv();
     clients::prepare(project, ("clients in Rust", &of_cargo), report);
-    if built {
+    if succeeded {
         real_clients(project, &of_cargo, report);
     }
 }
 
-/// What is said of the sources, then the tests of the project's own; lets go of `compiled` when
-/// cargo is free.
+/// What is said of the sources, and the tests of the project's own. What takes longest to run is
+/// compiled first; it goes by the time, so that it waits for what is built for `release`. Lets go
+/// of `compiled` when cargo is free.
 fn tested(
     project: &Project,
     compiled: mpsc::Sender<()>,
-    installed: mpsc::Receiver<()>,
+    release: mpsc::Receiver<()>,
     report: &mut Report,
 ) {
-    let programs = checks(project, false, report);
-    drop(compiled);
-    let _ = installed.recv();
-    tests(project, &programs, report);
+    let first = self::compiled(project, &FIRST, report);
+    let names: Vec<_> = first.iter().map(|program| program.name.clone()).collect();
+    beside(
+        report,
+        move |report| {
+            let _ = release.recv();
+            run_tests(first, report);
+        },
+        |report| {
+            let mut programs = checks(project, &ALL, report);
+            drop(compiled);
+            programs.retain(|program| !names.contains(&program.name));
+            tests(project, &programs, report);
+        },
+    );
 }
 
 /// What does not depend on each other runs side by side: most of it waits or keeps one core busy.
 fn tests(project: &Project, programs: &[TestProgram], report: &mut Report) {
     let broker = |program: &&TestProgram| program.package == project.root;
-    let mut of_the_broker: Vec<_> = programs.iter().filter(broker).collect();
-    // The longest goes first.
-    of_the_broker.sort_by_key(|program| !program.name.ends_with("/hostile"));
-    let of_its_parts: Vec<_> = programs.iter().filter(|program| !broker(program)).collect();
+    let (of_the_broker, of_its_parts): (Vec<_>, Vec<_>) = programs.iter().partition(broker);
     beside(
         report,
         |report| run_tests(of_the_broker, report),
         |report| {
-            run_tests(of_its_parts, report);
-            step(report, "doc tests", || doc_tests::suite(project));
-            docs(project, report);
-            fuzz::explore(project, FUZZ_SECONDS, report);
-            step(report, "callgrind", || callgrind::suite(project));
+            beside(
+                report,
+                |report| run_tests(of_its_parts, report),
+                |report| compilers(project, report),
+            );
         },
     );
+}
+
+/// What compiles more than it runs, behind everything else.
+fn compilers(project: &Project, report: &mut Report) {
+    step(report, "callgrind", || callgrind::suite(project));
+    fuzz::explore(project, FUZZ_SECONDS, report);
+    step(report, "doc tests", || doc_tests::suite(project));
+    docs(project, report);
 }
 
 /// Does both at once; gives what the first one gives. Its suites come first in the report.

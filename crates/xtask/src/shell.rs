@@ -57,19 +57,19 @@ pub(crate) fn cargo(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The same, giving way to everything else, but not so much that it begins only after it.
-pub(crate) fn cargo_aside(root: &Path, arguments: &[&str]) -> Command {
-    let cargo = cargo(root, arguments);
-    let mut command = Command::new("nice");
-    command.args(["-n", "5"]).arg(cargo.get_program());
-    command.args(cargo.get_args()).current_dir(root);
-    command
+/// How much a command gives way to others. Tests that go by the time run beside what is compiled.
+#[derive(Clone, Copy)]
+pub(crate) enum Niceness {
+    /// Not so much that it begins only after them.
+    Aside,
+    /// It has what nobody else needs.
+    Behind,
 }
 
-/// `cargo test` of the whole workspace, aside, with clippy as the compiler of its packages: what
-/// is linted and what is tested is compiled once.
+/// `cargo test` of the whole workspace, with clippy as the compiler of its packages: what is linted
+/// and what is tested is compiled once.
 pub(crate) fn cargo_test(root: &Path, arguments: &[&str]) -> Command {
-    let mut command = cargo_aside(root, &["test", "--locked", "--workspace"]);
+    let mut command = cargo(root, &["test", "--locked", "--workspace"]);
     command.args(arguments);
     command.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
     command
@@ -91,11 +91,14 @@ pub(crate) fn capture_tests(command: Command) -> Result<Output> {
     capture_within(command, TESTS_TIME_MAX)
 }
 
-/// The same command for when nobody else needs the processors: tests that go by the time run beside
-/// what is compiled.
-pub(crate) fn behind_others(command: &Command) -> Command {
+/// The same command, giving way to others.
+pub(crate) fn giving_way(command: &Command, niceness: Niceness) -> Command {
+    let steps = match niceness {
+        Niceness::Aside => "5",
+        Niceness::Behind => "15",
+    };
     let mut nice = Command::new("nice");
-    nice.args(["-n", "15"]).arg(command.get_program());
+    nice.args(["-n", steps]).arg(command.get_program());
     nice.args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
