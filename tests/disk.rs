@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use leveret_codec::{
     BasicAck, BasicConsume, BasicGet, BasicPublish, ConfirmSelect, Method, Properties,
-    QueueDeclare, Table, Value,
+    QueueDeclare, Table, TxCommit, TxSelect, Value,
 };
+use serde_json::json;
 use support::machine::on_time;
 use support::{Client, Folder, PATIENCE, Server, declare, encode, raw_frame};
 
@@ -444,6 +445,63 @@ fn a_message_larger_than_the_disk_is_refused_and_nothing_waits_behind_it() {
         let server = disk.start("0");
         assert_whole(&server, &publisher.confirmed);
     });
+}
+
+/// Whoever publishes, and whether told or not: counted by queue, by exchange and by reason, and
+/// named in the log.
+#[test]
+fn what_a_full_disk_refuses_is_counted_and_told() {
+    let disk = SmallDisk::mount(24);
+    let server = Server::start_http_in(&disk.folder, &["limits.disk_free_min=0"]);
+    let http = server.http_as("guest", "guest");
+    let mut publisher = Publisher::new(&server);
+    http.done(
+        "POST",
+        "/api/bindings/%2F/e/amq.fanout/q/full",
+        &json!({"routing_key": ""}),
+    );
+    publisher.body_bytes = 30 << 20;
+    assert_eq!(publisher.publish(true), Answer::Refused);
+    let large = json!({"routing_key": "full", "payload": "x".repeat(30 << 20),
+                       "payload_encoding": "string", "properties": {"delivery_mode": 2}});
+    let path = "/api/exchanges/%2F/amq.fanout/publish";
+    let answer = http.call("POST", path, &large.to_string());
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    let mut client = server.login();
+    client.method(1, TxSelect {});
+    client.expect(1, "tx.select-ok");
+    publisher.client = client;
+    publisher.send(true);
+    publisher.client.method(1, TxCommit {});
+    let closed = publisher.client.expect(1, "channel.close");
+    let Method::ChannelClose(close) = closed.method() else {
+        unreachable!("the name says so");
+    };
+    let text = String::from_utf8_lossy(close.reply_text);
+    assert_eq!(close.reply_code, 406);
+    assert!(text.ends_with("the disk is full"), "{text}");
+
+    let queue = http.get("/api/queues/%2F/full");
+    assert_eq!(queue["x_messages_refused"], 3, "{queue}");
+    for (exchange, refused) in [("amq.default", 2), ("amq.fanout", 1)] {
+        let shown = http.get(&format!("/api/exchanges/%2F/{exchange}"));
+        assert_eq!(shown["x_messages_refused"], refused, "{shown}");
+    }
+    let page = server.metrics().call("GET", "/metrics", "").text;
+    for (reason, refused) in [("disk", 3), ("length", 0), ("memory", 0)] {
+        let name = "rabbitmq_queue_messages_refused_total";
+        let line = format!("{name}{{reason=\"{reason}\"}} {refused}\n");
+        assert!(page.contains(&line), "{line}{page}");
+    }
+    let told = |line: &String| {
+        let of = ["messages refused", "WARN", "full", "disk", "amq.fanout"];
+        of.iter().all(|part| line.contains(part))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !server.log().iter().any(told) {
+        assert!(Instant::now() < deadline, "{:?}", server.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Once a full disk is drained, messages are confirmed again within a second.

@@ -5,6 +5,7 @@ mod bodies;
 mod case;
 mod consumers;
 mod deaths;
+mod guesses;
 mod http;
 mod lists;
 mod memory;
