@@ -7,6 +7,7 @@ use leveret_codec::{BasicConsume, TxCommit, TxSelect};
 use serde_json::{Value, json};
 
 use crate::support::http::{Answer, Http};
+use crate::support::machine::on_time;
 use crate::support::{PATIENCE, Server, message};
 
 /// The value of a line.
@@ -210,6 +211,47 @@ fn a_pattern_that_fits_many_queues_and_one_that_fits_few_find_the_same() {
             assert_eq!(found.count(), expected, "{pattern} {metric}");
         }
     }
+}
+
+/// Whoever names a queue, what queues' names begin with, or a small virtual host does not pay for
+/// all the others.
+#[test]
+fn few_of_many_queues_are_found_without_looking_at_the_others() {
+    const QUEUES: usize = 8_000;
+    const ROUNDS: usize = 15;
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let queue =
+        |vhost: &str, number: usize| json!({"vhost": vhost, "name": format!("q{number:04}")});
+    let mut queues: Vec<_> = (0..QUEUES).map(|number| queue("/", number)).collect();
+    queues.extend((0..10).map(|number| queue("small", number)));
+    let vhosts = json!([{"name": "small"}]);
+    let file = json!({"vhosts": vhosts, "queues": queues});
+    guest.done("POST", "/api/definitions", &file);
+    let took = |choice: &str, queues: usize| {
+        let begun = Instant::now();
+        let found = names(&server, &format!("family=queue_consumer_count&{choice}"));
+        let took = begun.elapsed();
+        let consumers = |line: &&String| line.starts_with("rabbitmq_detailed_queue_consumers{");
+        assert_eq!(found.iter().filter(consumers).count(), queues, "{choice}");
+        took
+    };
+    on_time(|| {
+        for few in ["queue=%5Eq0700%24", "queue=%5Eq070", "vhost=small"] {
+            let count = if few.ends_with("%24") { 1 } else { 10 };
+            // In turns, so that what else the machine does strikes both alike.
+            let all = (0..ROUNDS).map(|_| (took(few, count), took("queue=q1234%24", 1)));
+            let (few_took, anywhere): (Vec<_>, Vec<_>) = all.unzip();
+            let [few_took, anywhere] = [few_took, anywhere].map(|mut all| {
+                all.sort_unstable();
+                all[ROUNDS / 2]
+            });
+            assert!(
+                few_took * 2 < anywhere,
+                "{few}: {few_took:?}, {anywhere:?} otherwise"
+            );
+        }
+    });
 }
 
 /// The lines of a page of detailed metrics.

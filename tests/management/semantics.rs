@@ -77,6 +77,15 @@ fn a_queue_is_declared_as_its_arguments_say() {
         let body = json!({"durable": true, "arguments": {"x-queue-type": kind}});
         guest.done("PUT", &format!("/api/queues/v/{name}"), &body);
         assert_eq!(shown(name).0, "quorum", "{kind:?}");
+        // A file of definitions means the same.
+        let body = json!({"name": format!("of a file {name}"), "vhost": "v", "durable": true,
+            "arguments": {"x-queue-type": kind}});
+        guest.done("POST", "/api/definitions", &json!({"queues": [body]}));
+        assert_eq!(
+            shown(&format!("of%20a%20file%20{name}")).0,
+            "quorum",
+            "{kind:?}"
+        );
     }
     let reason = "invalid property 'non-durable' for queue 'd' in vhost 'v'";
     let body = json!({"arguments": {"x-queue-type": ""}});

@@ -28,7 +28,7 @@ use std::ops::Bound;
 
 pub use error::AdminError;
 pub use limits::{UserLimits, VhostLimits};
-pub use password::{Hashing, PasswordHash};
+pub use password::{Hashing, PasswordHash, Scratch};
 pub use pattern::Pattern;
 use permission::{Grant, Keys, Names};
 pub use permission::{Permission, Right, TopicPermission};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use argon2::Argon2;
+use argon2::{Argon2, Block};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use md5::Md5;
@@ -71,20 +71,35 @@ impl Hashing {
         }
     }
 
-    fn hash(self, salt: &[u8], password: &[u8]) -> Vec<u8> {
+    fn hash(self, salt: &[u8], password: &[u8], scratch: &mut Scratch) -> Vec<u8> {
         match self {
             Self::Sha256 => digest::<Sha256>(salt, password),
             Self::Sha512 => digest::<Sha512>(salt, password),
             Self::Md5 => digest::<Md5>(salt, password),
             Self::Argon2id => {
                 let mut hash = vec![0; ARGON2_HASH_BYTES];
+                let (argon2, blocks) = (Argon2::default(), &mut scratch.blocks);
+                blocks.resize(argon2.params().block_count(), Block::default());
                 // Fails for salts and passwords of absurd length only; then nothing matches.
-                match Argon2::default().hash_password_into(password, salt, &mut hash) {
+                match argon2.hash_password_into_with_memory(password, salt, &mut hash, blocks) {
                     Ok(()) => hash,
                     Err(_) => Vec::new(),
                 }
             }
         }
+    }
+}
+
+/// The memory in which a slow hash is computed, kept for the next one: each thread that took its
+/// own would leave it to the allocator.
+#[derive(Default)]
+pub struct Scratch {
+    blocks: Vec<Block>,
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scratch({} blocks)", self.blocks.len())
     }
 }
 
@@ -106,10 +121,10 @@ pub struct PasswordHash {
 impl PasswordHash {
     /// Hashes a password. `chance` gives the salt's bits. Slow for a slow algorithm.
     #[must_use]
-    pub fn new(hashing: Hashing, password: &str, chance: [u8; 16]) -> Self {
+    pub fn new(hashing: Hashing, password: &str, chance: [u8; 16], scratch: &mut Scratch) -> Self {
         let salt = chance.get(..hashing.salt_bytes()).unwrap_or(&chance);
         let mut bytes = salt.to_vec();
-        bytes.extend(hashing.hash(salt, password.as_bytes()));
+        bytes.extend(hashing.hash(salt, password.as_bytes(), scratch));
         Self::of(hashing, bytes)
     }
 
@@ -167,7 +182,7 @@ impl PasswordHash {
 
     /// Checks a password. `key` is a secret of this run, for the digest of the last good one.
     #[must_use]
-    pub fn verify(&self, password: &[u8], key: &[u8; 16]) -> bool {
+    pub fn verify(&self, password: &[u8], key: &[u8; 16], scratch: &mut Scratch) -> bool {
         if password.is_empty() {
             return false;
         }
@@ -177,7 +192,7 @@ impl PasswordHash {
         let Some((salt, expected)) = self.bytes.split_at_checked(self.hashing.salt_bytes()) else {
             return false;
         };
-        let right = same_bytes(expected, &self.hashing.hash(salt, password));
+        let right = same_bytes(expected, &self.hashing.hash(salt, password, scratch));
         if right && self.hashing.is_slow() {
             let _ = self.verified.set(keyed(key, password));
         }
@@ -221,27 +236,29 @@ mod tests {
 
     #[test]
     fn hashes_of_rabbitmq_verify() {
+        let scratch = &mut Scratch::default();
         for (text, password) in [
             ("kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR", "test12"),
             ("9/1i+jKFRpbTRV1PtRnzFFYibT3cEpP92JeZ8YKGtflf4e/u", "guest"),
             ("+pHuxkR9fCyrrwXjOD4BP4XbzO3l8LJr8YkThMgJ0yVHFRE+", "guest"),
         ] {
             let hash = PasswordHash::from_base64(Hashing::Sha256, text).unwrap();
-            assert!(hash.verify(password.as_bytes(), &KEY));
-            assert!(!hash.verify(b"wrong", &KEY));
-            assert!(!hash.verify(b"", &KEY));
+            assert!(hash.verify(password.as_bytes(), &KEY, scratch));
+            assert!(!hash.verify(b"wrong", &KEY, scratch));
+            assert!(!hash.verify(b"", &KEY, scratch));
             assert_eq!(hash.to_base64(), text);
         }
     }
 
     #[test]
     fn every_algorithm_verifies_what_it_hashed() {
+        let scratch = &mut Scratch::default();
         for (hashing, name) in Hashing::ALL {
-            let hash = PasswordHash::new(hashing, "s3cret", [9; 16]);
+            let hash = PasswordHash::new(hashing, "s3cret", [9; 16], scratch);
             let again = PasswordHash::from_base64(hashing, &hash.to_base64()).unwrap();
             assert_eq!(hash, again);
-            assert!(again.verify(b"s3cret", &KEY), "{name}");
-            assert!(!again.verify(b"s3cre", &KEY), "{name}");
+            assert!(again.verify(b"s3cret", &KEY, scratch), "{name}");
+            assert!(!again.verify(b"s3cre", &KEY, scratch), "{name}");
             assert_eq!(Hashing::from_name(name), Some(hashing));
             assert_eq!(hashing.name(), name);
             assert_eq!(serde_json::to_value(hashing).unwrap(), name);
@@ -251,13 +268,14 @@ mod tests {
 
     #[test]
     fn a_slow_hash_is_computed_once() {
-        let hash = PasswordHash::new(Hashing::Argon2id, "s3cret", [1; 16]);
+        let scratch = &mut Scratch::default();
+        let hash = PasswordHash::new(Hashing::Argon2id, "s3cret", [1; 16], scratch);
         assert!(hash.is_slow_for(b"s3cret", &KEY));
-        assert!(hash.verify(b"s3cret", &KEY));
+        assert!(hash.verify(b"s3cret", &KEY, scratch));
         assert!(!hash.is_slow_for(b"s3cret", &KEY));
-        assert!(hash.verify(b"s3cret", &KEY));
+        assert!(hash.verify(b"s3cret", &KEY, scratch));
         assert!(hash.is_slow_for(b"other", &KEY));
-        assert!(!hash.verify(b"other", &KEY));
+        assert!(!hash.verify(b"other", &KEY, scratch));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 pub(crate) mod acting;
 
-use leveret_access::{Access, Denied, PasswordHash, User, UserLimits};
+use leveret_access::{Access, Denied, PasswordHash, Scratch, User, UserLimits};
 
 use crate::broker::Broker;
 
@@ -12,12 +12,13 @@ impl Broker {
     pub fn hash_password(&self, password: &str) -> PasswordHash {
         let hashing = self.limits().password_hashing;
         let chance = self.names.chance();
+        let hash = |scratch: &mut Scratch| PasswordHash::new(hashing, password, chance, scratch);
         if !hashing.is_slow() {
-            return PasswordHash::new(hashing, password, chance);
+            return hash(&mut Scratch::default());
         }
-        let mut hash = None;
-        self.aside(|| hash = Some(PasswordHash::new(hashing, password, chance)));
-        hash.unwrap_or_else(|| PasswordHash::new(hashing, password, chance))
+        let mut slow = None;
+        self.aside(|scratch| slow = Some(hash(scratch)));
+        slow.unwrap_or_else(|| hash(&mut Scratch::default()))
     }
 
     /// Makes every refused password cost the same, the slowest check there is: the time it takes
@@ -32,19 +33,16 @@ impl Broker {
     /// Checks a password against a hash; a slow one only once for each right password.
     fn verify(&self, hash: &PasswordHash, password: &[u8]) -> bool {
         if !hash.is_slow_for(password, &self.secret) {
-            return hash.verify(password, &self.secret);
+            return hash.verify(password, &self.secret, &mut Scratch::default());
         }
         let mut right = false;
-        self.aside(|| right = hash.verify(password, &self.secret));
+        self.aside(|scratch| right = hash.verify(password, &self.secret, scratch));
         right
     }
 
     /// Does slow work where nobody else waits for it, one piece at a time.
-    fn aside(&self, mut work: impl FnMut()) {
-        (self.config.aside)(&mut || {
-            let _one_at_a_time = self.slow.lock();
-            work();
-        });
+    fn aside(&self, mut work: impl FnMut(&mut Scratch)) {
+        (self.config.aside)(&mut || work(&mut self.slow.lock()));
     }
 
     /// A user.

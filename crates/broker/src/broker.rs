@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use leveret_access::{Access, Uses};
+use leveret_access::{Access, Scratch, Uses};
 use leveret_codec::{Table, Value};
 use leveret_record::Memory;
 use leveret_session::{Fault, SessionConfig};
@@ -44,7 +44,7 @@ pub struct Broker {
     /// Goes up with each change of what anybody may do.
     pub(crate) access_generation: AtomicU64,
     /// One slow password hash at a time: each takes 19 MiB and a core.
-    pub(crate) slow: Mutex<()>,
+    pub(crate) slow: Mutex<Scratch>,
     /// What limits of users and virtual hosts are compared with.
     pub(crate) uses: Mutex<Uses>,
     /// Of this run, for digests of verified passwords.
