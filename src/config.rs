@@ -12,7 +12,7 @@ mod secret;
 mod value;
 
 pub use arguments::Arguments;
-pub use error::{ConfigError, Origin, Problem};
+pub use error::{ConfigError, ConfigProblem, SettingOrigin};
 pub use keys::{is_reloadable, key_names};
 pub use layers::Sources;
 pub use secret::Secret;
@@ -36,7 +36,7 @@ pub struct Config {
     /// The first user and virtual host.
     pub default: Bootstrap,
     /// Upper bounds of everything a client can make grow.
-    pub limits: Limits,
+    pub limits: ClientLimits,
     /// What is logged and how.
     pub log: Log,
     /// The HTTP API and the metrics endpoint.
@@ -128,7 +128,7 @@ pub enum PasswordHashing {
 /// Upper bounds of everything a client can make grow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct ClientLimits {
     /// Messages in one queue, ready and unacknowledged, where nothing else limits it.
     pub queue_length_max: u64,
     /// Body bytes in one queue, ready and unacknowledged, where nothing else limits it.
@@ -308,7 +308,7 @@ impl Config {
     }
 }
 
-impl Limits {
+impl ClientLimits {
     /// Returns the bytes of messages kept in memory, on a machine with this memory limit, if it
     /// tells one: without, only what is configured bounds them.
     #[must_use]
@@ -354,7 +354,7 @@ impl Default for Config {
             amqp: Amqp::default(),
             auth: Auth::default(),
             default: Bootstrap::default(),
-            limits: Limits::default(),
+            limits: ClientLimits::default(),
             log: Log::default(),
             management: Management::default(),
             runtime: Runtime::default(),
@@ -393,7 +393,7 @@ impl Default for Bootstrap {
     }
 }
 
-impl Default for Limits {
+impl Default for ClientLimits {
     fn default() -> Self {
         Self {
             queue_length_max: 10_000_000,

@@ -23,7 +23,7 @@ use tracing::debug;
 use crate::clock::{now_ms, wall_ms};
 use crate::endings::{End, Endings};
 use crate::link::{self, Arrived, Link};
-use crate::throttle::{Attempt, CHECKS_CHECK, Throttle, Wait};
+use crate::throttle::{Attempt, CHECKS_CHECK, LoginWait, Throttle};
 
 /// One read; large enough that the cost of a system call is spread over hundreds of messages.
 const READ_BYTES: usize = 64 * 1024;
@@ -171,7 +171,7 @@ pub(crate) async fn serve(gate: Arc<Gate>, stream: TcpStream) {
     let turns = AtomicU32::new(0);
     // In a block, so that what comes after reading takes no room of its own in this future.
     let ended = {
-        let reader = Reader {
+        let reader = ConnectionReader {
             link: &link,
             connection: &connection,
             gate: &gate,
@@ -228,7 +228,7 @@ enum Input<'a> {
 }
 
 /// Reads a connection.
-struct Reader<'a> {
+struct ConnectionReader<'a> {
     link: &'a Link,
     connection: &'a Mutex<Connection>,
     gate: &'a Gate,
@@ -245,7 +245,7 @@ struct Reader<'a> {
     turns: &'a AtomicU32,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ConnectionReader<'a> {
     /// Reads until the connection ends; gives how.
     async fn read(mut self) -> io::Result<End> {
         let (mut unfinished, mut laborious) = (false, false);
@@ -377,8 +377,8 @@ impl<'a> Reader<'a> {
             let now = Instant::now();
             let next = match gate.throttle.admit(self.address, now) {
                 Ok(attempt) => return Ok(attempt),
-                Err(Wait::Turn(next)) => next.min(now + TURN_CHECK),
-                Err(Wait::Checks) => {
+                Err(LoginWait::Turn(next)) => next.min(now + TURN_CHECK),
+                Err(LoginWait::Checks) => {
                     pause = (pause * 2).min(TURN_CHECK);
                     now + pause
                 }

@@ -53,12 +53,12 @@ impl End {
 /// Writes lines about connections that have ended, so many of one peer in a minute.
 pub(crate) struct Endings {
     per_minute: AtomicU32,
-    peers: Mutex<HashMap<IpAddr, Window>>,
+    peers: Mutex<HashMap<IpAddr, LogWindow>>,
 }
 
 /// Lines of one peer.
 #[derive(Clone, Copy)]
-struct Window {
+struct LogWindow {
     since: Instant,
     written: u32,
     left_out: u64,
@@ -66,7 +66,7 @@ struct Window {
     warnings: u64,
 }
 
-impl Window {
+impl LogWindow {
     fn is_over(&self, now: Instant) -> bool {
         self.since + Endings::WINDOW <= now
     }
@@ -107,7 +107,7 @@ impl Endings {
             return;
         }
         let peer = connection.peer();
-        let (name, said) = (&peer.client.name, Said::of(peer));
+        let (name, said) = (&peer.client.name, ClientSaid::of(peer));
         let (client, user, vhost) = (said.client(), said.user(), said.vhost());
         let parting = connection.parting();
         let code = parting.map(|parting| parting.code);
@@ -146,7 +146,7 @@ impl Endings {
         if peers.len() >= PEERS_MAX && !peers.contains_key(&from) {
             forget_one(&mut peers);
         }
-        let fresh = Window {
+        let fresh = LogWindow {
             since: now,
             written: 0,
             left_out: 0,
@@ -178,8 +178,8 @@ impl Endings {
     }
 }
 
-fn forget_one(peers: &mut HashMap<IpAddr, Window>) {
-    let count = |window: &Window| u64::from(window.written) + window.left_out;
+fn forget_one(peers: &mut HashMap<IpAddr, LogWindow>) {
+    let count = |window: &LogWindow| u64::from(window.written) + window.left_out;
     let least = peers.iter().min_by_key(|(_, window)| count(window));
     if let Some(peer) = least.map(|(peer, _)| *peer)
         && let Some(window) = peers.remove(&peer)
@@ -214,13 +214,13 @@ fn judge(connection: &Connection, ended: &io::Result<End>) -> (bool, String) {
 }
 
 /// What a client said of itself, as far as it came.
-struct Said {
+struct ClientSaid {
     client: String,
     user: String,
     vhost: String,
 }
 
-impl Said {
+impl ClientSaid {
     fn of(peer: &Peer) -> Self {
         Self {
             client: peer.client.connection_name(),

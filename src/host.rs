@@ -18,7 +18,7 @@ use crate::process::{
     disk_free_bytes, memory_limit, open_descriptors, raise_descriptor_limit, resident_bytes,
 };
 use crate::server::aside;
-use crate::throttle::{Attempt, CHECKS_CHECK, Throttle, Wait};
+use crate::throttle::{Attempt, CHECKS_CHECK, LoginWait, Throttle};
 
 /// The process around the broker.
 pub(crate) struct Process {
@@ -182,13 +182,13 @@ fn admitted(throttle: &Throttle, from: IpAddr) -> Result<Attempt<'_>, u32> {
         let now = Instant::now();
         match throttle.admit(from, now) {
             Ok(attempt) => return Ok(attempt),
-            Err(Wait::Turn(next)) => {
+            Err(LoginWait::Turn(next)) => {
                 let seconds = next.saturating_duration_since(now).as_secs();
                 return Err(u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1));
             }
-            Err(Wait::Checks) if now >= give_up => return Err(1),
+            Err(LoginWait::Checks) if now >= give_up => return Err(1),
             // As long as the check itself would take, which keeps a thread as well.
-            Err(Wait::Checks) => aside(&mut || std::thread::sleep(CHECKS_CHECK)),
+            Err(LoginWait::Checks) => aside(&mut || std::thread::sleep(CHECKS_CHECK)),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use leveret_broker::Broker;
 use leveret_store::{
-    Config as JournalConfig, Damage, Journal, LaneId, Messages, OnCorruption, OpenError,
+    Damage, Journal, JournalConfig, LaneId, Messages, OnCorruption, OpenError,
     PLAUSIBLE_SYNC_NANOS, RecoveredLane, Store, StoreFailure, SyncPolicy, Vfs, probe_sync,
 };
 use tracing::{error, info, warn};
@@ -28,7 +28,7 @@ const SEGMENTS_A_DISK: u64 = 32;
 
 /// Why the broker cannot start with its data folder.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum StartRefusal {
     /// The folder cannot be used.
     Folder(DiskRefusal),
     /// What is in it cannot be used.
@@ -39,7 +39,7 @@ pub(crate) enum Refusal {
     First(leveret_broker::AdminError),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for StartRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(refusal) => refusal.fmt(f),
@@ -50,7 +50,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for StartRefusal {}
 
 /// A journal that was opened, and what it remembers.
 pub(crate) struct Opened {
@@ -67,11 +67,11 @@ pub(crate) struct Opened {
 /// Opens the journal in the data folder, or makes one.
 ///
 /// # Errors
-/// [`Refusal`].
-pub(crate) fn open(config: &Config) -> Result<Opened, Refusal> {
-    let disk = Arc::new(Disk::open(&config.data_dir).map_err(Refusal::Folder)?);
+/// [`StartRefusal`].
+pub(crate) fn open(config: &Config) -> Result<Opened, StartRefusal> {
+    let disk = Arc::new(Disk::open(&config.data_dir).map_err(StartRefusal::Folder)?);
     let total = disk.total_bytes();
-    let total = total.map_err(|error| Refusal::Folder(DiskRefusal::Io(error)))?;
+    let total = total.map_err(|error| StartRefusal::Folder(DiskRefusal::Io(error)))?;
     let settings = JournalConfig {
         segment_bytes: segment_bytes(total),
         frame_bytes_max: segment_bytes(total) / 4,
@@ -85,11 +85,11 @@ pub(crate) fn open(config: &Config) -> Result<Opened, Refusal> {
             Corruption::Refuse => OnCorruption::Refuse,
         },
         missing: Some(leveret_broker::topology::missing),
-        new_store_id: random().map_err(|error| Refusal::Folder(DiskRefusal::Io(error)))?,
+        new_store_id: random().map_err(|error| StartRefusal::Folder(DiskRefusal::Io(error)))?,
         ..JournalConfig::default()
     };
     let vfs = Arc::clone(&disk) as Arc<dyn Vfs>;
-    let recovered = Journal::open(vfs, settings).map_err(Refusal::Store)?;
+    let recovered = Journal::open(vfs, settings).map_err(StartRefusal::Store)?;
     Ok(Opened {
         journal: Arc::new(recovered.journal),
         disk,
@@ -123,20 +123,24 @@ impl Opened {
     /// host; starts the journal's threads.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub(crate) fn restore(self, broker: &Broker, first: &Bootstrap) -> Result<Running, Refusal> {
+    /// [`StartRefusal`].
+    pub(crate) fn restore(
+        self,
+        broker: &Broker,
+        first: &Bootstrap,
+    ) -> Result<RunningJournal, StartRefusal> {
         let begun = Instant::now();
         broker
             .restore(&self.topology, self.next_lane)
-            .map_err(Refusal::Topology)?;
+            .map_err(StartRefusal::Topology)?;
         let restored = broker
             .restore_messages(&self.lanes, self.messages)
-            .map_err(Refusal::Store)?;
+            .map_err(StartRefusal::Store)?;
         let new = self.topology.is_empty();
         if new {
             broker
                 .first_start(&first.user, first.password.expose(), &first.vhost)
-                .map_err(Refusal::First)?;
+                .map_err(StartRefusal::First)?;
         } else {
             tell_of_first(broker, first);
         }
@@ -162,7 +166,7 @@ impl Opened {
                  cut or a crash of the operating system"
             );
         }
-        Ok(Running::start(self.journal, self.disk, self.sync))
+        Ok(RunningJournal::start(self.journal, self.disk, self.sync))
     }
 }
 
@@ -199,13 +203,13 @@ fn tell(broker: &Broker, damage: &Damage) {
 }
 
 /// The journal at work.
-pub(crate) struct Running {
+pub(crate) struct RunningJournal {
     journal: Arc<Journal>,
     committer: JoinHandle<()>,
     keeper: JoinHandle<()>,
 }
 
-impl Running {
+impl RunningJournal {
     fn start(journal: Arc<Journal>, disk: Arc<Disk>, sync: SyncMode) -> Self {
         let committing = Arc::clone(&journal);
         let committer = spawn("journal", move || {

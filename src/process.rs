@@ -107,7 +107,7 @@ pub struct OtherSignals {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum SignalRequest {
     /// Read the configuration again.
     Reload,
     /// Say what the broker is at.
@@ -137,12 +137,12 @@ impl OtherSignals {
     }
 
     /// Waits for the next signal.
-    pub async fn next(&mut self) -> Asked {
+    pub async fn next(&mut self) -> SignalRequest {
         tokio::select! {
-            _ = self.hangup.recv() => Asked::Reload,
-            _ = self.quit.recv() => Asked::State,
-            _ = self.user1.recv() => Asked::Nothing("SIGUSR1"),
-            _ = self.user2.recv() => Asked::Nothing("SIGUSR2"),
+            _ = self.hangup.recv() => SignalRequest::Reload,
+            _ = self.quit.recv() => SignalRequest::State,
+            _ = self.user1.recv() => SignalRequest::Nothing("SIGUSR1"),
+            _ = self.user2.recv() => SignalRequest::Nothing("SIGUSR2"),
         }
     }
 }

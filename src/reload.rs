@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{Broker, Limits};
+use leveret_broker::{Broker, BrokerLimits};
 use toml::{Table, Value};
 use tracing::{error, info, warn};
 
@@ -24,7 +24,7 @@ pub(crate) struct Reloader {
 
 /// A key whose value has changed.
 #[derive(Debug, PartialEq, Eq)]
-struct Change {
+struct ChangedKey {
     key: String,
     /// `key: before -> after`.
     shown: String,
@@ -92,7 +92,7 @@ impl Reloader {
         self.logging.follow(&wanted.log)?;
         let before = &self.config;
         let settings = settings::of_broker(wanted);
-        self.broker.set_limits(Limits::from(&settings));
+        self.broker.set_limits(BrokerLimits::from(&settings));
         // An operator may have set these two over HTTP; only what changes here replaces that.
         if before.amqp.loopback_users != wanted.amqp.loopback_users {
             let users = wanted.amqp.loopback_users.clone();
@@ -146,11 +146,11 @@ fn adopt(config: &mut Config, wanted: &Config) {
 }
 
 /// The keys whose values differ, in the order of their names.
-fn changes(before: &Config, after: &Config) -> Vec<Change> {
+fn changes(before: &Config, after: &Config) -> Vec<ChangedKey> {
     let (before_values, after_values) = (values(before), values(after));
     let differs = |(key, value): (&String, &Value)| {
         let was = before_values.get(key)?;
-        let change = || Change {
+        let change = || ChangedKey {
             key: key.clone(),
             shown: format!("{key}: {was} -> {value}"),
         };
@@ -159,7 +159,7 @@ fn changes(before: &Config, after: &Config) -> Vec<Change> {
     let mut changes: Vec<_> = after_values.iter().filter_map(differs).collect();
     // A password has no form that could be compared or shown.
     if before.default.password != after.default.password {
-        changes.push(Change {
+        changes.push(ChangedKey {
             key: "default.password".to_owned(),
             shown: "default.password".to_owned(),
         });

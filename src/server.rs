@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leveret_broker::{
-    Access, AlarmState, Broker, BrokerConfig, Measured, Noted, Outcome, Place, Ticker, Work,
+    Access, AlarmState, Broker, BrokerConfig, Measured, Noted, Outcome, RefusedAt, Ticker, Work,
 };
 use leveret_management::App;
 use leveret_store::Journal;
@@ -23,12 +23,12 @@ use crate::config::{Arguments, Config};
 use crate::connection::{Gate, labour};
 use crate::endings::Endings;
 use crate::host::Process;
-use crate::journal::{self, Refusal};
+use crate::journal::{self, StartRefusal};
 use crate::listeners::Listeners;
 use crate::logging::Logging;
 use crate::process::{
-    Asked, OtherSignals, StopSignals, disk_free_bytes, memory_limit, raise_descriptor_limit,
-    resident_bytes,
+    OtherSignals, SignalRequest, StopSignals, disk_free_bytes, memory_limit,
+    raise_descriptor_limit, resident_bytes,
 };
 use crate::reload::Reloader;
 use crate::throttle::Throttle;
@@ -68,13 +68,13 @@ pub fn run(arguments: Arguments, config: Config, logging: Logging) -> io::Result
     };
     default_password::check_new(&config)?;
     let folder = config.data_dir.display();
-    let unusable = |error: Refusal| io::Error::other(format!("data folder {folder}: {error}"));
+    let unusable = |error: StartRefusal| io::Error::other(format!("data folder {folder}: {error}"));
     let opened = journal::open(&config).map_err(unusable)?;
     let broker = Arc::new(broker(&config, Arc::clone(&opened.journal))?);
     // Queues and messages have deadlines: those that come back are judged by the time it is.
     broker.set_now(now_ms());
     let journal = opened.restore(&broker, &config.default).map_err(unusable)?;
-    let reading = Reading { arguments, logging };
+    let reading = Rereading { arguments, logging };
     let served = runtime.block_on(serve_until_stopped(&config, &broker, signals, reading));
     drop(runtime);
     journal.stop();
@@ -85,7 +85,7 @@ pub fn run(arguments: Arguments, config: Config, logging: Logging) -> io::Result
 }
 
 /// What a new reading of the configuration needs.
-struct Reading {
+struct Rereading {
     arguments: Arguments,
     logging: Logging,
 }
@@ -94,7 +94,7 @@ async fn serve_until_stopped(
     config: &Config,
     broker: &Arc<Broker>,
     others: OtherSignals,
-    reading: Reading,
+    reading: Rereading,
 ) -> io::Result<()> {
     let mut signals = StopSignals::new()?;
     if let Some(limit) = memory_limit() {
@@ -170,12 +170,12 @@ async fn obey(mut signals: OtherSignals, reloader: Arc<Mutex<Reloader>>) {
         let reloader = Arc::clone(&reloader);
         // Files are read, and queues without number looked at: nobody else waits for that.
         let done = tokio::task::spawn_blocking(move || match asked {
-            Asked::Reload => reloader.lock().reload(),
-            Asked::State => {
+            SignalRequest::Reload => reloader.lock().reload(),
+            SignalRequest::State => {
                 let reloader = reloader.lock();
                 state::log(&reloader.broker, &*reloader.process);
             }
-            Asked::Nothing(signal) => info!(signal, "a signal that means nothing here"),
+            SignalRequest::Nothing(signal) => info!(signal, "a signal that means nothing here"),
         });
         if done.await.is_err() {
             error!("what a signal has asked for was not done");
@@ -235,7 +235,7 @@ async fn serve_http(
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let management = &config.management;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let settings = leveret_management::Settings {
+    let settings = leveret_management::HttpSettings {
         bodies_bytes_max: size(management.bodies_bytes_max),
         definitions_bytes_max: size(management.definitions_bytes_max),
         connections_max: size(management.connections_max),
@@ -377,7 +377,7 @@ fn log_refused(broker: &Broker, last: &mut Option<Instant>) {
     *last = Some(Instant::now());
     let more = places.values().skip(REFUSED_LINES).sum::<u64>() + elsewhere;
     for (place, count) in places.iter().take(REFUSED_LINES) {
-        let Place {
+        let RefusedAt {
             vhost,
             queue,
             exchange,

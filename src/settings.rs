@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret_broker::{BrokerConfig, Hashing, Identity, QueueDefaults};
+use leveret_broker::{BrokerConfig, Hashing, Product, QueueDefaults};
 
 use crate::config::{self, Config};
 use crate::connection::Patience;
@@ -18,8 +18,8 @@ pub(crate) fn of_broker(config: &Config) -> BrokerConfig {
     BrokerConfig {
         node: crate::host::node_name(&config.management.node_name),
         identity: match config.amqp.identity {
-            config::Identity::Leveret => Identity::Leveret,
-            config::Identity::Rabbitmq => Identity::RabbitMq,
+            config::Identity::Leveret => Product::Leveret,
+            config::Identity::Rabbitmq => Product::RabbitMq,
         },
         frame_max: config.amqp.frame_max,
         channel_max: config.amqp.channel_max,

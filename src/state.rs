@@ -91,7 +91,7 @@ fn log_queues(broker: &Broker) {
     log_left_out("queues that hold messages", left_out);
 }
 
-struct Held {
+struct QueueLine {
     cell: Arc<QueueCell>,
     ready: u64,
     unacked: u64,
@@ -99,12 +99,12 @@ struct Held {
     bytes: usize,
 }
 
-fn held(cell: Arc<QueueCell>) -> Held {
+fn held(cell: Arc<QueueCell>) -> QueueLine {
     let state = cell.lock();
     let (ready, unacked) = (state.queue.ready(), state.queue.unacked());
     let (consumers, bytes) = (state.queue.consumer_count(), state.queue.resident_bytes());
     drop(state);
-    Held {
+    QueueLine {
         cell,
         ready,
         unacked,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// Over this time refusals are counted.
 const WINDOW: Duration = Duration::from_secs(60);
-/// How often a login that waits for [`Wait::Checks`] is tried again.
+/// How often a login that waits for [`LoginWait::Checks`] is tried again.
 pub(crate) const CHECKS_CHECK: Duration = Duration::from_millis(5);
 /// Addresses remembered; when there are more, the one with the fewest refusals is forgotten.
 const ADDRESSES_MAX: usize = 4096;
@@ -43,7 +43,7 @@ pub(crate) struct Attempt<'a> {
 
 /// Why a login may not be tried yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
+pub(crate) enum LoginWait {
     /// Others at its address have turns until then at most.
     Turn(Instant),
     /// So many are just being checked that the limit is reached if all are wrong: until one is
@@ -115,7 +115,7 @@ impl Throttle {
     ///
     /// Nothing is said of the credentials before the turn, right or wrong: else a guess could be
     /// told to be wrong by having to wait.
-    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<Attempt<'_>, Wait> {
+    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<Attempt<'_>, LoginWait> {
         let attempt = |in_turn| Attempt {
             throttle: self,
             address: network(address),
@@ -133,13 +133,13 @@ impl Throttle {
         match refusals {
             Some(refusals) if per_minute > 0 && refused >= per_minute => {
                 if refusals.next > now {
-                    return Err(Wait::Turn(refusals.next));
+                    return Err(LoginWait::Turn(refusals.next));
                 }
                 refusals.next = now + self.turn();
                 return Ok(attempt(true));
             }
             _ if per_minute > 0 && refused.saturating_add(checked) >= per_minute => {
-                return Err(Wait::Checks);
+                return Err(LoginWait::Checks);
             }
             _ => addresses.checked.insert(address, checked + 1),
         };
@@ -215,7 +215,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Whether a login takes a turn, or why it waits; over at once.
-    fn admit(throttle: &Throttle, address: IpAddr, now: Instant) -> Result<bool, Wait> {
+    fn admit(throttle: &Throttle, address: IpAddr, now: Instant) -> Result<bool, LoginWait> {
         throttle.admit(address, now).map(|tried| tried.is_in_turn())
     }
 
@@ -234,7 +234,7 @@ mod tests {
             let next = start + SECOND * turn;
             assert_eq!(
                 admit(&throttle, guesser, next - SECOND / 10),
-                Err(Wait::Turn(next))
+                Err(LoginWait::Turn(next))
             );
             assert_eq!(admit(&throttle, neighbour, next), Ok(true), "same network");
             throttle.refused(neighbour, next);
@@ -267,7 +267,7 @@ mod tests {
         throttle.refused(address, now);
         assert_eq!(
             admit(&throttle, address, now),
-            Err(Wait::Turn(now + SECOND))
+            Err(LoginWait::Turn(now + SECOND))
         );
     }
 
@@ -279,17 +279,17 @@ mod tests {
         throttle.refused(address, now);
         let first = throttle.admit(address, now).unwrap();
         let second = throttle.admit(address, now).unwrap();
-        assert_eq!(admit(&throttle, address, now), Err(Wait::Checks));
+        assert_eq!(admit(&throttle, address, now), Err(LoginWait::Checks));
         assert_eq!(admit(&throttle, [192, 0, 2, 2].into(), now), Ok(false));
         drop(first);
         assert_eq!(admit(&throttle, address, now), Ok(false), "it was right");
         throttle.refused(address, now);
         drop(second);
         let last = throttle.admit(address, now).unwrap();
-        assert_eq!(admit(&throttle, address, now), Err(Wait::Checks));
+        assert_eq!(admit(&throttle, address, now), Err(LoginWait::Checks));
         throttle.refused(address, now);
         drop(last);
-        let turn = Wait::Turn(now + WINDOW / 3);
+        let turn = LoginWait::Turn(now + WINDOW / 3);
         assert_eq!(admit(&throttle, address, now), Err(turn));
         assert!(throttle.addresses.lock().unwrap().checked.is_empty());
     }

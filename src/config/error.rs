@@ -7,21 +7,21 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub struct ConfigError {
     /// The problems: the file's by line, then the environment's, then the command line's.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ConfigProblem>,
 }
 
 /// One thing that is wrong, and where it was said.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// Where it was said.
-    pub origin: Origin,
+    pub origin: SettingOrigin,
     /// What is wrong, for a person.
     pub message: String,
 }
 
 /// The place a setting comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingOrigin {
     /// A line of a file, counted from 1.
     File {
         /// The file as it was named.
@@ -43,7 +43,7 @@ pub enum Origin {
     Together,
 }
 
-impl Origin {
+impl SettingOrigin {
     /// Returns the line of a file, or a number above all lines elsewhere.
     pub(super) const fn line(&self) -> usize {
         match self {
@@ -53,8 +53,8 @@ impl Origin {
     }
 }
 
-impl From<Problem> for ConfigError {
-    fn from(problem: Problem) -> Self {
+impl From<ConfigProblem> for ConfigError {
+    fn from(problem: ConfigProblem) -> Self {
         Self {
             problems: vec![problem],
         }
@@ -71,7 +71,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, line: 0 } => write!(f, "{}", path.display()),

@@ -1,6 +1,6 @@
 //! The table of every key: what it accepts, and which one a misspelt key is nearest to.
 
-use super::value::Kind;
+use super::value::ValueKind;
 
 /// Returns the full name of every key, such as `amqp.listen`.
 pub fn key_names() -> impl Iterator<Item = &'static str> {
@@ -8,7 +8,7 @@ pub fn key_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Returns what the key accepts, or nothing for an unknown key.
-pub(super) fn kind_of(key: &str) -> Option<&'static Kind> {
+pub(super) fn kind_of(key: &str) -> Option<&'static ValueKind> {
     KEYS.iter()
         .find(|(name, _)| *name == key)
         .map(|(_, kind)| kind)
@@ -87,22 +87,22 @@ const SIMILAR_ENOUGH: f64 = 0.6;
 const OTHER_SECTION: f64 = 0.95;
 
 const MAX: u64 = i64::MAX as u64;
-const COUNT: Kind = Kind::Integer {
+const COUNT: ValueKind = ValueKind::Integer {
     min: 1,
     max: u32::MAX as u64,
 };
-const COUNT_OR_NONE: Kind = Kind::Integer {
+const COUNT_OR_NONE: ValueKind = ValueKind::Integer {
     min: 0,
     max: u32::MAX as u64,
 };
 
-const KEYS: &[(&str, Kind)] = &[
-    ("data_dir", Kind::Text),
-    ("amqp.listen", Kind::Addresses),
-    ("amqp.identity", Kind::Choice(&["leveret", "rabbitmq"])),
+const KEYS: &[(&str, ValueKind)] = &[
+    ("data_dir", ValueKind::Text),
+    ("amqp.listen", ValueKind::Addresses),
+    ("amqp.identity", ValueKind::Choice(&["leveret", "rabbitmq"])),
     (
         "amqp.heartbeat_s",
-        Kind::Integer {
+        ValueKind::Integer {
             min: 0,
             max: 65_535,
         },
@@ -110,28 +110,28 @@ const KEYS: &[(&str, Kind)] = &[
     // AMQP 0-9-1 lets no peer refuse a frame of 4,096 bytes.
     (
         "amqp.frame_max",
-        Kind::Bytes {
+        ValueKind::Bytes {
             min: 4_096,
             max: 16 << 20,
         },
     ),
     (
         "amqp.channel_max",
-        Kind::Integer {
+        ValueKind::Integer {
             min: 1,
             max: 65_535,
         },
     ),
     (
         "amqp.handshake_timeout_ms",
-        Kind::Integer {
+        ValueKind::Integer {
             min: 100,
             max: 3_600_000,
         },
     ),
     (
         "amqp.close_timeout_ms",
-        Kind::Integer {
+        ValueKind::Integer {
             min: 100,
             max: 3_600_000,
         },
@@ -139,36 +139,39 @@ const KEYS: &[(&str, Kind)] = &[
     // RabbitMQ's own ceiling, so that a message can always go back to it.
     (
         "amqp.max_message_size",
-        Kind::Bytes {
+        ValueKind::Bytes {
             min: 1,
             max: 512 << 20,
         },
     ),
     (
         "amqp.login_failure_delay_ms",
-        Kind::Integer {
+        ValueKind::Integer {
             min: 0,
             max: 60_000,
         },
     ),
-    ("amqp.loopback_users", Kind::Names),
-    ("auth.anonymous_user", Kind::ShortTextOrNone),
-    ("auth.allow_default_password", Kind::Flag),
-    ("default.user", Kind::ShortText),
-    ("default.password", Kind::Secret),
-    ("default.vhost", Kind::ShortText),
+    ("amqp.loopback_users", ValueKind::Names),
+    ("auth.anonymous_user", ValueKind::ShortTextOrNone),
+    ("auth.allow_default_password", ValueKind::Flag),
+    ("default.user", ValueKind::ShortText),
+    ("default.password", ValueKind::Secret),
+    ("default.vhost", ValueKind::ShortText),
     (
         "default.password_hashing",
-        Kind::Choice(&["sha256", "sha512", "argon2id"]),
+        ValueKind::Choice(&["sha256", "sha512", "argon2id"]),
     ),
     (
         "limits.queue_length_max",
-        Kind::Integer { min: 1, max: MAX },
+        ValueKind::Integer { min: 1, max: MAX },
     ),
-    ("limits.queue_bytes_max", Kind::Bytes { min: 1, max: MAX }),
+    (
+        "limits.queue_bytes_max",
+        ValueKind::Bytes { min: 1, max: MAX },
+    ),
     (
         "limits.consumer_timeout_ms",
-        Kind::Integer { min: 0, max: MAX },
+        ValueKind::Integer { min: 0, max: MAX },
     ),
     ("limits.connections_max", COUNT),
     ("limits.connections_per_user_max", COUNT_OR_NONE),
@@ -179,79 +182,85 @@ const KEYS: &[(&str, Kind)] = &[
     ("limits.bindings_max", COUNT),
     (
         "limits.arguments_bytes_max",
-        Kind::Bytes {
+        ValueKind::Bytes {
             min: 1_024,
             max: MAX,
         },
     ),
     ("limits.channel_unacked_max", COUNT),
-    ("limits.resident_bytes", Kind::Bytes { min: 0, max: MAX }),
+    (
+        "limits.resident_bytes",
+        ValueKind::Bytes { min: 0, max: MAX },
+    ),
     (
         "limits.assembly_bytes_max",
-        Kind::Bytes {
+        ValueKind::Bytes {
             min: 4_096,
             max: MAX,
         },
     ),
     (
         "limits.unfinished_bytes_max",
-        Kind::Bytes { min: 0, max: MAX },
+        ValueKind::Bytes { min: 0, max: MAX },
     ),
     (
         "limits.body_timeout_s",
-        Kind::Integer {
+        ValueKind::Integer {
             min: 1,
             max: 86_400,
         },
     ),
     (
         "limits.transaction_bytes_max",
-        Kind::Bytes {
+        ValueKind::Bytes {
             min: 4_096,
             max: MAX,
         },
     ),
     (
         "limits.reply_bytes_max",
-        Kind::Bytes {
+        ValueKind::Bytes {
             min: 4_096,
             max: 1 << 30,
         },
     ),
     (
         "limits.outbound_bytes_max",
-        Kind::Bytes {
+        ValueKind::Bytes {
             min: 4_096,
             max: 1 << 30,
         },
     ),
-    ("limits.memory_high_watermark", Kind::Fraction),
+    ("limits.memory_high_watermark", ValueKind::Fraction),
     (
         "limits.memory_high_watermark_bytes",
-        Kind::Bytes { min: 0, max: MAX },
+        ValueKind::Bytes { min: 0, max: MAX },
     ),
-    ("limits.disk_free_min", Kind::Bytes { min: 0, max: MAX }),
+    (
+        "limits.disk_free_min",
+        ValueKind::Bytes { min: 0, max: MAX },
+    ),
     ("limits.login_failures_per_minute", COUNT_OR_NONE),
-    ("log.format", Kind::Choice(&["human", "json"])),
+    ("log.format", ValueKind::Choice(&["human", "json"])),
     (
         "log.level",
-        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        ValueKind::Choice(&["error", "warn", "info", "debug", "trace"]),
     ),
-    ("log.filter", Kind::LogFilter),
+    ("log.filter", ValueKind::LogFilter),
     ("log.connections_per_minute", COUNT_OR_NONE),
-    ("management.listen", Kind::AddressesOrNone),
-    ("management.metrics_listen", Kind::AddressesOrNone),
-    ("management.load_definitions", Kind::TextOrNone),
+    ("management.listen", ValueKind::AddressesOrNone),
+    ("management.metrics_listen", ValueKind::AddressesOrNone),
+    ("management.load_definitions", ValueKind::TextOrNone),
     (
         "management.bodies_bytes_max",
-        Kind::Bytes {
+        ValueKind::Bytes {
             min: 1 << 20,
             max: MAX,
         },
     ),
     (
         "management.definitions_bytes_max",
-        Kind::Bytes {
+        ValueKind::Bytes {
             min: 4_096,
             max: 1 << 32,
         },
@@ -260,19 +269,19 @@ const KEYS: &[(&str, Kind)] = &[
     // Each works on a thread of its own.
     (
         "management.requests_max",
-        Kind::Integer { min: 1, max: 256 },
+        ValueKind::Integer { min: 1, max: 256 },
     ),
     (
         "management.sample_interval_ms",
-        Kind::Integer {
+        ValueKind::Integer {
             min: 100,
             max: 60_000,
         },
     ),
-    ("management.node_name", Kind::ShortTextOrNone),
+    ("management.node_name", ValueKind::ShortTextOrNone),
     (
         "management.history_objects_max",
-        Kind::Integer {
+        ValueKind::Integer {
             min: 0,
             max: 100_000,
         },
@@ -280,27 +289,27 @@ const KEYS: &[(&str, Kind)] = &[
     // At least one answer fits.
     (
         "management.lists_bytes_max",
-        Kind::Bytes {
+        ValueKind::Bytes {
             min: 1 << 20,
             max: 64 << 30,
         },
     ),
-    ("management.cors_origins", Kind::Names),
+    ("management.cors_origins", ValueKind::Names),
     (
         "runtime.worker_threads",
-        Kind::Integer { min: 0, max: 1_024 },
+        ValueKind::Integer { min: 0, max: 1_024 },
     ),
     (
         "runtime.drain_timeout_ms",
-        Kind::Integer {
+        ValueKind::Integer {
             min: 0,
             max: 3_600_000,
         },
     ),
-    ("storage.sync", Kind::Choice(&["group", "os"])),
+    ("storage.sync", ValueKind::Choice(&["group", "os"])),
     (
         "storage.on_corruption",
-        Kind::Choice(&["salvage", "refuse"]),
+        ValueKind::Choice(&["salvage", "refuse"]),
     ),
 ];
 

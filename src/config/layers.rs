@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-use super::error::{ConfigError, Origin, Problem};
+use super::error::{ConfigError, ConfigProblem, SettingOrigin};
 use super::keys::{self, VARIABLE_PREFIX};
 use super::rabbitmq;
 use super::{Arguments, Config};
@@ -27,8 +27,8 @@ pub struct Sources {
 }
 
 /// One value, the key it is for, and where it was given.
-pub(super) struct Setting {
-    pub(super) origin: Origin,
+pub(super) struct GivenSetting {
+    pub(super) origin: SettingOrigin,
     pub(super) key: String,
     pub(super) value: Given,
 }
@@ -114,15 +114,15 @@ pub(super) fn merge(sources: &Sources) -> Result<Config, ConfigError> {
 /// Builds the settings and checks those that depend on each other.
 fn build(
     merged: Table,
-    origins: &BTreeMap<String, Origin>,
-    problems: &mut Vec<Problem>,
+    origins: &BTreeMap<String, SettingOrigin>,
+    problems: &mut Vec<ConfigProblem>,
 ) -> Option<Config> {
     let config = match Config::deserialize(merged) {
         Ok(config) => config,
         Err(error) => {
             let message = error.message().to_owned();
-            problems.push(Problem {
-                origin: Origin::Together,
+            problems.push(ConfigProblem {
+                origin: SettingOrigin::Together,
                 message,
             });
             return None;
@@ -131,8 +131,8 @@ fn build(
     if config.limits.assembly_bytes_max < config.amqp.max_message_size {
         let blamed = ["limits.assembly_bytes_max", "amqp.max_message_size"];
         let origin = blamed.iter().find_map(|key| origins.get(*key)).cloned();
-        problems.push(Problem {
-            origin: origin.unwrap_or(Origin::Together),
+        problems.push(ConfigProblem {
+            origin: origin.unwrap_or(SettingOrigin::Together),
             message: format!(
                 "`limits.assembly_bytes_max` ({}) must be at least `amqp.max_message_size` ({}), \
                  or the largest message could never arrive",
@@ -144,20 +144,20 @@ fn build(
 }
 
 fn apply(
-    setting: Setting,
+    setting: GivenSetting,
     merged: &mut Table,
-    origins: &mut BTreeMap<String, Origin>,
-) -> Result<(), Problem> {
-    let Setting { origin, key, value } = setting;
+    origins: &mut BTreeMap<String, SettingOrigin>,
+) -> Result<(), ConfigProblem> {
+    let GivenSetting { origin, key, value } = setting;
     let Some(kind) = keys::kind_of(&key) else {
         let message = unknown(&key, &origin);
-        return Err(Problem { origin, message });
+        return Err(ConfigProblem { origin, message });
     };
     let value = match value {
         Given::Text(raw) => kind.read(&raw),
         Given::Toml(value) => value,
     };
-    let value = kind.accept(value).map_err(|reason| Problem {
+    let value = kind.accept(value).map_err(|reason| ConfigProblem {
         origin: origin.clone(),
         message: format!("`{key}` {reason}"),
     })?;
@@ -183,9 +183,9 @@ const NO_BODY_MAX: &str = "is no setting any more: the largest body of a request
                            for all together";
 
 /// Says that a key is unknown, in the spelling of the place it stands in.
-fn unknown(key: &str, origin: &Origin) -> String {
+fn unknown(key: &str, origin: &SettingOrigin) -> String {
     let variable = |key: &str| match origin {
-        Origin::Environment { .. } => keys::variable_of(key),
+        SettingOrigin::Environment { .. } => keys::variable_of(key),
         _ => key.to_owned(),
     };
     if key == "tls" || key.starts_with("tls.") {
@@ -211,8 +211,8 @@ fn unknown(key: &str, origin: &Origin) -> String {
 fn read_file(path: &Path) -> Result<(PathBuf, String), ConfigError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok((path.to_owned(), text)),
-        Err(error) => Err(Problem {
-            origin: Origin::File {
+        Err(error) => Err(ConfigProblem {
+            origin: SettingOrigin::File {
                 path: path.to_owned(),
                 line: 0,
             },
@@ -238,16 +238,16 @@ fn first_present(paths: &[&str]) -> Result<Option<(PathBuf, String)>, ConfigErro
 fn file_settings(
     path: &Path,
     text: &str,
-    problems: &mut Vec<Problem>,
-) -> Result<Vec<Setting>, Problem> {
+    problems: &mut Vec<ConfigProblem>,
+) -> Result<Vec<GivenSetting>, ConfigProblem> {
     let origin_at = |span: Range<usize>| {
         let before = text.get(..span.start).unwrap_or(text);
-        Origin::File {
+        SettingOrigin::File {
             path: path.to_owned(),
             line: before.matches('\n').count() + 1,
         }
     };
-    let syntax = |error: toml::de::Error| Problem {
+    let syntax = |error: toml::de::Error| ConfigProblem {
         origin: origin_at(error.span().unwrap_or_default()),
         // Its `Display` would quote the line, which may hold a password.
         message: error.message().to_owned(),
@@ -270,7 +270,7 @@ fn file_settings(
             }
             (_, value) => {
                 let key = name.to_owned();
-                settings.push(Setting {
+                settings.push(GivenSetting {
                     origin,
                     key,
                     value: Given::Toml(value),
@@ -285,12 +285,12 @@ fn section_settings(
     section: &str,
     lines: &DeTable<'_>,
     mut values: Table,
-    origin_at: &impl Fn(Range<usize>) -> Origin,
-) -> Vec<Setting> {
+    origin_at: &impl Fn(Range<usize>) -> SettingOrigin,
+) -> Vec<GivenSetting> {
     let setting = |(key, _): (&Spanned<std::borrow::Cow<'_, str>>, _)| {
         let name = key.get_ref().as_ref();
         let value = Given::Toml(values.remove(name)?);
-        Some(Setting {
+        Some(GivenSetting {
             origin: origin_at(key.span()),
             key: format!("{section}.{name}"),
             value,
@@ -299,10 +299,10 @@ fn section_settings(
     lines.iter().filter_map(setting).collect()
 }
 
-fn unknown_section(name: &str, origin: Origin) -> Problem {
+fn unknown_section(name: &str, origin: SettingOrigin) -> ConfigProblem {
     if name == "tls" {
         let message = format!("`[tls]`: {NO_TLS}");
-        return Problem { origin, message };
+        return ConfigProblem { origin, message };
     }
     let nearest = keys::nearest_section(name);
     let suggestion = nearest.map(|near| format!(", did you mean `[{near}]`?"));
@@ -310,7 +310,7 @@ fn unknown_section(name: &str, origin: Origin) -> Problem {
         "unknown section `[{name}]`{}",
         suggestion.unwrap_or_default()
     );
-    Problem { origin, message }
+    ConfigProblem { origin, message }
 }
 
 // --- the environment
@@ -329,8 +329,8 @@ fn our_variables() -> Result<Vec<(String, String)>, ConfigError> {
             variables.push((name, value.to_string_lossy().into_owned()));
             continue;
         }
-        let value = value.into_string().map_err(|_| Problem {
-            origin: Origin::Environment { name: name.clone() },
+        let value = value.into_string().map_err(|_| ConfigProblem {
+            origin: SettingOrigin::Environment { name: name.clone() },
             message: "is not UTF-8".to_owned(),
         })?;
         let value = rabbitmq::value_of(&name, value)?;
@@ -340,9 +340,9 @@ fn our_variables() -> Result<Vec<(String, String)>, ConfigError> {
     Ok(variables)
 }
 
-fn environment_settings(variables: &[(String, String)]) -> Vec<Setting> {
-    let setting = |name: &String, key: &str, value: Given| Setting {
-        origin: Origin::Environment { name: name.clone() },
+fn environment_settings(variables: &[(String, String)]) -> Vec<GivenSetting> {
+    let setting = |name: &String, key: &str, value: Given| GivenSetting {
+        origin: SettingOrigin::Environment { name: name.clone() },
         key: key.to_owned(),
         value,
     };
@@ -392,13 +392,13 @@ fn is_service_link(rest: &str) -> bool {
 
 // --- the command line
 
-fn command_line_setting(option: &str, pair: &str) -> Result<Setting, Problem> {
+fn command_line_setting(option: &str, pair: &str) -> Result<GivenSetting, ConfigProblem> {
     let Some((key, value)) = pair.split_once('=') else {
-        let origin = Origin::CommandLine {
+        let origin = SettingOrigin::CommandLine {
             option: option.to_owned(),
         };
         let message = format!("`{pair}` is not of the form section.key=value");
-        return Err(Problem { origin, message });
+        return Err(ConfigProblem { origin, message });
     };
     let key = key.trim().to_owned();
     // The value stays out of the origin: it may be a password.
@@ -407,8 +407,8 @@ fn command_line_setting(option: &str, pair: &str) -> Result<Setting, Problem> {
     } else {
         option.to_owned()
     };
-    let origin = Origin::CommandLine { option };
-    Ok(Setting {
+    let origin = SettingOrigin::CommandLine { option };
+    Ok(GivenSetting {
         origin,
         key,
         value: Given::Text(value.to_owned()),

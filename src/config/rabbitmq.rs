@@ -4,8 +4,8 @@ use std::path::Path;
 
 use toml::Value;
 
-use super::error::{Origin, Problem};
-use super::layers::{Given, Setting};
+use super::error::{ConfigProblem, SettingOrigin};
+use super::layers::{Given, GivenSetting};
 
 /// What every environment variable of RabbitMQ's starts with.
 pub(super) const PREFIX: &str = "RABBITMQ_";
@@ -34,11 +34,11 @@ pub(super) fn is_known(name: &str) -> bool {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn value_of(name: &str, value: String) -> Result<String, Problem> {
+pub(super) fn value_of(name: &str, value: String) -> Result<String, ConfigProblem> {
     if !name.ends_with(FILE_SUFFIX) || key_of(name).is_none() {
         return Ok(value);
     }
-    let text = std::fs::read_to_string(Path::new(&value)).map_err(|error| Problem {
+    let text = std::fs::read_to_string(Path::new(&value)).map_err(|error| ConfigProblem {
         origin: origin(name),
         message: format!("cannot read {value}: {error}"),
     })?;
@@ -49,19 +49,19 @@ pub(super) fn value_of(name: &str, value: String) -> Result<String, Problem> {
 ///
 /// # Errors
 /// Variables that contradict each other.
-pub(super) fn settings(variables: &[(String, String)]) -> Result<Vec<Setting>, Problem> {
+pub(super) fn settings(variables: &[(String, String)]) -> Result<Vec<GivenSetting>, ConfigProblem> {
     let mut settings = Vec::new();
     for (name, value) in variables {
         if let Some(plain) = name.strip_suffix(FILE_SUFFIX)
             && key_of(name).is_some()
             && variables.iter().any(|(other, _)| other == plain)
         {
-            return Err(Problem {
+            return Err(ConfigProblem {
                 origin: origin(name),
                 message: format!("{plain} is set too: only one of both can be"),
             });
         }
-        let setting = |key: &str, value| Setting {
+        let setting = |key: &str, value| GivenSetting {
             origin: origin(name),
             key: key.to_owned(),
             value,
@@ -102,8 +102,8 @@ fn part_of(value: &str) -> Option<Value> {
     (value.contains('.') || part == 0.0).then_some(Value::Float(part))
 }
 
-fn origin(name: &str) -> Origin {
-    Origin::Environment {
+fn origin(name: &str) -> SettingOrigin {
+    SettingOrigin::Environment {
         name: name.to_owned(),
     }
 }

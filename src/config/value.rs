@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 /// What a key accepts.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     /// A whole number in a range, both ends included.
     Integer {
         /// The least number.
@@ -48,7 +48,7 @@ pub(super) enum Kind {
     LogFilter,
 }
 
-impl Kind {
+impl ValueKind {
     /// Reads a value given as bare text, in the environment or after `--set`.
     ///
     /// TOML's syntax is understood; where a text or a list of texts is expected, quotes and
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_bare_text_is_taken_where_a_text_is_expected() {
-        let text = |raw: &str| Kind::Secret.read(raw).as_str().map(str::to_owned);
+        let text = |raw: &str| ValueKind::Secret.read(raw).as_str().map(str::to_owned);
         assert_eq!(text("12345").as_deref(), Some("12345"));
         assert_eq!(text("true").as_deref(), Some("true"));
         assert_eq!(text("\"a b\"").as_deref(), Some("a b"));
@@ -350,9 +350,9 @@ mod tests {
             "127.0.0.1:1, [::1]:2",
             "['127.0.0.1:1', '[::1]:2']",
         ] {
-            assert_eq!(Kind::Addresses.read(raw), expected, "{raw}");
+            assert_eq!(ValueKind::Addresses.read(raw), expected, "{raw}");
         }
-        assert_eq!(Kind::Names.read(""), Value::Array(vec![]));
-        assert_eq!(Kind::Names.read("[]"), Value::Array(vec![]));
+        assert_eq!(ValueKind::Names.read(""), Value::Array(vec![]));
+        assert_eq!(ValueKind::Names.read("[]"), Value::Array(vec![]));
     }
 }

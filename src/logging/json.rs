@@ -30,21 +30,21 @@ where
         let metadata = event.metadata();
         line.insert("timestamp".into(), timestamp.into());
         line.insert("level".into(), metadata.level().as_str().into());
-        event.record(&mut Fields(&mut line));
+        event.record(&mut JsonFields(&mut line));
         line.insert("target".into(), metadata.target().into());
         writeln!(writer, "{}", Value::Object(line))
     }
 }
 
-struct Fields<'a>(&'a mut Map<String, Value>);
+struct JsonFields<'a>(&'a mut Map<String, Value>);
 
-impl Fields<'_> {
+impl JsonFields<'_> {
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
         self.0.insert(field.name().to_owned(), value.into());
     }
 }
 
-impl Visit for Fields<'_> {
+impl Visit for JsonFields<'_> {
     fn record_i64(&mut self, field: &Field, value: i64) {
         self.put(field, value);
     }

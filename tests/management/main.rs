@@ -17,7 +17,7 @@ mod timeouts;
 use std::collections::BTreeSet;
 
 use leveret_codec::BasicConsume;
-use leveret_management::{Access, ENDPOINTS, Endpoint};
+use leveret_management::{Clearance, ENDPOINTS, Endpoint};
 use serde_json::{Value, json};
 use support::Server;
 use support::http::Http;
@@ -73,12 +73,12 @@ impl Role {
         let monitor = admin || self.has("monitoring");
         let vhost = endpoint.path.contains("{vhost}");
         match endpoint.access {
-            Access::Management => !self.tags.is_empty(),
-            Access::Vhost => !self.tags.is_empty() && (self.in_vhost || admin || !vhost),
-            Access::VhostVisible => !self.tags.is_empty() && (self.in_vhost || monitor),
-            Access::Policymaker => admin || self.has("policymaker") && (self.in_vhost || !vhost),
-            Access::Monitoring => monitor,
-            Access::Administrator => admin,
+            Clearance::Management => !self.tags.is_empty(),
+            Clearance::Vhost => !self.tags.is_empty() && (self.in_vhost || admin || !vhost),
+            Clearance::VhostVisible => !self.tags.is_empty() && (self.in_vhost || monitor),
+            Clearance::Policymaker => admin || self.has("policymaker") && (self.in_vhost || !vhost),
+            Clearance::Monitoring => monitor,
+            Clearance::Administrator => admin,
         }
     }
 }

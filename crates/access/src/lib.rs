@@ -30,7 +30,7 @@ pub use error::AdminError;
 pub use limits::{UserLimits, VhostLimits};
 pub use password::{Hashing, PasswordHash, Scratch};
 pub use pattern::Pattern;
-use permission::{Grant, Keys, Names};
+use permission::{Grant, GrantPatterns, Keys};
 pub use permission::{Permission, Right, TopicPermission};
 pub use user::{ADMINISTRATOR, IMPERSONATOR, User};
 pub use uses::{Reached, Uses, reached};
@@ -177,7 +177,7 @@ impl Access {
     /// # Errors
     /// When the user does not exist or a pattern cannot be compiled.
     pub fn put_permission(&mut self, permission: Permission) -> Result<Put, AdminError> {
-        let names = Names::compile(permission)?;
+        let names = GrantPatterns::compile(permission)?;
         let (user, vhost) = (names.given.user.clone(), names.given.vhost.clone());
         let grant = self.grant(&user, &vhost)?;
         Ok(Put::of(&grant.permission.replace(names)))

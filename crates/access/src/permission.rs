@@ -78,7 +78,7 @@ pub struct TopicPermission {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grant {
     /// Without one the user may not enter.
-    pub(crate) permission: Option<Names>,
+    pub(crate) permission: Option<GrantPatterns>,
     /// By exchange. One that is not there is not restricted.
     pub(crate) topics: BTreeMap<String, Keys>,
 }
@@ -90,14 +90,14 @@ impl Grant {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Names {
+pub(crate) struct GrantPatterns {
     pub(crate) given: Permission,
     configure: Pattern,
     write: Pattern,
     read: Pattern,
 }
 
-impl Names {
+impl GrantPatterns {
     pub(crate) fn compile(given: Permission) -> Result<Self, AdminError> {
         Ok(Self {
             configure: pattern(&given.configure)?,
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn names_are_allowed_by_their_own_pattern() {
-        let names = Names::compile(Permission {
+        let names = GrantPatterns::compile(Permission {
             configure: "^mine-".into(),
             write: String::new(),
             ..Permission::full("u", "/")
@@ -176,7 +176,7 @@ mod tests {
             ..Permission::full("u", "/")
         };
         assert!(matches!(
-            Names::compile(broken),
+            GrantPatterns::compile(broken),
             Err(AdminError::Pattern { .. })
         ));
     }

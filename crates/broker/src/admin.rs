@@ -24,7 +24,7 @@ use crate::broker::Broker;
 use crate::peer::Peer;
 use crate::queue::work::Work;
 use crate::settings::parameters::check_value;
-use crate::topology::Kind;
+use crate::topology::DurableKind;
 
 /// Global parameters at most.
 pub const GLOBALS_MAX: usize = 10_000;
@@ -36,7 +36,7 @@ pub struct Admin<'a> {
     broker: &'a Broker,
     work: MutexGuard<'a, Work>,
     /// Policies to apply at the end.
-    touched: Vec<policy::Touched>,
+    touched: Vec<policy::TouchedPolicies>,
 }
 
 impl Broker {
@@ -113,7 +113,7 @@ impl Admin<'_> {
         }
         let put = Put::of(&globals.insert(name.into(), value.clone()));
         drop(globals);
-        self.keep(Kind::GlobalParameter, &[name], &value);
+        self.keep(DurableKind::GlobalParameter, &[name], &value);
         Ok(put)
     }
 
@@ -124,7 +124,7 @@ impl Admin<'_> {
     pub fn delete_global_parameter(&mut self, name: &str) -> Result<(), AdminError> {
         let removed = self.broker.globals.write().remove(name);
         removed.ok_or(AdminError::Missing)?;
-        self.forget(Kind::GlobalParameter, &[name]);
+        self.forget(DurableKind::GlobalParameter, &[name]);
         Ok(())
     }
 
@@ -143,13 +143,13 @@ impl Admin<'_> {
         })
     }
 
-    fn keep(&mut self, kind: Kind, names: &[&str], value: &impl Serialize) {
+    fn keep(&mut self, kind: DurableKind, names: &[&str], value: &impl Serialize) {
         let value = serde_json::to_vec(value).unwrap_or_default();
         let key = record::key(kind, names);
         self.work.journal.topology(&key, Some(&value));
     }
 
-    fn forget(&mut self, kind: Kind, names: &[&str]) {
+    fn forget(&mut self, kind: DurableKind, names: &[&str]) {
         self.work.journal.topology(&record::key(kind, names), None);
     }
 

@@ -13,9 +13,9 @@ use leveret_store::{LaneId, Store, StoreRefusal};
 use parking_lot::{Mutex, RwLock};
 
 use crate::context::client::ConnectionId;
-use crate::context::config::{BrokerConfig, Identity, Limits};
-use crate::context::names::Names;
-use crate::context::stats::{DeathCounts, Ended, Event, Events};
+use crate::context::config::{BrokerConfig, BrokerLimits, Product};
+use crate::context::names::NameGenerator;
+use crate::context::stats::{Churn, DeathCounts, Ended, Events};
 use crate::peer::Peer;
 use crate::peer::alarms::Alarms;
 use crate::peer::unfinished::Unfinished;
@@ -36,7 +36,7 @@ const MECHANISMS: [&str; 2] = ["PLAIN", "AMQPLAIN"];
 pub struct Broker {
     /// What it was started with; of what may change, [`Self::limits`] are in force.
     pub config: BrokerConfig,
-    pub(crate) limits: RwLock<Limits>,
+    pub(crate) limits: RwLock<BrokerLimits>,
     /// Where durable things go.
     pub store: Arc<dyn Store>,
     session: RwLock<Arc<SessionConfig>>,
@@ -53,7 +53,7 @@ pub struct Broker {
     pub(crate) globals: RwLock<BTreeMap<String, serde_json::Value>>,
     /// Held while anything administrative changes, so that records are kept in order.
     pub(crate) administration: Mutex<Work>,
-    pub(crate) names: Names,
+    pub(crate) names: NameGenerator,
     pub(crate) alarms: Alarms,
     pub(crate) unfinished: Unfinished,
     /// Messages that queues refused.
@@ -96,12 +96,12 @@ impl Broker {
             server_properties: server_properties(&config).encoded(),
             mechanisms: mechanisms(&config).join(" "),
         });
-        let names = Names::new(config.secret);
+        let names = NameGenerator::new(config.secret);
         Self {
             secret: names.chance(),
             names,
             alarms: Alarms::new(config.memory_high_watermark),
-            limits: RwLock::new(Limits::from(&config)),
+            limits: RwLock::new(BrokerLimits::from(&config)),
             unfinished: Unfinished::default(),
             refused: RefusedMessages::default(),
             config,
@@ -133,7 +133,7 @@ impl Broker {
 
     /// The limits in force.
     #[must_use]
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> BrokerLimits {
         *self.limits.read()
     }
 
@@ -264,7 +264,7 @@ impl Broker {
     }
 
     pub(crate) fn register(&self, peer: &Arc<Peer>) {
-        self.events.count(Event::ConnectionOpened);
+        self.events.count(Churn::ConnectionOpened);
         self.peers.lock().insert(peer.client.id, Arc::clone(peer));
     }
 
@@ -277,7 +277,7 @@ impl Broker {
             if let Some(vhost) = self.vhost(&peer.client.vhost.lock()) {
                 vhost.ended.add(totals);
             }
-            self.events.count(Event::ConnectionClosed);
+            self.events.count(Churn::ConnectionClosed);
         }
     }
 
@@ -356,8 +356,8 @@ fn server_properties(config: &BrokerConfig) -> Table {
         capabilities.insert(capability, Value::Bool(true));
     }
     let product = match config.identity {
-        Identity::Leveret => "Leveret",
-        Identity::RabbitMq => "RabbitMQ",
+        Product::Leveret => "Leveret",
+        Product::RabbitMq => "RabbitMQ",
     };
     let mut properties = Table::new();
     properties.insert("capabilities", Value::Table(capabilities));

@@ -18,12 +18,12 @@ use std::sync::Arc;
 use leveret_session::{Confirms, Outlet};
 use leveret_store::Ticket;
 
-use crate::channel::held::Held;
+use crate::channel::held::HeldFrames;
 use crate::channel::publish::encode_confirm;
 use crate::channel::transactions::Transaction;
 use crate::context::stats::ChannelStats;
 use crate::queue::cell::QueueCell;
-use crate::queue::consumer::{Handle, Source};
+use crate::queue::consumer::{DeliverySource, Handle};
 
 /// Sources before the numbers of unused ones are given out again.
 const SOURCES_MIN: usize = 16;
@@ -42,7 +42,7 @@ pub(crate) struct Channel {
     pub(crate) confirming: bool,
     /// Consumer tag to source.
     pub(crate) consumers: HashMap<Box<[u8]>, u32>,
-    pub(crate) sources: Vec<Source>,
+    pub(crate) sources: Vec<DeliverySource>,
     /// Numbers of sources to be given out again.
     unused: Vec<u32>,
     /// So many sources there are before unused ones are looked for.
@@ -56,7 +56,7 @@ pub(crate) struct Channel {
     /// Present after `tx.select`.
     pub(crate) transaction: Option<Box<Transaction>>,
     /// Answers that wait for the disk, and those behind them.
-    pub(crate) held: VecDeque<Held>,
+    pub(crate) held: VecDeque<HeldFrames>,
 }
 
 impl Channel {
@@ -71,7 +71,7 @@ impl Channel {
     /// one for each delivery: it is asked so seldom that no single source costs more than a few.
     pub(crate) fn add_source<I: Iterator<Item = u32>>(
         &mut self,
-        source: Source,
+        source: DeliverySource,
         in_use: impl FnOnce() -> I,
     ) -> u32 {
         if self.unused.is_empty() && self.sources.len() >= self.sources_max.max(SOURCES_MIN) {
@@ -110,7 +110,7 @@ impl Channel {
         self.sources_max = used + more;
     }
 
-    pub(crate) fn source(&self, index: u32) -> Option<&Source> {
+    pub(crate) fn source(&self, index: u32) -> Option<&DeliverySource> {
         self.sources.get(index as usize)
     }
 
@@ -177,13 +177,13 @@ mod tests {
     use leveret_router::QueueId;
 
     use super::*;
-    use crate::queue::cell::{Home, Identity, StoreLanes};
-    use crate::settings::arguments::Meaning;
+    use crate::queue::cell::{Home, QueueIdentity, StoreLanes};
+    use crate::settings::arguments::InForce;
     use crate::settings::spec::QueueSpec;
 
     /// A source as `basic.get` has it.
-    fn source(cell: &Arc<QueueCell>) -> Source {
-        Source {
+    fn source(cell: &Arc<QueueCell>) -> DeliverySource {
+        DeliverySource {
             cell: Arc::clone(cell),
             consumer: None,
             cancelled: true,
@@ -195,13 +195,13 @@ mod tests {
     fn cell() -> Arc<QueueCell> {
         let spec = QueueSpec::default();
         let defaults = crate::context::config::BrokerConfig::default().queue;
-        let meaning = Meaning::of(&spec, None, defaults);
+        let in_force = InForce::of(&spec, None, defaults);
         let home = Home {
             vhost: "/".into(),
             timer: Arc::default(),
             memory: Memory::default(),
         };
-        let identity = Identity {
+        let identity = QueueIdentity {
             name: "q".into(),
             id: QueueId(0),
             home,
@@ -210,7 +210,7 @@ mod tests {
             identity,
             spec,
             StoreLanes::default(),
-            meaning,
+            in_force,
         ))
     }
 

@@ -27,7 +27,7 @@ use crate::access::acting::Acting;
 use crate::broker::Broker;
 use crate::publish::direct::{find, raw_route};
 use crate::publish::room::Room;
-use crate::publish::routes::{Asked, Route, RouteCache};
+use crate::publish::routes::{Route, RouteCache, RouteQuery};
 use crate::queue::cell::QueueCell;
 use crate::queue::pump::Pump;
 use crate::queue::work::{STEPS_OF_TURN, Work};
@@ -368,7 +368,7 @@ impl Burial<'_> {
             user: "",
         };
         let properties = Properties::decode(header).ok()?;
-        let asked: Asked<'_> = (route, &more, Some((header, &properties)));
+        let asked: RouteQuery<'_> = (route, &more, Some((header, &properties)));
         find(&mut self.routes, acting, asked).ok()
     }
 

@@ -40,10 +40,10 @@ pub use connection::pause::Pause;
 pub use connection::unfinished::UnfinishedClosed;
 pub use connection::{Connection, Turn};
 pub use context::client::{Client, ConnectionId, Origin};
-pub use context::config::{BrokerConfig, Identity, Limits, QueueDefaults};
+pub use context::config::{BrokerConfig, BrokerLimits, Product, QueueDefaults};
 pub use context::refusal::Refusal;
 pub use context::stats::{
-    ChannelStats, Count, DeathCounts, Event, Events, Existing, HoldingCounts, Holdings,
+    ChannelStats, Churn, Count, DeathCounts, Events, Existing, HoldingCounts, Holdings,
     MessageCounts, SIZE_BOUNDS, SizeCounts, Totals, Traffic,
 };
 pub use leveret_access::{
@@ -70,5 +70,5 @@ pub use settings::rules::{Rules, VhostMetadata};
 pub use settings::spec::QueueSpec;
 pub use topology::operations::Condition;
 pub use vhost::binding::Binding;
-pub use vhost::refused::{Noted, Outcome, Place, RefusedMessages};
+pub use vhost::refused::{Noted, Outcome, RefusedAt, RefusedMessages};
 pub use vhost::{Directory, Vhost};

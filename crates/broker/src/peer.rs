@@ -15,7 +15,7 @@ use crate::context::stats::{
 };
 use crate::peer::unfinished::UnfinishedOf;
 use crate::queue::consumer::SharedOutlet;
-use crate::queue::lease::Leases;
+use crate::queue::lease::DeliveryWatch;
 
 /// A connection as the rest of the broker sees it.
 pub struct Peer {
@@ -33,7 +33,7 @@ pub struct Peer {
     /// Somebody asks the reader to close the connection.
     pub(crate) close: Mutex<Option<Fault>>,
     pub(crate) dead: AtomicBool,
-    pub(crate) leases: Arc<Leases>,
+    pub(crate) leases: Arc<DeliveryWatch>,
     /// Its reader does not read for now.
     pub(crate) paused: AtomicBool,
     /// What keeps its reader from reading, a bit for each obstacle; changed with the outlet locked.
@@ -50,7 +50,7 @@ impl Peer {
     pub(crate) fn new(client: Client, outlet: SharedOutlet, now_ms: u64) -> Self {
         Self {
             client: Arc::new(client),
-            leases: Arc::new(Leases::new(Arc::clone(&outlet))),
+            leases: Arc::new(DeliveryWatch::new(Arc::clone(&outlet))),
             outlet,
             received_ms: AtomicU64::new(now_ms),
             heartbeat_s: AtomicU16::new(0),

@@ -16,7 +16,7 @@ use leveret_codec::{
 };
 use leveret_queue::{Attempts, Message, MessageBody, Queue};
 use leveret_record::Blob;
-use leveret_session::{Publish, Publishes};
+use leveret_session::{BatchMessage, Publishes};
 use leveret_store::MessageParts;
 
 use crate::publish::expiration::expiration_of;
@@ -215,7 +215,12 @@ impl Load<'_> {
 
     #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
     #[inline(always)]
-    fn message<'a>(&'a self, cell: &QueueCell, index: usize, publish: Publish<'a>) -> Message<'a> {
+    fn message<'a>(
+        &'a self,
+        cell: &QueueCell,
+        index: usize,
+        publish: BatchMessage<'a>,
+    ) -> Message<'a> {
         let mut message = self.any_message();
         self.make(&mut message, cell, (index, publish));
         message
@@ -243,7 +248,7 @@ impl Load<'_> {
         &'a self,
         message: &mut Message<'a>,
         cell: &QueueCell,
-        (index, publish): (usize, Publish<'a>),
+        (index, publish): (usize, BatchMessage<'a>),
     ) {
         message.header = publish.header;
         message.body = match self.blobs.get(index) {

@@ -20,7 +20,7 @@ use crate::vhost::{Directory, Vhost};
 /// What a durable thing is. Numbers are on disk: they never change and are never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum DurableKind {
     /// A user: name.
     User = 0x10,
     /// A virtual host: name.
@@ -47,8 +47,8 @@ pub enum Kind {
 
 /// The key of a thing.
 #[must_use]
-pub fn key(kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
-    let mut out = Fields::default();
+pub fn key(kind: DurableKind, parts: &[&[u8]]) -> Vec<u8> {
+    let mut out = FieldWriter::default();
     out.0.push(kind as u8);
     for part in parts {
         out.bytes(part);
@@ -58,9 +58,9 @@ pub fn key(kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
 
 /// Writes a value field by field.
 #[derive(Clone, Debug, Default)]
-pub struct Fields(Vec<u8>);
+pub struct FieldWriter(Vec<u8>);
 
-impl Fields {
+impl FieldWriter {
     /// Appends bytes with their length.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.number(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
@@ -93,9 +93,9 @@ impl Fields {
 /// Reads the fields of a key or a value; `None` where there is no such field. Fields that a later
 /// version appends are left unread.
 #[derive(Clone, Copy, Debug)]
-pub struct Reader<'a>(&'a [u8]);
+pub struct FieldReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     /// Reads a value.
     #[must_use]
     pub const fn new(value: &'a [u8]) -> Self {
@@ -146,8 +146,8 @@ impl<'a> Reader<'a> {
 pub fn missing(topology: &BTreeMap<Vec<u8>, Vec<u8>>, lanes: &[LaneId]) -> Option<String> {
     let owned: HashSet<u32> = topology
         .iter()
-        .filter(|(key, _)| key.first() == Some(&(Kind::Queue as u8)))
-        .flat_map(|(_, value)| lanes_in(Reader::new(value)))
+        .filter(|(key, _)| key.first() == Some(&(DurableKind::Queue as u8)))
+        .flat_map(|(_, value)| lanes_in(FieldReader::new(value)))
         .collect();
     let lost = lanes.iter().filter(|lane| !owned.contains(&lane.0));
     if let Some(first) = lost.clone().next() {
@@ -158,12 +158,12 @@ pub fn missing(topology: &BTreeMap<Vec<u8>, Vec<u8>>, lanes: &[LaneId]) -> Optio
     }
     let bindings = topology.keys().filter_map(|key| key.split_first());
     bindings
-        .filter(|(kind, _)| **kind == Kind::Binding as u8)
-        .find_map(|(_, parts)| missing_end(topology, Reader::new(parts)))
+        .filter(|(kind, _)| **kind == DurableKind::Binding as u8)
+        .find_map(|(_, parts)| missing_end(topology, FieldReader::new(parts)))
 }
 
 /// The lanes in a queue's value.
-fn lanes_in(mut value: Reader<'_>) -> Vec<u32> {
+fn lanes_in(mut value: FieldReader<'_>) -> Vec<u32> {
     let Some(first) = value.number() else {
         return Vec::new();
     };
@@ -177,19 +177,22 @@ fn lanes_in(mut value: Reader<'_>) -> Vec<u32> {
 }
 
 /// The end of a binding that is not declared.
-fn missing_end(topology: &BTreeMap<Vec<u8>, Vec<u8>>, mut binding: Reader<'_>) -> Option<String> {
+fn missing_end(
+    topology: &BTreeMap<Vec<u8>, Vec<u8>>,
+    mut binding: FieldReader<'_>,
+) -> Option<String> {
     let vhost = binding.text()?;
     let (source, to, name) = (binding.text()?, binding.bytes()?, binding.text()?);
     let is_missing =
         |kind, name: &str| !topology.contains_key(&key(kind, &[vhost.as_bytes(), name.as_bytes()]));
     let is_predeclared = |name: &str| name.is_empty() || name.starts_with("amq.");
     let is_exchange_missing =
-        |name: &str| !is_predeclared(name) && is_missing(Kind::Exchange, name);
+        |name: &str| !is_predeclared(name) && is_missing(DurableKind::Exchange, name);
     if is_exchange_missing(source) {
         Some(format!("exchange '{source}' in vhost '{vhost}'"))
     } else if to == b"x" && is_exchange_missing(name) {
         Some(format!("exchange '{name}' in vhost '{vhost}'"))
-    } else if to == b"q" && is_missing(Kind::Queue, name) {
+    } else if to == b"q" && is_missing(DurableKind::Queue, name) {
         Some(format!("queue '{name}' in vhost '{vhost}'"))
     } else {
         None
@@ -198,19 +201,22 @@ fn missing_end(topology: &BTreeMap<Vec<u8>, Vec<u8>>, mut binding: Reader<'_>) -
 
 /// Writes an exchange.
 pub(crate) fn exchange(work: &mut Work, vhost: &Vhost, name: &str, spec: &ExchangeSpec) {
-    let mut value = Fields::default();
+    let mut value = FieldWriter::default();
     value
         .bytes(spec.kind.name().as_bytes())
         .flags([spec.auto_delete, spec.internal])
         .bytes(&spec.arguments.encoded());
-    let key = key(Kind::Exchange, &[vhost.name.as_bytes(), name.as_bytes()]);
+    let key = key(
+        DurableKind::Exchange,
+        &[vhost.name.as_bytes(), name.as_bytes()],
+    );
     work.journal.topology(&key, Some(value.as_bytes()));
 }
 
 /// Writes a queue, if it has a lane.
 pub(crate) fn queue(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
     let Some(lane) = cell.lane else { return };
-    let mut value = Fields::default();
+    let mut value = FieldWriter::default();
     value
         .number(lane.0)
         .flags([cell.spec.auto_delete])
@@ -223,7 +229,10 @@ pub(crate) fn queue(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
     if let Some(LaneId(lowest)) = others {
         value.number(lowest).number(u32::from(cell.levels() - 1));
     }
-    let key = key(Kind::Queue, &[vhost.name.as_bytes(), cell.name.as_bytes()]);
+    let key = key(
+        DurableKind::Queue,
+        &[vhost.name.as_bytes(), cell.name.as_bytes()],
+    );
     work.journal.topology(&key, Some(value.as_bytes()));
 }
 
@@ -232,7 +241,10 @@ pub(crate) fn queue_gone(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
     if cell.lane.is_none() {
         return;
     }
-    let key = key(Kind::Queue, &[vhost.name.as_bytes(), cell.name.as_bytes()]);
+    let key = key(
+        DurableKind::Queue,
+        &[vhost.name.as_bytes(), cell.name.as_bytes()],
+    );
     work.journal.topology(&key, None);
     for (_, lane) in cell.lanes() {
         work.journal.reset(lane, u64::MAX);
@@ -275,7 +287,10 @@ pub(crate) fn removal(
     }
     for (name, spec) in &removal.exchanges {
         if spec.durable {
-            let key = key(Kind::Exchange, &[vhost.name.as_bytes(), name.as_bytes()]);
+            let key = key(
+                DurableKind::Exchange,
+                &[vhost.name.as_bytes(), name.as_bytes()],
+            );
             work.journal.topology(&key, None);
             any = true;
         }
@@ -323,25 +338,33 @@ fn binding_key(
         &spec.key,
         &spec.canonical_arguments(),
     ];
-    Some(key(Kind::Binding, &parts))
+    Some(key(DurableKind::Binding, &parts))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn store(missing: Option<Kind>) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let mut queue = Fields::default();
+    fn store(missing: Option<DurableKind>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut queue = FieldWriter::default();
         queue.number(7);
         let binding: [&[u8]; 6] = [b"/", b"events", b"q", b"jobs", b"key", &[0; 4]];
         let things = [
             (
-                Kind::Exchange,
-                key(Kind::Exchange, &[b"/", b"events"]),
+                DurableKind::Exchange,
+                key(DurableKind::Exchange, &[b"/", b"events"]),
                 vec![],
             ),
-            (Kind::Queue, key(Kind::Queue, &[b"/", b"jobs"]), queue.0),
-            (Kind::Binding, key(Kind::Binding, &binding), vec![]),
+            (
+                DurableKind::Queue,
+                key(DurableKind::Queue, &[b"/", b"jobs"]),
+                queue.0,
+            ),
+            (
+                DurableKind::Binding,
+                key(DurableKind::Binding, &binding),
+                vec![],
+            ),
         ];
         let there = things.into_iter().filter(|thing| Some(thing.0) != missing);
         there.map(|(_, key, value)| (key, value)).collect()
@@ -354,15 +377,15 @@ mod tests {
             missing(&store(gone), &lanes)
         };
         assert_eq!(told(None, &[7]), None);
-        assert_eq!(told(Some(Kind::Binding), &[7]), None);
+        assert_eq!(told(Some(DurableKind::Binding), &[7]), None);
         let one = told(None, &[3, 7]).unwrap();
         assert_eq!(
             one,
             "queues that have had messages (1; the first is lane 3)"
         );
-        let queue = told(Some(Kind::Queue), &[]).unwrap();
+        let queue = told(Some(DurableKind::Queue), &[]).unwrap();
         assert_eq!(queue, "queue 'jobs' in vhost '/'");
-        let exchange = told(Some(Kind::Exchange), &[7]).unwrap();
+        let exchange = told(Some(DurableKind::Exchange), &[7]).unwrap();
         assert_eq!(exchange, "exchange 'events' in vhost '/'");
     }
 }

@@ -13,7 +13,7 @@ use leveret_store::Ticket;
 use parking_lot::RwLock;
 
 use crate::context::refusal::Refusal;
-use crate::context::stats::{Ended, Event, Events, Existing, Holdings};
+use crate::context::stats::{Churn, Ended, Events, Existing, Holdings};
 use crate::queue::cell::{Home, QueueCell};
 use crate::settings::rules::Rules;
 
@@ -163,7 +163,7 @@ impl Directory {
         self.ordered
             .insert(Arc::clone(&cell.name), Arc::clone(cell));
         cell.count_in(&self.holdings);
-        self.events.count(Event::QueueCreated);
+        self.events.count(Churn::QueueCreated);
         self.recount();
     }
 
@@ -185,7 +185,7 @@ impl Directory {
         *slot = None;
         if self.queues.remove(&*cell.name).is_some() {
             self.ordered.remove(&*cell.name);
-            self.events.count(Event::QueueDeleted);
+            self.events.count(Churn::QueueDeleted);
         }
         self.free.push(cell.id);
         let removal = self.router.remove_queue(cell.id);

@@ -1,7 +1,7 @@
 //! Content headers: checked and forwarded as raw bytes, decoded only where a property matters.
 
 use crate::frame::FrameError;
-use crate::read::Reader;
+use crate::read::PayloadReader;
 use crate::table::RawTable;
 use crate::write::{longstr, shortstr};
 
@@ -59,7 +59,7 @@ pub struct ContentHeader<'a> {
 
 /// Reads the fixed part of a header frame's payload, whatever follows it.
 pub fn decode_header_start(payload: &[u8]) -> Result<ContentHeader<'_>, FrameError> {
-    let mut reader = Reader::new(payload);
+    let mut reader = PayloadReader::new(payload);
     Ok(ContentHeader {
         class_id: reader.short()?,
         weight: reader.short()?,
@@ -72,7 +72,7 @@ pub fn decode_header_start(payload: &[u8]) -> Result<ContentHeader<'_>, FrameErr
 /// table down to its depth. Bytes behind the properties are ignored.
 #[inline]
 pub fn decode_header(payload: &[u8]) -> Result<ContentHeader<'_>, FrameError> {
-    let mut reader = Reader::new(payload);
+    let mut reader = PayloadReader::new(payload);
     let class_id = reader.short()?;
     let weight = reader.short()?;
     let body_size = reader.longlong()?;
@@ -97,7 +97,7 @@ pub fn decode_header(payload: &[u8]) -> Result<ContentHeader<'_>, FrameError> {
 
 /// Reads all words of property flags; only the first one has properties of class `basic`.
 #[inline]
-fn read_flags(reader: &mut Reader<'_>) -> Result<u16, FrameError> {
+fn read_flags(reader: &mut PayloadReader<'_>) -> Result<u16, FrameError> {
     let flags = reader.short()?;
     let mut word = flags;
     while word & flag::CONTINUATION != 0 {
@@ -108,8 +108,8 @@ fn read_flags(reader: &mut Reader<'_>) -> Result<u16, FrameError> {
 
 /// A reader at the first property of a header payload, and the flags.
 #[inline]
-fn properties(raw: &[u8]) -> Result<(u16, Reader<'_>), FrameError> {
-    let mut reader = Reader::new(raw);
+fn properties(raw: &[u8]) -> Result<(u16, PayloadReader<'_>), FrameError> {
+    let mut reader = PayloadReader::new(raw);
     // Class, weight and body size.
     reader.take(12)?;
     let flags = read_flags(&mut reader)?;
@@ -176,7 +176,7 @@ fn octet_property(raw: &[u8], wanted: u16) -> Option<u8> {
 
 /// Steps over the two strings that stand before the header table.
 #[inline]
-fn skip_strings(flags: u16, reader: &mut Reader<'_>) -> Result<(), FrameError> {
+fn skip_strings(flags: u16, reader: &mut PayloadReader<'_>) -> Result<(), FrameError> {
     for bit in [flag::CONTENT_TYPE, flag::CONTENT_ENCODING] {
         if flags & bit != 0 {
             reader.shortstr()?;

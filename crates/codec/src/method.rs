@@ -4,7 +4,7 @@
 //! as zero. Made for methods that come once per channel, queue or consumer rather than per message.
 
 use crate::frame::{FrameError, method_id};
-use crate::read::Reader;
+use crate::read::PayloadReader;
 use crate::table::RawTable;
 use crate::write::Writer;
 
@@ -42,7 +42,7 @@ macro_rules! methods {
         impl<'a> Method<'a> {
             /// Decodes the payload of a method frame; bytes behind the last argument are ignored.
             pub fn decode(payload: &'a [u8]) -> Result<Self, FrameError> {
-                let mut reader = Reader::new(payload.get(4..).unwrap_or_default());
+                let mut reader = PayloadReader::new(payload.get(4..).unwrap_or_default());
                 match method_id(payload)? {
                     $(($class, $id) => {
                         $(reader.$front()?;)*

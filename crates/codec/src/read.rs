@@ -10,7 +10,7 @@ use crate::table::RawTable;
 
 /// A position in a payload, reading the specification's elementary domains.
 #[derive(Clone, Copy)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct PayloadReader<'a> {
     rest: &'a [u8],
     /// Bits of the current octet that consecutive `bit` fields still share.
     bits: u8,
@@ -19,7 +19,7 @@ pub(crate) struct Reader<'a> {
 
 const SHORT: FrameError = FrameError::Malformed("payload ends early");
 
-impl<'a> Reader<'a> {
+impl<'a> PayloadReader<'a> {
     #[inline]
     pub(crate) fn new(rest: &'a [u8]) -> Self {
         Self {

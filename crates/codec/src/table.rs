@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::frame::FrameError;
-use crate::read::Reader;
+use crate::read::PayloadReader;
 use crate::value::{Table, Value};
 
 /// How deeply tables and arrays may nest, the outermost one counted.
@@ -93,7 +93,7 @@ impl<'a> RawTable<'a> {
 
     /// Where the entries begin, in their order on the wire.
     pub fn places(&self) -> impl Iterator<Item = EntryPlace> + use<'a> {
-        let (mut reader, len) = (Reader::new(self.0), self.0.len());
+        let (mut reader, len) = (PayloadReader::new(self.0), self.0.len());
         std::iter::from_fn(move || {
             let place = len.saturating_sub(reader.len());
             read_entry(&mut reader)?;
@@ -104,7 +104,7 @@ impl<'a> RawTable<'a> {
     /// The entry at a place of this table.
     #[must_use]
     pub fn entry_at(&self, place: EntryPlace) -> Option<(&'a [u8], ValueRef<'a>)> {
-        read_entry(&mut Reader::new(self.0.get(place.0 as usize..)?))
+        read_entry(&mut PayloadReader::new(self.0.get(place.0 as usize..)?))
     }
 
     /// Whether there is no entry.
@@ -115,7 +115,7 @@ impl<'a> RawTable<'a> {
 
     /// The entries in their order on the wire, duplicate keys included.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], ValueRef<'a>)> + use<'a> {
-        let mut reader = Reader::new(self.0);
+        let mut reader = PayloadReader::new(self.0);
         std::iter::from_fn(move || read_entry(&mut reader))
     }
 
@@ -158,7 +158,7 @@ impl<'a> RawArray<'a> {
 
     /// The values in order.
     pub fn iter(&self) -> impl Iterator<Item = ValueRef<'a>> + use<'a> {
-        let mut reader = Reader::new(self.0);
+        let mut reader = PayloadReader::new(self.0);
         std::iter::from_fn(move || read_value(&mut reader).ok())
     }
 }
@@ -265,12 +265,12 @@ impl<'a> ValueRef<'a> {
 const UNKNOWN_TYPE: FrameError = FrameError::Malformed("unknown field value type");
 const OVERLAP: FrameError = FrameError::Malformed("field value crosses the end of its table");
 
-fn read_entry<'a>(reader: &mut Reader<'a>) -> Option<(&'a [u8], ValueRef<'a>)> {
+fn read_entry<'a>(reader: &mut PayloadReader<'a>) -> Option<(&'a [u8], ValueRef<'a>)> {
     Some((reader.shortstr().ok()?, read_value(reader).ok()?))
 }
 
 /// Reads one value; of a nested table or array only the length is looked at.
-pub(crate) fn read_value<'a>(reader: &mut Reader<'a>) -> Result<ValueRef<'a>, FrameError> {
+pub(crate) fn read_value<'a>(reader: &mut PayloadReader<'a>) -> Result<ValueRef<'a>, FrameError> {
     Ok(match reader.octet()? {
         b't' => ValueRef::Bool(reader.octet()? != 0),
         b'b' => ValueRef::I8(reader.octet()?.cast_signed()),
@@ -341,7 +341,7 @@ impl Nesting {
 
 /// Checks a table. Most have nothing nested in them and need no memory of where they are.
 fn validate(bytes: &[u8]) -> Result<(), FrameError> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = PayloadReader::new(bytes);
     while reader.len() > 0 {
         reader.shortstr()?;
         let (tag, len) = value_head(&mut reader)?;
@@ -356,7 +356,7 @@ fn validate(bytes: &[u8]) -> Result<(), FrameError> {
 /// Walks a table without recursion, so that depth costs a peer nothing but its connection.
 #[cold]
 fn validate_nested(bytes: &[u8]) -> Result<(), FrameError> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = PayloadReader::new(bytes);
     let mut nesting = Nesting {
         outer_ends: [0; TABLE_DEPTH_MAX],
         arrays: 0,
@@ -389,7 +389,7 @@ fn validate_nested(bytes: &[u8]) -> Result<(), FrameError> {
 
 /// The letter of a value and how many bytes it has behind the letter and, if any, the length.
 #[inline]
-fn value_head(reader: &mut Reader<'_>) -> Result<(u8, usize), FrameError> {
+fn value_head(reader: &mut PayloadReader<'_>) -> Result<(u8, usize), FrameError> {
     let tag = reader.octet()?;
     let len = match tag {
         b'V' => 0,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::read::Reader;
+use crate::read::PayloadReader;
 use crate::table::{RawTable, ValueRef, read_value};
 use crate::write::{cut, longstr, patch_len, shortstr};
 
@@ -114,8 +114,8 @@ impl Table {
 
     /// Where the entry of `key` is.
     fn place(&self, key: &[u8]) -> Option<Range<usize>> {
-        let mut reader = Reader::new(&self.0);
-        let at = |reader: &Reader<'_>| self.0.len().saturating_sub(reader.len());
+        let mut reader = PayloadReader::new(&self.0);
+        let at = |reader: &PayloadReader<'_>| self.0.len().saturating_sub(reader.len());
         loop {
             let start = at(&reader);
             let name = reader.shortstr().ok()?;

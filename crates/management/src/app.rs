@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::body;
-use crate::budget::Budget;
+use crate::budget::AnswerBudget;
 use crate::caller::Caller;
 use crate::parameter::{CLUSTER_ID, CLUSTER_NAME, CLUSTER_TAGS};
 use crate::problem::Problem;
@@ -19,7 +19,7 @@ use crate::sampler::Sampler;
 
 /// Settings of the HTTP API and the metrics endpoint.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct HttpSettings {
     /// Bytes that bodies of requests and what is read of them take together; one user has half.
     pub bodies_bytes_max: usize,
     /// Bytes of definitions that are imported over HTTP.
@@ -39,7 +39,7 @@ pub struct Settings {
     pub cors_origins: Vec<String>,
 }
 
-impl Default for Settings {
+impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             bodies_bytes_max: 256 << 20,
@@ -118,14 +118,14 @@ pub struct Listener {
 pub struct App {
     pub(crate) broker: Arc<Broker>,
     pub(crate) host: Arc<dyn Host>,
-    pub(crate) settings: Settings,
+    pub(crate) settings: HttpSettings,
     pub(crate) sampler: Sampler,
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) budget: Arc<AnswerBudget>,
     pub(crate) started_ms: u64,
     /// Room for the bodies of requests.
-    pub(crate) bodies: Arc<body::Budget>,
+    pub(crate) bodies: Arc<body::BodyBudget>,
     /// The same for definitions.
-    pub(crate) definitions: Arc<body::Budget>,
+    pub(crate) definitions: Arc<body::BodyBudget>,
     /// One permit, for the definitions that are being imported.
     pub(crate) importing: Arc<Semaphore>,
     node: String,
@@ -136,14 +136,14 @@ pub struct App {
 impl App {
     /// The management of a broker.
     #[must_use]
-    pub fn new(broker: Arc<Broker>, host: Arc<dyn Host>, settings: Settings) -> Arc<Self> {
+    pub fn new(broker: Arc<Broker>, host: Arc<dyn Host>, settings: HttpSettings) -> Arc<Self> {
         let (bodies, definitions) = (settings.bodies_bytes_max, settings.definitions_bytes_max);
         Arc::new(Self {
             sampler: Sampler::new(settings.history_objects_max),
-            budget: Budget::new(settings.lists_bytes_max),
+            budget: AnswerBudget::new(settings.lists_bytes_max),
             started_ms: host.now_ms(),
-            bodies: body::Budget::new(bodies, bodies / 2),
-            definitions: body::Budget::new(definitions, definitions),
+            bodies: body::BodyBudget::new(bodies, bodies / 2),
+            definitions: body::BodyBudget::new(definitions, definitions),
             importing: Arc::new(Semaphore::new(1)),
             node: host.node_name(),
             accepted: AtomicU64::new(0),
@@ -245,8 +245,8 @@ impl App {
     }
 
     /// Alarms in effect.
-    pub(crate) fn alarms(&self) -> Alarms {
-        let mut alarms = Alarms::default();
+    pub(crate) fn alarms(&self) -> RaisedAlarms {
+        let mut alarms = RaisedAlarms::default();
         for state in self.broker.alarms() {
             match state.alarm {
                 Alarm::Memory => alarms.memory = state.active,
@@ -276,7 +276,7 @@ impl App {
 
 /// Alarms in effect: publishers wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Alarms {
+pub(crate) struct RaisedAlarms {
     pub(crate) memory: bool,
     pub(crate) disk: bool,
 }

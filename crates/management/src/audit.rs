@@ -12,7 +12,7 @@ use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 
 /// What a user asks for.
-pub(crate) struct Asked<'a> {
+pub(crate) struct AuditedRequest<'a> {
     pub(crate) user: &'a str,
     pub(crate) from: SocketAddr,
     /// The method, which the path may not have.
@@ -24,7 +24,7 @@ pub(crate) struct Asked<'a> {
 
 /// Notes what a request changed, or tried to.
 pub(crate) fn note(endpoint: &Endpoint, call: &Call, answer: &Answer) {
-    let asked = Asked {
+    let asked = AuditedRequest {
         user: &call.caller.name,
         from: call.from,
         action: endpoint.verb.name(),
@@ -37,7 +37,7 @@ pub(crate) fn note(endpoint: &Endpoint, call: &Call, answer: &Answer) {
     }
 }
 
-impl Asked<'_> {
+impl AuditedRequest<'_> {
     /// Notes that it was refused.
     pub(crate) fn refused(&self, problem: &Problem) {
         self.note(problem.status_code(), &problem.reason());

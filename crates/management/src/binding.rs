@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::amqp::{table_to_json, text};
 use crate::app::App;
 use crate::call::Call;
-use crate::history::Window;
+use crate::history::AskedSpans;
 use crate::list::{Columns, Key, Row, list};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
@@ -169,7 +169,7 @@ impl Row for BindingRow {
         })
     }
 
-    fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
+    fn json(&self, _: &App, _: &AskedSpans) -> Map<String, Value> {
         self.shown()
     }
 

@@ -72,7 +72,7 @@ impl Takes {
         }
     }
 
-    fn budget(self, app: &App) -> &Arc<Budget> {
+    fn budget(self, app: &App) -> &Arc<BodyBudget> {
         match self {
             Self::Definitions => &app.definitions,
             _ => &app.bodies,
@@ -82,15 +82,15 @@ impl Takes {
 
 /// Bytes that bodies may take together, and how many they do.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct BodyBudget {
     max: usize,
     /// No user has more of it.
     of_one: usize,
-    used: Mutex<Used>,
+    used: Mutex<UsedBytes>,
 }
 
 #[derive(Debug, Default)]
-struct Used {
+struct UsedBytes {
     all: usize,
     of_user: HashMap<String, usize>,
 }
@@ -104,7 +104,7 @@ enum Full {
     Always,
 }
 
-impl Budget {
+impl BodyBudget {
     /// So many bytes for all, of which one user has no more than so many.
     pub(crate) fn new(max: usize, of_one: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -114,8 +114,8 @@ impl Budget {
         })
     }
 
-    fn open(self: &Arc<Self>, user: &str) -> Held {
-        Held {
+    fn open(self: &Arc<Self>, user: &str) -> BodyShare {
+        BodyShare {
             budget: Arc::clone(self),
             user: user.to_owned(),
             bytes: 0,
@@ -125,13 +125,13 @@ impl Budget {
 
 /// What one body takes of a budget.
 #[derive(Debug)]
-pub(crate) struct Held {
-    budget: Arc<Budget>,
+pub(crate) struct BodyShare {
+    budget: Arc<BodyBudget>,
     user: String,
     bytes: usize,
 }
 
-impl Held {
+impl BodyShare {
     fn grow(&mut self, bytes: usize) -> Result<(), Full> {
         let budget = &*self.budget;
         if self.bytes.saturating_add(bytes) > budget.of_one {
@@ -162,7 +162,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for BodyShare {
     fn drop(&mut self) {
         let mut used = self.budget.used.lock();
         used.all -= self.bytes;
@@ -177,9 +177,9 @@ impl Drop for Held {
 
 /// A body that is there, and the room for it and for what is read of it.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct WholeBody {
     pub(crate) bytes: Bytes,
-    pub(crate) held: Held,
+    pub(crate) held: BodyShare,
 }
 
 /// Reads a body, as far as it may come. What is left of it when it is refused stays in `body`.
@@ -188,7 +188,7 @@ pub(crate) async fn read(
     (takes, user): (Takes, &str),
     headers: &HeaderMap,
     body: &mut Body,
-) -> Result<Whole, Problem> {
+) -> Result<WholeBody, Problem> {
     let max = takes.max(app);
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -208,7 +208,7 @@ pub(crate) async fn read(
         let more = more.saturating_add(bytes.len());
         held.grow(more).map_err(|full| held.refused(full))?;
     }
-    Ok(Whole { bytes, held })
+    Ok(WholeBody { bytes, held })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -217,7 +217,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.starts_with("application/json"))
 }
 
-async fn collect(body: &mut Body, max: usize, held: &mut Held) -> Result<Bytes, Problem> {
+async fn collect(body: &mut Body, max: usize, held: &mut BodyShare) -> Result<Bytes, Problem> {
     let begun = Instant::now();
     let mut bytes = Vec::new();
     loop {
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn nobody_takes_more_than_a_share_and_what_is_dropped_is_free_again() {
-        let budget = Budget::new(100, 50);
+        let budget = BodyBudget::new(100, 50);
         let mut first = budget.open("a");
         assert_eq!(first.grow(51), Err(Full::Always));
         assert_eq!(first.grow(40), Ok(()));

@@ -16,14 +16,14 @@ const ROWS_OF_TURN: u32 = 64;
 const RETRY_AFTER_S: u32 = 1;
 
 /// The budget of all long answers.
-pub(crate) struct Budget {
+pub(crate) struct AnswerBudget {
     max: usize,
     used: AtomicUsize,
     /// One makes rows at a time: however many lists are asked for, the broker has the other cores.
     turns: Arc<Semaphore>,
 }
 
-impl Budget {
+impl AnswerBudget {
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
@@ -33,8 +33,8 @@ impl Budget {
     }
 
     /// Reserves what a new answer takes, whose rows may be so large.
-    pub(crate) fn answer(self: &Arc<Self>, row_bytes: usize) -> Result<Reserved, Problem> {
-        let mut reserved = Reserved {
+    pub(crate) fn answer(self: &Arc<Self>, row_bytes: usize) -> Result<ReservedBytes, Problem> {
+        let mut reserved = ReservedBytes {
             budget: Arc::clone(self),
             bytes: 0,
         };
@@ -43,8 +43,8 @@ impl Budget {
     }
 
     /// Waits for a turn, on a thread that may wait.
-    pub(crate) fn turn(&self) -> Turn {
-        let mut turn = Turn {
+    pub(crate) fn turn(&self) -> RowsTurn {
+        let mut turn = RowsTurn {
             turns: Arc::clone(&self.turns),
             permit: None,
             rows: 0,
@@ -54,9 +54,9 @@ impl Budget {
     }
 
     /// Waits for a turn in a task.
-    pub(crate) async fn next_turn(self: Arc<Self>) -> Turn {
+    pub(crate) async fn next_turn(self: Arc<Self>) -> RowsTurn {
         let turns = Arc::clone(&self.turns);
-        Turn {
+        RowsTurn {
             permit: Arc::clone(&turns).acquire_owned().await.ok(),
             turns,
             rows: 0,
@@ -65,15 +65,15 @@ impl Budget {
 }
 
 /// What one answer has of the budget; it goes back when the answer is over.
-pub(crate) struct Reserved {
-    budget: Arc<Budget>,
+pub(crate) struct ReservedBytes {
+    budget: Arc<AnswerBudget>,
     bytes: usize,
 }
 
-impl Reserved {
+impl ReservedBytes {
     /// Reserves more.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
-        let Budget { max, used, .. } = &*self.budget;
+        let AnswerBudget { max, used, .. } = &*self.budget;
         if self.bytes.saturating_add(bytes) > *max {
             return Err(Problem::bad(format!(
                 "the answer would take more than the {max} bytes of management.lists_bytes_max \
@@ -99,20 +99,20 @@ impl Reserved {
     }
 }
 
-impl Drop for Reserved {
+impl Drop for ReservedBytes {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 /// A turn to make rows.
-pub(crate) struct Turn {
+pub(crate) struct RowsTurn {
     turns: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
     rows: u32,
 }
 
-impl Turn {
+impl RowsTurn {
     /// A row was looked at: now and then whoever waits goes first.
     pub(crate) fn row(&mut self) {
         self.rows += 1;
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_is_reserved_comes_back_and_what_never_fits_is_told_apart() {
-        let budget = Budget::new(3 * ANSWER_BYTES);
+        let budget = AnswerBudget::new(3 * ANSWER_BYTES);
         let mut first = budget.answer(0).unwrap();
         let second = budget.answer(0).unwrap();
         first.grow(ANSWER_BYTES).unwrap();

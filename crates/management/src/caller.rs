@@ -18,7 +18,7 @@ pub(crate) struct Caller {
 
 /// What an endpoint asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum Clearance {
     /// May use the API at all.
     Management,
     /// The same, and may enter the virtual host that the path names, or is an administrator.
@@ -70,7 +70,7 @@ impl Caller {
     pub(crate) fn check(
         &self,
         app: &App,
-        access: Access,
+        access: Clearance,
         vhost: Option<&str>,
     ) -> Result<(), Problem> {
         let refused = |text: &str| Err(Problem::NotAuthorised(text.to_owned()));
@@ -78,11 +78,11 @@ impl Caller {
             return refused("Not management user");
         }
         match access {
-            Access::Administrator if !self.is_administrator() => {
+            Clearance::Administrator if !self.is_administrator() => {
                 return refused("Not administrator user");
             }
-            Access::Monitoring if !self.is_monitor() => return refused("Not monitor user"),
-            Access::Policymaker if !self.is_policymaker() => {
+            Clearance::Monitoring if !self.is_monitor() => return refused("Not monitor user"),
+            Clearance::Policymaker if !self.is_policymaker() => {
                 return refused("User not authorised to access object");
             }
             _ => {}
@@ -92,11 +92,11 @@ impl Caller {
             return Ok(());
         };
         let allowed = match access {
-            Access::Vhost | Access::Policymaker => {
+            Clearance::Vhost | Clearance::Policymaker => {
                 self.is_administrator() || app.may_enter(&self.name, vhost)
             }
-            Access::VhostVisible => self.sees(app, vhost),
-            Access::Management | Access::Monitoring | Access::Administrator => true,
+            Clearance::VhostVisible => self.sees(app, vhost),
+            Clearance::Management | Clearance::Monitoring | Clearance::Administrator => true,
         };
         if allowed {
             Ok(())

@@ -1,6 +1,6 @@
 //! Declares and deletes queues, exchanges and bindings.
 
-use leveret_broker::{Binding, Condition, Event, QueueSpec, Work};
+use leveret_broker::{Binding, Churn, Condition, QueueSpec, Work};
 use leveret_codec::Table;
 use leveret_router::{BindingSpec, BindingView, Declared, ExchangeKind, ExchangeSpec};
 
@@ -8,7 +8,7 @@ use crate::amqp::json_to_table;
 use crate::binding::{Ends, created, named};
 use crate::call::Call;
 use crate::durable::finish;
-use crate::field::Fields;
+use crate::field::BodyFields;
 use crate::problem::Problem;
 use crate::queue;
 use crate::reply::{Answer, Reply};
@@ -17,7 +17,7 @@ use crate::rights::{Resource, Right, require, require_read};
 /// A binding's body is small: its arguments are.
 const BINDING_BYTES_MAX: usize = 5_000;
 
-fn arguments(fields: &Fields<'_>) -> Result<Table, Problem> {
+fn arguments(fields: &BodyFields<'_>) -> Result<Table, Problem> {
     let object = fields.object("arguments")?;
     object.map_or_else(|| Ok(Table::new()), json_to_table)
 }
@@ -33,7 +33,7 @@ fn new_name<'a>(name: &'a str, what: &str) -> Result<&'a str, Problem> {
 }
 
 /// Refuses what is to be made on a node that is not this one.
-fn here(call: &Call, fields: &Fields<'_>) -> Result<(), Problem> {
+fn here(call: &Call, fields: &BodyFields<'_>) -> Result<(), Problem> {
     match fields.text("node")? {
         Some(node) if node != call.app.node() => {
             Err(Problem::bad(format!("Node {node} is not a cluster member")))
@@ -47,7 +47,7 @@ pub(crate) fn declare_queue(call: &Call) -> Answer {
     let vhost = call.needed_vhost()?;
     let name = new_name(call.segment("queue"), "queue")?;
     let body = call.object()?;
-    let fields = Fields(&body);
+    let fields = BodyFields(&body);
     here(call, &fields)?;
     // A type is an argument: RabbitMQ takes no notice of one beside them, and lists show one there.
     let spec = QueueSpec {
@@ -61,7 +61,7 @@ pub(crate) fn declare_queue(call: &Call) -> Answer {
         acting.declare_queue(name, &spec.arguments)
     })?;
     let mut work = Work::default();
-    call.app.broker.events.count(Event::QueueDeclared);
+    call.app.broker.events.count(Churn::QueueDeclared);
     let declared = call.app.broker.declare_queue(&vhost, name, spec, &mut work);
     let (_, created) = declared.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
     finish(&call.app.broker, &mut work)?;
@@ -109,7 +109,7 @@ pub(crate) fn queue_action(call: &Call) -> Answer {
     call.needed_vhost()?;
     queue::find(call)?;
     let body = call.object()?;
-    let action = Fields(&body).required_text("action")?.to_owned();
+    let action = BodyFields(&body).required_text("action")?.to_owned();
     match action.as_str() {
         "sync" | "cancel_sync" => Ok(Reply::NoContent),
         _ => Err(Problem::bad(format!("Unknown action: {action}"))),
@@ -132,7 +132,7 @@ pub(crate) fn declare_exchange(call: &Call) -> Answer {
     let vhost = call.needed_vhost()?;
     let name = new_name(call.exchange_segment("exchange"), "exchange")?;
     let body = call.object()?;
-    let fields = Fields(&body);
+    let fields = BodyFields(&body);
     let spec = ExchangeSpec {
         kind: exchange_kind(fields.text("type")?.unwrap_or("direct"))?,
         durable: fields.flag("durable", false)?,
@@ -179,7 +179,7 @@ pub(crate) fn bind(call: &Call) -> Answer {
     }
     let ends = Ends::of_new(call)?;
     let body = call.object()?;
-    let fields = Fields(&body);
+    let fields = BodyFields(&body);
     let key = fields.text("routing_key")?.unwrap_or_default();
     new_name(key, "routing key")?;
     let binding = binding(&ends, key, arguments(&fields)?)?;

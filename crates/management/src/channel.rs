@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::call::Call;
 use crate::connection::{self, client_address};
 use crate::consumer;
-use crate::history::Window;
+use crate::history::AskedSpans;
 use crate::list::{Columns, Row, list};
 use crate::problem::Problem;
 use crate::reply::Answer;
@@ -55,7 +55,7 @@ impl Row for ChannelRow {
         &self.name
     }
 
-    fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
+    fn json(&self, app: &App, window: &AskedSpans) -> Map<String, Value> {
         let (unacked, deliveries) = {
             let (outlet, number) = (self.peer.outlet.lock(), self.stats.number);
             (outlet.unacked(number), outlet.delivery_counts(number))
@@ -119,7 +119,7 @@ pub(crate) fn show(call: &Call) -> Answer {
             .find(|row| row.name == name)
     });
     let row = row.ok_or(Problem::NotFound)?;
-    let window = Window::of(call)?;
+    let window = AskedSpans::of(call)?;
     let object = row.json(&call.app, &window);
     let app = Arc::clone(&call.app);
     let consumers = consumer::of_channel(&app, &row.peer, row.stats.number);

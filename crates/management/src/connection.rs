@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::amqp::{table_to_json, text};
 use crate::app::App;
 use crate::call::Call;
-use crate::history::Window;
+use crate::history::AskedSpans;
 use crate::list::{Columns, Key, Row, list};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
@@ -37,7 +37,7 @@ impl Row for ConnectionRow {
         }
     }
 
-    fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
+    fn json(&self, app: &App, window: &AskedSpans) -> Map<String, Value> {
         let peer = &self.0;
         let properties = peer.client.properties.lock();
         let provided = properties
@@ -167,7 +167,7 @@ pub(crate) fn index(call: &Call) -> Answer {
 /// `GET /api/connections/{connection}`.
 pub(crate) fn show(call: &Call) -> Answer {
     let peer = find(call)?;
-    let window = Window::of(call)?;
+    let window = AskedSpans::of(call)?;
     Ok(Columns::reply(
         call,
         ConnectionRow(peer).json(&call.app, &window),

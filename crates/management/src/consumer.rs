@@ -9,7 +9,7 @@ use crate::amqp::{table_to_json, text};
 use crate::app::App;
 use crate::call::Call;
 use crate::channel::details;
-use crate::history::Window;
+use crate::history::AskedSpans;
 use crate::list::{Row, list};
 use crate::reply::Answer;
 use crate::walk::{self, Consumes};
@@ -58,7 +58,7 @@ impl Row for ConsumerRow {
         &self.tag
     }
 
-    fn json(&self, app: &App, _: &Window) -> Map<String, Value> {
+    fn json(&self, app: &App, _: &AskedSpans) -> Map<String, Value> {
         let mut row = Map::new();
         let Consumes {
             handle,

@@ -17,8 +17,8 @@ use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 use crate::stream::Stream;
 
-use import::{Import, Reading};
-use source::Source;
+use import::{Import, ImportOptions};
+use source::DefinitionsFile;
 use told::Listed;
 
 /// Of what an import does without so much is told in the log one by one.
@@ -58,7 +58,7 @@ pub(crate) fn import_vhost(call: &Call) -> Answer {
 
 fn run(call: &Call, vhost: Option<&str>) -> Answer {
     let broker = &call.app.broker;
-    let reading = Reading {
+    let reading = ImportOptions {
         vhost,
         skip_unsupported: call.flag("skip_unsupported"),
         user: &call.caller.name,
@@ -138,8 +138,8 @@ impl Told {
 /// What is wrong with them; nothing is changed then.
 pub fn import_definitions(broker: &Broker, file: &[u8]) -> Result<(), String> {
     let reason = |problem: Problem| problem.reason();
-    let source = Source::of(file).map_err(reason)?;
-    let reading = Reading {
+    let source = DefinitionsFile::of(file).map_err(reason)?;
+    let reading = ImportOptions {
         vhost: None,
         skip_unsupported: false,
         user: INTERNAL,
@@ -153,12 +153,12 @@ pub fn import_definitions(broker: &Broker, file: &[u8]) -> Result<(), String> {
 }
 
 /// The body, or the field `file` of a form, as browsers send it.
-fn uploaded(call: &Call) -> Result<Source<'_>, Problem> {
+fn uploaded(call: &Call) -> Result<DefinitionsFile<'_>, Problem> {
     let kind = call.header("content-type").unwrap_or_default();
     let Some((_, boundary)) = kind.split_once("boundary=") else {
         let nothing = [&b""[..], b"undefined", b"null"];
         let body = Some(call.body.trim_ascii()).filter(|body| !nothing.contains(body));
-        return Source::of(body.unwrap_or(b"{}")).map_err(|problem| match problem {
+        return DefinitionsFile::of(body.unwrap_or(b"{}")).map_err(|problem| match problem {
             Problem::BadRequestAs(..) => Problem::not_json(),
             problem => problem,
         });
@@ -166,7 +166,7 @@ fn uploaded(call: &Call) -> Result<Source<'_>, Problem> {
     let boundary = format!("--{}", boundary.trim_matches('"'));
     let not_there = || Problem::bad("the form has no field 'file'");
     let file = part(&call.body, boundary.as_bytes()).ok_or_else(not_there)?;
-    Source::of(file).map_err(|problem| match problem {
+    DefinitionsFile::of(file).map_err(|problem| match problem {
         Problem::BadRequestAs(error, _) => {
             Problem::BadRequestAs(error, "the file is not valid JSON".to_owned())
         }

@@ -15,11 +15,11 @@ use regex_syntax::hir::{Hir, HirKind, Look};
 use crate::app::App;
 use crate::exposition::{Labels, head};
 use crate::figures::{
-    CHANNEL, CHANNEL_EXCHANGE, CHANNEL_QUEUE, CONNECTION, CONNECTION_COARSE, Channel, EXCHANGE,
-    EXCHANGE_BINDINGS, EXCHANGE_NAME, Metric, OfExchange, OfQueue, OfType, PUBLISHED, QUEUE_ALONE,
-    QUEUE_COARSE, QUEUE_DELIVERY, QUEUE_HELD, QUEUE_INFO, VHOST_STATUS,
+    CHANNEL, CHANNEL_EXCHANGE, CHANNEL_QUEUE, CONNECTION, CONNECTION_COARSE, ChannelFigures,
+    EXCHANGE, EXCHANGE_BINDINGS, EXCHANGE_NAME, Metric, OfExchange, OfQueue, OfType, PUBLISHED,
+    QUEUE_ALONE, QUEUE_COARSE, QUEUE_DELIVERY, QUEUE_HELD, QUEUE_INFO, VHOST_STATUS,
 };
-use crate::metrics::Page;
+use crate::metrics::MetricsPage;
 use crate::walk;
 
 /// Pieces of a page.
@@ -36,20 +36,20 @@ const OBJECTS_OF_FRAGMENT: usize = 32;
 
 /// What is asked for.
 #[derive(Default)]
-pub(crate) struct Asked {
+pub(crate) struct DetailedQuery {
     families: Vec<String>,
     vhosts: Vec<String>,
-    queues: Option<Pattern>,
+    queues: Option<QueuePattern>,
 }
 
 /// Which queues are asked for.
-struct Pattern {
+struct QueuePattern {
     fits: Regex,
     /// All names that fit begin so.
     prefix: Arc<str>,
 }
 
-impl Asked {
+impl DetailedQuery {
     /// Reads `family` and `vhost`, each any number of times, and `queue`, a pattern, once.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Asked {
     }
 }
 
-fn pattern(text: &str) -> Result<Pattern, String> {
+fn pattern(text: &str) -> Result<QueuePattern, String> {
     if text.len() > PATTERN_LEN_MAX {
         let why = format!("longer than {PATTERN_LEN_MAX} bytes");
         return Err(format!("Invalid 'queue' regex: {why}"));
@@ -100,7 +100,7 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     let built = builder.size_limit(PATTERN_BYTES_MAX).build();
     let fits = built.map_err(|error| format!("Invalid 'queue' regex: {error}"))?;
     let prefix = prefix(text).unwrap_or_default().into();
-    Ok(Pattern { fits, prefix })
+    Ok(QueuePattern { fits, prefix })
 }
 
 /// What all names begin with that a pattern fits, as far as it says so at its own beginning:
@@ -122,7 +122,7 @@ fn prefix(pattern: &str) -> Option<String> {
 /// What a page is about.
 struct Scope {
     app: Arc<App>,
-    asked: Asked,
+    asked: DetailedQuery,
     /// Between `rabbitmq_` and a metric's name.
     prefix: &'static str,
     /// The queues that fit the pattern, once they are known and not too many.
@@ -190,10 +190,18 @@ const FAMILIES: [Family; 18] = [
         of_types(scope, &EXCHANGE_BINDINGS)
     }),
     detailed_only("vhost_status", vhost_status),
-    detailed_only("auth_attempt_metrics", |scope| page(scope, Page::logins)),
-    detailed_only("connection_churn_metrics", |scope| page(scope, Page::churn)),
-    detailed_only("node_coarse_metrics", |scope| page(scope, Page::node)),
-    detailed_only("node_metrics", |scope| page(scope, Page::node_limits)),
+    detailed_only("auth_attempt_metrics", |scope| {
+        page(scope, MetricsPage::logins)
+    }),
+    detailed_only("connection_churn_metrics", |scope| {
+        page(scope, MetricsPage::churn)
+    }),
+    detailed_only("node_coarse_metrics", |scope| {
+        page(scope, MetricsPage::node)
+    }),
+    detailed_only("node_metrics", |scope| {
+        page(scope, MetricsPage::node_limits)
+    }),
 ];
 
 /// Families whose queues are described beside them.
@@ -206,7 +214,7 @@ const WITH_QUEUE_INFO: [&str; 3] = [
 /// A page of the families that are asked for.
 pub(crate) fn detailed(
     app: &Arc<App>,
-    asked: Asked,
+    asked: DetailedQuery,
 ) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
     let scope = Arc::new(Scope {
         app: Arc::clone(app),
@@ -226,11 +234,11 @@ pub(crate) fn detailed(
 
 /// What `/metrics` has, with the sums of objects replaced by the objects.
 pub(crate) fn per_object(app: &Arc<App>) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
-    let mut page = Page::new("");
+    let mut page = MetricsPage::new("");
     page.whole(app);
     let scope = Arc::new(Scope {
         app: Arc::clone(app),
-        asked: Asked::default(),
+        asked: DetailedQuery::default(),
         prefix: "",
         found: OnceLock::new(),
     });
@@ -244,19 +252,19 @@ pub(crate) fn per_object(app: &Arc<App>) -> impl Iterator<Item = Vec<u8>> + Send
 }
 
 fn identity(app: &App, endpoint: &str) -> Vec<u8> {
-    let mut page = Page::new("");
+    let mut page = MetricsPage::new("");
     page.identity(app, endpoint);
     page.into_bytes()
 }
 
-fn page(scope: &Arc<Scope>, write: fn(&mut Page, &App)) -> Fragments {
-    let mut page = Page::new(scope.prefix);
+fn page(scope: &Arc<Scope>, write: fn(&mut MetricsPage, &App)) -> Fragments {
+    let mut page = MetricsPage::new(scope.prefix);
     write(&mut page, &scope.app);
     Box::new(once(page.into_bytes()))
 }
 
 /// Objects of a kind; nothing in place of one that is not asked for, as looking at it is work too.
-type Objects<T> = Box<dyn Iterator<Item = Option<T>> + Send>;
+type AskedObjects<T> = Box<dyn Iterator<Item = Option<T>> + Send>;
 
 impl Scope {
     /// All virtual hosts.
@@ -273,7 +281,7 @@ impl Scope {
         vhosts
     }
 
-    fn queues(self: &Arc<Self>) -> Objects<OfQueue> {
+    fn queues(self: &Arc<Self>) -> AskedObjects<OfQueue> {
         if self.asked.queues.is_none() {
             return Box::new(self.all_queues().map(Some));
         }
@@ -320,22 +328,22 @@ impl Scope {
         self.wanted_vhosts().into_iter().flat_map(of)
     }
 
-    fn peers(self: &Arc<Self>) -> Objects<Arc<Peer>> {
+    fn peers(self: &Arc<Self>) -> AskedObjects<Arc<Peer>> {
         Box::new(walk::peers(&self.app.broker).map(Some))
     }
 
-    fn channels(self: &Arc<Self>) -> Objects<Channel> {
+    fn channels(self: &Arc<Self>) -> AskedObjects<ChannelFigures> {
         let of = |peer: Arc<Peer>| {
             let channels = peer.channels().into_iter();
             channels.map(move |stats| {
                 let peer = Arc::clone(&peer);
-                Some(Channel { peer, stats })
+                Some(ChannelFigures { peer, stats })
             })
         };
         Box::new(walk::peers(&self.app.broker).flat_map(of))
     }
 
-    fn exchanges(self: &Arc<Self>) -> Objects<OfExchange> {
+    fn exchanges(self: &Arc<Self>) -> AskedObjects<OfExchange> {
         let of = |vhost: Arc<Vhost>| {
             let known =
                 |exchange: &Exchange| (Box::from(exchange.name()), Arc::clone(exchange.counts()));
@@ -350,7 +358,7 @@ impl Scope {
 fn lines<T: 'static>(
     name: String,
     metric: &'static Metric<T>,
-    mut objects: Objects<T>,
+    mut objects: AskedObjects<T>,
     label: fn(&T, &mut Labels<'_>),
 ) -> impl Iterator<Item = Vec<u8>> + Send {
     let mut first = String::new();
@@ -375,7 +383,7 @@ fn lines<T: 'static>(
 fn of_each<T: 'static>(
     scope: &Arc<Scope>,
     metrics: &'static [Metric<T>],
-    objects: fn(&Arc<Scope>) -> Objects<T>,
+    objects: fn(&Arc<Scope>) -> AskedObjects<T>,
     label: fn(&T, &mut Labels<'_>),
 ) -> Fragments {
     let scope = Arc::clone(scope);
@@ -412,13 +420,16 @@ fn published_to_queues(scope: &Arc<Scope>) -> Fragments {
     })
 }
 
-fn of_channels(scope: &Arc<Scope>, metrics: &'static [Metric<Channel>]) -> Fragments {
+fn of_channels(scope: &Arc<Scope>, metrics: &'static [Metric<ChannelFigures>]) -> Fragments {
     of_each(scope, metrics, Scope::channels, |channel, labels| {
         labels.add("channel", &channel.name());
     })
 }
 
-fn of_channels_in_vhosts(scope: &Arc<Scope>, metrics: &'static [Metric<Channel>]) -> Fragments {
+fn of_channels_in_vhosts(
+    scope: &Arc<Scope>,
+    metrics: &'static [Metric<ChannelFigures>],
+) -> Fragments {
     of_each(scope, metrics, Scope::channels, |channel, labels| {
         labels.add("channel", &channel.name());
         labels.add("vhost", &channel.peer.client.vhost.lock());
@@ -442,7 +453,7 @@ fn of_exchanges(scope: &Arc<Scope>, metrics: &'static [Metric<OfExchange>]) -> F
 /// One of those whose names know no prefix, and which are about all virtual hosts.
 fn of_cluster<T: 'static>(
     metric: &'static Metric<T>,
-    objects: Objects<T>,
+    objects: AskedObjects<T>,
     label: fn(&T, &mut Labels<'_>),
 ) -> Fragments {
     let name = format!("rabbitmq_{}", metric.name);
@@ -507,7 +518,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_read_from_the_query() {
-        let asked = Asked::of("family=a&vhost=%2F&family=b+c&queue=%5Eq&page=1").unwrap();
+        let asked = DetailedQuery::of("family=a&vhost=%2F&family=b+c&queue=%5Eq&page=1").unwrap();
         assert_eq!(asked.families, ["a", "b c"]);
         assert_eq!(asked.vhosts, ["/"]);
         assert!(asked.wants_queue("qu") && !asked.wants_queue("a queue"));
@@ -518,7 +529,7 @@ mod tests {
             ("queue=%5Cw%7B1000%7D%7B1000%7D", "size limit"),
             (&long, "longer than 1024 bytes"),
         ] {
-            let refused = Asked::of(query).err().unwrap();
+            let refused = DetailedQuery::of(query).err().unwrap();
             assert!(refused.contains(why), "{query}: {refused}");
         }
     }

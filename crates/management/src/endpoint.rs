@@ -1,7 +1,7 @@
 //! The form of the route table: every endpoint with its method, path and what it asks of a caller.
 
 use crate::call::Call;
-use crate::caller::Access;
+use crate::caller::Clearance;
 use crate::reply::Answer;
 
 /// A method of HTTP. `HEAD` is served as `GET`, and `OPTIONS` for every path.
@@ -46,11 +46,15 @@ pub struct Endpoint {
     /// Its path, with `{names}` for segments that vary.
     pub path: &'static str,
     /// What it asks of its caller.
-    pub access: Access,
+    pub access: Clearance,
     pub(crate) run: fn(&Call) -> Answer,
 }
 
-pub(crate) const fn get(path: &'static str, access: Access, run: fn(&Call) -> Answer) -> Endpoint {
+pub(crate) const fn get(
+    path: &'static str,
+    access: Clearance,
+    run: fn(&Call) -> Answer,
+) -> Endpoint {
     Endpoint {
         verb: Verb::Get,
         path,
@@ -59,7 +63,11 @@ pub(crate) const fn get(path: &'static str, access: Access, run: fn(&Call) -> An
     }
 }
 
-pub(crate) const fn put(path: &'static str, access: Access, run: fn(&Call) -> Answer) -> Endpoint {
+pub(crate) const fn put(
+    path: &'static str,
+    access: Clearance,
+    run: fn(&Call) -> Answer,
+) -> Endpoint {
     Endpoint {
         verb: Verb::Put,
         path,
@@ -68,7 +76,11 @@ pub(crate) const fn put(path: &'static str, access: Access, run: fn(&Call) -> An
     }
 }
 
-pub(crate) const fn post(path: &'static str, access: Access, run: fn(&Call) -> Answer) -> Endpoint {
+pub(crate) const fn post(
+    path: &'static str,
+    access: Clearance,
+    run: fn(&Call) -> Answer,
+) -> Endpoint {
     Endpoint {
         verb: Verb::Post,
         path,
@@ -79,7 +91,7 @@ pub(crate) const fn post(path: &'static str, access: Access, run: fn(&Call) -> A
 
 pub(crate) const fn delete(
     path: &'static str,
-    access: Access,
+    access: Clearance,
     run: fn(&Call) -> Answer,
 ) -> Endpoint {
     Endpoint {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::amqp::table_to_json;
 use crate::app::App;
 use crate::call::Call;
-use crate::history::Window;
+use crate::history::AskedSpans;
 use crate::list::{Columns, Row, list};
 use crate::problem::Problem;
 use crate::reply::Answer;
@@ -41,7 +41,7 @@ impl Row for ExchangeRow {
         &self.name
     }
 
-    fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
+    fn json(&self, app: &App, window: &AskedSpans) -> Map<String, Value> {
         let mut row = Map::new();
         row.insert("name".to_owned(), Value::from(&*self.name));
         row.insert("vhost".to_owned(), Value::from(&*self.vhost.name));
@@ -99,7 +99,7 @@ pub(crate) fn show(call: &Call) -> Answer {
     let exchange = directory.router.exchange(name).ok_or(Problem::NotFound)?;
     let row = ExchangeRow::new(&vhost, exchange);
     drop(directory);
-    let window = Window::of(call)?;
+    let window = AskedSpans::of(call)?;
     let mut row = row.json(&call.app, &window);
     // With basic rates RabbitMQ does not tell from which channels and to which queues.
     row.insert("incoming".to_owned(), json!([]));

@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 use crate::problem::Problem;
 
 /// A body's fields.
-pub(crate) struct Fields<'a>(pub(crate) &'a Map<String, Value>);
+pub(crate) struct BodyFields<'a>(pub(crate) &'a Map<String, Value>);
 
-impl<'a> Fields<'a> {
+impl<'a> BodyFields<'a> {
     /// A field that is there and not null.
     pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
         self.0.get(name).filter(|value| !value.is_null())
@@ -148,8 +148,8 @@ mod tests {
 
     use super::*;
 
-    fn fields(value: &Value) -> Fields<'_> {
-        Fields(value.as_object().unwrap())
+    fn fields(value: &Value) -> BodyFields<'_> {
+        BodyFields(value.as_object().unwrap())
     }
 
     #[test]

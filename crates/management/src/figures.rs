@@ -208,12 +208,12 @@ fn capacity(cell: &QueueCell) -> f64 {
 }
 
 /// An open channel.
-pub(crate) struct Channel {
+pub(crate) struct ChannelFigures {
     pub(crate) peer: Arc<Peer>,
     pub(crate) stats: Arc<ChannelStats>,
 }
 
-impl Channel {
+impl ChannelFigures {
     fn counts(&self) -> MessageCounts {
         let outlet = self.peer.outlet.lock();
         let deliveries = outlet.delivery_counts(self.stats.number);
@@ -226,7 +226,7 @@ impl Channel {
     }
 }
 
-pub(crate) const CHANNEL: [Metric<Channel>; 7] = [
+pub(crate) const CHANNEL: [Metric<ChannelFigures>; 7] = [
     gauge("channel_consumers", "Consumers on a channel", |of| {
         of.stats.consumers.get() as f64
     }),
@@ -263,7 +263,7 @@ pub(crate) const CHANNEL: [Metric<Channel>; 7] = [
 ];
 
 /// RabbitMQ tells exchanges apart too.
-pub(crate) const CHANNEL_EXCHANGE: [Metric<Channel>; 4] = [
+pub(crate) const CHANNEL_EXCHANGE: [Metric<ChannelFigures>; 4] = [
     counter(
         "channel_messages_published_total",
         "Total number of messages published into an exchange on a channel",
@@ -289,7 +289,7 @@ pub(crate) const CHANNEL_EXCHANGE: [Metric<Channel>; 4] = [
 ];
 
 /// RabbitMQ tells queues apart too.
-pub(crate) const CHANNEL_QUEUE: [Metric<Channel>; 7] = [
+pub(crate) const CHANNEL_QUEUE: [Metric<ChannelFigures>; 7] = [
     counter(
         "channel_get_ack_total",
         "Total number of messages fetched with basic.get in manual acknowledgement mode",

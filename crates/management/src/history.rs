@@ -20,12 +20,12 @@ struct Sample<const N: usize> {
 
 /// The last samples of one object, oldest first.
 #[derive(Clone, Debug)]
-pub(crate) struct Ring<const N: usize> {
+pub(crate) struct SampleRing<const N: usize> {
     samples: VecDeque<Sample<N>>,
     max: usize,
 }
 
-impl<const N: usize> Ring<N> {
+impl<const N: usize> SampleRing<N> {
     /// A ring that keeps so many samples.
     pub(crate) const fn new(max: usize) -> Self {
         Self {
@@ -127,13 +127,13 @@ impl Span {
 
 /// The stretches a request asks for.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Window {
+pub(crate) struct AskedSpans {
     pub(crate) lengths: Option<Span>,
     pub(crate) message_rates: Option<Span>,
     pub(crate) data_rates: Option<Span>,
 }
 
-impl Window {
+impl AskedSpans {
     /// Reads `lengths_age`, `lengths_incr` and their like, in seconds.
     pub(crate) fn of(call: &Call) -> Result<Self, Problem> {
         // Of a node nothing is sampled; what is asked for must be valid all the same.
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn rates_come_from_the_last_two_samples() {
-        let mut ring = Ring::<2>::new(3);
+        let mut ring = SampleRing::<2>::new(3);
         assert_eq!(ring.rate(0), 0.0);
         for step in 0..10 {
             ring.push(step * 5000, [step * 50, 100 - step]);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn samples_are_newest_first_and_averaged() {
-        let mut ring = Ring::<1>::new(100);
+        let mut ring = SampleRing::<1>::new(100);
         for step in 0..=4 {
             ring.push(100_000 + step * 5000, [step * 10]);
         }
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(details["avg_rate"], 2.0);
         assert_eq!(details["rate"], 2.0);
         // What was before the first sample is not known: the value has not come from 0.
-        let mut ring = Ring::<1>::new(2);
+        let mut ring = SampleRing::<1>::new(2);
         for step in 0..=4 {
             ring.push(100_000 + step * 5000, [1000 + step * 10]);
         }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::call::Call;
-use crate::history::Window;
+use crate::history::AskedSpans;
 use crate::list::{Row, list};
 use crate::reply::Answer;
 use crate::walk;
@@ -22,7 +22,7 @@ impl Row for IgnoredRow {
             .unwrap_or_default()
     }
 
-    fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
+    fn json(&self, _: &App, _: &AskedSpans) -> Map<String, Value> {
         self.0.clone()
     }
 }

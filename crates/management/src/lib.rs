@@ -54,8 +54,8 @@ mod user;
 mod vhost;
 mod walk;
 
-pub use app::{App, Host, Listener, Settings, Vitals};
-pub use caller::Access;
+pub use app::{App, Host, HttpSettings, Listener, Vitals};
+pub use caller::Clearance;
 pub use definitions::import_definitions;
 pub use endpoint::{Endpoint, Verb};
 pub use listen::listen;

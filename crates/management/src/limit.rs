@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::admin::administer;
 use crate::call::Call;
-use crate::field::Fields;
+use crate::field::BodyFields;
 use crate::parameter::failed;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
@@ -15,7 +15,7 @@ use crate::{user, walk};
 /// A limit in a body.
 fn value(call: &Call) -> Result<Value, Problem> {
     let body = call.object()?;
-    Ok(Fields(&body).require("value")?.clone())
+    Ok(BodyFields(&body).require("value")?.clone())
 }
 
 /// A limit that there is not is taken away already.

@@ -14,9 +14,9 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::budget::Reserved;
+use crate::budget::ReservedBytes;
 use crate::call::Call;
-use crate::history::Window;
+use crate::history::AskedSpans;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 use crate::stream::{self, Stream, array};
@@ -50,7 +50,7 @@ pub(crate) trait Row: Sized + Send + 'static {
     fn name(&self) -> &str;
 
     /// The whole row.
-    fn json(&self, app: &App, window: &Window) -> Map<String, Value>;
+    fn json(&self, app: &App, window: &AskedSpans) -> Map<String, Value>;
 
     /// What `sort` compares, if it is cheaper than making the whole row.
     fn key(&self, app: &App, field: &str) -> Option<Key> {
@@ -152,7 +152,7 @@ fn answer<R: Row>(
     rows: impl Iterator<Item = R> + Send + 'static,
     count: Option<usize>,
 ) -> Answer {
-    let window = Window::of(call)?;
+    let window = AskedSpans::of(call)?;
     let page = Page::of(call)?;
     let reserved = call.app.budget.answer(window.row_bytes())?;
     let order = Order::of(call);
@@ -204,7 +204,7 @@ fn regained<R: Row>(mut row: R) -> Option<R> {
 /// Rows as they are written, each when it is sent.
 fn written<R: Row>(
     call: &Call,
-    window: Window,
+    window: AskedSpans,
     rows: impl Iterator<Item = R> + Send + 'static,
 ) -> impl Iterator<Item = Value> + Send + 'static {
     let (app, columns) = (Arc::clone(&call.app), Columns::of(call));
@@ -214,18 +214,18 @@ fn written<R: Row>(
 /// The rows that may come to stand in the wanted part of a list while all of them pass.
 struct Selection<'a, R> {
     call: &'a Call,
-    window: Window,
+    window: AskedSpans,
     /// How many are wanted, from the list's beginning.
     end: usize,
-    kept: VecDeque<Kept<R>>,
+    kept: VecDeque<SortedRow<R>>,
     /// All rows that passed, and those that the filter let through.
     total: usize,
     filtered: usize,
-    reserved: Reserved,
+    reserved: ReservedBytes,
 }
 
 /// A row with what it is sorted by.
-struct Kept<R> {
+struct SortedRow<R> {
     key: Key,
     /// Its place among all rows: equal keys leave the order as it was.
     place: usize,
@@ -233,7 +233,7 @@ struct Kept<R> {
 }
 
 impl<'a, R: Row> Selection<'a, R> {
-    fn new(call: &'a Call, window: Window, end: usize, reserved: Reserved) -> Self {
+    fn new(call: &'a Call, window: AskedSpans, end: usize, reserved: ReservedBytes) -> Self {
         Self {
             call,
             window,
@@ -299,13 +299,13 @@ impl<'a, R: Row> Selection<'a, R> {
             // While it grows, the old place is there beside the new one.
             self.kept.reserve_exact((count / 2).max(FRONT_MIN / 2));
             let more = self.kept.capacity() - capacity;
-            self.reserved.grow(more * size_of::<Kept<R>>())?;
+            self.reserved.grow(more * size_of::<SortedRow<R>>())?;
         }
         if key.heap_bytes() > 0 {
             self.reserved.grow(key.heap_bytes())?;
         }
         row.shed();
-        self.kept.push_back(Kept {
+        self.kept.push_back(SortedRow {
             key,
             place: self.filtered,
             row,
@@ -320,7 +320,7 @@ impl<'a, R: Row> Selection<'a, R> {
         }
         let kept = self.kept.make_contiguous();
         if self.end > 0 {
-            kept.select_nth_unstable_by(self.end - 1, |a, b| Kept::order(a, b, reverse));
+            kept.select_nth_unstable_by(self.end - 1, |a, b| SortedRow::order(a, b, reverse));
         }
         let rest = self.kept.iter().skip(self.end);
         let bytes = rest.map(|kept| kept.key.heap_bytes()).sum();
@@ -332,21 +332,24 @@ impl<'a, R: Row> Selection<'a, R> {
     fn ordered(
         mut self,
         order: &Order,
-    ) -> (impl Iterator<Item = R> + Send + 'static + use<R>, Reserved) {
+    ) -> (
+        impl Iterator<Item = R> + Send + 'static + use<R>,
+        ReservedBytes,
+    ) {
         match order {
             Order::Given => {}
             Order::Reversed => self.kept.make_contiguous().reverse(),
             Order::By { reverse, .. } => {
                 self.cut(*reverse);
                 let kept = self.kept.make_contiguous();
-                kept.sort_unstable_by(|a, b| Kept::order(a, b, *reverse));
+                kept.sort_unstable_by(|a, b| SortedRow::order(a, b, *reverse));
             }
         }
         (self.kept.into_iter().map(|kept| kept.row), self.reserved)
     }
 }
 
-impl<R> Kept<R> {
+impl<R> SortedRow<R> {
     fn order(a: &Self, b: &Self, reverse: bool) -> Ordering {
         let order = a.key.order(&b.key).then(a.place.cmp(&b.place));
         if reverse { order.reverse() } else { order }
@@ -420,8 +423,8 @@ impl Page {
     fn answer<R: Row>(
         &self,
         call: &Call,
-        window: Window,
-        (rows, reserved): (Vec<R>, Reserved),
+        window: AskedSpans,
+        (rows, reserved): (Vec<R>, ReservedBytes),
         (total, filtered): (usize, usize),
     ) -> Answer {
         let head = json!({

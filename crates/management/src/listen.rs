@@ -56,7 +56,7 @@ pub async fn listen(listener: TcpListener, router: Router, connections_max: usiz
     }
 }
 
-async fn converse(stream: TcpStream, from: SocketAddr, router: Router, connection: Connection) {
+async fn converse(stream: TcpStream, from: SocketAddr, router: Router, connection: HttpConnection) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%from, %error, "cannot set TCP_NODELAY");
     }
@@ -135,7 +135,7 @@ impl Open {
 
     /// Takes note of a new connection. When there is no room for it the one that was silent for
     /// longest has to leave: of the same address if that has too many. None when nobody is silent.
-    fn enter(open: &Arc<Self>, address: IpAddr) -> Option<Connection> {
+    fn enter(open: &Arc<Self>, address: IpAddr) -> Option<HttpConnection> {
         let address = network(address);
         let mut connections = open.connections.lock();
         let own = connections.of_address.get(&address).copied().unwrap_or(0);
@@ -149,7 +149,7 @@ impl Open {
         let leave = Arc::new(Notify::new());
         let order = connections.fall_silent(address, &leave);
         drop(connections);
-        Some(Connection(Arc::new(Place {
+        Some(HttpConnection(Arc::new(ConnectionPlace {
             open: Arc::clone(open),
             address,
             leave,
@@ -190,11 +190,11 @@ impl Connections {
 
 /// One connection.
 #[derive(Debug)]
-struct Connection(Arc<Place>);
+struct HttpConnection(Arc<ConnectionPlace>);
 
 /// Its place among the others.
 #[derive(Debug)]
-struct Place {
+struct ConnectionPlace {
     open: Arc<Open>,
     address: IpAddr,
     leave: Arc<Notify>,
@@ -202,9 +202,9 @@ struct Place {
     silent: Mutex<Option<u64>>,
 }
 
-impl Connection {
+impl HttpConnection {
     /// It has asked for something, and does not count as silent until it has its answer.
-    fn begin(&self) -> Begun {
+    fn begin(&self) -> BeingAnswered {
         let mut silent = self.0.silent.lock();
         if let Some(order) = *silent {
             let found = self.0.open.connections.lock().silent.remove(&order);
@@ -214,15 +214,15 @@ impl Connection {
             }
         }
         drop(silent);
-        Begun(Arc::clone(&self.0))
+        BeingAnswered(Arc::clone(&self.0))
     }
 }
 
 /// A request that is being answered.
 #[derive(Debug)]
-struct Begun(Arc<Place>);
+struct BeingAnswered(Arc<ConnectionPlace>);
 
-impl Drop for Begun {
+impl Drop for BeingAnswered {
     fn drop(&mut self) {
         let place = &self.0;
         let mut silent = place.silent.lock();
@@ -233,7 +233,7 @@ impl Drop for Begun {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let silent = *self.silent.lock();
         let mut connections = self.open.connections.lock();
@@ -247,7 +247,7 @@ impl Drop for Place {
 /// The body of an answer, until whose end the connection is not silent.
 struct Answering {
     body: Body,
-    _begun: Begun,
+    _begun: BeingAnswered,
 }
 
 impl http_body::Body for Answering {
@@ -287,7 +287,7 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    async fn is_sent_away(connection: &Connection) -> bool {
+    async fn is_sent_away(connection: &HttpConnection) -> bool {
         let left = connection.0.leave.notified();
         tokio::time::timeout(GONE, left).await.is_ok()
     }
@@ -324,7 +324,7 @@ mod tests {
         assert!(is_sent_away(&all[0]).await);
         // One that asks after it was sent away has no place to give up.
         drop(all[0].begin());
-        let begun: Vec<_> = all[1..].iter().map(Connection::begin).collect();
+        let begun: Vec<_> = all[1..].iter().map(HttpConnection::begin).collect();
         let last = newcomer.begin();
         assert!(Open::enter(&open, address(8)).is_none(), "all are answered");
         drop((begun, last, all, newcomer));

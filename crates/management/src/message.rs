@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::amqp::{json_to_header, payload_from_json, payload_to_json, properties_to_json, text};
 use crate::call::Call;
 use crate::durable;
-use crate::field::Fields;
+use crate::field::BodyFields;
 use crate::problem::Problem;
 use crate::queue;
 use crate::reply::{Answer, Reply};
@@ -30,7 +30,7 @@ struct Described {
 
 impl Described {
     /// Reads a message. RabbitMQ's endpoint insists on all fields, ours does not.
-    fn of(fields: &Fields<'_>, strict: bool) -> Result<Self, Problem> {
+    fn of(fields: &BodyFields<'_>, strict: bool) -> Result<Self, Problem> {
         if strict {
             fields.require_all(&["routing_key", "properties", "payload", "payload_encoding"])?;
         }
@@ -92,7 +92,7 @@ fn publisher(call: &Call) -> Result<std::sync::Arc<Vhost>, Problem> {
 pub(crate) fn publish(call: &Call) -> Answer {
     let vhost = publisher(call)?;
     let body = call.object()?;
-    let message = Described::of(&Fields(&body), true)?;
+    let message = Described::of(&BodyFields(&body), true)?;
     let mut work = Work::default();
     let published = publish_one(call, &vhost, &message, &mut work)?;
     durable::finish(&call.app.broker, &mut work)?;
@@ -113,7 +113,7 @@ pub(crate) fn get(call: &Call) -> Answer {
         return Err(Problem::refused_on_channel(refusal, &vhost.name));
     }
     let body = call.object()?;
-    let fields = Fields(&body);
+    let fields = BodyFields(&body);
     if fields.get("requeue").is_some() {
         fields.require_all(&["count", "encoding"])?;
     } else {
@@ -177,7 +177,7 @@ fn properties_shown(header: &[u8]) -> Value {
 }
 
 /// What becomes of the messages: in the words of today's RabbitMQ, or of older ones.
-fn fetch_of(fields: &Fields<'_>) -> Result<Fetch, Problem> {
+fn fetch_of(fields: &BodyFields<'_>) -> Result<Fetch, Problem> {
     if let Some(mode) = fields.text("ackmode")? {
         return match mode {
             "ack_requeue_true" | "reject_requeue_true" => Ok(Fetch::Requeue),
@@ -218,7 +218,7 @@ pub(crate) fn ingress(call: &Call) -> Answer {
         Value::Array(list) => batch(call, &vhost, &list),
         Value::Object(object) => {
             too_large(call, &object)?;
-            one(call, &vhost, &Described::of(&Fields(&object), false)?)
+            one(call, &vhost, &Described::of(&BodyFields(&object), false)?)
         }
         _ => Err(Problem::not_json()),
     }
@@ -317,7 +317,7 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
             .ok_or_else(|| Problem::bad("a message must be an object"))
             .and_then(|object| {
                 too_large(call, object)?;
-                Described::of(&Fields(object), false)
+                Described::of(&BodyFields(object), false)
             })
             .and_then(|message| publish_one(call, vhost, &message, &mut work));
         results.push(match outcome {

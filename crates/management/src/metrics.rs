@@ -12,14 +12,14 @@ use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use leveret_broker::{Event, Existing, HoldingCounts, Reason, SIZE_BOUNDS};
+use leveret_broker::{Churn, Existing, HoldingCounts, Reason, SIZE_BOUNDS};
 
 use crate::app::App;
-use crate::detailed::{self, Asked};
+use crate::detailed::{self, DetailedQuery};
 use crate::exposition::{head, labels};
 use crate::figures::{
-    CHANNEL, CHANNEL_EXCHANGE, CHANNEL_QUEUE, CONNECTION, CONNECTION_COARSE, Channel, EXCHANGE,
-    Metric, PUBLISHED, QUEUE_COARSE, QUEUE_DELIVERY, QUEUE_HELD,
+    CHANNEL, CHANNEL_EXCHANGE, CHANNEL_QUEUE, CONNECTION, CONNECTION_COARSE, ChannelFigures,
+    EXCHANGE, Metric, PUBLISHED, QUEUE_COARSE, QUEUE_DELIVERY, QUEUE_HELD,
 };
 use crate::health::not_ready;
 use crate::overview::{NO_ERLANG, RABBITMQ_VERSION, VERSION};
@@ -36,41 +36,41 @@ const AMQP: &str = r#"protocol="amqp091""#;
 const AMQP_CLASSIC: &str = r#"protocol="amqp091",queue_type="rabbit_classic_queue""#;
 
 /// Counters of what comes and goes.
-const EVENTS: [(&str, &str, Event); 7] = [
+const EVENTS: [(&str, &str, Churn); 7] = [
     (
         "connections_opened_total",
         "connections opened",
-        Event::ConnectionOpened,
+        Churn::ConnectionOpened,
     ),
     (
         "connections_closed_total",
         "connections closed or terminated",
-        Event::ConnectionClosed,
+        Churn::ConnectionClosed,
     ),
     (
         "channels_opened_total",
         "channels opened",
-        Event::ChannelOpened,
+        Churn::ChannelOpened,
     ),
     (
         "channels_closed_total",
         "channels closed",
-        Event::ChannelClosed,
+        Churn::ChannelClosed,
     ),
     (
         "queues_declared_total",
         "queues declared",
-        Event::QueueDeclared,
+        Churn::QueueDeclared,
     ),
     (
         "queues_created_total",
         "queues created",
-        Event::QueueCreated,
+        Churn::QueueCreated,
     ),
     (
         "queues_deleted_total",
         "queues deleted",
-        Event::QueueDeleted,
+        Churn::QueueDeleted,
     ),
 ];
 /// Counters of messages that came in: their names and what they count.
@@ -128,7 +128,7 @@ pub fn metrics_router(app: &Arc<App>) -> Router {
 }
 
 async fn aggregated(State(app): State<Arc<App>>) -> Response {
-    let text = tokio::task::spawn_blocking(move || Page::of(&app).text).await;
+    let text = tokio::task::spawn_blocking(move || MetricsPage::of(&app).text).await;
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -140,7 +140,7 @@ async fn per_object(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn of_families(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
-    match Asked::of(&query.unwrap_or_default()) {
+    match DetailedQuery::of(&query.unwrap_or_default()) {
         Ok(asked) => streamed(app, |app| detailed::detailed(app, asked)).await,
         Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
     }
@@ -174,13 +174,13 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 /// A page of metrics being written.
-pub(crate) struct Page {
+pub(crate) struct MetricsPage {
     text: String,
     /// Between `rabbitmq_` and a metric's name.
     prefix: &'static str,
 }
 
-impl Page {
+impl MetricsPage {
     pub(crate) fn new(prefix: &'static str) -> Self {
         Self {
             text: String::new(),
@@ -368,7 +368,7 @@ impl Page {
     /// Logins by protocol.
     pub(crate) fn logins(&mut self, app: &App) {
         let events = &app.broker.events;
-        let amqp = [Event::LoginAccepted, Event::LoginRefused].map(|event| events.get(event));
+        let amqp = [Churn::LoginAccepted, Churn::LoginRefused].map(|event| events.get(event));
         let http = app.logins();
         let logins = [[http.0, http.1], amqp];
         for (name, help, counted) in [
@@ -570,7 +570,7 @@ impl Clients {
             for stats in peer.channels() {
                 found.channels += 1;
                 found.publishers += u64::from(stats.published.get() > 0);
-                let channel = Channel {
+                let channel = ChannelFigures {
                     peer: Arc::clone(&peer),
                     stats,
                 };

@@ -5,7 +5,7 @@ use leveret_broker::{Alarm, Broker};
 use serde_json::{Value, json};
 
 use crate::call::Call;
-use crate::field::{Fields, integer_of};
+use crate::field::{BodyFields, integer_of};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 
@@ -76,7 +76,7 @@ pub(crate) fn setting(call: &Call) -> Answer {
 /// `PUT /api/x/settings/{setting}`: until the next start.
 pub(crate) fn set(call: &Call) -> Answer {
     let body = call.object()?;
-    let fields = Fields(&body);
+    let fields = BodyFields(&body);
     let value = fields.require("value")?;
     let broker = &call.app.broker;
     match call.segment("setting") {
@@ -103,7 +103,7 @@ pub(crate) fn set(call: &Call) -> Answer {
 /// `PUT /api/x/app`: closes for clients, or opens again.
 pub(crate) fn app(call: &Call) -> Answer {
     let body = call.object()?;
-    let fields = Fields(&body);
+    let fields = BodyFields(&body);
     fields.require("running")?;
     let running = fields.flag("running", true)?;
     let done = call.app.host.set_running(running);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::call::Call;
-use crate::history::Window;
+use crate::history::AskedSpans;
 use crate::list::Columns;
 use crate::reply::{Answer, Reply};
 use crate::sampler::{MESSAGES, READY, UNACKED, Values, queue_values};
@@ -24,7 +24,7 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// `GET /api/overview`.
 pub(crate) fn show(call: &Call) -> Answer {
     let app = &call.app;
-    let window = Window::of(call)?;
+    let window = AskedSpans::of(call)?;
     let now_ms = app.now_ms();
     let vhosts = call.visible_vhosts()?;
     let (mut ready, mut unacked, mut consumers) = (0, 0, 0);

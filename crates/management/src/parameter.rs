@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::admin::{administer, is_new, put as put_with};
 use crate::app::App;
 use crate::call::Call;
-use crate::field::Fields;
-use crate::history::Window;
+use crate::field::BodyFields;
+use crate::history::AskedSpans;
 use crate::list::{Columns, Row, list};
 use crate::policy;
 use crate::problem::Problem;
@@ -42,7 +42,7 @@ impl Row for ParameterRow {
         &self.parameter.name
     }
 
-    fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
+    fn json(&self, _: &App, _: &AskedSpans) -> Map<String, Value> {
         shown(&self.parameter)
     }
 
@@ -162,7 +162,7 @@ pub(crate) fn put(call: &Call) -> Answer {
         vhost: vhost.name.to_string(),
         component: call.segment("component").to_owned(),
         name: call.segment("name").to_owned(),
-        value: Fields(&body).require("value")?.clone(),
+        value: BodyFields(&body).require("value")?.clone(),
     };
     let put = put_with(&call.app, |admin| put_onto(admin, parameter))?;
     Ok(Reply::put(is_new(put)))
@@ -253,7 +253,7 @@ pub(crate) fn show_global(call: &Call) -> Answer {
 /// `PUT /api/global-parameters/{name}`.
 pub(crate) fn put_global(call: &Call) -> Answer {
     let body = call.object()?;
-    let value = Fields(&body).require("value")?.clone();
+    let value = BodyFields(&body).require("value")?.clone();
     let name = call.segment("name");
     let put = put_with(&call.app, |admin| admin.put_global_parameter(name, value))?;
     Ok(Reply::put(is_new(put)))
@@ -274,7 +274,7 @@ pub(crate) fn show_cluster_name(call: &Call) -> Answer {
 /// `PUT /api/cluster-name`.
 pub(crate) fn put_cluster_name(call: &Call) -> Answer {
     let body = call.object()?;
-    let name = Fields(&body).required_text("name")?.to_owned();
+    let name = BodyFields(&body).required_text("name")?.to_owned();
     administer(&call.app, |admin| {
         admin.put_global_parameter(CLUSTER_NAME, name.into())
     })?;

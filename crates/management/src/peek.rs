@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::amqp::{json_to_table, payload_to_json, properties_to_json, table_to_json, text};
 use crate::call::Call;
-use crate::field::Fields;
+use crate::field::BodyFields;
 use crate::problem::Problem;
 use crate::queue;
 use crate::reply::{Answer, Reply};
@@ -198,7 +198,7 @@ pub(crate) fn routes(call: &Call) -> Answer {
     let vhost = call.vhost()?;
     let exchange = call.exchange_segment("exchange");
     let body = call.object()?;
-    let fields = Fields(&body);
+    let fields = BodyFields(&body);
     let key = fields.text("routing_key")?.unwrap_or_default();
     let headers = match fields.object("headers")? {
         Some(object) => json_to_table(object)?,

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use crate::admin::{administer, is_new, put as put_with};
 use crate::app::App;
 use crate::call::Call;
-use crate::field::Fields;
-use crate::history::Window;
+use crate::field::BodyFields;
+use crate::history::AskedSpans;
 use crate::list::{Columns, Row, list};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
@@ -21,7 +21,7 @@ impl Row for PermissionRow<Permission> {
         &self.0.user
     }
 
-    fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
+    fn json(&self, _: &App, _: &AskedSpans) -> Map<String, Value> {
         object(&self.0)
     }
 }
@@ -31,7 +31,7 @@ impl Row for PermissionRow<TopicPermission> {
         &self.0.user
     }
 
-    fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
+    fn json(&self, _: &App, _: &AskedSpans) -> Map<String, Value> {
         object(&self.0)
     }
 }
@@ -101,7 +101,7 @@ fn ends(call: &Call) -> Result<(String, String), Problem> {
 pub(crate) fn put(call: &Call) -> Answer {
     let (user, vhost) = ends(call)?;
     let body = call.object()?;
-    let permission = from_json(user, vhost, &Fields(&body))?;
+    let permission = from_json(user, vhost, &BodyFields(&body))?;
     let put = put_with(&call.app, |admin| admin.put_permission(permission))?;
     Ok(Reply::put(is_new(put)))
 }
@@ -110,7 +110,7 @@ pub(crate) fn put(call: &Call) -> Answer {
 pub(crate) fn from_json(
     user: String,
     vhost: String,
-    fields: &Fields<'_>,
+    fields: &BodyFields<'_>,
 ) -> Result<Permission, Problem> {
     fields.require_all(&["configure", "write", "read"])?;
     Ok(Permission {
@@ -162,7 +162,7 @@ pub(crate) fn show_topic(call: &Call) -> Answer {
 pub(crate) fn put_topic(call: &Call) -> Answer {
     let (user, vhost) = ends(call)?;
     let body = call.object()?;
-    let permission = topic_from_json(user, vhost, &Fields(&body))?;
+    let permission = topic_from_json(user, vhost, &BodyFields(&body))?;
     has_exchange(call, &permission.exchange)?;
     let put = put_with(&call.app, |admin| admin.put_topic_permission(permission))?;
     Ok(Reply::put(is_new(put)))
@@ -181,7 +181,7 @@ fn has_exchange(call: &Call, name: &str) -> Result<(), Problem> {
 pub(crate) fn topic_from_json(
     user: String,
     vhost: String,
-    fields: &Fields<'_>,
+    fields: &BodyFields<'_>,
 ) -> Result<TopicPermission, Problem> {
     fields.require_all(&["exchange", "write", "read"])?;
     Ok(TopicPermission {

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use crate::admin::{administer, is_new, put as put_with, refused};
 use crate::app::App;
 use crate::call::Call;
-use crate::field::{Fields, integer_of};
-use crate::history::Window;
+use crate::field::{BodyFields, integer_of};
+use crate::history::AskedSpans;
 use crate::list::{Columns, Row, list};
 use crate::parameter::failed;
 use crate::problem::Problem;
@@ -20,7 +20,7 @@ impl Row for PolicyRow {
         &self.0.name
     }
 
-    fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
+    fn json(&self, _: &App, _: &AskedSpans) -> Map<String, Value> {
         shown(&self.0)
     }
 }
@@ -58,13 +58,17 @@ fn show_of(call: &Call, kind: PolicyKind) -> Answer {
 fn put_of(call: &Call, kind: PolicyKind) -> Answer {
     let vhost = call.needed_vhost()?;
     let body = call.object()?;
-    let policy = from_json(&vhost.name, call.segment("policy"), &Fields(&body))?;
+    let policy = from_json(&vhost.name, call.segment("policy"), &BodyFields(&body))?;
     let put = put_with(&call.app, |admin| admin.put_policy(kind, policy))?;
     Ok(Reply::put(is_new(put)))
 }
 
 /// Reads a policy from a request or a definitions file.
-pub(crate) fn from_json(vhost: &str, name: &str, fields: &Fields<'_>) -> Result<Policy, Problem> {
+pub(crate) fn from_json(
+    vhost: &str,
+    name: &str,
+    fields: &BodyFields<'_>,
+) -> Result<Policy, Problem> {
     let apply_to = fields.text("apply-to")?.unwrap_or("all");
     fields.require_all(&["pattern", "definition"])?;
     let definition = fields.object("definition")?.cloned().unwrap_or_default();
@@ -112,7 +116,7 @@ pub(crate) fn from_parameter(parameter: &Parameter) -> Result<Policy, Vec<String
             term(&parameter.value)
         )]);
     };
-    let fields = Fields(value);
+    let fields = BodyFields(value);
     let known = ["priority", "pattern", "apply-to", "definition"];
     let unknown = value
         .iter()

@@ -11,7 +11,7 @@ use crate::amqp::table_to_json;
 use crate::app::App;
 use crate::call::Call;
 use crate::consumer;
-use crate::history::{Ring, Window};
+use crate::history::{AskedSpans, SampleRing};
 use crate::list::{Columns, Key, Row, list, list_counted};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
@@ -30,7 +30,7 @@ pub(crate) struct QueueRow {
 }
 
 /// What a queue holds at one moment.
-struct Held {
+struct QueueMoment {
     ready: u64,
     unacked: u64,
     ready_bytes: u64,
@@ -59,7 +59,7 @@ struct Held {
     counters: Values,
 }
 
-impl Held {
+impl QueueMoment {
     fn of(cell: &QueueCell) -> Self {
         let mut state = cell.lock();
         let oldest_ms = state.queue.oldest_ms();
@@ -160,7 +160,7 @@ impl Held {
     }
 }
 
-impl Held {
+impl QueueMoment {
     /// Priorities, and the limit of failed attempts, where RabbitMQ has them.
     fn write_levels(&self, row: &mut Map<String, Value>) {
         let of = |levels: &mut dyn Iterator<Item = &(u8, u64)>| -> Map<String, Value> {
@@ -241,7 +241,7 @@ impl QueueRow {
             .into_iter()
             .find(|field| MESSAGES[*field] == wanted)?;
         let number = if rated.is_some() {
-            let rate = |ring: Option<&Ring<16>>| ring.map_or(0.0, |ring| ring.rate(field));
+            let rate = |ring: Option<&SampleRing<16>>| ring.map_or(0.0, |ring| ring.rate(field));
             app.sampler.with_queue(&self.cell, rate)
         } else {
             let state = self.cell.lock();
@@ -306,9 +306,9 @@ impl Row for QueueRow {
         Some(Key::Number(number as f64))
     }
 
-    fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
+    fn json(&self, app: &App, window: &AskedSpans) -> Map<String, Value> {
         let mut row = self.definition(app);
-        let held = Held::of(&self.cell);
+        let held = QueueMoment::of(&self.cell);
         held.write(&mut row);
         if self.plain {
             return row;
@@ -414,7 +414,7 @@ pub(crate) fn locked(cell: &QueueCell) -> Option<Refusal> {
 /// `GET /api/queues/{vhost}/{queue}`.
 pub(crate) fn show(call: &Call) -> Answer {
     let (vhost, cell) = find(call)?;
-    let window = Window::of(call)?;
+    let window = AskedSpans::of(call)?;
     let mut row = QueueRow::new(&vhost, &cell).json(&call.app, &window);
     row.insert("deliveries".to_owned(), json!([]));
     row.insert("incoming".to_owned(), json!([]));

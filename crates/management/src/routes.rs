@@ -1,6 +1,6 @@
 //! The route table: every endpoint there is.
 
-use crate::caller::Access::{
+use crate::caller::Clearance::{
     Administrator, Management, Monitoring, Policymaker, Vhost, VhostVisible,
 };
 use crate::endpoint::{Endpoint, delete, get, post, put};

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use leveret_broker::{Broker, ChannelStats, Event, MessageCounts, Peer, QueueCell, Traffic, Vhost};
+use leveret_broker::{Broker, ChannelStats, Churn, MessageCounts, Peer, QueueCell, Traffic, Vhost};
 use leveret_queue::{Counters, Queue};
 use leveret_router::ExchangeCounts;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use crate::history::{Ring, Span, Window};
+use crate::history::{AskedSpans, SampleRing, Span};
 use crate::walk;
 
 /// Samples of the whole broker: an hour at the default interval.
@@ -51,14 +51,14 @@ pub(crate) const UNACKED: usize = 15;
 const CHURN: usize = 16;
 const BROKER: usize = 23;
 /// Names of the churn counters.
-const CHURNS: [(&str, Event); 7] = [
-    ("connection_created", Event::ConnectionOpened),
-    ("connection_closed", Event::ConnectionClosed),
-    ("channel_created", Event::ChannelOpened),
-    ("channel_closed", Event::ChannelClosed),
-    ("queue_declared", Event::QueueDeclared),
-    ("queue_created", Event::QueueCreated),
-    ("queue_deleted", Event::QueueDeleted),
+const CHURNS: [(&str, Churn); 7] = [
+    ("connection_created", Churn::ConnectionOpened),
+    ("connection_closed", Churn::ConnectionClosed),
+    ("channel_created", Churn::ChannelOpened),
+    ("channel_closed", Churn::ChannelClosed),
+    ("queue_declared", Churn::QueueDeclared),
+    ("queue_created", Churn::QueueCreated),
+    ("queue_deleted", Churn::QueueDeleted),
 ];
 
 /// Counters of one object at one moment: those of [`MESSAGES`], then ready and unacknowledged.
@@ -74,16 +74,16 @@ pub(crate) type QueueSums = [u64; 5];
 
 /// All samples.
 pub(crate) struct Sampler {
-    state: Mutex<State>,
+    state: Mutex<SamplerState>,
 }
 
-struct State {
-    broker: Ring<BROKER>,
-    queues: Objects<QueueCell, 16>,
-    exchanges: Objects<ExchangeCounts, 4>,
-    channels: Objects<ChannelStats, 16>,
-    connections: Objects<Peer, 4>,
-    vhosts: Objects<Vhost, VHOST>,
+struct SamplerState {
+    broker: SampleRing<BROKER>,
+    queues: SampledObjects<QueueCell, 16>,
+    exchanges: SampledObjects<ExchangeCounts, 4>,
+    channels: SampledObjects<ChannelStats, 16>,
+    connections: SampledObjects<Peer, 4>,
+    vhosts: SampledObjects<Vhost, VHOST>,
     /// Over all queues.
     sums: QueueSums,
     /// When the last sample was taken.
@@ -100,14 +100,14 @@ struct Tick {
 }
 
 /// Samples of all objects of one kind.
-struct Objects<T, const N: usize> {
+struct SampledObjects<T, const N: usize> {
     /// By the address of the object, which stays taken as long as the weak reference is held.
-    rings: HashMap<usize, (Weak<T>, Ring<N>)>,
+    rings: HashMap<usize, (Weak<T>, SampleRing<N>)>,
     /// Keeps the past of so many.
     long_max: usize,
 }
 
-impl<T, const N: usize> Objects<T, N> {
+impl<T, const N: usize> SampledObjects<T, N> {
     fn new(long_max: usize) -> Self {
         Self {
             rings: HashMap::new(),
@@ -129,7 +129,7 @@ impl<T, const N: usize> Objects<T, N> {
             return;
         }
         let long = count < self.long_max;
-        let mut ring = Ring::new(if long { OBJECT_SAMPLES } else { RATE_SAMPLES });
+        let mut ring = SampleRing::new(if long { OBJECT_SAMPLES } else { RATE_SAMPLES });
         // It came to life since the last sample.
         if let Some(before_ms) = tick.before_ms {
             ring.push(before_ms, [0; N]);
@@ -138,7 +138,7 @@ impl<T, const N: usize> Objects<T, N> {
         self.rings.insert(address, (Arc::downgrade(object), ring));
     }
 
-    fn ring(&self, object: &Arc<T>) -> Option<&Ring<N>> {
+    fn ring(&self, object: &Arc<T>) -> Option<&SampleRing<N>> {
         let known = self.rings.get(&(Arc::as_ptr(object) as usize));
         known.map(|(_, ring)| ring)
     }
@@ -153,13 +153,13 @@ impl Sampler {
     /// Keeps the past of so many queues, and of so many other objects of each kind.
     pub(crate) fn new(long_max: usize) -> Self {
         Self {
-            state: Mutex::new(State {
-                broker: Ring::new(BROKER_SAMPLES),
-                queues: Objects::new(long_max),
-                exchanges: Objects::new(long_max),
-                channels: Objects::new(long_max),
-                connections: Objects::new(long_max),
-                vhosts: Objects::new(long_max),
+            state: Mutex::new(SamplerState {
+                broker: SampleRing::new(BROKER_SAMPLES),
+                queues: SampledObjects::new(long_max),
+                exchanges: SampledObjects::new(long_max),
+                channels: SampledObjects::new(long_max),
+                connections: SampledObjects::new(long_max),
+                vhosts: SampledObjects::new(long_max),
                 sums: QueueSums::default(),
                 before_ms: None,
                 still: 0,
@@ -230,7 +230,7 @@ impl Sampler {
     pub(crate) fn vhost_stats(
         &self,
         vhost: &Arc<Vhost>,
-        window: &Window,
+        window: &AskedSpans,
         now_ms: u64,
     ) -> Map<String, Value> {
         let mut row = Map::new();
@@ -239,7 +239,7 @@ impl Sampler {
         for (name, details) in length_details(ring, window.lengths, now_ms) {
             row.insert(name.to_owned(), details);
         }
-        let Some(values) = ring.and_then(Ring::last) else {
+        let Some(values) = ring.and_then(SampleRing::last) else {
             return row;
         };
         for (field, name) in [(UNACKED + 1, "recv_oct"), (UNACKED + 2, "send_oct")] {
@@ -340,7 +340,7 @@ impl Sampler {
     pub(crate) fn with_queue<T>(
         &self,
         cell: &Arc<QueueCell>,
-        with: impl FnOnce(Option<&Ring<16>>) -> T,
+        with: impl FnOnce(Option<&SampleRing<16>>) -> T,
     ) -> T {
         with(self.state.lock().queues.ring(cell))
     }
@@ -394,7 +394,7 @@ impl Sampler {
 
 /// Counters, each with its place in the ring, its name and its value now, and their rates.
 pub(crate) fn stats<const N: usize>(
-    ring: Option<&Ring<N>>,
+    ring: Option<&SampleRing<N>>,
     counters: impl Iterator<Item = (usize, &'static str, u64)>,
     span: Option<Span>,
     now_ms: u64,
@@ -410,20 +410,20 @@ pub(crate) fn stats<const N: usize>(
 
 /// A ring's details; those of an object without a ring are a rate of 0.
 pub(crate) fn details_of<const N: usize>(
-    ring: Option<&Ring<N>>,
+    ring: Option<&SampleRing<N>>,
     field: usize,
     span: Option<Span>,
     now_ms: u64,
 ) -> Value {
     match ring {
         Some(ring) => ring.details(field, span, now_ms),
-        None => Ring::<N>::new(1).details(field, span, now_ms),
+        None => SampleRing::<N>::new(1).details(field, span, now_ms),
     }
 }
 
 /// `messages`, `messages_ready`, `messages_unacknowledged` and their details, of a queue.
 pub(crate) fn length_details<const N: usize>(
-    ring: Option<&Ring<N>>,
+    ring: Option<&SampleRing<N>>,
     span: Option<Span>,
     now_ms: u64,
 ) -> [(&'static str, Value); 3] {
@@ -583,7 +583,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_over_one_interval_at_first_and_after_a_quiet_time() {
-        let mut objects = Objects::<u8, 1>::new(10);
+        let mut objects = SampledObjects::<u8, 1>::new(10);
         let object = Arc::new(0);
         let mut rate = |before_ms, now_ms, value| {
             let tick = Tick {

@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::audit;
 use crate::body::{self, Takes};
 use crate::call::Call;
-use crate::caller::{Access, Caller};
+use crate::caller::{Caller, Clearance};
 use crate::endpoint::{Endpoint, Verb};
 use crate::problem::Problem;
 use crate::routes::ENDPOINTS;
@@ -45,7 +45,7 @@ const IMPORT_RETRY_S: u32 = 5;
 const CORS_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// What a request needs of the server.
-struct Shared {
+struct RequestShared {
     app: Arc<App>,
     /// One permit for each login that may be checked.
     logins: Arc<Semaphore>,
@@ -56,7 +56,7 @@ struct Shared {
 /// The endpoints of one path.
 #[derive(Clone)]
 struct AtPath {
-    shared: Arc<Shared>,
+    shared: Arc<RequestShared>,
     endpoints: Arc<[Endpoint]>,
 }
 
@@ -80,7 +80,7 @@ impl AtPath {
 /// The API as a service.
 pub fn router(app: &Arc<App>) -> Router {
     let max = app.settings.requests_max;
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(RequestShared {
         app: Arc::clone(app),
         logins: Arc::new(Semaphore::new(max)),
         turns: Turns::new(max),
@@ -226,7 +226,7 @@ async fn permitted(
     let from = parts.extensions.get().copied().unwrap_or(UNKNOWN);
     let segments = segments(parameters);
     let found = at.endpoint(&parts.method);
-    let access = found.map_or(Access::Management, |endpoint| endpoint.access);
+    let access = found.map_or(Clearance::Management, |endpoint| endpoint.access);
     let vhost = vhost_of(&segments);
     let (caller, allowed) = log_in(at, parts.headers.clone(), from, (access, vhost)).await?;
     let checked = async {
@@ -252,7 +252,7 @@ async fn permitted(
         if let Some(Endpoint { path, .. }) = at.endpoints.first() {
             let (user, action) = (&*caller.name, parts.method.as_str());
             let segments = &*segments;
-            audit::Asked {
+            audit::AuditedRequest {
                 user,
                 from,
                 action,
@@ -290,7 +290,7 @@ async fn log_in(
     at: &AtPath,
     headers: HeaderMap,
     from: SocketAddr,
-    (access, vhost): (Access, Option<String>),
+    (access, vhost): (Clearance, Option<String>),
 ) -> Result<(Caller, Result<(), Problem>), Problem> {
     let app = Arc::clone(&at.shared.app);
     let logins = Arc::clone(&at.shared.logins).acquire_owned().await;

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::app::App;
-use crate::budget::{Budget, Reserved, Turn};
+use crate::budget::{AnswerBudget, ReservedBytes, RowsTurn};
 use crate::problem::JSON;
 
 /// A piece is full when it has so many bytes.
@@ -36,7 +36,7 @@ pub(crate) struct Stream {
     kind: &'static str,
     /// The name it is to be saved under.
     pub(crate) file: Option<String>,
-    pieces: Pieces,
+    pieces: AnswerPieces,
 }
 
 impl Stream {
@@ -44,13 +44,13 @@ impl Stream {
     pub(crate) fn new(
         app: &Arc<App>,
         kind: &'static str,
-        reserved: Reserved,
+        reserved: ReservedBytes,
         fragments: impl Iterator<Item = Vec<u8>> + Send + 'static,
     ) -> Self {
         Self {
             kind,
             file: None,
-            pieces: Pieces {
+            pieces: AnswerPieces {
                 budget: Arc::clone(&app.budget),
                 fragments: Box::new(fragments),
                 is_over: false,
@@ -62,7 +62,7 @@ impl Stream {
     /// The same of JSON.
     pub(crate) fn json(
         app: &Arc<App>,
-        reserved: Reserved,
+        reserved: ReservedBytes,
         fragments: impl Iterator<Item = Vec<u8>> + Send + 'static,
     ) -> Self {
         Self::new(app, JSON, reserved, fragments)
@@ -81,7 +81,7 @@ impl Stream {
         } else {
             Body::new(Arriving {
                 first: Some(first),
-                state: State::Idle(Box::new(pieces)),
+                state: StreamState::Idle(Box::new(pieces)),
                 until,
             })
         };
@@ -102,16 +102,16 @@ impl IntoResponse for Stream {
 }
 
 /// What of a long answer is yet to be made.
-struct Pieces {
-    budget: Arc<Budget>,
+struct AnswerPieces {
+    budget: Arc<AnswerBudget>,
     fragments: Box<dyn Iterator<Item = Vec<u8>> + Send>,
     is_over: bool,
-    _reserved: Reserved,
+    _reserved: ReservedBytes,
 }
 
-impl Pieces {
+impl AnswerPieces {
     /// The next piece; after the last one it is over.
-    fn make(&mut self, mut turn: Turn) -> Vec<u8> {
+    fn make(&mut self, mut turn: RowsTurn) -> Vec<u8> {
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         for fragment in &mut self.fragments {
             piece.extend_from_slice(&fragment);
@@ -129,14 +129,17 @@ impl Pieces {
 /// compresses it asks again after its end.
 struct Arriving {
     first: Option<Vec<u8>>,
-    state: State,
+    state: StreamState,
     until: Instant,
 }
 
-enum State {
-    Idle(Box<Pieces>),
-    Waiting(Box<Pieces>, Pin<Box<dyn Future<Output = Turn> + Send>>),
-    Making(JoinHandle<(Vec<u8>, Box<Pieces>)>),
+enum StreamState {
+    Idle(Box<AnswerPieces>),
+    Waiting(
+        Box<AnswerPieces>,
+        Pin<Box<dyn Future<Output = RowsTurn> + Send>>,
+    ),
+    Making(JoinHandle<(Vec<u8>, Box<AnswerPieces>)>),
     Over,
 }
 
@@ -144,29 +147,29 @@ impl Arriving {
     /// The next piece, or `None` at the end; an error when it cannot be made.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Vec<u8>>>> {
         loop {
-            self.state = match std::mem::replace(&mut self.state, State::Over) {
-                State::Over => return Poll::Ready(None),
-                State::Idle(pieces) if pieces.is_over => return Poll::Ready(None),
-                State::Idle(pieces) => {
+            self.state = match std::mem::replace(&mut self.state, StreamState::Over) {
+                StreamState::Over => return Poll::Ready(None),
+                StreamState::Idle(pieces) if pieces.is_over => return Poll::Ready(None),
+                StreamState::Idle(pieces) => {
                     let turn = Arc::clone(&pieces.budget).next_turn();
-                    State::Waiting(pieces, Box::pin(turn))
+                    StreamState::Waiting(pieces, Box::pin(turn))
                 }
-                State::Waiting(mut pieces, mut turn) => match turn.as_mut().poll(context) {
+                StreamState::Waiting(mut pieces, mut turn) => match turn.as_mut().poll(context) {
                     Poll::Pending => {
-                        self.state = State::Waiting(pieces, turn);
+                        self.state = StreamState::Waiting(pieces, turn);
                         return Poll::Pending;
                     }
                     Poll::Ready(turn) => {
-                        State::Making(spawn_blocking(move || (pieces.make(turn), pieces)))
+                        StreamState::Making(spawn_blocking(move || (pieces.make(turn), pieces)))
                     }
                 },
-                State::Making(mut making) => match Pin::new(&mut making).poll(context) {
+                StreamState::Making(mut making) => match Pin::new(&mut making).poll(context) {
                     Poll::Pending => {
-                        self.state = State::Making(making);
+                        self.state = StreamState::Making(making);
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok((piece, pieces))) => {
-                        self.state = State::Idle(pieces);
+                        self.state = StreamState::Idle(pieces);
                         return Poll::Ready(Some(Ok(piece)));
                     }
                     Poll::Ready(Err(error)) => {
@@ -195,7 +198,7 @@ impl http_body::Body for Arriving {
         self.until += PIECE_TIME;
         if piece.is_some() && Instant::now() > self.until {
             // The connection must end: what was sent is not the whole.
-            self.state = State::Over;
+            self.state = StreamState::Over;
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
         Poll::Ready(piece.map(|piece| piece.map(|piece| Frame::data(piece.into()))))
@@ -203,9 +206,9 @@ impl http_body::Body for Arriving {
 
     fn is_end_stream(&self) -> bool {
         let is_over = match &self.state {
-            State::Over => true,
-            State::Idle(pieces) => pieces.is_over,
-            State::Waiting(..) | State::Making(_) => false,
+            StreamState::Over => true,
+            StreamState::Idle(pieces) => pieces.is_over,
+            StreamState::Waiting(..) | StreamState::Making(_) => false,
         };
         is_over && self.first.is_none()
     }
@@ -224,12 +227,12 @@ pub(crate) fn array(
 }
 
 /// A long array in a field of an object.
-pub(crate) type Section = (&'static str, Box<dyn Iterator<Item = Value> + Send>);
+pub(crate) type LongArray = (&'static str, Box<dyn Iterator<Item = Value> + Send>);
 
 /// A JSON object in fragments, that ends with long arrays.
 pub(crate) fn object(
     head: &Map<String, Value>,
-    sections: Vec<Section>,
+    sections: Vec<LongArray>,
 ) -> impl Iterator<Item = Vec<u8>> + Send + 'static {
     let mut begin = Vec::new();
     write(&mut begin, head);
@@ -260,12 +263,12 @@ mod tests {
     use super::*;
 
     /// A list of eight rows that fill a piece each.
-    fn long(budget: &Arc<Budget>) -> Stream {
+    fn long(budget: &Arc<AnswerBudget>) -> Stream {
         let rows = (0..8).map(|_| Value::from("x".repeat(PIECE_BYTES)));
         Stream {
             kind: JSON,
             file: None,
-            pieces: Pieces {
+            pieces: AnswerPieces {
                 budget: Arc::clone(budget),
                 fragments: Box::new(array(rows)),
                 is_over: false,
@@ -276,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_list_comes_whole_and_one_that_is_not_taken_in_time_breaks_off() {
-        let budget = Budget::new(1 << 20);
+        let budget = AnswerBudget::new(1 << 20);
         let now = Instant::now();
         let late = now.checked_sub(ANSWER_TIME).unwrap();
         for (until, whole) in [(now + ANSWER_TIME, true), (late, false)] {
@@ -308,7 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_who_does_not_read_keeps_no_thread_and_no_turn() {
-        let budget = Budget::new(1 << 20);
+        let budget = AnswerBudget::new(1 << 20);
         let list = long(&budget);
         let answer = spawn_blocking(move || list.into_response()).await.unwrap();
         let body = answer.into_body();

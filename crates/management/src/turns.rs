@@ -21,7 +21,7 @@ pub(crate) struct Turns {
 
 /// A request that is worked on, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct RequestTurn {
     _of_user: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
 }
@@ -37,9 +37,9 @@ impl Turns {
 
     /// Waits for a turn: for one of the user's own first, so that nobody else waits for those of a
     /// user who has many requests.
-    pub(crate) async fn take(&self, user: &str) -> Option<Turn> {
+    pub(crate) async fn take(&self, user: &str) -> Option<RequestTurn> {
         let own = self.of(user);
-        Some(Turn {
+        Some(RequestTurn {
             _of_user: own.acquire_owned().await.ok()?,
             _of_all: Arc::clone(&self.all).acquire_owned().await.ok()?,
         })

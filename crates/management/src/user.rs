@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::admin::{administer, is_new, put as put_with, refused};
 use crate::app::App;
 use crate::call::Call;
-use crate::field::Fields;
-use crate::history::Window;
+use crate::field::BodyFields;
+use crate::history::AskedSpans;
 use crate::list::{Columns, Row, list};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
@@ -26,7 +26,7 @@ impl Row for UserRow {
         &self.0.name
     }
 
-    fn json(&self, _: &App, _: &Window) -> Map<String, Value> {
+    fn json(&self, _: &App, _: &AskedSpans) -> Map<String, Value> {
         shown(&self.0)
     }
 }
@@ -71,7 +71,7 @@ pub(crate) fn show(call: &Call) -> Answer {
 /// `PUT /api/users/{user}`.
 pub(crate) fn put(call: &Call) -> Answer {
     let body = call.object()?;
-    let user = from_json(&call.app.broker, call.segment("user"), &Fields(&body))?;
+    let user = from_json(&call.app.broker, call.segment("user"), &BodyFields(&body))?;
     let put = put_with(&call.app, |admin| put_onto(admin, user))?;
     Ok(Reply::put(is_new(put)))
 }
@@ -86,7 +86,11 @@ pub(crate) fn put_onto(admin: &mut Admin<'_>, user: User) -> Result<Put, AdminEr
 }
 
 /// Reads a user from a request or a definitions file. Hashes its password, which may be slow.
-pub(crate) fn from_json(broker: &Broker, name: &str, fields: &Fields<'_>) -> Result<User, Problem> {
+pub(crate) fn from_json(
+    broker: &Broker,
+    name: &str,
+    fields: &BodyFields<'_>,
+) -> Result<User, Problem> {
     let tags = fields.words("tags")?;
     let tags = match (tags, fields.flag("administrator", false)?) {
         (Some(tags), _) => tags,
@@ -104,7 +108,7 @@ pub(crate) fn from_json(broker: &Broker, name: &str, fields: &Fields<'_>) -> Res
 }
 
 /// Without a password, or with an empty one, nobody can log in with a password.
-fn password(broker: &Broker, fields: &Fields<'_>) -> Result<Option<PasswordHash>, Problem> {
+fn password(broker: &Broker, fields: &BodyFields<'_>) -> Result<Option<PasswordHash>, Problem> {
     let (plain, hash) = (fields.text("password")?, fields.text("password_hash")?);
     match (plain, hash) {
         (Some(_), Some(_)) => Err(Problem::bad("both_password_and_password_hash_are_provided")),
@@ -136,8 +140,8 @@ pub(crate) fn delete(call: &Call) -> Answer {
 /// `POST /api/users/bulk-delete`.
 pub(crate) fn bulk_delete(call: &Call) -> Answer {
     let body = call.object()?;
-    Fields(&body).require_all(&["users"])?;
-    let names = Fields(&body).words("users")?.unwrap_or_default();
+    BodyFields(&body).require_all(&["users"])?;
+    let names = BodyFields(&body).words("users")?.unwrap_or_default();
     if names.len() > BULK_MAX {
         return Err(Problem::bad(format!("more than {BULK_MAX} users")));
     }
@@ -161,8 +165,8 @@ pub(crate) fn attempts(call: &Call) -> Answer {
         return Err(Problem::NotFound);
     }
     let events = &call.app.broker.events;
-    let accepted = events.get(leveret_broker::Event::LoginAccepted);
-    let failed = events.get(leveret_broker::Event::LoginRefused);
+    let accepted = events.get(leveret_broker::Churn::LoginAccepted);
+    let failed = events.get(leveret_broker::Churn::LoginRefused);
     let (http_accepted, http_failed) = call.app.logins();
     let row = |protocol: &str, accepted: u64, failed: u64| {
         json!({

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::admin::{administer, is_new, put as put_with};
 use crate::app::App;
 use crate::call::Call;
-use crate::field::Fields;
-use crate::history::Window;
+use crate::field::BodyFields;
+use crate::history::AskedSpans;
 use crate::list::{Columns, Row, list};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
@@ -22,7 +22,7 @@ impl Row for VhostRow {
         &self.0.name
     }
 
-    fn json(&self, app: &App, window: &Window) -> Map<String, Value> {
+    fn json(&self, app: &App, window: &AskedSpans) -> Map<String, Value> {
         let held = self.0.holdings.get();
         let mut row = described(&self.0);
         row.insert("name".to_owned(), Value::from(&*self.0.name));
@@ -43,7 +43,7 @@ pub(crate) fn index(call: &Call) -> Answer {
 
 /// `GET /api/vhosts/{vhost}`.
 pub(crate) fn show(call: &Call) -> Answer {
-    let window = Window::of(call)?;
+    let window = AskedSpans::of(call)?;
     let row = VhostRow(call.vhost()?).json(&call.app, &window);
     Ok(Columns::reply(call, row))
 }
@@ -53,7 +53,7 @@ pub(crate) fn show(call: &Call) -> Answer {
 pub(crate) fn put(call: &Call) -> Answer {
     let name = call.segment("vhost");
     let body = call.object()?;
-    let fields = Fields(&body);
+    let fields = BodyFields(&body);
     if let Some(kind) = fields.get(QUEUE_TYPE) {
         let kind = kind.as_str().ok_or_else(|| {
             Problem::bad(format!("{} is not a valid {QUEUE_TYPE} value", term(kind)))
@@ -64,7 +64,7 @@ pub(crate) fn put(call: &Call) -> Answer {
             )));
         }
     }
-    let change = Change::from_json(&fields)?;
+    let change = VhostChange::from_json(&fields)?;
     let put = put_with(&call.app, |admin| {
         // What is not said is not so any more, but for the protection, which has a path of its own.
         let protected_from_deletion =
@@ -86,7 +86,7 @@ pub(crate) fn put(call: &Call) -> Answer {
 
 /// What a request or a definitions file says of a virtual host; the rest stays as it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Change {
+pub(crate) struct VhostChange {
     description: Option<String>,
     tags: Option<Vec<String>>,
     default_queue_type: Option<String>,
@@ -95,7 +95,7 @@ pub(crate) struct Change {
 }
 
 /// Whether to trace, if that is said; `null` says nothing elsewhere, but is refused here.
-fn tracing(fields: &Fields<'_>) -> Result<Option<bool>, Problem> {
+fn tracing(fields: &BodyFields<'_>) -> Result<Option<bool>, Problem> {
     match fields.0.get("tracing") {
         None => Ok(None),
         Some(null @ Value::Null) => Err(Problem::wrong("tracing", "not_boolean", null.clone())),
@@ -103,8 +103,8 @@ fn tracing(fields: &Fields<'_>) -> Result<Option<bool>, Problem> {
     }
 }
 
-impl Change {
-    pub(crate) fn from_json(fields: &Fields<'_>) -> Result<Self, Problem> {
+impl VhostChange {
+    pub(crate) fn from_json(fields: &BodyFields<'_>) -> Result<Self, Problem> {
         // RabbitMQ writes Erlang's name for no value.
         let named = |kind: &&str| !kind.is_empty() && *kind != "undefined";
         let kind = fields.text(QUEUE_TYPE)?.filter(named);

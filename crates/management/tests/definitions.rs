@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use leveret_broker::{
-    Access, Admin, ApplyTo, Broker, BrokerConfig, GLOBALS_MAX, Limits, Policy, PolicyKind,
+    Access, Admin, ApplyTo, Broker, BrokerConfig, BrokerLimits, GLOBALS_MAX, Policy, PolicyKind,
     QueueSpec, Vhost, VhostMetadata, Work,
 };
 use leveret_codec::Table;
@@ -368,7 +368,7 @@ fn only_new_arguments_are_measured() {
         })
     };
     assert_eq!(import(&broker, &file("q")), Ok(()));
-    let limits = Limits {
+    let limits = BrokerLimits {
         arguments_bytes_max: 50,
         ..broker.limits()
     };

@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_record::{Blob, Body, Head, Memory, POOLED_BYTES, Position, Record, Unacked, read};
+use leveret_record::{
+    Blob, Body, Memory, POOLED_BYTES, Position, Record, RecordHead, Unacked, read,
+};
 
 use crate::blobs::Blobs;
 use crate::message::Message;
@@ -18,7 +20,7 @@ const CHUNK_GROWTH: usize = 4;
 
 /// A record where it is stored.
 #[derive(Debug)]
-pub(crate) struct Found<'a> {
+pub(crate) struct FoundRecord<'a> {
     pub(crate) record: Record<'a>,
     pub(crate) blob: Option<&'a Arc<Blob>>,
     /// Where the record behind it begins.
@@ -27,7 +29,7 @@ pub(crate) struct Found<'a> {
     pub(crate) entered_ms: u64,
 }
 
-impl Found<'_> {
+impl FoundRecord<'_> {
     /// When it dies, unix milliseconds, where a message may wait for `ttl_ms`.
     #[inline]
     pub(crate) fn deadline_ms(&self, ttl_ms: u64) -> u64 {
@@ -93,14 +95,14 @@ impl Chunk {
     }
 
     #[inline]
-    fn found(&self, offset: u32) -> Option<Found<'_>> {
+    fn found(&self, offset: u32) -> Option<FoundRecord<'_>> {
         let (record, next) = read(&self.data, offset)?;
         let blob = match record.body {
             Body::Inline(_) => None,
             Body::Blob { index, .. } => self.blobs.get(index),
         };
         let entered_ms = self.base_ms + u64::from(record.entered);
-        Some(Found {
+        Some(FoundRecord {
             record,
             blob,
             next,
@@ -203,7 +205,7 @@ impl Chunks {
             && let Some(entered) = self.tail.since_base(message.entered_ms)
         {
             let tail = &mut self.tail;
-            let head = Head {
+            let head = RecordHead {
                 len: len as u32,
                 seq,
                 entered,
@@ -282,7 +284,7 @@ impl Chunks {
 
     /// The record at a position.
     #[inline]
-    pub(crate) fn record(&self, at: Position) -> Option<Found<'_>> {
+    pub(crate) fn record(&self, at: Position) -> Option<FoundRecord<'_>> {
         self.chunk(at.chunk)?.found(at.offset)
     }
 

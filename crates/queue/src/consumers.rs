@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use leveret_record::{Sabotage, breaks};
 
-use crate::ring::{Ring, Seat, Seats};
+use crate::ring::{ConsumerRing, Seat, Seats};
 
 /// Identifies a consumer within its queue; never valid again after the consumer is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +102,8 @@ impl<C> Seats for Slots<C> {
 pub(crate) struct Consumers<C> {
     slots: Slots<C>,
     free: Vec<u32>,
-    top: Ring,
-    lower: BTreeMap<Reverse<i32>, Ring>,
+    top: ConsumerRing,
+    lower: BTreeMap<Reverse<i32>, ConsumerRing>,
     registered: u32,
     /// Those that want the queue for themselves.
     exclusive: u32,
@@ -125,7 +125,7 @@ enum Standing {
 
 /// Where a pump stands: the ring it serves and how many there refused in this pump.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Turn {
+pub(crate) struct PumpTurn {
     pump: u64,
     ring: Standing,
     refusals: u32,
@@ -136,7 +136,7 @@ impl<C> Consumers<C> {
         Self {
             slots: Slots(Vec::new()),
             free: Vec::new(),
-            top: Ring::new(0),
+            top: ConsumerRing::new(0),
             lower: BTreeMap::new(),
             registered: 0,
             exclusive: 0,
@@ -254,14 +254,14 @@ impl<C> Consumers<C> {
         if self.top.len == 0 {
             self.top.priority = priority;
         } else if self.top.priority < priority {
-            let lower = std::mem::replace(&mut self.top, Ring::new(priority));
+            let lower = std::mem::replace(&mut self.top, ConsumerRing::new(priority));
             self.lower.insert(Reverse(lower.priority), lower);
         }
         let ring = if self.top.priority == priority {
             &mut self.top
         } else {
             let ring = self.lower.entry(Reverse(priority));
-            ring.or_insert_with(|| Ring::new(priority))
+            ring.or_insert_with(|| ConsumerRing::new(priority))
         };
         ring.push(index, &mut self.slots);
     }
@@ -296,9 +296,9 @@ impl<C> Consumers<C> {
     }
 
     /// Begins a pump: everyone may be asked once more.
-    pub(crate) const fn turn(&mut self) -> Turn {
+    pub(crate) const fn turn(&mut self) -> PumpTurn {
         self.pumps += 1;
-        Turn {
+        PumpTurn {
             pump: self.pumps,
             ring: Standing::Top,
             refusals: 0,
@@ -306,7 +306,7 @@ impl<C> Consumers<C> {
     }
 
     #[inline]
-    fn ring(&self, place: Standing) -> Option<&Ring> {
+    fn ring(&self, place: Standing) -> Option<&ConsumerRing> {
         match place {
             Standing::Top => Some(&self.top),
             Standing::Lower(priority) => self.lower.get(&priority),
@@ -327,7 +327,7 @@ impl<C> Consumers<C> {
 
     /// The consumer whose turn it is, skipping those who refused in this pump.
     #[inline]
-    pub(crate) fn next(&mut self, turn: &mut Turn) -> Option<(ConsumerKey, &Consumer<C>)> {
+    pub(crate) fn next(&mut self, turn: &mut PumpTurn) -> Option<(ConsumerKey, &Consumer<C>)> {
         let index = loop {
             let ring = self.ring(turn.ring);
             if let Some(ring) = ring
@@ -356,7 +356,7 @@ impl<C> Consumers<C> {
 
     /// The consumer whose turn it is, if all turns of this ring are its own.
     #[inline]
-    pub(crate) fn alone(&self, turn: Turn) -> Option<(ConsumerKey, &Consumer<C>)> {
+    pub(crate) fn alone(&self, turn: PumpTurn) -> Option<(ConsumerKey, &Consumer<C>)> {
         let ring = self.ring(turn.ring)?;
         if turn.refusals > 0 || ring.len != 1 {
             return None;
@@ -396,7 +396,7 @@ impl<C> Consumers<C> {
 
     /// The consumer in turn took messages; it goes to the end, or leaves when out of credit.
     #[inline]
-    pub(crate) fn took(&mut self, turn: Turn, key: ConsumerKey, messages: u32) {
+    pub(crate) fn took(&mut self, turn: PumpTurn, key: ConsumerKey, messages: u32) {
         let Some(consumer) = self.slots.get_mut(key.index) else {
             return;
         };
@@ -412,7 +412,7 @@ impl<C> Consumers<C> {
     }
 
     /// The consumer in turn cannot take a message now.
-    pub(crate) fn refused(&mut self, turn: &mut Turn, key: ConsumerKey) {
+    pub(crate) fn refused(&mut self, turn: &mut PumpTurn, key: ConsumerKey) {
         turn.refusals += 1;
         if let Some(consumer) = self.slots.get_mut(key.index) {
             consumer.refused_in = turn.pump;

@@ -2,9 +2,9 @@
 
 use leveret_record::{Memory, Position, Sabotage, Unacked, breaks};
 
-use crate::chunk::{Chunks, Found, unacked};
+use crate::chunk::{Chunks, FoundRecord, unacked};
 use crate::message::Message;
-use crate::requeued::{Requeued, Run};
+use crate::requeued::{Requeued, RequeuedRun};
 
 /// Messages of one priority in their order.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Lane {
 
     /// The record of the head, and what its receiver keeps.
     #[inline]
-    pub(crate) fn look(&self, level: u8, position: Position) -> Option<(Found<'_>, Unacked)> {
+    pub(crate) fn look(&self, level: u8, position: Position) -> Option<(FoundRecord<'_>, Unacked)> {
         let found = self.chunks.record(position)?;
         let mut taken = unacked(level, found.record.seq, position, &found.record);
         if let Some(run) = self.requeued.first() {
@@ -118,7 +118,7 @@ impl Lane {
                     out.push(taken);
                 } else {
                     own_ms = own_ms.min(deadline_ms);
-                    self.requeued.insert(Run {
+                    self.requeued.insert(RequeuedRun {
                         first: seq,
                         last: seq,
                         position,

@@ -30,5 +30,5 @@ pub use consumers::{Consumer, ConsumerKey, Consuming};
 pub use leveret_record::{Attempts, Position, Unacked};
 pub use limits::{Death, Limits, Overflow, Reason, Settings, Shape};
 pub use message::{Message, MessageBody};
-pub use peek::Seen;
-pub use queue::{Buried, Counters, Dead, Delivery, Offer, Queue, Rank, Refused, Sink, Wait};
+pub use peek::PeekedMessage;
+pub use queue::{Buried, Counters, Dead, Delivery, Offer, Queue, QueueFull, Rank, Sink, Wait};

@@ -9,7 +9,7 @@ use crate::queue::{Queue, Rank};
 
 /// A ready message where it is stored.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct PeekedMessage<'a> {
     /// Its rank.
     pub rank: Rank,
     /// How often it was tried.
@@ -23,7 +23,7 @@ pub struct Seen<'a> {
 impl<C> Queue<C> {
     /// Shows the ready messages from a rank on, in order, until `show` breaks. Chunks before the
     /// first of them are stepped over whole.
-    pub fn peek(&self, from: Rank, mut show: impl FnMut(&Seen<'_>) -> ControlFlow<()>) {
+    pub fn peek(&self, from: Rank, mut show: impl FnMut(&PeekedMessage<'_>) -> ControlFlow<()>) {
         let levels = self
             .lanes()
             .iter()
@@ -32,7 +32,7 @@ impl<C> Queue<C> {
             let from = if level == from.level { from.seq } else { 0 };
             let at = |seq| Rank { level, seq };
             let shown = lane.requeued_from(from, |run, record, blob| {
-                show(&Seen {
+                show(&PeekedMessage {
                     rank: at(run.first),
                     attempts: run.attempts,
                     record,
@@ -44,7 +44,7 @@ impl<C> Queue<C> {
             }
             let before = |record: &Record<'_>| record.seq < from;
             let shown = lane.chunks.unread_from(before, |record, blob| {
-                show(&Seen {
+                show(&PeekedMessage {
                     rank: at(record.seq),
                     attempts: record.attempts,
                     record,

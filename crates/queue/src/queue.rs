@@ -64,7 +64,7 @@ pub trait Sink<C> {
 
 /// The queue is full and its policy is to refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
+pub struct QueueFull;
 
 /// Totals since the queue was declared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -185,20 +185,20 @@ impl<C> Queue<C> {
     /// that a consumer can take at once never counts against a length limit.
     ///
     /// # Errors
-    /// [`Refused`] when the queue is full and refuses; nothing is stored.
+    /// [`QueueFull`] when the queue is full and refuses; nothing is stored.
     #[expect(clippy::inline_always, reason = "a call costs as much as it does")]
     #[inline(always)]
     pub fn push(
         &mut self,
         message: &Message<'_>,
         sink: &mut impl Sink<C>,
-    ) -> Result<Rank, Refused> {
+    ) -> Result<Rank, QueueFull> {
         let bytes = message.body_len();
         if !self.has_room(bytes) {
             self.run(message.entered_ms, sink);
             if !self.has_room(bytes) {
                 self.counters.refused += 1;
-                return Err(Refused);
+                return Err(QueueFull);
             }
         }
         Ok(self.accept(message, bytes))

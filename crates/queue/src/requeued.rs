@@ -9,7 +9,7 @@ use leveret_record::{Attempts, Position};
 ///
 /// Records of one chunk are in the order of their numbers, so that dense numbers are enough.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
+pub(crate) struct RequeuedRun {
     pub(crate) first: u64,
     pub(crate) last: u64,
     /// Of the first record.
@@ -17,7 +17,7 @@ pub(crate) struct Run {
     pub(crate) attempts: Attempts,
 }
 
-impl Run {
+impl RequeuedRun {
     fn precedes(&self, other: &Self) -> bool {
         self.last + 1 == other.first
             && self.position.chunk == other.position.chunk
@@ -29,7 +29,7 @@ impl Run {
 #[derive(Debug, Default)]
 pub(crate) struct Requeued {
     /// By their last numbers, which stay as they are when messages are taken from the front.
-    runs: BTreeMap<u64, Run>,
+    runs: BTreeMap<u64, RequeuedRun>,
 }
 
 impl Requeued {
@@ -40,7 +40,7 @@ impl Requeued {
 
     /// The oldest messages.
     #[inline]
-    pub(crate) fn first(&self) -> Option<&Run> {
+    pub(crate) fn first(&self) -> Option<&RequeuedRun> {
         Some(self.runs.first_key_value()?.1)
     }
 
@@ -65,7 +65,7 @@ impl Requeued {
     }
 
     /// Puts messages in that are not there, joined with their neighbours.
-    pub(crate) fn insert(&mut self, mut run: Run) {
+    pub(crate) fn insert(&mut self, mut run: RequeuedRun) {
         if let Some((&key, before)) = self.runs.range(..run.first).next_back()
             && before.precedes(&run)
         {
@@ -83,18 +83,18 @@ impl Requeued {
     }
 
     /// Puts messages in that have no neighbours.
-    pub(crate) fn insert_alone(&mut self, run: Run) {
+    pub(crate) fn insert_alone(&mut self, run: RequeuedRun) {
         let replaced = self.runs.insert(run.last, run);
         debug_assert!(replaced.is_none(), "{run:?} was there as {replaced:?}");
     }
 
     /// The runs that end at a number or after it, oldest first.
-    pub(crate) fn runs_from(&self, seq: u64) -> impl Iterator<Item = &Run> {
+    pub(crate) fn runs_from(&self, seq: u64) -> impl Iterator<Item = &RequeuedRun> {
         self.runs.range(seq..).map(|(_, run)| run)
     }
 
     /// Takes everything out.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Run> + use<> {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = RequeuedRun> + use<> {
         std::mem::take(&mut self.runs).into_values()
     }
 }
@@ -103,10 +103,10 @@ impl Requeued {
 mod tests {
     use super::*;
 
-    const fn run(first: u64, last: u64, chunk: u32) -> Run {
+    const fn run(first: u64, last: u64, chunk: u32) -> RequeuedRun {
         let offset = first as u32 * 10;
         let position = Position { chunk, offset };
-        Run {
+        RequeuedRun {
             first,
             last,
             position,
@@ -140,7 +140,7 @@ mod tests {
         requeued.insert(run(3, 4, 0));
         requeued.insert(run(8, 8, 0));
         let mut taken = Vec::new();
-        while let Some(&Run {
+        while let Some(&RequeuedRun {
             first, position, ..
         }) = requeued.first()
         {
@@ -156,7 +156,7 @@ mod tests {
         let mut requeued = Requeued::default();
         requeued.insert(run(3, 4, 0));
         let tried = Attempts::NONE.and_one(true);
-        requeued.insert(Run {
+        requeued.insert(RequeuedRun {
             attempts: tried,
             ..run(5, 5, 0)
         });

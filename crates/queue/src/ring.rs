@@ -16,14 +16,14 @@ pub(crate) trait Seats {
 /// Consumers of one priority that have credit, as a ring linked through them: taking any of them
 /// out costs the same however many there are.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ring {
+pub(crate) struct ConsumerRing {
     pub(crate) priority: i32,
     /// Whose turn it is, if there are any.
     head: u32,
     pub(crate) len: u32,
 }
 
-impl Ring {
+impl ConsumerRing {
     pub(crate) const fn new(priority: i32) -> Self {
         Self {
             priority,

@@ -218,7 +218,7 @@ impl Record<'_> {
     #[inline]
     pub fn append(&self, out: &mut Vec<u8>) {
         let flags = self.flags();
-        let head = Head {
+        let head = RecordHead {
             len: self.stored_len() as u32,
             seq: self.seq,
             entered: self.entered,
@@ -239,7 +239,7 @@ impl Record<'_> {
 
 /// The fixed part of a record.
 #[derive(Clone, Copy, Debug)]
-pub struct Head {
+pub struct RecordHead {
     /// Bytes of the record, head included.
     pub len: u32,
     /// Sequence number.
@@ -250,7 +250,7 @@ pub struct Head {
     pub route_len: u16,
 }
 
-impl Head {
+impl RecordHead {
     /// The bytes before the route, for a record that has neither an own expiration nor attempts,
     /// marks or a shared body.
     #[must_use]
@@ -366,10 +366,10 @@ pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
 }
 
 /// What few records have: the own expiration, and attempts.
-type Rare = (Option<u64>, Attempts);
+type RareFields = (Option<u64>, Attempts);
 
 #[cold]
-fn read_rare(flags: u16, mut rest: &[u8]) -> Option<(Rare, &[u8])> {
+fn read_rare(flags: u16, mut rest: &[u8]) -> Option<(RareFields, &[u8])> {
     let (mut expiration_ms, mut attempts) = (None, Attempts::NONE);
     if flags & FLAG_EXPIRATION != 0 {
         let (expiration, after) = rest.split_first_chunk::<EXPIRATION_BYTES>()?;

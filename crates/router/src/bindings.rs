@@ -15,19 +15,19 @@ pub(crate) struct BindingId(pub(crate) u32);
 
 /// One explicit binding. Its identity is all of it except the links.
 #[derive(Debug)]
-pub(crate) struct Binding {
+pub(crate) struct BindingEntry {
     pub(crate) source: ExchangeId,
     pub(crate) target: Target,
     /// Shared with the index of exact keys.
     pub(crate) key: Arc<[u8]>,
     /// Encoded and sorted by name, so that equal arguments are equal bytes.
     pub(crate) arguments: Box<[u8]>,
-    links: [Link; 2],
+    links: [ListLink; 2],
 }
 
 /// The identity of a binding that may or may not exist.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Identity<'a> {
+pub(crate) struct BindingIdentity<'a> {
     pub(crate) source: ExchangeId,
     pub(crate) target: Target,
     pub(crate) key: &'a [u8],
@@ -36,7 +36,7 @@ pub(crate) struct Identity<'a> {
 
 /// Which of a binding's two lists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Side {
+pub(crate) enum BindingSide {
     Source = 0,
     Target = 1,
 }
@@ -50,7 +50,7 @@ pub(crate) struct List {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Link {
+struct ListLink {
     previous: u32,
     next: u32,
 }
@@ -58,12 +58,12 @@ struct Link {
 /// All explicit bindings of a router.
 #[derive(Debug, Default)]
 pub(crate) struct Bindings {
-    slab: Slab<Binding>,
+    slab: Slab<BindingEntry>,
     by_identity: IdSet,
 }
 
 impl Bindings {
-    pub(crate) fn get(&self, id: BindingId) -> Option<&Binding> {
+    pub(crate) fn get(&self, id: BindingId) -> Option<&BindingEntry> {
         self.slab.get(id.0)
     }
 
@@ -71,7 +71,7 @@ impl Bindings {
         self.slab.len()
     }
 
-    pub(crate) fn find(&self, seed: Seed, identity: Identity<'_>) -> Option<BindingId> {
+    pub(crate) fn find(&self, seed: Seed, identity: BindingIdentity<'_>) -> Option<BindingId> {
         let hash = identity.hash(seed);
         let is = |id: &u32| {
             self.slab
@@ -82,13 +82,13 @@ impl Bindings {
     }
 
     /// Adds a binding that is not there. The caller links it.
-    pub(crate) fn insert(&mut self, seed: Seed, identity: Identity<'_>) -> BindingId {
-        let id = self.slab.insert(Binding {
+    pub(crate) fn insert(&mut self, seed: Seed, identity: BindingIdentity<'_>) -> BindingId {
+        let id = self.slab.insert(BindingEntry {
             source: identity.source,
             target: identity.target,
             key: identity.key.into(),
             arguments: identity.arguments.into(),
-            links: [Link {
+            links: [ListLink {
                 previous: NONE,
                 next: NONE,
             }; 2],
@@ -100,7 +100,7 @@ impl Bindings {
     }
 
     /// Removes a binding that the caller has unlinked.
-    pub(crate) fn remove(&mut self, seed: Seed, id: BindingId) -> Option<Binding> {
+    pub(crate) fn remove(&mut self, seed: Seed, id: BindingId) -> Option<BindingEntry> {
         let hash = hash_of(&self.slab, seed, id.0);
         let slab = &self.slab;
         self.by_identity
@@ -109,9 +109,9 @@ impl Bindings {
     }
 
     /// Appends a binding to a list.
-    pub(crate) fn link(&mut self, side: Side, list: &mut List, id: BindingId) {
+    pub(crate) fn link(&mut self, side: BindingSide, list: &mut List, id: BindingId) {
         if let Some(link) = self.link_mut(side, id.0) {
-            *link = Link {
+            *link = ListLink {
                 previous: list.last,
                 next: NONE,
             };
@@ -125,7 +125,7 @@ impl Bindings {
     }
 
     /// Takes a binding out of the list it is in.
-    pub(crate) fn unlink(&mut self, side: Side, list: &mut List, id: BindingId) {
+    pub(crate) fn unlink(&mut self, side: BindingSide, list: &mut List, id: BindingId) {
         let Some(link) = self.link_mut(side, id.0).copied() else {
             return;
         };
@@ -141,7 +141,7 @@ impl Bindings {
     }
 
     /// The bindings of a list, oldest first.
-    pub(crate) fn list(&self, side: Side, list: List) -> impl Iterator<Item = BindingId> {
+    pub(crate) fn list(&self, side: BindingSide, list: List) -> impl Iterator<Item = BindingId> {
         let mut id = list.first;
         std::iter::from_fn(move || {
             let binding = self.slab.get(id)?;
@@ -157,22 +157,22 @@ impl Bindings {
     }
 
     /// The bindings whose ids are not below this one, in order of id.
-    pub(crate) fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &Binding)> {
+    pub(crate) fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &BindingEntry)> {
         self.slab.iter_from(first)
     }
 
-    fn link_mut(&mut self, side: Side, id: u32) -> Option<&mut Link> {
+    fn link_mut(&mut self, side: BindingSide, id: u32) -> Option<&mut ListLink> {
         let [source, target] = &mut self.slab.get_mut(id)?.links;
         Some(match side {
-            Side::Source => source,
-            Side::Target => target,
+            BindingSide::Source => source,
+            BindingSide::Target => target,
         })
     }
 }
 
-impl Binding {
-    pub(crate) fn identity(&self) -> Identity<'_> {
-        Identity {
+impl BindingEntry {
+    pub(crate) fn identity(&self) -> BindingIdentity<'_> {
+        BindingIdentity {
             source: self.source,
             target: self.target,
             key: &self.key,
@@ -180,23 +180,23 @@ impl Binding {
         }
     }
 
-    fn is(&self, other: Identity<'_>) -> bool {
+    fn is(&self, other: BindingIdentity<'_>) -> bool {
         self.source == other.source
             && self.target == other.target
             && *self.key == *other.key
             && *self.arguments == *other.arguments
     }
 
-    fn link(&self, side: Side) -> Link {
+    fn link(&self, side: BindingSide) -> ListLink {
         let [source, target] = self.links;
         match side {
-            Side::Source => source,
-            Side::Target => target,
+            BindingSide::Source => source,
+            BindingSide::Target => target,
         }
     }
 }
 
-impl Identity<'_> {
+impl BindingIdentity<'_> {
     fn hash(self, seed: Seed) -> u64 {
         let target = match self.target {
             Target::Queue(id) => u64::from(id.0) << 1,
@@ -223,7 +223,7 @@ impl Default for List {
     }
 }
 
-fn hash_of(slab: &Slab<Binding>, seed: Seed, id: u32) -> u64 {
+fn hash_of(slab: &Slab<BindingEntry>, seed: Seed, id: u32) -> u64 {
     slab.get(id)
         .map_or(0, |binding| binding.identity().hash(seed))
 }
@@ -243,37 +243,37 @@ mod tests {
             let ids: Vec<BindingId> = (0..5u8)
                 .map(|n| {
                     let id = bindings.insert(seed, identity(&[n]));
-                    bindings.link(Side::Source, &mut list, id);
+                    bindings.link(BindingSide::Source, &mut list, id);
                     id
                 })
                 .collect();
-            bindings.unlink(Side::Source, &mut list, ids[gone]);
+            bindings.unlink(BindingSide::Source, &mut list, ids[gone]);
             assert!(bindings.remove(seed, ids[gone]).is_some());
             let expected: Vec<BindingId> =
                 ids.iter().copied().filter(|id| *id != ids[gone]).collect();
             assert_eq!(
-                bindings.list(Side::Source, list).collect::<Vec<_>>(),
+                bindings.list(BindingSide::Source, list).collect::<Vec<_>>(),
                 expected
             );
             assert_eq!((list.len, bindings.len()), (4, 4));
             let again = bindings.insert(seed, identity(&[9]));
-            bindings.link(Side::Source, &mut list, again);
-            assert_eq!(bindings.list(Side::Source, list).last(), Some(again));
+            bindings.link(BindingSide::Source, &mut list, again);
+            assert_eq!(bindings.list(BindingSide::Source, list).last(), Some(again));
         }
     }
 
     #[test]
     fn a_binding_takes_sixty_four_bytes_beside_its_key() {
         assert!(
-            size_of::<Option<Binding>>() <= 64,
+            size_of::<Option<BindingEntry>>() <= 64,
             "{}",
-            size_of::<Option<Binding>>()
+            size_of::<Option<BindingEntry>>()
         );
     }
 
-    fn identity(key: &[u8]) -> Identity<'_> {
+    fn identity(key: &[u8]) -> BindingIdentity<'_> {
         let target = Target::Queue(QueueId(1));
-        Identity {
+        BindingIdentity {
             source: ExchangeId(0),
             target,
             key,

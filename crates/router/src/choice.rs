@@ -18,7 +18,7 @@ use crate::exchange::{ExchangeKind, ExchangeSpec};
 use crate::hash::Seed;
 use crate::pattern::value_hash;
 use crate::refused::Refused;
-use crate::route::{Found, Message};
+use crate::route::{Matches, RoutedMessage};
 use crate::steps::Steps;
 use crate::targets::{Target, Targets};
 
@@ -45,7 +45,7 @@ impl Draw {
     }
 
     /// Writes the one that a number, of which all bits count, falls on.
-    pub(crate) fn pick(&self, number: u64, found: &mut Found, steps: &mut Steps) {
+    pub(crate) fn pick(&self, number: u64, found: &mut Matches, steps: &mut Steps) {
         steps.took(1);
         let at = (u128::from(number) * self.sorted.len() as u128) >> 64;
         if let Some((_, target)) = self.sorted.get(at as usize) {
@@ -60,7 +60,7 @@ impl Draw {
 
 /// Queues by weight.
 #[derive(Debug)]
-pub(crate) struct Ring {
+pub(crate) struct HashRing {
     on: HashOn,
     members: BTreeMap<Target, Member>,
 }
@@ -89,7 +89,7 @@ pub(crate) struct Contest {
     after: Option<Target>,
 }
 
-impl Ring {
+impl HashRing {
     /// Of an exchange that was declared so.
     pub(crate) fn new(arguments: &Table) -> Self {
         Self {
@@ -123,8 +123,8 @@ impl Ring {
     /// do than there are steps.
     pub(crate) fn go_on(
         &self,
-        message: &Message<'_, '_>,
-        (contest, found): (&mut Contest, &mut Found),
+        message: &RoutedMessage<'_, '_>,
+        (contest, found): (&mut Contest, &mut Matches),
         steps: &mut Steps,
     ) -> bool {
         let key = self.on.hash(message);
@@ -189,7 +189,7 @@ impl HashOn {
     }
 
     /// A message without what is hashed goes where all such messages go.
-    fn hash(&self, message: &Message<'_, '_>) -> u64 {
+    fn hash(&self, message: &RoutedMessage<'_, '_>) -> u64 {
         let Properties {
             headers,
             message_id,
@@ -298,22 +298,22 @@ mod tests {
     use super::*;
     use crate::targets::QueueId;
 
-    fn ring(weights: &[u16]) -> Ring {
-        let mut ring = Ring::new(&Table::new());
+    fn ring(weights: &[u16]) -> HashRing {
+        let mut ring = HashRing::new(&Table::new());
         for (id, weight) in (0..).zip(weights) {
             join(&mut ring, id, *weight);
         }
         ring
     }
 
-    fn join(ring: &mut Ring, id: u32, weight: u16) {
+    fn join(ring: &mut HashRing, id: u32, weight: u16) {
         let name = hash_of_name(&format!("queue-{id}"));
         ring.add(name, Target::Queue(QueueId(id)), (BindingId(id), weight));
     }
 
-    fn owner(ring: &Ring, key: &str) -> u32 {
-        let (mut contest, mut found) = (Contest::default(), Found::default());
-        let message = Message {
+    fn owner(ring: &HashRing, key: &str) -> u32 {
+        let (mut contest, mut found) = (Contest::default(), Matches::default());
+        let message = RoutedMessage {
             keys: &[key.as_bytes()],
             properties: &Properties::default(),
         };
@@ -323,7 +323,7 @@ mod tests {
         found.queues[0].0
     }
 
-    fn owners(ring: &Ring) -> Vec<u32> {
+    fn owners(ring: &HashRing) -> Vec<u32> {
         (0..20_000)
             .map(|n| owner(ring, &format!("key-{n}")))
             .collect()

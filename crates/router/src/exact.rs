@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use crate::hash::Seed;
-use crate::route::Found;
+use crate::route::Matches;
 use crate::slab::shrink;
 use crate::steps::Steps;
 use crate::targets::{Target, Targets};
@@ -13,12 +13,12 @@ use crate::targets::{Target, Targets};
 /// Targets by whole key.
 #[derive(Debug, Default)]
 pub(crate) struct Exact {
-    entries: HashTable<Entry>,
+    entries: HashTable<KeyEntry>,
 }
 
 /// Invariant: `targets` is not empty.
 #[derive(Debug)]
-struct Entry {
+struct KeyEntry {
     key: Arc<[u8]>,
     targets: Targets,
 }
@@ -32,7 +32,7 @@ impl Exact {
         }
         let mut targets = Targets::default();
         targets.add(target);
-        let entry = Entry {
+        let entry = KeyEntry {
             key: Arc::clone(key),
             targets,
         };
@@ -53,7 +53,7 @@ impl Exact {
     }
 
     #[inline]
-    pub(crate) fn route(&self, seed: Seed, key: &[u8], found: &mut Found, steps: &mut Steps) {
+    pub(crate) fn route(&self, seed: Seed, key: &[u8], found: &mut Matches, steps: &mut Steps) {
         steps.took(1);
         let hash = seed.bytes(key);
         if let Some(entry) = self.entries.find(hash, |entry| *entry.key == *key) {

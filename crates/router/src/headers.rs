@@ -13,9 +13,9 @@ use leveret_codec::RawTable;
 
 use crate::bindings::BindingId;
 use crate::hash::Seed;
-use crate::pattern::{Fields, Pattern, presence_hash, value_hash};
-use crate::route::Found;
-use crate::seen::Seen;
+use crate::pattern::{HeaderFields, HeadersPattern, presence_hash, value_hash};
+use crate::route::Matches;
+use crate::seen::SeenIds;
 use crate::slab::shrink;
 use crate::steps::Steps;
 use crate::targets::{Target, Targets};
@@ -23,16 +23,16 @@ use crate::targets::{Target, Targets};
 /// The bindings of one headers exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Headers {
-    entries: HashTable<Entry>,
+    entries: HashTable<HeadersEntry>,
     buckets: HashTable<Bucket>,
     /// Bindings that match every message.
     always: Targets,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct HeadersEntry {
     binding: BindingId,
-    pattern: Pattern,
+    pattern: HeadersPattern,
     target: Target,
     /// The buckets this binding is in: under `all` one, under `any` one for each field.
     anchors: Box<[u64]>,
@@ -51,7 +51,7 @@ struct Bucket {
 #[derive(Debug, Default)]
 pub(crate) struct Search {
     /// Bindings that need no further look.
-    settled: Seen,
+    settled: SeenIds,
     /// The header that comes next.
     header: usize,
     /// Of that its value is done, its presence comes next.
@@ -81,7 +81,13 @@ impl Search {
 }
 
 impl Headers {
-    pub(crate) fn add(&mut self, seed: Seed, binding: BindingId, pattern: Pattern, target: Target) {
+    pub(crate) fn add(
+        &mut self,
+        seed: Seed,
+        binding: BindingId,
+        pattern: HeadersPattern,
+        target: Target,
+    ) {
         if pattern.matches_all() {
             self.always.add(target);
         }
@@ -89,7 +95,7 @@ impl Headers {
         for field in &anchors {
             self.enter(*field, binding);
         }
-        let entry = Entry {
+        let entry = HeadersEntry {
             binding,
             pattern,
             target,
@@ -119,7 +125,7 @@ impl Headers {
     }
 
     /// Begins with a message: writes what takes every one.
-    pub(crate) fn begin(&self, search: &mut Search, found: &mut Found, steps: &mut Steps) {
+    pub(crate) fn begin(&self, search: &mut Search, found: &mut Matches, steps: &mut Steps) {
         search.begin();
         self.always.emit(found, steps);
     }
@@ -130,13 +136,13 @@ impl Headers {
         &self,
         seed: Seed,
         headers: RawTable<'_>,
-        (search, found): (&mut Search, &mut Found),
+        (search, found): (&mut Search, &mut Matches),
         steps: &mut Steps,
     ) -> bool {
         if self.buckets.is_empty() {
             return true;
         }
-        let message = Fields::read(headers);
+        let message = HeaderFields::read(headers);
         while let Some((key, value)) = message.at(search.header) {
             let field = if search.by_presence {
                 presence_hash(seed, key)
@@ -156,8 +162,8 @@ impl Headers {
     fn candidates(
         &self,
         seed: Seed,
-        (field, message): (u64, &Fields<'_>),
-        (search, found): (&mut Search, &mut Found),
+        (field, message): (u64, &HeaderFields<'_>),
+        (search, found): (&mut Search, &mut Matches),
         steps: &mut Steps,
     ) -> bool {
         let Some(bucket) = self.buckets.find(field, |bucket| bucket.field == field) else {
@@ -192,14 +198,14 @@ impl Headers {
         true
     }
 
-    fn entry(&self, seed: Seed, binding: BindingId) -> Option<&Entry> {
-        let is = |entry: &Entry| entry.binding == binding;
+    fn entry(&self, seed: Seed, binding: BindingId) -> Option<&HeadersEntry> {
+        let is = |entry: &HeadersEntry| entry.binding == binding;
         self.entries.find(binding_hash(seed, binding), is)
     }
 
     /// Under `all` the field that the fewest other bindings are found by, so that a field which all
     /// bindings share does not make every one of them a candidate.
-    fn anchors(&self, seed: Seed, pattern: &Pattern) -> Box<[u64]> {
+    fn anchors(&self, seed: Seed, pattern: &HeadersPattern) -> Box<[u64]> {
         let mut fields: Vec<u64> = pattern.hashes(seed).collect();
         if !pattern.is_any() {
             let crowd = |field: &u64| {
@@ -265,7 +271,7 @@ mod tests {
     /// The bindings of a message with these bytes as headers, and the steps it takes to find them,
     /// so many at a time.
     fn search(index: &Headers, bytes: &[u8], at_once: usize) -> (Vec<u32>, usize) {
-        let (mut search, mut found) = (Search::default(), Found::default());
+        let (mut search, mut found) = (Search::default(), Matches::default());
         let raw = RawTable::parse(bytes).unwrap();
         let mut taken = 0;
         index.begin(&mut search, &mut found, &mut Steps::unlimited());
@@ -294,7 +300,7 @@ mod tests {
     fn index(bindings: &[&[(&str, Value)]]) -> Headers {
         let mut index = Headers::default();
         for (id, arguments) in (0..).zip(bindings) {
-            let pattern = Pattern::parse(&table(arguments)).unwrap();
+            let pattern = HeadersPattern::parse(&table(arguments)).unwrap();
             index.add(
                 Seed::new(5),
                 BindingId(id),

@@ -2,14 +2,14 @@
 
 use leveret_codec::RawTable;
 
-use crate::bindings::{Binding, BindingId};
-use crate::choice::{Draw, Ring, hash_of_keys, weight};
+use crate::bindings::{BindingEntry, BindingId};
+use crate::choice::{Draw, HashRing, hash_of_keys, weight};
 use crate::exact::Exact;
 use crate::exchange::{ExchangeKind, ExchangeSpec};
 use crate::hash::Seed;
 use crate::headers::Headers;
-use crate::pattern::Pattern;
-use crate::route::{Found, Memory, Message};
+use crate::pattern::HeadersPattern;
+use crate::route::{LookMemory, Matches, RoutedMessage};
 use crate::steps::Steps;
 use crate::targets::Targets;
 use crate::trie::{Trie, has_wildcard};
@@ -23,7 +23,7 @@ pub(crate) enum Index {
     Headers(Headers),
     Random(Draw),
     Modulus(Draw),
-    Consistent(Ring),
+    Consistent(HashRing),
 }
 
 /// Most topic bindings have no wildcard and cost no walk.
@@ -42,7 +42,7 @@ impl Index {
             ExchangeKind::Headers => Self::Headers(Headers::default()),
             ExchangeKind::Random | ExchangeKind::LocalRandom => Self::Random(Draw::default()),
             ExchangeKind::ModulusHash => Self::Modulus(Draw::default()),
-            ExchangeKind::ConsistentHash => Self::Consistent(Ring::new(&spec.arguments)),
+            ExchangeKind::ConsistentHash => Self::Consistent(HashRing::new(&spec.arguments)),
         }
     }
 
@@ -51,8 +51,8 @@ impl Index {
     pub(crate) fn add(
         &mut self,
         seed: Seed,
-        (id, binding): (BindingId, &Binding),
-        pattern: Pattern,
+        (id, binding): (BindingId, &BindingEntry),
+        pattern: HeadersPattern,
         name: u64,
     ) {
         let target = binding.target;
@@ -73,7 +73,12 @@ impl Index {
         }
     }
 
-    pub(crate) fn remove(&mut self, seed: Seed, (id, binding): (BindingId, &Binding), name: u64) {
+    pub(crate) fn remove(
+        &mut self,
+        seed: Seed,
+        (id, binding): (BindingId, &BindingEntry),
+        name: u64,
+    ) {
         let target = binding.target;
         match self {
             Self::Random(draw) | Self::Modulus(draw) => draw.remove(name, target),
@@ -106,8 +111,8 @@ impl Index {
     pub(crate) fn go_on(
         &self,
         seed: Seed,
-        message: Message<'_, '_>,
-        (memory, found): (&mut Memory, &mut Found),
+        message: RoutedMessage<'_, '_>,
+        (memory, found): (&mut LookMemory, &mut Matches),
         steps: &mut Steps,
     ) -> bool {
         match self {
@@ -155,7 +160,7 @@ impl Topic {
         &self,
         seed: Seed,
         keys: &[&[u8]],
-        (memory, found): (&mut Memory, &mut Found),
+        (memory, found): (&mut LookMemory, &mut Matches),
         steps: &mut Steps,
     ) -> bool {
         while let Some(key) = keys.get(memory.key) {

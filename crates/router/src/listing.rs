@@ -4,9 +4,9 @@ use std::ops::Bound;
 
 use leveret_codec::{RawTable, Table};
 
-use crate::bindings::{Binding, BindingId, List, Side};
+use crate::bindings::{BindingEntry, BindingId, BindingSide, List};
 use crate::exchange::Exchange;
-use crate::router::{DEFAULT, Queue, Router};
+use crate::router::{DEFAULT, RoutedQueue, Router};
 use crate::targets::{ExchangeId, QueueId, Target};
 
 /// A binding to make or to remove. Its identity is the whole of it; the order of arguments does
@@ -114,7 +114,12 @@ impl Router {
             Some(DEFAULT) => Box::new(self.implicit()),
             Some(id) => {
                 let list = self.exchanges.get(id.0).map(|exchange| exchange.as_source);
-                Box::new(self.views(self.bindings.list(Side::Source, list.unwrap_or_default())))
+                Box::new(
+                    self.views(
+                        self.bindings
+                            .list(BindingSide::Source, list.unwrap_or_default()),
+                    ),
+                )
             }
             None => Box::new(std::iter::empty()),
         }
@@ -127,7 +132,7 @@ impl Router {
         let implicit = queue.map(|queue| queue.view(id));
         implicit
             .into_iter()
-            .chain(self.views(self.bindings.list(Side::Target, list)))
+            .chain(self.views(self.bindings.list(BindingSide::Target, list)))
     }
 
     /// The bindings that lead to this exchange, oldest first.
@@ -139,7 +144,7 @@ impl Router {
             .exchange(name)
             .map(|exchange| exchange.as_target)
             .unwrap_or_default();
-        self.views(self.bindings.list(Side::Target, list))
+        self.views(self.bindings.list(BindingSide::Target, list))
     }
 
     /// All bindings, the implicit ones first, in an order that depends on history alone.
@@ -220,15 +225,15 @@ impl Router {
     }
 
     /// Whichever list of the ends of a walk has fewer bindings in it.
-    fn shorter_list(&self, walk: Walk) -> Option<(Side, List)> {
+    fn shorter_list(&self, walk: Walk) -> Option<(BindingSide, List)> {
         let exchange = |id: ExchangeId| self.exchanges.get(id.0);
         let of_source = walk.source.and_then(exchange);
-        let of_source = of_source.map(|exchange| (Side::Source, exchange.as_source));
+        let of_source = of_source.map(|exchange| (BindingSide::Source, exchange.as_source));
         let of_target = walk.target.and_then(|target| match target {
             Target::Queue(id) => Some(self.queue(id)?.bindings),
             Target::Exchange(id) => Some(exchange(id)?.as_target),
         });
-        let of_target = of_target.map(|list| (Side::Target, list));
+        let of_target = of_target.map(|list| (BindingSide::Target, list));
         let lists = of_source.into_iter().chain(of_target);
         lists.min_by_key(|(_, list)| list.len)
     }
@@ -253,7 +258,7 @@ impl Router {
     pub(crate) fn view<'a>(
         &'a self,
         id: BindingId,
-        binding: &'a Binding,
+        binding: &'a BindingEntry,
     ) -> Option<BindingView<'a>> {
         Some(BindingView {
             source: self.exchange_name(binding.source)?,
@@ -285,13 +290,13 @@ impl Router {
 }
 
 impl Walk {
-    fn wants(&self, binding: &Binding) -> bool {
+    fn wants(&self, binding: &BindingEntry) -> bool {
         self.source.is_none_or(|source| source == binding.source)
             && self.target.is_none_or(|target| target == binding.target)
     }
 }
 
-impl Queue {
+impl RoutedQueue {
     /// The binding to the default exchange.
     fn view(&self, id: QueueId) -> BindingView<'_> {
         BindingView {

@@ -9,7 +9,7 @@ use crate::steps::Steps;
 
 /// A binding's arguments, and which of them count in its mode.
 #[derive(Debug, Default)]
-pub(crate) struct Pattern {
+pub(crate) struct HeadersPattern {
     mode: Mode,
     /// Sorted by name.
     arguments: Table,
@@ -25,16 +25,16 @@ enum Mode {
 }
 
 /// A message's headers, parsed once for all bindings.
-pub(crate) struct Fields<'a> {
-    few: [Field<'a>; INLINE_MAX],
+pub(crate) struct HeaderFields<'a> {
+    few: [HeaderField<'a>; INLINE_MAX],
     count: usize,
     /// All of them, sorted by name and each name once, if there are more than fit inline.
-    many: Vec<Field<'a>>,
+    many: Vec<HeaderField<'a>>,
 }
 
-type Field<'a> = (&'a [u8], ValueRef<'a>);
+type HeaderField<'a> = (&'a [u8], ValueRef<'a>);
 
-impl Pattern {
+impl HeadersPattern {
     /// Reads `x-match` and the fields that count under it.
     pub(crate) fn parse(arguments: &Table) -> Result<Self, Refused> {
         let (mode, with_x) = match arguments.get(X_MATCH) {
@@ -64,7 +64,7 @@ impl Pattern {
         })
     }
 
-    fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+    fn fields(&self) -> impl Iterator<Item = HeaderField<'_>> {
         let raw = self.arguments.as_raw();
         self.fields
             .iter()
@@ -72,13 +72,13 @@ impl Pattern {
     }
 
     /// Whether the message has all fields: what `all` asks for.
-    pub(crate) fn matches_whole(&self, message: &Fields<'_>, steps: &mut Steps) -> bool {
+    pub(crate) fn matches_whole(&self, message: &HeaderFields<'_>, steps: &mut Steps) -> bool {
         // Each field needs a header of its own.
         self.fields.len() <= message.len() && self.fields().all(|field| has(message, field, steps))
     }
 
     /// Whether the message has the field of this name: enough for `any`.
-    pub(crate) fn shares(&self, key: &[u8], message: &Fields<'_>, steps: &mut Steps) -> bool {
+    pub(crate) fn shares(&self, key: &[u8], message: &HeaderFields<'_>, steps: &mut Steps) -> bool {
         let raw = self.arguments.as_raw();
         let name = |place: &EntryPlace| raw.entry_at(*place).map(|(name, _)| name);
         let at = self
@@ -107,7 +107,7 @@ impl Pattern {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> HeaderFields<'a> {
     pub(crate) fn read(headers: RawTable<'a>) -> Self {
         let mut few = [(&[][..], ValueRef::Void); INLINE_MAX];
         let mut count = 0;
@@ -135,7 +135,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The header at this place.
-    pub(crate) fn at(&self, place: usize) -> Option<Field<'a>> {
+    pub(crate) fn at(&self, place: usize) -> Option<HeaderField<'a>> {
         let fields = if self.many.is_empty() {
             self.few.get(..self.count)?
         } else {
@@ -159,14 +159,14 @@ impl<'a> Fields<'a> {
 }
 
 /// Whether the message has a field that a binding asks for: one step.
-fn has(message: &Fields<'_>, (key, wanted): Field<'_>, steps: &mut Steps) -> bool {
+fn has(message: &HeaderFields<'_>, (key, wanted): HeaderField<'_>, steps: &mut Steps) -> bool {
     steps.took(1);
     let value = message.get(key);
     value.is_some_and(|value| wanted == ValueRef::Void || same(wanted, value))
 }
 
 /// All headers by name; of one name the last.
-fn sorted(headers: RawTable<'_>) -> Vec<Field<'_>> {
+fn sorted(headers: RawTable<'_>) -> Vec<HeaderField<'_>> {
     let mut fields: Vec<_> = headers.iter().collect();
     fields.reverse();
     fields.sort_by_key(|(name, _)| *name);
@@ -249,9 +249,9 @@ mod tests {
 
     /// Whether a binding with these arguments takes a message with these headers.
     fn takes(arguments: &[(&str, Value)], headers: &[(&str, Value)]) -> bool {
-        let pattern = Pattern::parse(&table(arguments)).unwrap();
+        let pattern = HeadersPattern::parse(&table(arguments)).unwrap();
         let bytes = table(headers).encoded();
-        let message = Fields::read(RawTable::parse(&bytes).unwrap());
+        let message = HeaderFields::read(RawTable::parse(&bytes).unwrap());
         if !pattern.is_any() {
             return pattern.matches_whole(&message, &mut Steps::unlimited());
         }
@@ -376,7 +376,8 @@ mod tests {
 
     #[test]
     fn another_x_match_is_refused_as_rabbitmq_prints_it() {
-        let refused = |value: Value| Pattern::parse(&table(&[("x-match", value)])).unwrap_err();
+        let refused =
+            |value: Value| HeadersPattern::parse(&table(&[("x-match", value)])).unwrap_err();
         assert_eq!(
             refused(text("bogus")),
             Refused::InvalidXMatch("<<\"bogus\">>".into())

@@ -12,30 +12,30 @@ use crate::hash::mix;
 use crate::headers::Search;
 use crate::refused::NoExchange;
 use crate::router::{DEFAULT, Router};
-use crate::seen::{KEPT_MAX, Seen};
+use crate::seen::{KEPT_MAX, SeenIds};
 use crate::steps::Steps;
 use crate::targets::{ExchangeId, QueueId};
-use crate::walk::Walk;
+use crate::walk::TrieWalk;
 
 /// The outcome of one route, and the memory routing needs. Keep one and reuse it.
 #[derive(Debug, Default)]
 pub struct Routes {
-    found: Found,
+    found: Matches,
     cacheable: bool,
-    visited: Seen,
-    memory: Memory,
+    visited: SeenIds,
+    memory: LookMemory,
     /// The exchange that is being visited, and how many targets had been written before.
     visiting: Option<(ExchangeId, usize)>,
 }
 
 /// What the indexes need while they look, and how far the one of this visit has come.
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
+pub(crate) struct LookMemory {
     /// The routing key that comes next.
     pub(crate) key: usize,
     /// Whether the index has begun with it.
     pub(crate) begun: bool,
-    pub(crate) walk: Walk,
+    pub(crate) walk: TrieWalk,
     pub(crate) search: Search,
     pub(crate) contest: Contest,
     pub(crate) random: Random,
@@ -54,7 +54,7 @@ impl Random {
 
 /// What the indexes write into.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct Matches {
     pub(crate) queues: Vec<QueueId>,
     /// Exchanges to visit next.
     pub(crate) hops: Vec<ExchangeId>,
@@ -66,7 +66,7 @@ pub(crate) struct Found {
 
 /// What routing looks at.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Message<'a, 'k> {
+pub(crate) struct RoutedMessage<'a, 'k> {
     /// The routing key, then those of CC and BCC.
     pub(crate) keys: &'a [&'k [u8]],
     pub(crate) properties: &'a Properties<'a>,
@@ -104,7 +104,7 @@ impl Routes {
     /// Gives back the memory of a long walk, once its queues are of no more use.
     pub fn trim(&mut self) {
         if self.found.queues.capacity() > KEPT_MAX || self.found.hops.capacity() > KEPT_MAX {
-            self.found = Found::default();
+            self.found = Matches::default();
         }
         self.visited.trim();
         self.memory.walk.trim();
@@ -122,7 +122,7 @@ impl Routes {
     }
 }
 
-impl Found {
+impl Matches {
     /// Drops repeats once they may be half of what there is, so that bindings between very many
     /// exchanges that lead to the same queues cost no memory.
     fn compact(&mut self, steps: &mut Steps) {
@@ -182,7 +182,7 @@ impl Router {
         out: &mut Routes,
         steps: &mut Steps,
     ) -> bool {
-        let message = Message { keys, properties };
+        let message = RoutedMessage { keys, properties };
         loop {
             if let Some((id, before)) = out.visiting {
                 let all = self.visit(id, message, out, steps);
@@ -212,7 +212,7 @@ impl Router {
     fn visit(
         &self,
         id: ExchangeId,
-        message: Message<'_, '_>,
+        message: RoutedMessage<'_, '_>,
         out: &mut Routes,
         steps: &mut Steps,
     ) -> bool {
@@ -244,7 +244,7 @@ impl Router {
     }
 
     /// Finds the queues the keys name. False if one names none.
-    fn route_default(&self, keys: &[&[u8]], found: &mut Found, steps: &mut Steps) -> bool {
+    fn route_default(&self, keys: &[&[u8]], found: &mut Matches, steps: &mut Steps) -> bool {
         let mut all = true;
         for key in keys {
             steps.took(1);

@@ -7,7 +7,7 @@ use crate::equivalence;
 use crate::exchange::{Exchange, ExchangeKind, ExchangeSpec};
 use crate::hash::Seed;
 use crate::refused::Refused;
-use crate::seen::Seen;
+use crate::seen::SeenIds;
 use crate::slab::{IdSet, SHRINK_ABOVE, Slab};
 use crate::targets::{ExchangeId, QueueId};
 
@@ -22,7 +22,7 @@ pub struct Router {
     /// The same in the order of their names, so that a list goes on where it stopped.
     pub(crate) ordered_exchanges: BTreeMap<Box<str>, ExchangeId>,
     /// By queue id, which the broker keeps dense.
-    pub(crate) queues: Vec<Option<Queue>>,
+    pub(crate) queues: Vec<Option<RoutedQueue>>,
     queue_names: IdSet,
     pub(crate) bindings: Bindings,
     /// Which exchanges name each alternate, whether that one exists or not.
@@ -31,7 +31,7 @@ pub struct Router {
 
 /// What the router knows of a queue.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct RoutedQueue {
     pub(crate) name: Box<str>,
     pub(crate) bindings: List,
 }
@@ -152,7 +152,7 @@ impl Router {
             self.queues.resize_with(at + 1, || None);
         }
         if let Some(slot) = self.queues.get_mut(at) {
-            *slot = Some(Queue {
+            *slot = Some(RoutedQueue {
                 name: name.into(),
                 bindings: List::default(),
             });
@@ -183,7 +183,7 @@ impl Router {
         Some(&self.queue(id)?.name)
     }
 
-    pub(crate) fn queue(&self, id: QueueId) -> Option<&Queue> {
+    pub(crate) fn queue(&self, id: QueueId) -> Option<&RoutedQueue> {
         self.queues.get(id.0 as usize)?.as_ref()
     }
 
@@ -249,7 +249,7 @@ impl Router {
     /// alternate, as far as routes were found there since that was done last: so a change costs
     /// what routing has cost before it, not what there is.
     pub(crate) fn invalidate(&self, changed: &[ExchangeId]) {
-        let mut reached = Seen::default();
+        let mut reached = SeenIds::default();
         for id in changed {
             reached.insert(self.seed, id.0);
         }
@@ -310,7 +310,7 @@ fn exchange_hash(exchanges: &Slab<Exchange>, seed: Seed, id: u32) -> u64 {
         .map_or(0, |exchange| seed.bytes(exchange.name.as_bytes()))
 }
 
-fn queue_hash(queues: &[Option<Queue>], seed: Seed, id: u32) -> u64 {
+fn queue_hash(queues: &[Option<RoutedQueue>], seed: Seed, id: u32) -> u64 {
     let queue = queues.get(id as usize).and_then(Option::as_ref);
     queue.map_or(0, |queue| seed.bytes(queue.name.as_bytes()))
 }

@@ -6,13 +6,13 @@ use crate::hash::Seed;
 
 /// Ids met while walking a graph. Reused between walks, so that a walk allocates nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct SeenIds {
     list: Vec<u32>,
     /// Places in the list.
     table: HashTable<u32>,
 }
 
-impl Seen {
+impl SeenIds {
     pub(crate) fn clear(&mut self) {
         self.list.clear();
         self.table.clear();
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn every_id_once_in_order_of_arrival() {
         let seed = Seed::new(1);
-        let mut seen = Seen::default();
+        let mut seen = SeenIds::default();
         for round in 0..2 {
             for id in 0..1000u32 {
                 let id = id * 7 % 1000;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::route::Found;
+use crate::route::Matches;
 use crate::steps::Steps;
 
 /// A queue's identity, given by the broker: dense, and reused only after the queue was removed.
@@ -83,7 +83,7 @@ impl Targets {
 
     /// Writes the targets into a route: each once, queues sorted.
     #[inline]
-    pub(crate) fn emit(&self, found: &mut Found, steps: &mut Steps) {
+    pub(crate) fn emit(&self, found: &mut Matches, steps: &mut Steps) {
         match self {
             Self::None => return,
             Self::One(Target::Queue(queue)) => found.queues.push(*queue),
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn queues(targets: &Targets) -> Vec<u32> {
-        let mut found = Found::default();
+        let mut found = Matches::default();
         targets.emit(&mut found, &mut Steps::unlimited());
         found.queues.iter().map(|q| q.0).collect()
     }

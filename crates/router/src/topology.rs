@@ -2,12 +2,12 @@
 
 use leveret_codec::RawTable;
 
-use crate::bindings::{BindingId, Identity, List, Side};
+use crate::bindings::{BindingId, BindingIdentity, BindingSide, List};
 use crate::choice::{check_binding, hash_of_name};
 use crate::exchange::ExchangeSpec;
 use crate::index::Index;
 use crate::listing::{BindingSpec, Destination};
-use crate::pattern::Pattern;
+use crate::pattern::HeadersPattern;
 use crate::refused::Refused;
 use crate::router::Router;
 use crate::targets::{ExchangeId, QueueId, Target};
@@ -52,16 +52,18 @@ impl Router {
                 Destination::Exchange(name) => Refused::NoExchange(name.clone()),
             })?;
         let pattern = match self.exchanges.get(source.0) {
-            Some(exchange) if exchange.index.reads_headers() => Pattern::parse(&spec.arguments)?,
+            Some(exchange) if exchange.index.reads_headers() => {
+                HeadersPattern::parse(&spec.arguments)?
+            }
             Some(exchange) => {
                 check_binding(exchange.spec.kind, &spec.key, target)?;
-                Pattern::default()
+                HeadersPattern::default()
             }
-            None => Pattern::default(),
+            None => HeadersPattern::default(),
         };
         let arguments = spec.canonical_arguments();
         RawTable::parse(&arguments).map_err(|_| Refused::ArgumentsTooDeep)?;
-        let identity = Identity {
+        let identity = BindingIdentity {
             source,
             target,
             key: &spec.key,
@@ -90,7 +92,7 @@ impl Router {
             .zip(self.target(&spec.destination));
         ends.is_some_and(|(source, target)| {
             let arguments = spec.canonical_arguments();
-            let identity = Identity {
+            let identity = BindingIdentity {
                 source,
                 target,
                 key: &spec.key,
@@ -110,7 +112,7 @@ impl Router {
             .zip(self.target(&spec.destination));
         if let Some((source, target)) = ends {
             let arguments = spec.canonical_arguments();
-            let identity = Identity {
+            let identity = BindingIdentity {
                 source,
                 target,
                 key: &spec.key,
@@ -148,7 +150,7 @@ impl Router {
         let Some(list) = self.queue(id).map(|queue| queue.bindings) else {
             return sweep.removal;
         };
-        for binding in self.members(Side::Target, list) {
+        for binding in self.members(BindingSide::Target, list) {
             self.unbind_one(binding, &mut sweep);
         }
         self.erase_queue(id);
@@ -190,12 +192,12 @@ impl Router {
         exchange.index = Index::new(&exchange.spec);
         // An exchange on its way out is not doomed again by its own last binding.
         let auto_delete = std::mem::replace(&mut exchange.spec.auto_delete, false);
-        for binding in self.members(Side::Source, as_source) {
+        for binding in self.members(BindingSide::Source, as_source) {
             self.unbind_one(binding, sweep);
         }
         // Read only now: a binding of the exchange to itself was in both lists.
         let as_target = self.exchanges.get(id.0).map(|exchange| exchange.as_target);
-        for binding in self.members(Side::Target, as_target.unwrap_or_default()) {
+        for binding in self.members(BindingSide::Target, as_target.unwrap_or_default()) {
             self.unbind_one(binding, sweep);
         }
         let Some(mut exchange) = self.erase_exchange(id) else {
@@ -235,18 +237,19 @@ impl Router {
     fn link(&mut self, id: BindingId, source: ExchangeId, target: Target) {
         if let Some(exchange) = self.exchanges.get_mut(source.0) {
             self.bindings
-                .link(Side::Source, &mut exchange.as_source, id);
+                .link(BindingSide::Source, &mut exchange.as_source, id);
         }
         match target {
             Target::Queue(queue) => {
                 if let Some(Some(queue)) = self.queues.get_mut(queue.0 as usize) {
-                    self.bindings.link(Side::Target, &mut queue.bindings, id);
+                    self.bindings
+                        .link(BindingSide::Target, &mut queue.bindings, id);
                 }
             }
             Target::Exchange(exchange) => {
                 if let Some(exchange) = self.exchanges.get_mut(exchange.0) {
                     self.bindings
-                        .link(Side::Target, &mut exchange.as_target, id);
+                        .link(BindingSide::Target, &mut exchange.as_target, id);
                     *exchange.upstream.entry(source).or_insert(0) += 1;
                 }
             }
@@ -256,25 +259,26 @@ impl Router {
     fn unlink(&mut self, id: BindingId, source: ExchangeId, target: Target) {
         if let Some(exchange) = self.exchanges.get_mut(source.0) {
             self.bindings
-                .unlink(Side::Source, &mut exchange.as_source, id);
+                .unlink(BindingSide::Source, &mut exchange.as_source, id);
         }
         match target {
             Target::Queue(queue) => {
                 if let Some(Some(queue)) = self.queues.get_mut(queue.0 as usize) {
-                    self.bindings.unlink(Side::Target, &mut queue.bindings, id);
+                    self.bindings
+                        .unlink(BindingSide::Target, &mut queue.bindings, id);
                 }
             }
             Target::Exchange(exchange) => {
                 if let Some(exchange) = self.exchanges.get_mut(exchange.0) {
                     self.bindings
-                        .unlink(Side::Target, &mut exchange.as_target, id);
+                        .unlink(BindingSide::Target, &mut exchange.as_target, id);
                     exchange.leave_upstream(source);
                 }
             }
         }
     }
 
-    fn members(&self, side: Side, list: List) -> Vec<BindingId> {
+    fn members(&self, side: BindingSide, list: List) -> Vec<BindingId> {
         self.bindings.list(side, list).collect()
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Node {
 
 /// One step of a pattern.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step<'a> {
+enum PatternStep<'a> {
     Word(&'a [u8]),
     Star,
     Hash,
@@ -75,33 +75,33 @@ impl Trie {
         })
     }
 
-    fn child(&self, seed: Seed, parent: u32, step: Step<'_>) -> Option<u32> {
+    fn child(&self, seed: Seed, parent: u32, step: PatternStep<'_>) -> Option<u32> {
         let node = self.nodes.get(parent)?;
         match step {
-            Step::Star => Some(node.star).filter(|id| *id != NONE),
-            Step::Hash => Some(node.hash).filter(|id| *id != NONE),
-            Step::Word(text) => self.edge(seed, parent, self.words.find(seed, text)?),
+            PatternStep::Star => Some(node.star).filter(|id| *id != NONE),
+            PatternStep::Hash => Some(node.hash).filter(|id| *id != NONE),
+            PatternStep::Word(text) => self.edge(seed, parent, self.words.find(seed, text)?),
         }
     }
 
-    fn child_or_new(&mut self, seed: Seed, parent: u32, step: Step<'_>) -> u32 {
+    fn child_or_new(&mut self, seed: Seed, parent: u32, step: PatternStep<'_>) -> u32 {
         if let Some(child) = self.child(seed, parent, step) {
             return child;
         }
         let word = match step {
-            Step::Star => STAR,
-            Step::Hash => HASH,
-            Step::Word(text) => self.words.acquire(seed, text),
+            PatternStep::Star => STAR,
+            PatternStep::Hash => HASH,
+            PatternStep::Word(text) => self.words.acquire(seed, text),
         };
         let child = self.nodes.insert(Node::new(parent, word));
         if let Some(node) = self.nodes.get_mut(parent) {
             match step {
-                Step::Star => node.star = child,
-                Step::Hash => node.hash = child,
-                Step::Word(_) => node.children += 1,
+                PatternStep::Star => node.star = child,
+                PatternStep::Hash => node.hash = child,
+                PatternStep::Word(_) => node.children += 1,
             }
         }
-        if let Step::Word(_) = step {
+        if let PatternStep::Word(_) = step {
             let nodes = &self.nodes;
             self.edges.insert(seed.pair(parent, word), child, |id| {
                 edge_hash(nodes, seed, id)
@@ -180,20 +180,20 @@ fn words(key: &[u8]) -> impl Iterator<Item = &[u8]> {
 ///
 /// `#.#` matches what `#` does and `#.*` what `*.#` does. So no `#` node has a wildcard child,
 /// and a pattern of a hundred `#` costs what one costs.
-fn steps(pattern: &[u8]) -> impl Iterator<Item = Step<'_>> {
+fn steps(pattern: &[u8]) -> impl Iterator<Item = PatternStep<'_>> {
     let mut words = words(pattern).peekable();
     let mut hash = false;
     std::iter::from_fn(move || {
         loop {
             let wild = words.next_if(|word| matches!(*word, b"*" | b"#"));
             match wild {
-                Some(b"*") => return Some(Step::Star),
+                Some(b"*") => return Some(PatternStep::Star),
                 Some(_) => hash = true,
                 None if hash => {
                     hash = false;
-                    return Some(Step::Hash);
+                    return Some(PatternStep::Hash);
                 }
-                None => return words.next().map(Step::Word),
+                None => return words.next().map(PatternStep::Word),
             }
         }
     })
@@ -212,10 +212,10 @@ pub(crate) const HASH: u32 = u32::MAX - 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Found;
+    use crate::route::Matches;
     use crate::steps::Steps;
     use crate::targets::QueueId;
-    use crate::walk::Walk;
+    use crate::walk::TrieWalk;
 
     const SEED: fn() -> Seed = || Seed::new(11);
 
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn matches(trie: &Trie, key: &[u8]) -> Vec<u32> {
-        let (mut walk, mut found) = (Walk::default(), Found::default());
+        let (mut walk, mut found) = (TrieWalk::default(), Matches::default());
         walk.begin(trie, key);
         assert!(trie.go_on(
             SEED(),
@@ -343,7 +343,7 @@ mod tests {
 
     /// The steps that matching takes.
     fn steps_of(trie: &Trie, key: &str) -> usize {
-        let (mut walk, mut found) = (Walk::default(), Found::default());
+        let (mut walk, mut found) = (TrieWalk::default(), Matches::default());
         let mut steps = Steps::unlimited();
         walk.begin(trie, key.as_bytes());
         assert!(trie.go_on(SEED(), key.as_bytes(), (&mut walk, &mut found), &mut steps));
@@ -409,7 +409,7 @@ mod tests {
             "b.b.a.b",
             "c.a.b.c.a.b.c.b",
         ] {
-            let (mut walk, mut found) = (Walk::default(), Found::default());
+            let (mut walk, mut found) = (TrieWalk::default(), Matches::default());
             walk.begin(&trie, key.as_bytes());
             let mut turns = 1;
             while !trie.go_on(

@@ -7,15 +7,15 @@
 //! might match later is matched from there. So of `a.#.b.#.c.#` one node is tried at a time.
 
 use crate::hash::Seed;
-use crate::route::Found;
-use crate::seen::{KEPT_MAX, Seen};
+use crate::route::Matches;
+use crate::seen::{KEPT_MAX, SeenIds};
 use crate::steps::Steps;
 use crate::trie::{HASH, NONE, Trie};
 
 /// How far a walk has come, and the memory for it: reused, so that routing allocates nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Walk {
-    stage: Stage,
+pub(crate) struct TrieWalk {
+    stage: WalkStage,
     /// The node of this stage that comes next.
     at: usize,
     /// Where the next word of the key begins; none behind the last one.
@@ -24,7 +24,7 @@ pub(crate) struct Walk {
     live: Vec<u32>,
     next: Vec<u32>,
     /// Nodes behind a `#` that were met.
-    open: Seen,
+    open: SeenIds,
     /// How many branches of each are still of use.
     branches: Vec<u32>,
     /// Places in `open` of those that have any.
@@ -32,7 +32,7 @@ pub(crate) struct Walk {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Stage {
+enum WalkStage {
     /// The `#` children of live nodes are opened: they match whatever follows.
     #[default]
     Open,
@@ -42,10 +42,10 @@ enum Stage {
     End,
 }
 
-impl Walk {
+impl TrieWalk {
     /// Begins with a key.
     pub(crate) fn begin(&mut self, trie: &Trie, key: &[u8]) {
-        self.stage = Stage::Open;
+        self.stage = WalkStage::Open;
         self.at = 0;
         // The empty key has no words.
         self.rest = (!key.is_empty()).then_some(0);
@@ -97,19 +97,23 @@ impl Trie {
         &self,
         seed: Seed,
         key: &[u8],
-        (walk, found): (&mut Walk, &mut Found),
+        (walk, found): (&mut TrieWalk, &mut Matches),
         steps: &mut Steps,
     ) -> bool {
         while !walk.is_over() {
             match walk.stage {
-                Stage::Open => {
+                WalkStage::Open => {
                     if !self.open_all(seed, (walk, found), steps) {
                         return false;
                     }
                     let more = walk.rest.is_some();
-                    walk.stage = if more { Stage::Word } else { Stage::End };
+                    walk.stage = if more {
+                        WalkStage::Word
+                    } else {
+                        WalkStage::End
+                    };
                 }
-                Stage::Word => {
+                WalkStage::Word => {
                     let (word, rest) = word_at(key, walk.rest);
                     if !self.step_all(seed, word, walk, steps) {
                         return false;
@@ -117,9 +121,9 @@ impl Trie {
                     walk.rest = rest;
                     std::mem::swap(&mut walk.live, &mut walk.next);
                     walk.next.clear();
-                    walk.stage = Stage::Open;
+                    walk.stage = WalkStage::Open;
                 }
-                Stage::End => return self.end(walk, found, steps),
+                WalkStage::End => return self.end(walk, found, steps),
             }
             walk.at = 0;
         }
@@ -130,7 +134,7 @@ impl Trie {
     fn open_all(
         &self,
         seed: Seed,
-        (walk, found): (&mut Walk, &mut Found),
+        (walk, found): (&mut TrieWalk, &mut Matches),
         steps: &mut Steps,
     ) -> bool {
         while let Some(id) = walk.live.get(walk.at).copied() {
@@ -163,7 +167,7 @@ impl Trie {
 
     /// Behind this node a `#` was opened. If nothing else is behind it, it need not be met again;
     /// nor what only leads here, up to the `#` before.
-    fn close_branch(&self, seed: Seed, mut id: u32, walk: &mut Walk, steps: &mut Steps) {
+    fn close_branch(&self, seed: Seed, mut id: u32, walk: &mut TrieWalk, steps: &mut Steps) {
         let mut others = 0;
         while let Some(node) = self.nodes.get(id) {
             steps.took(1);
@@ -184,7 +188,7 @@ impl Trie {
     }
 
     #[inline]
-    fn step_all(&self, seed: Seed, word: &[u8], walk: &mut Walk, steps: &mut Steps) -> bool {
+    fn step_all(&self, seed: Seed, word: &[u8], walk: &mut TrieWalk, steps: &mut Steps) -> bool {
         let word = self.words.find(seed, word);
         while let Some(id) = walk.next_node() {
             if !steps.take() {
@@ -207,7 +211,7 @@ impl Trie {
         true
     }
 
-    fn end(&self, walk: &mut Walk, found: &mut Found, steps: &mut Steps) -> bool {
+    fn end(&self, walk: &mut TrieWalk, found: &mut Matches, steps: &mut Steps) -> bool {
         while let Some(id) = walk.live.get(walk.at) {
             if !steps.take() {
                 return false;

@@ -5,7 +5,7 @@ use leveret_router::{BindingSpec, Destination, QueueId, Router, Routes};
 use proptest::prelude::*;
 
 /// A field by name and by the index of its value in `VALUES`.
-type Fields = Vec<(&'static str, usize)>;
+type HeaderFields = Vec<(&'static str, usize)>;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "x-d", "x-e"];
 
@@ -24,7 +24,7 @@ fn values() -> [(u32, Value); 9] {
     ]
 }
 
-fn naive(mode: Option<&str>, wanted: &Fields, message: &Fields) -> bool {
+fn naive(mode: Option<&str>, wanted: &HeaderFields, message: &HeaderFields) -> bool {
     let with_x = mode.is_some_and(|mode| mode.ends_with("-with-x"));
     let any = mode.is_some_and(|mode| mode.starts_with("any"));
     let mut results = Vec::new();
@@ -44,7 +44,7 @@ fn naive(mode: Option<&str>, wanted: &Fields, message: &Fields) -> bool {
 }
 
 /// Encodes fields as they are, names that come twice included.
-fn encoded(fields: &Fields) -> Vec<u8> {
+fn encoded(fields: &HeaderFields) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
         let mut one = Table::new();
@@ -54,11 +54,11 @@ fn encoded(fields: &Fields) -> Vec<u8> {
     bytes
 }
 
-fn fields(count: std::ops::Range<usize>) -> impl Strategy<Value = Fields> {
+fn fields(count: std::ops::Range<usize>) -> impl Strategy<Value = HeaderFields> {
     prop::collection::vec((prop::sample::select(&NAMES[..]), 0usize..9), count)
 }
 
-fn binding(queue: u32, mode: Option<&str>, wanted: &Fields) -> BindingSpec {
+fn binding(queue: u32, mode: Option<&str>, wanted: &HeaderFields) -> BindingSpec {
     let mut arguments = Table::new();
     for (name, value) in wanted {
         arguments.insert(name, values()[*value].1.clone());
@@ -75,7 +75,7 @@ fn binding(queue: u32, mode: Option<&str>, wanted: &Fields) -> BindingSpec {
     }
 }
 
-fn routed(router: &Router, message: &Fields) -> Vec<QueueId> {
+fn routed(router: &Router, message: &HeaderFields) -> Vec<QueueId> {
     let bytes = encoded(message);
     let headers = RawTable::parse(&bytes).expect("well-formed");
     let mut routes = Routes::new();
@@ -105,7 +105,7 @@ proptest! {
         let bindings: Vec<_> = bindings
             .into_iter()
             .map(|(mode, wanted, gone)| {
-                let mut once: Fields = Vec::new();
+                let mut once: HeaderFields = Vec::new();
                 for field in wanted.into_iter().rev() {
                     if once.iter().all(|(name, _)| *name != field.0) {
                         once.push(field);

@@ -7,7 +7,7 @@ pub const BATCH_MAX: usize = 128;
 
 /// Where one message of a batch is in the read buffer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct MessagePlace {
     pub(crate) header: (u32, u32),
     pub(crate) body: (u32, u32),
     pub(crate) mandatory: bool,
@@ -15,7 +15,7 @@ pub(crate) struct Place {
 
 /// One message of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Publish<'a> {
+pub struct BatchMessage<'a> {
     /// Payload of the content header frame.
     pub header: &'a [u8],
     /// The whole body.
@@ -27,7 +27,7 @@ pub struct Publish<'a> {
 /// Messages that follow each other in a read: where their route is, where they end, and what is
 /// known of them all.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
+pub(crate) struct MessageRun {
     pub(crate) begin: usize,
     pub(crate) route: (usize, usize),
     pub(crate) end: usize,
@@ -46,27 +46,32 @@ pub struct Publishes<'a> {
     pub properties: u16,
     /// The length of the largest body, bytes.
     pub body_len_max: usize,
-    source: Source<'a>,
+    source: BatchBytes<'a>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Source<'a> {
+enum BatchBytes<'a> {
     Read {
         input: &'a [u8],
         begin: usize,
-        places: &'a [Place],
+        places: &'a [MessagePlace],
     },
-    One(Publish<'a>),
+    One(BatchMessage<'a>),
 }
 
 impl<'a> Publishes<'a> {
-    pub(crate) fn read(channel: u16, run: Run, input: &'a [u8], places: &'a [Place]) -> Self {
+    pub(crate) fn read(
+        channel: u16,
+        run: MessageRun,
+        input: &'a [u8],
+        places: &'a [MessagePlace],
+    ) -> Self {
         Self {
             channel,
             route: input.get(run.route.0..run.route.1).unwrap_or_default(),
             properties: run.properties,
             body_len_max: run.body_len_max,
-            source: Source::Read {
+            source: BatchBytes::Read {
                 input,
                 begin: run.begin,
                 places,
@@ -76,13 +81,13 @@ impl<'a> Publishes<'a> {
 
     /// A batch of one message.
     #[must_use]
-    pub fn one(channel: u16, route: &'a [u8], publish: Publish<'a>) -> Self {
+    pub fn one(channel: u16, route: &'a [u8], publish: BatchMessage<'a>) -> Self {
         Self {
             channel,
             route,
             properties: property_flags(publish.header),
             body_len_max: publish.body.len(),
-            source: Source::One(publish),
+            source: BatchBytes::One(publish),
         }
     }
 
@@ -90,8 +95,8 @@ impl<'a> Publishes<'a> {
     #[must_use]
     pub const fn len(&self) -> usize {
         match self.source {
-            Source::Read { places, .. } => places.len(),
-            Source::One(_) => 1,
+            BatchBytes::Read { places, .. } => places.len(),
+            BatchBytes::One(_) => 1,
         }
     }
 
@@ -105,7 +110,7 @@ impl<'a> Publishes<'a> {
     /// Nothing for more than there are.
     #[must_use]
     pub fn end_of(&self, messages: usize) -> Option<usize> {
-        let Source::Read { begin, places, .. } = self.source else {
+        let BatchBytes::Read { begin, places, .. } = self.source else {
             return None;
         };
         let Some(last) = messages.checked_sub(1) else {
@@ -125,16 +130,16 @@ impl<'a> Publishes<'a> {
     #[must_use]
     pub fn first(&self, messages: usize) -> Self {
         let source = match self.source {
-            Source::Read {
+            BatchBytes::Read {
                 input,
                 begin,
                 places,
-            } => Source::Read {
+            } => BatchBytes::Read {
                 input,
                 begin,
                 places: places.get(..messages).unwrap_or(places),
             },
-            one @ Source::One(_) => one,
+            one @ BatchBytes::One(_) => one,
         };
         Self { source, ..*self }
     }
@@ -144,8 +149,8 @@ impl<'a> Publishes<'a> {
     #[must_use]
     pub fn content_bytes(&self) -> usize {
         match self.source {
-            Source::One(publish) => publish.header.len() + publish.body.len(),
-            Source::Read { places, .. } => {
+            BatchBytes::One(publish) => publish.header.len() + publish.body.len(),
+            BatchBytes::Read { places, .. } => {
                 let from = places.first().map_or(0, |place| place.header.0);
                 let to = places
                     .last()
@@ -159,8 +164,8 @@ impl<'a> Publishes<'a> {
     #[inline]
     pub fn body_lens(&self) -> impl Iterator<Item = usize> + use<'a> {
         let (places, one) = match self.source {
-            Source::Read { places, .. } => (places, None),
-            Source::One(publish) => (&[][..], Some(publish.body.len())),
+            BatchBytes::Read { places, .. } => (places, None),
+            BatchBytes::One(publish) => (&[][..], Some(publish.body.len())),
         };
         let read = places
             .iter()
@@ -170,13 +175,13 @@ impl<'a> Publishes<'a> {
 
     /// The messages in the order they were published.
     #[inline]
-    pub fn iter(&self) -> impl Iterator<Item = Publish<'a>> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = BatchMessage<'a>> + use<'a> {
         let (input, places, one) = match self.source {
-            Source::Read { input, places, .. } => (input, places, None),
-            Source::One(publish) => (&[][..], &[][..], Some(publish)),
+            BatchBytes::Read { input, places, .. } => (input, places, None),
+            BatchBytes::One(publish) => (&[][..], &[][..], Some(publish)),
         };
         let slice = |(from, to): (u32, u32)| input.get(from as usize..to as usize);
-        let read = places.iter().map(move |place| Publish {
+        let read = places.iter().map(move |place| BatchMessage {
             header: slice(place.header).unwrap_or_default(),
             body: slice(place.body).unwrap_or_default(),
             mandatory: place.mandatory,

@@ -3,15 +3,15 @@
 use crate::counts::DeliveryCounts;
 use crate::line::Line;
 use crate::outlet::{Leases, OutletLimits};
-use crate::ring::Ring;
+use crate::ring::UnackedRing;
 
 /// The delivery state of one open channel.
 #[derive(Debug)]
-pub(crate) struct Channel<W> {
+pub(crate) struct OutletChannel<W> {
     pub(crate) next_tag: u64,
     /// All but `delivered`, which the tags tell.
     pub(crate) counts: DeliveryCounts,
-    pub(crate) unacked: Ring,
+    pub(crate) unacked: UnackedRing,
     /// Those of `unacked` and `uncommitted` that were fetched with `basic.get`.
     pub(crate) fetched: usize,
     /// Deliveries whose settlement is in a transaction that is not committed: these count as
@@ -33,13 +33,13 @@ pub(crate) struct Channel<W> {
     pub(crate) leases: Leases,
 }
 
-impl<W> Channel<W> {
+impl<W> OutletChannel<W> {
     /// A channel that was just opened.
     pub(crate) fn new(limits: &OutletLimits) -> Self {
         Self {
             next_tag: 1,
             counts: DeliveryCounts::default(),
-            unacked: Ring::default(),
+            unacked: UnackedRing::default(),
             fetched: 0,
             uncommitted: 0,
             uncommitted_fetched: 0,

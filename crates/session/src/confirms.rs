@@ -23,7 +23,7 @@ pub enum Confirm {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Outcome {
+enum AckOrNack {
     Ack { up_to: u64, mark: Mark },
     Nack { tag: u64 },
 }
@@ -37,7 +37,7 @@ pub struct Confirms {
     published: u64,
     settled: u64,
     acked: u64,
-    outcomes: VecDeque<Outcome>,
+    outcomes: VecDeque<AckOrNack>,
 }
 
 impl Confirms {
@@ -61,8 +61,8 @@ impl Confirms {
         }
         self.published += count;
         match self.outcomes.back_mut() {
-            Some(Outcome::Ack { up_to, mark: last }) if *last == mark => *up_to = self.published,
-            _ => self.outcomes.push_back(Outcome::Ack {
+            Some(AckOrNack::Ack { up_to, mark: last }) if *last == mark => *up_to = self.published,
+            _ => self.outcomes.push_back(AckOrNack::Ack {
                 up_to: self.published,
                 mark,
             }),
@@ -72,7 +72,7 @@ impl Confirms {
     /// Counts a publish that was refused.
     pub fn refused(&mut self) {
         self.published += 1;
-        self.outcomes.push_back(Outcome::Nack {
+        self.outcomes.push_back(AckOrNack::Nack {
             tag: self.published,
         });
     }
@@ -80,7 +80,7 @@ impl Confirms {
     /// Gives publishes that were counted under the placeholder `unsubmitted` their mark.
     pub fn submitted(&mut self, unsubmitted: Mark, mark: Mark) {
         for outcome in self.outcomes.iter_mut().rev() {
-            if let Outcome::Ack {
+            if let AckOrNack::Ack {
                 mark: waits_for, ..
             } = outcome
             {
@@ -98,8 +98,8 @@ impl Confirms {
     #[must_use]
     pub fn waits_for(&self) -> Option<Mark> {
         match self.outcomes.front()? {
-            Outcome::Ack { mark, .. } => Some(*mark),
-            Outcome::Nack { .. } => Some(0),
+            AckOrNack::Ack { mark, .. } => Some(*mark),
+            AckOrNack::Nack { .. } => Some(0),
         }
     }
 
@@ -109,9 +109,9 @@ impl Confirms {
         let mut acked = self.settled;
         while let Some(outcome) = self.outcomes.front() {
             match *outcome {
-                Outcome::Ack { up_to, mark } if mark <= durable => acked = up_to,
-                Outcome::Ack { .. } => break,
-                Outcome::Nack { tag } => {
+                AckOrNack::Ack { up_to, mark } if mark <= durable => acked = up_to,
+                AckOrNack::Ack { .. } => break,
+                AckOrNack::Nack { tag } => {
                     self.ack_up_to(acked, &mut confirm);
                     confirm(Confirm::Nack { tag });
                     (self.settled, acked) = (tag, tag);

@@ -39,7 +39,7 @@ pub struct Assembled {
 
 /// Where a channel stands between methods.
 #[derive(Debug, Default)]
-pub(crate) enum Content {
+pub(crate) enum Assembly {
     /// No content is expected.
     #[default]
     Idle,
@@ -52,7 +52,7 @@ pub(crate) enum Content {
     },
 }
 
-impl Content {
+impl Assembly {
     pub(crate) const fn is_idle(&self) -> bool {
         matches!(self, Self::Idle)
     }
@@ -190,7 +190,7 @@ mod tests {
         raw.extend_from_slice(&300_000u64.to_be_bytes());
         raw.extend_from_slice(&[0, 0]);
         let header = leveret_codec::decode_header(&raw).unwrap();
-        let mut content = Content::Header {
+        let mut content = Assembly::Header {
             route: vec![0, 0],
             mandatory: false,
         };

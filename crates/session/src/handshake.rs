@@ -7,7 +7,7 @@ use leveret_codec::{
 
 use crate::content::unexpected;
 use crate::fault::Fault;
-use crate::session::{Event, Session, Stage};
+use crate::session::{Event, Session, SessionStage};
 
 /// What is spoken on an AMQP 0-9-1 port by mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Session {
                 self.replies.extend_from_slice(&PROTOCOL_HEADER);
             }
             self.stranger = Some(stranger);
-            self.stage = Stage::Ended;
+            self.stage = SessionStage::Ended;
             return Ok(Event::Ended);
         }
         let properties = RawTable::parse(&self.config.server_properties).map_err(Fault::from)?;
@@ -110,7 +110,7 @@ impl Session {
             locales: b"en_US",
         };
         Method::from(start).encode(0, &mut self.replies);
-        self.stage = Stage::StartOk;
+        self.stage = SessionStage::StartOk;
         Ok(Event::Progress)
     }
 
@@ -131,16 +131,16 @@ impl Session {
             return Err(unexpected("expected a connection method on channel 0"));
         }
         match (self.stage, Method::decode(frame.payload)?) {
-            (Stage::StartOk, Method::ConnectionStartOk(ok)) => Ok(Event::Login {
+            (SessionStage::StartOk, Method::ConnectionStartOk(ok)) => Ok(Event::Login {
                 client_properties: ok.client_properties,
                 mechanism: ok.mechanism,
                 response: ok.response,
             }),
-            (Stage::TuneOk, Method::ConnectionTuneOk(ok)) => {
+            (SessionStage::TuneOk, Method::ConnectionTuneOk(ok)) => {
                 self.tuned(ok)?;
                 Ok(Event::Progress)
             }
-            (Stage::Open, Method::ConnectionOpen(open)) => Ok(Event::Open {
+            (SessionStage::Open, Method::ConnectionOpen(open)) => Ok(Event::Open {
                 vhost: open.virtual_host,
             }),
             (_, Method::ConnectionClose(close)) => Ok(Event::closed(&close)),
@@ -160,7 +160,7 @@ impl Session {
             heartbeat: self.config.heartbeat_s,
         };
         Method::from(tune).encode(0, &mut self.replies);
-        self.stage = Stage::TuneOk;
+        self.stage = SessionStage::TuneOk;
     }
 
     fn tuned(&mut self, ok: ConnectionTuneOk) -> Result<(), Fault> {
@@ -175,14 +175,14 @@ impl Session {
         self.frame_max = ok.frame_max;
         self.channel_max = ok.channel_max;
         self.heartbeat_s = ok.heartbeat;
-        self.stage = Stage::Open;
+        self.stage = SessionStage::Open;
         Ok(())
     }
 
     /// The virtual host was accepted.
     pub fn open_ok(&mut self) {
         Method::from(ConnectionOpenOk {}).encode(0, &mut self.replies);
-        self.stage = Stage::Running;
+        self.stage = SessionStage::Running;
     }
 }
 

@@ -12,17 +12,17 @@ const RUNS_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Late {
     /// By the first tag of each.
-    runs: BTreeMap<u64, Run>,
+    runs: BTreeMap<u64, TagRun>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Run {
+struct TagRun {
     last: u64,
     /// How many of its tags were taken back: all, unless runs were joined.
     tags: u64,
 }
 
-impl Run {
+impl TagRun {
     const fn is_whole(self, first: u64) -> bool {
         self.last - first + 1 == self.tags
     }
@@ -31,7 +31,7 @@ impl Run {
 impl Late {
     /// A delivery is taken back.
     pub(crate) fn insert(&mut self, tag: u64) {
-        let (mut first, mut run) = (tag, Run { last: tag, tags: 1 });
+        let (mut first, mut run) = (tag, TagRun { last: tag, tags: 1 });
         if let Some((&start, before)) = self.runs.range(..tag).next_back()
             && (before.last > tag || before.last + 1 == tag && before.is_whole(start))
         {
@@ -57,7 +57,7 @@ impl Late {
             && let Some((first, oldest)) = self.runs.pop_first()
             && let Some((_, next)) = self.runs.pop_first()
         {
-            let run = Run {
+            let run = TagRun {
                 last: next.last,
                 tags: oldest.tags + next.tags,
             };
@@ -100,7 +100,7 @@ impl Late {
         for (first, end) in [(first, tag), (tag + 1, end)] {
             if first < end {
                 let (last, tags) = (end - 1, end - first);
-                self.runs.insert(first, Run { last, tags });
+                self.runs.insert(first, TagRun { last, tags });
             }
         }
         self.join_oldest();
@@ -117,7 +117,7 @@ impl Late {
             let left = above(run, tag);
             settled += run.tags - left;
             if left > 0 {
-                self.runs.insert(tag + 1, Run { tags: left, ..run });
+                self.runs.insert(tag + 1, TagRun { tags: left, ..run });
             }
         }
         settled
@@ -125,7 +125,7 @@ impl Late {
 }
 
 /// How many tags of a run are above this one; of one that was joined, at most.
-fn above(run: Run, tag: u64) -> u64 {
+fn above(run: TagRun, tag: u64) -> u64 {
     run.last.saturating_sub(tag).min(run.tags)
 }
 

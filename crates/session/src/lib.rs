@@ -31,7 +31,7 @@ mod session;
 mod unfinished;
 mod whole;
 
-pub use batch::{BATCH_MAX, Publish, Publishes, Settlement, Verdict};
+pub use batch::{BATCH_MAX, BatchMessage, Publishes, Settlement, Verdict};
 pub use confirms::{Confirm, Confirms, Mark};
 pub use content::Assembled;
 pub use counts::DeliveryCounts;
@@ -40,5 +40,5 @@ pub use handed::Handed;
 pub use handshake::Stranger;
 pub use outbound::{Outbound, Pending};
 pub use outlet::{Delivered, Flush, Looked, Outlet, OutletLimits, Parcel, Term};
-pub use ring::{Ring, Slot, UnknownTag};
+pub use ring::{Slot, UnackedRing, UnknownTag};
 pub use session::{Event, Session, SessionConfig};

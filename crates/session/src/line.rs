@@ -8,15 +8,15 @@ pub(crate) struct Line<W> {
     /// Those that wait, and the number of their place.
     places: BTreeMap<usize, u64>,
     /// Places in order. One that was given up stays until it is met.
-    line: VecDeque<Place<W>>,
+    line: VecDeque<LinePlace<W>>,
     /// Those of queues that have had nothing yet, which go before.
-    fresh: VecDeque<Place<W>>,
+    fresh: VecDeque<LinePlace<W>>,
     /// Queues that are fresh no more.
     known: BTreeSet<usize>,
     next: u64,
 }
 
-type Place<W> = (usize, u64, W);
+type LinePlace<W> = (usize, u64, W);
 
 impl<W> Default for Line<W> {
     fn default() -> Self {

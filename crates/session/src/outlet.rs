@@ -11,7 +11,7 @@ use leveret_codec::{Content, DeliverTemplate, Tails, body_frame_head, content, c
 use leveret_codec::{FRAME_END, FRAME_OVERHEAD, header_frame};
 use leveret_record::{Blob, Body, Record, Unacked};
 
-use crate::channel::Channel;
+use crate::channel::OutletChannel;
 use crate::counts::DeliveryCounts;
 use crate::handed::Handed;
 use crate::outbound::{Outbound, Pending};
@@ -85,7 +85,7 @@ pub enum Delivered {
 /// The shared half of a connection. `W` is what to pump again when there is room.
 pub struct Outlet<W> {
     outbound: Outbound,
-    channels: Vec<Option<Box<Channel<W>>>>,
+    channels: Vec<Option<Box<OutletChannel<W>>>>,
     /// Of channels that are closed.
     ended: DeliveryCounts,
     starved: Vec<W>,
@@ -175,7 +175,7 @@ impl<W> Outlet<W> {
             self.channels.resize_with(index + 1, || None);
         }
         if let Some(slot) = self.channels.get_mut(index) {
-            *slot = Some(Box::new(Channel::new(&self.limits)));
+            *slot = Some(Box::new(OutletChannel::new(&self.limits)));
         }
     }
 
@@ -223,7 +223,7 @@ impl<W> Outlet<W> {
         totals
     }
 
-    fn channel(&mut self, channel: u16) -> Option<&mut Channel<W>> {
+    fn channel(&mut self, channel: u16) -> Option<&mut OutletChannel<W>> {
         self.channels.get_mut(usize::from(channel))?.as_deref_mut()
     }
 
@@ -261,7 +261,7 @@ impl<W> Outlet<W> {
             .flat_map(|channel| channel.unacked.iter().map(|(_, slot)| slot.source))
     }
 
-    /// Takes settled deliveries off the ring; see [`crate::Ring::settle`].
+    /// Takes settled deliveries off the ring; see [`crate::UnackedRing::settle`].
     ///
     /// # Errors
     /// [`UnknownTag`] when the tag names no delivery of this channel that waits.

@@ -52,14 +52,14 @@ const HOLE: Slot = Slot {
 /// A delivery that is never settled would let holes pile up behind it: such stragglers move to a
 /// map.
 #[derive(Debug, Default)]
-pub struct Ring {
+pub struct UnackedRing {
     base: u64,
     slots: VecDeque<Slot>,
     live: usize,
     stragglers: BTreeMap<u64, Slot>,
 }
 
-impl Ring {
+impl UnackedRing {
     /// Deliveries that wait for their settlement.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -320,15 +320,15 @@ mod tests {
         }
     }
 
-    fn ring(tags: impl Iterator<Item = u64>) -> Ring {
-        let mut ring = Ring::default();
+    fn ring(tags: impl Iterator<Item = u64>) -> UnackedRing {
+        let mut ring = UnackedRing::default();
         for tag in tags {
             ring.push(tag, slot(tag));
         }
         ring
     }
 
-    fn settle(ring: &mut Ring, tag: u64, multiple: bool) -> Result<Vec<u64>, UnknownTag> {
+    fn settle(ring: &mut UnackedRing, tag: u64, multiple: bool) -> Result<Vec<u64>, UnknownTag> {
         let mut seqs = Vec::new();
         ring.settle(tag, multiple, |_, slot| seqs.push(slot.unacked.seq))?;
         Ok(seqs)

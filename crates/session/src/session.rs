@@ -12,8 +12,8 @@ use leveret_codec::{
     decode_header, decode_header_start, frame, method_id, property_flags,
 };
 
-use crate::batch::{BATCH_MAX, Place, Publishes, Run, Settlement};
-use crate::content::{Assembled, Content, METHOD_EXPECTED, check_body_size, unexpected};
+use crate::batch::{BATCH_MAX, MessagePlace, MessageRun, Publishes, Settlement};
+use crate::content::{Assembled, Assembly, METHOD_EXPECTED, check_body_size, unexpected};
 use crate::fault::Fault;
 use crate::handshake::Stranger;
 use crate::whole::{ACK, NACK, PUBLISH, REJECT, completes_soon, settlement, whole_message};
@@ -87,7 +87,7 @@ pub enum Event<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum SessionStage {
     Header,
     StartOk,
     TuneOk,
@@ -98,8 +98,8 @@ pub(crate) enum Stage {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Channel {
-    pub(crate) content: Content,
+pub(crate) struct SessionChannel {
+    pub(crate) content: Assembly,
     /// When the last part of it came.
     pub(crate) part_ms: u64,
     /// `channel.close` was sent: everything is discarded until `close-ok`.
@@ -110,16 +110,16 @@ pub(crate) struct Channel {
 #[derive(Debug)]
 pub struct Session {
     pub(crate) config: Arc<SessionConfig>,
-    pub(crate) stage: Stage,
+    pub(crate) stage: SessionStage,
     pub(crate) frame_max: u32,
     pub(crate) channel_max: u16,
     pub(crate) heartbeat_s: u16,
-    pub(crate) channels: Vec<Option<Box<Channel>>>,
+    pub(crate) channels: Vec<Option<Box<SessionChannel>>>,
     pub(crate) assembly_bytes: usize,
     pub(crate) now_ms: u64,
     /// Bytes of the last batch of publishes, or of the last frame that was read on its own.
     last_read: usize,
-    places: Vec<Place>,
+    places: Vec<MessagePlace>,
     settlements: Vec<Settlement>,
     pub(crate) replies: Vec<u8>,
     pub(crate) stranger: Option<Stranger>,
@@ -131,7 +131,7 @@ impl Session {
     pub const fn new(config: Arc<SessionConfig>) -> Self {
         Self {
             config,
-            stage: Stage::Header,
+            stage: SessionStage::Header,
             frame_max: FRAME_MAX_BEFORE_TUNE,
             channel_max: 0,
             heartbeat_s: 0,
@@ -172,13 +172,13 @@ impl Session {
     /// Whether login and virtual host are settled.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.stage == Stage::Running
+        self.stage == SessionStage::Running
     }
 
     /// Whether `connection.close` was sent and its answer is awaited, or nothing is any more.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        matches!(self.stage, Stage::Closing | Stage::Ended)
+        matches!(self.stage, SessionStage::Closing | SessionStage::Ended)
     }
 
     /// Reads on at `*at` and moves it past what was understood.
@@ -188,11 +188,13 @@ impl Session {
     #[inline]
     pub fn next<'a>(&'a mut self, input: &'a [u8], at: &mut usize) -> Result<Event<'a>, Fault> {
         match self.stage {
-            Stage::Running => self.running(input, at),
-            Stage::Header => self.protocol_header(input, at),
-            Stage::Closing => self.closing(input, at),
-            Stage::Ended => Ok(Event::Ended),
-            Stage::StartOk | Stage::TuneOk | Stage::Open => self.handshake(input, at),
+            SessionStage::Running => self.running(input, at),
+            SessionStage::Header => self.protocol_header(input, at),
+            SessionStage::Closing => self.closing(input, at),
+            SessionStage::Ended => Ok(Event::Ended),
+            SessionStage::StartOk | SessionStage::TuneOk | SessionStage::Open => {
+                self.handshake(input, at)
+            }
         }
     }
 
@@ -207,7 +209,7 @@ impl Session {
         loop {
             let rest = input.get(*at..).unwrap_or_default();
             let Ok(next) = frame(rest, self.frame_max) else {
-                self.stage = Stage::Ended;
+                self.stage = SessionStage::Ended;
                 return Ok(Event::Ended);
             };
             let Some((frame, len)) = next else {
@@ -219,7 +221,7 @@ impl Session {
             }
             match method_id(frame.payload) {
                 Ok((10, 51)) => {
-                    self.stage = Stage::Ended;
+                    self.stage = SessionStage::Ended;
                     return Ok(Event::Ended);
                 }
                 Ok((10, 50)) => return Ok(Event::crossed(frame.payload)),
@@ -269,7 +271,7 @@ impl Session {
         completes_soon(rest, self.frame_max, self.config.max_message_bytes)
     }
 
-    pub(crate) fn open_channel(&mut self, channel: u16) -> Option<&mut Channel> {
+    pub(crate) fn open_channel(&mut self, channel: u16) -> Option<&mut SessionChannel> {
         let channel = self
             .channels
             .get_mut(usize::from(channel))?
@@ -280,13 +282,13 @@ impl Session {
     /// Collects whole messages of one channel and route that begin at `start`; gives where the
     /// route is, where they end, and the properties that any of them has.
     #[inline]
-    fn publishes(&mut self, input: &[u8], start: usize) -> Option<Run> {
+    fn publishes(&mut self, input: &[u8], start: usize) -> Option<MessageRun> {
         self.places.clear();
         let frame_max = self.frame_max;
         let body_max = usize::try_from(self.config.max_message_bytes).unwrap_or(usize::MAX);
         let first = whole_message(input, start, frame_max)?;
         let route = input.get(first.route.0..first.route.1)?;
-        let mut run = Run {
+        let mut run = MessageRun {
             begin: start,
             route: first.route,
             end: start,
@@ -426,7 +428,7 @@ impl Session {
                 let mut route =
                     Vec::with_capacity(2 + publish.exchange.len() + publish.routing_key.len());
                 leveret_codec::push_route(&mut route, publish.exchange, publish.routing_key);
-                state.content = Content::Header {
+                state.content = Assembly::Header {
                     route,
                     mandatory: publish.mandatory,
                 };
@@ -520,13 +522,13 @@ impl Session {
     /// The client's `connection.close` has been carried out.
     pub fn close_ok(&mut self) {
         Method::from(ConnectionCloseOk {}).encode(0, &mut self.replies);
-        self.stage = Stage::Ended;
+        self.stage = SessionStage::Ended;
         self.forget_channels();
     }
 
     /// The client is gone.
     pub const fn abandon(&mut self) {
-        self.stage = Stage::Ended;
+        self.stage = SessionStage::Ended;
     }
 
     /// Tells the client about a fault and stops listening on that level.
@@ -546,16 +548,16 @@ impl Session {
             return true;
         }
         let silent = match self.stage {
-            Stage::Header => true,
-            Stage::StartOk => !(tell && matches!(fault, Fault::Authentication { .. })),
+            SessionStage::Header => true,
+            SessionStage::StartOk => !(tell && matches!(fault, Fault::Authentication { .. })),
             _ => false,
         };
         if silent {
-            self.stage = Stage::Ended;
+            self.stage = SessionStage::Ended;
             return false;
         }
         fault.encode(&mut self.replies);
-        self.stage = Stage::Closing;
+        self.stage = SessionStage::Closing;
         self.forget_channels();
         true
     }

@@ -5,7 +5,7 @@ use leveret_codec::{
     decode_reject, frame, method_id,
 };
 
-use crate::batch::{Place, Settlement, Verdict};
+use crate::batch::{MessagePlace, Settlement, Verdict};
 use crate::fault::Fault;
 
 /// A message that could still be completed by the next read stays in the read buffer up to here.
@@ -18,7 +18,7 @@ pub(crate) const NACK: (u16, u16) = (60, 120);
 
 /// One message whose frames follow each other without others between.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Whole {
+pub(crate) struct WholeMessage {
     pub(crate) channel: u16,
     /// Where it begins.
     start: usize,
@@ -29,11 +29,11 @@ pub(crate) struct Whole {
     mandatory: bool,
 }
 
-impl Whole {
-    pub(crate) fn place(&self) -> Option<Place> {
+impl WholeMessage {
+    pub(crate) fn place(&self) -> Option<MessagePlace> {
         let range =
             |(from, to): (usize, usize)| Some((u32::try_from(from).ok()?, u32::try_from(to).ok()?));
-        Some(Place {
+        Some(MessagePlace {
             header: range(self.header)?,
             body: range(self.body)?,
             mandatory: self.mandatory,
@@ -65,7 +65,7 @@ impl Whole {
 /// Reads publish, content header and body frame at `start`, if they are all there and lawful;
 /// anything else goes frame by frame, where errors are found.
 #[inline]
-pub(crate) fn whole_message(input: &[u8], start: usize, frame_max: u32) -> Option<Whole> {
+pub(crate) fn whole_message(input: &[u8], start: usize, frame_max: u32) -> Option<WholeMessage> {
     let (method, len) = frame(input.get(start..)?, frame_max).ok()??;
     if method.kind != FrameKind::Method || method_id(method.payload).ok()? != PUBLISH {
         return None;
@@ -98,7 +98,7 @@ pub(crate) fn whole_message(input: &[u8], start: usize, frame_max: u32) -> Optio
     };
     // Behind the frame head, class, method and ticket.
     let route_at = start + FRAME_HEAD_BYTES + 6;
-    Some(Whole {
+    Some(WholeMessage {
         channel: method.channel,
         start,
         route: (route_at, route_at + publish.route.len()),

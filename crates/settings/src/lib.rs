@@ -26,7 +26,7 @@ pub use argument::{
 };
 pub use exchange::ExchangeSettings;
 pub use policy::{PolicyError, check_policy, merge, policy_key_has_effect};
-pub use queue::{ConsumerTimeout, DeadLetters, Overflow, QueueSettings, is_quorum};
+pub use queue::{ConsumerTimeout, DeadLetters, OverflowSetting, QueueSettings, is_quorum};
 pub use rule::{Rule, TIME_MAX_MS};
 pub use table::{
     CLASSIC, CONSUMER_TIMEOUT, Effect, InPolicy, Merge, On, QUEUE_TYPE, QUORUM, SETTINGS, Setting,

@@ -24,7 +24,7 @@ pub struct QueueSettings {
     /// Body bytes of ready messages, if they are limited.
     pub bytes_max: Option<u64>,
     /// What a full queue does.
-    pub overflow: Overflow,
+    pub overflow: OverflowSetting,
     /// A full queue drops the oldest message of its lowest level.
     pub drops_lowest: bool,
     /// How long a message may wait, milliseconds.
@@ -45,7 +45,7 @@ pub struct QueueSettings {
 
 /// What a full queue does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overflow {
+pub enum OverflowSetting {
     /// It drops its oldest messages.
     DropHead,
     /// It refuses new ones.
@@ -161,11 +161,11 @@ impl<'a> Said<'a> {
         argument.or_else(policy).unwrap_or(false)
     }
 
-    fn overflow(self) -> Overflow {
+    fn overflow(self) -> OverflowSetting {
         match self.text(&OVERFLOW) {
-            Some("reject-publish") => Overflow::RejectPublish,
-            Some("reject-publish-dlx") => Overflow::RejectPublishDlx,
-            _ => Overflow::DropHead,
+            Some("reject-publish") => OverflowSetting::RejectPublish,
+            Some("reject-publish-dlx") => OverflowSetting::RejectPublishDlx,
+            _ => OverflowSetting::DropHead,
         }
     }
 
@@ -185,9 +185,9 @@ impl<'a> Said<'a> {
         Some(DeadLetters {
             exchange: exchange.to_owned(),
             key: key.map(str::to_owned),
-            refused_too: self.overflow() == Overflow::RejectPublishDlx,
+            refused_too: self.overflow() == OverflowSetting::RejectPublishDlx,
             // As with RabbitMQ, a queue that drops from its head cannot keep what it drops.
-            at_least_once: at_least_once && self.overflow() == Overflow::RejectPublish,
+            at_least_once: at_least_once && self.overflow() == OverflowSetting::RejectPublish,
         })
     }
 
@@ -244,7 +244,7 @@ mod tests {
         });
         let by_policy = settings(&[], &policy);
         assert_eq!(by_policy.length_max, Some(5));
-        assert_eq!(by_policy.overflow, Overflow::RejectPublish);
+        assert_eq!(by_policy.overflow, OverflowSetting::RejectPublish);
         let closes = ConsumerTimeout {
             ms: Some(70),
             counts: true,
@@ -261,7 +261,7 @@ mod tests {
         let both = settings(&own, &policy);
         assert_eq!(
             (both.length_max, both.overflow),
-            (Some(3), Overflow::DropHead)
+            (Some(3), OverflowSetting::DropHead)
         );
         let back = ConsumerTimeout {
             ms: Some(70),

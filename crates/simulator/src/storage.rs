@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::lives::Found;
 use crate::sight::read_header;
 use leveret_broker::Broker;
-use leveret_store::sim::{Image, Rng, SimDisk};
-use leveret_store::{Config, Journal, Messages, Progress, RecoveredLane, Store};
+use leveret_store::sim::{DiskImage, Rng, SimDisk};
+use leveret_store::{Journal, JournalConfig, Messages, Progress, RecoveredLane, Store};
 
 /// Where durable things go.
 pub(crate) struct Storage {
@@ -24,8 +24,8 @@ pub(crate) struct Remembered {
 }
 
 /// Sizes so small that a world writes many segments and checkpoints.
-fn config() -> Config {
-    Config {
+fn config() -> JournalConfig {
+    JournalConfig {
         segment_bytes: 256 << 10,
         first_segment_bytes: 128 << 10,
         start_segment_bytes: 16 << 10,
@@ -33,13 +33,13 @@ fn config() -> Config {
         checkpoint_bytes: 128 << 10,
         disk_free_min: 0,
         new_store_id: *b"a simulated disk",
-        ..Config::default()
+        ..JournalConfig::default()
     }
 }
 
 impl Storage {
     /// The journal on what a disk holds.
-    pub(crate) fn open(image: &Image) -> Result<(Self, Remembered), String> {
+    pub(crate) fn open(image: &DiskImage) -> Result<(Self, Remembered), String> {
         let disk = SimDisk::from_image(image);
         let opened = Journal::open(Arc::new(disk.clone()), config());
         let opened = opened.map_err(|error| format!("the journal does not open: {error}"))?;
@@ -96,7 +96,7 @@ impl Storage {
     }
 
     /// What a crash leaves of the disk after some change from the given one on.
-    pub(crate) fn crash(&self, rng: &mut Rng, from: usize) -> Image {
+    pub(crate) fn crash(&self, rng: &mut Rng, from: usize) -> DiskImage {
         let mut points = self.disk.crash_points();
         let span = self.disk.changes().saturating_sub(from) as u64;
         let until = from + rng.below(span + 1) as usize;
@@ -113,7 +113,7 @@ impl Storage {
 ///
 /// # Errors
 /// The disk is damaged, or has what nobody published.
-pub(crate) fn look(image: &Image) -> Result<Vec<Found>, String> {
+pub(crate) fn look(image: &DiskImage) -> Result<Vec<Found>, String> {
     let (_, remembered) = Storage::open(image)?;
     let (mut all, mut wrong) = (Vec::new(), None);
     let replayed = remembered.messages.replay(|message| {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leveret_broker::{Access, Broker, BrokerConfig, Ticker, Vhost, Work};
-use leveret_store::sim::{Image, Rng};
+use leveret_store::sim::{DiskImage, Rng};
 
 use crate::Summary;
 use crate::client::Plan;
@@ -60,7 +60,7 @@ impl World {
         let mortal = rng.one_in(2);
         // Where messages die, it is the disk that has to tell.
         let crashes = rng.below(if mortal { 5 } else { 2 }) > 0;
-        let begun = begin(&config, &Image::default(), START_MS);
+        let begun = begin(&config, &DiskImage::default(), START_MS);
         let (storage, broker, vhost) = begun.expect("a new store opens");
         let queues = 1 + rng.below(5);
         let limited = rng.one_in(2);
@@ -465,7 +465,7 @@ impl World {
         self.begin_again(&image)
     }
 
-    fn begin_again(&mut self, image: &Image) -> Result<(), String> {
+    fn begin_again(&mut self, image: &DiskImage) -> Result<(), String> {
         self.nodes.iter_mut().for_each(Node::abandon);
         self.ticker = Ticker::default();
         if let Some(mut lives) = self.model.lives.take() {
@@ -548,7 +548,7 @@ impl World {
 /// A broker that begins with what a disk remembers.
 fn begin(
     config: &BrokerConfig,
-    disk: &Image,
+    disk: &DiskImage,
     now_ms: u64,
 ) -> Result<(Storage, Arc<Broker>, Arc<Vhost>), String> {
     let (storage, remembered) = Storage::open(disk)?;

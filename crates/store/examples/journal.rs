@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use leveret_store::{Batch, Config, Journal, LaneId, MessageParts, Store, probe_sync};
+use leveret_store::{Batch, Journal, JournalConfig, LaneId, MessageParts, Store, probe_sync};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn fresh(directory: &Path, config: Config) -> Result<Journal, Failure> {
+fn fresh(directory: &Path, config: JournalConfig) -> Result<Journal, Failure> {
     if directory.exists() {
         std::fs::remove_dir_all(directory)?;
     }
@@ -84,10 +84,10 @@ fn cpu_seconds() -> (f64, f64) {
 /// Records of 128 bytes, committed `records` at a time, with everything settled a while later; in
 /// segments that have been used before.
 fn commit(directory: &Path, records: u64) -> Result<(), Failure> {
-    let config = Config {
+    let config = JournalConfig {
         window_bytes: 256 << 20,
         checkpoint_bytes: 64 << 20,
-        ..Config::default()
+        ..JournalConfig::default()
     };
     let journal = fresh(directory, config)?;
     let mut batch = Batch::new();
@@ -138,7 +138,7 @@ fn turn(journal: &Journal, batch: &mut Batch, (seq, records): (u64, u64)) -> Res
 /// A million messages in ten thousand lanes, then a start after a process death.
 fn restart(directory: &Path) -> Result<(), Failure> {
     const LANES: u64 = 10_000;
-    let journal = fresh(directory, Config::default())?;
+    let journal = fresh(directory, JournalConfig::default())?;
     let mut batch = Batch::new();
     for lane in 0..LANES {
         let key = format!("queue {lane}");
@@ -154,7 +154,10 @@ fn restart(directory: &Path) -> Result<(), Failure> {
     }
     drop(journal);
     let begun = Instant::now();
-    let opened = Journal::open(Arc::new(disk::Disk::open(directory)?), Config::default())?;
+    let opened = Journal::open(
+        Arc::new(disk::Disk::open(directory)?),
+        JournalConfig::default(),
+    )?;
     let known = begun.elapsed().as_secs_f64();
     let (lanes, topology) = (opened.lanes.len(), opened.topology.len());
     let (mut count, mut bytes) = (0_u64, 0);

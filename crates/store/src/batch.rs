@@ -3,7 +3,7 @@
 use leveret_record::Attempts;
 
 use crate::LaneId;
-use crate::record::{self, Head, MessageRecord, RawRecord};
+use crate::record::{self, HeadFields, MessageRecord, RawRecord};
 use crate::space::Claim;
 
 /// Records of one turn, in their journal form. Reused: no allocation in the steady state.
@@ -322,7 +322,7 @@ impl Batch {
     fn finish(&mut self, start: usize, kind: u8, flags: u8, lens: (usize, usize)) {
         self.urgent = true;
         let head = match (u16::try_from(lens.0), u32::try_from(lens.1)) {
-            (Ok(route_len), Ok(middle_len)) => Head {
+            (Ok(route_len), Ok(middle_len)) => HeadFields {
                 kind,
                 flags,
                 route_len,

@@ -6,13 +6,13 @@
 use crate::batch::Settled;
 use crate::checkpoint::{self, Topology};
 use crate::frame::{HEADER, RecordsSeal};
-use crate::lanes::{Lanes, Serial};
-use crate::record::{self, Head, RawRecord};
+use crate::lanes::{JournalLanes, Serial};
+use crate::record::{self, HeadFields, RawRecord};
 use crate::stage::Stage;
-use crate::{Config, LaneId, Sabotage};
+use crate::{JournalConfig, LaneId, StoreSabotage};
 
 /// A frame that waits to be written, and what it will change.
-pub(crate) struct Frame {
+pub(crate) struct BuiltFrame {
     /// The stage it was built from; its bytes are the frame without a header.
     pub(crate) stage: Stage,
     pub(crate) records: u32,
@@ -25,9 +25,9 @@ pub(crate) struct Frame {
     elided: Vec<(LaneId, u64)>,
 }
 
-impl Frame {
+impl BuiltFrame {
     /// Builds the frame of a stage. `lanes` are as the frames before left them.
-    pub(crate) fn build(stage: Stage, lanes: &Lanes, config: &Config) -> Self {
+    pub(crate) fn build(stage: Stage, lanes: &JournalLanes, config: &JournalConfig) -> Self {
         let mut frame = Self {
             stage,
             records: 0,
@@ -64,7 +64,7 @@ impl Frame {
     /// Returns how many messages it brings, and by how much the topology grows in a checkpoint.
     pub(crate) fn apply(
         &self,
-        lanes: &mut Lanes,
+        lanes: &mut JournalLanes,
         topology: &mut Topology,
         serial: Serial,
     ) -> (u64, i64) {
@@ -131,7 +131,7 @@ impl Frame {
 
     /// Goes through the records once: leaves out messages settled in this very frame, closes the
     /// gaps, notes what is there.
-    fn walk(&mut self, seal: &mut RecordsSeal, config: &Config) {
+    fn walk(&mut self, seal: &mut RecordsSeal, config: &JournalConfig) {
         let open = self.stage.settled.partition_point(|range| !range.grouped);
         let settled = self.stage.settled.get(..open).unwrap_or(&[]);
         let bytes = &mut self.stage.bytes;
@@ -164,7 +164,7 @@ impl Frame {
         }
         self.elided.sort_unstable();
         let elided = &self.elided;
-        let pieces = |lane, from, to| Pieces {
+        let pieces = |lane, from, to| Unelided {
             elided,
             lane,
             from,
@@ -197,7 +197,7 @@ impl Frame {
             resets,
             ..
         } = &mut self.stage;
-        let plain = Head::plain;
+        let plain = HeadFields::plain;
         add_record(
             bytes,
             seal,
@@ -207,7 +207,7 @@ impl Frame {
                 record::push_target(out, *lane, *up_to);
             },
         );
-        let both = Head {
+        let both = HeadFields {
             flags: record::ATTEMPTS,
             ..plain(record::RETURNED)
         };
@@ -228,7 +228,7 @@ impl Frame {
     }
 
     /// Appends the records of a segment to be emptied, for the targets that live in it still.
-    fn add_copies(&mut self, lanes: &Lanes, config: &Config) {
+    fn add_copies(&mut self, lanes: &JournalLanes, config: &JournalConfig) {
         for (victim, records) in std::mem::take(&mut self.stage.copies) {
             let mut at = 0;
             while let Some(record) = RawRecord::at(&records, at) {
@@ -241,7 +241,7 @@ impl Frame {
                     .iter()
                     .filter(|(lane, seq)| {
                         lanes.holder(*lane, *seq) == Some(victim)
-                            || config.breaks(Sabotage::CopyDead)
+                            || config.breaks(StoreSabotage::CopyDead)
                     })
                     .collect();
                 if !targets.is_empty() {
@@ -254,11 +254,15 @@ impl Frame {
 }
 
 /// The target of a message that this frame settles, if it may be left out.
-fn elided(record: &RawRecord<'_>, settled: &[Settled], config: &Config) -> Option<(LaneId, u64)> {
+fn elided(
+    record: &RawRecord<'_>,
+    settled: &[Settled],
+    config: &JournalConfig,
+) -> Option<(LaneId, u64)> {
     if settled.is_empty() {
         return None;
     }
-    let broken = config.breaks(Sabotage::ElideMany) && record.kind == record::MESSAGE;
+    let broken = config.breaks(StoreSabotage::ElideMany) && record.kind == record::MESSAGE;
     let first = || {
         record
             .message()
@@ -285,7 +289,7 @@ fn note_targets(record: &RawRecord<'_>, messages: &mut Vec<(LaneId, u64, u64)>) 
 fn add_record<T>(
     out: &mut Vec<u8>,
     seal: &mut RecordsSeal,
-    head: Head,
+    head: HeadFields,
     items: &[T],
     push: impl Fn(&mut Vec<u8>, &T),
 ) {
@@ -320,14 +324,14 @@ pub(crate) fn apply_topology(topology: &mut Topology, record: &RawRecord<'_>) ->
 }
 
 /// The parts of `from..to` that were not elided.
-struct Pieces<'a> {
+struct Unelided<'a> {
     elided: &'a [(LaneId, u64)],
     lane: LaneId,
     from: u64,
     to: u64,
 }
 
-impl Iterator for Pieces<'_> {
+impl Iterator for Unelided<'_> {
     type Item = (u64, u64);
 
     fn next(&mut self) -> Option<(u64, u64)> {
@@ -357,13 +361,13 @@ mod tests {
 
     const LANE: LaneId = LaneId(1);
 
-    fn build(fill: impl FnOnce(&mut Batch)) -> (Frame, Lanes) {
+    fn build(fill: impl FnOnce(&mut Batch)) -> (BuiltFrame, JournalLanes) {
         let mut batch = Batch::new();
         fill(&mut batch);
         let mut stage = Stage::default();
         stage.add(&mut batch).unwrap();
-        let mut lanes = Lanes::default();
-        let frame = Frame::build(stage, &lanes, &Config::default());
+        let mut lanes = JournalLanes::default();
+        let frame = BuiltFrame::build(stage, &lanes, &JournalConfig::default());
         frame.apply(&mut lanes, &mut Topology::new(), 5);
         (frame, lanes)
     }
@@ -378,7 +382,7 @@ mod tests {
         );
     }
 
-    fn kinds(frame: &Frame) -> Vec<u8> {
+    fn kinds(frame: &BuiltFrame) -> Vec<u8> {
         let (mut at, mut kinds) = (HEADER, Vec::new());
         while let Some(record) = RawRecord::at(&frame.stage.bytes, at) {
             assert!(record.intact());
@@ -447,7 +451,7 @@ mod tests {
 
     #[test]
     fn only_live_targets_are_copied() {
-        let mut lanes = Lanes::default();
+        let mut lanes = JournalLanes::default();
         lanes.message(LANE, (0, 2), 3);
         lanes.message(LaneId(2), (0, 1), 3);
         lanes.settled(LANE, 0, 1);
@@ -459,7 +463,7 @@ mod tests {
             copies,
             ..Stage::default()
         };
-        let frame = Frame::build(stage, &lanes, &Config::default());
+        let frame = BuiltFrame::build(stage, &lanes, &JournalConfig::default());
         assert_eq!(frame.messages, [(LaneId(2), 0, 1)]);
         frame.apply(&mut lanes, &mut Topology::new(), 4);
         assert_eq!((lanes.held_by(3), lanes.held_by(4)), (1, 1));

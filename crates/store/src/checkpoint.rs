@@ -9,14 +9,14 @@ use std::sync::Arc;
 use leveret_record::Attempts;
 
 use crate::LaneId;
-use crate::lanes::{Lane, Lanes, Serial};
+use crate::lanes::{JournalLane, JournalLanes, Serial};
 use crate::record::{u32_at, u64_at};
 use crate::segment::Extent;
 use crate::vfs::{DiskError, Vfs, VfsFile};
 
 /// Where the next frame goes; where a replay begins.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Head {
+pub(crate) struct ChainHead {
     pub(crate) slot: u32,
     pub(crate) serial: Serial,
     pub(crate) epoch: u32,
@@ -36,14 +36,14 @@ pub(crate) type Topology = BTreeMap<Vec<u8>, Vec<u8>>;
 #[derive(Clone, PartialEq, Default, Debug)]
 pub(crate) struct Image {
     pub(crate) generation: u64,
-    pub(crate) head: Head,
+    pub(crate) head: ChainHead,
     /// One more than the highest segment number ever given.
     pub(crate) next_serial: Serial,
     /// Segments with live messages: slot, size, content.
     pub(crate) directory: Vec<(u32, u64, Extent)>,
     /// All other segments: slot, size.
     pub(crate) others: Vec<(u32, u64)>,
-    pub(crate) lanes: Lanes,
+    pub(crate) lanes: JournalLanes,
     pub(crate) topology: Topology,
 }
 
@@ -87,19 +87,19 @@ impl Files {
 }
 
 /// Borrowed parts of an image, so that encoding one copies nothing twice.
-pub(crate) struct Parts<'a> {
+pub(crate) struct ImageParts<'a> {
     pub(crate) generation: u64,
-    pub(crate) head: &'a Head,
+    pub(crate) head: &'a ChainHead,
     pub(crate) next_serial: Serial,
     /// All segments; those that hold nothing have an extent of zeros, and so no serial.
     pub(crate) directory: &'a [(u32, u64, Extent)],
-    pub(crate) lanes: &'a Lanes,
+    pub(crate) lanes: &'a JournalLanes,
     pub(crate) topology: &'a Topology,
     /// Leave delivery counts out: a deliberate fault.
     pub(crate) forget_returns: bool,
 }
 
-impl Parts<'_> {
+impl ImageParts<'_> {
     /// The bytes of the checkpoint.
     pub(crate) fn encode(&self, store: u64) -> Vec<u8> {
         let mut out = Out(vec![0; HEADER]);
@@ -210,7 +210,7 @@ pub(crate) fn operation_len(key: &[u8], value: &[u8]) -> i64 {
 
 /// The most bytes that checkpoints take from now on, whatever is settled, delivered and deleted, as
 /// long as there are no more messages and declarations.
-pub(crate) fn len_max(segments: usize, lanes: &Lanes, topology_bytes: u64) -> u64 {
+pub(crate) fn len_max(segments: usize, lanes: &JournalLanes, topology_bytes: u64) -> u64 {
     FIXED_MAX
         + segments as u64 * SEGMENT_BYTES
         + (lanes.lanes.len() + lanes.gone.len()) as u64 * LANE_BYTES
@@ -243,7 +243,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Image> {
     let mut input = In(bytes.get(HEADER..)?);
     let [slot, epoch, prev] = input.u32s()?;
     let [serial, offset, seq, durable, next_serial] = input.u64s()?;
-    image.head = Head {
+    image.head = ChainHead {
         slot,
         serial,
         epoch,
@@ -282,8 +282,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Image> {
     input.0.is_empty().then_some(image)
 }
 
-fn decode_lanes(input: &mut In<'_>) -> Option<Lanes> {
-    let mut lanes = Lanes::default();
+fn decode_lanes(input: &mut In<'_>) -> Option<JournalLanes> {
+    let mut lanes = JournalLanes::default();
     [lanes.next_lane] = input.u32s()?;
     for _ in 0..input.count()? {
         let [from, to] = input.u64s()?;
@@ -292,10 +292,10 @@ fn decode_lanes(input: &mut In<'_>) -> Option<Lanes> {
     for _ in 0..input.count()? {
         let [id] = input.u32s()?;
         let [floor, next] = input.u64s()?;
-        let mut lane = Lane {
+        let mut lane = JournalLane {
             floor,
             next,
-            ..Lane::default()
+            ..JournalLane::default()
         };
         for _ in 0..input.count()? {
             let [from, to, serial] = input.u64s()?;
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_reads_back_and_any_flipped_bit_is_seen() {
-        let mut lanes = Lanes::default();
+        let mut lanes = JournalLanes::default();
         lanes.message(LaneId(3), (4, 9), 7);
         lanes.settled(LaneId(3), 5, 6);
         lanes.settled(LaneId(3), 20, 21);
@@ -389,13 +389,13 @@ mod tests {
             messages: 5,
             ..Extent::default()
         };
-        let head = Head {
+        let head = ChainHead {
             slot: 1,
             seq: 12,
             prev: 99,
-            ..Head::default()
+            ..ChainHead::default()
         };
-        let parts = Parts {
+        let parts = ImageParts {
             generation: 3,
             head: &head,
             next_serial: 8,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::checkpoint::Parts;
+use crate::checkpoint::ImageParts;
 use crate::core::{Core, wanted};
 use crate::frame::{self, Header};
 use crate::journal::{Journal, StoreFailure};
@@ -14,7 +14,7 @@ use crate::lanes::Serial;
 use crate::record::RawRecord;
 use crate::segment::{self, Extent, Segment, Use};
 use crate::vfs::{DiskError, VfsFile};
-use crate::{Damage, Sabotage, Store, Ticket, Unreadable};
+use crate::{Damage, Store, StoreSabotage, Ticket, Unreadable};
 
 /// The job in hand.
 #[derive(Default)]
@@ -237,12 +237,12 @@ impl Journal {
                 Ok((Job::Sync(checkpoint, file), true))
             }
             Job::Sync(checkpoint, file) => {
-                if !self.config.breaks(Sabotage::SkipCheckpointSync) {
+                if !self.config.breaks(StoreSabotage::SkipCheckpointSync) {
                     file.sync()?;
                 }
                 let mut core = self.core.lock();
                 core.checkpointed(&checkpoint);
-                if !self.config.breaks(Sabotage::KeepCounts) {
+                if !self.config.breaks(StoreSabotage::KeepCounts) {
                     core.lanes.age_awaited();
                 }
                 drop(core);
@@ -276,25 +276,25 @@ impl Journal {
         // A checkpoint must not know of frames that the disk does not have.
         core.sync()
             .map_err(|error| self.fail(format!("sync of frames: {error}")))?;
-        let step = if self.config.breaks(Sabotage::OneCheckpointFile) {
+        let step = if self.config.breaks(StoreSabotage::OneCheckpointFile) {
             2
         } else {
             1
         };
         let generation = core.generation + step;
         core.retire(generation);
-        if self.config.breaks(Sabotage::FreeAfterOne) {
+        if self.config.breaks(StoreSabotage::FreeAfterOne) {
             core.pool.checkpointed(u64::MAX);
         }
         let directory = core.pool.directory();
-        let parts = Parts {
+        let parts = ImageParts {
             generation,
             head: &core.head,
             next_serial: core.next_serial,
             directory: &directory,
             lanes: &core.lanes,
             topology: &core.topology,
-            forget_returns: self.config.breaks(Sabotage::ForgetReturns),
+            forget_returns: self.config.breaks(StoreSabotage::ForgetReturns),
         };
         let bytes = parts.encode(core.store);
         Ok(Checkpoint {
@@ -426,7 +426,8 @@ impl Journal {
         let core = self.core.lock();
         let mut records = Vec::new();
         for (at, record) in frame::salvage(body, Some(header.records)).intact {
-            let lives = self.config.breaks(Sabotage::CopyDead) || is_live(&core, &record, serial);
+            let lives =
+                self.config.breaks(StoreSabotage::CopyDead) || is_live(&core, &record, serial);
             if record.message().is_some() && lives {
                 records.extend_from_slice(body.get(at..at + record.padded_len()).unwrap_or(&[]));
             }
@@ -517,7 +518,7 @@ impl Core {
 
     /// A free segment that is not worth keeping: of an odd size, or more than the window needs;
     /// on a disk that is short of space, all but the reserve.
-    fn surplus(&self, config: &crate::Config) -> Option<u32> {
+    fn surplus(&self, config: &crate::JournalConfig) -> Option<u32> {
         let keep = if self.tight {
             config.reserve_segments
         } else {

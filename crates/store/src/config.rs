@@ -6,7 +6,7 @@ use crate::LaneId;
 
 /// How the journal behaves. Sizes are bytes.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct JournalConfig {
     /// Size of a journal segment.
     pub segment_bytes: u64,
     /// Size of segments made while somebody waits: at open, and when no other is ready.
@@ -36,7 +36,7 @@ pub struct Config {
     pub new_store_id: [u8; 16],
     /// A deliberate fault, for the tests that prove the other tests.
     #[cfg(feature = "sabotage")]
-    pub sabotage: crate::Sabotage,
+    pub sabotage: crate::StoreSabotage,
 }
 
 /// Tells what a topology misses, of what the lanes given and the rest of it belong to.
@@ -62,7 +62,7 @@ pub enum OnCorruption {
     Refuse,
 }
 
-impl Default for Config {
+impl Default for JournalConfig {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
@@ -78,7 +78,7 @@ impl Default for Config {
             missing: None,
             new_store_id: [0; 16],
             #[cfg(feature = "sabotage")]
-            sabotage: crate::Sabotage::None,
+            sabotage: crate::StoreSabotage::None,
         }
     }
 }

@@ -1,23 +1,23 @@
 //! The journal's own state, behind one lock: where the next frame goes, what lives, the segments.
 
-use crate::build::Frame;
-use crate::checkpoint::{self, Head, Topology};
+use crate::build::BuiltFrame;
+use crate::checkpoint::{self, ChainHead, Topology};
 use crate::frame::{self, BLOCK, HEADER, Header, SEAL};
-use crate::lanes::{Lanes, Serial};
+use crate::lanes::{JournalLanes, Serial};
 use crate::segment::{self, Extent, Pool, Segment, Use};
 use crate::stage::Stage;
 use crate::vfs::{DiskError, Vfs};
-use crate::{Config, Damage, Sabotage, SyncPolicy};
+use crate::{Damage, JournalConfig, StoreSabotage, SyncPolicy};
 
 /// State of a journal that is open.
 #[derive(Default)]
 pub(crate) struct Core {
     /// The store's secret number.
     pub(crate) store: u64,
-    pub(crate) head: Head,
+    pub(crate) head: ChainHead,
     pub(crate) next_serial: Serial,
     pub(crate) pool: Pool,
-    pub(crate) lanes: Lanes,
+    pub(crate) lanes: JournalLanes,
     pub(crate) topology: Topology,
     /// Bytes of it in a checkpoint.
     pub(crate) topology_bytes: i64,
@@ -28,7 +28,7 @@ pub(crate) struct Core {
     /// Frame bytes written since then.
     pub(crate) since_checkpoint: u64,
     /// A frame that found no space.
-    pub(crate) pending: Option<Frame>,
+    pub(crate) pending: Option<BuiltFrame>,
     /// An emptied stage with its memory.
     pub(crate) spare: Stage,
     /// Whether the last frame is followed by a later one.
@@ -62,8 +62,8 @@ impl Core {
     pub(crate) fn commit(
         &mut self,
         vfs: &dyn Vfs,
-        config: &Config,
-        mut frame: Frame,
+        config: &JournalConfig,
+        mut frame: BuiltFrame,
     ) -> Result<(), WriteError> {
         if !frame.is_empty() {
             let header = Header {
@@ -88,7 +88,11 @@ impl Core {
     }
 
     /// Follows the last frame with an empty one, if none does already.
-    pub(crate) fn cover(&mut self, vfs: &dyn Vfs, config: &Config) -> Result<(), WriteError> {
+    pub(crate) fn cover(
+        &mut self,
+        vfs: &dyn Vfs,
+        config: &JournalConfig,
+    ) -> Result<(), WriteError> {
         if self.covered || self.pending.is_some() {
             return Ok(());
         }
@@ -114,14 +118,18 @@ impl Core {
     }
 
     /// Whether the housekeeping thread has something to do.
-    pub(crate) fn wants_chores(&self, config: &Config) -> bool {
+    pub(crate) fn wants_chores(&self, config: &JournalConfig) -> bool {
         self.checkpoint_due(config)
             || self.pool.free_of(config.segment_bytes) < wanted(config)
             || self.lacks_starts(config)
     }
 
     /// Makes the segments that starts begin in, as far as there is space.
-    pub(crate) fn make_starts(&mut self, vfs: &dyn Vfs, config: &Config) -> Result<(), DiskError> {
+    pub(crate) fn make_starts(
+        &mut self,
+        vfs: &dyn Vfs,
+        config: &JournalConfig,
+    ) -> Result<(), DiskError> {
         let bytes = config.start_segment_bytes;
         let mut made = Vec::new();
         for _ in self.pool.count_of(bytes)..START_SEGMENTS {
@@ -153,7 +161,7 @@ impl Core {
     }
 
     /// Whether segments are missing that starts begin in.
-    pub(crate) fn lacks_starts(&self, config: &Config) -> bool {
+    pub(crate) fn lacks_starts(&self, config: &JournalConfig) -> bool {
         self.pool.count_of(config.start_segment_bytes) < START_SEGMENTS
     }
 
@@ -165,7 +173,7 @@ impl Core {
     }
 
     /// Whether so much was written that a replay would take long.
-    pub(crate) fn checkpoint_due(&self, config: &Config) -> bool {
+    pub(crate) fn checkpoint_due(&self, config: &JournalConfig) -> bool {
         self.since_checkpoint >= config.checkpoint_bytes.max(self.checkpoint_len * 4)
     }
 
@@ -173,7 +181,7 @@ impl Core {
     pub(crate) fn write(
         &mut self,
         vfs: &dyn Vfs,
-        config: &Config,
+        config: &JournalConfig,
         header: Header,
         bytes: &mut Vec<u8>,
     ) -> Result<(), WriteError> {
@@ -189,7 +197,7 @@ impl Core {
     /// Writes one frame where the head is, syncs it and moves the head behind it.
     fn put(
         &mut self,
-        config: &Config,
+        config: &JournalConfig,
         header: Header,
         bytes: &mut Vec<u8>,
     ) -> Result<(), WriteError> {
@@ -225,8 +233,8 @@ impl Core {
                 other => fatal("write of a frame", &other),
             })?;
         let synced = config.sync == SyncPolicy::Group;
-        let skipped = config.breaks(Sabotage::SkipFrameSync)
-            || (header.flags & SEAL != 0 && config.breaks(Sabotage::SkipSeal));
+        let skipped = config.breaks(StoreSabotage::SkipFrameSync)
+            || (header.flags & SEAL != 0 && config.breaks(StoreSabotage::SkipSeal));
         if (synced || header.flags & SEAL != 0) && !skipped {
             file.sync()
                 .map_err(|error| fatal("sync of a frame", &error))?;
@@ -252,7 +260,12 @@ impl Core {
     }
 
     /// Goes on in another segment if a frame of `len` does not fit in this one.
-    fn make_room(&mut self, vfs: &dyn Vfs, config: &Config, len: u64) -> Result<(), WriteError> {
+    fn make_room(
+        &mut self,
+        vfs: &dyn Vfs,
+        config: &JournalConfig,
+        len: u64,
+    ) -> Result<(), WriteError> {
         let size = self
             .pool
             .segments
@@ -270,8 +283,8 @@ impl Core {
     fn leave_start(
         &mut self,
         vfs: &dyn Vfs,
-        config: &Config,
-        frame: &Frame,
+        config: &JournalConfig,
+        frame: &BuiltFrame,
     ) -> Result<(), WriteError> {
         let head = self.pool.segments.get(&self.head.slot);
         if frame.has_messages() && head.is_some_and(|head| head.bytes == config.start_segment_bytes)
@@ -283,7 +296,7 @@ impl Core {
     }
 
     /// Seals the segment and goes on in another one, where a frame of `len` fits.
-    fn go_on(&mut self, vfs: &dyn Vfs, config: &Config, len: u64) -> Result<(), WriteError> {
+    fn go_on(&mut self, vfs: &dyn Vfs, config: &JournalConfig, len: u64) -> Result<(), WriteError> {
         let next = self.next_segment(vfs, config, len.saturating_add(BLOCK))?;
         // The seal must be durable before the frame after it is: the chain leads through it.
         let seal = Header {
@@ -300,7 +313,7 @@ impl Core {
     pub(crate) fn start_segment(&mut self, slot: u32, epoch: u32) {
         let serial = self.next_serial;
         self.next_serial += 1;
-        self.head = Head {
+        self.head = ChainHead {
             slot,
             serial,
             epoch,
@@ -323,7 +336,7 @@ impl Core {
     fn next_segment(
         &mut self,
         vfs: &dyn Vfs,
-        config: &Config,
+        config: &JournalConfig,
         bytes: u64,
     ) -> Result<u32, WriteError> {
         if let Some(slot) = self.pool.free_slot(bytes, config.start_segment_bytes) {
@@ -343,23 +356,23 @@ impl Core {
         }
     }
 
-    fn apply(&mut self, frame: &Frame, config: &Config) {
+    fn apply(&mut self, frame: &BuiltFrame, config: &JournalConfig) {
         let serial = self.head.serial;
         let (brought, grown) = frame.apply(&mut self.lanes, &mut self.topology, serial);
         self.topology_bytes += grown;
         if let Some(extent) = self.pool.extent_mut(self.head.slot) {
             extent.messages += brought;
         }
-        if config.breaks(Sabotage::ForgetEarly) {
+        if config.breaks(StoreSabotage::ForgetEarly) {
             self.lanes
                 .lanes
                 .values_mut()
                 .for_each(|lane| lane.early = Default::default());
         }
-        if config.breaks(Sabotage::ReviveLanes) {
+        if config.breaks(StoreSabotage::ReviveLanes) {
             self.lanes.gone = Default::default();
         }
-        if config.breaks(Sabotage::FreeEarly) {
+        if config.breaks(StoreSabotage::FreeEarly) {
             self.free_dead_at_once();
         }
     }
@@ -381,19 +394,19 @@ impl Core {
 
 impl Core {
     /// Free segments in which any frame finds its place that is not larger than an ordinary one.
-    pub(crate) fn free_segments(&self, config: &Config) -> usize {
+    pub(crate) fn free_segments(&self, config: &JournalConfig) -> usize {
         let large = |(_, segment): &(u32, &Segment)| segment.bytes >= config.segment_bytes;
         self.pool.free().filter(large).count()
     }
 
     /// Whether messages may be copied: on a full disk not into the reserve, which would be held by
     /// them. Settlements go on in it as nothing holds the segments behind them.
-    pub(crate) fn may_copy(&self, config: &Config) -> bool {
+    pub(crate) fn may_copy(&self, config: &JournalConfig) -> bool {
         !self.starved || self.free_segments(config) > config.reserve_segments
     }
 
     /// Whether another segment would leave the disk at or above its floor, as far as known.
-    pub(crate) fn has_space_to_grow(&self, config: &Config) -> bool {
+    pub(crate) fn has_space_to_grow(&self, config: &JournalConfig) -> bool {
         let needed = config.disk_free_min.saturating_add(config.segment_bytes);
         self.disk_free.is_none_or(|free| free >= needed)
     }
@@ -405,12 +418,12 @@ const START_SEGMENTS: usize = 4;
 
 /// Segments of the ordinary size that should be free: the reserve, one for copies out of segments
 /// that are to be emptied, and one that messages may begin.
-pub(crate) const fn wanted(config: &Config) -> usize {
+pub(crate) const fn wanted(config: &JournalConfig) -> usize {
     kept_from_messages(config) + 1
 }
 
 /// Free segments that messages leave alone.
-pub(crate) const fn kept_from_messages(config: &Config) -> usize {
+pub(crate) const fn kept_from_messages(config: &JournalConfig) -> usize {
     config.reserve_segments + 1
 }
 

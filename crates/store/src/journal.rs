@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::build::Frame;
+use crate::build::BuiltFrame;
 use crate::checkpoint::Files;
 use crate::chores::Chores;
 use crate::core::{Core, WriteError};
 use crate::space::Space;
 use crate::stage::Stage;
 use crate::vfs::Vfs;
-use crate::{Batch, Config, Sabotage, Store, StoreRefusal, Ticket, Waiter};
+use crate::{Batch, JournalConfig, Store, StoreRefusal, StoreSabotage, Ticket, Waiter};
 
 /// How long settlements may wait for company when nobody waits for them.
 const LAZY: Duration = Duration::from_millis(5);
@@ -39,7 +39,7 @@ const FEW: usize = 4;
 
 /// The journal of one store.
 pub struct Journal {
-    pub(crate) config: Config,
+    pub(crate) config: JournalConfig,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) checkpoints: Files,
     pub(crate) core: Mutex<Core>,
@@ -81,7 +81,7 @@ impl Entrance {
     }
 
     /// Has what comes next begin a stage of its own if it would make this one's frame large.
-    fn make_way(&mut self, bytes: usize, config: &Config) {
+    fn make_way(&mut self, bytes: usize, config: &JournalConfig) {
         if self.stage.is_full(bytes, config.frame_bytes_max) {
             let full = self.exchange(Stage::default());
             self.full.push_back(full);
@@ -89,9 +89,13 @@ impl Entrance {
     }
 
     /// The deliberate fault of writing a group in two frames.
-    fn tear_group(&mut self, batch: &mut Batch, config: &Config) -> Result<(), StoreRefusal> {
-        let copies_first = config.breaks(Sabotage::CopyBeforeSettle);
-        if !copies_first && !config.breaks(Sabotage::SettleBeforeCopy) {
+    fn tear_group(
+        &mut self,
+        batch: &mut Batch,
+        config: &JournalConfig,
+    ) -> Result<(), StoreRefusal> {
+        let copies_first = config.breaks(StoreSabotage::CopyBeforeSettle);
+        if !copies_first && !config.breaks(StoreSabotage::SettleBeforeCopy) {
             return Ok(());
         }
         if let Some(mut part) = batch.tear_group() {
@@ -148,7 +152,12 @@ const STOPPED: u8 = 2;
 
 impl Journal {
     /// A journal that goes on where recovery ended.
-    pub(crate) fn new(vfs: Arc<dyn Vfs>, config: Config, checkpoints: Files, core: Core) -> Self {
+    pub(crate) fn new(
+        vfs: Arc<dyn Vfs>,
+        config: JournalConfig,
+        checkpoints: Files,
+        core: Core,
+    ) -> Self {
         let first = Ticket(1);
         Self {
             space: Space::new(&core, &config, checkpoints.shorter_len().unwrap_or(0)),
@@ -245,7 +254,7 @@ impl Journal {
         if let Err(error) = self.space.hand_over(&*self.vfs, &mut core, &claim) {
             return Err(self.fail(format!("making a segment: {error}")));
         }
-        if self.config.breaks(Sabotage::WatermarkFirst) {
+        if self.config.breaks(StoreSabotage::WatermarkFirst) {
             self.announce(ticket);
         }
         match core.commit(&*self.vfs, &self.config, frame) {
@@ -363,7 +372,7 @@ impl Journal {
     }
 
     /// Exchanges the stage for an empty one and builds its frame; `None` if it is empty.
-    fn take_stage(&self, core: &mut Core) -> Option<Frame> {
+    fn take_stage(&self, core: &mut Core) -> Option<BuiltFrame> {
         let mut entrance = self.entrance.lock();
         let stage = match entrance.full.pop_front() {
             Some(stage) => stage,
@@ -376,7 +385,7 @@ impl Journal {
         entrance.uncovered = true;
         self.staged.store(entrance.len(), Ordering::Release);
         drop(entrance);
-        Some(Frame::build(stage, &core.lanes, &self.config))
+        Some(BuiltFrame::build(stage, &core.lanes, &self.config))
     }
 
     /// Moves the watermark and calls whoever waited for it.
@@ -424,7 +433,7 @@ impl Journal {
 
 /// How many settlements, or delivery counts, are written in one frame: about as many as make a
 /// frame of the usual length.
-fn ranges_of_part(config: &Config) -> usize {
+fn ranges_of_part(config: &JournalConfig) -> usize {
     let bytes = config.frame_bytes_max.min(config.segment_bytes / 4);
     usize::try_from(bytes / crate::checkpoint::RANGE_BYTES).unwrap_or(usize::MAX)
 }
@@ -517,8 +526,8 @@ mod tests {
 
     const LANE: LaneId = LaneId(1);
 
-    fn tiny() -> Config {
-        Config {
+    fn tiny() -> JournalConfig {
+        JournalConfig {
             segment_bytes: 32 << 10,
             first_segment_bytes: 16 << 10,
             start_segment_bytes: 8 << 10,
@@ -526,7 +535,7 @@ mod tests {
             checkpoint_bytes: 64 << 10,
             reserve_segments: 1,
             disk_free_min: 0,
-            ..Config::default()
+            ..JournalConfig::default()
         }
     }
 
@@ -717,7 +726,7 @@ mod tests {
 
     #[test]
     fn without_a_sync_a_confirm_survives_the_process_only() {
-        let config = Config {
+        let config = JournalConfig {
             sync: crate::SyncPolicy::Os,
             ..tiny()
         };

@@ -16,8 +16,8 @@ pub(crate) type Serial = u64;
 
 /// All lanes, and what is left of those deleted.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Lanes {
-    pub(crate) lanes: FxHashMap<LaneId, Lane>,
+pub(crate) struct JournalLanes {
+    pub(crate) lanes: FxHashMap<LaneId, JournalLane>,
     /// Deleted lanes: a message still on its way to one is dead on arrival.
     pub(crate) gone: RangeMap<()>,
     /// One more than the highest lane ever named.
@@ -30,7 +30,7 @@ pub(crate) struct Lanes {
 
 /// One lane.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Lane {
+pub(crate) struct JournalLane {
     /// Everything below is settled, also what has not arrived yet.
     pub(crate) floor: u64,
     /// One more than the highest sequence number ever named.
@@ -47,7 +47,7 @@ pub(crate) struct Lane {
     pub(crate) awaited_long: RangeMap<Attempts>,
 }
 
-impl Lanes {
+impl JournalLanes {
     /// The segment that holds a live message.
     pub(crate) fn holder(&self, lane: LaneId, seq: u64) -> Option<Serial> {
         self.lanes.get(&lane)?.live.get(seq)
@@ -181,7 +181,7 @@ impl Lanes {
     }
 }
 
-impl Lane {
+impl JournalLane {
     /// All counts of attempts, those that wait included.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (u64, u64, Attempts)> + '_ {
         let awaited = self.awaited_long.iter().chain(self.awaited.iter());
@@ -216,12 +216,12 @@ fn raise(counts: &mut RangeMap<Attempts>, (from, to): (u64, u64), attempts: Atte
 
 /// The state of a lane that a record names up to `next`, made if new; `None` if the lane is gone.
 fn name<'a>(
-    lanes: &'a mut FxHashMap<LaneId, Lane>,
+    lanes: &'a mut FxHashMap<LaneId, JournalLane>,
     next_lane: &mut u32,
     gone: &RangeMap<()>,
     lane: LaneId,
     next: u64,
-) -> Option<&'a mut Lane> {
+) -> Option<&'a mut JournalLane> {
     if !gone.is_empty() && gone.get(u64::from(lane.0)).is_some() {
         return None;
     }
@@ -253,11 +253,11 @@ mod tests {
         }
     }
 
-    fn attempts(lanes: &Lanes, seq: u64) -> Attempts {
+    fn attempts(lanes: &JournalLanes, seq: u64) -> Attempts {
         lanes.lanes[&LANE].returned.get(seq).unwrap_or_default()
     }
 
-    fn live(lanes: &Lanes) -> Vec<(u64, u64, Serial)> {
+    fn live(lanes: &JournalLanes) -> Vec<(u64, u64, Serial)> {
         lanes
             .lanes
             .get(&LANE)
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_settlement_before_its_message_settles_it() {
-        let mut lanes = Lanes::default();
+        let mut lanes = JournalLanes::default();
         lanes.settled(LANE, 2, 4);
         lanes.message(LANE, (0, 5), 9);
         assert_eq!(live(&lanes), [(0, 2, 9), (4, 5, 9)]);
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_copy_moves_the_message_to_its_segment() {
-        let mut lanes = Lanes::default();
+        let mut lanes = JournalLanes::default();
         lanes.message(LANE, (0, 4), 1);
         lanes.message(LANE, (1, 2), 2);
         assert_eq!(live(&lanes), [(0, 1, 1), (1, 2, 2), (2, 4, 1)]);
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_reset_covers_messages_on_their_way_and_a_deleted_lane_takes_no_more() {
-        let mut lanes = Lanes::default();
+        let mut lanes = JournalLanes::default();
         lanes.message(LANE, (0, 4), 1);
         lanes.reset(LANE, 6);
         lanes.message(LANE, (4, 8), 1);
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_highest_delivery_count_stays_until_the_message_is_settled() {
-        let mut lanes = Lanes::default();
+        let mut lanes = JournalLanes::default();
         lanes.message(LANE, (0, 4), 1);
         lanes.returned(LANE, (1, 3), tried(2));
         lanes.returned(LANE, (0, 4), tried(1));
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_count_waits_for_its_message_over_one_checkpoint_and_for_a_dead_one_not_longer() {
-        let mut lanes = Lanes::default();
+        let mut lanes = JournalLanes::default();
         // A publisher's turn delivers message 0, and the consumer's acknowledgement is quicker.
         lanes.settled(LANE, 0, 1);
         lanes.message(LANE, (0, 1), 1);
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn what_never_arrived_is_forgotten_at_open() {
-        let mut lanes = Lanes::default();
+        let mut lanes = JournalLanes::default();
         lanes.message(LANE, (0, 2), 1);
         lanes.settled(LANE, 7, 8);
         lanes.returned(LANE, (1, 5), tried(3));

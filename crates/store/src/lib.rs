@@ -43,7 +43,7 @@ mod stage;
 mod vfs;
 
 pub use batch::{Batch, BatchRecord, MessageParts, Returned, Settled};
-pub use config::{Config, Missing, OnCorruption, SyncPolicy};
+pub use config::{JournalConfig, Missing, OnCorruption, SyncPolicy};
 pub use journal::{Journal, Progress, StoreFailure};
 pub use memory::InstantStore;
 pub use probe::{PLAUSIBLE_SYNC_NANOS, probe_sync};
@@ -52,8 +52,8 @@ pub use recovery::{
     Damage, Messages, OpenError, Recovered, RecoveredLane, RecoveredMessage, Unreadable,
 };
 #[cfg(feature = "sabotage")]
-pub use sabotage::Sabotage;
+pub use sabotage::StoreSabotage;
 #[cfg(not(feature = "sabotage"))]
-use sabotage::Sabotage;
+use sabotage::StoreSabotage;
 pub use seam::{LaneId, Store, StoreRefusal, Ticket, Waiter};
 pub use vfs::{DiskError, Vfs, VfsFile};

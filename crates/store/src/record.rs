@@ -73,14 +73,14 @@ pub(crate) fn begin(out: &mut Vec<u8>) -> usize {
 
 /// The head's fields that are not computed.
 #[derive(Clone, Copy)]
-pub(crate) struct Head {
+pub(crate) struct HeadFields {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) route_len: u16,
     pub(crate) middle_len: u32,
 }
 
-impl Head {
+impl HeadFields {
     /// A head without variable parts.
     pub(crate) fn plain(kind: u8) -> Self {
         Self {
@@ -95,7 +95,7 @@ impl Head {
 /// Ends the record begun at `start`: head, checksum, padding. False, and the record is taken back,
 /// if it is longer than the format can say.
 #[must_use]
-pub(crate) fn finish(out: &mut Vec<u8>, start: usize, head: Head) -> bool {
+pub(crate) fn finish(out: &mut Vec<u8>, start: usize, head: HeadFields) -> bool {
     let len = out.len() - start;
     let Some(len32) = u32::try_from(len)
         .ok()
@@ -276,7 +276,7 @@ impl<'a> RawRecord<'a> {
         finish(
             out,
             start,
-            Head {
+            HeadFields {
                 kind: MESSAGE,
                 flags,
                 route_len,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::checkpoint::{self, Files, Head, Image};
+use crate::checkpoint::{self, ChainHead, Files, Image};
 use crate::core::{Core, WriteError};
 use crate::format::{self, Format};
 use crate::frame::{self, BLOCK, EPOCH, HEADER, Header};
@@ -15,7 +15,7 @@ use crate::lanes::Serial;
 use crate::record::RawRecord;
 use crate::segment::{self, Pool, Use};
 use crate::vfs::{DiskError, Vfs, read_readable};
-use crate::{Config, LaneId, OnCorruption};
+use crate::{JournalConfig, LaneId, OnCorruption};
 
 mod damage;
 mod evidence;
@@ -28,9 +28,9 @@ mod walk;
 pub use damage::{Damage, OpenError, Unreadable};
 pub use messages::{Messages, RecoveredMessage};
 
-use replay::{Body, State};
+use replay::{FrameBody, ReplayState};
 use scan::Start;
-use walk::{Unproven, Walk};
+use walk::{RecoveryWalk, Unproven};
 
 /// A store that was opened.
 pub struct Recovered {
@@ -66,9 +66,9 @@ impl Journal {
     ///
     /// # Errors
     /// [`OpenError`]: nothing has been changed that a later attempt would miss.
-    pub fn open(vfs: Arc<dyn Vfs>, config: Config) -> Result<Recovered, OpenError> {
-        let found = Found::read(&*vfs, &config)?;
-        let Found {
+    pub fn open(vfs: Arc<dyn Vfs>, config: JournalConfig) -> Result<Recovered, OpenError> {
+        let found = FoundOnDisk::read(&*vfs, &config)?;
+        let FoundOnDisk {
             format,
             mut pool,
             starts,
@@ -116,7 +116,7 @@ impl Journal {
 }
 
 /// What is on the disk.
-struct Found {
+struct FoundOnDisk {
     format: Format,
     pool: Pool,
     starts: Vec<Start>,
@@ -129,8 +129,8 @@ struct Found {
     created: bool,
 }
 
-impl Found {
-    fn read(vfs: &dyn Vfs, config: &Config) -> Result<Self, OpenError> {
+impl FoundOnDisk {
+    fn read(vfs: &dyn Vfs, config: &JournalConfig) -> Result<Self, OpenError> {
         let names = vfs.list().map_err(|error| disk("directory", error))?;
         let format = Format::read(vfs)?;
         let used = names
@@ -157,9 +157,9 @@ impl Found {
             Some((image, bytes)) => (image, Some(bytes)),
             None => (
                 Image {
-                    head: Head {
+                    head: ChainHead {
                         seq: 1,
-                        ..Head::default()
+                        ..ChainHead::default()
                     },
                     ..Image::default()
                 },
@@ -217,14 +217,14 @@ fn checkpoints(vfs: &dyn Vfs, store: u64) -> Result<(Option<Read>, Option<Image>
 
 /// What the walk found.
 struct Walked {
-    state: State,
-    head: Head,
+    state: ReplayState,
+    head: ChainHead,
     unproven: VecDeque<Unproven>,
     next_serial: Serial,
 }
 
 fn walk(
-    config: &Config,
+    config: &JournalConfig,
     pool: &Pool,
     store: u64,
     starts: Vec<Start>,
@@ -235,19 +235,19 @@ fn walk(
         extents.insert(extent.serial, (slot, extent));
     }
     let known = extents.values().copied().collect();
-    let state = State {
+    let state = ReplayState {
         lanes: image.lanes,
         topology: image.topology,
         extents,
         known,
-        ..State::default()
+        ..ReplayState::default()
     };
     let highest = starts
         .iter()
         .map(|start| start.header.serial + 1)
         .max()
         .unwrap_or(1);
-    let walk = Walk::new((config, pool, store), starts, image.head, state);
+    let walk = RecoveryWalk::new((config, pool, store), starts, image.head, state);
     let (state, head, unproven) = walk.run()?;
     Ok(Walked {
         state,
@@ -257,7 +257,7 @@ fn walk(
     })
 }
 
-fn highest_epoch(starts: &[Start], head: &Head) -> u32 {
+fn highest_epoch(starts: &[Start], head: &ChainHead) -> u32 {
     starts
         .iter()
         .map(|start| start.header.epoch)
@@ -267,7 +267,7 @@ fn highest_epoch(starts: &[Start], head: &Head) -> u32 {
 }
 
 /// Refuses what the configuration, or common sense, forbids to go on without.
-fn judge(config: &Config, damage: &[Damage]) -> Result<(), OpenError> {
+fn judge(config: &JournalConfig, damage: &[Damage]) -> Result<(), OpenError> {
     let refuse = config.on_corruption == OnCorruption::Refuse;
     if damage
         .iter()
@@ -281,8 +281,8 @@ fn judge(config: &Config, damage: &[Damage]) -> Result<(), OpenError> {
 /// Refuses a topology of which parts are lost, as far as the rest shows it: a lane without its
 /// queue would be dropped with all its messages.
 fn judge_topology(
-    config: &Config,
-    state: &State,
+    config: &JournalConfig,
+    state: &ReplayState,
     unproven: &VecDeque<Unproven>,
 ) -> Result<(), OpenError> {
     let Some(missing) = config.missing.filter(|_| state.has_gaps) else {
@@ -304,7 +304,7 @@ fn judge_topology(
 }
 
 /// Marks what segments hold; the rest is free once a checkpoint without it is durable.
-fn hold(pool: &mut Pool, state: &State, generation: u64) {
+fn hold(pool: &mut Pool, state: &ReplayState, generation: u64) {
     for segment in pool.segments.values_mut() {
         segment.used = Use::Stale(generation);
     }
@@ -359,8 +359,8 @@ fn rewrite_checkpoint(
 /// is, byte for byte.
 fn begin_epoch(
     vfs: &dyn Vfs,
-    config: &Config,
-    (core, state): (&mut Core, &mut State),
+    config: &JournalConfig,
+    (core, state): (&mut Core, &mut ReplayState),
     (epoch, mut unproven): (u32, VecDeque<Unproven>),
 ) -> Result<(), OpenError> {
     let copied = match unproven.front() {
@@ -391,8 +391,8 @@ fn begin_epoch(
 /// Writes the epoch's first frame, with the records of these frames.
 fn write_first_frame(
     vfs: &dyn Vfs,
-    config: &Config,
-    (core, state): (&mut Core, &mut State),
+    config: &JournalConfig,
+    (core, state): (&mut Core, &mut ReplayState),
     unproven: &VecDeque<Unproven>,
 ) -> Result<(), OpenError> {
     let mut bytes = vec![0; HEADER];
@@ -413,7 +413,7 @@ fn write_first_frame(
         records_crc,
         ..Header::default()
     };
-    let Head {
+    let ChainHead {
         slot,
         seq,
         serial,
@@ -436,7 +436,7 @@ fn write_first_frame(
         ..header
     };
     let at = HEADER as u64;
-    let body = Body {
+    let body = FrameBody {
         slot,
         header,
         chain: core.head.prev,
@@ -459,7 +459,7 @@ fn records_len(frames: &VecDeque<Unproven>) -> u64 {
 /// Writes frames again where they are, syncs them and applies them.
 fn rewrite_tail(
     core: &mut Core,
-    state: &mut State,
+    state: &mut ReplayState,
     unproven: VecDeque<Unproven>,
 ) -> Result<(), OpenError> {
     let mut files = BTreeMap::new();
@@ -499,7 +499,7 @@ fn smallest_free(pool: &Pool) -> Option<u32> {
 /// until then nothing refers to it.
 fn new_segment(
     vfs: &dyn Vfs,
-    config: &Config,
+    config: &JournalConfig,
     core: &mut Core,
     bytes: u64,
 ) -> Result<Option<u32>, OpenError> {
@@ -525,9 +525,9 @@ fn is_zero(segment: &segment::Segment) -> bool {
 
 /// Hands the state over to a journal, whose first act is a checkpoint.
 fn finish(
-    (vfs, config, files): (Arc<dyn Vfs>, Config, Files),
+    (vfs, config, files): (Arc<dyn Vfs>, JournalConfig, Files),
     mut core: Core,
-    mut state: State,
+    mut state: ReplayState,
     created: bool,
 ) -> Result<Recovered, OpenError> {
     core.make_starts(&*vfs, &config)
@@ -574,7 +574,7 @@ fn finish(
     })
 }
 
-fn recovered_lanes(state: &State) -> Vec<RecoveredLane> {
+fn recovered_lanes(state: &ReplayState) -> Vec<RecoveredLane> {
     let mut lanes: Vec<_> = state
         .lanes
         .lanes

@@ -1,6 +1,6 @@
 //! Deliberate faults: each breaks one rule the journal lives by, and a crash test must notice.
 
-use crate::Config;
+use crate::JournalConfig;
 
 /// One broken rule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -8,7 +8,7 @@ use crate::Config;
     not(feature = "sabotage"),
     expect(unreachable_pub, reason = "public only for the tests that ask for it")
 )]
-pub enum Sabotage {
+pub enum StoreSabotage {
     /// Nothing is broken.
     #[cfg(feature = "sabotage")]
     None,
@@ -54,10 +54,10 @@ pub enum Sabotage {
     CopyBeforeSettle,
 }
 
-impl Config {
+impl JournalConfig {
     /// Whether this rule is broken; never, outside the tests that ask for it.
     #[cfg(feature = "sabotage")]
-    pub(crate) fn breaks(&self, rule: Sabotage) -> bool {
+    pub(crate) fn breaks(&self, rule: StoreSabotage) -> bool {
         self.sabotage == rule
     }
 
@@ -67,7 +67,7 @@ impl Config {
         clippy::unused_self,
         reason = "the same call with and without the feature"
     )]
-    pub(crate) const fn breaks(&self, _rule: Sabotage) -> bool {
+    pub(crate) const fn breaks(&self, _rule: StoreSabotage) -> bool {
         false
     }
 }

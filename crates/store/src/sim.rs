@@ -14,7 +14,7 @@ use crate::vfs::{DiskError, Vfs, VfsFile};
 
 mod crash;
 
-pub use crash::{CrashPoints, Image};
+pub use crash::{CrashPoints, DiskImage};
 
 /// A small seeded generator; the same seed gives the same numbers everywhere.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Rng {
 
 /// One change of the disk, in the order they were made.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub enum DiskChange {
     /// Bytes written to a file, by number.
     Write {
         /// The file's number.
@@ -71,7 +71,7 @@ pub enum Change {
 
 /// What a call of the disk is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Call {
+enum DiskCall {
     /// `open`.
     Open,
     /// `create`.
@@ -84,7 +84,7 @@ enum Call {
 
 /// A failure to inject.
 #[derive(Clone, Debug)]
-pub struct Fault {
+pub struct DiskFault {
     /// The number of the call that fails, counted from the disk's beginning.
     pub at: u64,
     /// Whether all later calls fail too.
@@ -96,18 +96,18 @@ pub struct Fault {
 /// The disk. Clones share it.
 #[derive(Clone, Default)]
 pub struct SimDisk {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DiskState>>,
 }
 
 #[derive(Default)]
-struct State {
+struct DiskState {
     /// What readers see, by file number.
     files: Vec<Vec<u8>>,
     names: BTreeMap<String, usize>,
-    base: Image,
-    trace: Vec<Change>,
+    base: DiskImage,
+    trace: Vec<DiskChange>,
     calls: u64,
-    fault: Option<Fault>,
+    fault: Option<DiskFault>,
     /// Bytes all files together may have; 0: no limit.
     capacity: u64,
     /// Names whose syncs do nothing, by prefix; "/" is the directory.
@@ -127,7 +127,7 @@ impl SimDisk {
 
     /// The disk as a crash left it.
     #[must_use]
-    pub fn from_image(image: &Image) -> Self {
+    pub fn from_image(image: &DiskImage) -> Self {
         let disk = Self::new();
         {
             let mut state = disk.state.lock();
@@ -162,10 +162,10 @@ impl SimDisk {
 
     /// What a reader sees now.
     #[must_use]
-    pub fn image(&self) -> Image {
+    pub fn image(&self) -> DiskImage {
         let state = self.state.lock();
         let content = |number: &usize| state.files.get(*number).cloned().unwrap_or_default();
-        Image {
+        DiskImage {
             files: state
                 .names
                 .iter()
@@ -175,7 +175,7 @@ impl SimDisk {
     }
 
     /// Makes a later call fail.
-    pub fn inject(&self, fault: Option<Fault>) {
+    pub fn inject(&self, fault: Option<DiskFault>) {
         self.state.lock().fault = fault;
     }
 
@@ -200,7 +200,7 @@ impl SimDisk {
         self.state.lock().unsynced = fault.map(|(prefix, error)| (prefix.to_owned(), error));
     }
 
-    fn call(&self, call: Call) -> Result<MutexGuard<'_, State>, DiskError> {
+    fn call(&self, call: DiskCall) -> Result<MutexGuard<'_, DiskState>, DiskError> {
         let mut state = self.state.lock();
         let number = state.calls;
         state.calls += 1;
@@ -215,7 +215,7 @@ impl SimDisk {
     }
 }
 
-impl Call {
+impl DiskCall {
     fn may_meet(self, error: &DiskError) -> bool {
         match error {
             DiskError::NoSpace => matches!(self, Self::Create | Self::Write),
@@ -225,7 +225,7 @@ impl Call {
     }
 }
 
-impl State {
+impl DiskState {
     fn is_file(&self, number: usize, is_name: impl Fn(&str) -> bool) -> bool {
         let mut names = self.names.iter();
         names.any(|(name, n)| *n == number && is_name(name))
@@ -253,11 +253,11 @@ fn len_of(content: impl AsRef<[u8]>) -> u64 {
 
 impl Vfs for SimDisk {
     fn list(&self) -> Result<Vec<String>, DiskError> {
-        Ok(self.call(Call::Other)?.names.keys().cloned().collect())
+        Ok(self.call(DiskCall::Other)?.names.keys().cloned().collect())
     }
 
     fn open(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
-        let state = self.call(Call::Open)?;
+        let state = self.call(DiskCall::Open)?;
         let number = *state.names.get(name).ok_or(DiskError::Missing)?;
         Ok(Arc::new(SimFile {
             disk: self.clone(),
@@ -266,14 +266,16 @@ impl Vfs for SimDisk {
     }
 
     fn create(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
-        let mut state = self.call(Call::Create)?;
+        let mut state = self.call(DiskCall::Create)?;
         let number = match state.names.get(name) {
             Some(number) => *number,
             None => {
                 let number = state.files.len();
                 state.files.push(Vec::new());
                 state.names.insert(name.to_owned(), number);
-                state.trace.push(Change::Create(name.to_owned(), number));
+                state
+                    .trace
+                    .push(DiskChange::Create(name.to_owned(), number));
                 number
             }
         };
@@ -284,22 +286,22 @@ impl Vfs for SimDisk {
     }
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
-        let mut state = self.call(Call::Other)?;
+        let mut state = self.call(DiskCall::Other)?;
         state.names.remove(name).ok_or(DiskError::Missing)?;
-        state.trace.push(Change::Remove(name.to_owned()));
+        state.trace.push(DiskChange::Remove(name.to_owned()));
         Ok(())
     }
 
     fn sync_dir(&self) -> Result<(), DiskError> {
-        let mut state = self.call(Call::Other)?;
+        let mut state = self.call(DiskCall::Other)?;
         if !state.is_deaf(None) {
-            state.trace.push(Change::SyncDir);
+            state.trace.push(DiskChange::SyncDir);
         }
         Ok(())
     }
 
     fn free_bytes(&self) -> Result<u64, DiskError> {
-        let state = self.call(Call::Other)?;
+        let state = self.call(DiskCall::Other)?;
         Ok(match state.capacity {
             0 => u64::MAX,
             capacity => capacity.saturating_sub(state.used()),
@@ -316,14 +318,14 @@ impl VfsFile for SimFile {
     fn size(&self) -> Result<u64, DiskError> {
         Ok(self
             .disk
-            .call(Call::Other)?
+            .call(DiskCall::Other)?
             .files
             .get(self.number)
             .map_or(0, len_of))
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, DiskError> {
-        let state = self.disk.call(Call::Other)?;
+        let state = self.disk.call(DiskCall::Other)?;
         let content = state.files.get(self.number).map_or(&[][..], Vec::as_slice);
         let end = offset + buf.len() as u64;
         let touches = |bytes: &Range<u64>| bytes.start < end && offset < bytes.end;
@@ -341,7 +343,7 @@ impl VfsFile for SimFile {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        let mut state = self.disk.call(Call::Write)?;
+        let mut state = self.disk.call(DiskCall::Write)?;
         let end = offset + data.len() as u64;
         let size = state.files.get(self.number).map_or(0, len_of);
         if state.capacity != 0 && state.used() + end.saturating_sub(size) > state.capacity {
@@ -351,7 +353,7 @@ impl VfsFile for SimFile {
         if let Some(content) = state.files.get_mut(self.number) {
             crash::overwrite(content, offset, &data);
         }
-        state.trace.push(Change::Write {
+        state.trace.push(DiskChange::Write {
             file: self.number,
             offset,
             data,
@@ -366,14 +368,14 @@ impl VfsFile for SimFile {
     }
 
     fn sync(&self) -> Result<(), DiskError> {
-        let mut state = self.disk.call(Call::Other)?;
+        let mut state = self.disk.call(DiskCall::Other)?;
         if let Some((prefix, error)) = &state.unsynced
             && state.is_file(self.number, |name| name.starts_with(prefix))
         {
             return Err(error.clone());
         }
         if !state.is_deaf(Some(self.number)) {
-            state.trace.push(Change::Sync(self.number));
+            state.trace.push(DiskChange::Sync(self.number));
         }
         Ok(())
     }

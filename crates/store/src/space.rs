@@ -17,7 +17,7 @@ use crate::frame::{self, BLOCK};
 use crate::journal::Journal;
 use crate::segment::{self, Segment, Use};
 use crate::vfs::{DiskError, Vfs, VfsFile};
-use crate::{Batch, Config, Store, StoreRefusal};
+use crate::{Batch, JournalConfig, Store, StoreRefusal};
 
 /// Numbers of segments made for claims begin here; housekeeping gives the lowest that are unused.
 const FIRST_SLOT: u32 = 1 << 20;
@@ -92,23 +92,23 @@ fn charge(bytes: usize, segment_bytes: u64) -> i64 {
 }
 
 /// By how much the checkpoint files are made longer than they need to be.
-fn margin(config: &Config) -> u64 {
+fn margin(config: &JournalConfig) -> u64 {
     (config.segment_bytes / 16).max(config.start_segment_bytes)
 }
 
 /// Records that a turn may add to those that were claimed: settlements, delivery counts.
-const fn slack(config: &Config) -> u64 {
+const fn slack(config: &JournalConfig) -> u64 {
     config.segment_bytes / 8
 }
 
 /// Whether so many bytes and what comes with them fit in an ordinary segment.
-fn is_ordinary(bytes: usize, config: &Config) -> bool {
+fn is_ordinary(bytes: usize, config: &JournalConfig) -> bool {
     let len = frame::frame_len(bytes as u64).saturating_add(slack(config));
     len.saturating_add(BLOCK) <= config.segment_bytes
 }
 
 impl Space {
-    pub(crate) fn new(core: &Core, config: &Config, image_len: u64) -> Self {
+    pub(crate) fn new(core: &Core, config: &JournalConfig, image_len: u64) -> Self {
         let highest = core.pool.segments.keys().max().copied().unwrap_or(0);
         let space = Self {
             next_slot: AtomicU32::new(FIRST_SLOT.max(highest.saturating_add(1))),
@@ -120,7 +120,7 @@ impl Space {
     }
 
     /// Takes note of what can be written now.
-    pub(crate) fn update(&self, core: &Core, config: &Config) {
+    pub(crate) fn update(&self, core: &Core, config: &JournalConfig) {
         let made = self.made.lock();
         let whole = |bytes: u64| bytes.saturating_sub(BLOCK);
         let free = core.free_segments(config) + made.ordinary.len();
@@ -139,7 +139,7 @@ impl Space {
     }
 
     /// Whether the checkpoint files have become short of what they may have to take.
-    pub(crate) fn lacks_image(&self, config: &Config) -> bool {
+    pub(crate) fn lacks_image(&self, config: &JournalConfig) -> bool {
         self.image_missing(signed(margin(config)) / 2) > 0
     }
 

@@ -2,7 +2,7 @@
 
 mod support;
 
-use leveret_store::Sabotage;
+use leveret_store::StoreSabotage;
 
 use support::explore::explore;
 
@@ -11,7 +11,7 @@ const STATES: usize = 50_000;
 
 #[test]
 fn a_crash_anywhere_loses_nothing_confirmed() {
-    let report = explore(1, STATES, Sabotage::None, None);
+    let report = explore(1, STATES, StoreSabotage::None, None);
     assert_eq!(report.violation, None);
     println!(
         "{} states of {} histories",

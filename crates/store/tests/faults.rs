@@ -4,10 +4,10 @@ mod support;
 
 use std::sync::Arc;
 
-use leveret_store::sim::{CrashPoints, Fault, Image, SimDisk};
+use leveret_store::sim::{CrashPoints, DiskFault, DiskImage, SimDisk};
 use leveret_store::{
-    Batch, Config, DiskError, Journal, LaneId, MessageParts, OnCorruption, OpenError, Progress,
-    Sabotage, Store, StoreRefusal,
+    Batch, DiskError, Journal, JournalConfig, LaneId, MessageParts, OnCorruption, OpenError,
+    Progress, Store, StoreRefusal, StoreSabotage,
 };
 
 use support::history::{Played, play_with_fault};
@@ -19,7 +19,7 @@ const STEPS: u64 = 60;
 const CALLS: u64 = 250;
 
 /// What is left is one of the states that may be.
-fn check(played: &Played, image: &Image, config: &Config) -> Result<(), String> {
+fn check(played: &Played, image: &DiskImage, config: &JournalConfig) -> Result<(), String> {
     let disk = Arc::new(SimDisk::from_image(image));
     let opened = Journal::open(disk, config.clone()).map_err(|error| error.to_string())?;
     let (found, _, _) = Visible::take(opened)?;
@@ -34,18 +34,18 @@ fn check(played: &Played, image: &Image, config: &Config) -> Result<(), String> 
     Ok(())
 }
 
-fn after_the_fault(points: &CrashPoints) -> [Image; 2] {
+fn after_the_fault(points: &CrashPoints) -> [DiskImage; 2] {
     [points.keep_all(), points.lose_all()]
 }
 
 #[test]
 fn an_io_error_at_any_call_stops_the_journal_and_loses_nothing() {
-    let config = tiny(Sabotage::None);
+    let config = tiny(StoreSabotage::None);
     let mut stopped = 0;
     for seed in 0..4 {
         for at in 0..CALLS {
             let error = DiskError::Failed("injected".to_owned());
-            let fault = Fault {
+            let fault = DiskFault {
                 at,
                 for_ever: false,
                 error,
@@ -72,10 +72,10 @@ fn an_io_error_at_any_call_stops_the_journal_and_loses_nothing() {
 
 #[test]
 fn no_space_at_any_call_stops_nothing() {
-    let config = tiny(Sabotage::None);
+    let config = tiny(StoreSabotage::None);
     for seed in 0..4 {
         for at in 0..CALLS {
-            let fault = Fault {
+            let fault = DiskFault {
                 at,
                 for_ever: false,
                 error: DiskError::NoSpace,
@@ -101,7 +101,7 @@ fn no_space_at_any_call_stops_nothing() {
 #[test]
 fn a_segment_that_cannot_be_read_is_not_emptied_for_ever() {
     let disk = SimDisk::new();
-    let config = tiny(Sabotage::None);
+    let config = tiny(StoreSabotage::None);
     let open = || Journal::open(Arc::new(disk.clone()), config.clone());
     let journal = open().unwrap().journal;
     let (mut next, mut told) = (0, 0);
@@ -121,7 +121,7 @@ fn a_segment_that_cannot_be_read_is_not_emptied_for_ever() {
     }
     assert!(told > 0);
     drop(journal);
-    let refuse = Config {
+    let refuse = JournalConfig {
         on_corruption: OnCorruption::Refuse,
         ..config.clone()
     };
@@ -144,7 +144,7 @@ fn a_segment_that_cannot_be_read_is_not_emptied_for_ever() {
 #[test]
 fn an_unreadable_checkpoint_is_one_that_is_torn() {
     let disk = SimDisk::new();
-    let config = tiny(Sabotage::None);
+    let config = tiny(StoreSabotage::None);
     let open = || Journal::open(Arc::new(disk.clone()), config.clone());
     let journal = open().unwrap().journal;
     publish(&journal, 0);
@@ -158,7 +158,7 @@ fn an_unreadable_checkpoint_is_one_that_is_torn() {
 #[test]
 fn a_last_frame_that_cannot_be_read_is_named() {
     let disk = SimDisk::new();
-    let config = tiny(Sabotage::None);
+    let config = tiny(StoreSabotage::None);
     let open = || Journal::open(Arc::new(disk.clone()), config.clone()).unwrap();
     publish(&open().journal, 0);
     disk.spoil("journal-000000", 4096..8192);
@@ -170,7 +170,7 @@ fn a_last_frame_that_cannot_be_read_is_named() {
 fn a_sync_that_always_fails_stops_housekeeping_in_the_end() {
     for (prefix, pieces) in [("checkpoint", 40), ("journal-000005", 400)] {
         let disk = SimDisk::new();
-        let opened = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None));
+        let opened = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None));
         let journal = opened.unwrap().journal;
         disk.fail_syncs(Some((prefix, DiskError::Failed("injected".to_owned()))));
         let mut stopped = false;
@@ -190,7 +190,7 @@ fn a_sync_that_always_fails_stops_housekeeping_in_the_end() {
 fn a_sync_that_finds_no_space_for_what_nothing_refers_to_stops_nothing() {
     for prefix in ["checkpoint", "journal-000005"] {
         let disk = SimDisk::new();
-        let opened = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None));
+        let opened = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None));
         let journal = opened.unwrap().journal;
         disk.fail_syncs(Some((prefix, DiskError::NoSpace)));
         let refused = (0..100).any(|seq| {
@@ -211,11 +211,11 @@ fn a_sync_that_finds_no_space_for_what_nothing_refers_to_stops_nothing() {
 #[test]
 fn no_descriptor_is_patience_not_the_end() {
     let disk = SimDisk::new();
-    let opened = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None));
+    let opened = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None));
     let journal = opened.unwrap().journal;
     publish(&journal, 0);
     housekeep(&journal);
-    disk.inject(Some(Fault {
+    disk.inject(Some(DiskFault {
         at: disk.calls(),
         for_ever: true,
         error: DiskError::Busy("too many open files".to_owned()),
@@ -295,13 +295,13 @@ fn fill_and_drain(journal: &Journal) -> u64 {
 }
 
 /// A disk on which the journal's own files are most of what there is.
-fn small_disk(floor: u64) -> (SimDisk, Config) {
+fn small_disk(floor: u64) -> (SimDisk, JournalConfig) {
     let disk = SimDisk::new();
     disk.set_capacity(400 << 10);
-    let config = Config {
+    let config = JournalConfig {
         disk_free_min: floor,
         window_bytes: 1 << 30,
-        ..tiny(Sabotage::None)
+        ..tiny(StoreSabotage::None)
     };
     (disk, config)
 }
@@ -320,9 +320,9 @@ fn a_disk_that_the_journal_has_filled_itself_heals_whatever_the_floor() {
 fn a_full_disk_refuses_drains_and_heals() {
     let disk = SimDisk::new();
     disk.set_capacity(400 << 10);
-    let config = Config {
+    let config = JournalConfig {
         disk_free_min: 24 << 10,
-        ..tiny(Sabotage::None)
+        ..tiny(StoreSabotage::None)
     };
     let journal = Journal::open(Arc::new(disk.clone()), config.clone())
         .unwrap()

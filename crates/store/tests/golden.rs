@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use leveret_record::Attempts;
-use leveret_store::sim::{Image, SimDisk};
-use leveret_store::{Batch, Config, Journal, LaneId, MessageParts, Sabotage, Store};
+use leveret_store::sim::{DiskImage, SimDisk};
+use leveret_store::{Batch, Journal, JournalConfig, LaneId, MessageParts, Store, StoreSabotage};
 
 use support::tiny;
 
@@ -33,10 +33,10 @@ fn message(batch: &mut Batch, targets: &[(LaneId, u64)], expiration_ms: Option<u
     batch.message(targets, &parts);
 }
 
-fn write() -> Image {
+fn write() -> DiskImage {
     let (one, two, gone) = (LaneId(1), LaneId(2), LaneId(3));
     let disk = SimDisk::new();
-    let journal = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None))
+    let journal = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None))
         .unwrap()
         .journal;
     submit(&journal, |batch| {
@@ -70,8 +70,8 @@ fn directory(version: &str) -> PathBuf {
         .join(version)
 }
 
-fn read(version: &str) -> Image {
-    let mut image = Image::default();
+fn read(version: &str) -> DiskImage {
+    let mut image = DiskImage::default();
     for entry in std::fs::read_dir(directory(version)).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -93,7 +93,7 @@ type Left = (
 );
 
 fn check(disk: Arc<SimDisk>, expected: [Left; 6]) {
-    let opened = Journal::open(disk, tiny(Sabotage::None)).unwrap();
+    let opened = Journal::open(disk, tiny(StoreSabotage::None)).unwrap();
     assert!(!opened.created && opened.damage.is_empty());
     assert_eq!(opened.next_lane, 4);
     let next: Vec<_> = opened
@@ -135,7 +135,7 @@ fn a_store_of_the_first_version_opens_and_is_of_this_one_afterwards() {
         ];
         check(Arc::clone(&disk), expected);
     }
-    let features = |image: &Image| image.files["FORMAT"][12];
+    let features = |image: &DiskImage| image.files["FORMAT"][12];
     assert_eq!((features(&read("v1")), features(&disk.image())), (0, 1));
 }
 
@@ -161,14 +161,14 @@ const fn tried(lane: u32, seq: u64) -> u32 {
     }
 }
 
-fn large() -> Config {
-    Config {
+fn large() -> JournalConfig {
+    JournalConfig {
         segment_bytes: 8 << 20,
         first_segment_bytes: 1 << 20,
         start_segment_bytes: 64 << 10,
         window_bytes: 1 << 30,
         checkpoint_bytes: 1 << 30,
-        ..tiny(Sabotage::None)
+        ..tiny(StoreSabotage::None)
     }
 }
 
@@ -204,7 +204,7 @@ fn fill(journal: &Journal, seqs: Range<u64>) {
 
 /// A store in the first version's form: no times, counts as one number in the checkpoint, which
 /// covers all of the journal that has any, and no feature in FORMAT.
-fn of_the_first_version() -> Image {
+fn of_the_first_version() -> DiskImage {
     let disk = SimDisk::new();
     let opened = Journal::open(Arc::new(disk.clone()), large());
     let journal = opened.unwrap().journal;

@@ -2,14 +2,14 @@
 
 mod support;
 
-use leveret_store::Sabotage;
+use leveret_store::StoreSabotage;
 
 use support::explore::explore;
 
 /// Distinct crash states after which a fault counts as unnoticed.
 const STATES: usize = 150_000;
 
-fn assert_noticed(sabotage: Sabotage, deaf: Option<&str>) {
+fn assert_noticed(sabotage: StoreSabotage, deaf: Option<&str>) {
     let report = explore(1, STATES, sabotage, deaf);
     let states = report.seen.len();
     let violation = report.violation;
@@ -27,7 +27,7 @@ macro_rules! mutations {
     ($($name:ident: $sabotage:ident, $deaf:expr;)*) => {
         $(#[test]
         fn $name() {
-            assert_noticed(Sabotage::$sabotage, $deaf);
+            assert_noticed(StoreSabotage::$sabotage, $deaf);
         })*
     };
 }

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use leveret_record::Attempts;
-use leveret_store::sim::{Image, Rng, SimDisk};
+use leveret_store::sim::{DiskImage, Rng, SimDisk};
 use leveret_store::{
-    Batch, Config, Damage, Journal, LaneId, MessageParts, OpenError, Sabotage, Store, Vfs,
+    Batch, Damage, Journal, JournalConfig, LaneId, MessageParts, OpenError, Store, StoreSabotage,
+    Vfs,
 };
 
 use support::history;
@@ -40,9 +41,9 @@ fn message(batch: &mut Batch, targets: &[(u32, u64)]) {
 }
 
 /// Frames before and after a checkpoint, with everything a frame can hold.
-fn small_store() -> Image {
+fn small_store() -> DiskImage {
     let disk = SimDisk::new();
-    let journal = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None))
+    let journal = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None))
         .unwrap()
         .journal;
     commit(&journal, |batch| {
@@ -69,11 +70,11 @@ fn small_store() -> Image {
 }
 
 /// Opens an image; `Err` is a refusal.
-fn open(image: &Image) -> Result<(Visible, Vec<Damage>), String> {
-    open_with(image, Sabotage::None)
+fn open(image: &DiskImage) -> Result<(Visible, Vec<Damage>), String> {
+    open_with(image, StoreSabotage::None)
 }
 
-fn open_with(image: &Image, sabotage: Sabotage) -> Result<(Visible, Vec<Damage>), String> {
+fn open_with(image: &DiskImage, sabotage: StoreSabotage) -> Result<(Visible, Vec<Damage>), String> {
     let disk = Arc::new(SimDisk::from_image(image));
     let mut opened = Journal::open(disk, tiny(sabotage)).map_err(|error| error.to_string())?;
     let damage = std::mem::take(&mut opened.damage);
@@ -82,7 +83,7 @@ fn open_with(image: &Image, sabotage: Sabotage) -> Result<(Visible, Vec<Damage>)
 }
 
 /// What is missing must be named, unless what is lost is settlements or a frame's unreadable rest.
-fn judge(expected: &Visible, image: &Image, radius: usize) -> Result<&'static str, String> {
+fn judge(expected: &Visible, image: &DiskImage, radius: usize) -> Result<&'static str, String> {
     let Ok((found, damage)) = open(image) else {
         return Ok("refused");
     };
@@ -159,10 +160,10 @@ fn every_bit_is_checked_or_means_nothing() {
 fn a_flipped_bit_in_a_used_store_is_not_unnoticed() {
     let mut rng = Rng::new(3);
     for seed in 0..120 {
-        let mut points = history::play(seed, 100, &tiny(Sabotage::None), None).points;
+        let mut points = history::play(seed, 100, &tiny(StoreSabotage::None), None).points;
         while points.advance() {}
         let disk = SimDisk::from_image(&points.keep_all());
-        let journal = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None))
+        let journal = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None))
             .unwrap()
             .journal;
         commit(&journal, |batch| message(batch, &[(700, 0)]));
@@ -191,7 +192,7 @@ fn a_flipped_bit_in_a_used_store_is_not_unnoticed() {
 fn rot_that_hides_a_declaration_opens_nothing() {
     let disk = SimDisk::new();
     let open = |config| Journal::open(Arc::new(disk.clone()), config);
-    let journal = open(tiny(Sabotage::None)).unwrap().journal;
+    let journal = open(tiny(StoreSabotage::None)).unwrap().journal;
     let at = disk.image().files["journal-000000"].len();
     commit(&journal, |batch| {
         batch.topology(b"lane 1", Some(b"durable"))
@@ -209,14 +210,14 @@ fn rot_that_hides_a_declaration_opens_nothing() {
     let rotten = rotten.expect("the declaration is there") as u64 * 4096;
     file.write_at(rotten, &[0; 512]).unwrap();
     let before = disk.image();
-    let config = Config {
+    let config = JournalConfig {
         missing: Some(|topology, lanes| {
             let lost = lanes
                 .iter()
                 .find(|lane| !topology.contains_key(format!("lane {}", lane.0).as_bytes()));
             lost.map(|lane| format!("lane {}", lane.0))
         }),
-        ..tiny(Sabotage::None)
+        ..tiny(StoreSabotage::None)
     };
     let refused = open(config).err();
     assert!(
@@ -225,18 +226,18 @@ fn rot_that_hides_a_declaration_opens_nothing() {
     );
     assert_eq!(disk.image(), before);
     // Without a gap nobody asks: the broker has a rule of its own for a lane without a queue.
-    assert!(open(tiny(Sabotage::None)).is_ok());
+    assert!(open(tiny(StoreSabotage::None)).is_ok());
 }
 
 /// Confirmed messages in several segments, after a checkpoint and before any other.
-fn long_tail() -> (Image, Visible) {
+fn long_tail() -> (DiskImage, Visible) {
     tail_with(|_| {})
 }
 
 /// The same, with something done at the end.
-fn tail_with(end: impl FnOnce(&Journal)) -> (Image, Visible) {
+fn tail_with(end: impl FnOnce(&Journal)) -> (DiskImage, Visible) {
     let disk = SimDisk::new();
-    let journal = Journal::open(Arc::new(disk.clone()), tiny(Sabotage::None))
+    let journal = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None))
         .unwrap()
         .journal;
     for seq in 0..20 {
@@ -251,7 +252,7 @@ fn tail_with(end: impl FnOnce(&Journal)) -> (Image, Visible) {
     (image, expected)
 }
 
-fn segments(image: &Image) -> Vec<String> {
+fn segments(image: &DiskImage) -> Vec<String> {
     let names = image.files.keys();
     let names = names.filter(|name| name.starts_with("journal-"));
     names.cloned().collect()
@@ -342,7 +343,7 @@ fn truncation_at_rot_would_be_noticed() {
     let unnoticed = (0..12 << 10).any(|byte: usize| {
         let mut flipped = image.clone();
         flipped.files.get_mut("journal-000005").unwrap()[byte] ^= 1;
-        let opened = open_with(&flipped, Sabotage::TruncateAtRot);
+        let opened = open_with(&flipped, StoreSabotage::TruncateAtRot);
         opened.is_ok_and(|(found, damage)| damage.is_empty() && found != expected)
     });
     assert!(unnoticed);

@@ -5,14 +5,15 @@ mod support;
 use std::sync::Arc;
 
 use leveret_record::Attempts;
-use leveret_store::sim::{Image, SimDisk};
+use leveret_store::sim::{DiskImage, SimDisk};
 use leveret_store::{
-    Batch, Config, Damage, Journal, LaneId, MessageParts, Progress, Recovered, Sabotage, Store,
+    Batch, Damage, Journal, JournalConfig, LaneId, MessageParts, Progress, Recovered, Store,
+    StoreSabotage,
 };
 
 use support::tiny;
 
-fn open(image: &Image, config: &Config) -> Recovered {
+fn open(image: &DiskImage, config: &JournalConfig) -> Recovered {
     Journal::open(Arc::new(SimDisk::from_image(image)), config.clone()).unwrap()
 }
 
@@ -39,9 +40,9 @@ fn contents(opened: Recovered) -> Vec<(u64, usize)> {
 }
 
 /// What a kill leaves of a store that a large message was written to, and its messages.
-fn with_large(len: usize, checkpoint: bool, cover: bool) -> (Image, Vec<(u64, usize)>) {
+fn with_large(len: usize, checkpoint: bool, cover: bool) -> (DiskImage, Vec<(u64, usize)>) {
     let disk = SimDisk::new();
-    let config = tiny(Sabotage::None);
+    let config = tiny(StoreSabotage::None);
     let opened = Journal::open(Arc::new(disk.clone()), config).unwrap();
     let journal = opened.journal;
     let lens = [100, len, 100, len + 5_000];
@@ -63,16 +64,20 @@ fn with_large(len: usize, checkpoint: bool, cover: bool) -> (Image, Vec<(u64, us
 #[test]
 fn a_segment_made_for_a_large_message_is_no_damage() {
     // As after a move to a larger disk.
-    let grown = Config {
+    let grown = JournalConfig {
         segment_bytes: 40 << 10,
         first_segment_bytes: 20 << 10,
         start_segment_bytes: 12 << 10,
-        ..tiny(Sabotage::None)
+        ..tiny(StoreSabotage::None)
     };
     for len in (9_000..90_000).step_by(1_777) {
         for kind in 0..4 {
             let (mut image, expected) = with_large(len, kind & 1 != 0, kind & 2 != 0);
-            for config in [tiny(Sabotage::None), grown.clone(), tiny(Sabotage::None)] {
+            for config in [
+                tiny(StoreSabotage::None),
+                grown.clone(),
+                tiny(StoreSabotage::None),
+            ] {
                 let disk = SimDisk::from_image(&image);
                 let opened = Journal::open(Arc::new(disk.clone()), config).unwrap();
                 assert_eq!(opened.damage, Vec::<Damage>::new(), "{len} bytes, {kind}");
@@ -96,7 +101,7 @@ fn a_segment_made_for_a_large_message_that_was_cut_is_named() {
             for len in (0..content.len()).step_by(2048) {
                 let mut cut = image.clone();
                 cut.files.get_mut(name).unwrap().truncate(len);
-                let mut opened = open(&cut, &tiny(Sabotage::None));
+                let mut opened = open(&cut, &tiny(StoreSabotage::None));
                 let damage = std::mem::take(&mut opened.damage);
                 if contents(opened) != expected {
                     lost_some += 1;
@@ -122,7 +127,7 @@ fn settle_down(journal: &Journal) {
 }
 
 /// A disk that is full of small messages and of what others wrote; returns how many there are.
-fn full_of_small_ones(disk: &SimDisk, config: &Config) -> (Journal, u64) {
+fn full_of_small_ones(disk: &SimDisk, config: &JournalConfig) -> (Journal, u64) {
     disk.set_capacity(2 << 20);
     let opened = Journal::open(Arc::new(disk.clone()), config.clone()).unwrap();
     let journal = opened.journal;
@@ -159,13 +164,13 @@ fn full_of_small_ones(disk: &SimDisk, config: &Config) -> (Journal, u64) {
 /// every second message finds its place, and a turn of very many is written in parts.
 #[test]
 fn acknowledgements_in_any_order_progress_on_a_full_disk() {
-    let config = Config {
+    let config = JournalConfig {
         segment_bytes: 32 << 10,
         first_segment_bytes: 16 << 10,
         start_segment_bytes: 8 << 10,
         frame_bytes_max: 8 << 10,
         reserve_segments: 2,
-        ..tiny(Sabotage::None)
+        ..tiny(StoreSabotage::None)
     };
     for at_once in [1, 10, 100_000] {
         let disk = SimDisk::new();
@@ -203,7 +208,7 @@ fn acknowledgements_in_any_order_progress_on_a_full_disk() {
 #[test]
 fn a_start_on_a_full_disk_heals_before_anything_is_written() {
     let disk = SimDisk::new();
-    let config = tiny(Sabotage::None);
+    let config = tiny(StoreSabotage::None);
     drop(Journal::open(Arc::new(disk.clone()), config.clone()).unwrap());
     let files = disk.image().files;
     disk.set_capacity(files.values().map(|file| file.len() as u64).sum());

@@ -4,7 +4,7 @@ use leveret_access::{AdminError, Permission, Put, TopicPermission, User, UserLim
 use serde_json::Value;
 
 use super::Admin;
-use crate::topology::Kind;
+use crate::topology::DurableKind;
 
 impl Admin<'_> {
     /// Adds a user, or replaces it.
@@ -15,7 +15,7 @@ impl Admin<'_> {
         self.claim(("user", &[&user.name]), &user)?;
         let put = self.broker.access.write().put_user(user.clone())?;
         self.permissions_changed();
-        self.keep(Kind::User, &[&user.name], &user);
+        self.keep(DurableKind::User, &[&user.name], &user);
         Ok(put)
     }
 
@@ -81,12 +81,12 @@ impl Admin<'_> {
         drop(access);
         self.permissions_changed();
         for vhost in permissions {
-            self.forget(Kind::Permission, &[&vhost, name]);
+            self.forget(DurableKind::Permission, &[&vhost, name]);
         }
         for (vhost, exchange) in topics {
-            self.forget(Kind::TopicPermission, &[&vhost, name, &exchange]);
+            self.forget(DurableKind::TopicPermission, &[&vhost, name, &exchange]);
         }
-        self.forget(Kind::User, &[name]);
+        self.forget(DurableKind::User, &[name]);
         self.broker
             .close_peers(&format!("user '{name}' is deleted"), |peer| {
                 *peer.client.user.lock() == name
@@ -109,7 +109,7 @@ impl Admin<'_> {
             .put_permission(permission.clone())?;
         self.permissions_changed();
         let names = [&*permission.vhost, &*permission.user];
-        self.keep(Kind::Permission, &names, &permission);
+        self.keep(DurableKind::Permission, &names, &permission);
         Ok(put)
     }
 
@@ -122,7 +122,7 @@ impl Admin<'_> {
             return Err(AdminError::Missing);
         }
         self.permissions_changed();
-        self.forget(Kind::Permission, &[vhost, user]);
+        self.forget(DurableKind::Permission, &[vhost, user]);
         Ok(())
     }
 
@@ -146,7 +146,11 @@ impl Admin<'_> {
             exchange,
             ..
         } = &permission;
-        self.keep(Kind::TopicPermission, &[vhost, user, exchange], &permission);
+        self.keep(
+            DurableKind::TopicPermission,
+            &[vhost, user, exchange],
+            &permission,
+        );
         Ok(put)
     }
 
@@ -168,7 +172,7 @@ impl Admin<'_> {
         }
         self.permissions_changed();
         for exchange in lifted {
-            self.forget(Kind::TopicPermission, &[vhost, user, &exchange]);
+            self.forget(DurableKind::TopicPermission, &[vhost, user, &exchange]);
         }
         Ok(())
     }

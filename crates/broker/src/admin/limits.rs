@@ -1,12 +1,12 @@
 //! The settings that an operator may change while the broker runs.
 
 use crate::broker::Broker;
-use crate::context::config::Limits;
-use crate::settings::arguments::Meaning;
+use crate::context::config::BrokerLimits;
+use crate::settings::arguments::InForce;
 
 impl Broker {
     /// Changes them, also for queues that exist: each is locked for a moment.
-    pub fn set_limits(&self, limits: Limits) {
+    pub fn set_limits(&self, limits: BrokerLimits) {
         let before = std::mem::replace(&mut *self.limits.write(), limits);
         if before.queue == limits.queue {
             return;
@@ -17,9 +17,9 @@ impl Broker {
             for cell in queues {
                 let mut state = cell.lock();
                 let policy = state.policy.clone();
-                let meaning = Meaning::of(&cell.spec, policy, limits.queue);
-                state.queue.set_settings(meaning.settings);
-                sooner |= cell.set_lease(meaning.timeout) && state.queue.unacked() > 0;
+                let in_force = InForce::of(&cell.spec, policy, limits.queue);
+                state.queue.set_settings(in_force.settings);
+                sooner |= cell.set_lease(in_force.timeout) && state.queue.unacked() > 0;
             }
             if sooner {
                 self.look_at_deliveries(&vhost.name);

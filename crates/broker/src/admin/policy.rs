@@ -10,13 +10,13 @@ use crate::settings::policy::{Policy, PolicyKind};
 use crate::vhost::Vhost;
 
 /// Policies that were changed and not yet applied to what exists in their virtual host.
-pub(super) struct Touched {
+pub(super) struct TouchedPolicies {
     vhost: Arc<Vhost>,
     /// What has none of these in its name stays as it is.
     patterns: Vec<Pattern>,
 }
 
-impl Touched {
+impl TouchedPolicies {
     fn concerns(&self, name: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(name))
     }
@@ -68,7 +68,7 @@ impl Admin<'_> {
         let mut known = self.touched.iter_mut();
         match known.find(|one| Arc::ptr_eq(&one.vhost, vhost)) {
             Some(one) => one.patterns.extend(patterns),
-            None => self.touched.push(Touched {
+            None => self.touched.push(TouchedPolicies {
                 vhost: Arc::clone(vhost),
                 patterns: patterns.collect(),
             }),

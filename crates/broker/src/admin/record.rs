@@ -1,17 +1,17 @@
 //! The form in which administration is kept in the store: a key for each thing, its value JSON.
 
 use crate::settings::policy::PolicyKind;
-use crate::topology::{self, Kind};
+use crate::topology::{self, DurableKind};
 
 /// The key of a thing by its names.
-pub(super) fn key(kind: Kind, names: &[&str]) -> Vec<u8> {
+pub(super) fn key(kind: DurableKind, names: &[&str]) -> Vec<u8> {
     let parts: Vec<_> = names.iter().map(|name| name.as_bytes()).collect();
     topology::key(kind, &parts)
 }
 
-pub(super) const fn kind_of(kind: PolicyKind) -> Kind {
+pub(super) const fn kind_of(kind: PolicyKind) -> DurableKind {
     match kind {
-        PolicyKind::User => Kind::Policy,
-        PolicyKind::Operator => Kind::OperatorPolicy,
+        PolicyKind::User => DurableKind::Policy,
+        PolicyKind::Operator => DurableKind::OperatorPolicy,
     }
 }

@@ -10,7 +10,7 @@ use super::record;
 use crate::settings::parameters::Parameter;
 use crate::settings::policy::PolicyKind;
 use crate::settings::rules::VhostMetadata;
-use crate::topology::Kind;
+use crate::topology::DurableKind;
 use crate::topology::operations::Condition;
 use crate::vhost::Vhost;
 use crate::vhost::binding::Binding;
@@ -45,7 +45,7 @@ impl Admin<'_> {
 
     fn keep_vhost(&mut self, vhost: &Vhost) {
         let record = vhost.rules.read().record();
-        self.keep(Kind::Vhost, &[&vhost.name], &record);
+        self.keep(DurableKind::Vhost, &[&vhost.name], &record);
     }
 
     /// Removes a virtual host with everything in it, and closes its connections.
@@ -67,7 +67,7 @@ impl Admin<'_> {
         self.forget_grants(name);
         self.forget_rules(&vhost);
         // Last: a broker that stops half-way has the virtual host, not things in one that is gone.
-        self.forget(Kind::Vhost, &[name]);
+        self.forget(DurableKind::Vhost, &[name]);
         Ok(())
     }
 
@@ -123,10 +123,10 @@ impl Admin<'_> {
         drop(access);
         self.permissions_changed();
         for user in permissions {
-            self.forget(Kind::Permission, &[vhost, &user]);
+            self.forget(DurableKind::Permission, &[vhost, &user]);
         }
         for (user, exchange) in topics {
-            self.forget(Kind::TopicPermission, &[vhost, &user, &exchange]);
+            self.forget(DurableKind::TopicPermission, &[vhost, &user, &exchange]);
         }
     }
 
@@ -139,7 +139,7 @@ impl Admin<'_> {
         }
         for parameter in rules.parameters.list() {
             self.forget(
-                Kind::Parameter,
+                DurableKind::Parameter,
                 &[&vhost.name, &parameter.component, &parameter.name],
             );
         }
@@ -209,7 +209,11 @@ impl Admin<'_> {
         let Parameter {
             component, name, ..
         } = &parameter;
-        self.keep(Kind::Parameter, &[&vhost.name, component, name], &parameter);
+        self.keep(
+            DurableKind::Parameter,
+            &[&vhost.name, component, name],
+            &parameter,
+        );
         Ok(put)
     }
 
@@ -227,7 +231,7 @@ impl Admin<'_> {
         if !vhost.rules.write().parameters.delete(component, name) {
             return Err(AdminError::Missing);
         }
-        self.forget(Kind::Parameter, &[&vhost.name, component, name]);
+        self.forget(DurableKind::Parameter, &[&vhost.name, component, name]);
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
 use crate::queue::attempts::counted_header;
 use crate::queue::cell::{QueueCell, QueueGuard, QueueState};
-use crate::queue::consumer::{Handle, KeptArguments, Source};
+use crate::queue::consumer::{DeliverySource, Handle, KeptArguments};
 use crate::queue::lease::lease;
 use crate::queue::pump::Pump;
 use crate::queue::traced::{Party, Traced};
@@ -148,7 +148,7 @@ impl OpenChannel<'_> {
         let state = &mut *self.state;
         if let Some(&source) = state.consumers.get(tag) {
             // The consumer of a deleted queue is gone without the client having to say so.
-            if !state.source(source).is_some_and(Source::is_over) {
+            if !state.source(source).is_some_and(DeliverySource::is_over) {
                 let tag = String::from_utf8_lossy(tag).into_owned();
                 return Err(Refusal::ConsumerTagInUse(tag));
             }
@@ -159,7 +159,7 @@ impl OpenChannel<'_> {
 
     /// A source stays marked as cancelled until its consumer is registered.
     fn add_source(&mut self, cell: &Arc<QueueCell>) -> u32 {
-        let source = Source {
+        let source = DeliverySource {
             cell: Arc::clone(cell),
             consumer: None,
             cancelled: true,

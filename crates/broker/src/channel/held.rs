@@ -8,14 +8,14 @@
 use leveret_codec::Method;
 use leveret_store::Ticket;
 
-use crate::channel::open::{OpenChannel, Shared};
+use crate::channel::open::{ChannelsShared, OpenChannel};
 
 /// Encoded frames that wait for a ticket.
-pub(crate) type Held = (Ticket, Vec<u8>);
+pub(crate) type HeldFrames = (Ticket, Vec<u8>);
 
 /// Memory that a client makes the broker hold by asking on.
-fn bytes(held: &Held) -> usize {
-    size_of::<Held>() + held.1.capacity()
+fn bytes(held: &HeldFrames) -> usize {
+    size_of::<HeldFrames>() + held.1.capacity()
 }
 
 impl OpenChannel<'_> {
@@ -30,7 +30,7 @@ impl OpenChannel<'_> {
     }
 
     /// Has an answer wait for a ticket, and for everything that waits already.
-    fn hold(&mut self, held: Held) {
+    fn hold(&mut self, held: HeldFrames) {
         if !self.holds() {
             self.shared.holding.push(self.number);
         }
@@ -81,9 +81,9 @@ impl OpenChannel<'_> {
     }
 }
 
-impl Shared {
+impl ChannelsShared {
     /// A channel that ends tells nothing more.
-    pub(crate) fn forget_held(&mut self, channel: u16, held: impl Iterator<Item = Held>) {
+    pub(crate) fn forget_held(&mut self, channel: u16, held: impl Iterator<Item = HeldFrames>) {
         self.held_bytes -= held.map(|held| bytes(&held)).sum::<usize>();
         self.holding.retain(|holding| *holding != channel);
     }

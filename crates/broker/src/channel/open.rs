@@ -19,7 +19,7 @@ use crate::queue::work::Work;
 use crate::vhost::Vhost;
 
 /// What the channels of a connection have together.
-pub(crate) struct Shared {
+pub(crate) struct ChannelsShared {
     pub(crate) routes: RouteCache,
     /// Channels with something to confirm.
     pub(crate) confirming: Vec<u16>,
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) exchange: ExchangeTally,
 }
 
-impl Shared {
+impl ChannelsShared {
     /// `seed` is for the routes' tables.
     pub(crate) fn new(seed: u64, live_prefetch: bool) -> Self {
         Self {
@@ -74,7 +74,7 @@ impl Shared {
 pub(crate) struct OpenChannel<'a> {
     pub(crate) number: u16,
     pub(crate) state: &'a mut Channel,
-    pub(crate) shared: &'a mut Shared,
+    pub(crate) shared: &'a mut ChannelsShared,
     pub(crate) user: &'a Arc<str>,
     pub(crate) vhost: &'a Arc<Vhost>,
     pub(crate) broker: &'a Arc<Broker>,

@@ -6,7 +6,7 @@ use leveret_codec::{
     ConfirmSelect, ConfirmSelectOk, Properties, SoftCode, ack, basic_return, content, flag, nack,
 };
 use leveret_record::Blob;
-use leveret_session::{Confirm, Confirms, Fault, Publish, Publishes};
+use leveret_session::{BatchMessage, Confirm, Confirms, Fault, Publishes};
 
 use crate::channel::UNSUBMITTED;
 use crate::channel::open::OpenChannel;
@@ -57,7 +57,7 @@ impl OpenChannel<'_> {
     pub(crate) fn publish_inspected(
         &mut self,
         one: &Publishes<'_>,
-        publish: Publish<'_>,
+        publish: BatchMessage<'_>,
         blob: Option<Arc<Blob>>,
     ) -> Result<bool, Fault> {
         let inspected = self
@@ -68,7 +68,7 @@ impl OpenChannel<'_> {
             .map_err(|refusal| self.fault_of(refusal, PUBLISH))?;
         let visible = visible_header(publish.header, reply_name.as_deref());
         let header = visible.as_deref().unwrap_or(publish.header);
-        let one = &Publishes::one(one.channel, one.route, Publish { header, ..publish });
+        let one = &Publishes::one(one.channel, one.route, BatchMessage { header, ..publish });
         let route = match inspected {
             Inspected::Routed(route) => Some(Arc::new(route)),
             Inspected::Plain => self.route(one)?,
@@ -81,7 +81,11 @@ impl OpenChannel<'_> {
     }
 
     /// Checks a message's properties; gives its own route when they have a say in it.
-    fn inspect(&mut self, one: &Publishes<'_>, publish: Publish<'_>) -> Result<Inspected, Refusal> {
+    fn inspect(
+        &mut self,
+        one: &Publishes<'_>,
+        publish: BatchMessage<'_>,
+    ) -> Result<Inspected, Refusal> {
         // Whether the user may publish there, and whether there is anything, comes first.
         let acting = self.acting();
         let mut steps = self.work.steps_left();
@@ -241,7 +245,7 @@ enum Inspected {
 /// Whether a message of the batch has its `reply_to` replaced.
 #[inline]
 fn asks(batch: &Publishes<'_>) -> bool {
-    let asks = |publish: Publish<'_>| asks_for_replies(publish.header);
+    let asks = |publish: BatchMessage<'_>| asks_for_replies(publish.header);
     batch.properties & flag::REPLY_TO != 0 && batch.iter().any(asks)
 }
 

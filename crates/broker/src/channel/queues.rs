@@ -13,7 +13,7 @@ use crate::access::acting::Resource;
 use crate::channel::exchanges::name_of;
 use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
-use crate::context::stats::Event;
+use crate::context::stats::Churn;
 use crate::publish::reply_to::REPLY_TO;
 use crate::queue::cell::QueueCell;
 use crate::queue::consumer::{Handle, tell_end};
@@ -81,7 +81,7 @@ impl OpenChannel<'_> {
             name
         };
         self.acting().declare_queue(&name, &spec.arguments)?;
-        self.broker.events.count(Event::QueueDeclared);
+        self.broker.events.count(Churn::QueueDeclared);
         let (cell, created) = if made_up {
             self.broker
                 .declare_new_queue(self.vhost, &name, spec, self.work)?

@@ -16,8 +16,8 @@ use crate::broker::Broker;
 use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
 use crate::publish::reply_to::{REPLY_TO, asks_for_replies, no_consumer};
-use crate::queue::cell::{Identity, QueueCell, StoreLanes};
-use crate::settings::arguments::Meaning;
+use crate::queue::cell::{QueueCell, QueueIdentity, StoreLanes};
+use crate::settings::arguments::InForce;
 use crate::settings::spec::QueueSpec;
 use crate::vhost::Vhost;
 
@@ -31,17 +31,17 @@ impl Broker {
             auto_delete: true,
             ..QueueSpec::default()
         };
-        let meaning = Meaning::of(&spec, None, self.limits().queue);
+        let in_force = InForce::of(&spec, None, self.limits().queue);
         let mut directory = vhost.directory.write();
         directory.check_open(vhost)?;
         let id = directory.next_id();
-        let identity = Identity {
+        let identity = QueueIdentity {
             name: name.into(),
             id,
             home: vhost.home(),
         };
         let lanes = StoreLanes::default();
-        let cell = Arc::new(QueueCell::new(identity, spec, lanes, meaning));
+        let cell = Arc::new(QueueCell::new(identity, spec, lanes, in_force));
         directory.insert_unlisted(&cell);
         Ok(cell)
     }

@@ -22,7 +22,7 @@ const REASON: &str = "low on memory";
 /// Whether a connection waits for room in a queue above its share.
 #[derive(Default)]
 pub(crate) struct RoomOfPublishers {
-    waits_for: Option<Wait>,
+    waits_for: Option<RoomWait>,
     /// It has waited long enough, and is refused until there is room.
     waited: bool,
     /// The client has hung up: nothing waits for anything.
@@ -30,7 +30,7 @@ pub(crate) struct RoomOfPublishers {
 }
 
 /// A publisher's wait for room in a queue.
-struct Wait {
+struct RoomWait {
     cell: Arc<QueueCell>,
     since_ms: u64,
     /// Its channel is in confirm mode.
@@ -91,7 +91,7 @@ impl OpenChannel<'_> {
             return Some(room);
         }
         if waiting.waits_for.is_none() {
-            waiting.waits_for = Some(Wait {
+            waiting.waits_for = Some(RoomWait {
                 cell: Arc::clone(cell),
                 since_ms: self.peer.received_ms.load(Ordering::Relaxed),
                 confirms,

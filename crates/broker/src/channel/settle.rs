@@ -7,7 +7,7 @@ use leveret_session::{Fault, Settlement, Verdict};
 use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
 use crate::queue::cell::QueueState;
-use crate::queue::consumer::Source;
+use crate::queue::consumer::DeliverySource;
 use crate::queue::pump::Pump;
 use crate::queue::work::Work;
 
@@ -107,7 +107,7 @@ impl OpenChannel<'_> {
 }
 
 /// Gives a run of deliveries from one source back to its queue, unless that is gone, and pumps it.
-fn release(source: &Source, run: &[(u32, Unacked, Verdict)], work: &mut Work) {
+fn release(source: &DeliverySource, run: &[(u32, Unacked, Verdict)], work: &mut Work) {
     let mut state = source.cell.lock();
     if source.cell.is_deleted() {
         return;
@@ -121,7 +121,7 @@ fn release(source: &Source, run: &[(u32, Unacked, Verdict)], work: &mut Work) {
 /// be run then.
 pub(crate) fn give_back(
     state: &mut QueueState,
-    source: &Source,
+    source: &DeliverySource,
     run: &[(u32, Unacked, Verdict)],
     pump: &mut Pump<'_>,
 ) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use leveret_codec::{TxCommitOk, TxRollbackOk, TxSelectOk, delivery_mode, split_route};
 use leveret_queue::Reason;
 use leveret_record::Blob;
-use leveret_session::{Fault, Publish, Publishes, Settlement, Slot, Verdict};
+use leveret_session::{BatchMessage, Fault, Publishes, Settlement, Slot, Verdict};
 
 use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
@@ -301,7 +301,7 @@ impl OpenChannel<'_> {
     }
 
     fn publish_staged(&mut self, staged: Staged) {
-        let publish = Publish {
+        let publish = BatchMessage {
             header: &staged.header,
             body: staged.body(),
             mandatory: staged.mandatory,

@@ -71,7 +71,7 @@ impl Broker {
 mod tests {
     use leveret_access::Access;
     use leveret_codec::{Table, Value};
-    use leveret_session::{Publish, Publishes};
+    use leveret_session::{BatchMessage, Publishes};
     use leveret_store::InstantStore;
 
     use super::*;
@@ -104,7 +104,7 @@ mod tests {
 
     fn publish(cell: &Arc<QueueCell>, expiration: &str, work: &mut Work) {
         let header = header(expiration);
-        let publish = Publish {
+        let publish = BatchMessage {
             header: &header,
             body: b"m",
             mandatory: false,

@@ -10,9 +10,9 @@ use crate::channel::Channel;
 use crate::channel::settle::give_back;
 use crate::connection::desk::Desk;
 use crate::connection::phase::Running;
-use crate::context::stats::Event;
+use crate::context::stats::Churn;
 use crate::queue::cell::QueueCell;
-use crate::queue::consumer::Source;
+use crate::queue::consumer::DeliverySource;
 use crate::queue::pump::Pump;
 use crate::queue::work::Work;
 use crate::topology::operations::Condition;
@@ -67,7 +67,7 @@ impl Running {
         confirm_last(channel, &mut state, desk);
         shared.forget_held(channel, state.held.drain(..));
         desk.peer.channels.lock().end(channel);
-        desk.broker.events.count(Event::ChannelClosed);
+        desk.broker.events.count(Churn::ChannelClosed);
         shared
             .confirming
             .retain(|confirming| *confirming != channel);
@@ -209,9 +209,9 @@ impl Returning {
 }
 
 /// What a channel holds of one source: its consumer and deliveries that were not settled.
-type Holding = (Source, Vec<(u32, Unacked, Verdict)>);
+type Holding = (DeliverySource, Vec<(u32, Unacked, Verdict)>);
 
-fn held_of(sources: Vec<Source>, slots: Vec<Slot>) -> Vec<Holding> {
+fn held_of(sources: Vec<DeliverySource>, slots: Vec<Slot>) -> Vec<Holding> {
     let mut held: Vec<Holding> = sources
         .into_iter()
         .map(|source| (source, Vec::new()))

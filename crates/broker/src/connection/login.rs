@@ -11,7 +11,7 @@ use crate::broker::Broker;
 use crate::connection::desk::Desk;
 use crate::connection::phase::{Opening, Running};
 use crate::context::client::Client;
-use crate::context::stats::Event;
+use crate::context::stats::Churn;
 use crate::vhost::Vhost;
 
 /// Clients of this product change prefetch while they consume and expect it to take effect.
@@ -61,14 +61,14 @@ impl Login {
                     reason,
                 });
                 self.refused_now = true;
-                broker.events.count(Event::LoginRefused);
+                broker.events.count(Churn::LoginRefused);
                 return Err(refusal(reason, mechanism));
             }
         };
         *client.properties.lock() = client_properties.to_table();
         user.clone_into(&mut client.user.lock());
         let _ = client.mechanism.set(mechanism);
-        broker.events.count(Event::LoginAccepted);
+        broker.events.count(Churn::LoginAccepted);
         let product = client_properties.get(b"product");
         let product = product.and_then(|value| value.as_str_bytes());
         Ok(Opening {

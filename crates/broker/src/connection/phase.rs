@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use leveret_codec::{ConnectionUpdateSecretOk, HardCode, Method};
-use leveret_session::{Assembled, Confirms, Event as SessionEvent, Fault};
+use leveret_session::{Assembled, Confirms, Event, Fault};
 use leveret_store::Ticket;
 
-use crate::channel::open::{OpenChannel, Shared};
+use crate::channel::open::{ChannelsShared, OpenChannel};
 use crate::channel::{Channel, UNSUBMITTED};
 use crate::connection::Step;
 use crate::connection::desk::Desk;
 use crate::connection::leaving::Leaving;
-use crate::connection::whole::Whole;
-use crate::context::stats::{ChannelStats, Event};
+use crate::connection::whole::UnroutedMessage;
+use crate::context::stats::{ChannelStats, Churn};
 use crate::vhost::Vhost;
 
 /// A phase of a connection.
@@ -42,14 +42,14 @@ pub(crate) struct Running {
     pub(crate) user: Arc<str>,
     pub(crate) vhost: Arc<Vhost>,
     pub(crate) channels: Vec<Option<Box<Channel>>>,
-    pub(crate) shared: Shared,
+    pub(crate) shared: ChannelsShared,
     /// The channel of the method that the rest of the input begins with: it waits for the answers
     /// before it.
     pub(crate) waits: Option<u16>,
     /// A message that is complete, but has to wait for the end of an alarm.
     pub(crate) parked: Option<(u16, Assembled)>,
     /// A message whose route takes more than one turn.
-    pub(crate) later: Option<Box<Whole>>,
+    pub(crate) later: Option<Box<UnroutedMessage>>,
 }
 
 impl Phase {
@@ -98,7 +98,7 @@ fn unexpected() -> Fault {
 
 impl Running {
     pub(crate) fn new(opening: Opening, vhost: Arc<Vhost>, desk: &Desk) -> Self {
-        let mut shared = Shared::new(desk.broker.next_seed(), opening.live_prefetch);
+        let mut shared = ChannelsShared::new(desk.broker.next_seed(), opening.live_prefetch);
         if desk.hung_up {
             shared.room.hang_up();
         }
@@ -117,33 +117,33 @@ impl Running {
     #[inline]
     pub(super) fn take(
         &mut self,
-        event: SessionEvent<'_>,
+        event: Event<'_>,
         at: &mut usize,
         desk: &mut Desk,
     ) -> Result<Step, Fault> {
         match event {
-            SessionEvent::Publishes(_) if self.is_alarmed(desk) => return Ok(Step::Unread),
-            SessionEvent::Publishes(batch) => {
+            Event::Publishes(_) if self.is_alarmed(desk) => return Ok(Step::Unread),
+            Event::Publishes(batch) => {
                 let published = self.opened(batch.channel, desk)?.publish(&batch)?;
                 if published < batch.len() {
                     *at = batch.end_of(published).unwrap_or(*at);
                 }
             }
-            SessionEvent::Settlements(channel, settlements) => {
+            Event::Settlements(channel, settlements) => {
                 self.opened(channel, desk)?.settle(settlements)?;
             }
-            SessionEvent::Part if self.is_alarmed(desk) => return Ok(Step::Waits),
-            SessionEvent::Part => {}
-            SessionEvent::Assembled(channel, message) => {
+            Event::Part if self.is_alarmed(desk) => return Ok(Step::Waits),
+            Event::Part => {}
+            Event::Assembled(channel, message) => {
                 let now_ms = desk.peer.received_ms.load(Ordering::Relaxed);
                 desk.peer.unfinished.completed(now_ms);
                 return self.assembled(channel, message, desk);
             }
-            SessionEvent::Method(channel, Method::ConnectionUpdateSecret(_)) => {
+            Event::Method(channel, Method::ConnectionUpdateSecret(_)) => {
                 // A password never expires, so that any secret will do, as in RabbitMQ.
                 desk.send(channel, ConnectionUpdateSecretOk {});
             }
-            SessionEvent::Method(channel, method) => {
+            Event::Method(channel, method) => {
                 let mut open = self.opened(channel, desk)?;
                 if open.must_wait(&method) {
                     self.waits = Some(channel);
@@ -194,7 +194,7 @@ impl Running {
         });
         let (broker, peer) = (&desk.broker, &desk.peer);
         peer.channels.lock().open.push(Arc::clone(&stats));
-        broker.events.count(Event::ChannelOpened);
+        broker.events.count(Churn::ChannelOpened);
         if let Some(slot) = self.channels.get_mut(index) {
             *slot = Some(Box::new(Channel::new(stats)));
         }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use leveret_record::{Blob, Memory};
-use leveret_session::{Assembled, Fault, Publish, Publishes};
+use leveret_session::{Assembled, BatchMessage, Fault, Publishes};
 
 use crate::connection::desk::Desk;
 use crate::connection::phase::Running;
 use crate::queue::copied::SHARED_BYTES_MIN;
 
 /// A message that was put together, while it looks for its queues.
-pub(crate) struct Whole {
+pub(crate) struct UnroutedMessage {
     channel: u16,
     /// Exchange and routing key, raw.
     route: Vec<u8>,
@@ -21,7 +21,7 @@ pub(crate) struct Whole {
     blob: Option<Arc<Blob>>,
 }
 
-impl Whole {
+impl UnroutedMessage {
     fn of(channel: u16, message: Assembled, memory: &Memory) -> Self {
         let Assembled {
             route,
@@ -53,7 +53,7 @@ impl Running {
         message: Assembled,
         desk: &mut Desk,
     ) -> Result<(), Fault> {
-        let whole = Whole::of(channel, message, &desk.broker.memory);
+        let whole = UnroutedMessage::of(channel, message, &desk.broker.memory);
         self.publish_whole(whole, desk)
     }
 
@@ -65,12 +65,12 @@ impl Running {
         }
     }
 
-    fn publish_whole(&mut self, whole: Whole, desk: &mut Desk) -> Result<(), Fault> {
+    fn publish_whole(&mut self, whole: UnroutedMessage, desk: &mut Desk) -> Result<(), Fault> {
         // A channel that has ended meanwhile publishes nothing.
         let Some(mut open) = self.open(whole.channel, desk) else {
             return Ok(());
         };
-        let publish = Publish {
+        let publish = BatchMessage {
             header: &whole.header,
             body: whole.blob.as_deref().map_or(&whole.body, |blob| blob),
             mandatory: whole.mandatory,

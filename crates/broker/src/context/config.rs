@@ -4,7 +4,7 @@ use leveret_access::Hashing;
 
 /// The product told to clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Identity {
+pub enum Product {
     /// Leveret.
     #[default]
     Leveret,
@@ -29,7 +29,7 @@ pub struct QueueDefaults {
 pub struct BrokerConfig {
     /// What tools know the node as.
     pub node: String,
-    pub identity: Identity,
+    pub identity: Product,
     pub frame_max: u32,
     pub channel_max: u16,
     pub heartbeat_s: u16,
@@ -71,7 +71,7 @@ impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
             node: "rabbit@localhost".to_owned(),
-            identity: Identity::Leveret,
+            identity: Product::Leveret,
             frame_max: 131_072,
             channel_max: 2047,
             heartbeat_s: 60,
@@ -114,7 +114,7 @@ impl Default for BrokerConfig {
 /// mean. What exists already is never deleted for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the configuration file documents them")]
-pub struct Limits {
+pub struct BrokerLimits {
     pub connections_max: usize,
     pub connections_per_user_max: Option<i64>,
     pub connections_per_vhost_max: Option<i64>,
@@ -129,7 +129,7 @@ pub struct Limits {
     pub password_hashing: Hashing,
 }
 
-impl From<&BrokerConfig> for Limits {
+impl From<&BrokerConfig> for BrokerLimits {
     fn from(config: &BrokerConfig) -> Self {
         Self {
             connections_max: config.connections_max,

@@ -9,12 +9,12 @@ use sha2::{Digest, Sha256};
 /// A generator of names, from one secret. What it gave tells neither what it gives next nor the
 /// secret.
 #[derive(Debug)]
-pub(crate) struct Names {
+pub(crate) struct NameGenerator {
     count: AtomicU64,
     secret: [u8; 32],
 }
 
-impl Names {
+impl NameGenerator {
     pub(crate) const fn new(secret: [u8; 32]) -> Self {
         Self {
             count: AtomicU64::new(0),
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn names_differ_and_have_rabbitmqs_form() {
-        let names = Names::new([7; 32]);
+        let names = NameGenerator::new([7; 32]);
         let made: HashSet<_> = (0..1000).map(|_| names.next("amq.gen-")).collect();
         assert_eq!(made.len(), 1000);
         let is_of_form = |name: &String| {
@@ -61,7 +61,7 @@ mod tests {
             })
         };
         assert!(made.iter().all(is_of_form));
-        let other = Names::new([8; 32]);
+        let other = NameGenerator::new([8; 32]);
         assert!((0..1000).all(|_| !made.contains(&other.next("amq.gen-"))));
     }
 }

@@ -337,9 +337,9 @@ impl Existing {
     pub(crate) const ALL: [Self; 3] = [Self::Queues, Self::Exchanges, Self::Bindings];
 }
 
-/// One kind of event.
+/// What comes and goes, counted: RabbitMQ speaks of churn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Churn {
     /// A connection was accepted.
     ConnectionOpened,
     /// A connection ended.
@@ -362,13 +362,13 @@ pub enum Event {
 
 impl Events {
     /// Counts one.
-    pub fn count(&self, event: Event) {
+    pub fn count(&self, event: Churn) {
         self.of(event).fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many there were.
     #[must_use]
-    pub fn get(&self, event: Event) -> u64 {
+    pub fn get(&self, event: Churn) -> u64 {
         self.of(event).load(Ordering::Relaxed)
     }
 
@@ -393,17 +393,17 @@ impl Events {
         }
     }
 
-    const fn of(&self, event: Event) -> &AtomicU64 {
+    const fn of(&self, event: Churn) -> &AtomicU64 {
         match event {
-            Event::ConnectionOpened => &self.connections_opened,
-            Event::ConnectionClosed => &self.connections_closed,
-            Event::ChannelOpened => &self.channels_opened,
-            Event::ChannelClosed => &self.channels_closed,
-            Event::QueueDeclared => &self.queues_declared,
-            Event::QueueCreated => &self.queues_created,
-            Event::QueueDeleted => &self.queues_deleted,
-            Event::LoginAccepted => &self.logins_accepted,
-            Event::LoginRefused => &self.logins_refused,
+            Churn::ConnectionOpened => &self.connections_opened,
+            Churn::ConnectionClosed => &self.connections_closed,
+            Churn::ChannelOpened => &self.channels_opened,
+            Churn::ChannelClosed => &self.channels_closed,
+            Churn::QueueDeclared => &self.queues_declared,
+            Churn::QueueCreated => &self.queues_created,
+            Churn::QueueDeleted => &self.queues_deleted,
+            Churn::LoginAccepted => &self.logins_accepted,
+            Churn::LoginRefused => &self.logins_refused,
         }
     }
 }

@@ -7,7 +7,7 @@ use leveret_codec::Properties;
 use leveret_queue::{Rank, Unacked};
 use leveret_record::Record;
 use leveret_router::Steps;
-use leveret_session::{Publish, Publishes};
+use leveret_session::{BatchMessage, Publishes};
 
 use crate::access::acting::Acting;
 use crate::broker::Broker;
@@ -16,7 +16,7 @@ use crate::context::stats::{MessageCounts, SizeCounts, Totals};
 use crate::publish::expiration::check_expiration;
 use crate::publish::reply_to::{asks_for_replies, no_consumer};
 use crate::publish::room::Room;
-use crate::publish::routes::{Asked, ExchangeTally, Route, RouteCache, sender_selected};
+use crate::publish::routes::{ExchangeTally, Route, RouteCache, RouteQuery, sender_selected};
 use crate::publish::{enqueue, visible_header};
 use crate::queue::attempts::counted_header;
 use crate::queue::cell::QueueCell;
@@ -92,7 +92,7 @@ impl Broker {
     ) -> Result<Published, Refusal> {
         let (route, raw) = self.route_of(vhost, user, message)?;
         let visible = visible_header(message.header, None);
-        let publish = Publish {
+        let publish = BatchMessage {
             header: visible.as_deref().unwrap_or(message.header),
             body: message.body,
             mandatory: true,
@@ -160,7 +160,7 @@ impl Broker {
         };
         let raw = raw_route(message.exchange.as_bytes(), message.key)?;
         let mut routes = RouteCache::new(self.next_seed());
-        let asked: Asked<'_> = (&raw, &keys, Some((message.header, &properties)));
+        let asked: RouteQuery<'_> = (&raw, &keys, Some((message.header, &properties)));
         let route = find(&mut routes, acting, asked)?;
         Ok((route, raw))
     }
@@ -249,7 +249,7 @@ impl Broker {
 pub(crate) fn find(
     routes: &mut RouteCache,
     acting: Acting<'_>,
-    asked: Asked<'_>,
+    asked: RouteQuery<'_>,
 ) -> Result<Route, Refusal> {
     let mut parts = 0;
     loop {

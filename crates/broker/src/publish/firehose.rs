@@ -9,7 +9,7 @@ use leveret_access::AdminError;
 use leveret_codec::{Properties, RawTable, Table, Value, headers, push_route, split_route};
 use leveret_record::Blob;
 use leveret_router::Routes;
-use leveret_session::{Publish, Publishes};
+use leveret_session::{BatchMessage, Publishes};
 
 use crate::broker::Broker;
 use crate::publish::enqueue;
@@ -210,7 +210,7 @@ impl Broker {
         let (mut header, mut route) = (Vec::new(), Vec::new());
         properties.encode(body.len() as u64, &mut header);
         push_route(&mut route, TRACE_EXCHANGE, &key);
-        let publish = Publish {
+        let publish = BatchMessage {
             header: &header,
             body,
             mandatory: false,

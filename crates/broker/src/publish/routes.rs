@@ -49,7 +49,7 @@ impl Route {
 
     fn found(
         cells: Box<[Arc<QueueCell>]>,
-        source: Source,
+        source: PublishedTo,
         by_key_alone: bool,
         exchange: &str,
     ) -> Self {
@@ -131,7 +131,7 @@ pub(crate) struct RouteCache {
     cells: usize,
     found: Routes,
     /// What is being looked for, when a turn did not suffice.
-    begun: Option<Box<Begun>>,
+    begun: Option<Box<RouteSearch>>,
     /// Steps that were taken in this turn.
     steps: usize,
     /// Exchanges the user may publish to.
@@ -144,35 +144,35 @@ pub(crate) struct RouteCache {
 
 /// What a message's way depends on: exchange and routing key as they are in the method; further
 /// routing keys, which are of its headers; its content header, as it came and decoded.
-pub(crate) type Asked<'a> = (
+pub(crate) type RouteQuery<'a> = (
     &'a [u8],
     &'a [&'a [u8]],
     Option<(&'a [u8], &'a Properties<'a>)>,
 );
 
 /// A route that is not found yet.
-struct Begun {
+struct RouteSearch {
     route: Box<[u8]>,
     header: Option<Box<[u8]>>,
-    source: Source,
+    source: PublishedTo,
 }
 
-impl Begun {
-    fn is_for(&self, (route, _, header): Asked<'_>) -> bool {
+impl RouteSearch {
+    fn is_for(&self, (route, _, header): RouteQuery<'_>) -> bool {
         let header = header.map(|(header, _)| header);
         *self.route == *route && self.header.as_deref() == header
     }
 }
 
 /// The exchange that a message was published to.
-struct Source {
+struct PublishedTo {
     counts: Arc<ExchangeCounts>,
     generation: Arc<AtomicU64>,
     /// The generation when it was found.
     seen: u64,
 }
 
-impl Source {
+impl PublishedTo {
     fn stands(&self) -> bool {
         self.generation.load(Ordering::Acquire) == self.seen
     }
@@ -299,7 +299,7 @@ impl RouteCache {
     pub(crate) fn resolve(
         &mut self,
         acting: Acting<'_>,
-        asked: Asked<'_>,
+        asked: RouteQuery<'_>,
         steps: &mut Steps,
     ) -> Result<Option<Route>, Refusal> {
         let (route, more_keys, header) = asked;
@@ -327,7 +327,7 @@ impl RouteCache {
         let done = router.go_on(&keys, properties, &mut self.found, steps);
         self.steps += steps.taken() - before;
         if !done {
-            self.begun = Some(Box::new(Begun {
+            self.begun = Some(Box::new(RouteSearch {
                 route: route.into(),
                 header: header.map(|(header, _)| header.into()),
                 source,
@@ -343,7 +343,7 @@ impl RouteCache {
         Ok(Some(Route::found(cells, source, by_key_alone, exchange)))
     }
 
-    fn begin(&mut self, directory: &Directory, exchange: &str) -> Result<Source, Refusal> {
+    fn begin(&mut self, directory: &Directory, exchange: &str) -> Result<PublishedTo, Refusal> {
         let router = &directory.router;
         let source = router
             .begin_route(exchange.as_bytes(), &mut self.found)
@@ -353,7 +353,7 @@ impl RouteCache {
         }
         // Read before routing: a change in between makes the route stale, never wrong for good.
         let generation = Arc::clone(source.generation());
-        Ok(Source {
+        Ok(PublishedTo {
             counts: Arc::clone(source.counts()),
             seen: generation.load(Ordering::Acquire),
             generation,

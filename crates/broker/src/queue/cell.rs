@@ -16,7 +16,7 @@ use crate::queue::consumer::Handle;
 use crate::queue::lease::Lease;
 use crate::queue::pump::Pump;
 use crate::queue::timer::Timer;
-use crate::settings::arguments::Meaning;
+use crate::settings::arguments::InForce;
 use crate::settings::policy::{Effective, Object};
 use crate::settings::spec::QueueSpec;
 
@@ -30,7 +30,7 @@ pub(crate) struct Home {
 }
 
 /// What a queue is known by.
-pub(crate) struct Identity {
+pub(crate) struct QueueIdentity {
     pub(crate) name: Arc<str>,
     pub(crate) id: QueueId,
     pub(crate) home: Home,
@@ -173,18 +173,18 @@ impl Drop for QueueGuard<'_> {
 
 impl QueueCell {
     pub(crate) fn new(
-        identity: Identity,
+        identity: QueueIdentity,
         spec: QueueSpec,
         lanes: StoreLanes,
-        meaning: Meaning,
+        in_force: InForce,
     ) -> Self {
-        let Identity { name, id, home } = identity;
+        let QueueIdentity { name, id, home } = identity;
         let state = Mutex::new(QueueState {
-            queue: Queue::new(meaning.settings, meaning.shape, home.memory.clone()),
+            queue: Queue::new(in_force.settings, in_force.shape, home.memory.clone()),
             warm: false,
-            policy: meaning.policy,
-            dead_letters: meaning.dead_letters,
-            expires_ms: meaning.expires_ms,
+            policy: in_force.policy,
+            dead_letters: in_force.dead_letters,
+            expires_ms: in_force.expires_ms,
             used_ms: home.timer.now_ms(),
             armed_ms: u64::MAX,
             timed_out: 0,
@@ -193,14 +193,14 @@ impl QueueCell {
         Self {
             name,
             id,
-            levels: meaning.shape.levels,
+            levels: in_force.shape.levels,
             level: if spec.is_quorum() { QUORUM_LEVEL } else { 0 },
             spec,
             lane: lanes.first,
             other_lanes: lanes.others.map_or_else(OnceLock::new, OnceLock::from),
             vhost: home.vhost,
             timer: home.timer,
-            lease: Lease::new(meaning.timeout),
+            lease: Lease::new(in_force.timeout),
             memory: home.memory,
             deleted: AtomicBool::new(false),
             holdings: OnceLock::new(),

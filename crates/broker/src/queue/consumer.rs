@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::context::client::Client;
 use crate::context::stats::ChannelStats;
 use crate::queue::cell::QueueCell;
-use crate::queue::lease::Leases;
+use crate::queue::lease::DeliveryWatch;
 use crate::queue::work::Work;
 
 /// A connection's outlet, shared by everyone who writes to it.
@@ -36,7 +36,7 @@ pub struct Handle {
     /// How long a delivery may wait for its settlement, if it does not leave that to the queue.
     pub(crate) own_timeout_ms: Option<u64>,
     /// When its connection has to look at its deliveries.
-    pub(crate) leases: Arc<Leases>,
+    pub(crate) leases: Arc<DeliveryWatch>,
     /// Where its channel counts it.
     pub(crate) stats: Arc<ChannelStats>,
     pub(crate) template: DeliverTemplate,
@@ -116,7 +116,7 @@ impl Handle {
 }
 
 /// Where deliveries of a channel come from: a consumer, or `basic.get` on a queue.
-pub(crate) struct Source {
+pub(crate) struct DeliverySource {
     pub(crate) cell: Arc<QueueCell>,
     /// `None` for `basic.get` and for a cancelled consumer.
     pub(crate) consumer: Option<ConsumerKey>,
@@ -127,7 +127,7 @@ pub(crate) struct Source {
     pub(crate) unused: bool,
 }
 
-impl Source {
+impl DeliverySource {
     /// Whether its consumer has ended with its queue.
     pub(crate) fn is_over(&self) -> bool {
         // Under the queue's lock: whoever deletes it has told the client by then.

@@ -11,7 +11,7 @@ use leveret_session::{Outlet, Term, Verdict};
 use leveret_settings::ConsumerTimeout;
 
 use crate::queue::cell::QueueCell;
-use crate::queue::consumer::{Handle, SharedOutlet, Source};
+use crate::queue::consumer::{DeliverySource, Handle, SharedOutlet};
 
 /// No timeout.
 const NONE: u64 = u64::MAX;
@@ -64,7 +64,7 @@ impl Lease {
 }
 
 /// When a connection has to look at its deliveries.
-pub(crate) struct Leases {
+pub(crate) struct DeliveryWatch {
     outlet: SharedOutlet,
     /// The timer wakes it then, unix milliseconds; `u64::MAX`: never. Changed with the outlet
     /// locked.
@@ -73,7 +73,7 @@ pub(crate) struct Leases {
     pub(crate) overdue: AtomicBool,
 }
 
-impl Leases {
+impl DeliveryWatch {
     /// None so far, of whoever is served through this outlet.
     pub(crate) fn new(outlet: SharedOutlet) -> Self {
         Self {
@@ -124,7 +124,7 @@ impl QueueCell {
     }
 }
 
-impl Source {
+impl DeliverySource {
     /// How long a delivery may wait for its settlement.
     pub(crate) fn term(&self) -> Option<Term> {
         let lease = &self.cell.lease;
@@ -162,7 +162,7 @@ impl Handle {
 /// Has a client settle in time what it was handed just now.
 pub(crate) fn lease(
     cell: &QueueCell,
-    leases: &Arc<Leases>,
+    leases: &Arc<DeliveryWatch>,
     (outlet, channel): (&mut Outlet<Arc<Handle>>, u16),
     timeout_ms: u64,
 ) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 
 use crate::queue::cell::{QueueCell, QueueState};
-use crate::queue::lease::Leases;
+use crate::queue::lease::DeliveryWatch;
 
 /// Wakes whoever keeps the time, as something is due earlier than was said.
 pub(crate) type Waker = Box<dyn Fn() + Send + Sync>;
@@ -23,7 +23,7 @@ pub(crate) struct Timer {
     /// When the first queue is due, as whoever keeps the time knows it.
     next_ms: AtomicU64,
     /// One entry for a queue or a connection at most: [`QueueState::armed_ms`] and
-    /// [`Leases::armed_ms`] say which.
+    /// [`DeliveryWatch::armed_ms`] say which.
     due: Mutex<BTreeMap<Due, Owner>>,
     waker: OnceLock<Waker>,
 }
@@ -36,7 +36,7 @@ pub(crate) enum Owner {
     /// It has to be run.
     Queue(Weak<QueueCell>),
     /// The connection has to look at the deliveries it has not settled.
-    Leases(Weak<Leases>),
+    Leases(Weak<DeliveryWatch>),
 }
 
 impl Timer {
@@ -74,7 +74,7 @@ impl Timer {
 
     /// Has a connection look at its deliveries at a time, unless it does so before anyway. Its
     /// outlet is locked.
-    pub(crate) fn arm_leases(&self, leases: &Arc<Leases>, at_ms: u64) {
+    pub(crate) fn arm_leases(&self, leases: &Arc<DeliveryWatch>, at_ms: u64) {
         let before_ms = leases.armed_ms.load(Ordering::Relaxed);
         if at_ms >= before_ms {
             return;
@@ -105,7 +105,7 @@ impl Timer {
     }
 
     /// The same for a connection that has ended. Its outlet is locked.
-    pub(crate) fn disarm_leases(&self, leases: &Leases) {
+    pub(crate) fn disarm_leases(&self, leases: &DeliveryWatch) {
         let place = std::ptr::from_ref(leases).addr();
         let armed_ms = leases.armed_ms.swap(u64::MAX, Ordering::Relaxed);
         self.due.lock().remove(&(armed_ms, place));

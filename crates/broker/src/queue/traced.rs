@@ -5,7 +5,7 @@ use std::sync::Arc;
 use leveret_codec::split_route;
 use leveret_queue::Delivery;
 use leveret_record::{Blob, Record};
-use leveret_session::{Publish, Publishes};
+use leveret_session::{BatchMessage, Publishes};
 
 use crate::context::client::Client;
 use crate::queue::cell::QueueCell;
@@ -79,7 +79,7 @@ impl Traced {
     fn published(
         party: &Party,
         cells: &[Arc<QueueCell>],
-        (raw, publish): (&[u8], Publish<'_>),
+        (raw, publish): (&[u8], BatchMessage<'_>),
         close: Option<Close<'_>>,
     ) -> Self {
         let original = close.map(|(original, _)| original);

@@ -4,37 +4,37 @@ use serde::de::DeserializeOwned;
 
 use crate::broker::Broker;
 use crate::settings::policy::{Policy, PolicyKind};
-use crate::topology::{Kind, Reader};
+use crate::topology::{DurableKind, FieldReader};
 
 impl Broker {
     /// Puts one record back; `None` when it cannot be understood.
     pub(crate) fn restore_administration(
         &self,
         kind: u8,
-        names: &mut Reader<'_>,
+        names: &mut FieldReader<'_>,
         value: &[u8],
     ) -> Option<()> {
-        let is = |other: Kind| kind == other as u8;
-        if is(Kind::User) {
+        let is = |other: DurableKind| kind == other as u8;
+        if is(DurableKind::User) {
             self.access.write().put_user(read(value)?).ok()?;
-        } else if is(Kind::Vhost) {
+        } else if is(DurableKind::Vhost) {
             let vhost = self.add_vhost(names.text()?);
             vhost.rules.write().apply(read(value)?);
-        } else if is(Kind::Permission) {
+        } else if is(DurableKind::Permission) {
             self.access.write().put_permission(read(value)?).ok()?;
-        } else if is(Kind::TopicPermission) {
+        } else if is(DurableKind::TopicPermission) {
             self.access
                 .write()
                 .put_topic_permission(read(value)?)
                 .ok()?;
-        } else if is(Kind::Policy) {
+        } else if is(DurableKind::Policy) {
             self.restore_policy(PolicyKind::User, value)?;
-        } else if is(Kind::OperatorPolicy) {
+        } else if is(DurableKind::OperatorPolicy) {
             self.restore_policy(PolicyKind::Operator, value)?;
-        } else if is(Kind::Parameter) {
+        } else if is(DurableKind::Parameter) {
             let vhost = self.vhost(names.text()?)?;
             vhost.rules.write().parameters.put(read(value)?).ok()?;
-        } else if is(Kind::GlobalParameter) {
+        } else if is(DurableKind::GlobalParameter) {
             self.globals
                 .write()
                 .insert(names.text()?.into(), read(value)?);

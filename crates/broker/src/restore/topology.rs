@@ -8,11 +8,11 @@ use leveret_router::{BindingSpec, Destination, ExchangeKind, ExchangeSpec};
 use leveret_store::LaneId;
 
 use crate::broker::Broker;
-use crate::queue::cell::{Identity, QueueCell, StoreLanes};
+use crate::queue::cell::{QueueCell, QueueIdentity, StoreLanes};
 use crate::queue::work::Work;
-use crate::settings::arguments::Meaning;
+use crate::settings::arguments::InForce;
 use crate::settings::spec::QueueSpec;
-use crate::topology::{Kind, Reader, queue};
+use crate::topology::{DurableKind, FieldReader, queue};
 use crate::vhost::Vhost;
 
 /// A record of the topology that cannot be understood: a newer version wrote it.
@@ -75,19 +75,23 @@ impl Broker {
 
     fn restore_one(&self, key: &[u8], value: &[u8]) -> Option<()> {
         let (kind, parts) = key.split_first()?;
-        let (mut parts, mut value) = (Reader::new(parts), Reader::new(value));
-        if *kind == Kind::Exchange as u8 {
+        let (mut parts, mut value) = (FieldReader::new(parts), FieldReader::new(value));
+        if *kind == DurableKind::Exchange as u8 {
             self.restore_exchange(&mut parts, &mut value)
-        } else if *kind == Kind::Queue as u8 {
+        } else if *kind == DurableKind::Queue as u8 {
             self.restore_queue(&mut parts, &mut value)
-        } else if *kind == Kind::Binding as u8 {
+        } else if *kind == DurableKind::Binding as u8 {
             self.restore_binding(&mut parts)
         } else {
             self.restore_administration(*kind, &mut parts, value.rest())
         }
     }
 
-    fn restore_exchange(&self, parts: &mut Reader<'_>, value: &mut Reader<'_>) -> Option<()> {
+    fn restore_exchange(
+        &self,
+        parts: &mut FieldReader<'_>,
+        value: &mut FieldReader<'_>,
+    ) -> Option<()> {
         let vhost = self.add_vhost(parts.text()?);
         let name = parts.text()?;
         let kind = ExchangeKind::from_name(value.text()?)?;
@@ -105,7 +109,11 @@ impl Broker {
         Some(())
     }
 
-    fn restore_queue(&self, parts: &mut Reader<'_>, value: &mut Reader<'_>) -> Option<()> {
+    fn restore_queue(
+        &self,
+        parts: &mut FieldReader<'_>,
+        value: &mut FieldReader<'_>,
+    ) -> Option<()> {
         let vhost = self.add_vhost(parts.text()?);
         let name = parts.text()?;
         let lane = LaneId(value.number()?);
@@ -126,8 +134,8 @@ impl Broker {
         let mut directory = vhost.directory.write();
         let id = directory.next_id();
         let policy = vhost.rules.read().effective(spec.object(name));
-        let meaning = Meaning::of(&spec, policy, self.limits().queue);
-        let count = u32::from(meaning.shape.levels - 1);
+        let in_force = InForce::of(&spec, policy, self.limits().queue);
+        let count = u32::from(in_force.shape.levels - 1);
         let others = value.number().filter(|_| count > 0);
         if let Some(lowest) = others {
             self.begin_lanes_at(lowest.saturating_add(count));
@@ -136,17 +144,17 @@ impl Broker {
             first: Some(lane),
             others: others.map(LaneId),
         };
-        let identity = Identity {
+        let identity = QueueIdentity {
             name: name.into(),
             id,
             home: vhost.home(),
         };
-        let cell = Arc::new(QueueCell::new(identity, spec, lanes, meaning));
+        let cell = Arc::new(QueueCell::new(identity, spec, lanes, in_force));
         directory.insert(&cell);
         Some(())
     }
 
-    fn restore_binding(&self, parts: &mut Reader<'_>) -> Option<()> {
+    fn restore_binding(&self, parts: &mut FieldReader<'_>) -> Option<()> {
         let vhost = self.add_vhost(parts.text()?);
         let source = parts.text()?.into();
         let kind = parts.bytes()?;

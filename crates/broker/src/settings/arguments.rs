@@ -104,7 +104,7 @@ fn text<'a>(arguments: &'a Table, key: &str) -> Option<&'a str> {
 
 /// What validated arguments and policies mean for a queue.
 #[derive(Clone, Debug)]
-pub(crate) struct Meaning {
+pub(crate) struct InForce {
     pub(crate) settings: Settings,
     pub(crate) shape: Shape,
     /// Where its dead messages go.
@@ -117,7 +117,7 @@ pub(crate) struct Meaning {
     pub(crate) policy: Option<Arc<Effective>>,
 }
 
-impl Meaning {
+impl InForce {
     pub(crate) fn of(
         spec: &QueueSpec,
         policy: Option<Arc<Effective>>,
@@ -158,10 +158,9 @@ fn limits(set: &QueueSettings, defaults: QueueDefaults) -> Limits {
         total_max: default(set.length_max, defaults.length_max),
         total_bytes_max: default(set.bytes_max, defaults.bytes_max),
         overflow: match set.overflow {
-            settings::Overflow::DropHead => Overflow::DropHead,
-            settings::Overflow::RejectPublish | settings::Overflow::RejectPublishDlx => {
-                Overflow::RejectPublish
-            }
+            settings::OverflowSetting::DropHead => Overflow::DropHead,
+            settings::OverflowSetting::RejectPublish
+            | settings::OverflowSetting::RejectPublishDlx => Overflow::RejectPublish,
         },
     }
 }
@@ -225,7 +224,7 @@ mod tests {
 
     fn limits(spec: &QueueSpec, policy: Option<&Effective>) -> Limits {
         let policy = policy.cloned().map(Arc::new);
-        Meaning::of(spec, policy, DEFAULTS).settings.limits
+        InForce::of(spec, policy, DEFAULTS).settings.limits
     }
 
     fn reason(arguments: &[(&str, Value)]) -> String {

@@ -83,19 +83,19 @@ impl Rules {
     }
 
     /// The policies that apply, and up to which change.
-    pub(crate) fn judged(&self, object: Object<'_>) -> (u64, Option<Arc<Effective>>) {
+    pub(crate) fn effective_now(&self, object: Object<'_>) -> (u64, Option<Arc<Effective>>) {
         (self.policies.generation(), self.effective(object))
     }
 
-    /// What was judged, or if policies have changed since, what applies now.
+    /// What applied then, or if policies have changed since, what applies now.
     pub(crate) fn still(
         &self,
         generation: u64,
-        judged: Option<Arc<Effective>>,
+        then: Option<Arc<Effective>>,
         object: Object<'_>,
     ) -> Option<Arc<Effective>> {
         if self.policies.generation() == generation {
-            return judged;
+            return then;
         }
         self.effective(object)
     }

@@ -14,10 +14,10 @@ use parking_lot::RwLockWriteGuard;
 use crate::broker::Broker;
 use crate::context::refusal::{Refusal, from_router};
 use crate::context::stats::Existing;
-use crate::queue::cell::{Identity, QueueCell, StoreLanes};
+use crate::queue::cell::{QueueCell, QueueIdentity, StoreLanes};
 use crate::queue::work::Work;
 use crate::settings::arguments::{
-    Meaning, asks_for_default_type, check_size, equivalent, validate,
+    InForce, asks_for_default_type, check_size, equivalent, validate,
 };
 use crate::settings::spec::QueueSpec;
 use crate::topology;
@@ -83,7 +83,7 @@ impl Broker {
         check_size(spec.arguments.as_raw(), self.limits().arguments_bytes_max)?;
         validate(name, &spec)?;
         // Names are matched with nothing locked that others wait for.
-        let (generation, policy) = vhost.rules.read().judged(spec.object(name));
+        let (generation, policy) = vhost.rules.read().effective_now(spec.object(name));
         let mut directory = vhost.directory.write();
         if let Some(cell) = redeclare(&directory, name, &spec, work)? {
             return Ok((cell, false));
@@ -112,8 +112,8 @@ impl Broker {
             .rules
             .read()
             .still(generation, policy, spec.object(name));
-        let meaning = Meaning::of(&spec, policy, self.limits().queue);
-        let cell = self.create_queue((vhost, &mut directory), name, spec, meaning)?;
+        let in_force = InForce::of(&spec, policy, self.limits().queue);
+        let cell = self.create_queue((vhost, &mut directory), name, spec, in_force)?;
         cell.used(&mut cell.lock());
         self.notices.note(&vhost.name, name, &cell.spec.arguments);
         if cell.lane.is_some() {
@@ -128,13 +128,13 @@ impl Broker {
         (vhost, directory): (&Vhost, &mut Directory),
         name: &str,
         spec: QueueSpec,
-        meaning: Meaning,
+        in_force: InForce,
     ) -> Result<Arc<QueueCell>, Refusal> {
         let id = directory.next_id();
         // An exclusive queue ends with its connection, at the latest with the broker.
         let lasts = spec.durable && spec.owner.is_none();
         let lanes = if lasts {
-            self.store_lanes(meaning.shape.levels).ok_or_else(|| {
+            self.store_lanes(in_force.shape.levels).ok_or_else(|| {
                 Refusal::Limit(format!(
                     "cannot declare queue '{name}': the data folder has had as many durable \
                      queues as it can number"
@@ -143,12 +143,12 @@ impl Broker {
         } else {
             StoreLanes::default()
         };
-        let identity = Identity {
+        let identity = QueueIdentity {
             name: name.into(),
             id,
             home: vhost.home(),
         };
-        let cell = Arc::new(QueueCell::new(identity, spec, lanes, meaning));
+        let cell = Arc::new(QueueCell::new(identity, spec, lanes, in_force));
         directory.insert(&cell);
         Ok(cell)
     }

@@ -8,7 +8,7 @@ use crate::context::config::QueueDefaults;
 use crate::queue::cell::QueueCell;
 use crate::queue::pump::Pump;
 use crate::queue::work::Work;
-use crate::settings::arguments::Meaning;
+use crate::settings::arguments::InForce;
 use crate::settings::policy::Object;
 use crate::vhost::{Directory, Vhost};
 
@@ -26,16 +26,16 @@ impl Vhost {
         if cell.is_deleted() || state.policy == policy {
             return false;
         }
-        let meaning = Meaning::of(&cell.spec, policy, defaults);
-        state.queue.set_settings(meaning.settings);
-        state.policy = meaning.policy;
-        state.dead_letters = meaning.dead_letters;
-        if state.expires_ms != meaning.expires_ms {
+        let in_force = InForce::of(&cell.spec, policy, defaults);
+        state.queue.set_settings(in_force.settings);
+        state.policy = in_force.policy;
+        state.dead_letters = in_force.dead_letters;
+        if state.expires_ms != in_force.expires_ms {
             // Its life begins anew, as with RabbitMQ.
             state.used_ms = cell.timer.now_ms();
         }
-        state.expires_ms = meaning.expires_ms;
-        let sooner = cell.set_lease(meaning.timeout);
+        state.expires_ms = in_force.expires_ms;
+        let sooner = cell.set_lease(in_force.timeout);
         cell.run(&mut state, &mut Pump::new(cell, work));
         sooner && state.queue.unacked() > 0
     }

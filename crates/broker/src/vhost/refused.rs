@@ -30,7 +30,7 @@ pub enum Outcome {
 
 /// Where messages were refused, or their publishers have to wait.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct RefusedAt {
     /// The virtual host.
     pub vhost: String,
     /// The queue.
@@ -45,7 +45,7 @@ pub struct Place {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Noted {
     /// Messages refused, or publishers that began to wait, by place.
-    pub places: BTreeMap<Place, u64>,
+    pub places: BTreeMap<RefusedAt, u64>,
     /// The same at further places.
     pub elsewhere: u64,
 }
@@ -95,7 +95,7 @@ impl RefusedMessages {
         (outcome, count): (Outcome, u64),
     ) {
         let exchange = split_route(route).map_or(&[][..], |(exchange, _)| exchange);
-        let place = Place {
+        let place = RefusedAt {
             vhost: vhost.name.to_string(),
             queue: cell.name.to_string(),
             exchange: String::from_utf8_lossy(exchange).into_owned(),

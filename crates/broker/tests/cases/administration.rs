@@ -11,7 +11,7 @@ use leveret_broker::{
 use leveret_codec::Table;
 use leveret_router::{ExchangeKind, ExchangeSpec};
 use leveret_store::sim::SimDisk;
-use leveret_store::{Config, Journal, Store};
+use leveret_store::{Journal, JournalConfig, Store};
 use serde_json::json;
 
 /// Makes changes, then restarts.
@@ -179,9 +179,9 @@ fn a_deleted_vhost_leaves_nothing_in_the_store() {
     assert!(broker.vhosts().is_empty());
     assert_eq!(broker.with_access(|access| access.users().len()), 0);
     drop(broker);
-    let config = Config {
+    let config = JournalConfig {
         disk_free_min: 0,
-        ..Config::default()
+        ..JournalConfig::default()
     };
     let recovered = Journal::open(Arc::new(disk), config).expect("opens");
     assert_eq!(recovered.topology.len(), 0, "{:?}", recovered.topology);

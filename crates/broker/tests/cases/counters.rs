@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::support::{Client, broker, declaration, optional};
-use leveret_broker::{Broker, Event, HoldingCounts, MessageCounts};
+use leveret_broker::{Broker, Churn, HoldingCounts, MessageCounts};
 use leveret_codec::{
     BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicReject, ChannelClose,
     ConfirmSelect, Method, QueueDeclare, QueueDelete, RawTable, Table, TxCommit, TxRollback,
@@ -278,15 +278,15 @@ fn totals_survive_their_channels_and_connections() {
     assert!(after.traffic.received_bytes > before.traffic.received_bytes);
     assert!(after.traffic.sent_bytes > 0 && after.traffic.writes > 0);
     for (event, times) in [
-        (Event::ConnectionOpened, 1),
-        (Event::ConnectionClosed, 1),
-        (Event::ChannelOpened, 2),
-        (Event::ChannelClosed, 2),
-        (Event::QueueDeclared, 1),
-        (Event::QueueCreated, 1),
-        (Event::QueueDeleted, 0),
-        (Event::LoginAccepted, 1),
-        (Event::LoginRefused, 0),
+        (Churn::ConnectionOpened, 1),
+        (Churn::ConnectionClosed, 1),
+        (Churn::ChannelOpened, 2),
+        (Churn::ChannelClosed, 2),
+        (Churn::QueueDeclared, 1),
+        (Churn::QueueCreated, 1),
+        (Churn::QueueDeleted, 0),
+        (Churn::LoginAccepted, 1),
+        (Churn::LoginRefused, 0),
     ] {
         assert_eq!(broker.events.get(event), times, "{event:?}");
     }

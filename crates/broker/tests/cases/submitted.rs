@@ -11,7 +11,8 @@ use leveret_codec::{
 use leveret_record::Attempts;
 use leveret_store::sim::SimDisk;
 use leveret_store::{
-    Batch, BatchRecord, Config, Journal, LaneId, Progress, Store, StoreRefusal, Ticket, Waiter,
+    Batch, BatchRecord, Journal, JournalConfig, LaneId, Progress, Store, StoreRefusal, Ticket,
+    Waiter,
 };
 use parking_lot::Mutex;
 
@@ -309,7 +310,7 @@ impl Store for Reading {
 /// The journal's answer to the same: what a start finds.
 fn recovered(disk: &SimDisk) -> (BTreeMap<Vec<u8>, Vec<u8>>, Live) {
     let copy = SimDisk::from_image(&disk.image());
-    let opened = Journal::open(Arc::new(copy), Config::default()).expect("opens");
+    let opened = Journal::open(Arc::new(copy), JournalConfig::default()).expect("opens");
     assert!(opened.damage.is_empty(), "{:?}", opened.damage);
     let mut live = BTreeMap::new();
     let replayed = opened.messages.replay(|message| {
@@ -328,7 +329,7 @@ fn recovered(disk: &SimDisk) -> (BTreeMap<Vec<u8>, Vec<u8>>, Live) {
 #[test]
 fn who_reads_the_batches_remembers_what_the_journal_does() {
     let disk = SimDisk::new();
-    let opened = Journal::open(Arc::new(disk.clone()), Config::default()).expect("opens");
+    let opened = Journal::open(Arc::new(disk.clone()), JournalConfig::default()).expect("opens");
     let journal = Arc::new(opened.journal);
     let store = Arc::new(Reading {
         journal: Arc::clone(&journal),

@@ -13,7 +13,7 @@ use leveret_codec::{
 };
 use leveret_session::Flush;
 use leveret_store::sim::SimDisk;
-use leveret_store::{Config, Journal, Store};
+use leveret_store::{Journal, JournalConfig, Store};
 
 const FRAME_MAX: u32 = 131_072;
 
@@ -39,12 +39,12 @@ pub(crate) fn broker_with(config: BrokerConfig, store: Arc<dyn Store>) -> Arc<Br
 
 /// A broker on what a disk holds.
 pub(crate) fn on_disk(disk: &SimDisk) -> (Broker, Arc<Journal>) {
-    let config = Config {
+    let config = JournalConfig {
         segment_bytes: 64 << 10,
         first_segment_bytes: 32 << 10,
         start_segment_bytes: 8 << 10,
         disk_free_min: 0,
-        ..Config::default()
+        ..JournalConfig::default()
     };
     let recovered = Journal::open(Arc::new(disk.clone()), config).expect("opens");
     let lanes: Vec<_> = recovered.lanes.iter().map(|lane| lane.lane).collect();

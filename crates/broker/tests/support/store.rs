@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use leveret_broker::topology::{Kind, Reader};
+use leveret_broker::topology::{DurableKind, FieldReader};
 use leveret_store::{Batch, BatchRecord, Store, StoreRefusal, Ticket, Waiter};
 use parking_lot::Mutex;
 
@@ -143,16 +143,16 @@ fn told(record: &BatchRecord<'_>) -> String {
 /// Kind and parts of a key.
 fn name(key: &[u8]) -> String {
     let kinds = [
-        (Kind::Exchange, "exchange"),
-        (Kind::Queue, "queue"),
-        (Kind::Binding, "binding"),
+        (DurableKind::Exchange, "exchange"),
+        (DurableKind::Queue, "queue"),
+        (DurableKind::Binding, "binding"),
     ];
     let Some((first, parts)) = key.split_first() else {
         return String::new();
     };
     let kind = kinds.iter().find(|(kind, _)| *kind as u8 == *first);
     let mut name = kind.map_or("other", |(_, name)| name).to_owned();
-    let mut parts = Reader::new(parts);
+    let mut parts = FieldReader::new(parts);
     while let Some(part) = parts.text() {
         name.push(' ');
         name.push_str(part);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use leveret_broker::{Admin, AdminError, Broker, QueueSpec, Refusal, Vhost, VhostLimits, Work};
 use leveret_router::ExchangeSpec;
 
-use super::import::{Binding, Import, Item, is_reserved};
+use super::import::{Import, ImportedBinding, Item, is_reserved};
 use super::told::Problems;
 use crate::problem::Problem;
 use crate::{durable, user};
@@ -149,7 +149,7 @@ fn declare_queue(
         .map_err(|refusal| item.wrong(about(refusal, &vhost)))
 }
 
-fn bind(broker: &Broker, item: &Item<'_, Binding>, work: &mut Work) -> Result<(), String> {
+fn bind(broker: &Broker, item: &Item<'_, ImportedBinding>, work: &mut Work) -> Result<(), String> {
     let vhost = vhost_of(broker, item, &item.of.vhost)?;
     if item.of.is_left_out(&vhost) {
         return Ok(());
@@ -192,7 +192,7 @@ fn given(before: Option<i64>, given: Option<i64>) -> Option<i64> {
     given.or(before)
 }
 
-impl Binding {
+impl ImportedBinding {
     /// Whether an end has a server's name and does not exist here, such as a queue that a client
     /// declared without a name on the broker the file is of. No import makes it, and RabbitMQ
     /// leaves such bindings out.

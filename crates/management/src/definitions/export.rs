@@ -16,7 +16,7 @@ use crate::binding::{self, BindingRow};
 use crate::exchange::{self, ExchangeRow};
 use crate::overview::{RABBITMQ_VERSION, VERSION};
 use crate::problem::Problem;
-use crate::stream::{self, Section, Stream};
+use crate::stream::{self, LongArray, Stream};
 use crate::{parameter, policy, queue, user, walk};
 
 /// Bytes that remembering the name of a queue or an exchange takes.
@@ -34,7 +34,7 @@ pub(super) fn cluster(app: &Arc<App>) -> Result<Stream, Problem> {
     let users = walk::users(broker).map(|of| user::shown(&of).into());
     let permissions = walk::permissions(broker).map(|of| value(&of));
     let topics = walk::topic_permissions(broker).map(|of| value(&of));
-    let mut sections: Vec<Section> = vec![
+    let mut sections: Vec<LongArray> = vec![
         ("users", Box::new(users)),
         ("vhosts", Box::new(shown)),
         ("permissions", Box::new(permissions)),
@@ -61,7 +61,7 @@ fn written(
     app: &Arc<App>,
     head: &Map<String, Value>,
     vhosts: &[Arc<Vhost>],
-    sections: Vec<Section>,
+    sections: Vec<LongArray>,
 ) -> Result<Stream, Problem> {
     let mut reserved = app.budget.answer(0)?;
     for vhost in vhosts {
@@ -103,14 +103,15 @@ fn vhost_of(vhost: &Vhost) -> Value {
 }
 
 /// What virtual hosts hold. With their names, or without.
-fn of_vhosts(vhosts: &[Arc<Vhost>], named: bool) -> Vec<Section> {
-    let each = |of: fn(&Arc<Vhost>, &Arc<Names>) -> Items, names: &Arc<Names>| -> Items {
-        let (vhosts, names) = (vhosts.to_vec(), Arc::clone(names));
-        Box::new(vhosts.into_iter().flat_map(move |vhost| {
-            let items = of(&vhost, &names);
-            items.map(move |item| with_vhost(item, &vhost, named))
-        }))
-    };
+fn of_vhosts(vhosts: &[Arc<Vhost>], named: bool) -> Vec<LongArray> {
+    let each =
+        |of: fn(&Arc<Vhost>, &Arc<ExportedNames>) -> Items, names: &Arc<ExportedNames>| -> Items {
+            let (vhosts, names) = (vhosts.to_vec(), Arc::clone(names));
+            Box::new(vhosts.into_iter().flat_map(move |vhost| {
+                let items = of(&vhost, &names);
+                items.map(move |item| with_vhost(item, &vhost, named))
+            }))
+        };
     let names = Arc::default();
     vec![
         ("policies", each(|vhost, _| policies(vhost), &names)),
@@ -137,12 +138,12 @@ fn with_vhost(mut item: Value, vhost: &Vhost, named: bool) -> Value {
 /// Queues and exchanges that the file has: a binding that was made meanwhile may have other ends.
 /// Kept as hashes, as there may be many.
 #[derive(Default)]
-struct Names {
+struct ExportedNames {
     hasher: RandomState,
     known: Mutex<HashSet<u64>>,
 }
 
-impl Names {
+impl ExportedNames {
     fn hash(&self, vhost: &Vhost, kind: &str, name: &str) -> u64 {
         self.hasher.hash_one((&*vhost.name, kind, name))
     }
@@ -188,7 +189,7 @@ fn is_own(name: &str) -> bool {
     !name.is_empty() && !is_reserved(name)
 }
 
-fn exchanges(vhost: &Arc<Vhost>, names: &Arc<Names>) -> Items {
+fn exchanges(vhost: &Arc<Vhost>, names: &Arc<ExportedNames>) -> Items {
     let (names, of_vhost) = (Arc::clone(names), Arc::clone(vhost));
     let all = exchange::of_vhost(vhost).inspect(move |exchange| {
         names.note(&of_vhost, "exchange", &exchange.name);
@@ -206,7 +207,7 @@ fn exchanges(vhost: &Arc<Vhost>, names: &Arc<Names>) -> Items {
     }))
 }
 
-fn queues(vhost: &Arc<Vhost>, names: &Arc<Names>) -> Items {
+fn queues(vhost: &Arc<Vhost>, names: &Arc<ExportedNames>) -> Items {
     let (names, of_vhost) = (Arc::clone(names), Arc::clone(vhost));
     let is_kept = |cell: &Arc<QueueCell>| is_own(&cell.name) && cell.spec.owner.is_none();
     Box::new(walk::queues(vhost).filter(is_kept).map(move |cell| {
@@ -221,7 +222,7 @@ fn queues(vhost: &Arc<Vhost>, names: &Arc<Names>) -> Items {
     }))
 }
 
-fn bindings(vhost: &Arc<Vhost>, names: &Arc<Names>) -> Items {
+fn bindings(vhost: &Arc<Vhost>, names: &Arc<ExportedNames>) -> Items {
     let (names, of_vhost) = (Arc::clone(names), Arc::clone(vhost));
     let has_ends = move |row: &BindingRow| {
         names.knows(&of_vhost, "exchange", row.view().source)

@@ -13,11 +13,11 @@ use leveret_router::ExchangeSpec;
 use serde_json::{Map, Value};
 
 use super::export::{OPERATOR_POLICY, VHOST_LIMITS};
-use super::source::{self, Source};
+use super::source::{self, DefinitionsFile};
 use super::told::{Listed, Problems};
 use crate::amqp::json_to_table;
 use crate::change::exchange_kind;
-use crate::field::Fields;
+use crate::field::BodyFields;
 use crate::problem::Problem;
 use crate::{admin, ignored, permission, policy, queue, user, vhost};
 
@@ -26,7 +26,7 @@ use crate::{admin, ignored, permission, policy, queue, user, vhost};
 pub(crate) struct Import<'a> {
     /// Their limits are those that are given.
     pub(super) users: Vec<Item<'a, User>>,
-    pub(super) vhosts: Vec<Item<'a, (String, vhost::Change)>>,
+    pub(super) vhosts: Vec<Item<'a, (String, vhost::VhostChange)>>,
     pub(super) limits: Vec<Item<'a, (String, VhostLimits)>>,
     pub(super) permissions: Vec<Item<'a, Permission>>,
     pub(super) topic_permissions: Vec<Item<'a, TopicPermission>>,
@@ -35,13 +35,13 @@ pub(crate) struct Import<'a> {
     pub(super) parameters: Vec<Item<'a, Parameter>>,
     pub(super) exchanges: Vec<Item<'a, (String, String, ExchangeSpec)>>,
     pub(super) queues: Vec<Item<'a, (String, String, QueueSpec)>>,
-    pub(super) bindings: Vec<Item<'a, Binding>>,
+    pub(super) bindings: Vec<Item<'a, ImportedBinding>>,
     /// What Leveret cannot have and the request let it leave out.
     pub(super) skipped: Listed<String>,
 }
 
 /// How definitions are read.
-pub(crate) struct Reading<'a> {
+pub(crate) struct ImportOptions<'a> {
     /// The one virtual host they are of; without it they are a cluster's.
     pub(crate) vhost: Option<&'a str>,
     /// Leaves out what Leveret cannot have, instead of refusing the file.
@@ -85,13 +85,13 @@ impl<'a, T> Item<'a, T> {
 impl<T> fmt::Display for Item<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fields = source::object(self.text).unwrap_or_default();
-        let name = name_for_people(&Fields(&fields));
+        let name = name_for_people(&BodyFields(&fields));
         write!(f, "{}[{}] ({name})", self.section, self.index)
     }
 }
 
 /// What an item is called, as far as its fields say.
-fn name_for_people(fields: &Fields<'_>) -> String {
+fn name_for_people(fields: &BodyFields<'_>) -> String {
     let text = |key: &str| fields.get(key).and_then(Value::as_str);
     let name = match (
         text("name").or_else(|| text("user")),
@@ -110,7 +110,7 @@ fn name_for_people(fields: &Fields<'_>) -> String {
 
 /// A binding, its ends by name.
 #[derive(Debug)]
-pub(super) struct Binding {
+pub(super) struct ImportedBinding {
     pub(super) vhost: String,
     pub(super) source: String,
     pub(super) destination: String,
@@ -122,7 +122,7 @@ pub(super) struct Binding {
 /// Reads items of one section one by one, and tells which of them are wrong.
 struct Section<'a> {
     name: &'static str,
-    source: &'a Source<'a>,
+    source: &'a DefinitionsFile<'a>,
     vhost: Option<&'a str>,
 }
 
@@ -132,7 +132,7 @@ impl<'a> Section<'a> {
     fn each<T>(
         &self,
         problems: &mut Problems,
-        read: impl Fn(&Fields<'_>, &str) -> Result<T, Problem>,
+        read: impl Fn(&BodyFields<'_>, &str) -> Result<T, Problem>,
     ) -> Vec<Item<'a, T>> {
         let section = self.name;
         let mut all = Vec::new();
@@ -148,7 +148,7 @@ impl<'a> Section<'a> {
                 of: (),
             };
             let one = source::object(text).and_then(|fields| {
-                let fields = Fields(&fields);
+                let fields = BodyFields(&fields);
                 let vhost = match self.vhost {
                     Some(vhost) => vhost,
                     None => fields.text("vhost")?.unwrap_or_default(),
@@ -174,7 +174,7 @@ fn of_vhost(vhost: &str) -> Result<String, Problem> {
     Ok(vhost.to_owned())
 }
 
-fn name_of(fields: &Fields<'_>) -> Result<String, Problem> {
+fn name_of(fields: &BodyFields<'_>) -> Result<String, Problem> {
     fields.required_text("name").map(str::to_owned)
 }
 
@@ -185,8 +185,8 @@ impl<'a> Import<'a> {
     /// Everything that is wrong with them as they are; what only their effect shows is found when
     /// they are tried out.
     pub(crate) fn parse(
-        source: &'a Source<'a>,
-        reading: &Reading<'a>,
+        source: &'a DefinitionsFile<'a>,
+        reading: &ImportOptions<'a>,
         broker: &Broker,
     ) -> Result<Self, Problem> {
         let mut problems = Problems::default();
@@ -237,7 +237,7 @@ impl<'a> Import<'a> {
         let vhosts = section("vhosts");
         self.vhosts = vhosts.each(problems, |fields, _| {
             let metadata = fields.object("metadata")?.unwrap_or(fields.0);
-            let change = vhost::Change::from_json(&Fields(metadata))?;
+            let change = vhost::VhostChange::from_json(&BodyFields(metadata))?;
             Ok((name_of(fields)?, change))
         });
         self.limits = vhosts.each(problems, |fields, _| {
@@ -271,7 +271,8 @@ impl<'a> Import<'a> {
                 let fields = value;
                 let fields =
                     fields.ok_or_else(|| Problem::bad("an operator policy must be an object"))?;
-                let policy = policy::from_json(&parameter.vhost, &parameter.name, &Fields(fields))?;
+                let policy =
+                    policy::from_json(&parameter.vhost, &parameter.name, &BodyFields(fields))?;
                 self.policies
                     .push(item.with((PolicyKind::Operator, policy)));
             }
@@ -412,7 +413,7 @@ pub(super) fn is_reserved(name: &str) -> bool {
     name.starts_with("amq.")
 }
 
-fn user_of(fields: &Fields<'_>, broker: &Broker) -> Result<User, Problem> {
+fn user_of(fields: &BodyFields<'_>, broker: &Broker) -> Result<User, Problem> {
     let user = user::from_json(broker, &name_of(fields)?, fields)?;
     let limits = match fields.object("limits")? {
         Some(limits) => UserLimits::parse(limits).map_err(|error| admin::refused(&error))?,
@@ -425,7 +426,7 @@ fn limits_of(limits: &Map<String, Value>) -> Result<VhostLimits, Problem> {
     VhostLimits::parse(limits).map_err(|error| admin::refused(&error))
 }
 
-fn parameter_of(fields: &Fields<'_>, vhost: String) -> Result<Parameter, Problem> {
+fn parameter_of(fields: &BodyFields<'_>, vhost: String) -> Result<Parameter, Problem> {
     Ok(Parameter {
         vhost,
         component: fields.required_text("component")?.to_owned(),
@@ -434,7 +435,7 @@ fn parameter_of(fields: &Fields<'_>, vhost: String) -> Result<Parameter, Problem
     })
 }
 
-fn arguments_of(fields: &Fields<'_>) -> Result<Table, Problem> {
+fn arguments_of(fields: &BodyFields<'_>) -> Result<Table, Problem> {
     fields
         .object("arguments")?
         .map_or_else(|| Ok(Table::new()), json_to_table)
@@ -442,7 +443,7 @@ fn arguments_of(fields: &Fields<'_>) -> Result<Table, Problem> {
 
 /// An exchange, without what it is where its type is not one of Leveret's and `skip` is set.
 fn exchange_of(
-    fields: &Fields<'_>,
+    fields: &BodyFields<'_>,
     vhost: &str,
     skip: bool,
 ) -> Result<(String, String, Option<ExchangeSpec>), Problem> {
@@ -461,12 +462,12 @@ fn exchange_of(
     Ok((vhost, name, Some(spec)))
 }
 
-fn binding_of(fields: &Fields<'_>, vhost: &str) -> Result<Binding, Problem> {
+fn binding_of(fields: &BodyFields<'_>, vhost: &str) -> Result<ImportedBinding, Problem> {
     let kind = fields.required_text("destination_type")?;
     if kind != "queue" && kind != "exchange" {
         return Err(Problem::bad(format!("unknown destination_type: {kind}")));
     }
-    Ok(Binding {
+    Ok(ImportedBinding {
         vhost: of_vhost(vhost)?,
         source: fields.required_text("source")?.to_owned(),
         destination: fields.required_text("destination")?.to_owned(),
@@ -476,7 +477,7 @@ fn binding_of(fields: &Fields<'_>, vhost: &str) -> Result<Binding, Problem> {
     })
 }
 
-fn queue_of(fields: &Fields<'_>, vhost: &str) -> Result<(String, String, QueueSpec), Problem> {
+fn queue_of(fields: &BodyFields<'_>, vhost: &str) -> Result<(String, String, QueueSpec), Problem> {
     let mut arguments = arguments_of(fields)?;
     let kind = fields.text("type")?.unwrap_or("classic");
     // As an argument, `""` and `"undefined"` mean the default type.

@@ -91,14 +91,14 @@ fn spec_of(vhost: &Vhost, exchange: &str) -> Option<ExchangeSpec> {
 
 /// What an import would make, change and keep of one section; of much the first names, and `more`
 /// grows by the others.
-fn listed(items: impl Iterator<Item = (String, Effect)>, more: &mut usize) -> Value {
+fn listed(items: impl Iterator<Item = (String, ImportEffect)>, more: &mut usize) -> Value {
     let (mut create, mut update) = (Listed::<String>::default(), Listed::<String>::default());
     let mut unchanged = 0;
     for (name, effect) in items {
         match effect {
-            Effect::Create => create.add(name),
-            Effect::Update => update.add(name),
-            Effect::Keep => unchanged += 1,
+            ImportEffect::Create => create.add(name),
+            ImportEffect::Update => update.add(name),
+            ImportEffect::Keep => unchanged += 1,
         }
     }
     *more += create.more + update.more;
@@ -170,22 +170,26 @@ pub(super) fn difference(broker: &Broker, import: &Import<'_>) -> Value {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Effect {
+enum ImportEffect {
     Create,
     Update,
     Keep,
 }
 
-fn effect<T: PartialEq>(known: Option<&T>, given: &T) -> Effect {
+fn effect<T: PartialEq>(known: Option<&T>, given: &T) -> ImportEffect {
     match known {
-        None => Effect::Create,
-        Some(known) if known == given => Effect::Keep,
-        Some(_) => Effect::Update,
+        None => ImportEffect::Create,
+        Some(known) if known == given => ImportEffect::Keep,
+        Some(_) => ImportEffect::Update,
     }
 }
 
-const fn kept(known: bool) -> Effect {
-    if known { Effect::Keep } else { Effect::Create }
+const fn kept(known: bool) -> ImportEffect {
+    if known {
+        ImportEffect::Keep
+    } else {
+        ImportEffect::Create
+    }
 }
 
 #[cfg(test)]
@@ -195,9 +199,9 @@ mod tests {
     #[test]
     fn a_plan_names_the_first_things_and_counts_the_others() {
         let of = |effect| (0..2_003).map(move |number: u32| (number.to_string(), effect));
-        let all = of(Effect::Create).chain(of(Effect::Update));
+        let all = of(ImportEffect::Create).chain(of(ImportEffect::Update));
         let mut more = 1;
-        let plan = listed(all.chain(of(Effect::Keep)), &mut more);
+        let plan = listed(all.chain(of(ImportEffect::Keep)), &mut more);
         for effect in ["create", "update"] {
             let named = plan[effect].as_array().unwrap();
             assert_eq!((named.len(), &named[999]), (1_000, &json!("999")));

@@ -8,12 +8,12 @@ use leveret_codec::Table;
 use leveret_router::Router;
 
 use super::apply::wider;
-use super::import::{Binding, Import, Item};
+use super::import::{Import, ImportedBinding, Item};
 use super::told::Problems;
 use crate::problem::Problem;
 
 /// How many there are, and may be.
-struct Room {
+struct Capacity {
     existing: usize,
     max: usize,
 }
@@ -45,9 +45,9 @@ fn fit_in<T>(broker: &Broker, item: &Item<'_, T>, arguments: &Table) -> Result<(
 fn fit<'a, 'f: 'a, T: 'a, S: Ord, K: Ord>(
     what: &str,
     new: impl Iterator<Item = (&'a Item<'f, T>, S, K)>,
-    room: impl Fn(&S) -> Room,
+    room: impl Fn(&S) -> Capacity,
 ) -> Result<(), String> {
-    let mut scopes: BTreeMap<S, (Room, BTreeSet<K>)> = BTreeMap::new();
+    let mut scopes: BTreeMap<S, (Capacity, BTreeSet<K>)> = BTreeMap::new();
     for (item, scope, name) in new {
         let (room, names) = match scopes.entry(scope) {
             Entry::Occupied(known) => known.into_mut(),
@@ -82,7 +82,7 @@ fn queues(broker: &Broker, stage: &Broker, import: &Import<'_>) -> Result<(), St
     }
     fit("queues of a vhost", new.iter().copied(), |vhost| {
         let Some(real) = broker.vhost(vhost) else {
-            return Room {
+            return Capacity {
                 existing: 0,
                 max: usize::MAX,
             };
@@ -91,7 +91,7 @@ fn queues(broker: &Broker, stage: &Broker, import: &Import<'_>) -> Result<(), St
         let given = limits.filter(|(name, _)| name == vhost);
         let before = real.rules.read().limits.max_queues;
         let limit = given.fold(before, |limit, (_, given)| wider(limit, given.max_queues));
-        Room {
+        Capacity {
             existing: real.directory.read().queues().len(),
             max: limit
                 .and_then(|limit| usize::try_from(limit).ok())
@@ -101,7 +101,7 @@ fn queues(broker: &Broker, stage: &Broker, import: &Import<'_>) -> Result<(), St
     let new = new
         .iter()
         .map(|(item, vhost, name)| (*item, (), (*vhost, *name)));
-    fit("queues", new, |()| Room {
+    fit("queues", new, |()| Capacity {
         existing: broker.events.existing(Existing::Queues),
         max: broker.limits().queues_max,
     })
@@ -122,7 +122,7 @@ fn exchanges(broker: &Broker, import: &Import<'_>) -> Result<(), String> {
     for (item, ..) in &new {
         fit_in(broker, item, &item.of.2.arguments)?;
     }
-    fit("exchanges", new.into_iter(), |()| Room {
+    fit("exchanges", new.into_iter(), |()| Capacity {
         existing: broker.events.existing(Existing::Exchanges) + predeclared,
         max: broker.limits().exchanges_max,
     })
@@ -138,13 +138,13 @@ fn bindings(broker: &Broker, import: &Import<'_>) -> Result<(), String> {
         fit_in(broker, item, &item.of.arguments)?;
     }
     let new = new.into_iter().map(|item| (item, (), identity(&item.of)));
-    fit("bindings", new, |()| Room {
+    fit("bindings", new, |()| Capacity {
         existing: broker.events.existing(Existing::Bindings),
         max: broker.limits().bindings_max,
     })
 }
 
-fn is_new(binding: &Binding, vhost: &Vhost) -> bool {
+fn is_new(binding: &ImportedBinding, vhost: &Vhost) -> bool {
     if binding.is_left_out(vhost) {
         return false;
     }
@@ -155,8 +155,8 @@ fn is_new(binding: &Binding, vhost: &Vhost) -> bool {
     }
 }
 
-fn identity(binding: &Binding) -> impl Ord + '_ {
-    let Binding {
+fn identity(binding: &ImportedBinding) -> impl Ord + '_ {
+    let ImportedBinding {
         vhost,
         source,
         destination,
@@ -180,7 +180,7 @@ fn parameters(broker: &Broker, import: &Import<'_>) -> Result<(), String> {
     });
     fit("parameters", new, |vhost| {
         let count = |vhost: &Vhost| vhost.rules.read().parameters.list().count();
-        Room {
+        Capacity {
             existing: broker.vhost(vhost).map_or(0, |vhost| count(&vhost)),
             max: PARAMETERS_MAX,
         }
@@ -189,7 +189,7 @@ fn parameters(broker: &Broker, import: &Import<'_>) -> Result<(), String> {
     let known: HashSet<_> = known.iter().map(|(name, _)| &**name).collect();
     let globals = import.globals.iter().map(|item| (item, (), &*item.of.0));
     let new = globals.filter(|(_, (), name)| !known.contains(name));
-    fit("global parameters", new, |()| Room {
+    fit("global parameters", new, |()| Capacity {
         existing: known.len(),
         max: GLOBALS_MAX,
     })

@@ -24,9 +24,9 @@ const SECTIONS: [&str; 10] = [
 
 /// A file that is known to be an object, by its sections.
 #[derive(Debug)]
-pub(super) struct Source<'a>(Vec<(&'static str, &'a [u8])>);
+pub(super) struct DefinitionsFile<'a>(Vec<(&'static str, &'a [u8])>);
 
-impl<'a> Source<'a> {
+impl<'a> DefinitionsFile<'a> {
     /// Checks a whole file without making anything of it.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl<'a> Source<'a> {
         if json.first() != Some(&b'{') {
             return Err(Problem::bad("definitions must be an object"));
         }
-        let mut parts = Parts(json.get(1..).unwrap_or_default());
+        let mut parts = ValueParts(json.get(1..).unwrap_or_default());
         let mut sections: Vec<(&'static str, &[u8])> = Vec::new();
         while let Some((key, value)) = parts.next().zip(parts.next()) {
             if let Some(name) = SECTIONS.iter().find(|name| is_key(key, name)) {
@@ -60,7 +60,7 @@ impl<'a> Source<'a> {
         } else {
             list
         };
-        Some(Parts(list.strip_prefix(b"[")?))
+        Some(ValueParts(list.strip_prefix(b"[")?))
     }
 }
 
@@ -80,9 +80,9 @@ fn is_key(key: &[u8], wanted: &str) -> bool {
 }
 
 /// The values inside of a valid list or object, names of values among them.
-struct Parts<'a>(&'a [u8]);
+struct ValueParts<'a>(&'a [u8]);
 
-impl<'a> Iterator for Parts<'a> {
+impl<'a> Iterator for ValueParts<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn items(json: &str, name: &str) -> Option<Vec<String>> {
-        let source = Source::of(json.as_bytes()).unwrap();
+        let source = DefinitionsFile::of(json.as_bytes()).unwrap();
         let list = source.list(name)?;
         Some(
             list.map(|item| String::from_utf8_lossy(item).into_owned())
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn what_is_no_object_is_refused() {
         for wrong in ["", "[", "{\"a\":}", "{} x", "[]", "1"] {
-            assert!(Source::of(wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(DefinitionsFile::of(wrong.as_bytes()).is_err(), "{wrong}");
         }
         assert!(object(b"[]").is_err());
         let large = format!("{{\"n\":\"{}\"}}", "x".repeat(ITEM_BYTES_MAX));

@@ -2,10 +2,10 @@
 
 use leveret_broker::Death;
 
-use super::Page;
+use super::MetricsPage;
 use crate::app::App;
 
-impl Page {
+impl MetricsPage {
     /// What died and went on to a dead-letter exchange.
     pub(super) fn deaths(&mut self, app: &App) {
         for (death, why) in [

@@ -2,7 +2,7 @@
 
 use super::{Delivery, Offer, Queue, Rank, Sink};
 use crate::chunk::unacked;
-use crate::consumers::Turn;
+use crate::consumers::PumpTurn;
 
 impl<C> Queue<C> {
     /// Moves ready messages to consumers with credit, one a turn, until either runs out.
@@ -18,7 +18,7 @@ impl<C> Queue<C> {
     /// Moves a run of messages to a consumer that has no rival, else one message; `false` when
     /// nobody takes any.
     #[inline]
-    fn pump_some(&mut self, now_ms: u64, turn: &mut Turn, sink: &mut impl Sink<C>) -> bool {
+    fn pump_some(&mut self, now_ms: u64, turn: &mut PumpTurn, sink: &mut impl Sink<C>) -> bool {
         let level = self.lanes.top();
         let lane = self.lanes.at_mut(level);
         if lane.own_ms <= now_ms || !lane.requeued.is_empty() || lane.held_from != u64::MAX {
@@ -66,7 +66,7 @@ impl<C> Queue<C> {
         &mut self,
         level: u8,
         now_ms: u64,
-        turn: &mut Turn,
+        turn: &mut PumpTurn,
         sink: &mut impl Sink<C>,
     ) -> bool {
         if self.lanes.at(level).own_ms <= now_ms {
@@ -84,7 +84,7 @@ impl<C> Queue<C> {
     }
 
     #[inline(never)]
-    fn pump_one(&mut self, level: u8, turn: &mut Turn, sink: &mut impl Sink<C>) -> bool {
+    fn pump_one(&mut self, level: u8, turn: &mut PumpTurn, sink: &mut impl Sink<C>) -> bool {
         let lane = self.lanes.at_mut(level);
         let Some((found, unacked)) = lane.head().and_then(|head| lane.look(level, head)) else {
             return false;

@@ -9,7 +9,7 @@ use super::{Queue, Sink};
 use crate::consumers::ConsumerKey;
 use crate::lane::Lane;
 use crate::limits::Death;
-use crate::requeued::Run;
+use crate::requeued::RequeuedRun;
 
 impl<C> Queue<C> {
     /// A delivery comes back to its place in the order, and counts as tried once more.
@@ -69,7 +69,7 @@ impl<C> Queue<C> {
 
     /// Makes messages ready again that were neighbours.
     fn put_back(&mut self, first: &Unacked, last: u64, bytes: u64) {
-        let mut run = Run {
+        let mut run = RequeuedRun {
             first: first.seq,
             last,
             position: first.position,
@@ -98,7 +98,7 @@ impl<C> Queue<C> {
 
 impl Lane {
     /// Takes into account that messages come back which may have expirations of their own.
-    fn note_own_deadlines(&mut self, run: &Run) {
+    fn note_own_deadlines(&mut self, run: &RequeuedRun) {
         let mut at = run.position;
         for _ in run.first..=run.last {
             let Some(found) = self.chunks.record(at) else {
@@ -113,7 +113,7 @@ impl Lane {
     pub(crate) fn requeued_from(
         &self,
         from: u64,
-        mut show: impl FnMut(&Run, &Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
+        mut show: impl FnMut(&RequeuedRun, &Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         for run in self.requeued.runs_from(from) {
             let mut one = *run;

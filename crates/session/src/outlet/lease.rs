@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::{Outlet, Slot, UnknownTag};
-use crate::channel::Channel;
+use crate::channel::OutletChannel;
 use crate::late::Late;
 
 /// Deliveries that are taken back in one step.
@@ -93,7 +93,7 @@ impl<W> Outlet<W> {
     /// A channel whose deliveries have to be looked at.
     #[must_use]
     pub fn due_channel(&self, now_ms: u64) -> Option<u16> {
-        let due = |channel: &Option<Box<Channel<W>>>| {
+        let due = |channel: &Option<Box<OutletChannel<W>>>| {
             let channel = channel.as_ref();
             channel.is_some_and(|channel| channel.leases.due_ms <= now_ms)
         };
@@ -164,7 +164,7 @@ impl<W> Outlet<W> {
     }
 }
 
-impl<W> Channel<W> {
+impl<W> OutletChannel<W> {
     /// Whether a settlement may mean deliveries that were taken back.
     #[inline]
     pub(super) fn may_be_late(&self, multiple: bool, known: Result<(), UnknownTag>) -> bool {

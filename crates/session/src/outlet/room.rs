@@ -1,7 +1,7 @@
 //! Who has room on a channel that several queues wait for.
 
 use super::{Delivered, Outlet, Parcel};
-use crate::channel::Channel;
+use crate::channel::OutletChannel;
 
 impl<W> Outlet<W> {
     /// Delivers for a queue that waits for room on the channel, if it is its turn.
@@ -14,7 +14,7 @@ impl<W> Outlet<W> {
     ) -> Delivered {
         let limits = self.limits;
         let state = self.channel(channel);
-        let granted = |state: &&mut Channel<W>| state.granted == Some(queue);
+        let granted = |state: &&mut OutletChannel<W>| state.granted == Some(queue);
         let Some(state) = state
             .filter(granted)
             .filter(|state| state.is_below_limits())

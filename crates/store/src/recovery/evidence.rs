@@ -4,18 +4,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::checkpoint::{Head, Image};
+use crate::checkpoint::{ChainHead, Image};
 use crate::frame::{BLOCK, Header};
 use crate::lanes::Serial;
-use crate::recovery::replay::State;
+use crate::recovery::replay::ReplayState;
 use crate::recovery::scan::Start;
 use crate::recovery::{Damage, OpenError, Unreadable};
 use crate::segment::{self, Pool};
-use crate::{Config, LaneId};
+use crate::{JournalConfig, LaneId};
 
 /// What the newest checkpoint says about the files.
 pub(super) struct Known {
-    head: Head,
+    head: ChainHead,
     /// Sizes of segments with messages.
     held: BTreeMap<u32, u64>,
     /// Sizes of all others; they may have been made anew since.
@@ -33,7 +33,12 @@ impl Known {
     }
 
     /// Whether a file of this size is as long as it was made.
-    fn is_whole(&self, config: &Config, (slot, bytes): (u32, u64), first: Option<&Header>) -> bool {
+    fn is_whole(
+        &self,
+        config: &JournalConfig,
+        (slot, bytes): (u32, u64),
+        first: Option<&Header>,
+    ) -> bool {
         let listed = self.held.get(&slot).or_else(|| self.others.get(&slot));
         let Some(first) = first else {
             // That its first frame is lost is told already.
@@ -71,10 +76,10 @@ pub(super) fn sync_new(pool: &Pool, known: &Known) -> Result<(), OpenError> {
 
 /// Adds to the damage what was cut off or overwritten with another file.
 pub(super) fn judge(
-    config: &Config,
+    config: &JournalConfig,
     (pool, starts): (&Pool, &[Start]),
     known: &Known,
-    state: &mut State,
+    state: &mut ReplayState,
 ) {
     let mut found = Vec::new();
     found.extend(lost_head(pool, starts, known));
@@ -100,7 +105,7 @@ fn lost_head(pool: &Pool, starts: &[Start], known: &Known) -> Option<Damage> {
 }
 
 /// Segments that begin as another one does: no two ever did.
-fn copies(starts: &[Start], state: &State) -> Vec<Damage> {
+fn copies(starts: &[Start], state: &ReplayState) -> Vec<Damage> {
     let mut first: BTreeMap<Serial, u32> = BTreeMap::new();
     for (serial, (slot, _)) in &state.extents {
         first.insert(*serial, *slot);
@@ -117,10 +122,10 @@ fn copies(starts: &[Start], state: &State) -> Vec<Damage> {
 
 /// Segments that are in use and shorter than they were made.
 fn cut(
-    config: &Config,
+    config: &JournalConfig,
     (pool, starts): (&Pool, &[Start]),
     known: &Known,
-    state: &State,
+    state: &ReplayState,
 ) -> Vec<Damage> {
     let used = state.extents.iter().filter(|(serial, (_, extent))| {
         // What is proven was synced, and with it the whole file.

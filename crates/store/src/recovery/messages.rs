@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use leveret_record::Attempts;
 
-use crate::lanes::{Lanes, Serial};
+use crate::lanes::{JournalLanes, Serial};
 use crate::record::RawRecord;
 use crate::recovery::OpenError;
-use crate::recovery::replay::Place;
+use crate::recovery::replay::RecordPlace;
 use crate::recovery::scan::Contents;
 use crate::segment::{self, Pool};
 use crate::vfs::DiskError;
@@ -43,7 +43,7 @@ pub struct Messages {
     pool: Pool,
     slots: BTreeMap<Serial, u32>,
     /// When each is given out: with which segment.
-    places: Vec<(Serial, Place)>,
+    places: Vec<(Serial, RecordPlace)>,
     counts: Vec<(LaneId, u64, Attempts)>,
     contents: Contents,
     single: Vec<u8>,
@@ -54,8 +54,8 @@ impl Messages {
     pub(super) fn new(
         pool: &Pool,
         slots: BTreeMap<Serial, u32>,
-        mut places: Vec<Place>,
-        lanes: &Lanes,
+        mut places: Vec<RecordPlace>,
+        lanes: &JournalLanes,
     ) -> Self {
         places.sort_unstable();
         places.dedup_by_key(|place| (place.lane, place.seq));
@@ -148,7 +148,7 @@ fn changed(slot: u32) -> OpenError {
 /// Plans with which segment each message is given out: with its own, unless a later message of its
 /// lane is in an earlier segment; then with that one, read singly. Such are few: connections that
 /// submitted in another order than they enqueued, and copies of old messages.
-fn schedule(places: Vec<Place>) -> Vec<(Serial, Place)> {
+fn schedule(places: Vec<RecordPlace>) -> Vec<(Serial, RecordPlace)> {
     let mut planned = Vec::with_capacity(places.len());
     let mut lane = None;
     let mut turn = Serial::MAX;
@@ -184,7 +184,7 @@ fn read_single<'a>(
 }
 
 /// The lanes' counts of attempts, flat and sorted.
-fn all_attempts(lanes: &Lanes) -> Vec<(LaneId, u64, Attempts)> {
+fn all_attempts(lanes: &JournalLanes) -> Vec<(LaneId, u64, Attempts)> {
     let mut counts: Vec<_> = lanes
         .lanes
         .iter()

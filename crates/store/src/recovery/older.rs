@@ -4,13 +4,13 @@
 
 use crate::LaneId;
 use crate::frame::{self, HEADER, Header};
-use crate::recovery::replay::{Body, State};
+use crate::recovery::replay::{FrameBody, ReplayState};
 use crate::recovery::scan::Contents;
 use crate::recovery::{Damage, Unreadable};
 use crate::segment::{self, Extent, Pool};
 
 /// Scans all segments the checkpoint lists that still hold something.
-pub(super) fn scan(pool: &Pool, store: u64, state: &mut State) {
+pub(super) fn scan(pool: &Pool, store: u64, state: &mut ReplayState) {
     let mut contents = Contents::default();
     for (slot, extent) in std::mem::take(&mut state.known) {
         let held = state.lanes.held_by(extent.serial);
@@ -28,7 +28,7 @@ pub(super) fn scan(pool: &Pool, store: u64, state: &mut State) {
 }
 
 /// Live messages of the segment that the walk after the checkpoint has found.
-fn replayed(state: &State, extent: &Extent) -> u64 {
+fn replayed(state: &ReplayState, extent: &Extent) -> u64 {
     let serial = extent.serial;
     if state
         .extents
@@ -44,7 +44,7 @@ fn replayed(state: &State, extent: &Extent) -> u64 {
         .count() as u64
 }
 
-fn scan_segment(contents: &Contents, store: u64, extent: &Extent, state: &mut State) {
+fn scan_segment(contents: &Contents, store: u64, extent: &Extent, state: &mut ReplayState) {
     let (mut offset, mut seq) = (0, extent.first_seq);
     while offset < extent.end {
         let here = contents
@@ -67,10 +67,10 @@ fn scan_segment(contents: &Contents, store: u64, extent: &Extent, state: &mut St
     }
 }
 
-fn scan_frame(contents: &Contents, (header, chain): (Header, u32), state: &mut State) {
+fn scan_frame(contents: &Contents, (header, chain): (Header, u32), state: &mut ReplayState) {
     let at = header.offset + HEADER as u64;
     let bytes = contents.body(&header).unwrap_or(&[]);
-    let body = Body {
+    let body = FrameBody {
         slot: contents.slot,
         header,
         chain,
@@ -94,7 +94,7 @@ fn scan_headless(
     contents: &Contents,
     (extent, seq): (&Extent, u64),
     (offset, end): (u64, u64),
-    state: &mut State,
+    state: &mut ReplayState,
 ) {
     let at = offset + HEADER as u64;
     let range = usize::try_from(at).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
@@ -105,7 +105,7 @@ fn scan_headless(
         offset,
         ..Header::default()
     };
-    let body = Body {
+    let body = FrameBody {
         slot: contents.slot,
         header,
         chain: 0,
@@ -127,7 +127,7 @@ fn scan_headless(
 }
 
 /// Finds out which live messages of a segment were not found, and says so.
-fn name_lost(state: &mut State, (slot, serial): (u32, u64), damaged: usize) {
+fn name_lost(state: &mut ReplayState, (slot, serial): (u32, u64), damaged: usize) {
     let mut found: Vec<(LaneId, u64)> = state
         .places
         .iter()
@@ -185,7 +185,7 @@ fn missing(
 }
 
 /// What is lost is settled: it must not keep its segment alive.
-pub(super) fn settle_lost(state: &mut State) {
+pub(super) fn settle_lost(state: &mut ReplayState) {
     for (lane, from, to) in std::mem::take(&mut state.lost) {
         state.lanes.settled(lane, from, to);
     }

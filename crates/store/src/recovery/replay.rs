@@ -6,14 +6,14 @@ use crate::LaneId;
 use crate::build::apply_topology;
 use crate::checkpoint::Topology;
 use crate::frame::Header;
-use crate::lanes::{Lanes, Serial};
+use crate::lanes::{JournalLanes, Serial};
 use crate::record::{self, RawRecord};
 use crate::recovery::{Damage, OpenError, Unreadable};
 use crate::segment::{self, Extent};
 
 /// Where a message is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Place {
+pub(super) struct RecordPlace {
     pub(super) lane: LaneId,
     pub(super) seq: u64,
     pub(super) serial: Serial,
@@ -23,11 +23,11 @@ pub(super) struct Place {
 
 /// The state so far.
 #[derive(Clone, Default)]
-pub(super) struct State {
-    pub(super) lanes: Lanes,
+pub(super) struct ReplayState {
+    pub(super) lanes: JournalLanes,
     pub(super) topology: Topology,
     /// Messages seen, live or not.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<RecordPlace>,
     /// Segments seen, by serial: their slot and what of them counts.
     pub(super) extents: BTreeMap<Serial, (u32, Extent)>,
     /// The segments the checkpoint lists, as it lists them.
@@ -44,7 +44,7 @@ pub(super) struct State {
 }
 
 /// A frame's records and where they are.
-pub(super) struct Body<'a> {
+pub(super) struct FrameBody<'a> {
     pub(super) slot: u32,
     pub(super) header: Header,
     pub(super) chain: u32,
@@ -53,9 +53,9 @@ pub(super) struct Body<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-impl State {
+impl ReplayState {
     /// Applies a whole frame.
-    pub(super) fn apply(&mut self, body: &Body<'_>) -> Result<(), OpenError> {
+    pub(super) fn apply(&mut self, body: &FrameBody<'_>) -> Result<(), OpenError> {
         let mut at = 0;
         let records = std::iter::from_fn(|| {
             let record = RawRecord::at(body.bytes, at)?;
@@ -69,7 +69,7 @@ impl State {
     /// Applies those records of a frame that are intact.
     pub(super) fn apply_records<'a>(
         &mut self,
-        body: &Body<'_>,
+        body: &FrameBody<'_>,
         records: impl Iterator<Item = (usize, RawRecord<'a>)>,
     ) -> Result<(), OpenError> {
         let serial = body.header.serial;
@@ -106,7 +106,7 @@ impl State {
         if let Some(message) = record.message() {
             for (lane, seq) in message.targets.iter() {
                 if self.lanes.holder(lane, seq) == Some(serial) {
-                    self.places.push(Place {
+                    self.places.push(RecordPlace {
                         lane,
                         seq,
                         serial,
@@ -118,7 +118,7 @@ impl State {
     }
 
     /// Notes what a damaged record would have brought.
-    pub(super) fn lose(&mut self, body: &Body<'_>, record: &RawRecord<'_>, known: bool) {
+    pub(super) fn lose(&mut self, body: &FrameBody<'_>, record: &RawRecord<'_>, known: bool) {
         // What kind it was is unreadable as well.
         self.has_gaps |= !known;
         let mut damage = self.damaged(body, Unreadable::Record);
@@ -136,14 +136,14 @@ impl State {
     }
 
     /// Notes a frame, or what of it could be told, that is lost.
-    pub(super) fn lose_frame(&mut self, body: &Body<'_>, what: Unreadable) {
+    pub(super) fn lose_frame(&mut self, body: &FrameBody<'_>, what: Unreadable) {
         self.has_gaps |= what == Unreadable::Frame;
         let damage = self.damaged(body, what);
         self.damage.push(damage);
     }
 
     /// Damage at the beginning of a frame.
-    pub(super) fn damaged(&self, body: &Body<'_>, what: Unreadable) -> Damage {
+    pub(super) fn damaged(&self, body: &FrameBody<'_>, what: Unreadable) -> Damage {
         Damage {
             file: segment::name_of(body.slot),
             offset: body.at,
@@ -163,7 +163,7 @@ impl State {
             return 0;
         };
         for (lane, seq) in message.targets.iter() {
-            self.places.push(Place {
+            self.places.push(RecordPlace {
                 lane,
                 seq,
                 serial,
@@ -202,7 +202,7 @@ impl State {
         }
     }
 
-    fn extend(&mut self, body: &Body<'_>, brought: u64) {
+    fn extend(&mut self, body: &FrameBody<'_>, brought: u64) {
         let Header {
             serial,
             epoch,

@@ -8,24 +8,24 @@
 
 use std::collections::VecDeque;
 
-use crate::checkpoint::Head;
+use crate::checkpoint::ChainHead;
 use crate::frame::{self, BLOCK, HEADER, Header};
-use crate::recovery::replay::{Body, State};
+use crate::recovery::replay::{FrameBody, ReplayState};
 use crate::recovery::scan::{Contents, Start};
 use crate::recovery::{OpenError, Unreadable};
 use crate::segment::{self, Pool};
-use crate::{Config, Sabotage};
+use crate::{JournalConfig, StoreSabotage};
 
 /// The walk.
-pub(super) struct Walk<'a> {
-    pub(super) config: &'a Config,
+pub(super) struct RecoveryWalk<'a> {
+    pub(super) config: &'a JournalConfig,
     pub(super) pool: &'a Pool,
     pub(super) store: u64,
     /// The first frames of all slots.
     pub(super) starts: Vec<Start>,
     /// Where the next frame is expected.
-    pub(super) head: Head,
-    pub(super) state: State,
+    pub(super) head: ChainHead,
+    pub(super) state: ReplayState,
     contents: Contents,
     /// The last frame was a seal: the chain goes on in this slot.
     sealed: Option<u32>,
@@ -42,8 +42,8 @@ pub(super) struct Unproven {
 }
 
 impl Unproven {
-    pub(super) fn as_body(&self) -> Body<'_> {
-        Body {
+    pub(super) fn as_body(&self) -> FrameBody<'_> {
+        FrameBody {
             slot: self.slot,
             header: self.header,
             chain: self.chain,
@@ -54,7 +54,7 @@ impl Unproven {
 }
 
 /// What is at the place where the next frame should be.
-enum Next {
+enum NextFrame {
     /// The frame; its contents are loaded.
     Frame(Header, u32),
     /// Confirmed frames that can no longer be read; the walk has gone past them.
@@ -63,12 +63,12 @@ enum Next {
     End,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> RecoveryWalk<'a> {
     pub(super) fn new(
-        (config, pool, store): (&'a Config, &'a Pool, u64),
+        (config, pool, store): (&'a JournalConfig, &'a Pool, u64),
         starts: Vec<Start>,
-        head: Head,
-        state: State,
+        head: ChainHead,
+        state: ReplayState,
     ) -> Self {
         Self {
             config,
@@ -84,24 +84,24 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks to the end. What is left in the returned queue is the unproven tail.
-    pub(super) fn run(mut self) -> Result<(State, Head, VecDeque<Unproven>), OpenError> {
+    pub(super) fn run(mut self) -> Result<(ReplayState, ChainHead, VecDeque<Unproven>), OpenError> {
         self.contents.load(self.pool, self.head.slot);
         // No chain is longer than the files: whatever is on the disk, this ends.
         for _ in 0..=self.pool.bytes() / BLOCK {
             match self.next()? {
-                Next::Frame(header, chain) => self.accept(header, chain)?,
-                Next::Rot => {}
-                Next::End => break,
+                NextFrame::Frame(header, chain) => self.accept(header, chain)?,
+                NextFrame::Rot => {}
+                NextFrame::End => break,
             }
         }
         self.state.led_to = self.sealed.filter(|slot| self.begins_next(*slot));
-        if self.config.breaks(Sabotage::SkipTailRewrite) {
+        if self.config.breaks(StoreSabotage::SkipTailRewrite) {
             self.prove(u64::MAX)?;
         }
         Ok((self.state, self.head, self.unproven))
     }
 
-    fn next(&mut self) -> Result<Next, OpenError> {
+    fn next(&mut self) -> Result<NextFrame, OpenError> {
         if let Some(found) = self.in_other_slot()? {
             return Ok(found);
         }
@@ -109,18 +109,18 @@ impl<'a> Walk<'a> {
             && let Some((header, chain)) = self.expected_here()
             && self.is_good(&header)
         {
-            return Ok(Next::Frame(header, chain));
+            return Ok(NextFrame::Frame(header, chain));
         }
-        if self.config.breaks(Sabotage::TruncateAtRot) || !self.was_confirmed() {
+        if self.config.breaks(StoreSabotage::TruncateAtRot) || !self.was_confirmed() {
             self.note_unreadable_end();
-            return Ok(Next::End);
+            return Ok(NextFrame::End);
         }
         self.pass_rot()
     }
 
     /// The next frame at the beginning of another slot: after a seal, or of a later epoch, which
     /// has written the tail again. The latest epoch that is whole, or proven, wins.
-    fn in_other_slot(&mut self) -> Result<Option<Next>, OpenError> {
+    fn in_other_slot(&mut self) -> Result<Option<NextFrame>, OpenError> {
         let head = self.head;
         let after_seal =
             |start: &Start| start.header.epoch == head.epoch && self.sealed == Some(start.slot);
@@ -150,7 +150,7 @@ impl<'a> Walk<'a> {
             if !whole {
                 return self.pass_rot().map(Some);
             }
-            return Ok(Some(Next::Frame(header, chain)));
+            return Ok(Some(NextFrame::Frame(header, chain)));
         }
         Ok(None)
     }
@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
 
     fn enter(&mut self, slot: u32, header: &Header) {
         self.sealed = None;
-        self.head = Head {
+        self.head = ChainHead {
             slot,
             serial: header.serial,
             epoch: header.epoch,
@@ -176,7 +176,7 @@ impl<'a> Walk<'a> {
     }
 
     fn chains(&self, header: &Header) -> bool {
-        header.prev == self.head.prev || self.config.breaks(Sabotage::IgnoreChain)
+        header.prev == self.head.prev || self.config.breaks(StoreSabotage::IgnoreChain)
     }
 
     /// The header at the head, if it is the expected frame's.
@@ -186,15 +186,16 @@ impl<'a> Walk<'a> {
             .header_at(head.offset, self.store)
             .filter(|(header, _)| {
                 let same = header.serial == head.serial && header.epoch == head.epoch;
-                let broken = self.config.breaks(Sabotage::IgnoreChain);
+                let broken = self.config.breaks(StoreSabotage::IgnoreChain);
                 (same && header.seq == head.seq && self.chains(header)) || broken
             })
     }
 
     fn is_good(&self, header: &Header) -> bool {
         self.contents.whole(header).is_some()
-            || (self.config.breaks(Sabotage::TrustBody) && self.contents.body(header).is_some())
-            || (self.config.breaks(Sabotage::TrustRecords) && self.has_intact_records(header))
+            || (self.config.breaks(StoreSabotage::TrustBody)
+                && self.contents.body(header).is_some())
+            || (self.config.breaks(StoreSabotage::TrustRecords) && self.has_intact_records(header))
     }
 
     fn has_intact_records(&self, header: &Header) -> bool {
@@ -254,7 +255,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Takes what can be read of a confirmed frame and goes on with the next one that is there.
-    fn pass_rot(&mut self) -> Result<Next, OpenError> {
+    fn pass_rot(&mut self) -> Result<NextFrame, OpenError> {
         self.prove(u64::MAX)?;
         if self.sealed.is_none()
             && let Some((header, chain)) = self.contents.header_at(self.head.offset, self.store)
@@ -262,7 +263,7 @@ impl<'a> Walk<'a> {
         {
             self.salvage_body(header, chain)?;
             self.step(&header, chain);
-            return Ok(Next::Rot);
+            return Ok(NextFrame::Rot);
         }
         let later = self.later();
         let next = later
@@ -270,26 +271,26 @@ impl<'a> Walk<'a> {
             .min_by_key(|(_, header)| (header.seq, std::cmp::Reverse(header.epoch)));
         let Some((slot, header)) = next else {
             self.lose_file();
-            return Ok(Next::End);
+            return Ok(NextFrame::End);
         };
         self.salvage_headless(slot, &header)?;
         if slot != self.contents.slot {
             self.contents.load(self.pool, slot);
         }
         self.enter(slot, &header);
-        self.head = Head {
+        self.head = ChainHead {
             seq: header.seq,
             prev: header.prev,
             ..self.head
         };
-        Ok(Next::Rot)
+        Ok(NextFrame::Rot)
     }
 
     /// Applies the intact records of a frame whose header is good.
     fn salvage_body(&mut self, header: Header, chain: u32) -> Result<(), OpenError> {
         let at = header.offset + HEADER as u64;
         let bytes = self.contents.body(&header).unwrap_or(&[]);
-        let body = Body {
+        let body = FrameBody {
             slot: self.contents.slot,
             header,
             chain,
@@ -308,7 +309,7 @@ impl<'a> Walk<'a> {
 
     /// Applies the intact records of a frame whose header is gone, up to the next frame.
     fn salvage_headless(&mut self, next_slot: u32, next: &Header) -> Result<(), OpenError> {
-        let Head {
+        let ChainHead {
             slot,
             serial,
             epoch,
@@ -351,7 +352,7 @@ impl<'a> Walk<'a> {
             body_len,
             ..Header::default()
         };
-        let body = Body {
+        let body = FrameBody {
             slot: place,
             header,
             chain: next.prev,

@@ -6,19 +6,19 @@ use std::sync::Arc;
 
 use rustc_hash::FxHasher;
 
-use super::{Change, Rng};
+use super::{DiskChange, Rng};
 
 const BLOCK: u64 = 4096;
 const SECTOR: u64 = 512;
 
 /// What is on the disk after a crash.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Image {
+pub struct DiskImage {
     /// Names and contents.
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
-impl Image {
+impl DiskImage {
     /// A number that tells images apart.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
@@ -35,9 +35,9 @@ impl Image {
 
 /// Walks a trace change by change and makes images of what a crash there may leave.
 pub struct CrashPoints {
-    trace: Vec<Change>,
+    trace: Vec<DiskChange>,
     at: usize,
-    files: Vec<Disk>,
+    files: Vec<CrashedFile>,
     durable_names: BTreeMap<String, usize>,
     /// Unsynced changes of the directory: a name, and its file or its removal.
     pending_names: Vec<(String, Option<usize>)>,
@@ -45,7 +45,7 @@ pub struct CrashPoints {
 
 /// One file: what surely survives, and what was written since.
 #[derive(Default)]
-struct Disk {
+struct CrashedFile {
     durable: Vec<u8>,
     pending: Vec<(u64, Arc<[u8]>)>,
 }
@@ -59,7 +59,7 @@ enum Fate {
 }
 
 impl CrashPoints {
-    pub(super) fn new(base: &Image, trace: Vec<Change>) -> Self {
+    pub(super) fn new(base: &DiskImage, trace: Vec<DiskChange>) -> Self {
         let mut points = Self {
             trace,
             at: 0,
@@ -71,7 +71,7 @@ impl CrashPoints {
             points
                 .durable_names
                 .insert(name.clone(), points.files.len());
-            points.files.push(Disk {
+            points.files.push(CrashedFile {
                 durable: content.clone(),
                 pending: Vec::new(),
             });
@@ -92,25 +92,25 @@ impl CrashPoints {
         };
         self.at += 1;
         match change {
-            Change::Write { file, offset, data } => {
+            DiskChange::Write { file, offset, data } => {
                 if let Some(file) = self.files.get_mut(file) {
                     file.pending.push((offset, data));
                 }
             }
-            Change::Sync(file) => {
+            DiskChange::Sync(file) => {
                 if let Some(file) = self.files.get_mut(file) {
                     for (offset, data) in file.pending.drain(..) {
                         overwrite(&mut file.durable, offset, &data);
                     }
                 }
             }
-            Change::Create(name, file) => {
+            DiskChange::Create(name, file) => {
                 self.files
-                    .resize_with(self.files.len().max(file + 1), Disk::default);
+                    .resize_with(self.files.len().max(file + 1), CrashedFile::default);
                 self.pending_names.push((name, Some(file)));
             }
-            Change::Remove(name) => self.pending_names.push((name, None)),
-            Change::SyncDir => {
+            DiskChange::Remove(name) => self.pending_names.push((name, None)),
+            DiskChange::SyncDir => {
                 let names = &mut self.durable_names;
                 self.pending_names
                     .drain(..)
@@ -136,23 +136,23 @@ impl CrashPoints {
 
     /// What is left when a crash loses everything unsynced.
     #[must_use]
-    pub fn lose_all(&self) -> Image {
+    pub fn lose_all(&self) -> DiskImage {
         self.image(Fate::DropAll, &mut Rng::new(0))
     }
 
     /// What is left when a crash loses nothing: what a process crash leaves.
     #[must_use]
-    pub fn keep_all(&self) -> Image {
+    pub fn keep_all(&self) -> DiskImage {
         self.image(Fate::KeepAll, &mut Rng::new(0))
     }
 
     /// What is left when a crash keeps, loses and tears blocks and names as `rng` says.
     #[must_use]
-    pub fn lose_some(&self, rng: &mut Rng) -> Image {
+    pub fn lose_some(&self, rng: &mut Rng) -> DiskImage {
         self.image(Fate::Random, rng)
     }
 
-    fn image(&self, fate: Fate, rng: &mut Rng) -> Image {
+    fn image(&self, fate: Fate, rng: &mut Rng) -> DiskImage {
         let mut names = self.durable_names.clone();
         for (name, file) in &self.pending_names {
             if keeps(fate, rng) {
@@ -163,11 +163,11 @@ impl CrashPoints {
             .into_iter()
             .filter_map(|(name, file)| Some((name, self.files.get(file)?.image(fate, rng))))
             .collect();
-        Image { files }
+        DiskImage { files }
     }
 }
 
-impl Disk {
+impl CrashedFile {
     fn image(&self, fate: Fate, rng: &mut Rng) -> Vec<u8> {
         let mut content = self.durable.clone();
         let grown = self

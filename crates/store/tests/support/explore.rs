@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use leveret_store::sim::{CrashPoints, Image, Rng, SimDisk};
-use leveret_store::{Batch, Config, Journal, LaneId, MessageParts, Sabotage, Store};
+use leveret_store::sim::{CrashPoints, DiskImage, Rng, SimDisk};
+use leveret_store::{Batch, Journal, JournalConfig, LaneId, MessageParts, Store, StoreSabotage};
 
 use parking_lot::Mutex;
 
@@ -26,7 +26,12 @@ pub(crate) struct Report {
 
 /// Explores histories from `seed` on until `states` distinct crash states were checked or one is
 /// wrong.
-pub(crate) fn explore(seed: u64, states: usize, sabotage: Sabotage, deaf: Option<&str>) -> Report {
+pub(crate) fn explore(
+    seed: u64,
+    states: usize,
+    sabotage: StoreSabotage,
+    deaf: Option<&str>,
+) -> Report {
     let mut report = Report::default();
     for seed in seed.. {
         if report.seen.len() >= states || report.violation.is_some() {
@@ -48,7 +53,7 @@ pub(crate) fn explore_together(threads: usize, seed: u64, states: usize) -> Repo
             }
             drop(so_far);
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            let one = look_at(seed, Sabotage::None, None);
+            let one = look_at(seed, StoreSabotage::None, None);
             report.lock().add(one);
         }
     };
@@ -67,7 +72,7 @@ impl Report {
 }
 
 /// Explores one history.
-fn look_at(seed: u64, sabotage: Sabotage, deaf: Option<&str>) -> Report {
+fn look_at(seed: u64, sabotage: StoreSabotage, deaf: Option<&str>) -> Report {
     let mut seen = HashSet::new();
     let config = tiny_for(sabotage, seed);
     let played = history::play(seed, 120, &config, deaf);
@@ -84,7 +89,7 @@ fn look_at(seed: u64, sabotage: Sabotage, deaf: Option<&str>) -> Report {
 fn check_history(
     played: Played,
     seed: u64,
-    config: &Config,
+    config: &JournalConfig,
     seen: &mut HashSet<u64>,
 ) -> Result<(), String> {
     let Played {
@@ -131,7 +136,7 @@ fn describe(points: &CrashPoints, mark: &Mark, violation: &str) -> String {
     )
 }
 
-fn images(points: &CrashPoints, rng: &mut Rng) -> Vec<Image> {
+fn images(points: &CrashPoints, rng: &mut Rng) -> Vec<DiskImage> {
     let mut images = vec![points.lose_all()];
     let at_stake = points.at_stake();
     if at_stake > 0 {
@@ -144,9 +149,9 @@ fn images(points: &CrashPoints, rng: &mut Rng) -> Vec<Image> {
 }
 
 fn check_image(
-    image: &Image,
+    image: &DiskImage,
     allowed: &[&Model],
-    config: &Config,
+    config: &JournalConfig,
     (rng, seen): (&mut Rng, &mut HashSet<u64>),
 ) -> Result<(), String> {
     let disk = SimDisk::from_image(image);
@@ -164,7 +169,7 @@ fn check_image(
 fn recover(
     disk: &SimDisk,
     allowed: &[&Model],
-    config: &Config,
+    config: &JournalConfig,
 ) -> Result<(Visible, Journal), String> {
     let opened = Journal::open(Arc::new(disk.clone()), config.clone());
     let opened = opened.map_err(|error| error.to_string())?;
@@ -198,7 +203,7 @@ fn difference(model: &Model, found: &Visible, next: &BTreeMap<u32, u64>) -> Stri
 fn crash_in_recovery(
     disk: &SimDisk,
     expected: &Visible,
-    config: &Config,
+    config: &JournalConfig,
     (rng, seen): (&mut Rng, &mut HashSet<u64>),
 ) -> Result<(), String> {
     let mut points = disk.crash_points();
@@ -219,7 +224,7 @@ fn crash_in_recovery(
     }
 }
 
-fn reopen(disk: &SimDisk, config: &Config) -> Result<(Visible, Journal), String> {
+fn reopen(disk: &SimDisk, config: &JournalConfig) -> Result<(Visible, Journal), String> {
     let opened = Journal::open(Arc::new(disk.clone()), config.clone());
     let (visible, journal, _) = Visible::take(opened.map_err(|error| error.to_string())?)?;
     Ok((visible, journal))
@@ -229,7 +234,7 @@ fn reopen(disk: &SimDisk, config: &Config) -> Result<(Visible, Journal), String>
 fn go_on(
     disk: &SimDisk,
     journal: Journal,
-    (mut expected, config): (Visible, &Config),
+    (mut expected, config): (Visible, &JournalConfig),
 ) -> Result<(), String> {
     let mut batch = Batch::new();
     for seq in 0..3 {
@@ -269,9 +274,9 @@ fn go_on(
 /// before its message may be known to one and forgotten by the other, if the states that may be
 /// left say so.
 fn lose_a_checkpoint(
-    image: &Image,
+    image: &DiskImage,
     (expected, allowed): (&Visible, &[&Model]),
-    config: &Config,
+    config: &JournalConfig,
 ) -> Result<(), String> {
     let names = ["checkpoint.A", "checkpoint.B"];
     if !names

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use leveret_store::sim::{CrashPoints, Fault, Rng, SimDisk};
-use leveret_store::{Batch, Config, DiskError, Journal, Progress, Store, Ticket, Waiter};
+use leveret_store::sim::{CrashPoints, DiskFault, Rng, SimDisk};
+use leveret_store::{Batch, DiskError, Journal, JournalConfig, Progress, Store, Ticket, Waiter};
 use parking_lot::Mutex;
 
 use super::model::{Message, Model, Op, Visible};
@@ -26,7 +26,7 @@ pub(crate) struct Played {
 }
 
 /// Plays `steps` random steps.
-pub(crate) fn play(seed: u64, steps: u64, config: &Config, deaf: Option<&str>) -> Played {
+pub(crate) fn play(seed: u64, steps: u64, config: &JournalConfig, deaf: Option<&str>) -> Played {
     let disk = SimDisk::new();
     if let Some(prefix) = deaf {
         disk.deafen(prefix);
@@ -63,7 +63,7 @@ pub(crate) fn play(seed: u64, steps: u64, config: &Config, deaf: Option<&str>) -
 
 /// Plays `steps` random steps, in which one call of the disk fails. An error ends the history;
 /// then nothing more may be announced.
-pub fn play_with_fault(seed: u64, steps: u64, config: &Config, fault: Fault) -> Played {
+pub fn play_with_fault(seed: u64, steps: u64, config: &JournalConfig, fault: DiskFault) -> Played {
     let disk = SimDisk::new();
     disk.inject(Some(fault));
     let mut played = Played {
@@ -97,7 +97,7 @@ type Turn = Vec<Op>;
 struct Player {
     rng: Rng,
     disk: SimDisk,
-    config: Config,
+    config: JournalConfig,
     journal: Journal,
     /// What the queues hold: lane to sequence numbers.
     queues: BTreeMap<u32, BTreeSet<u64>>,
@@ -146,7 +146,7 @@ impl Waiter for Announce {
 }
 
 impl Player {
-    fn start(seed: u64, disk: SimDisk, config: &Config) -> Result<Self, String> {
+    fn start(seed: u64, disk: SimDisk, config: &JournalConfig) -> Result<Self, String> {
         let opened = Journal::open(Arc::new(disk.clone()), config.clone());
         let journal = opened.map_err(|error| error.to_string())?.journal;
         Ok(Self {
@@ -581,7 +581,7 @@ impl Player {
         let at = self.disk.calls() + self.rng.below(3);
         let error = DiskError::Failed("injected".to_owned());
         self.prepare();
-        self.disk.inject(Some(Fault {
+        self.disk.inject(Some(DiskFault {
             at,
             for_ever: true,
             error,

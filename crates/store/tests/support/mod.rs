@@ -5,11 +5,11 @@ pub(crate) mod explore;
 pub(crate) mod history;
 pub(crate) mod model;
 
-use leveret_store::{Config, Sabotage};
+use leveret_store::{JournalConfig, StoreSabotage};
 
 /// Sizes so small that a history of a few dozen commits recycles every segment.
-pub(crate) fn tiny(sabotage: Sabotage) -> Config {
-    Config {
+pub(crate) fn tiny(sabotage: StoreSabotage) -> JournalConfig {
+    JournalConfig {
         segment_bytes: 16 << 10,
         first_segment_bytes: 12 << 10,
         start_segment_bytes: 8 << 10,
@@ -20,15 +20,15 @@ pub(crate) fn tiny(sabotage: Sabotage) -> Config {
         disk_free_min: 0,
         new_store_id: *b"0123456789abcdef",
         sabotage,
-        ..Config::default()
+        ..JournalConfig::default()
     }
 }
 
 /// The same; in two histories of seven what is committed at once is written in several frames.
-pub(crate) fn tiny_for(sabotage: Sabotage, seed: u64) -> Config {
+pub(crate) fn tiny_for(sabotage: StoreSabotage, seed: u64) -> JournalConfig {
     let whole = tiny(sabotage);
     match seed % 7 {
-        0 | 1 => Config {
+        0 | 1 => JournalConfig {
             frame_bytes_max: 1500,
             ..whole
         },

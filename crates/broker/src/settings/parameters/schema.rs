@@ -12,7 +12,7 @@ use crate::settings::arguments::QUEUE_TYPES;
 
 /// What a field must be.
 #[derive(Clone, Copy)]
-enum Rule {
+enum FieldRule {
     /// An AMQP URI, or a list of them.
     Uris,
     Text,
@@ -34,66 +34,66 @@ enum Rule {
 }
 
 /// A field: its name, its rule, and whether it must be there.
-type Field = (&'static str, Rule, bool);
+type FieldSpec = (&'static str, FieldRule, bool);
 
 const MUST: bool = true;
 const MAY: bool = false;
 const PROTOCOLS: &[&str] = &["local", "amqp091", "amqp10"];
 const ACK_MODES: &[&str] = &["no-ack", "on-publish", "on-confirm"];
 
-const SHOVEL: [Field; 4] = [
-    ("src-protocol", Rule::OneOf(PROTOCOLS), MAY),
-    ("dest-protocol", Rule::OneOf(PROTOCOLS), MAY),
-    ("reconnect-delay", Rule::Number, MAY),
-    ("ack-mode", Rule::OneOf(ACK_MODES), MAY),
+const SHOVEL: [FieldSpec; 4] = [
+    ("src-protocol", FieldRule::OneOf(PROTOCOLS), MAY),
+    ("dest-protocol", FieldRule::OneOf(PROTOCOLS), MAY),
+    ("reconnect-delay", FieldRule::Number, MAY),
+    ("ack-mode", FieldRule::OneOf(ACK_MODES), MAY),
 ];
-const SOURCE_091: [Field; 11] = [
-    ("src-uri", Rule::Uris, MUST),
-    ("src-exchange", Rule::Text, MAY),
-    ("src-exchange-key", Rule::Text, MAY),
-    ("src-queue", Rule::Text, MAY),
-    ("src-queue-args", Rule::QueueArguments, MAY),
-    ("src-consumer-args", Rule::Any, MAY),
-    ("prefetch-count", Rule::Number, MAY),
-    ("src-prefetch-count", Rule::Number, MAY),
+const SOURCE_091: [FieldSpec; 11] = [
+    ("src-uri", FieldRule::Uris, MUST),
+    ("src-exchange", FieldRule::Text, MAY),
+    ("src-exchange-key", FieldRule::Text, MAY),
+    ("src-queue", FieldRule::Text, MAY),
+    ("src-queue-args", FieldRule::QueueArguments, MAY),
+    ("src-consumer-args", FieldRule::Any, MAY),
+    ("prefetch-count", FieldRule::Number, MAY),
+    ("src-prefetch-count", FieldRule::Number, MAY),
     ("delete-after", AFTER_QUEUE, MAY),
     ("src-delete-after", AFTER_QUEUE, MAY),
-    ("src-predeclared", Rule::Flag, MAY),
+    ("src-predeclared", FieldRule::Flag, MAY),
 ];
-const DESTINATION_091: [Field; 11] = [
-    ("dest-uri", Rule::Uris, MUST),
-    ("dest-exchange", Rule::Text, MAY),
-    ("dest-exchange-key", Rule::Text, MAY),
-    ("dest-queue", Rule::Text, MAY),
-    ("dest-queue-args", Rule::QueueArguments, MAY),
-    ("add-forward-headers", Rule::Flag, MAY),
-    ("dest-add-forward-headers", Rule::Flag, MAY),
-    ("dest-add-timestamp-header", Rule::Flag, MAY),
-    ("publish-properties", Rule::Properties, MAY),
-    ("dest-publish-properties", Rule::Properties, MAY),
-    ("dest-predeclared", Rule::Flag, MAY),
+const DESTINATION_091: [FieldSpec; 11] = [
+    ("dest-uri", FieldRule::Uris, MUST),
+    ("dest-exchange", FieldRule::Text, MAY),
+    ("dest-exchange-key", FieldRule::Text, MAY),
+    ("dest-queue", FieldRule::Text, MAY),
+    ("dest-queue-args", FieldRule::QueueArguments, MAY),
+    ("add-forward-headers", FieldRule::Flag, MAY),
+    ("dest-add-forward-headers", FieldRule::Flag, MAY),
+    ("dest-add-timestamp-header", FieldRule::Flag, MAY),
+    ("publish-properties", FieldRule::Properties, MAY),
+    ("dest-publish-properties", FieldRule::Properties, MAY),
+    ("dest-predeclared", FieldRule::Flag, MAY),
 ];
-const SOURCE_10: [Field; 5] = [
-    ("src-uri", Rule::Uris, MUST),
-    ("src-address", Rule::Text, MUST),
-    ("src-prefetch-count", Rule::Number, MAY),
+const SOURCE_10: [FieldSpec; 5] = [
+    ("src-uri", FieldRule::Uris, MUST),
+    ("src-address", FieldRule::Text, MUST),
+    ("src-prefetch-count", FieldRule::Number, MAY),
     (
         "src-delete-after",
-        Rule::DeleteAfter {
+        FieldRule::DeleteAfter {
             queue_length: false,
         },
         MAY,
     ),
-    ("src-consumer-args", Rule::Any, MAY),
+    ("src-consumer-args", FieldRule::Any, MAY),
 ];
-const DESTINATION_10: [Field; 7] = [
-    ("dest-uri", Rule::Uris, MUST),
-    ("dest-address", Rule::Text, MUST),
-    ("dest-add-forward-headers", Rule::Flag, MAY),
-    ("dest-add-timestamp-header", Rule::Flag, MAY),
-    ("dest-application-properties", Rule::Texts, MAY),
-    ("dest-message-annotations", Rule::Texts, MAY),
-    ("dest-properties", Rule::Texts, MAY),
+const DESTINATION_10: [FieldSpec; 7] = [
+    ("dest-uri", FieldRule::Uris, MUST),
+    ("dest-address", FieldRule::Text, MUST),
+    ("dest-add-forward-headers", FieldRule::Flag, MAY),
+    ("dest-add-timestamp-header", FieldRule::Flag, MAY),
+    ("dest-application-properties", FieldRule::Texts, MAY),
+    ("dest-message-annotations", FieldRule::Texts, MAY),
+    ("dest-properties", FieldRule::Texts, MAY),
 ];
 /// What a shovel inside the broker does not have.
 const NOT_LOCAL: [&str; 6] = [
@@ -104,46 +104,46 @@ const NOT_LOCAL: [&str; 6] = [
     "publish-properties",
     "dest-publish-properties",
 ];
-const AFTER_QUEUE: Rule = Rule::DeleteAfter { queue_length: true };
+const AFTER_QUEUE: FieldRule = FieldRule::DeleteAfter { queue_length: true };
 
-const UPSTREAM: [Field; 14] = [
-    ("exchange", Rule::Text, MAY),
-    ("queue", Rule::Text, MAY),
-    ("consumer-tag", Rule::Text, MAY),
-    ("prefetch-count", Rule::Number, MAY),
-    ("reconnect-delay", Rule::Number, MAY),
-    ("max-hops", Rule::Number, MAY),
-    ("expires", Rule::Number, MAY),
-    ("message-ttl", Rule::Number, MAY),
-    ("trust-user-id", Rule::Flag, MAY),
-    ("ack-mode", Rule::OneOf(ACK_MODES), MAY),
+const UPSTREAM: [FieldSpec; 14] = [
+    ("exchange", FieldRule::Text, MAY),
+    ("queue", FieldRule::Text, MAY),
+    ("consumer-tag", FieldRule::Text, MAY),
+    ("prefetch-count", FieldRule::Number, MAY),
+    ("reconnect-delay", FieldRule::Number, MAY),
+    ("max-hops", FieldRule::Number, MAY),
+    ("expires", FieldRule::Number, MAY),
+    ("message-ttl", FieldRule::Number, MAY),
+    ("trust-user-id", FieldRule::Flag, MAY),
+    ("ack-mode", FieldRule::OneOf(ACK_MODES), MAY),
     (
         "resource-cleanup-mode",
-        Rule::OneOf(&["default", "never"]),
+        FieldRule::OneOf(&["default", "never"]),
         MAY,
     ),
-    ("queue-type", Rule::OneOf(&QUEUE_TYPES), MAY),
-    ("bind-nowait", Rule::Flag, MAY),
+    ("queue-type", FieldRule::OneOf(&QUEUE_TYPES), MAY),
+    ("bind-nowait", FieldRule::Flag, MAY),
     (
         "channel-use-mode",
-        Rule::OneOf(&["multiple", "single"]),
+        FieldRule::OneOf(&["multiple", "single"]),
         MAY,
     ),
 ];
-const PROPERTIES: [(&str, Rule); 13] = [
-    ("content_type", Rule::Text),
-    ("content_encoding", Rule::Text),
-    ("delivery_mode", Rule::Number),
-    ("priority", Rule::Number),
-    ("correlation_id", Rule::Text),
-    ("reply_to", Rule::Text),
-    ("expiration", Rule::Text),
-    ("message_id", Rule::Text),
-    ("timestamp", Rule::Number),
-    ("type", Rule::Text),
-    ("user_id", Rule::Text),
-    ("app_id", Rule::Text),
-    ("cluster_id", Rule::Text),
+const PROPERTIES: [(&str, FieldRule); 13] = [
+    ("content_type", FieldRule::Text),
+    ("content_encoding", FieldRule::Text),
+    ("delivery_mode", FieldRule::Number),
+    ("priority", FieldRule::Number),
+    ("correlation_id", FieldRule::Text),
+    ("reply_to", FieldRule::Text),
+    ("expiration", FieldRule::Text),
+    ("message_id", FieldRule::Text),
+    ("timestamp", FieldRule::Number),
+    ("type", FieldRule::Text),
+    ("user_id", FieldRule::Text),
+    ("app_id", FieldRule::Text),
+    ("cluster_id", FieldRule::Text),
 ];
 
 /// Everything that is wrong with a shovel.
@@ -154,13 +154,13 @@ pub(super) fn shovel(name: &str, value: &Value) -> Vec<String> {
     let protocol = |key: &str| shovel.get(key).and_then(Value::as_str).unwrap_or("amqp091");
     let (source, destination) = (protocol("src-protocol"), protocol("dest-protocol"));
     let mut wrong = exclusions(&shovel, source, destination);
-    let of = |protocol: &str, older: &[Field], newer: &[Field]| {
+    let of = |protocol: &str, older: &[FieldSpec], newer: &[FieldSpec]| {
         let fields = if protocol == "amqp10" { newer } else { older };
         let local = protocol == "local";
         let known = fields
             .iter()
             .filter(|field| !local || !NOT_LOCAL.contains(&field.0));
-        known.copied().collect::<Vec<Field>>()
+        known.copied().collect::<Vec<FieldSpec>>()
     };
     let mut fields = SHOVEL.to_vec();
     fields.extend(of(source, &SOURCE_091, &SOURCE_10));
@@ -195,7 +195,7 @@ fn exclusions(shovel: &Map<String, Value>, source: &str, destination: &str) -> V
 
 /// Everything that is wrong with an upstream.
 pub(super) fn upstream(name: &str, value: &Value) -> Vec<String> {
-    let mut fields = vec![("uri", Rule::Uris, MUST)];
+    let mut fields = vec![("uri", FieldRule::Uris, MUST)];
     fields.extend(UPSTREAM);
     match object(value) {
         Some(upstream) => check(name, &fields, &upstream),
@@ -205,7 +205,7 @@ pub(super) fn upstream(name: &str, value: &Value) -> Vec<String> {
 
 /// Everything that is wrong with a set of upstreams.
 pub(super) fn upstream_set(name: &str, value: &Value) -> Vec<String> {
-    let mut fields = vec![("upstream", Rule::Text, MUST)];
+    let mut fields = vec![("upstream", FieldRule::Text, MUST)];
     fields.extend(UPSTREAM);
     let members = match value {
         Value::Array(members) => members.as_slice(),
@@ -230,7 +230,7 @@ fn object(value: &Value) -> Option<Map<String, Value>> {
 
 /// Checks fields: what is unknown first, then what is wrong, the last field first, as RabbitMQ
 /// tells them.
-fn check(name: &str, fields: &[Field], object: &Map<String, Value>) -> Vec<String> {
+fn check(name: &str, fields: &[FieldSpec], object: &Map<String, Value>) -> Vec<String> {
     let unknown = object
         .iter()
         .filter(|(key, _)| !fields.iter().any(|(known, ..)| known == key));
@@ -255,23 +255,23 @@ fn check(name: &str, fields: &[Field], object: &Map<String, Value>) -> Vec<Strin
 }
 
 /// What is wrong with one field.
-fn holds(rule: Rule, key: &str, value: &Value) -> Vec<String> {
+fn holds(rule: FieldRule, key: &str, value: &Value) -> Vec<String> {
     let text = value.as_str();
     let holds = match rule {
-        Rule::Any => true,
-        Rule::Text => text.is_some(),
-        Rule::Number => value.is_number(),
-        Rule::Flag => value.is_boolean(),
-        Rule::OneOf(allowed) => text.is_some_and(|text| allowed.contains(&text)),
-        Rule::DeleteAfter { queue_length } => {
+        FieldRule::Any => true,
+        FieldRule::Text => text.is_some(),
+        FieldRule::Number => value.is_number(),
+        FieldRule::Flag => value.is_boolean(),
+        FieldRule::OneOf(allowed) => text.is_some_and(|text| allowed.contains(&text)),
+        FieldRule::DeleteAfter { queue_length } => {
             text == Some("never")
                 || queue_length && text == Some("queue-length")
                 || value.as_u64().is_some()
         }
-        Rule::Uris => return uris(key, value),
-        Rule::Properties => return properties(key, value),
-        Rule::Texts => return texts(value),
-        Rule::QueueArguments => return queue_arguments(key, value),
+        FieldRule::Uris => return uris(key, value),
+        FieldRule::Properties => return properties(key, value),
+        FieldRule::Texts => return texts(value),
+        FieldRule::QueueArguments => return queue_arguments(key, value),
     };
     if holds {
         return Vec::new();
@@ -284,18 +284,20 @@ fn holds(rule: Rule, key: &str, value: &Value) -> Vec<String> {
 }
 
 /// How a refusal names what was expected.
-fn expected(rule: Rule, value: &Value) -> String {
+fn expected(rule: FieldRule, value: &Value) -> String {
     match rule {
-        Rule::Number => "a number".to_owned(),
-        Rule::Flag => "boolean".to_owned(),
-        Rule::OneOf(allowed) if value.is_string() => {
+        FieldRule::Number => "a number".to_owned(),
+        FieldRule::Flag => "boolean".to_owned(),
+        FieldRule::OneOf(allowed) if value.is_string() => {
             let allowed: Vec<_> = allowed.iter().map(|text| term(&(*text).into())).collect();
             format!("one of [{}]", allowed.join(","))
         }
-        Rule::DeleteAfter { queue_length: true } => {
+        FieldRule::DeleteAfter { queue_length: true } => {
             "a number greater than or equal to 0, \"never\" or \"queue-length\"".to_owned()
         }
-        Rule::DeleteAfter { .. } => "a number greater than or equal to 0 or \"never\"".to_owned(),
+        FieldRule::DeleteAfter { .. } => {
+            "a number greater than or equal to 0 or \"never\"".to_owned()
+        }
         _ => "binary".to_owned(),
     }
 }
@@ -325,7 +327,7 @@ fn properties(key: &str, value: &Value) -> Vec<String> {
 fn texts(value: &Value) -> Vec<String> {
     let wrong = value.as_object().into_iter().flatten();
     wrong
-        .flat_map(|(key, value)| holds(Rule::Text, key, value))
+        .flat_map(|(key, value)| holds(FieldRule::Text, key, value))
         .collect()
 }
 
