@@ -159,7 +159,8 @@ impl Broker {
         }
         let at_least_once = letters.is_some_and(|letters| letters.at_least_once);
         let gone = corpses.take(moved).iter().enumerate();
-        let gone = gone.filter(|(index, _)| stay.binary_search(index).is_err());
+        let stays = |index: &usize| !stay.is_empty() && stay.binary_search(index).is_ok();
+        let gone = gone.filter(|(index, _)| !stays(index));
         self.count_deaths(cell, gone.map(|(_, corpse)| corpse), at_least_once);
         let wait = Wait {
             all: next == Next::Waits,
@@ -258,6 +259,7 @@ impl Broker {
         if cell.is_deleted() {
             return None;
         }
+        corpses.reserve(state.queue.dead().min(GROUP_MESSAGES));
         let begun = state.queue.begin_burial(self.timer.now_ms(), |dead| {
             corpses.push(dead);
             corpses.len() < GROUP_MESSAGES && corpses.recorded_bytes() < GROUP_BYTES

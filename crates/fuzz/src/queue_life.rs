@@ -292,7 +292,7 @@ impl World {
             expiration_ms,
             priority,
             persistent: true,
-            deaths: false,
+            deaths: priority % 2 == 0,
             attempts: Attempts::NONE,
         };
         let rank = self.queue.push(&message, &mut self.sink);

@@ -78,7 +78,12 @@ fn header(body_len: usize) -> Vec<u8> {
     header
 }
 
+/// Half of them are dead letters, whose headers are kept once where they are alike.
 fn message<'a>(header: &'a [u8], body: MessageBody<'a>) -> Message<'a> {
+    let deaths = match body {
+        MessageBody::Inline(bytes) => bytes.len() % 2 == 1,
+        MessageBody::Shared(blob) => blob.len() % 2 == 1,
+    };
     Message {
         route: ROUTE,
         header,
@@ -87,7 +92,7 @@ fn message<'a>(header: &'a [u8], body: MessageBody<'a>) -> Message<'a> {
         expiration_ms: None,
         priority: 0,
         persistent: true,
-        deaths: false,
+        deaths,
         attempts: Attempts::NONE,
     }
 }

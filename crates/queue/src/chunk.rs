@@ -18,6 +18,8 @@ const CHUNK_BYTES_MIN: usize = 192;
 const CHUNK_BYTES_MAX: usize = POOLED_BYTES;
 const CHUNK_GROWTH: usize = 4;
 
+const NO_MODEL: u32 = u32::MAX;
+
 /// A record where it is stored.
 #[derive(Debug)]
 pub(crate) struct FoundRecord<'a> {
@@ -56,6 +58,8 @@ pub(crate) struct Chunk {
     base_ms: u64,
     /// No unread record dies by its own expiration before this, unix milliseconds.
     own_ms: u64,
+    /// Where the last record is that others may be like; `u32::MAX`: there is none.
+    model: u32,
 }
 
 impl Default for Chunk {
@@ -69,6 +73,7 @@ impl Default for Chunk {
             left: 0,
             base_ms: 0,
             own_ms: u64::MAX,
+            model: NO_MODEL,
         }
     }
 }
@@ -110,6 +115,30 @@ impl Chunk {
         })
     }
 
+    /// The record that this one is like. Only dead letters are compared: their headers are long,
+    /// and those of one cause follow each other.
+    fn model_of(&self, record: &Record<'_>) -> Option<u32> {
+        if !record.marks.deaths() || self.model == NO_MODEL {
+            return None;
+        }
+        let (model, _) = read(&self.data, self.model)?;
+        record.is_like(&model).then_some(self.model)
+    }
+
+    /// Appends a record that there is room for.
+    fn append(&mut self, record: &Record<'_>, model: Option<u32>) {
+        if let Some(model) = model {
+            record.append_alike(model, &mut self.data);
+        } else {
+            if record.marks.deaths() {
+                self.model = u32::try_from(self.data.len()).unwrap_or(NO_MODEL);
+            }
+            record.append(&mut self.data);
+        }
+        self.count += 1;
+        self.live += 1;
+    }
+
     fn is_spent(&self) -> bool {
         self.live == 0 && self.read == self.count
     }
@@ -119,7 +148,7 @@ impl Chunk {
         let data = std::mem::take(&mut self.data);
         let bytes = data.capacity();
         self.blobs = Blobs::None;
-        self.own_ms = u64::MAX;
+        (self.own_ms, self.model) = (u64::MAX, NO_MODEL);
         memory.give_back(data);
         bytes
     }
@@ -228,15 +257,19 @@ impl Chunks {
     fn append_any(&mut self, message: &Message<'_>, seq: u64) {
         let (mut record, blob) = message.as_record();
         record.seq = seq;
-        let len = record.stored_len();
+        let mut model = self.tail.model_of(&record);
+        let len = match model {
+            Some(_) => record.alike_len(),
+            None => record.stored_len(),
+        };
         if self.tail.count == 0 {
             self.tail.base_ms = message.entered_ms;
         }
         let mut entered = self.tail.since_base(message.entered_ms);
         if entered.is_none() || !self.tail.has_room(len) {
-            self.grow(len);
+            self.grow(record.stored_len());
             self.tail.base_ms = message.entered_ms;
-            entered = Some(0);
+            (entered, model) = (Some(0), None);
         }
         record.entered = entered.unwrap_or(0);
         if let Some(deadline_ms) = message.own_deadline_ms() {
@@ -245,9 +278,7 @@ impl Chunks {
         if let (Body::Blob { index, .. }, Some(blob)) = (&mut record.body, blob) {
             *index = self.tail.blobs.push(Arc::clone(blob));
         }
-        record.append(&mut self.tail.data);
-        self.tail.count += 1;
-        self.tail.live += 1;
+        self.tail.append(&record, model);
     }
 
     fn grow(&mut self, record: usize) {
@@ -399,6 +430,7 @@ impl Chunks {
             tail.data.clear();
             tail.blobs = Blobs::None;
             (tail.count, tail.read, tail.own_ms) = (0, 0, u64::MAX);
+            tail.model = NO_MODEL;
             // All of it may have expired behind what the cursor has not reached.
             if self.cursor.chunk == id {
                 self.cursor.offset = 0;

@@ -4,7 +4,7 @@ use leveret_queue::{
     Attempts, Consumer, ConsumerKey, Delivery, Message, MessageBody, Offer, Queue, Rank, Settings,
     Shape, Sink,
 };
-use leveret_record::{HEADER_BYTES, Memory, POOLED_BYTES};
+use leveret_record::{Body, HEADER_BYTES, Memory, POOLED_BYTES};
 
 struct Nobody;
 
@@ -14,6 +14,50 @@ impl Sink<()> for Nobody {
     }
 
     fn gone(&mut self, _: Rank) {}
+}
+
+/// What is left of a record whose route and headers are those of one before it.
+const ALIKE_BYTES: usize = HEADER_BYTES + 4;
+
+/// The headers that tell of deaths are ten times as long as a small message: those of messages that
+/// died alike are kept once a chunk.
+#[test]
+fn dead_letters_that_are_alike_share_their_headers() {
+    const MESSAGES: u32 = 200_000;
+    let (route, body) = (b"\0\x04dead", [7; 16]);
+    let mut header = vec![0, 60, 0, 0];
+    header.extend_from_slice(&(body.len() as u64).to_be_bytes());
+    header.extend_from_slice(&[0x20, 0, 0, 0, 1, 44]);
+    header.extend_from_slice(&[b'x'; 300]);
+    let mut queue = Queue::new(Settings::NONE, Shape::PLAIN, Memory::default());
+    for _ in 0..MESSAGES {
+        let message = Message {
+            route,
+            header: &header,
+            body: MessageBody::Inline(&body),
+            entered_ms: 1_700_000_000_000,
+            expiration_ms: None,
+            priority: 0,
+            persistent: false,
+            deaths: true,
+            attempts: Attempts::NONE,
+        };
+        queue.push(&message, &mut Nobody).unwrap();
+    }
+    let full = queue.resident_bytes() - POOLED_BYTES;
+    let each = full as f64 / f64::from(MESSAGES);
+    let most = (ALIKE_BYTES + body.len()) as f64 * 1.01;
+    assert!(each < most, "{each} bytes, at most {most}");
+    let mut seen = 0;
+    while queue.get(true, &mut Nobody, |delivery, _| {
+        let record = delivery.record;
+        assert_eq!((record.route, record.header), (&route[..], &header[..]));
+        assert_eq!(record.body, Body::Inline(&body));
+        assert!(record.marks.deaths());
+    }) {
+        seen += 1;
+    }
+    assert_eq!(seen, MESSAGES);
 }
 
 /// The head of a record had 16 bytes before it told when the message came, and may have four more.

@@ -9,6 +9,11 @@
 //! route: exchange + routing key, each a short string
 //! content header payload  body, or u32 index of a shared blob
 //! ```
+//! A record that has route and content header of one before it names that instead:
+//! ```text
+//! len u32 | seq u64 | entered u32 | 0 u16 | flags u16 | offset of the other u32
+//! body, or u32 index of a shared blob
+//! ```
 //! `entered` is in milliseconds after a time that the holder of the bytes knows.
 
 #![cfg_attr(
@@ -38,12 +43,14 @@ const FLAG_PERSISTENT: u16 = 4;
 const FLAG_ATTEMPTS: u16 = 8;
 const FLAG_DEATHS: u16 = 16;
 const FLAG_LEFT: u16 = 32;
+const FLAG_ALIKE: u16 = 64;
 
 /// Offset of the body size inside a content header payload: after class-id and weight.
 const BODY_SIZE_AT: usize = 4;
 const FLAGS_AT: usize = 18;
 const EXPIRATION_BYTES: usize = 8;
 const ATTEMPTS_BYTES: usize = 8;
+const OFFSET_BYTES: usize = 4;
 
 /// Where a record's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +190,41 @@ impl Record<'_> {
         HEADER_BYTES + expiration + attempts + self.route.len() + self.header.len() + body
     }
 
+    /// Bytes the record takes when appended as one that is like another.
+    #[must_use]
+    pub const fn alike_len(&self) -> usize {
+        self.stored_len() - self.route.len() - self.header.len() + OFFSET_BYTES
+    }
+
+    /// Whether the record may be appended as one that is like the other: route and content header
+    /// are the same, and it has nothing that few records have.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let is_plain = self.expiration_ms.is_none() && self.attempts.acquired == 0;
+        is_plain && self.route == other.route && self.header == other.header
+    }
+
+    /// Appends the record as one that is like the one that begins at `offset`.
+    pub fn append_alike(&self, offset: u32, out: &mut Vec<u8>) {
+        let head = RecordHead {
+            len: u32::try_from(self.alike_len()).unwrap_or(u32::MAX),
+            seq: self.seq,
+            entered: self.entered,
+            route_len: 0,
+        };
+        out.extend_from_slice(&head.with(self.flags() | FLAG_ALIKE));
+        out.extend_from_slice(&offset.to_le_bytes());
+        self.append_body(out);
+    }
+
+    #[inline]
+    fn append_body(&self, out: &mut Vec<u8>) {
+        match self.body {
+            Body::Inline(bytes) => out.extend_from_slice(bytes),
+            Body::Blob { index, .. } => out.extend_from_slice(&index.to_le_bytes()),
+        }
+    }
+
     #[cold]
     fn append_rare(&self, out: &mut Vec<u8>) {
         if let Some(expiration) = self.expiration_ms {
@@ -230,10 +272,7 @@ impl Record<'_> {
         }
         out.extend_from_slice(self.route);
         out.extend_from_slice(self.header);
-        match self.body {
-            Body::Inline(bytes) => out.extend_from_slice(bytes),
-            Body::Blob { index, .. } => out.extend_from_slice(&index.to_le_bytes()),
-        }
+        self.append_body(out);
     }
 }
 
@@ -332,7 +371,15 @@ pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
     let flags = u16::from_le_bytes([f0, f1]);
     let mut rest = rest.get(HEADER_BYTES..len as usize)?;
     let (mut expiration_ms, mut attempts) = (None, Attempts::NONE);
-    if flags & (FLAG_EXPIRATION | FLAG_ATTEMPTS) != 0 {
+    if flags & (FLAG_EXPIRATION | FLAG_ATTEMPTS | FLAG_ALIKE) != 0 {
+        if flags & FLAG_ALIKE != 0 {
+            let record = Record {
+                seq: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
+                entered: u32::from_le_bytes([e0, e1, e2, e3]),
+                ..read_alike(data, offset, flags)?
+            };
+            return Some((record, offset.checked_add(len)?));
+        }
         ((expiration_ms, attempts), rest) = read_rare(flags, rest)?;
     }
     let (route, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([r0, r1])))?;
@@ -363,6 +410,32 @@ pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
         body,
     };
     Some((record, offset.checked_add(len)?))
+}
+
+/// Reads all but the head's numbers of a record that is like another one.
+#[inline(never)]
+fn read_alike(data: &[u8], offset: u32, flags: u16) -> Option<Record<'_>> {
+    let rest = data.get(offset as usize..)?;
+    let (len, _) = rest.split_first_chunk::<4>()?;
+    let rest = rest.get(HEADER_BYTES..u32::from_le_bytes(*len) as usize)?;
+    let (other, body) = rest.split_first_chunk::<OFFSET_BYTES>()?;
+    let other = Some(u32::from_le_bytes(*other)).filter(|other| *other < offset)?;
+    let (other, _) = read(data, other)?;
+    let len = other.body.len();
+    let body = if flags & FLAG_BLOB == 0 {
+        Body::Inline(Some(body).filter(|body| body.len() == len as usize)?)
+    } else {
+        let index = u32::from_le_bytes(*body.first_chunk::<4>()?);
+        Body::Blob { index, len }
+    };
+    Some(Record {
+        attempts: Attempts::NONE,
+        persistent: flags & FLAG_PERSISTENT != 0,
+        marks: Marks(flags & (FLAG_DEATHS | FLAG_LEFT)),
+        expiration_ms: None,
+        body,
+        ..other
+    })
 }
 
 /// What few records have: the own expiration, and attempts.
@@ -447,6 +520,59 @@ mod tests {
             (first.stored_len(), data.len())
         );
         assert!(read(&data, end).is_none());
+    }
+
+    #[test]
+    fn a_record_that_is_like_another_reads_back_without_its_headers() {
+        let (small, big) = (header(4), header(70_000));
+        let blob = |index| Body::Blob { index, len: 70_000 };
+        let models = [
+            record(&small, Body::Inline(b"body"), None),
+            record(&big, blob(1), None),
+        ];
+        let others = [
+            Record {
+                seq: 5,
+                entered: 9,
+                persistent: false,
+                body: Body::Inline(b"else"),
+                ..models[0]
+            },
+            Record {
+                body: blob(2),
+                marks: Marks::of_deaths(true),
+                ..models[1]
+            },
+        ];
+        let (mut data, mut offsets) = (b"before".to_vec(), Vec::new());
+        for (model, other) in models.iter().zip(&others) {
+            let at = u32::try_from(data.len()).unwrap();
+            model.append(&mut data);
+            let next = u32::try_from(data.len()).unwrap();
+            assert!(other.is_like(model));
+            other.append_alike(at, &mut data);
+            assert_eq!(data.len() - next as usize, other.alike_len());
+            offsets.push(next);
+        }
+        for (other, at) in others.iter().zip(&offsets) {
+            let (found, next) = read(&data, *at).unwrap();
+            assert_eq!(found, *other);
+            assert_eq!((next - at) as usize, other.alike_len());
+        }
+        for end in offsets[1] as usize..data.len() {
+            assert!(read(&data[..end], offsets[1]).is_none(), "{end}");
+        }
+        let tried = record(&small, Body::Inline(b"body"), Some(1));
+        assert!(!tried.is_like(&models[0]) && !models[0].is_like(&models[1]));
+    }
+
+    /// However bytes are torn, reading ends.
+    #[test]
+    fn a_record_is_like_one_before_it_only() {
+        let header = header(4);
+        let mut data = Vec::new();
+        record(&header, Body::Inline(b"body"), None).append_alike(0, &mut data);
+        assert!(read(&data, 0).is_none());
     }
 
     #[test]

@@ -34,6 +34,7 @@ impl Copies {
     pub(super) fn make(&mut self, run: Run<'_>, kind: &Kind, memory: &Memory) -> usize {
         self.headers.clear();
         self.each.clear();
+        self.each.reserve(run.len());
         let by_many = kind.onward.targets.len() > 1;
         let mut before: Option<(Corpse<'_>, Written)> = None;
         for corpse in run.iter() {

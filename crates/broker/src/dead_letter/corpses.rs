@@ -69,18 +69,27 @@ impl Corpses {
         self.shared_bytes = 0;
     }
 
+    /// So many are about to come.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.places.reserve(count);
+    }
+
     pub(super) fn push(&mut self, dead: &Dead<'_>) {
         let record = dead.record;
+        let (body, blob) = match record.body {
+            Body::Inline(body) => (body, None),
+            Body::Blob { .. } => ([].as_slice(), dead.blob.cloned()),
+        };
+        if self.places.is_empty() {
+            // Most are like the first one.
+            let one = record.route.len() + record.header.len() + body.len();
+            let all = one.saturating_mul(self.places.capacity());
+            self.bytes.reserve(all.min(Self::KEEP_BYTES));
+        }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(record.route);
         self.bytes.extend_from_slice(record.header);
-        let blob = match record.body {
-            Body::Inline(body) => {
-                self.bytes.extend_from_slice(body);
-                None
-            }
-            Body::Blob { .. } => dead.blob.cloned(),
-        };
+        self.bytes.extend_from_slice(body);
         self.shared_bytes += blob.as_ref().map_or(0, |blob| blob.len());
         self.places.push(Place {
             death: dead.death,

@@ -65,13 +65,15 @@ impl Chunks {
 
     /// Appends a record that has left already: others go on before it, and it is never read.
     pub(crate) fn append_left(&mut self, message: &Message<'_>, seq: u64) -> Option<Unacked> {
+        let (before, end) = (self.tail_id(), self.tail.data.len());
         self.append(message, seq);
-        let len = message.as_record().0.stored_len();
-        let offset = u32::try_from(self.tail.data.len() - len).ok()?;
-        let position = Position {
-            chunk: self.tail_id(),
-            offset,
+        let chunk = self.tail_id();
+        let offset = if chunk == before {
+            u32::try_from(end).ok()?
+        } else {
+            0
         };
+        let position = Position { chunk, offset };
         self.tail.left += 1;
         mark_left(&mut self.tail.data, offset);
         let (record, _) = read(&self.tail.data, offset)?;
