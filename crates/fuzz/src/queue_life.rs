@@ -292,7 +292,7 @@ impl World {
             expiration_ms,
             priority,
             persistent: true,
-            deaths: priority % 2 == 0,
+            deaths: priority.is_multiple_of(2),
             attempts: Attempts::NONE,
         };
         let rank = self.queue.push(&message, &mut self.sink);
