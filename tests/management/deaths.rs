@@ -30,6 +30,33 @@ fn until(guest: &Http, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
     }
 }
 
+/// As RabbitMQ tells of them in a quorum queue whose dead letters may not be lost.
+#[test]
+fn dead_letters_that_wait_are_told() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let narrow = json!({"x-max-length": 0, "x-overflow": "reject-publish"});
+    let declare = json!({"durable": true, "arguments": narrow});
+    guest.done("PUT", "/api/queues/%2F/dead", &declare);
+    let arguments = json!({
+        "x-queue-type": "quorum", "x-overflow": "reject-publish",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"
+    });
+    let declare = json!({"durable": true, "arguments": arguments});
+    guest.done("PUT", "/api/queues/%2F/q", &declare);
+    assert_eq!(guest.get("/api/queues/%2F/q")["messages_dlx"], 0);
+    publish(&guest, 2, Some("1"));
+    let queue = until(&guest, "/api/queues/%2F/q", |q| q["messages_dlx"] == 1);
+    assert_eq!(queue["message_bytes_dlx"], 1);
+    assert_eq!(
+        (&queue["messages"], &queue["messages_ready"]),
+        (&json!(1), &json!(0))
+    );
+    let dead = guest.get("/api/queues/%2F/dead");
+    assert!(dead.get("messages_dlx").is_none(), "{dead}");
+}
+
 #[test]
 fn deaths_ages_and_levels_are_told() {
     let server = Server::start_http(&[]);

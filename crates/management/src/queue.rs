@@ -54,6 +54,9 @@ struct QueueMoment {
     /// How many failed attempts a message may have; `u32::MAX`: any number.
     failures_max: u32,
     quorum: bool,
+    /// Messages that died and cannot be moved on for now, and the bytes of their bodies.
+    stuck: u64,
+    stuck_bytes: u64,
     /// Ready messages of each level, in a queue with priorities.
     levels: Vec<(u8, u64)>,
     counters: Values,
@@ -98,6 +101,8 @@ impl QueueMoment {
             head_timestamp: head_timestamp(queue),
             failures_max: queue.settings().failures_max,
             quorum: kind(&cell.spec) == "quorum",
+            stuck: queue.stuck(),
+            stuck_bytes: queue.stuck_bytes(),
             levels: if queue.shape().levels > 1 {
                 queue.ready_by_level().collect()
             } else {
@@ -109,13 +114,16 @@ impl QueueMoment {
 
     fn write(&self, row: &mut Map<String, Value>) {
         let numbers = [
-            ("messages", self.ready + self.unacked),
+            ("messages", self.ready + self.unacked + self.stuck),
             ("messages_ready", self.ready),
             ("messages_unacknowledged", self.unacked),
             ("messages_ram", self.ready + self.unacked),
             ("messages_ready_ram", self.ready),
             ("messages_unacknowledged_ram", self.unacked),
-            ("message_bytes", self.ready_bytes + self.unacked_bytes),
+            (
+                "message_bytes",
+                self.ready_bytes + self.unacked_bytes + self.stuck_bytes,
+            ),
             ("message_bytes_ready", self.ready_bytes),
             ("message_bytes_unacknowledged", self.unacked_bytes),
             ("message_bytes_ram", self.ready_bytes + self.unacked_bytes),
@@ -161,7 +169,7 @@ impl QueueMoment {
 }
 
 impl QueueMoment {
-    /// Priorities, and the limit of failed attempts, where RabbitMQ has them.
+    /// Priorities, the limit of failed attempts and the dead that wait, where RabbitMQ has them.
     fn write_levels(&self, row: &mut Map<String, Value>) {
         let of = |levels: &mut dyn Iterator<Item = &(u8, u64)>| -> Map<String, Value> {
             levels
@@ -172,6 +180,8 @@ impl QueueMoment {
             let used = of(&mut self.levels.iter().filter(|(_, ready)| *ready > 0));
             row.insert("messages_active_priorities".to_owned(), used.len().into());
             row.insert("messages_by_priority".to_owned(), used.into());
+            row.insert("messages_dlx".to_owned(), self.stuck.into());
+            row.insert("message_bytes_dlx".to_owned(), self.stuck_bytes.into());
         } else if !self.levels.is_empty() {
             let status = json!({ "priority_lengths": of(&mut self.levels.iter()) });
             row.insert("backing_queue_status".to_owned(), status);
@@ -292,10 +302,10 @@ impl Row for QueueRow {
         let state = self.cell.lock();
         let queue = &state.queue;
         let number = match field {
-            "messages" => queue.ready() + queue.unacked(),
+            "messages" => queue.ready() + queue.unacked() + queue.stuck(),
             "messages_ready" => queue.ready(),
             "messages_unacknowledged" => queue.unacked(),
-            "message_bytes" => queue.ready_bytes() + queue.unacked_bytes(),
+            "message_bytes" => queue.ready_bytes() + queue.unacked_bytes() + queue.stuck_bytes(),
             "message_bytes_ready" => queue.ready_bytes(),
             "consumers" => queue.consumer_count() as u64,
             "memory" => queue.resident_bytes() as u64,
