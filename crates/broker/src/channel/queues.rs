@@ -19,7 +19,7 @@ use crate::queue::cell::QueueCell;
 use crate::queue::consumer::{Handle, tell_end};
 use crate::queue::work::Work;
 use crate::settings::spec::QueueSpec;
-use crate::topology::operations::Condition;
+use crate::topology::operations::{Condition, give_default_type};
 use crate::vhost::binding::Binding;
 
 impl OpenChannel<'_> {
@@ -69,8 +69,9 @@ impl OpenChannel<'_> {
         }
     }
 
-    fn declare(&mut self, name: String, spec: QueueSpec) -> Result<Arc<QueueCell>, Refusal> {
+    fn declare(&mut self, name: String, mut spec: QueueSpec) -> Result<Arc<QueueCell>, Refusal> {
         let made_up = name.is_empty();
+        give_default_type(self.vhost, &name, &mut spec);
         if made_up && spec.is_quorum() {
             let text = "Cannot declare a server-named queue for type rabbit_quorum_queue";
             return Err(Refusal::Precondition(text.into()));

@@ -24,6 +24,9 @@ use crate::topology;
 use crate::vhost::binding::Binding;
 use crate::vhost::{Directory, Vhost};
 
+/// What names begin with that are made up for queues; nobody else may give such a name.
+const MADE_UP: &str = "amq.gen-";
+
 /// When a queue may be deleted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Condition {
@@ -50,7 +53,7 @@ impl Broker {
         mut spec: QueueSpec,
         work: &mut Work,
     ) -> Result<(Arc<QueueCell>, bool), Refusal> {
-        give_default_type(vhost, &mut spec);
+        give_default_type(vhost, name, &mut spec);
         if let Some(cell) = redeclare(&vhost.directory.read(), name, &spec, work)? {
             return Ok((cell, false));
         }
@@ -65,7 +68,7 @@ impl Broker {
 
     /// A name for a queue that is declared without one.
     pub(crate) fn queue_name(&self) -> String {
-        self.names.next("amq.gen-")
+        self.names.next(MADE_UP)
     }
 
     /// Makes a queue that did not exist a moment ago, whatever its name.
@@ -79,7 +82,7 @@ impl Broker {
         mut spec: QueueSpec,
         work: &mut Work,
     ) -> Result<(Arc<QueueCell>, bool), Refusal> {
-        give_default_type(vhost, &mut spec);
+        give_default_type(vhost, name, &mut spec);
         check_size(spec.arguments.as_raw(), self.limits().arguments_bytes_max)?;
         validate(name, &spec)?;
         // Names are matched with nothing locked that others wait for.
@@ -369,9 +372,10 @@ impl Broker {
     }
 }
 
-/// Gives a queue that is declared without a type the one its virtual host sets, if it can have it.
-/// One that asks for the default by name has it in any case, and is refused if it cannot.
-fn give_default_type(vhost: &Vhost, spec: &mut QueueSpec) {
+/// Gives a queue that is declared without a type the one its virtual host sets, if it can have it:
+/// none that ends by itself, or whose name the server makes up, is a quorum queue. One that asks for
+/// the default by name has it in any case, and is refused if it cannot.
+pub(crate) fn give_default_type(vhost: &Vhost, name: &str, spec: &mut QueueSpec) {
     let asks = asks_for_default_type(&spec.arguments);
     if !asks && spec.arguments.get(QUEUE_TYPE.as_bytes()).is_some() {
         return;
@@ -381,8 +385,9 @@ fn give_default_type(vhost: &Vhost, spec: &mut QueueSpec) {
     let Some(kind) = set.or_else(|| asks.then_some(CLASSIC)) else {
         return;
     };
+    let is_named = !name.is_empty() && !name.starts_with(MADE_UP);
     let lasts = spec.durable && !spec.auto_delete && spec.owner.is_none();
-    if asks || lasts || kind == CLASSIC {
+    if asks || (lasts && is_named) || kind == CLASSIC {
         spec.arguments.insert(QUEUE_TYPE, kind);
     }
 }

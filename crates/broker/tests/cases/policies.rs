@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{ApplyTo, Broker, Policy, PolicyKind, VhostMetadata};
+use leveret_broker::{ApplyTo, Broker, Policy, PolicyKind, QueueCell, VhostMetadata};
 use leveret_codec::{
     BasicGet, ConfirmSelect, ExchangeDeclare, QueueBind, QueueDeclare, RawTable, Table,
 };
@@ -254,6 +254,23 @@ fn a_vhosts_default_queue_type_is_that_of_queues_without_one() {
     };
     assert_eq!(kind("lasting"), Some("quorum".into()));
     assert_eq!(kind("fleeting"), None);
+    // RabbitMQ refuses both.
+    client.declare(1, "", true);
+    assert_eq!(client.hear(), ["1 queue.declare-ok"]);
+    let vhost = broker.vhost("/").unwrap();
+    let made_up = |cell: &&Arc<QueueCell>| cell.name.starts_with("amq.gen-");
+    let made_up = vhost.directory.read().queues().find(made_up).cloned();
+    assert_eq!(kind(&made_up.expect("it is there").name), None);
+    let mut asks = Table::new();
+    asks.insert("x-queue-type", "undefined");
+    let nameless = QueueDeclare {
+        arguments: asks.as_raw(),
+        ..declaration("", true)
+    };
+    client.say(1, nameless);
+    let told = "1 close 406 PRECONDITION_FAILED - Cannot declare a server-named queue for type \
+                rabbit_quorum_queue";
+    assert_eq!(client.hear(), [told]);
     let policy = Policy {
         vhost: "/".into(),
         name: "p".into(),
