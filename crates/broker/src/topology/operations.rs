@@ -373,8 +373,8 @@ impl Broker {
 }
 
 /// Gives a queue that is declared without a type the one its virtual host sets, if it can have it:
-/// none that ends by itself, or whose name the server makes up, is a quorum queue. One that asks for
-/// the default by name has it in any case, and is refused if it cannot.
+/// none that ends by itself, or whose name the server makes up, is a quorum queue. One that asks
+/// for the default by name has it in any case, and is refused if it cannot.
 pub(crate) fn give_default_type(vhost: &Vhost, name: &str, spec: &mut QueueSpec) {
     let asks = asks_for_default_type(&spec.arguments);
     if !asks && spec.arguments.get(QUEUE_TYPE.as_bytes()).is_some() {
