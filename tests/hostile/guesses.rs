@@ -22,47 +22,38 @@ const GUESSERS: usize = 8;
 /// Eight guess again as soon as they are answered, over AMQP and HTTP, and no limit slows them.
 #[test]
 fn those_who_guess_passwords_hold_up_nobody() {
-    on_time(|| {
-        let guesses = guess_with("sha256");
-        assert!(guesses > GUESSERS * 10, "{guesses} in {GUESSES:?}");
-    });
+    on_time(|| guess_with("sha256"));
 }
 
 /// The same where each guess is a lot of work, and takes 19 MiB.
 #[test]
 fn those_who_guess_at_a_slow_hash_hold_up_nobody() {
-    on_time(|| {
-        let guesses = guess_with("argon2id");
-        assert!(guesses >= GUESSERS * 2, "{guesses} in {GUESSES:?}");
-    });
+    on_time(|| guess_with("argon2id"));
 }
 
-/// How many guesses there were of passwords with this hash.
-fn guess_with(hashing: &str) -> usize {
+/// Guesses passwords with this hash, each of them at least once.
+fn guess_with(hashing: &str) {
     let hashing = format!("default.password_hashing={hashing}");
     let case = Case::start_http(&["limits.login_failures_per_minute=0", &hashing]);
     let until = Instant::now() + GUESSES;
     let server = &case.server;
-    let guesses = std::thread::scope(|scope| {
-        let guess_until = |number: usize| {
-            let guess = [guess_over_http, guess_over_amqp][number % 2];
-            let user = ["guest", "nobody"][number / 2 % 2];
-            let mut guesses = 0;
-            while guesses == 0 || Instant::now() < until {
-                guess(server, user);
-                guesses += 1;
-                sleep(PAUSE);
+    let guess_until = |number: usize| {
+        let guess = [guess_over_http, guess_over_amqp][number % 2];
+        let user = ["guest", "nobody"][number / 2 % 2];
+        loop {
+            guess(server, user);
+            if Instant::now() >= until {
+                return;
             }
-            guesses
-        };
-        let all: Vec<_> = (0..GUESSERS)
-            .map(|number| scope.spawn(move || guess_until(number)))
-            .collect();
-        let all = all.into_iter().map(|one| one.join().expect("it guesses"));
-        all.sum()
+            sleep(PAUSE);
+        }
+    };
+    std::thread::scope(|scope| {
+        for number in 0..GUESSERS {
+            scope.spawn(move || guess_until(number));
+        }
     });
     case.end(SMALL_MIB);
-    guesses
 }
 
 fn guess_over_http(server: &Server, user: &str) {
