@@ -11,7 +11,7 @@ use crate::clock::uptime_s;
 /// Lines about virtual hosts, queues and connections, so many of each: those that hold most.
 const LINES_MAX: usize = 50;
 
-/// Logs it.
+/// Writes all of it to the log, some lines for each part.
 pub(crate) fn log(broker: &Broker, host: &dyn Host) {
     log_process(broker, host);
     log_vhosts(broker);

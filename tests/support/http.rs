@@ -18,7 +18,7 @@ pub(crate) struct Http {
     password: String,
 }
 
-/// An answer.
+/// What the HTTP API said.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: ureq::http::HeaderMap,

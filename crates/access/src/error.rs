@@ -15,7 +15,7 @@ pub enum AdminError {
     Invalid(String),
     /// A pattern that cannot be compiled.
     Pattern {
-        /// The pattern.
+        /// As it was given.
         pattern: String,
         /// Why.
         reason: String,

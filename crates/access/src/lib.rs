@@ -31,7 +31,7 @@ pub use limits::{UserLimits, VhostLimits};
 pub use password::{Hashing, PasswordHash, Scratch};
 pub use pattern::Pattern;
 use permission::{Grant, GrantPatterns, Keys};
-pub use permission::{Permission, Right, TopicPermission};
+pub use permission::{KeyUse, Permission, Right, TopicPermission};
 pub use user::{ADMINISTRATOR, IMPERSONATOR, User};
 pub use uses::{Reached, Uses, reached};
 pub use validate::{check_name, pair, term};
@@ -119,7 +119,7 @@ impl Access {
         self.loopback_only = users;
     }
 
-    /// A user.
+    /// What is known of a user, if there is one of the name.
     #[must_use]
     pub fn user(&self, name: &str) -> Option<&User> {
         self.users.get(name)
@@ -331,12 +331,10 @@ impl Access {
 
     /// Whether a user may use a routing key with a topic exchange.
     #[must_use]
-    pub fn may_use_key(&self, at: (&str, &str, &str), right: Right, key: &[u8]) -> bool {
-        let (vhost, user, exchange) = at;
-        let keys = self
-            .grant_of(vhost, user)
-            .and_then(|grant| grant.topics.get(exchange));
-        keys.is_none_or(|keys| keys.allow(right, key))
+    pub fn may_use_key(&self, right: Right, used: &KeyUse<'_>) -> bool {
+        let grant = self.grant_of(used.vhost, used.user);
+        let keys = grant.and_then(|grant| grant.topics.get(used.exchange));
+        keys.is_none_or(|keys| keys.allow(right, used.key))
     }
 
     /// Whether any of a user's routing keys are restricted with a topic exchange.
@@ -412,7 +410,13 @@ mod tests {
         };
         assert_eq!(access.put_topic_permission(permission), Ok(Put::Created));
         let may = |access: &Access, exchange: &str, right, key: &[u8]| {
-            access.may_use_key(("/", "app", exchange), right, key)
+            let used = KeyUse {
+                vhost: "/",
+                user: "app",
+                exchange,
+                key,
+            };
+            access.may_use_key(right, &used)
         };
         assert!(may(&access, "events", Right::Write, b"app.created"));
         assert!(!may(&access, "events", Right::Write, b"other.created"));

@@ -25,7 +25,7 @@ pub struct VhostLimits {
     /// Connections at once.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub max_connections: Option<i64>,
-    /// Queues.
+    /// Queues that exist at once, of any type.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub max_queues: Option<i64>,
 }

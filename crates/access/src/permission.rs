@@ -30,10 +30,23 @@ impl Right {
     }
 }
 
+/// A routing key that somebody would use with a topic exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyUse<'a> {
+    /// Where the exchange is.
+    pub vhost: &'a str,
+    /// Who would.
+    pub user: &'a str,
+    /// The topic exchange.
+    pub exchange: &'a str,
+    /// The routing key, or a binding's pattern.
+    pub key: &'a [u8],
+}
+
 /// Which names of exchanges and queues a user has which access to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Permission {
-    /// The user.
+    /// Whose it is.
     pub user: String,
     /// The virtual host.
     pub vhost: String,
@@ -62,11 +75,11 @@ impl Permission {
 /// Which routing keys a user may use with a topic exchange.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicPermission {
-    /// The user.
+    /// Whose it is.
     pub user: String,
     /// The virtual host.
     pub vhost: String,
-    /// The exchange.
+    /// The topic exchange whose keys it restricts.
     pub exchange: String,
     /// Pattern of routing keys to publish with; `{username}` and `{vhost}` stand for the names.
     pub write: String,

@@ -10,17 +10,17 @@ pub const IMPERSONATOR: &str = "impersonator";
 /// May do everything over HTTP.
 pub const ADMINISTRATOR: &str = "administrator";
 
-/// A user.
+/// Somebody who may log in: what is known of them but for their permissions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Exchanged", into = "Exchanged")]
 pub struct User {
-    /// Its name.
+    /// Unique, and what it logs in with.
     pub name: String,
     /// Its password; without one it cannot log in with a password.
     pub password: Option<PasswordHash>,
     /// Tags, kept as given.
     pub tags: Vec<String>,
-    /// Limits.
+    /// How many connections and channels it may have.
     pub limits: UserLimits,
 }
 

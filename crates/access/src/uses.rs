@@ -34,8 +34,9 @@ impl Uses {
     /// The limit.
     pub fn enter(
         &mut self,
-        (vhost, vhost_limits): (&str, VhostLimits),
-        (user, user_limits): (&str, UserLimits),
+        vhost: &str,
+        user: &str,
+        (vhost_limits, user_limits): (VhostLimits, UserLimits),
     ) -> Result<(), Reached> {
         let in_vhost = self.vhosts.get(vhost).copied().unwrap_or_default();
         reached(vhost_limits.max_connections, in_vhost)
@@ -118,13 +119,10 @@ mod tests {
             max_connections: Some(1),
             max_channels: Some(1),
         };
-        assert_eq!(uses.enter(("v", vhost), ("a", user)), Ok(()));
-        assert_eq!(uses.enter(("v", vhost), ("a", user)), Err(Reached::User(1)));
-        assert_eq!(uses.enter(("v", vhost), ("b", user)), Ok(()));
-        assert_eq!(
-            uses.enter(("v", vhost), ("c", user)),
-            Err(Reached::Vhost(2))
-        );
+        assert_eq!(uses.enter("v", "a", (vhost, user)), Ok(()));
+        assert_eq!(uses.enter("v", "a", (vhost, user)), Err(Reached::User(1)));
+        assert_eq!(uses.enter("v", "b", (vhost, user)), Ok(()));
+        assert_eq!(uses.enter("v", "c", (vhost, user)), Err(Reached::Vhost(2)));
         assert_eq!(uses.open_channel("a", user), Ok(()));
         assert_eq!(uses.open_channel("a", user), Err(1));
         uses.close_channel("a");

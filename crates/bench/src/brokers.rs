@@ -35,7 +35,7 @@ pub enum Recipe {
     },
 }
 
-/// A floor.
+/// What does as little as can be done, to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Floor {
     /// Receive and send.
@@ -77,7 +77,7 @@ impl Floor {
 pub struct Api {
     /// The management API.
     pub management: SocketAddr,
-    /// The metrics.
+    /// Where Prometheus would fetch.
     pub metrics: SocketAddr,
 }
 

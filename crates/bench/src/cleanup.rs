@@ -23,7 +23,7 @@ struct Leftover {
 
 /// Owns a temporary directory and what was started in it; removes all of it when dropped.
 pub struct Cleanup {
-    /// The directory.
+    /// Removed with all that is in it.
     pub directory: PathBuf,
 }
 

@@ -146,7 +146,7 @@ impl Connection {
             .map(drop)
     }
 
-    /// Declares a queue.
+    /// Makes a durable or transient queue without further arguments.
     pub fn declare_queue(&mut self, name: &str, kind: QueueKind) -> Result<(), String> {
         self.declare_queue_with(name, kind, &[])
     }

@@ -30,7 +30,7 @@ pub struct Content {
     /// Priorities from 0 that take turns; 0: none. Each level counts as a publisher of its own,
     /// whose messages are numbered by themselves: between levels there is no order.
     pub levels: u8,
-    /// The properties.
+    /// What its content header says.
     pub properties: Properties,
 }
 

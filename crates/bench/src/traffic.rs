@@ -139,7 +139,7 @@ impl Load {
 /// What speaks at the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
-    /// AMQP.
+    /// AMQP 0-9-1, handshake included.
     Amqp,
     /// Publish frames without a handshake, as the pipe floor and the sync floor take them.
     Pipe,

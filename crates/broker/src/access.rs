@@ -45,7 +45,7 @@ impl Broker {
         (self.config.aside)(&mut || work(&mut self.slow.lock()));
     }
 
-    /// A user.
+    /// A copy of what is known of a user.
     #[must_use]
     pub fn user(&self, name: &str) -> Option<User> {
         self.access.read().user(name).cloned()

@@ -32,7 +32,7 @@ const RABBITMQ_VERSION: &str = "4.2.0";
 const STAGED_BYTES_MAX: usize = 8 << 20;
 const MECHANISMS: [&str; 2] = ["PLAIN", "AMQPLAIN"];
 
-/// The broker.
+/// What there is: virtual hosts, connections, users, and what all of them share.
 pub struct Broker {
     /// What it was started with; of what may change, [`Self::limits`] are in force.
     pub config: BrokerConfig,

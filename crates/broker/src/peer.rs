@@ -21,7 +21,7 @@ use crate::queue::lease::DeliveryWatch;
 pub struct Peer {
     /// Who it is.
     pub client: Arc<Client>,
-    /// Its outlet.
+    /// Where its bytes go out.
     pub outlet: SharedOutlet,
     pub(crate) received_ms: AtomicU64,
     /// Seconds, as agreed when a virtual host is opened; 0 means none.

@@ -24,7 +24,7 @@ pub(crate) const SPARSE: usize = 8;
 
 /// A virtual host.
 pub struct Vhost {
-    /// Its name.
+    /// Unique in the broker.
     pub name: Arc<str>,
     /// Exchanges, bindings and queues. Read on a route-cache miss, written when one is declared or
     /// deleted; taken before any queue.

@@ -235,7 +235,7 @@ pub(crate) fn payload_to_json(payload: &[u8], always_base64: bool) -> (Value, &'
     }
 }
 
-/// A payload from JSON.
+/// The bytes that a text stands for, as they are or in base64.
 pub(crate) fn payload_from_json(text: &str, encoding: &str) -> Result<Vec<u8>, Problem> {
     match encoding {
         "string" => Ok(text.as_bytes().to_vec()),

@@ -99,7 +99,7 @@ pub struct Vitals {
     pub descriptors_used: u64,
     /// Most open descriptors.
     pub descriptors_max: u64,
-    /// Processors.
+    /// How many the process may use.
     pub processors: u32,
     /// Tasks alive, in the runtime that serves connections.
     pub tasks: u64,
@@ -110,7 +110,7 @@ pub struct Vitals {
 pub struct Listener {
     /// `amqp`, `http` or `http/prometheus`.
     pub protocol: &'static str,
-    /// The address.
+    /// Where it is bound.
     pub address: SocketAddr,
 }
 

@@ -105,23 +105,41 @@ const FLAGS: [Flag; 22] = [
         "Virtual host metadata (description, tags, etc)",
     ),
 ];
-/// Features that RabbitMQ takes away: their names, phases and states.
-const DEPRECATED: [(&str, &str, &str); 7] = [
-    ("amqp_address_v1", "permitted_by_default", "permitted"),
-    ("classic_queue_mirroring", "removed", "denied"),
-    ("global_qos", "permitted_by_default", "permitted"),
-    (
-        "management_metrics_collection",
-        "permitted_by_default",
-        "permitted",
-    ),
-    ("queue_master_locator", "denied_by_default", "denied"),
-    ("ram_node_type", "removed", "denied"),
-    (
-        "transient_nonexcl_queues",
-        "permitted_by_default",
-        "permitted",
-    ),
+/// A feature that RabbitMQ takes away.
+struct Deprecated {
+    name: &'static str,
+    phase: &'static str,
+    state: &'static str,
+}
+
+impl Deprecated {
+    /// Still there unless somebody forbids it.
+    const fn permitted(name: &'static str) -> Self {
+        Self {
+            name,
+            phase: "permitted_by_default",
+            state: "permitted",
+        }
+    }
+
+    /// No longer there.
+    const fn denied(name: &'static str, phase: &'static str) -> Self {
+        Self {
+            name,
+            phase,
+            state: "denied",
+        }
+    }
+}
+
+const DEPRECATED: [Deprecated; 7] = [
+    Deprecated::permitted("amqp_address_v1"),
+    Deprecated::denied("classic_queue_mirroring", "removed"),
+    Deprecated::permitted("global_qos"),
+    Deprecated::permitted("management_metrics_collection"),
+    Deprecated::denied("queue_master_locator", "denied_by_default"),
+    Deprecated::denied("ram_node_type", "removed"),
+    Deprecated::permitted("transient_nonexcl_queues"),
 ];
 
 /// `GET /api/feature-flags`.
@@ -167,16 +185,16 @@ pub(crate) fn enable(call: &Call) -> Answer {
     }
 }
 
-fn shown((name, phase, state): &(&str, &str, &str)) -> Value {
-    let provided_by = match *name {
+fn shown(feature: &Deprecated) -> Value {
+    let provided_by = match feature.name {
         "management_metrics_collection" => "rabbitmq_management_agent",
         _ => "rabbit",
     };
     json!({
-        "name": name,
+        "name": feature.name,
         "desc": "",
-        "deprecation_phase": phase,
-        "state": state,
+        "deprecation_phase": feature.phase,
+        "state": feature.state,
         "doc_url": "",
         "provided_by": provided_by,
     })
@@ -189,7 +207,7 @@ pub(crate) fn deprecated(call: &Call) -> Answer {
 
 /// `GET /api/deprecated-features/used`.
 pub(crate) fn deprecated_used(call: &Call) -> Answer {
-    let used = DEPRECATED.iter().filter(|(name, ..)| match *name {
+    let used = DEPRECATED.iter().filter(|feature| match feature.name {
         "global_qos" => uses_channel_prefetch(&call.app),
         "transient_nonexcl_queues" => has_transient_queues(&call.app),
         _ => false,

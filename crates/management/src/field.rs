@@ -58,7 +58,7 @@ impl<'a> BodyFields<'a> {
             .ok_or_else(|| Problem::wrong(name, "not_integer", value.clone()))
     }
 
-    /// A text.
+    /// A field that must be a text, if it is there.
     pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>, Problem> {
         match self.get(name) {
             None => Ok(None),

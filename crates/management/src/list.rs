@@ -5,18 +5,20 @@
 //! end, is kept meanwhile: keys and the least that rows can be made from again, within a budget. Of
 //! a page only its rows are written out, and kept only those that may come to stand in it.
 
+mod filter;
+
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::budget::ReservedBytes;
 use crate::call::Call;
 use crate::history::AskedSpans;
+use crate::list::filter::Filter;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
 use crate::stream::{self, Stream, array};
@@ -36,11 +38,8 @@ const PAGED: [&str; 9] = [
 const NO_PAGE: &str = "Pagination parameters are invalid";
 const PAGE_SIZE_DEFAULT: usize = 100;
 const PAGE_SIZE_MAX: usize = 500;
-const PATTERN_CHARS_MAX: usize = 1024;
 /// Rows beyond those of a page that are kept before the least of them are chosen again.
 const FRONT_MIN: usize = 1024;
-/// Compiled size of a pattern, bytes: a short pattern can stand for a huge program.
-const PATTERN_BYTES_MAX: usize = 256 << 10;
 /// Bytes that an allocation takes beside what is asked for.
 const ALLOCATION: usize = 16;
 
@@ -181,7 +180,13 @@ fn answer<R: Row>(
         if reversed {
             rows.reverse();
         }
-        return page.answer(call, window, (rows, reserved), (count, count));
+        let chosen = Chosen {
+            rows,
+            reserved,
+            total: count,
+            filtered: count,
+        };
+        return page.answer(call, window, chosen);
     }
     let mut selection = Selection::new(call, window, page.end(), reserved);
     selection.take_all(rows, &order, &page.filter)?;
@@ -189,7 +194,13 @@ fn answer<R: Row>(
     let places = page.places(filtered)?;
     let (rows, reserved) = selection.ordered(&order);
     let rows = rows.skip(places.start).take(places.len());
-    page.answer(call, window, (rows.collect(), reserved), (total, filtered))
+    let chosen = Chosen {
+        rows: rows.collect(),
+        reserved,
+        total,
+        filtered,
+    };
+    page.answer(call, window, chosen)
 }
 
 fn shed<R: Row>(mut row: R) -> R {
@@ -419,80 +430,34 @@ impl Page {
         self.number.saturating_mul(self.size)
     }
 
-    /// The page with these rows, out of so many in all and so many that the filter lets through.
-    fn answer<R: Row>(
-        &self,
-        call: &Call,
-        window: AskedSpans,
-        (rows, reserved): (Vec<R>, ReservedBytes),
-        (total, filtered): (usize, usize),
-    ) -> Answer {
+    /// The page with these rows.
+    fn answer<R: Row>(&self, call: &Call, window: AskedSpans, chosen: Chosen<R>) -> Answer {
+        let filtered = chosen.filtered;
         let head = json!({
-            "total_count": total,
-            "item_count": rows.len(),
+            "total_count": chosen.total,
+            "item_count": chosen.rows.len(),
             "filtered_count": filtered,
             "page": self.number,
             "page_size": self.size,
             "page_count": filtered.div_ceil(self.size).max(1),
         });
         let head = head.as_object().cloned().unwrap_or_default();
-        let items = written(call, window, rows.into_iter().filter_map(regained));
+        let rows = chosen.rows.into_iter().filter_map(regained);
+        let items = written(call, window, rows);
         let fragments = stream::object(&head, vec![("items", Box::new(items))]);
-        Ok(Stream::json(&call.app, reserved, fragments).into())
+        Ok(Stream::json(&call.app, chosen.reserved, fragments).into())
     }
 }
 
-/// Which names are wanted.
-enum Filter {
-    All,
-    Part(String),
-    Pattern(Regex),
-}
-
-impl Filter {
-    fn of(call: &Call) -> Result<Self, Problem> {
-        let name = call.parameter("name").unwrap_or_default();
-        if name.is_empty() {
-            return Ok(Self::All);
-        }
-        if name.chars().count() > PATTERN_CHARS_MAX {
-            return Err(Problem::bad(format!(
-                "name filter is longer than {PATTERN_CHARS_MAX} characters"
-            )));
-        }
-        if !call.flag("use_regex") {
-            return Ok(Self::Part(name.to_lowercase()));
-        }
-        RegexBuilder::new(name)
-            .case_insensitive(true)
-            .size_limit(PATTERN_BYTES_MAX)
-            .build()
-            .map(Self::Pattern)
-            .map_err(|error| Problem::bad(format!("invalid name pattern: {error}")))
-    }
-
-    const fn is_all(&self) -> bool {
-        matches!(self, Self::All)
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Part(part) => contains(name, part),
-            Self::Pattern(pattern) => pattern.is_match(name),
-        }
-    }
-}
-
-/// Whether a name holds a part in any case; `part` is in lower case.
-fn contains(name: &str, part: &str) -> bool {
-    if name.is_ascii() {
-        let (name, part) = (name.as_bytes(), part.as_bytes());
-        return name
-            .windows(part.len())
-            .any(|window| window.eq_ignore_ascii_case(part));
-    }
-    name.to_lowercase().contains(part)
+/// The rows of a page.
+struct Chosen<R> {
+    rows: Vec<R>,
+    /// The memory that they take.
+    reserved: ReservedBytes,
+    /// How many rows there are in all.
+    total: usize,
+    /// How many of them the filter lets through.
+    filtered: usize,
 }
 
 /// Which parts of a row are wanted.
@@ -591,22 +556,6 @@ fn copy(from: &Map<String, Value>, to: &mut Map<String, Value>, path: &[String])
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_found_in_any_case() {
-        for (name, part, found) in [
-            ("Orders", "order", true),
-            ("orders", "", true),
-            ("o", "orders", false),
-            ("ÄRGER", "ärg", true),
-        ] {
-            assert_eq!(
-                part.is_empty() || contains(name, part),
-                found,
-                "{name} {part}"
-            );
-        }
-    }
 
     #[test]
     fn columns_of_a_field_are_what_is_wanted_of_its_objects() {

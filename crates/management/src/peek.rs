@@ -211,7 +211,7 @@ pub(crate) fn routes(call: &Call) -> Answer {
         headers: Some(headers),
         ..Properties::default()
     };
-    let directory = find(&vhost, (exchange, key.as_bytes(), &properties), &mut found)?;
+    let directory = find(&vhost, exchange, key.as_bytes(), &properties, &mut found)?;
     let source = directory.router.exchange(exchange);
     let source = source.ok_or(Problem::NotFound)?;
     let kind = source.spec().kind;
@@ -249,7 +249,9 @@ pub(crate) fn routes(call: &Call) -> Answer {
 /// with again when its bindings change meanwhile.
 fn find<'a>(
     vhost: &'a Vhost,
-    (exchange, key, properties): (&str, &[u8], &Properties<'_>),
+    exchange: &str,
+    key: &[u8],
+    properties: &Properties<'_>,
     found: &mut Routes,
 ) -> Result<RwLockReadGuard<'a, Directory>, Problem> {
     let mut seen = None;

@@ -127,7 +127,7 @@ impl Problem {
         }
     }
 
-    /// The body.
+    /// What the answer says of it.
     pub(crate) fn body(&self) -> Value {
         let (error, reason) = self.words();
         if let Self::WrongValue { what, value, .. } = self {

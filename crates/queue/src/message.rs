@@ -20,7 +20,7 @@ pub struct Message<'a> {
     pub route: &'a [u8],
     /// Payload of the content header frame.
     pub header: &'a [u8],
-    /// The body.
+    /// Copied into the queue, or shared with others.
     pub body: MessageBody<'a>,
     /// When the broker took it, unix milliseconds.
     pub entered_ms: u64,

@@ -10,7 +10,7 @@ use crate::queue::{Queue, Rank};
 /// A ready message where it is stored.
 #[derive(Clone, Copy, Debug)]
 pub struct PeekedMessage<'a> {
-    /// Its rank.
+    /// Where it stands in its queue.
     pub rank: Rank,
     /// How often it was tried.
     pub attempts: Attempts,

@@ -7,12 +7,12 @@ use crate::queue::{Queue, Rank};
 
 /// So many messages with so many bytes of bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(crate) struct Amount {
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
 }
 
-impl Room {
+impl Amount {
     pub(crate) const NONE: Self = Self {
         messages: 0,
         bytes: 0,
@@ -23,9 +23,9 @@ impl Room {
 #[derive(Debug)]
 pub(crate) struct Reserved {
     /// For transactions.
-    to_come: Room,
+    to_come: Amount,
     /// Of messages that died and cannot be moved on for now.
-    stuck: Room,
+    stuck: Amount,
     limits: Limits,
 }
 
@@ -93,29 +93,29 @@ impl<C> Queue<C> {
     }
 
     /// Dead messages that cannot be moved on take so much of the queue from now on.
-    pub(crate) fn set_stuck(&mut self, stuck: Room) {
+    pub(crate) fn set_stuck(&mut self, stuck: Amount) {
         if self.stuck_room() != stuck {
             self.change_reserved(|reserved| reserved.stuck = stuck);
         }
     }
 
-    pub(crate) fn stuck_room(&self) -> Room {
+    pub(crate) fn stuck_room(&self) -> Amount {
         let reserved = self.reserved.as_ref();
-        reserved.map_or(Room::NONE, |reserved| reserved.stuck)
+        reserved.map_or(Amount::NONE, |reserved| reserved.stuck)
     }
 
     fn change_reserved(&mut self, change: impl FnOnce(&mut Reserved)) {
         let limits = self.settings.limits;
         let reserved = self.reserved.get_or_insert_with(|| {
             Box::new(Reserved {
-                to_come: Room::NONE,
-                stuck: Room::NONE,
+                to_come: Amount::NONE,
+                stuck: Amount::NONE,
                 limits,
             })
         });
         change(reserved);
         self.settings.limits = reserved.left();
-        if (reserved.to_come, reserved.stuck) == (Room::NONE, Room::NONE) {
+        if (reserved.to_come, reserved.stuck) == (Amount::NONE, Amount::NONE) {
             self.settings.limits = reserved.limits;
             self.reserved = None;
         }

@@ -60,6 +60,13 @@ pub(crate) struct Search {
     after: Option<BindingId>,
 }
 
+/// What a message has found so far, and the steps that are left for it.
+struct Effort<'a> {
+    search: &'a mut Search,
+    found: &'a mut Matches,
+    steps: &'a mut Steps,
+}
+
 impl Search {
     fn begin(&mut self) {
         self.settled.clear();
@@ -143,16 +150,21 @@ impl Headers {
             return true;
         }
         let message = HeaderFields::read(headers);
-        while let Some((key, value)) = message.at(search.header) {
-            let field = if search.by_presence {
+        let mut effort = Effort {
+            search,
+            found,
+            steps,
+        };
+        while let Some((key, value)) = message.at(effort.search.header) {
+            let field = if effort.search.by_presence {
                 presence_hash(seed, key)
             } else {
                 value_hash(seed, key, value)
             };
-            if !steps.take() || !self.candidates(seed, (field, &message), (search, found), steps) {
+            if !effort.steps.take() || !self.candidates(seed, field, &message, &mut effort) {
                 return false;
             }
-            search.next();
+            effort.search.next();
         }
         true
     }
@@ -162,10 +174,15 @@ impl Headers {
     fn candidates(
         &self,
         seed: Seed,
-        (field, message): (u64, &HeaderFields<'_>),
-        (search, found): (&mut Search, &mut Matches),
-        steps: &mut Steps,
+        field: u64,
+        message: &HeaderFields<'_>,
+        effort: &mut Effort<'_>,
     ) -> bool {
+        let Effort {
+            search,
+            found,
+            steps,
+        } = effort;
         let Some(bucket) = self.buckets.find(field, |bucket| bucket.field == field) else {
             return true;
         };

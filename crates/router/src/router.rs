@@ -165,7 +165,7 @@ impl Router {
         true
     }
 
-    /// The queue of that name.
+    /// Which queue has this name.
     #[must_use]
     pub fn queue_by_name(&self, name: &[u8]) -> Option<QueueId> {
         let is = |id: &u32| {
@@ -177,7 +177,7 @@ impl Router {
             .map(QueueId)
     }
 
-    /// The name of a queue.
+    /// What a queue is called, while it is there.
     #[must_use]
     pub fn queue_name(&self, id: QueueId) -> Option<&str> {
         Some(&self.queue(id)?.name)

@@ -38,7 +38,7 @@ pub(crate) struct MessageRun {
 /// Publishes of one channel that all have the same exchange and routing key.
 #[derive(Clone, Copy, Debug)]
 pub struct Publishes<'a> {
-    /// The channel.
+    /// The number of the channel they came on.
     pub channel: u16,
     /// Exchange and routing key as two raw short strings.
     pub route: &'a [u8],

@@ -12,7 +12,7 @@ const LOGIN_REFUSED: u16 = 403;
 pub enum Fault {
     /// A soft error: only the channel is closed.
     Channel {
-        /// The channel.
+        /// Its number.
         channel: u16,
         /// Reply code.
         code: SoftCode,

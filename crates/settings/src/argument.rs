@@ -11,7 +11,7 @@ use crate::table::{
 /// An argument that cannot be accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArgumentError {
-    /// The argument.
+    /// Its name.
     pub argument: &'static str,
     /// What is wrong with it.
     pub wrong: Wrong,
@@ -29,7 +29,7 @@ pub enum Wrong {
 /// Where a declaration differs from the queue that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The argument.
+    /// Its name.
     pub argument: &'static str,
     /// `received … but current is …`.
     pub text: String,

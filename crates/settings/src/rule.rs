@@ -19,7 +19,7 @@ pub enum Rule {
     Within(i64, i64),
     /// On or off.
     Flag,
-    /// A text.
+    /// Any text.
     Text,
     /// The name of an exchange, of which RabbitMQ speaks otherwise.
     Name,

@@ -32,7 +32,7 @@ pub struct Setting {
 /// How a policy sets something.
 #[derive(Clone, Copy, Debug)]
 pub struct InPolicy {
-    /// The key.
+    /// Its name there.
     pub key: &'static str,
     /// What the value must be.
     pub rule: Rule,
@@ -49,7 +49,7 @@ pub enum Merge {
     Lower,
     /// The lower number of those that are not negative.
     LowerLimit,
-    /// The argument.
+    /// What the argument says.
     Argument,
 }
 
@@ -60,7 +60,7 @@ pub enum On {
     Queues,
     /// Queues that are not quorum queues: these refuse it as an argument.
     Classic,
-    /// Exchanges.
+    /// Exchanges of any type.
     Exchanges,
     /// Streams and links, of which there are none.
     Others,

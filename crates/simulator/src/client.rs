@@ -110,8 +110,8 @@ impl Client {
     }
 
     /// Sends two publishes on different channels with their frames mixed.
-    fn send_mixed(&mut self, rng: &mut Rng, first: (u16, Command), second: (u16, Command)) {
-        let mut frames = [&first, &second].map(|(channel, command)| {
+    fn send_mixed(&mut self, rng: &mut Rng, publishes: [(u16, Command); 2]) {
+        let mut frames = publishes.each_ref().map(|(channel, command)| {
             let mut frames = command.frames(*channel, self.frame_max);
             frames.reverse();
             frames
@@ -126,6 +126,7 @@ impl Client {
                 ends[pick] = self.written;
             }
         }
+        let [first, second] = publishes;
         let mut both = [(first, ends[0]), (second, ends[1])];
         both.sort_by_key(|(_, to)| *to);
         for ((channel, command), to) in both {
@@ -437,7 +438,7 @@ impl Client {
             && rng.one_in(8)
         {
             let (first, second) = (command(rng), command(rng));
-            return self.send_mixed(rng, (number, first), (other, second));
+            return self.send_mixed(rng, [(number, first), (other, second)]);
         }
         for _ in 0..batch {
             let command = command(rng);

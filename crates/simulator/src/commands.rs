@@ -6,6 +6,7 @@ use crate::answers::Place;
 use crate::command::{Command, EXCHANGES, Verdict, queue_name};
 use crate::ledger::{Event, Ledger, Seat};
 use crate::model::{Channel, Confirming, Held, Model, Queue, QueueKey, Stage, Step, Undecided};
+use crate::settlements::Settling;
 use crate::sight::Reply;
 
 /// What a command comes to.
@@ -156,24 +157,7 @@ impl Model {
                 queue,
                 exchange,
                 key,
-            } => {
-                // What is not bound is not missed, whosever it is.
-                let Some(&found) = self.names.get(&queue) else {
-                    return Ok(plain(50, 51));
-                };
-                let binding = (exchange, found, key);
-                if !self.bindings.contains(&binding) {
-                    return Ok(plain(50, 51));
-                }
-                match self.named(connection, queue) {
-                    Err(code) => Outcome::Soft(code),
-                    Ok(_) => {
-                        self.bindings.remove(&binding);
-                        self.topology_changed();
-                        plain(50, 51)
-                    }
-                }
-            }
+            } => self.unbind(connection, exchange, queue, key),
             Command::Publish { .. } => self.publish(connection, channel, command),
             Command::TxSelect | Command::TxCommit | Command::TxRollback => {
                 let told = self.foreseen((connection, channel), step);
@@ -183,13 +167,47 @@ impl Model {
                 tag,
                 multiple,
                 verdict,
-            } => self.settle((connection, channel), (tag, multiple), verdict, true),
+            } => {
+                let settling = Settling {
+                    tag,
+                    multiple,
+                    verdict,
+                    staged: true,
+                };
+                self.settle(connection, channel, &settling)
+            }
             Command::Recover => {
-                let _ = self.settle((connection, channel), (0, true), Verdict::Requeue, false);
+                let everything = Settling {
+                    tag: 0,
+                    multiple: true,
+                    verdict: Verdict::Requeue,
+                    staged: false,
+                };
+                let _ = self.settle(connection, channel, &everything);
                 plain(60, 111)
             }
             _ => self.on_consumers(connection, channel, command),
         })
+    }
+
+    fn unbind(&mut self, connection: usize, exchange: u8, queue: u8, key: &'static str) -> Outcome {
+        let unbound = Outcome::Answer(Reply::Plain(50, 51));
+        // What is not bound is not missed, whosever it is.
+        let Some(&found) = self.names.get(&queue) else {
+            return unbound;
+        };
+        let binding = (exchange, found, key);
+        if !self.bindings.contains(&binding) {
+            return unbound;
+        }
+        match self.named(connection, queue) {
+            Err(code) => Outcome::Soft(code),
+            Ok(_) => {
+                self.bindings.remove(&binding);
+                self.topology_changed();
+                unbound
+            }
+        }
     }
 
     fn on_consumers(&mut self, connection: usize, channel: u16, command: &Command) -> Outcome {

@@ -45,7 +45,7 @@ pub struct Summary {
 /// What a seed has shown to be wrong.
 #[derive(Debug)]
 pub struct Violation {
-    /// The seed.
+    /// With which it can be seen again.
     pub seed: u64,
     /// What is wrong.
     pub reason: String,

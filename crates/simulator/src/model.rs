@@ -155,7 +155,7 @@ pub(crate) struct Undecided {
     pub(crate) queues: Vec<QueueKey>,
 }
 
-/// The model.
+/// What the broker owes, told by what it was asked.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) sessions: Vec<Session>,
@@ -376,15 +376,13 @@ impl Model {
             };
             let arrival = self.delivery_of(message, deaths);
             let arrival = arrival.ok_or_else(|| format!("of what nobody published: {seen:?}"))?;
-            self.note_delivery(*connection, seen, (consumer, tag, arrival))?;
-            deliveries.push((
-                *connection,
-                Delivery {
-                    arrival,
-                    consumer,
-                    redelivered,
-                },
-            ));
+            let delivery = Delivery {
+                arrival,
+                consumer,
+                redelivered,
+            };
+            self.note_delivery(*connection, seen, tag, &delivery)?;
+            deliveries.push((*connection, delivery));
         }
         Ok(deliveries)
     }
@@ -393,15 +391,17 @@ impl Model {
         &mut self,
         connection: usize,
         seen: &Seen,
-        (consumer, tag, arrival): (u64, u64, Arrival),
+        tag: u64,
+        delivery: &Delivery,
     ) -> Result<(), String> {
+        let consumer = delivery.consumer;
         let plan = self.plans.get(&consumer);
         let plan = plan.ok_or_else(|| format!("for a consumer nobody started: {seen:?}"))?;
         if (plan.connection, plan.channel) != (connection, seen.channel) {
             return Err(format!("on the wrong channel: {seen:?}"));
         }
         let held = Held {
-            arrival,
+            arrival: delivery.arrival,
             consumer: Some(consumer),
             queue: None,
             step: self.step,

@@ -6,15 +6,28 @@ use crate::ledger::Event;
 use crate::model::{Held, Model, Transaction};
 use crate::sight::Reply;
 
+/// What a client settles at once.
+pub(crate) struct Settling {
+    pub(crate) tag: u64,
+    pub(crate) multiple: bool,
+    pub(crate) verdict: Verdict,
+    /// A transaction keeps it for its commit; what is recovered does not wait.
+    pub(crate) staged: bool,
+}
+
 impl Model {
-    /// `settles`: a transaction keeps it for its commit; what is recovered does not wait.
     pub(crate) fn settle(
         &mut self,
-        (connection, channel): (usize, u16),
-        (tag, multiple): (u64, bool),
-        verdict: Verdict,
-        settles: bool,
+        connection: usize,
+        channel: u16,
+        settling: &Settling,
     ) -> Outcome {
+        let Settling {
+            tag,
+            multiple,
+            verdict,
+            staged: waits,
+        } = *settling;
         let now = self.step;
         let Some(state) = self.channel(connection, channel) else {
             return Outcome::Silent;
@@ -34,11 +47,11 @@ impl Model {
             .filter_map(|tag| Some((*tag, state.unacked.remove(tag)?)));
         let taken: Vec<_> = taken.map(|(tag, held)| (tag, held, verdict)).collect();
         // That may be rolled back.
-        if settles && state.transaction.is_none() {
+        if waits && state.transaction.is_none() {
             state.leases.settle(tag, multiple);
         }
         match &mut state.transaction {
-            Some(staged) if settles => staged.settlements.extend(taken),
+            Some(staged) if waits => staged.settlements.extend(taken),
             _ => self.settle_now(&taken),
         }
         Outcome::Silent

@@ -37,14 +37,14 @@ pub enum BatchRecord<'a> {
     Message(MessageRecord<'a>),
     /// The latest value of a key of the topology; none: the key is gone.
     Topology {
-        /// The key.
+        /// Of what, in the broker's own bytes.
         key: &'a [u8],
-        /// Its value.
+        /// What it is now.
         value: Option<&'a [u8]>,
     },
     /// Everything in a lane below a sequence number is settled; `u64::MAX`: the lane is gone.
     Reset {
-        /// The lane.
+        /// Whose messages they are.
         lane: LaneId,
         /// The first sequence number that may live on.
         up_to_seq: u64,
@@ -58,7 +58,7 @@ pub enum BatchRecord<'a> {
 /// Sequence numbers `from..to` of a lane are settled.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Settled {
-    /// The lane.
+    /// Whose messages they are.
     pub lane: LaneId,
     /// The first of them.
     pub from: u64,
@@ -71,7 +71,7 @@ pub struct Settled {
 /// Sequence numbers `from..to` of a lane were tried so often.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Returned {
-    /// The lane.
+    /// Whose messages they are.
     pub lane: LaneId,
     /// The first of them.
     pub from: u64,

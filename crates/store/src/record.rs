@@ -192,7 +192,7 @@ impl<'a> RawRecord<'a> {
         self.bytes
     }
 
-    /// The payload.
+    /// What is behind the head.
     pub(crate) fn payload(&self) -> &'a [u8] {
         self.bytes.get(HEAD..).unwrap_or(&[])
     }
@@ -303,7 +303,7 @@ pub struct MessageRecord<'a> {
     pub route: &'a [u8],
     /// The content header frame's payload.
     pub header: &'a [u8],
-    /// The body.
+    /// In one piece.
     pub body: &'a [u8],
 }
 

@@ -15,7 +15,7 @@ use crate::lanes::Serial;
 use crate::record::RawRecord;
 use crate::segment::{self, Pool, Use};
 use crate::vfs::{DiskError, Vfs, read_readable};
-use crate::{JournalConfig, LaneId, OnCorruption};
+use crate::{JournalConfig, OnCorruption};
 
 mod damage;
 mod evidence;
@@ -26,11 +26,11 @@ mod scan;
 mod walk;
 
 pub use damage::{Damage, OpenError, Unreadable};
-pub use messages::{Messages, RecoveredMessage};
+pub use messages::{Messages, RecoveredLane, RecoveredMessage};
 
 use replay::{FrameBody, ReplayState};
 use scan::Start;
-use walk::{RecoveryWalk, Unproven};
+use walk::{Beginning, RecoveryWalk, Unproven};
 
 /// A store that was opened.
 pub struct Recovered {
@@ -48,17 +48,6 @@ pub struct Recovered {
     pub damage: Vec<Damage>,
     /// Whether the store did not exist before.
     pub created: bool,
-}
-
-/// A lane.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RecoveredLane {
-    /// Its number.
-    pub lane: LaneId,
-    /// The sequence number its next message must have, or a higher one.
-    pub next_seq: u64,
-    /// Its live messages.
-    pub messages: u64,
 }
 
 impl Journal {
@@ -110,9 +99,17 @@ impl Journal {
             generation,
             ..Core::default()
         };
-        begin_epoch(&*vfs, &config, (&mut core, &mut state), (epoch, unproven))?;
-        finish((vfs, config, files), core, state, created)
+        let home = JournalHome { vfs, config, files };
+        begin_epoch(&home, (&mut core, &mut state), epoch, unproven)?;
+        finish(home, core, state, created)
     }
+}
+
+/// Where a journal lives.
+struct JournalHome {
+    vfs: Arc<dyn Vfs>,
+    config: JournalConfig,
+    files: Files,
 }
 
 /// What is on the disk.
@@ -247,7 +244,12 @@ fn walk(
         .map(|start| start.header.serial + 1)
         .max()
         .unwrap_or(1);
-    let walk = RecoveryWalk::new((config, pool, store), starts, image.head, state);
+    let beginning = Beginning {
+        starts,
+        head: image.head,
+        state,
+    };
+    let walk = RecoveryWalk::new(config, pool, store, beginning);
     let (state, head, unproven) = walk.run()?;
     Ok(Walked {
         state,
@@ -358,11 +360,12 @@ fn rewrite_checkpoint(
 /// memory only, and nobody can ever tell again. On a full disk the tail is written again where it
 /// is, byte for byte.
 fn begin_epoch(
-    vfs: &dyn Vfs,
-    config: &JournalConfig,
+    home: &JournalHome,
     (core, state): (&mut Core, &mut ReplayState),
-    (epoch, mut unproven): (u32, VecDeque<Unproven>),
+    epoch: u32,
+    mut unproven: VecDeque<Unproven>,
 ) -> Result<(), OpenError> {
+    let (vfs, config) = (&*home.vfs, &home.config);
     let copied = match unproven.front() {
         Some(first) => {
             let bytes = records_len(&unproven) + BLOCK;
@@ -525,11 +528,12 @@ fn is_zero(segment: &segment::Segment) -> bool {
 
 /// Hands the state over to a journal, whose first act is a checkpoint.
 fn finish(
-    (vfs, config, files): (Arc<dyn Vfs>, JournalConfig, Files),
+    home: JournalHome,
     mut core: Core,
     mut state: ReplayState,
     created: bool,
 ) -> Result<Recovered, OpenError> {
+    let JournalHome { vfs, config, files } = home;
     core.make_starts(&*vfs, &config)
         .map_err(|error| disk("segments for a start", error))?;
     state.lanes.forget_absent();

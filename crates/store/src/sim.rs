@@ -78,7 +78,7 @@ enum DiskCall {
     Create,
     /// `write_at`.
     Write,
-    /// All others.
+    /// Any other.
     Other,
 }
 

@@ -1,6 +1,6 @@
 //! What a user is about to do, checked: the same for a channel and for the HTTP API.
 
-use leveret_access::Right;
+use leveret_access::{KeyUse, Right};
 use leveret_codec::Table;
 use leveret_router::ExchangeKind;
 
@@ -11,9 +11,9 @@ use crate::vhost::Vhost;
 /// What a permission is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource<'a> {
-    /// An exchange.
+    /// By the name of an exchange.
     Exchange(&'a str),
-    /// A queue.
+    /// By the name of a queue.
     Queue(&'a str),
 }
 
@@ -33,11 +33,11 @@ impl<'a> Resource<'a> {
 /// nobody may use, nobody can look for.
 #[derive(Clone, Copy)]
 pub struct Acting<'a> {
-    /// The broker.
+    /// Who knows the permissions.
     pub broker: &'a Broker,
     /// The virtual host.
     pub vhost: &'a Vhost,
-    /// The user.
+    /// Who acts, by name.
     pub user: &'a str,
 }
 
@@ -81,8 +81,13 @@ impl Acting<'_> {
     /// # Errors
     /// 403 when the key is not among the user's.
     pub fn check_key(&self, right: Right, exchange: &str, key: &[u8]) -> Result<(), Refusal> {
-        let at = (&*self.vhost.name, self.user, exchange);
-        if self.broker.access.read().may_use_key(at, right, key) {
+        let used = KeyUse {
+            vhost: &self.vhost.name,
+            user: self.user,
+            exchange,
+            key,
+        };
+        if self.broker.access.read().may_use_key(right, &used) {
             return Ok(());
         }
         let directory = self.vhost.directory.read();

@@ -143,7 +143,9 @@ impl OpenChannel<'_> {
     /// both queue and key are empty, both are the queue declared last on the channel.
     fn bound_names<'k>(
         &self,
-        (queue, exchange, key): (&[u8], &[u8], &'k [u8]),
+        queue: &[u8],
+        exchange: &[u8],
+        key: &'k [u8],
     ) -> Result<(String, String, Cow<'k, [u8]>), Refusal> {
         let source = name_of(exchange, "exchange name")?;
         let name = self.queue_name(queue)?;
@@ -156,8 +158,7 @@ impl OpenChannel<'_> {
     }
 
     pub(crate) fn queue_bind(&mut self, bind: &QueueBind<'_>) -> Result<(), Refusal> {
-        let ends = (bind.queue, bind.exchange, bind.routing_key);
-        let (name, source, key) = self.bound_names(ends)?;
+        let (name, source, key) = self.bound_names(bind.queue, bind.exchange, bind.routing_key)?;
         let resource = Resource::Queue(&name);
         self.acting().bind(&source, resource, &key)?;
         if self
@@ -180,8 +181,8 @@ impl OpenChannel<'_> {
     }
 
     pub(crate) fn queue_unbind(&mut self, unbind: &QueueUnbind<'_>) -> Result<(), Refusal> {
-        let ends = (unbind.queue, unbind.exchange, unbind.routing_key);
-        let (name, source, key) = self.bound_names(ends)?;
+        let (name, source, key) =
+            self.bound_names(unbind.queue, unbind.exchange, unbind.routing_key)?;
         let resource = Resource::Queue(&name);
         self.acting().bind(&source, resource, &key)?;
         // What does not exist is not bound either.

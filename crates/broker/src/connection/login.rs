@@ -165,7 +165,7 @@ impl Opening {
             .max_connections
             .or(limits.connections_per_vhost_max);
         of_user.max_connections = of_user.max_connections.or(limits.connections_per_user_max);
-        let counted = broker.uses.lock().enter((name, of_vhost), (user, of_user));
+        let counted = broker.uses.lock().enter(name, user, (of_vhost, of_user));
         counted.map_err(|reached| match reached {
             Reached::Vhost(max) => format!("{refused}: connection limit ({max}) is reached"),
             Reached::User(max) => format!(

@@ -16,7 +16,7 @@ pub struct Parting {
 /// A side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The client.
+    /// Whoever connected.
     Client,
     /// The broker, be it by an operator's wish.
     Broker,

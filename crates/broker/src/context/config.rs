@@ -5,7 +5,7 @@ use leveret_access::Hashing;
 /// The product told to clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Product {
-    /// Leveret.
+    /// By its own name.
     #[default]
     Leveret,
     /// RabbitMQ, for clients that insist.

@@ -21,11 +21,11 @@ pub enum Refusal {
     SystemExchange(String),
     /// Clients cannot publish to an internal exchange.
     InternalExchange(String),
-    /// Unknown exchange type.
+    /// A declaration with a type that there is not.
     UnknownExchangeType(String),
     /// Declared before with other properties: the argument, what it belongs to, and the difference.
     Inequivalent {
-        /// The argument.
+        /// Its name.
         argument: String,
         /// `queue` or `exchange`.
         kind: &'static str,
@@ -36,7 +36,7 @@ pub enum Refusal {
     },
     /// An argument that cannot be accepted: the argument, what it belongs to, and why.
     InvalidArgument {
-        /// The argument.
+        /// Its name.
         argument: String,
         /// `queue` or `exchange`.
         kind: &'static str,

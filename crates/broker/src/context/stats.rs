@@ -44,7 +44,7 @@ impl Count {
         self.set(self.get().saturating_sub(number));
     }
 
-    /// Sets.
+    /// Puts a number in place of the one there is.
     #[inline]
     pub fn set(&self, number: u64) {
         self.0.store(number, Ordering::Relaxed);
@@ -61,7 +61,7 @@ impl Count {
 /// Messages that passed a channel, a connection or the broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageCounts {
-    /// Published.
+    /// Taken from publishers.
     pub published: u64,
     /// Published on a channel in confirm mode.
     pub published_confirming: u64,
@@ -111,15 +111,15 @@ impl AddAssign for MessageCounts {
 /// One open channel as others see it; its deliveries are counted in its connection's outlet.
 #[derive(Debug, Default)]
 pub struct ChannelStats {
-    /// Its number.
+    /// As frames name it.
     pub number: u16,
-    /// Published.
+    /// Taken from publishers.
     pub published: Count,
     /// Published in confirm mode.
     pub published_confirming: Count,
-    /// Confirmed.
+    /// Confirmed with `basic.ack`.
     pub confirmed: Count,
-    /// Returned.
+    /// Led to no queue and went back, being `mandatory`.
     pub returned: Count,
     /// Dropped, as they led to no queue.
     pub dropped: Count,
@@ -291,7 +291,7 @@ impl AddAssign for Traffic {
 /// What one connection, or all of them together, came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Messages.
+    /// How many messages, by what was done with them.
     pub messages: MessageCounts,
     /// Sizes of published messages.
     pub sizes: SizeCounts,
@@ -325,11 +325,11 @@ pub struct Events {
 /// What virtual hosts consist of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// Queues.
+    /// Queues of every type.
     Queues,
     /// Exchanges, the predeclared ones included.
     Exchanges,
-    /// Bindings.
+    /// Bindings, those of the default exchange left out.
     Bindings,
 }
 
@@ -415,7 +415,7 @@ pub struct HoldingCounts {
     pub ready: u64,
     /// Deliveries that wait for their settlement.
     pub unacked: u64,
-    /// Consumers.
+    /// Those that are subscribed now.
     pub consumers: u64,
 }
 

@@ -35,7 +35,7 @@ pub struct Direct<'a> {
     pub key: &'a [u8],
     /// Payload of a content header frame.
     pub header: &'a [u8],
-    /// The body.
+    /// Whole.
     pub body: &'a [u8],
 }
 

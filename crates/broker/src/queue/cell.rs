@@ -50,7 +50,7 @@ const QUORUM_LEVEL: u8 = 4;
 
 /// One queue: its fixed properties, and its messages and consumers behind a short mutex.
 pub struct QueueCell {
-    /// Its name.
+    /// Unique in its virtual host.
     pub name: Arc<str>,
     /// Its identity in the router.
     pub id: QueueId,

@@ -23,7 +23,7 @@ pub struct Handle {
     pub client: Arc<Client>,
     /// Its connection's outlet.
     pub outlet: SharedOutlet,
-    /// Its channel.
+    /// The number of the channel that its deliveries are on.
     pub channel: u16,
     /// Its number among the channel's sources of deliveries.
     pub source: u32,

@@ -69,7 +69,7 @@ impl Copied {
         }
     }
 
-    /// The body.
+    /// The bytes, whoever holds them.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         match &self.body {

@@ -18,7 +18,7 @@ use crate::vhost::Vhost;
 /// A record of the topology that cannot be understood: a newer version wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotUnderstood {
-    /// Its key.
+    /// Where the store has it.
     pub key: Vec<u8>,
 }
 

@@ -12,9 +12,9 @@ const WAITING_MAX: usize = 1_000;
 pub struct Notice {
     /// The queue's virtual host.
     pub vhost: String,
-    /// The queue.
+    /// The new queue's name.
     pub queue: String,
-    /// The argument.
+    /// Which one.
     pub argument: String,
 }
 

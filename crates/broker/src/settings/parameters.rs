@@ -23,9 +23,9 @@ pub struct Parameter {
     pub vhost: String,
     /// Whose it is.
     pub component: String,
-    /// Its name.
+    /// Unique in its component.
     pub name: String,
-    /// Its value.
+    /// JSON, as its component wants it.
     pub value: Value,
 }
 

@@ -38,9 +38,9 @@ pub enum ApplyTo {
     ClassicQueues,
     /// Queues declared as quorum queues.
     QuorumQueues,
-    /// Streams.
+    /// Streams, of which there are none.
     Streams,
-    /// Exchanges.
+    /// Exchanges of every type.
     Exchanges,
 }
 
@@ -59,12 +59,12 @@ impl ApplyTo {
     }
 }
 
-/// A policy.
+/// Settings for whatever has a name that matches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
     /// Its virtual host.
     pub vhost: String,
-    /// Its name.
+    /// Unique among the policies of its kind there.
     pub name: String,
     /// Pattern of names of queues and exchanges.
     pub pattern: String,
@@ -83,7 +83,7 @@ pub struct Policy {
 pub enum Object<'a> {
     /// A queue, and whether it is a quorum queue.
     Queue(&'a str, bool),
-    /// An exchange.
+    /// An exchange by its name.
     Exchange(&'a str),
 }
 

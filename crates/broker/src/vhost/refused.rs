@@ -33,7 +33,7 @@ pub enum Outcome {
 pub struct RefusedAt {
     /// The virtual host.
     pub vhost: String,
-    /// The queue.
+    /// Which one refused them.
     pub queue: String,
     /// The exchange they were published to.
     pub exchange: String,

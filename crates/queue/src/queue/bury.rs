@@ -8,7 +8,7 @@ use leveret_record::{Blob, Record, Sabotage, Unacked, breaks};
 use super::{Queue, Rank, Sink, rank};
 use crate::limits::Death;
 use crate::message::Message;
-use crate::reserve::Room;
+use crate::reserve::Amount;
 
 /// Refused messages are not kept when so many dead ones wait.
 const REFUSED_MAX: usize = 4096;
@@ -106,8 +106,8 @@ impl<C> Queue<C> {
         let rare = self.rare.get_or_insert_default();
         rare.dying.push_back((dead, death));
         if rare.all_wait {
-            let Room { messages, bytes } = self.stuck_room();
-            self.set_stuck(Room {
+            let Amount { messages, bytes } = self.stuck_room();
+            self.set_stuck(Amount {
                 messages: messages + 1,
                 bytes: bytes + u64::from(dead.body_len),
             });
@@ -229,7 +229,7 @@ impl<C> Queue<C> {
         if wait.all || !stay.is_empty() {
             rare.again_ms = wait.until_ms;
         }
-        let mut stuck = Room {
+        let mut stuck = Amount {
             messages: rare.waiting.len() as u64,
             bytes: rare.waiting_bytes,
         };

@@ -84,7 +84,7 @@ pub enum OpenError {
     Newer {
         /// Its format.
         major: u32,
-        /// Its features.
+        /// Bits of what that version can, and this may not.
         features: u32,
     },
     /// There are journal files, but FORMAT is missing or both its copies are damaged.
@@ -98,7 +98,7 @@ pub enum OpenError {
     NoCheckpoint,
     /// A record of a kind this version does not know.
     UnknownRecord {
-        /// The kind.
+        /// The number in its head.
         kind: u8,
         /// The journal frame.
         frame: u64,

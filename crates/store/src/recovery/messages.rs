@@ -13,10 +13,21 @@ use crate::segment::{self, Pool};
 use crate::vfs::DiskError;
 use crate::{Batch, LaneId};
 
+/// What a store knows of a lane beside its messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecoveredLane {
+    /// Its number.
+    pub lane: LaneId,
+    /// The sequence number its next message must have, or a higher one.
+    pub next_seq: u64,
+    /// Its live messages.
+    pub messages: u64,
+}
+
 /// A message that survived, as it was given to [`crate::Batch::message`].
 #[derive(Clone, Copy, Debug)]
 pub struct RecoveredMessage<'a> {
-    /// Its lane.
+    /// Which queue, or priority of a queue, has it.
     pub lane: LaneId,
     /// Its sequence number.
     pub seq: u64,
@@ -32,7 +43,7 @@ pub struct RecoveredMessage<'a> {
     pub route: &'a [u8],
     /// The content header frame's payload.
     pub header: &'a [u8],
-    /// The body.
+    /// In one piece.
     pub body: &'a [u8],
     /// If it had several targets: the same number for each of them, so that the body can be shared.
     pub shared: Option<u64>,

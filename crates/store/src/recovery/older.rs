@@ -61,7 +61,13 @@ fn scan_segment(contents: &Contents, store: u64, extent: &Extent, state: &mut Re
             .map(|(header, _)| header)
             .find(|header| header.serial == extent.serial && header.seq > seq);
         let end = next.map_or(extent.end, |header| header.offset);
-        scan_headless(contents, (extent, seq), (offset, end), state);
+        let lost = Header {
+            serial: extent.serial,
+            seq,
+            offset,
+            ..Header::default()
+        };
+        scan_headless(contents, lost, end, state);
         seq = next.map_or(extent.last_seq + 1, |header| header.seq);
         offset = end;
     }
@@ -90,21 +96,11 @@ fn scan_frame(contents: &Contents, (header, chain): (Header, u32), state: &mut R
     }
 }
 
-fn scan_headless(
-    contents: &Contents,
-    (extent, seq): (&Extent, u64),
-    (offset, end): (u64, u64),
-    state: &mut ReplayState,
-) {
-    let at = offset + HEADER as u64;
+/// Reads a frame up to `end` whose header is lost, but for what is known of it.
+fn scan_headless(contents: &Contents, header: Header, end: u64, state: &mut ReplayState) {
+    let at = header.offset + HEADER as u64;
     let range = usize::try_from(at).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
     let bytes = contents.bytes.get(range).unwrap_or(&[]);
-    let header = Header {
-        serial: extent.serial,
-        seq,
-        offset,
-        ..Header::default()
-    };
     let body = FrameBody {
         slot: contents.slot,
         header,
@@ -114,7 +110,7 @@ fn scan_headless(
     };
     let found = frame::salvage(bytes, None);
     for (place, record) in &found.intact {
-        state.see(record, extent.serial, at + *place as u64);
+        state.see(record, header.serial, at + *place as u64);
     }
     let complete = found.unknown_from.is_none() && !bytes.is_empty();
     let what = if complete {

@@ -16,7 +16,7 @@ use crate::recovery::{OpenError, Unreadable};
 use crate::segment::{self, Pool};
 use crate::{JournalConfig, StoreSabotage};
 
-/// The walk.
+/// Follows the chain of frames from a checkpoint to the end of the journal.
 pub(super) struct RecoveryWalk<'a> {
     pub(super) config: &'a JournalConfig,
     pub(super) pool: &'a Pool,
@@ -63,13 +63,28 @@ enum NextFrame {
     End,
 }
 
+/// Where a walk begins.
+pub(super) struct Beginning {
+    /// The first frames of all slots.
+    pub(super) starts: Vec<Start>,
+    /// Where its first frame is expected.
+    pub(super) head: ChainHead,
+    /// What a checkpoint knows.
+    pub(super) state: ReplayState,
+}
+
 impl<'a> RecoveryWalk<'a> {
     pub(super) fn new(
-        (config, pool, store): (&'a JournalConfig, &'a Pool, u64),
-        starts: Vec<Start>,
-        head: ChainHead,
-        state: ReplayState,
+        config: &'a JournalConfig,
+        pool: &'a Pool,
+        store: u64,
+        beginning: Beginning,
     ) -> Self {
+        let Beginning {
+            starts,
+            head,
+            state,
+        } = beginning;
         Self {
             config,
             pool,

@@ -98,7 +98,7 @@ impl<'ast> Visit<'ast> for Fields {
 }
 
 /// Whether an attribute called `list` names `word`: `#[derive(Debug, Deserialize)]`.
-fn has_word(attributes: &[syn::Attribute], list: &str, word: &str) -> bool {
+pub(super) fn has_word(attributes: &[syn::Attribute], list: &str, word: &str) -> bool {
     attributes.iter().any(|attribute| {
         let syn::Meta::List(found) = &attribute.meta else {
             return false;

@@ -1,10 +1,12 @@
-//! The house rules as a check: sizes, levels, rooms, banned words, dead files, manifests, config
-//! keys.
+//! The house rules as a check: sizes, levels, rooms, names, banned words, empty comments, dead
+//! files, manifests, config keys.
 //!
 //! Every rule reads one loaded [`Tree`] and returns its findings; none of them changes a file.
 
+mod docs;
 mod keys;
 mod manifests;
+mod names;
 mod reach;
 mod rooms;
 mod sizes;
@@ -65,8 +67,11 @@ const RULES: &[(&str, Check)] = &[
     ("file length", sizes::file_length),
     ("function length", sizes::function_length),
     ("parameters", sizes::parameters),
+    ("tuples", sizes::tuples),
     ("line length", sizes::line_length),
     ("architecture page", sizes::architecture_page),
+    ("empty comments", docs::says_something),
+    ("names", names::one_noun_one_name),
     ("banned words", words::banned_everywhere),
     ("pure crates", words::banned_in_pure_crates),
     ("module names", reach::module_names),

@@ -57,6 +57,32 @@ pub(super) fn parameters(tree: &Tree) -> Vec<Finding> {
     over_functions(tree, cap)
 }
 
+/// Tuples are no way around the number of parameters: at most one, and that a pair. The cases of a
+/// table of tests are tuples.
+pub(super) fn tuples(tree: &Tree) -> Vec<Finding> {
+    let cap = |function: &Function| {
+        let name = &function.name;
+        match function.tuples.as_slice() {
+            [] | [0..=2] => None,
+            [parts] => Some(format!(
+                "`{name}` takes {parts} things as one: give them a type"
+            )),
+            more => Some(format!(
+                "`{name}` takes {} tuples: give them types",
+                more.len()
+            )),
+        }
+    };
+    let mut findings = over_functions(tree, cap);
+    let is_test = |finding: &Finding| {
+        let mut sources = tree.sources.iter();
+        let source = sources.find(|source| source.path == finding.path);
+        source.is_some_and(|source| source.is_test_line(finding.line))
+    };
+    findings.retain(|finding| !is_test(finding));
+    findings
+}
+
 pub(super) fn line_length(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in &tree.code {
@@ -100,6 +126,8 @@ struct Function {
     line: usize,
     lines: usize,
     parameters: usize,
+    /// How many parts each parameter has that is a tuple.
+    tuples: Vec<usize>,
 }
 
 #[derive(Default)]
@@ -115,7 +143,23 @@ impl Functions {
             line,
             lines: end.end().line - line + 1,
             parameters: signature.inputs.len(),
+            tuples: signature.inputs.iter().filter_map(parts).collect(),
         });
+    }
+}
+
+/// The number of parts of a parameter that is a tuple, or a reference to one.
+fn parts(parameter: &syn::FnArg) -> Option<usize> {
+    let syn::FnArg::Typed(typed) = parameter else {
+        return None;
+    };
+    let mut kind = &*typed.ty;
+    while let syn::Type::Reference(reference) = kind {
+        kind = &reference.elem;
+    }
+    match kind {
+        syn::Type::Tuple(tuple) if !tuple.elems.is_empty() => Some(tuple.elems.len()),
+        _ => None,
     }
 }
 

@@ -138,6 +138,64 @@ fn a_function_takes_at_most_5_parameters() {
 }
 
 #[test]
+fn tuples_do_not_dodge_the_number_of_parameters() {
+    lib("fn f(a: (u8, u8), b: u8, c: ()) {}\n").keeps();
+    lib("fn f(a: &(u8, u8, u8)) {}\n")
+        .breaks("tuples | crates/codec/src/lib.rs:2: `f` takes 3 things as one");
+    lib("fn f(a: (u8, u8), b: &mut (u8, u8)) {}\n")
+        .breaks("tuples | crates/codec/src/lib.rs:2: `f` takes 2 tuples");
+    lib("trait T {\nfn f(&self, (a, b, c): (u8, u8, u8)) {}\n}\n")
+        .breaks("tuples | crates/codec/src/lib.rs:3: `f`");
+    lib("#[cfg(test)]\nmod tests {\nfn f(a: (u8, u8, u8)) {}\n}\n").keeps();
+}
+
+#[test]
+fn a_name_is_that_of_one_type() {
+    let twice =
+        "names | crates/queue/src/lib.rs:2: `Run` is also a type at crates/codec/src/lib.rs:2";
+    let queue = "crates/queue/src/lib.rs";
+    let first = || lib("pub(crate) struct Run;\n");
+    first()
+        .file(queue, "//! A queue.\nenum Run {}\n")
+        .breaks(twice);
+    first()
+        .file(queue, "//! A queue.\nmod inner {\n    type Run = u8;\n}\n")
+        .breaks("names | crates/queue/src/lib.rs:3: `Run`");
+    first()
+        .file(
+            "src/main.rs",
+            "//! The binary.\ntrait Run {}\nfn main() {}\n",
+        )
+        .breaks("names | src/main.rs:2: `Run`");
+    first()
+        .file(queue, "//! A queue.\nfn run() {}\nstruct QueueRun;\n")
+        .keeps();
+    first()
+        .file(
+            queue,
+            "//! A queue.\n#[cfg(test)]\nmod tests {\n    struct Run;\n}\n",
+        )
+        .file("crates/queue/tests/life.rs", "//! A life.\nstruct Run;\n")
+        .keeps();
+}
+
+#[test]
+fn a_comment_says_more_than_the_name() {
+    let file = "empty comments | crates/codec/src/lib.rs:3:";
+    lib("/// The frame's maxima.\nconst FRAME_MAX: u8 = 1;\n").keeps();
+    lib("/// `nack`.\nconst NACK: u8 = 1;\n/// All of it.\nfn whole() {}\n").keeps();
+    lib("/// The frame max.\nconst FRAME_MAX: u8 = 1;\n").breaks(file);
+    lib("/// A frame of the outlet.\nstruct OutletFrame;\n").breaks(file);
+    lib("/// Its own queues.\nfn own_queue() {}\n").breaks(file);
+    lib("#[derive(Debug, Subcommand)]\nenum E {\n/// Users\nUser,\n}\n").keeps();
+    let inside = "empty comments | crates/codec/src/lib.rs:4:";
+    lib("struct S {\n/// The channel.\nchannel: u8,\n}\n").breaks(inside);
+    lib("enum E {\n/// A queue.\nQueue(u8),\n}\n").breaks(inside);
+    lib("impl S {\n/// The name\n/// of it.\nfn name() {}\n}\n")
+        .breaks("empty comments | crates/codec/src/lib.rs:5:");
+}
+
+#[test]
 fn a_line_has_at_most_100_columns_in_any_language() {
     lib(&format!("//{}\n", "é".repeat(98))).keeps();
     lib(&format!("//{}\n", "é".repeat(99)))

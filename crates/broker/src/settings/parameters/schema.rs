@@ -27,7 +27,7 @@ enum FieldRule {
     Properties,
     /// An object of texts.
     Texts,
-    /// Arguments of a queue.
+    /// What a queue can be declared with.
     QueueArguments,
     /// Anything.
     Any,
