@@ -1,7 +1,5 @@
 //! Space that was claimed: what a start makes of segments that were made for one large message.
 
-mod support;
-
 use std::sync::Arc;
 
 use leveret_record::Attempts;
@@ -11,7 +9,7 @@ use leveret_store::{
     StoreSabotage,
 };
 
-use support::tiny;
+use crate::support::tiny;
 
 fn open(image: &DiskImage, config: &JournalConfig) -> Recovered {
     Journal::open(Arc::new(SimDisk::from_image(image)), config.clone()).unwrap()

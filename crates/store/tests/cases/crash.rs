@@ -1,10 +1,8 @@
 //! Crash-point enumeration, and the proof that it would notice.
 
-mod support;
-
 use leveret_store::StoreSabotage;
 
-use support::explore::explore;
+use crate::support::explore::explore;
 
 /// Distinct crash states a run of this test checks.
 const STATES: usize = 50_000;

@@ -1,10 +1,8 @@
 //! Proves the crash tests: with any one rule of the journal broken, they find a violation.
 
-mod support;
-
 use leveret_store::StoreSabotage;
 
-use support::explore::explore;
+use crate::support::explore::explore;
 
 /// Distinct crash states after which a fault counts as unnoticed.
 const STATES: usize = 150_000;

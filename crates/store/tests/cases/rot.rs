@@ -1,7 +1,5 @@
 //! Every bit of a small store flipped in turn: detected, or in bytes that mean nothing.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -12,9 +10,9 @@ use leveret_store::{
     Vfs,
 };
 
-use support::history;
-use support::model::Visible;
-use support::tiny;
+use crate::support::history;
+use crate::support::model::Visible;
+use crate::support::tiny;
 
 fn commit(journal: &Journal, fill: impl FnOnce(&mut Batch)) {
     let mut batch = Batch::new();

@@ -1,8 +1,6 @@
 //! Stores written by earlier versions open, and with the same contents. `GOLDEN=write` makes the
 //! directory of the present format; one that exists is never changed.
 
-mod support;
-
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +9,7 @@ use leveret_record::Attempts;
 use leveret_store::sim::{DiskImage, SimDisk};
 use leveret_store::{Batch, Journal, JournalConfig, LaneId, MessageParts, Store, StoreSabotage};
 
-use support::tiny;
+use crate::support::tiny;
 
 fn submit(journal: &Journal, fill: impl FnOnce(&mut Batch)) {
     let mut batch = Batch::new();

@@ -1,7 +1,5 @@
 //! The disk fails at every call in turn, or is full: fail-stop or patience, and nothing lost.
 
-mod support;
-
 use std::sync::Arc;
 
 use leveret_store::sim::{CrashPoints, DiskFault, DiskImage, SimDisk};
@@ -10,9 +8,9 @@ use leveret_store::{
     Progress, Store, StoreRefusal, StoreSabotage,
 };
 
-use support::history::{Played, play_with_fault};
-use support::model::Visible;
-use support::tiny;
+use crate::support::history::{Played, play_with_fault};
+use crate::support::model::Visible;
+use crate::support::tiny;
 
 /// Calls of a history of this many steps, about.
 const STEPS: u64 = 60;

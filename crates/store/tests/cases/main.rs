@@ -1,0 +1,10 @@
+//! The store on disks in memory: crashes, faults and rot, what earlier versions wrote, and space.
+
+mod crash;
+mod faults;
+mod golden;
+mod mutation;
+mod rot;
+mod space;
+#[path = "../support/mod.rs"]
+mod support;
