@@ -316,7 +316,7 @@ impl Client {
         let mut command = self.command(project, Extent::Full)?;
         match self.language {
             Language::Rust { test, .. } => {
-                command = workspace_test(project, test);
+                command = workspace_test(project, test)?;
                 command.arg("--no-run");
             }
             Language::Go => {
@@ -342,7 +342,7 @@ impl Client {
         match self.language {
             Language::Python(_) => self.python(project, extent),
             Language::PythonSource(source) => self.python_source(project, source),
-            Language::Rust { test, .. } => Ok(workspace_test(project, test)),
+            Language::Rust { test, .. } => workspace_test(project, test),
             Language::JavaScript => self.javascript(project),
             Language::Go => self.go(project),
             Language::Java => self.java(project),
@@ -419,7 +419,7 @@ impl Client {
     /// `leveretctl` by the name that makes it stand in for RabbitMQ's tool.
     fn rabbitmqctl(&self, project: &Project) -> Result<PathBuf> {
         // A test of the tool, which is therefore built as all tests want it.
-        let mut build = workspace_test(project, "transcripts");
+        let mut build = workspace_test(project, "transcripts")?;
         build.arg("--no-run");
         shell::require(build)?;
         let link = self.work(project, "bin/rabbitmqctl");
@@ -494,9 +494,9 @@ fn pytest(project: &Project) -> Result<Command> {
 
 /// Cargo's test of this name. It is one of the workspace's: for a package alone cargo chooses other
 /// features of what it depends on, and compiles all of that once more.
-fn workspace_test(project: &Project, name: &str) -> Command {
-    let test = shell::cargo_test(&project.root, &["--test", name]);
-    shell::giving_way(&test, Niceness::Aside)
+fn workspace_test(project: &Project, name: &str) -> Result<Command> {
+    let test = shell::cargo_test(&project.root, &["--test", name])?;
+    Ok(shell::giving_way(&test, Niceness::Aside))
 }
 
 fn junit_reports(folder: &Path) -> Result<Vec<Outcome>> {

@@ -3,6 +3,7 @@
 mod bench;
 mod callgrind;
 mod clients;
+mod compiler;
 mod crash;
 mod dist;
 mod doc_tests;
@@ -118,6 +119,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = compiler::called() {
+        return ended;
+    }
     match run(&Project::here(), Arguments::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

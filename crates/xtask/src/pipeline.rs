@@ -114,7 +114,7 @@ fn compile(
     programs: &mut Vec<TestProgram>,
 ) -> Result<Suite> {
     let start = Instant::now();
-    let mut command = shell::cargo_test(&project.root, selection.targets);
+    let mut command = shell::cargo_test(&project.root, selection.targets)?;
     command.args(["--no-run", "--message-format=json"]);
     let command = shell::giving_way(&command, selection.niceness);
     let output = shell::capture(command)?;
@@ -278,23 +278,6 @@ fn package_name(id: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn docs(project: &Project, report: &mut Report) {
-    let arguments = [
-        "doc",
-        "--workspace",
-        "--no-deps",
-        "--locked",
-        "--document-private-items",
-    ];
-    let mut command = shell::cargo(&project.root, &arguments);
-    command.env("RUSTDOCFLAGS", "-D warnings");
-    command_check(
-        report,
-        "docs",
-        shell::giving_way(&command, Niceness::Behind),
-    );
-}
-
 /// What is shipped, and what real clients say of it: they wait more than they compute, while the
 /// tests are compiled. Lets go of `built` once the programs and the release are there; some clients
 /// need cargo, which builds for one at a time, so that they wait for `tests`.
@@ -376,7 +359,6 @@ fn compilers(project: &Project, report: &mut Report) {
     step(report, "callgrind", || callgrind::suite(project));
     fuzz::explore(project, FUZZ_SECONDS, report);
     step(report, "doc tests", || doc_tests::suite(project));
-    docs(project, report);
 }
 
 /// Does both at once; gives what the first one gives. Its suites come first in the report.

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::compiler;
+
 /// Longer than any single step takes on two cores, compiling from nothing included.
 const STEP_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 
@@ -66,13 +68,16 @@ pub(crate) enum Niceness {
     Behind,
 }
 
-/// `cargo test` of the whole workspace, with clippy as the compiler of its packages: what is linted
-/// and what is tested is compiled once.
-pub(crate) fn cargo_test(root: &Path, arguments: &[&str]) -> Command {
+/// `cargo test` of the whole workspace, with clippy and rustdoc as the compiler of its packages:
+/// what is linted, documented and tested is compiled once.
+///
+/// # Errors
+/// The system does not tell which program this is.
+pub(crate) fn cargo_test(root: &Path, arguments: &[&str]) -> Result<Command> {
     let mut command = cargo(root, &["test", "--locked", "--workspace"]);
     command.args(arguments);
-    command.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
-    command
+    compiler::use_for(&mut command)?;
+    Ok(command)
 }
 
 /// Runs `command` to its end and keeps its output.
