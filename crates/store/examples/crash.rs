@@ -1,6 +1,6 @@
 //! Crash-point enumeration for as many states as asked: `--states N --seed S --threads T`.
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/cases/support/mod.rs"]
 mod support;
 
 use std::process::ExitCode;

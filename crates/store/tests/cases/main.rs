@@ -6,5 +6,4 @@ mod golden;
 mod mutation;
 mod rot;
 mod space;
-#[path = "../support/mod.rs"]
 mod support;
