@@ -19,6 +19,8 @@ use crate::disk::{Disk, DiskRefusal};
 
 /// Exit code after a write or sync of the journal failed: nothing may be confirmed any more.
 const JOURNAL_FAILED: i32 = 3;
+/// Between two chores: making segments takes no processor for long.
+const CHORE_PAUSE: Duration = Duration::from_micros(150);
 /// How often the free space is looked at while the journal is idle, and while it is not.
 const SPACE_CHECK_IDLE: Duration = Duration::from_secs(1);
 const SPACE_CHECK: Duration = Duration::from_millis(100);
@@ -280,7 +282,9 @@ fn keep(journal: &Journal) {
     let mut limit = Duration::ZERO;
     let mut more = false;
     while !journal.has_ended() {
-        if !more {
+        if more {
+            std::thread::sleep(CHORE_PAUSE);
+        } else {
             journal.wait_for_chores(limit.saturating_sub(checked.elapsed()));
         }
         more = journal.housekeep().unwrap_or_else(|failure| stop(&failure));

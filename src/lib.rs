@@ -14,6 +14,7 @@ mod link;
 mod listeners;
 pub mod logging;
 pub mod process;
+mod queue_timer;
 mod reload;
 pub mod server;
 mod settings;

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leveret_broker::{
-    Access, AlarmState, Broker, BrokerConfig, Measured, Noted, Outcome, RefusedAt, Ticker, Work,
+    Access, AlarmState, Broker, BrokerConfig, Measured, Noted, Outcome, RefusedAt, Ticker,
 };
 use leveret_management::App;
 use leveret_store::Journal;
 use parking_lot::{Mutex, RwLock};
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
-use tokio::sync::Notify;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -30,6 +29,7 @@ use crate::process::{
     OtherSignals, SignalRequest, StopSignals, disk_free_bytes, memory_limit,
     raise_descriptor_limit, resident_bytes,
 };
+use crate::queue_timer::QueueTimer;
 use crate::reload::Reloader;
 use crate::throttle::Throttle;
 use crate::{default_password, definitions, settings, state};
@@ -118,7 +118,7 @@ async fn serve_until_stopped(
     process.opens(&listeners);
     let http = serve_http(config, broker, &process).await?;
     let ticking = tokio::spawn(tick(Arc::clone(&gate), config.data_dir.clone()));
-    let timing = tokio::spawn(keep_time(Arc::clone(&gate)));
+    let (timer, timing) = QueueTimer::start(broker)?;
     let reloader = Reloader {
         arguments: reading.arguments,
         config: config.clone(),
@@ -141,6 +141,7 @@ async fn serve_until_stopped(
     http.iter().for_each(JoinHandle::abort);
     listeners.shut().await;
     drain(config, broker, &mut signals).await;
+    timer.stop();
     obeying.abort();
     gate.endings.sweep(Instant::now() + Endings::WINDOW);
     Ok(())
@@ -423,28 +424,6 @@ fn log_ignored(broker: &Broker) {
             more,
             "further arguments of new queues have no effect: see GET /api/x/ignored"
         );
-    }
-}
-
-/// Has queues run when something is due for them.
-async fn keep_time(gate: Arc<Gate>) {
-    let broker = &gate.broker;
-    let earlier = Arc::new(Notify::new());
-    let wake = Arc::clone(&earlier);
-    broker.wake_timer_with(move || wake.notify_one());
-    let mut work = Work::default();
-    loop {
-        let Some(due_ms) = broker.run_due(now_ms(), &mut work) else {
-            earlier.notified().await;
-            continue;
-        };
-        let wait_ms = due_ms.saturating_sub(now_ms());
-        if wait_ms == 0 {
-            yield_now().await;
-        } else {
-            // Whichever comes first.
-            let _ = timeout(Duration::from_millis(wait_ms), earlier.notified()).await;
-        }
     }
 }
 

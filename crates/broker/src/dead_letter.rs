@@ -106,10 +106,10 @@ impl Broker {
     /// Moves on what died in queues that the work names; what is more than a turn or the store
     /// bears is left to the timer.
     pub(crate) fn bury(&self, work: &mut Work) {
-        let (most, pause_ms) = if self.is_store_behind() {
-            (0, STORE_PAUSE_MS)
-        } else {
-            (GROUPS_OF_TURN, 0)
+        let (most, pause_ms) = match (self.is_store_behind(), work.briefly) {
+            (true, _) => (0, STORE_PAUSE_MS),
+            (false, true) => (1, 0),
+            (false, false) => (GROUPS_OF_TURN, 0),
         };
         let (mut kept, mut groups) = (Kept::default(), 0);
         while groups < most

@@ -162,8 +162,8 @@ impl Pool {
     }
 }
 
-/// How much is zeroed with one write.
-pub(crate) const ZERO_PIECE: u64 = 4 << 20;
+/// How much is zeroed with one write: others want the processor, too.
+pub(crate) const ZERO_PIECE: u64 = 256 << 10;
 
 /// Makes a segment of zeros that survives a crash, all at once.
 pub(crate) fn create(vfs: &dyn Vfs, slot: u32, bytes: u64) -> Result<Segment, DiskError> {

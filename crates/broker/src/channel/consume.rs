@@ -310,8 +310,8 @@ impl OpenChannel<'_> {
     /// Locks a queue in which what may not be served any more is gone. Nothing holds an outlet
     /// afterwards: it may be the one that the next message goes to.
     fn ready_to_get<'c>(&mut self, cell: &'c Arc<QueueCell>) -> Result<QueueGuard<'c>, Refusal> {
-        /// Runs, of some thousands of messages each; then the queue may seem empty for a moment.
-        const RUNS_MAX: usize = 64;
+        /// Runs, of some hundreds of messages each; then the queue may seem empty for a moment.
+        const RUNS_MAX: usize = 256;
         for _ in 0..RUNS_MAX {
             let mut state = cell.lock();
             if cell.is_deleted() {

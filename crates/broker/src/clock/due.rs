@@ -18,6 +18,7 @@ impl Broker {
     /// there is more to do.
     pub fn run_due(&self, now_ms: u64, work: &mut Work) -> Option<u64> {
         self.set_now(now_ms);
+        work.briefly = true;
         for (at_ms, owner) in self.timer.take_due(now_ms, OWNERS_OF_TURN) {
             match owner {
                 Owner::Queue(cell) => {

@@ -32,6 +32,8 @@ pub struct Work {
     pub(crate) dirty: Vec<Arc<dyn Flush>>,
     /// Records for the store.
     pub(crate) journal: Batch,
+    /// It has the processor for a moment each time, and comes again: the timer's.
+    pub(crate) briefly: bool,
     /// When all that was submitted is durable, and what an answer depends on besides.
     pub(crate) ticket: Ticket,
     /// Queues whose memory the timer must look after.

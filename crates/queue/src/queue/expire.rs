@@ -5,7 +5,7 @@ use crate::limits::Death;
 use crate::message::Message;
 
 /// Messages that expire in one run: the queue is locked meanwhile.
-const EXPIRE_MAX: usize = 1024;
+const EXPIRE_MAX: usize = 256;
 /// How often messages are looked for that expire behind others, milliseconds,
 const SWEEP_MS: u64 = 500;
 /// but where there are so few they are looked for whenever one is due.
