@@ -3,8 +3,10 @@
 //! Replaying the kept corpora needs none of this; `cargo test -p leveret-fuzz` does it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -21,6 +23,9 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
      -Cllvm-args=-sanitizer-coverage-pc-table \
      -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
+
+/// Targets that are explored side by side, each by one thread.
+const AT_ONCE: usize = 2;
 
 /// Longer inputs find no more in formats whose parts are short.
 const INPUT_BYTES_MAX: u32 = 1024;
@@ -63,15 +68,30 @@ pub(crate) fn explore(project: &Project, seconds: u64, report: &mut Report) {
             return;
         }
     };
-    for target in targets {
-        let name = format!("fuzz {target}");
-        println!("== {name}");
-        let start = Instant::now();
-        let ran = command(project, &programs, &target, seconds).and_then(shell::capture);
-        report.add(match ran {
-            Ok(output) => Suite::single(&name, output.success, output.text, start),
-            Err(error) => Suite::single(&name, false, format!("{error:#}"), start),
+    for some in targets.chunks(AT_ONCE) {
+        let suites: Vec<_> = thread::scope(|scope| {
+            let programs = &programs;
+            let one = |target| move || suite(project, programs, target, seconds);
+            let running = some.iter().map(|target| scope.spawn(one(target)));
+            let running: Vec<_> = running.collect();
+            running.into_iter().map(ScopedJoinHandle::join).collect()
         });
+        for suite in suites {
+            report.add(suite.unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+    }
+}
+
+/// Runs one target with what nobody else needs of the processors.
+fn suite(project: &Project, programs: &Path, target: &str, seconds: u64) -> Suite {
+    let name = format!("fuzz {target}");
+    println!("== {name}");
+    let start = Instant::now();
+    let ran = command(project, programs, target, seconds)
+        .and_then(|command| shell::capture(shell::giving_way(&command, Niceness::Behind)));
+    match ran {
+        Ok(output) => Suite::single(&name, output.success, output.text, start),
+        Err(error) => Suite::single(&name, false, format!("{error:#}"), start),
     }
 }
 
@@ -101,12 +121,7 @@ fn build(project: &Project) -> Result<PathBuf> {
     Ok(folder.join(host).join("fuzz"))
 }
 
-fn command(
-    project: &Project,
-    programs: &std::path::Path,
-    target: &str,
-    seconds: u64,
-) -> Result<Command> {
+fn command(project: &Project, programs: &Path, target: &str, seconds: u64) -> Result<Command> {
     let found = project.target.join("fuzz/corpus").join(target);
     let artifacts = project.root.join(FOLDER).join("artifacts");
     fs::create_dir_all(&found)?;

@@ -354,11 +354,17 @@ fn tests(project: &Project, programs: &[TestProgram], report: &mut Report) {
     );
 }
 
-/// What compiles more than it runs, behind everything else.
+/// What compiles more than it runs, behind everything else, and each below a folder of its own, so
+/// that neither waits for the other's cargo.
 fn compilers(project: &Project, report: &mut Report) {
-    step(report, "callgrind", || callgrind::suite(project));
-    fuzz::explore(project, FUZZ_SECONDS, report);
-    step(report, "doc tests", || doc_tests::suite(project));
+    beside(
+        report,
+        |report| {
+            step(report, "callgrind", || callgrind::suite(project));
+            step(report, "doc tests", || doc_tests::suite(project));
+        },
+        |report| fuzz::explore(project, FUZZ_SECONDS, report),
+    );
 }
 
 /// Does both at once; gives what the first one gives. Its suites come first in the report.
