@@ -91,6 +91,11 @@ mod tests {
         header
     }
 
+    fn broker() -> Broker {
+        let config = BrokerConfig::default();
+        Broker::new(config, Access::default(), Arc::new(InstantStore))
+    }
+
     fn queue(broker: &Broker, name: &str, work: &mut Work) -> Arc<QueueCell> {
         let mut arguments = Table::new();
         arguments.insert("x-expires", Value::I32(3_600_000));
@@ -117,11 +122,7 @@ mod tests {
     /// However deadlines come and go, a queue takes one place, and none when it is deleted.
     #[test]
     fn a_queue_has_one_entry_whatever_is_due_in_it() {
-        let broker = Broker::new(
-            BrokerConfig::default(),
-            Access::default(),
-            Arc::new(InstantStore),
-        );
+        let broker = broker();
         let (mut work, mut now_ms) = (Work::default(), 1_000_000);
         broker.set_now(now_ms);
         let cell = queue(&broker, "q", &mut work);
@@ -142,11 +143,7 @@ mod tests {
     /// It was due, and then used before it could be deleted.
     #[test]
     fn a_queue_that_is_used_just_in_time_lives_on() {
-        let broker = Broker::new(
-            BrokerConfig::default(),
-            Access::default(),
-            Arc::new(InstantStore),
-        );
+        let broker = broker();
         let mut work = Work::default();
         broker.set_now(1_000_000);
         let cell = queue(&broker, "q", &mut work);
@@ -161,11 +158,7 @@ mod tests {
 
     #[test]
     fn a_deleted_queue_is_not_kept_for_its_deadline() {
-        let broker = Broker::new(
-            BrokerConfig::default(),
-            Access::default(),
-            Arc::new(InstantStore),
-        );
+        let broker = broker();
         let mut work = Work::default();
         broker.set_now(1_000_000);
         let vhost = broker.add_vhost("/");
