@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
 use crate::clock::{now_ms, wall_ms};
+use crate::deference;
 use crate::endings::{End, Endings};
 use crate::link::{self, Arrived, Link};
 use crate::throttle::{Attempt, CHECKS_CHECK, LoginWait, Throttle};
@@ -269,8 +270,10 @@ impl<'a> ConnectionReader<'a> {
             } else {
                 None
             };
-            let turn = self.connection.lock().receive(input, now_ms());
+            let now = now_ms();
+            let turn = self.connection.lock().receive(input, now);
             drop(leave);
+            deference::has_read(turn.consumed, turn.messages, now);
             put_back(&mut self.buffer, turn.consumed);
             (unfinished, laborious) = (turn.unfinished, turn.laborious);
             self.settle_login(&turn, attempt).await;

@@ -4,6 +4,7 @@ mod clock;
 pub mod config;
 mod connection;
 mod default_password;
+mod deference;
 mod definitions;
 mod descriptors;
 pub mod disk;

@@ -32,7 +32,7 @@ use crate::process::{
 use crate::queue_timer::QueueTimer;
 use crate::reload::Reloader;
 use crate::throttle::Throttle;
-use crate::{default_password, definitions, settings, state};
+use crate::{default_password, deference, definitions, settings, state};
 
 const BACKLOG: u32 = 4096;
 /// Memory and disk are measured every so many ticks: once a second.
@@ -57,6 +57,8 @@ pub fn run(arguments: Arguments, config: Config, logging: Logging) -> io::Result
         Err(error) => warn!(%error, "cannot raise the limit of file descriptors"),
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
+    deference::prepare();
+    builder.on_thread_start(deference::begin_thread);
     if config.runtime.worker_threads > 0 {
         builder.worker_threads(config.runtime.worker_threads as usize);
     }

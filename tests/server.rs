@@ -57,6 +57,47 @@ fn bytes_may_arrive_one_at_a_time() {
     assert_eq!(peer.get(1, "drip"), b"abcd");
 }
 
+/// Threads of the broker that the kernel lets interrupt nobody.
+fn deferring(server: &Server) -> usize {
+    const SCHED_BATCH: &str = "3";
+    let tasks = format!("/proc/{}/task", server.pid().as_raw_nonzero());
+    let stats = std::fs::read_dir(tasks)
+        .unwrap()
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    // The second field is a name in brackets; the policy is the 41st.
+    let policies = stats.map(|stat| {
+        let fields = stat.rsplit_once(')').unwrap().1;
+        fields.split_whitespace().nth(38) == Some(SCHED_BATCH)
+    });
+    policies.filter(|defers| *defers).count()
+}
+
+#[test]
+fn a_worker_defers_to_a_client_that_sends_a_stream_and_not_to_one_that_waits() {
+    let server = Server::start_with(&["runtime.worker_threads=1"]);
+    let mut peer = server.login();
+    peer.declare(1, "other");
+    let one = message(1, "nowhere", 4, &[b"data"]).concat();
+    let mut send = |bytes: &[u8]| {
+        for _ in 0..100 {
+            peer.send(bytes);
+            peer.count(1, "other");
+        }
+    };
+    send(&one);
+    assert_eq!(deferring(&server), 0);
+    let deferred = eventually(|| {
+        send(&one.repeat(200));
+        deferring(&server) == 1
+    });
+    assert!(deferred, "many messages in each read");
+    let ended = eventually(|| {
+        send(&one);
+        deferring(&server) == 0
+    });
+    assert!(ended, "one message in each read");
+}
+
 /// What may bring deliveries waits for the answers before it, and all that was sent after it does.
 #[test]
 fn commands_that_were_sent_at_once_are_taken_in_order() {

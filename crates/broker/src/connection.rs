@@ -41,6 +41,8 @@ pub struct Turn {
     pub pause_ms: u64,
     /// Persistent messages were published: read on when the store takes more.
     pub persistent: bool,
+    /// Messages that were published or deliveries that were settled, whichever are more.
+    pub messages: usize,
     /// It was spent on finding where messages go: others come first.
     pub laborious: bool,
     /// The login was refused: write the answer a little later.
@@ -282,6 +284,8 @@ impl Connection {
         turn.pause_ms = std::mem::take(&mut work.pause_ms);
         work.steps = 0;
         turn.persistent = std::mem::take(&mut work.persistent);
+        let (published, settled) = (&mut work.published, &mut work.settled);
+        turn.messages = std::mem::take(published).max(std::mem::take(settled));
         turn.login_refused = std::mem::take(&mut self.login.refused_now);
         turn.silent = std::mem::take(&mut self.silent);
     }

@@ -161,6 +161,7 @@ impl OpenChannel<'_> {
         if route.cells.is_empty() {
             self.return_unroutable(batch);
         }
+        self.work.published += batch.len();
         self.work.steps += route.cells.len() * batch.len();
         let store = &*self.broker.store;
         let room = room.claimed(store, &route.cells, batch, self.work);

@@ -51,6 +51,7 @@ impl OpenChannel<'_> {
         stats.acked.add(acked);
         stats.rejected.add(rejected);
         stats.requeued.add(requeued);
+        self.work.settled += self.shared.settled.len();
         self.release();
         if others_wait {
             self.share_room();

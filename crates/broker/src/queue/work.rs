@@ -44,6 +44,10 @@ pub struct Work {
     pub(crate) pause_ms: u64,
     /// Copies of messages put into queues, steps of routing, and consumers that were asked in vain.
     pub(crate) steps: usize,
+    /// Messages that were published.
+    pub(crate) published: usize,
+    /// Deliveries that were settled.
+    pub(crate) settled: usize,
     /// Durable targets of messages that are not recorded yet: which message, lane, and the sequence
     /// number there.
     pub(crate) targets: Vec<(u32, LaneId, u64)>,
