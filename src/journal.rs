@@ -143,6 +143,10 @@ impl Opened {
             broker
                 .first_start(&first.user, first.password.expose(), &first.vhost)
                 .map_err(StartRefusal::First)?;
+            // Nobody is let in by what a crash would take back. A full disk shows later.
+            if let Err(failure) = self.journal.commit() {
+                stop(&failure);
+            }
         } else {
             tell_of_first(broker, first);
         }

@@ -10,7 +10,7 @@ use leveret_codec::{
     BasicAck, BasicConsume, BasicGet, BasicPublish, ConfirmSelect, ConnectionCloseOk, ExchangeBind,
     ExchangeDeclare, Method, Properties, QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
-use support::{Client, Folder, Server, declare, encode, leveret, raw_frame};
+use support::{Client, Folder, Server, declare, encode, leveret, raw_frame, run_to_end};
 
 fn durable(queue: &str) -> QueueDeclare<'_> {
     QueueDeclare {
@@ -411,11 +411,11 @@ fn a_committed_transaction_is_whole_after_a_crash_and_another_never_was() {
 fn a_folder_in_use_is_refused() {
     let folder = Folder::new();
     let _server = Server::start_in(&folder, &[]);
-    let second = leveret()
+    let mut second = leveret();
+    second
         .args(["--set", r#"amqp.listen=["127.0.0.1:0"]"#, "--data-dir"])
-        .arg(folder.path())
-        .output()
-        .expect("it runs");
+        .arg(folder.path());
+    let second = run_to_end(&mut second);
     assert!(!second.status.success());
     let text = String::from_utf8_lossy(&second.stderr);
     assert!(text.contains("another broker (process "), "{text}");
@@ -434,8 +434,7 @@ fn a_folder_of_a_newer_version_is_refused_and_left_alone() {
         half[44..48].copy_from_slice(&checksum.to_le_bytes());
     }
     std::fs::write(&path, &copy).expect("it can be written");
-    let refused = leveret().arg("--data-dir").arg(folder.path()).output();
-    let refused = refused.expect("it runs");
+    let refused = run_to_end(leveret().arg("--data-dir").arg(folder.path()));
     assert!(!refused.status.success());
     let text = String::from_utf8_lossy(&refused.stderr);
     assert!(text.contains("start the version that wrote it"), "{text}");
@@ -478,8 +477,7 @@ fn rot_is_told_by_queue_and_message_and_loses_no_more() {
     rot(&folder, b"needle");
 
     let strict = ["--set", "storage.on_corruption=refuse", "--data-dir"];
-    let refused = leveret().args(strict).arg(folder.path()).output();
-    let refused = refused.expect("it runs");
+    let refused = run_to_end(leveret().args(strict).arg(folder.path()));
     assert!(!refused.status.success());
     let text = String::from_utf8_lossy(&refused.stderr);
     assert!(text.contains("confirmed data is unreadable"), "{text}");

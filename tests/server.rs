@@ -15,7 +15,9 @@ use leveret_codec::{
 };
 use serde_json::json;
 use support::machine::on_time;
-use support::{Client, Server, close, declare, encode, eventually, leveret, message, start_ok};
+use support::{
+    Client, Server, close, declare, encode, eventually, leveret, message, run_to_end, start_ok,
+};
 
 #[test]
 fn contents_of_two_channels_may_be_interleaved() {
@@ -183,10 +185,7 @@ fn sigterm_does_not_wait_for_ever_for_those_who_do_not_answer() {
 
 #[test]
 fn an_unknown_setting_exits_with_2() {
-    let output = leveret()
-        .args(["--set", "amqp.heartbeats=1"])
-        .output()
-        .unwrap();
+    let output = run_to_end(leveret().args(["--set", "amqp.heartbeats=1"]));
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("amqp.heartbeats"), "{error}");

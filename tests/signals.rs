@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use leveret_codec::{Method, QueueDeclare};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
-use support::{Folder, PATIENCE, Server, leveret, message};
+use support::{Folder, PATIENCE, Server, leveret, message, run_to_end};
 
 /// The lines of the log with this message, as many as there were before and one more.
 fn next_line(server: &Server, message: &str, before: usize) -> Value {
@@ -240,7 +240,7 @@ fn run(variables: &[(&str, &str)], settings: &[&str]) -> (Output, Vec<Value>) {
         .args(["--log-format", "json", "--data-dir"]);
     command.arg(folder.path());
     command.args(settings.iter().flat_map(|setting| ["--set", setting]));
-    let output = command.output().expect("it runs");
+    let output = run_to_end(&mut command);
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     let lines = log
         .lines()
@@ -349,7 +349,7 @@ fn a_password_that_is_the_default_in_the_data_folder_counts_too() {
     ];
     let settings = [&NO_HTTP[..], &open].concat();
     command.args(settings.iter().flat_map(|setting| ["--set", setting]));
-    let output = command.output().expect("it runs");
+    let output = run_to_end(&mut command);
     assert_eq!(output.status.code(), Some(1));
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(

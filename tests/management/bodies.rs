@@ -58,8 +58,8 @@ fn a_body_that_finds_no_room_is_told_when_to_come_again() {
     for name in ["one", "two"] {
         user(&guest, name, "administrator");
     }
-    let mut held = ["b25lOm9uZQ==", "dHdvOnR3bw=="]
-        .map(|credentials| begin(&server, credentials, 400_000));
+    let mut held =
+        ["b25lOm9uZQ==", "dHdvOnR3bw=="].map(|credentials| begin(&server, credentials, 400_000));
     let publish = |http: &Http| http.call("POST", PUBLISH, &padded(MESSAGE, 100_000));
     assert!(eventually(|| {
         // A body that says nothing for seconds is given up, and passwords may take as long.
