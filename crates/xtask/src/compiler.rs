@@ -1,12 +1,28 @@
-//! What cargo calls to compile the workspace's packages: clippy, then rustdoc with what clippy made
-//! of the dependencies, which `cargo doc` would compile once more.
+//! What cargo calls to compile the workspace's packages, so that what these depend on is compiled
+//! once: clippy, then rustdoc with what clippy made of the dependencies; or the compiler, made to
+//! count for libFuzzer what is reached.
 
 use std::env;
+use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Set where this program is the compiler.
+/// Set where this program is the compiler: to one of these.
 const VARIABLE: &str = "LEVERET_COMPILER";
+const CLIPPY: &str = "clippy";
+const COVERAGE: &str = "coverage";
+
+/// What makes the compiler count edges and comparisons for libFuzzer, on the stable toolchain;
+/// the latter two are the last word on what cargo says of them.
+const COUNTING: [&str; 7] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Ccodegen-units=1",
+    "-Copt-level=3",
+];
 
 /// Options of the compiler that rustdoc takes as well, in the form `--option=value`.
 const SHARED: [&str; 2] = ["--edition=", "--error-format="];
@@ -20,33 +36,56 @@ const SHARED_WITH_NEXT: [&str; 6] = [
     "-L",
 ];
 
-/// Has `cargo` compile the workspace's packages with this program.
+/// Has `cargo` compile the workspace's packages with clippy, and document them.
 ///
 /// # Errors
 /// The system does not tell which program this is.
-pub(crate) fn use_for(cargo: &mut Command) -> std::io::Result<()> {
+pub(crate) fn use_clippy(cargo: &mut Command) -> std::io::Result<()> {
     cargo.env("RUSTC_WORKSPACE_WRAPPER", env::current_exe()?);
-    cargo.env(VARIABLE, "1");
+    cargo.env(VARIABLE, CLIPPY);
+    Ok(())
+}
+
+/// Has `cargo` compile the workspace's packages so that they count for libFuzzer what is reached.
+/// Cargo tells by the compiler's name what was made by which one: `copy` is that of this program.
+///
+/// # Errors
+/// The copy cannot be made.
+pub(crate) fn use_coverage(cargo: &mut Command, copy: &Path) -> std::io::Result<()> {
+    fs::copy(env::current_exe()?, copy)?;
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", copy);
+    cargo.env(VARIABLE, COVERAGE);
+    // What is counted is compiled as one unit.
+    cargo.env("CARGO_INCREMENTAL", "0");
     Ok(())
 }
 
 /// Compiles if cargo calls this program as its compiler; how that ended.
 pub(crate) fn called() -> Option<ExitCode> {
-    env::var_os(VARIABLE)?;
+    let which = env::var(VARIABLE).ok()?;
     let arguments: Vec<String> = env::args().skip(1).collect();
     let (rustc, options) = arguments.split_first()?;
-    let mut clippy = Command::new("clippy-driver");
-    if !succeeds(clippy.args(&arguments)) {
-        return Some(ExitCode::FAILURE);
-    }
+    let succeeded = match which.as_str() {
+        COVERAGE => succeeds(Command::new(rustc).args(options).args(COUNTING)),
+        _ => lint(&arguments) && document(rustc, options),
+    };
+    Some(if succeeded {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn lint(arguments: &[String]) -> bool {
+    succeeds(Command::new("clippy-driver").args(arguments))
+}
+
+fn document(rustc: &str, options: &[String]) -> bool {
     let of_program = env::var_os("CARGO_BIN_NAME").is_some();
-    if let Some(options) = documented(options, of_program) {
-        let mut rustdoc = Command::new(Path::new(rustc).with_file_name("rustdoc"));
-        if !succeeds(rustdoc.args(options)) {
-            return Some(ExitCode::FAILURE);
-        }
-    }
-    Some(ExitCode::SUCCESS)
+    documented(options, of_program).is_none_or(|options| {
+        let rustdoc = Path::new(rustc).with_file_name("rustdoc");
+        succeeds(Command::new(rustdoc).args(options))
+    })
 }
 
 fn succeeds(command: &mut Command) -> bool {

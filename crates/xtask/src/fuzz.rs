@@ -14,15 +14,9 @@ use anyhow::{Context as _, Result};
 use crate::project::Project;
 use crate::report::{Report, Suite};
 use crate::shell::Niceness;
-use crate::{install, shell};
+use crate::{compiler, install, shell};
 
 const FOLDER: &str = "crates/fuzz";
-
-/// What makes the compiler count edges and comparisons for libFuzzer, on the stable toolchain.
-const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-     -Cllvm-args=-sanitizer-coverage-pc-table \
-     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
 
 /// Targets that are explored side by side, each by one thread.
 const AT_ONCE: usize = 2;
@@ -107,18 +101,17 @@ pub(crate) fn run(project: &Project, target: &str, seconds: u64) -> Result<()> {
     shell::run(command(project, &programs, target, seconds)?)
 }
 
-/// Builds every target; returns the folder with the programs.
+/// Builds every target; returns the folder with the programs. What they depend on is that of the
+/// tests.
 fn build(project: &Project) -> Result<PathBuf> {
     install::program("c++")?;
-    let host = host()?;
     let folder = project.target.join("fuzz");
-    let mut build = shell::cargo(&project.root, &["build", "--locked", "--profile", "fuzz"]);
+    fs::create_dir_all(&folder)?;
+    let mut build = shell::cargo(&project.root, &["build", "--locked", "--bins"]);
     build.args(["--package", "leveret-fuzz", "--features", "libfuzzer"]);
-    // With a target named, build scripts go without the instrumentation, which they cannot link.
-    build.args(["--target", &host, "--target-dir"]).arg(&folder);
-    build.env("RUSTFLAGS", COVERAGE);
+    compiler::use_coverage(&mut build, &folder.join("compiler"))?;
     shell::require(shell::giving_way(&build, Niceness::Behind))?;
-    Ok(folder.join(host).join("fuzz"))
+    Ok(project.target.join("debug"))
 }
 
 fn command(project: &Project, programs: &Path, target: &str, seconds: u64) -> Result<Command> {
@@ -138,13 +131,4 @@ fn command(project: &Project, programs: &Path, target: &str, seconds: u64) -> Re
         artifacts.display()
     ));
     Ok(command)
-}
-
-/// The target triple of this machine.
-fn host() -> Result<String> {
-    let mut command = Command::new("rustc");
-    command.arg("-vV");
-    let text = shell::require(command)?;
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc does not name its host")?.to_owned())
 }

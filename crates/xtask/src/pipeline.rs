@@ -19,7 +19,7 @@ use crate::shell::Niceness;
 use crate::{callgrind, clients, crash, dist, doc_tests, fuzz, install, outcomes, shell, tidy};
 
 /// Long enough for each fuzz target to find what is easily found.
-const FUZZ_SECONDS: u64 = 10;
+const FUZZ_SECONDS: u64 = 12;
 
 /// Each takes a second, and crashes that need luck are looked for with `cargo xtask crash --kill`.
 const KILLS: usize = 20;

@@ -76,7 +76,7 @@ pub(crate) enum Niceness {
 pub(crate) fn cargo_test(root: &Path, arguments: &[&str]) -> Result<Command> {
     let mut command = cargo(root, &["test", "--locked", "--workspace"]);
     command.args(arguments);
-    compiler::use_for(&mut command)?;
+    compiler::use_clippy(&mut command)?;
     Ok(command)
 }
 
