@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::clock::now_ms;
 
 /// When very much is due at once, so long is worked at it
-const SLICE: Duration = Duration::from_micros(50);
+const SLICE: Duration = Duration::from_micros(100);
 /// before others have the processor for so long. The runtime's timers know milliseconds only, and
 /// connections of the same worker would wait.
 const PAUSE: Duration = Duration::from_micros(200);

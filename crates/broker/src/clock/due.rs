@@ -9,8 +9,9 @@ use crate::queue::timer::Owner;
 use crate::queue::work::Work;
 use crate::topology::operations::Condition;
 
-/// Queues that are run, and connections that are woken, before others get their turn.
-const OWNERS_OF_TURN: usize = 256;
+/// Queues that are run, and connections that are woken, before others get their turn: each may have
+/// much to do.
+const OWNERS_OF_TURN: usize = 4;
 
 impl Broker {
     /// Does what is due: messages and queues that have waited too long go, and connections look at
