@@ -59,7 +59,7 @@ fn a_body_that_finds_no_room_is_told_when_to_come_again() {
         user(&guest, name, "administrator");
     }
     let mut held =
-        ["b25lOm9uZQ==", "dHdvOnR3bw=="].map(|credentials| begin(&server, credentials, 400_000));
+        ["b25lOm9uZQ==", "dHdvOnR3bw=="].map(|credentials| begin(&server, credentials, 490_000));
     let publish = |http: &Http| http.call("POST", PUBLISH, &padded(MESSAGE, 100_000));
     assert!(eventually(|| {
         // A body that says nothing for seconds is given up, and passwords may take as long.
