@@ -368,9 +368,13 @@ impl Lives {
     /// Finds those that came, and those that dead ones were moved on as.
     fn follow(&mut self, model: &mut Model, scenes: &mut Scenes<'_>) -> Result<(), String> {
         loop {
-            for scene in scenes.values_mut() {
-                while let Some(loose) = scene.loose.pop_front() {
-                    let found = self.find(model, scene, loose);
+            for key in 0..model.queues.len() {
+                while let Some(loose) = scenes.get_mut(&key).and_then(|it| it.loose.pop_front()) {
+                    let optional = loose.optional && !self.has_gone_on(model, scenes, &loose);
+                    let Some(scene) = scenes.get_mut(&key) else {
+                        continue;
+                    };
+                    let found = self.find(model, scene, Loose { optional, ..loose });
                     found.map_err(|reason| format!("{}: {reason}", scene.name))?;
                 }
             }
@@ -383,6 +387,17 @@ impl Lives {
             };
             self.bury(model, scenes, key)?;
         }
+    }
+
+    /// Whether a copy died where it came and is seen where it went from there.
+    fn has_gone_on(&self, model: &Model, scenes: &Scenes<'_>, loose: &Loose) -> bool {
+        let life = &self.lives[loose.id];
+        let deaths = [Death::Expired, Death::MaxLength];
+        deaths.into_iter().any(|death| {
+            let way = self.way(model, life.queue, (loose.id, death));
+            let mut scenes = way.targets.iter().filter_map(|target| scenes.get(target));
+            scenes.any(|scene| scene.shows(life.message, &way.deaths))
+        })
     }
 
     fn find(
