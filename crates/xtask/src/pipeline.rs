@@ -48,10 +48,11 @@ pub(crate) fn run(project: &Project, quick: bool) -> Result<()> {
     } else {
         step(&mut report, "disk space", || disk_space(project));
         let ((built, release), (compiled, tests)) = (mpsc::channel(), mpsc::channel());
+        let (served, clients) = mpsc::channel();
         beside(
             &mut report,
-            |report| shipped(project, built, tests, report),
-            |report| tested(project, compiled, release, report),
+            |report| shipped(project, built, served, tests, report),
+            |report| tested(project, compiled, release, clients, report),
         );
     }
     println!("\n{report}");
@@ -280,10 +281,12 @@ fn package_name(id: &str) -> Option<String> {
 
 /// What is shipped, and what real clients say of it: they wait more than they compute, while the
 /// tests are compiled. Lets go of `built` once the programs and the release are there; some clients
-/// need cargo, which builds for one at a time, so that they wait for `tests`.
+/// need cargo, which builds for one at a time, so that they wait for `tests`, and let go of
+/// `served` when they need it no more.
 fn shipped(
     project: &Project,
     built: mpsc::Sender<()>,
+    served: mpsc::Sender<()>,
     tests: mpsc::Receiver<()>,
     report: &mut Report,
 ) {
@@ -309,15 +312,17 @@ fn shipped(
     if succeeded {
         real_clients(project, &of_cargo, report);
     }
+    drop(served);
 }
 
 /// What is said of the sources, and the tests of the project's own. What takes longest to run is
 /// compiled first; it goes by the time, so that it waits for what is built for `release`. Lets go
-/// of `compiled` when cargo is free.
+/// of `compiled` when cargo is free, and takes it again after `clients`.
 fn tested(
     project: &Project,
     compiled: mpsc::Sender<()>,
     release: mpsc::Receiver<()>,
+    clients: mpsc::Receiver<()>,
     report: &mut Report,
 ) {
     let first = self::compiled(project, &FIRST, report);
@@ -332,13 +337,18 @@ fn tested(
             let mut programs = checks(project, &ALL, report);
             drop(compiled);
             programs.retain(|program| !names.contains(&program.name));
-            tests(project, &programs, report);
+            tests(project, &programs, clients, report);
         },
     );
 }
 
 /// What does not depend on each other runs side by side: most of it waits or keeps one core busy.
-fn tests(project: &Project, programs: &[TestProgram], report: &mut Report) {
+fn tests(
+    project: &Project,
+    programs: &[TestProgram],
+    clients: mpsc::Receiver<()>,
+    report: &mut Report,
+) {
     let broker = |program: &&TestProgram| program.package == project.root;
     let (of_the_broker, of_its_parts): (Vec<_>, Vec<_>) = programs.iter().partition(broker);
     beside(
@@ -348,22 +358,26 @@ fn tests(project: &Project, programs: &[TestProgram], report: &mut Report) {
             beside(
                 report,
                 |report| run_tests(of_its_parts, report),
-                |report| compilers(project, report),
+                |report| compilers(project, clients, report),
             );
         },
     );
 }
 
-/// What compiles more than it runs, behind everything else, and each below a folder of its own, so
-/// that neither waits for the other's cargo.
-fn compilers(project: &Project, report: &mut Report) {
+/// What compiles more than it runs, behind everything else. The fuzz targets are built where the
+/// tests were, so that they wait for the `clients` that need cargo: whoever gives way to all others
+/// would keep it from them for minutes.
+fn compilers(project: &Project, clients: mpsc::Receiver<()>, report: &mut Report) {
     beside(
         report,
         |report| {
             step(report, "callgrind", || callgrind::suite(project));
             step(report, "doc tests", || doc_tests::suite(project));
         },
-        |report| fuzz::explore(project, FUZZ_SECONDS, report),
+        |report| {
+            let _ = clients.recv();
+            fuzz::explore(project, FUZZ_SECONDS, report);
+        },
     );
 }
 
