@@ -339,7 +339,7 @@ fn mechanisms(config: &BrokerConfig) -> Vec<&'static str> {
 }
 
 fn server_properties(config: &BrokerConfig) -> Table {
-    const CAPABILITIES: [&str; 9] = [
+    const CAPABILITIES: [&str; 10] = [
         "publisher_confirms",
         "exchange_exchange_bindings",
         "basic.nack",
@@ -349,6 +349,7 @@ fn server_properties(config: &BrokerConfig) -> Table {
         "authentication_failure_close",
         "per_consumer_qos",
         "direct_reply_to",
+        "publisher_nack_reason",
     ];
     let text = |value: &str| Value::LongString(value.as_bytes().to_vec());
     let mut capabilities = Table::new();

@@ -3,6 +3,7 @@
 pub(crate) mod consume;
 pub(crate) mod exchanges;
 pub(crate) mod held;
+pub(crate) mod nacks;
 pub(crate) mod open;
 pub(crate) mod overdue;
 pub(crate) mod publish;

@@ -58,6 +58,7 @@ pub use publish::direct::{Direct, Fetch, Published};
 pub use queue::cell::{QueueCell, QueueGuard, QueueState};
 pub use queue::consumer::{Handle, SharedOutlet};
 pub use queue::copied::Copied;
+pub use queue::drain::NackReason;
 pub use queue::pump::resume;
 pub use queue::work::Work;
 pub use restore::Restored;

@@ -4,6 +4,7 @@ pub(crate) mod attempts;
 pub(crate) mod cell;
 pub(crate) mod consumer;
 pub(crate) mod copied;
+pub(crate) mod drain;
 pub(crate) mod lease;
 pub(crate) mod pump;
 pub(crate) mod timer;

@@ -1,7 +1,7 @@
 //! Messages over HTTP: RabbitMQ's publish and get, and our own ingress with back pressure.
 
 use axum::http::StatusCode;
-use leveret_broker::{Direct, Fetch, Published, Vhost, Work};
+use leveret_broker::{Direct, Fetch, NackReason, Published, Vhost, Work};
 use leveret_codec::split_route;
 use serde_json::{Map, Value, json};
 
@@ -18,7 +18,7 @@ use crate::rights::{Resource, Right, require, require_read};
 const COUNT_MAX: i64 = 10_000;
 /// Bytes of bodies that one request fetches; it gives fewer messages then.
 const FETCH_BYTES_MAX: usize = 64 << 20;
-/// Seconds after which a publisher that was refused tries again.
+/// Seconds after which a publisher tries again that an alarm has stopped.
 const RETRY_AFTER_S: u32 = 1;
 
 /// A message as a request describes it.
@@ -99,7 +99,7 @@ pub(crate) fn publish(call: &Call) -> Answer {
     match published {
         Published::Unroutable => Ok(Reply::Json(json!({"routed": false}))),
         Published::Routed(_) => Ok(Reply::Json(json!({"routed": true}))),
-        Published::Refused => Err(Problem::bad("rejected")),
+        Published::Refused(_) => Err(Problem::bad("rejected")),
     }
 }
 
@@ -202,7 +202,7 @@ fn fetch_of(fields: &BodyFields<'_>) -> Result<Fetch, Problem> {
 pub(crate) fn ingress(call: &Call) -> Answer {
     let vhost = publisher(call)?;
     if let Some(reason) = call.app.blocked() {
-        return Err(busy(reason));
+        return Err(busy(reason, RETRY_AFTER_S));
     }
     if !is_json(call) {
         let header = raw_header(call)?;
@@ -279,11 +279,16 @@ fn raw_header(call: &Call) -> Result<Vec<u8>, Problem> {
     json_to_header(&properties, call.body.len())
 }
 
-fn busy(reason: impl Into<String>) -> Problem {
+fn busy(reason: impl Into<String>, retry_after_s: u32) -> Problem {
     Problem::Busy {
         reason: reason.into(),
-        retry_after_s: RETRY_AFTER_S,
+        retry_after_s,
     }
+}
+
+/// After how many whole seconds what was refused may be taken.
+fn seconds(reason: &NackReason) -> u32 {
+    u32::try_from(reason.retry_after_ms.div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
 fn one(call: &Call, vhost: &Vhost, message: &Described) -> Answer {
@@ -299,7 +304,10 @@ fn one(call: &Call, vhost: &Vhost, message: &Described) -> Answer {
             StatusCode::NOT_FOUND,
             json!({"error": "unroutable", "reason": "the message leads to no queue"}),
         )),
-        Published::Refused => Err(busy(FULL)),
+        Published::Refused(reason) => {
+            let retry_after_s = seconds(&reason);
+            Err(busy(reason.text, retry_after_s))
+        }
     }
 }
 
@@ -310,7 +318,7 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
     }
     let mut work = Work::default();
     let mut results = Vec::with_capacity(list.len());
-    let (mut refused, mut failed) = (0_usize, 0_usize);
+    let (mut refused, mut failed, mut retry_after_s) = (0_usize, 0_usize, 0);
     for entry in list {
         let outcome = entry
             .as_object()
@@ -326,9 +334,15 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
                 failed += 1;
                 json!({"status": 404, "error": "unroutable"})
             }
-            Ok(Published::Refused) => {
+            Ok(Published::Refused(reason)) => {
                 refused += 1;
-                json!({"status": 503, "error": "busy", "reason": FULL})
+                retry_after_s = retry_after_s.max(seconds(&reason));
+                json!({
+                    "status": 503,
+                    "error": "busy",
+                    "reason": reason.text,
+                    "retry_after_ms": reason.retry_after_ms,
+                })
             }
             Err(problem) => {
                 failed += 1;
@@ -342,7 +356,7 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
     let accepted = list.len() - refused - failed;
     let body = json!({"accepted": accepted, "results": results});
     if refused > 0 {
-        return Ok(Reply::RetryAfter(RETRY_AFTER_S, body));
+        return Ok(Reply::RetryAfter(retry_after_s, body));
     }
     let status = if failed > 0 {
         StatusCode::MULTI_STATUS
@@ -351,5 +365,3 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
     };
     Ok(Reply::Status(status, body))
 }
-
-const FULL: &str = "a queue, or the broker, is full";

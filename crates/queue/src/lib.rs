@@ -32,3 +32,4 @@ pub use limits::{Death, Limits, Overflow, Reason, Settings, Shape};
 pub use message::{Message, MessageBody};
 pub use peek::PeekedMessage;
 pub use queue::{Buried, Counters, Dead, Delivery, Offer, Queue, QueueFull, Rank, Sink, Wait};
+pub use reserve::Filled;

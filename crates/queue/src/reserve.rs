@@ -45,7 +45,61 @@ impl Reserved {
     }
 }
 
+/// How far a limit of a queue is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// What counts towards it, with what room is kept for.
+    pub used: u64,
+    /// How far it goes.
+    pub limit: u64,
+    /// They are bytes of bodies, not messages.
+    pub in_bytes: bool,
+}
+
+impl Filled {
+    const fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.used)
+    }
+}
+
 impl<C> Queue<C> {
+    /// The limit that refuses: one of messages that are as many as may be, else the one of bytes
+    /// with the least left.
+    #[must_use]
+    pub fn filled(&self) -> Filled {
+        let mut limits = self.settings().limits;
+        if limits.overflow == Overflow::DropHead {
+            // These drop, and refuse nothing.
+            (limits.ready_max, limits.ready_bytes_max) = (u64::MAX, u64::MAX);
+        }
+        let kept = self.reserved.as_ref().map_or(Amount::NONE, |reserved| {
+            let (to_come, stuck) = (reserved.to_come, reserved.stuck);
+            Amount {
+                messages: to_come.messages + stuck.messages,
+                bytes: to_come.bytes + stuck.bytes,
+            }
+        });
+        let of = |in_bytes, used, limit| Filled {
+            used,
+            limit,
+            in_bytes,
+        };
+        let (messages, bytes) = (self.ready + kept.messages, self.ready_bytes + kept.bytes);
+        let lengths = [
+            of(false, messages, limits.ready_max),
+            of(false, messages + self.unacked, limits.total_max),
+        ];
+        let sizes = [
+            of(true, bytes, limits.ready_bytes_max),
+            of(true, bytes + self.unacked_bytes, limits.total_bytes_max),
+        ];
+        let full = lengths.into_iter().find(|filled| filled.left() == 0);
+        full.unwrap_or_else(|| {
+            let [ready, all] = sizes;
+            std::cmp::min_by_key(ready, all, Filled::left)
+        })
+    }
+
     /// Changes the settings, for what is there as well; the caller runs the queue afterwards.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;

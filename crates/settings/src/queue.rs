@@ -5,8 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::table::{
     DEAD_LETTER_EXCHANGE, DEAD_LETTER_ROUTING_KEY, DEAD_LETTER_STRATEGY, DELIVERY_LIMIT, EXPIRES,
-    MAX_LENGTH, MAX_LENGTH_BYTES, MAX_PRIORITY, MESSAGE_TTL, Merge, OVERFLOW, OVERFLOW_DROP,
-    QUEUE_TYPE, QUORUM, SINGLE_ACTIVE, Setting, TIMEOUT, TIMEOUT_ACTION, TIMEOUT_COUNTS,
+    MAX_LENGTH, MAX_LENGTH_BYTES, MAX_PRIORITY, MESSAGE_TTL, Merge, NACK_REASON, OVERFLOW,
+    OVERFLOW_DROP, QUEUE_TYPE, QUORUM, SINGLE_ACTIVE, Setting, TIMEOUT, TIMEOUT_ACTION,
+    TIMEOUT_COUNTS,
 };
 
 /// How often a message of a quorum queue may fail if nothing else is said.
@@ -27,6 +28,8 @@ pub struct QueueSettings {
     pub overflow: OverflowSetting,
     /// A full queue drops the oldest message of its lowest level.
     pub drops_lowest: bool,
+    /// A full queue returns what it refuses, with the reason.
+    pub tells_reason: bool,
     /// How long a message may wait, milliseconds.
     pub ttl_ms: Option<u64>,
     /// How long the queue may go unused, milliseconds.
@@ -90,6 +93,7 @@ impl QueueSettings {
             bytes_max: said.number(&MAX_LENGTH_BYTES),
             overflow: said.overflow(),
             drops_lowest: said.text(&OVERFLOW_DROP) == Some("lowest"),
+            tells_reason: said.text(&NACK_REASON) == Some("return"),
             ttl_ms: said.number(&MESSAGE_TTL),
             expires_ms: said.number(&EXPIRES),
             failures_max: said.failures_max(quorum),

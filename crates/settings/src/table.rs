@@ -148,6 +148,7 @@ const OVERFLOWS: Rule = Rule::OneOf(
 );
 const STRATEGIES: Rule = Rule::OneOf(&["at-most-once", "at-least-once"], "invalid_dlx_strategy");
 const DROPS: Rule = Rule::OneOf(&["head", "lowest"], "invalid_overflow_drop");
+const NACK_REASONS: Rule = Rule::OneOf(&["none", "return"], "invalid_nack_reason");
 const ACTIONS: Rule = Rule::OneOf(&["requeue", "close"], "invalid_consumer_timeout_action");
 const MODES: Rule = Rule::OneOf(&["default", "lazy"], "invalid_queue_mode");
 const LOCATORS: Rule = Rule::OneOf(
@@ -204,6 +205,10 @@ pub(crate) const OVERFLOW_DROP: Setting = Setting::argument("x-overflow-drop", D
     .policy("overflow-drop", DROPS, "overflow drop value")
     .by_operators()
     .merged(Merge::Argument);
+pub(crate) const NACK_REASON: Setting = Setting::argument("x-nack-reason", NACK_REASONS)
+    .policy("nack-reason", NACK_REASONS, "nack reason value")
+    .by_operators()
+    .merged(Merge::Argument);
 pub(crate) const MAX_PRIORITY: Setting =
     Setting::argument("x-max-priority", Rule::Within(0, 255)).on(On::Classic);
 pub(crate) const SINGLE_ACTIVE: Setting = Setting::argument("x-single-active-consumer", Rule::Flag);
@@ -238,7 +243,7 @@ pub(crate) const ALTERNATE_EXCHANGE: Setting =
 
 /// Everything that RabbitMQ takes, so that its definitions can be imported, and what Leveret has
 /// besides. Arguments are checked, and compared, in this order.
-pub static SETTINGS: [Setting; 37] = [
+pub static SETTINGS: [Setting; 38] = [
     EXPIRES,
     MESSAGE_TTL,
     MAX_LENGTH,
@@ -248,6 +253,7 @@ pub static SETTINGS: [Setting; 37] = [
     DEAD_LETTER_ROUTING_KEY,
     DEAD_LETTER_STRATEGY,
     OVERFLOW_DROP,
+    NACK_REASON,
     MAX_PRIORITY,
     SINGLE_ACTIVE,
     Setting::argument(QUEUE_TYPE, Rule::Text),

@@ -167,6 +167,9 @@ impl OpenChannel<'_> {
         let room = room.claimed(store, &route.cells, batch, self.work);
         let refused = enqueue(&route.cells, batch, blob, room, self.work);
         if refused != 0 {
+            if self.state.confirms.is_some() {
+                self.return_refused(batch, refused);
+            }
             self.note_refused(batch.route);
         }
         let state = &mut *self.state;

@@ -89,6 +89,7 @@ impl Login {
         let notify = |wants: &AtomicBool, name| wants.store(capable(name), Ordering::Relaxed);
         notify(&client.cancel_notify, "consumer_cancel_notify");
         notify(&client.blocked_notify, "connection.blocked");
+        notify(&client.nack_reason, "publisher_nack_reason");
     }
 }
 

@@ -30,8 +30,10 @@ pub struct Client {
     pub properties: Mutex<Table>,
     /// It wants to be told when a consumer ends with its queue,
     pub(crate) cancel_notify: AtomicBool,
-    /// and when it is not read for want of memory or space.
+    /// when it is not read for want of memory or space,
     pub(crate) blocked_notify: AtomicBool,
+    /// and why a message is refused.
+    pub(crate) nack_reason: AtomicBool,
     /// Bytes of the arguments of all its consumers.
     pub(crate) arguments_bytes: AtomicUsize,
 }
@@ -60,6 +62,7 @@ impl Client {
             properties: Mutex::new(Table::new()),
             cancel_notify: AtomicBool::new(false),
             blocked_notify: AtomicBool::new(false),
+            nack_reason: AtomicBool::new(false),
             arguments_bytes: AtomicUsize::new(0),
         }
     }

@@ -21,6 +21,7 @@ use crate::publish::{enqueue, visible_header};
 use crate::queue::attempts::counted_header;
 use crate::queue::cell::QueueCell;
 use crate::queue::copied::Copied;
+use crate::queue::drain::{NackReason, nack_reason};
 use crate::queue::pump::Pump;
 use crate::queue::traced::Party;
 use crate::queue::work::{STEPS_OF_TURN, Work};
@@ -40,12 +41,12 @@ pub struct Direct<'a> {
 }
 
 /// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
     /// It led to no queue.
     Unroutable,
     /// A queue, or the broker's memory or disk, is full.
-    Refused,
+    Refused(NackReason),
     /// It is in so many queues; durable when the work's ticket is.
     Routed(usize),
 }
@@ -60,14 +61,14 @@ pub enum Fetch {
 }
 
 /// What is counted of a message that came over no connection.
-fn count_of(published: Published, body_bytes: usize) -> Totals {
+fn count_of(published: &Published, body_bytes: usize) -> Totals {
     let mut sizes = SizeCounts::default();
     sizes.count(body_bytes);
     let messages = MessageCounts {
         published: 1,
         published_confirming: 1,
         confirmed: u64::from(matches!(published, Published::Routed(_))),
-        returned: u64::from(published == Published::Unroutable),
+        returned: u64::from(*published == Published::Unroutable),
         ..MessageCounts::default()
     };
     Totals {
@@ -112,13 +113,16 @@ impl Broker {
             let room = Room::of(self).claimed(&*self.store, &route.cells, &batch, work);
             match enqueue(&route.cells, &batch, None, room, work) {
                 0 => Published::Routed(route.cells.len()),
-                _ => Published::Refused,
+                _ => {
+                    let reason = nack_reason(&work.refused, true);
+                    Published::Refused(reason.unwrap_or_else(NackReason::unknown))
+                }
             }
         };
         if !work.refused.is_empty() {
             self.refused.note_all(vhost, &raw, &mut work.refused);
         }
-        let counted = count_of(published, message.body.len());
+        let counted = count_of(&published, message.body.len());
         vhost.ended.add(counted);
         self.count(counted);
         Ok(published)

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::context::stats::{HoldingCounts, Holdings};
 use crate::queue::consumer::Handle;
+use crate::queue::drain::Drain;
 use crate::queue::lease::Lease;
 use crate::queue::pump::Pump;
 use crate::queue::timer::Timer;
@@ -92,6 +93,9 @@ pub struct QueueState {
     pub(crate) armed_ms: u64,
     /// Deliveries that were not settled in time.
     pub timed_out: u64,
+    /// Whom it refuses is told why, unasked.
+    pub(crate) tells_reason: bool,
+    pub(crate) drain: Drain,
     /// What its virtual host counts for it.
     counted: HoldingCounts,
 }
@@ -100,6 +104,7 @@ impl QueueState {
     /// A message was refused: it may be one for where dead ones go.
     #[cold]
     pub(crate) fn refused(&mut self, message: &Message<'_>, reason: Reason) {
+        self.see_drain(message.entered_ms);
         let letters = self.dead_letters.as_ref();
         if reason == Reason::Length && letters.is_some_and(|letters| letters.refused_too) {
             self.queue.push_dead(message, Death::MaxLength);
@@ -188,6 +193,8 @@ impl QueueCell {
             used_ms: home.timer.now_ms(),
             armed_ms: u64::MAX,
             timed_out: 0,
+            tells_reason: in_force.tells_reason,
+            drain: Drain::default(),
             counted: HoldingCounts::default(),
         });
         Self {

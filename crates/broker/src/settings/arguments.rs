@@ -113,6 +113,8 @@ pub(crate) struct InForce {
     pub(crate) expires_ms: Option<u64>,
     /// How long its deliveries may stay unsettled.
     pub(crate) timeout: ConsumerTimeout,
+    /// Whom it refuses is told why, unasked.
+    pub(crate) tells_reason: bool,
     /// The policies in it.
     pub(crate) policy: Option<Arc<Effective>>,
 }
@@ -139,6 +141,7 @@ impl InForce {
                 levels: set.levels,
             },
             expires_ms: set.expires_ms,
+            tells_reason: set.tells_reason,
             timeout: ConsumerTimeout {
                 ms: set.timeout.ms.or(default_ms),
                 ..set.timeout

@@ -30,6 +30,7 @@ impl Vhost {
         state.queue.set_settings(in_force.settings);
         state.policy = in_force.policy;
         state.dead_letters = in_force.dead_letters;
+        state.tells_reason = in_force.tells_reason;
         if state.expires_ms != in_force.expires_ms {
             // Its life begins anew, as with RabbitMQ.
             state.used_ms = cell.timer.now_ms();

@@ -14,6 +14,7 @@ mod held;
 mod leaving;
 mod limits;
 mod memory;
+mod nacks;
 mod pauses;
 mod permissions;
 mod policies;
