@@ -16,6 +16,7 @@ use crate::history::AskedSpans;
 use crate::list::{Columns, Key, Row, list};
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
+use crate::stream::{Items, items};
 use crate::walk;
 
 /// Bindings copied at a time: whoever declares something does not wait for more.
@@ -388,14 +389,14 @@ impl Ends {
     }
 
     /// The bindings between the two ends.
-    pub(crate) fn rows(&self) -> Box<dyn Iterator<Item = BindingRow> + Send> {
+    pub(crate) fn rows(&self) -> Items<BindingRow> {
         let (vhost, source) = (&self.vhost, Some(&*self.source));
         if !self.is_queue {
-            return Box::new(to_exchange(vhost, &self.destination, source));
+            return items(to_exchange(vhost, &self.destination, source));
         }
         match vhost.queue(&self.destination) {
-            Some(cell) => Box::new(to_queue(vhost, &cell, source)),
-            None => Box::new(std::iter::empty()),
+            Some(cell) => items(to_queue(vhost, &cell, source)),
+            None => items(std::iter::empty()),
         }
     }
 }

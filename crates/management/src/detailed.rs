@@ -20,10 +20,11 @@ use crate::figures::{
     QUEUE_ALONE, QUEUE_COARSE, QUEUE_DELIVERY, QUEUE_HELD, QUEUE_INFO, VHOST_STATUS,
 };
 use crate::metrics::MetricsPage;
+use crate::stream::{Items, items};
 use crate::walk;
 
 /// Pieces of a page.
-type Fragments = Box<dyn Iterator<Item = Vec<u8>> + Send>;
+pub(crate) type Fragments = Items<Vec<u8>>;
 
 /// The longest pattern of queues' names, in bytes, and the most it may take when it is compiled.
 const PATTERN_LEN_MAX: usize = 1024;
@@ -161,7 +162,7 @@ const FAMILIES: [Family; 18] = [
     }),
     family("queue_metrics", |scope| {
         let held = of_queues(scope, &QUEUE_HELD);
-        Box::new(held.chain(of_queues(scope, &QUEUE_ALONE)))
+        items(held.chain(of_queues(scope, &QUEUE_ALONE)))
     }),
     detailed_only("queue_consumer_count", |scope| {
         let has_it = scope.asked.wants_family("queue_metrics");
@@ -212,10 +213,7 @@ const WITH_QUEUE_INFO: [&str; 3] = [
 ];
 
 /// A page of the families that are asked for.
-pub(crate) fn detailed(
-    app: &Arc<App>,
-    asked: DetailedQuery,
-) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
+pub(crate) fn detailed(app: &Arc<App>, asked: DetailedQuery) -> Fragments {
     let scope = Arc::new(Scope {
         app: Arc::clone(app),
         asked,
@@ -229,11 +227,11 @@ pub(crate) fn detailed(
         made.push(of_queue_infos(&scope));
     }
     let identity = identity(app, "detailed");
-    made.into_iter().flatten().chain(once(identity))
+    items(made.into_iter().flatten().chain(once(identity)))
 }
 
 /// What `/metrics` has, with the sums of objects replaced by the objects.
-pub(crate) fn per_object(app: &Arc<App>) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
+pub(crate) fn per_object(app: &Arc<App>) -> Fragments {
     let mut page = MetricsPage::new("");
     page.whole(app);
     let scope = Arc::new(Scope {
@@ -246,9 +244,8 @@ pub(crate) fn per_object(app: &Arc<App>) -> impl Iterator<Item = Vec<u8>> + Send
     let mut made: Vec<_> = families.map(|family| (family.make)(&scope)).collect();
     made.push(of_queue_infos(&scope));
     let identity = identity(app, "per-object");
-    once(page.into_bytes())
-        .chain(made.into_iter().flatten())
-        .chain(once(identity))
+    let page = once(page.into_bytes());
+    items(page.chain(made.into_iter().flatten()).chain(once(identity)))
 }
 
 fn identity(app: &App, endpoint: &str) -> Vec<u8> {
@@ -260,11 +257,11 @@ fn identity(app: &App, endpoint: &str) -> Vec<u8> {
 fn page(scope: &Arc<Scope>, write: fn(&mut MetricsPage, &App)) -> Fragments {
     let mut page = MetricsPage::new(scope.prefix);
     write(&mut page, &scope.app);
-    Box::new(once(page.into_bytes()))
+    items(once(page.into_bytes()))
 }
 
 /// Objects of a kind; nothing in place of one that is not asked for, as looking at it is work too.
-type AskedObjects<T> = Box<dyn Iterator<Item = Option<T>> + Send>;
+type AskedObjects<T> = Items<Option<T>>;
 
 impl Scope {
     /// All virtual hosts.
@@ -283,14 +280,14 @@ impl Scope {
 
     fn queues(self: &Arc<Self>) -> AskedObjects<OfQueue> {
         if self.asked.queues.is_none() {
-            return Box::new(self.all_queues().map(Some));
+            return items(self.all_queues().map(Some));
         }
         let scope = Arc::clone(self);
         if self.found.get().is_some() {
             let nth = move |index: usize| Some(scope.found.get()?.get(index)?.clone());
             let found = (0..).map_while(nth);
             let remain = |(vhost, cell): OfQueue| (!cell.is_deleted()).then_some((vhost, cell));
-            return Box::new(found.map(remain));
+            return items(found.map(remain));
         }
         let (mut all, mut found) = (self.fitting_queues(), Vec::new());
         let next = move || {
@@ -306,7 +303,7 @@ impl Scope {
             }
             Some(queue)
         };
-        Box::new(from_fn(next))
+        items(from_fn(next))
     }
 
     /// Those that fit the pattern, and a `None` now and then.
@@ -329,7 +326,7 @@ impl Scope {
     }
 
     fn peers(self: &Arc<Self>) -> AskedObjects<Arc<Peer>> {
-        Box::new(walk::peers(&self.app.broker).map(Some))
+        items(walk::peers(&self.app.broker).map(Some))
     }
 
     fn channels(self: &Arc<Self>) -> AskedObjects<ChannelFigures> {
@@ -340,7 +337,7 @@ impl Scope {
                 Some(ChannelFigures { peer, stats })
             })
         };
-        Box::new(walk::peers(&self.app.broker).flat_map(of))
+        items(walk::peers(&self.app.broker).flat_map(of))
     }
 
     fn exchanges(self: &Arc<Self>) -> AskedObjects<OfExchange> {
@@ -350,7 +347,7 @@ impl Scope {
             let exchanges = walk::exchanges(&vhost, known);
             exchanges.map(move |exchange| Some((Arc::clone(&vhost), exchange)))
         };
-        Box::new(self.wanted_vhosts().into_iter().flat_map(of))
+        items(self.wanted_vhosts().into_iter().flat_map(of))
     }
 }
 
@@ -387,7 +384,7 @@ fn of_each<T: 'static>(
     label: fn(&T, &mut Labels<'_>),
 ) -> Fragments {
     let scope = Arc::clone(scope);
-    Box::new(metrics.iter().flat_map(move |metric| {
+    items(metrics.iter().flat_map(move |metric| {
         let name = format!("rabbitmq_{}{}", scope.prefix, metric.name);
         lines(name, metric, objects(&scope), label)
     }))
@@ -457,7 +454,7 @@ fn of_cluster<T: 'static>(
     label: fn(&T, &mut Labels<'_>),
 ) -> Fragments {
     let name = format!("rabbitmq_{}", metric.name);
-    Box::new(lines(name, metric, objects, label))
+    items(lines(name, metric, objects, label))
 }
 
 fn of_types(scope: &Scope, metric: &'static Metric<OfType>) -> Fragments {
@@ -471,7 +468,7 @@ fn of_types(scope: &Scope, metric: &'static Metric<OfType>) -> Fragments {
         };
         walk::exchanges(&vhost, of).map(Some)
     };
-    let objects = Box::new(scope.vhosts().into_iter().flat_map(exchanges));
+    let objects = items(scope.vhosts().into_iter().flat_map(exchanges));
     of_cluster(metric, objects, |exchange, labels| {
         labels.add("vhost", &exchange.vhost.name);
         labels.add("exchange", &exchange.name);
@@ -480,7 +477,7 @@ fn of_types(scope: &Scope, metric: &'static Metric<OfType>) -> Fragments {
 }
 
 fn vhost_status(scope: &Arc<Scope>) -> Fragments {
-    let objects = Box::new(scope.vhosts().into_iter().map(Some));
+    let objects = items(scope.vhosts().into_iter().map(Some));
     of_cluster(&VHOST_STATUS, objects, |vhost, labels| {
         labels.add("vhost", &vhost.name);
     })

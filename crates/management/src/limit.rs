@@ -9,7 +9,7 @@ use crate::field::BodyFields;
 use crate::parameter::failed;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
-use crate::stream::{Stream, array};
+use crate::stream::{Stream, array, items};
 use crate::{user, walk};
 
 /// A limit in a body.
@@ -71,7 +71,7 @@ pub(crate) fn index_users(call: &Call) -> Answer {
     let wanted = limited.filter(move |user| name.is_empty() || user.name == name);
     let rows = wanted.map(|user| json!({"user": user.name, "value": user.limits}));
     let reserved = call.app.budget.answer(0)?;
-    Ok(Stream::json(&call.app, reserved, array(rows)).into())
+    Ok(Stream::json(&call.app, reserved, array(items(rows))).into())
 }
 
 /// `PUT /api/user-limits/{user}/{limit}`.

@@ -6,9 +6,9 @@
 //! a page only its rows are written out, and kept only those that may come to stand in it.
 
 mod filter;
+mod ranks;
 
 use std::cmp::Ordering;
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,9 +19,10 @@ use crate::budget::ReservedBytes;
 use crate::call::Call;
 use crate::history::AskedSpans;
 use crate::list::filter::Filter;
+use crate::list::ranks::Ranks;
 use crate::problem::Problem;
 use crate::reply::{Answer, Reply};
-use crate::stream::{self, Stream, array};
+use crate::stream::{self, Items, Stream, array, items};
 
 /// The lists that come in pages; as in RabbitMQ the others come whole, whatever is asked for.
 const PAGED: [&str; 9] = [
@@ -133,7 +134,7 @@ impl Order {
 
 /// Answers with these rows as the request's parameters ask.
 pub(crate) fn list<R: Row>(call: &Call, rows: impl Iterator<Item = R> + Send + 'static) -> Answer {
-    answer(call, rows, None)
+    answer(call, items(rows), None)
 }
 
 /// The same of so many rows, a number that is known at once: of a page without `sort` and filter no
@@ -143,28 +144,24 @@ pub(crate) fn list_counted<R: Row>(
     rows: impl Iterator<Item = R> + Send + 'static,
     count: usize,
 ) -> Answer {
-    answer(call, rows, Some(count))
+    answer(call, items(rows), Some(count))
 }
 
-fn answer<R: Row>(
-    call: &Call,
-    rows: impl Iterator<Item = R> + Send + 'static,
-    count: Option<usize>,
-) -> Answer {
+fn answer<R: Row>(call: &Call, rows: Items<R>, count: Option<usize>) -> Answer {
     let window = AskedSpans::of(call)?;
     let page = Page::of(call)?;
     let reserved = call.app.budget.answer(window.row_bytes())?;
     let order = Order::of(call);
     let Some(page) = page else {
         if matches!(order, Order::Given) {
-            let items = written(call, window, rows);
-            return Ok(Stream::json(&call.app, reserved, array(items)).into());
+            let values = written(call, window, rows);
+            return Ok(Stream::json(&call.app, reserved, array(values)).into());
         }
         let mut selection = Selection::new(call, window, usize::MAX, reserved);
         selection.take_all(rows, &order, &Filter::All)?;
         let (rows, reserved) = selection.ordered(&order);
-        let items = written(call, window, rows.filter_map(regained));
-        return Ok(Stream::json(&call.app, reserved, array(items)).into());
+        let values = written(call, window, items(rows.filter_map(regained)));
+        return Ok(Stream::json(&call.app, reserved, array(values)).into());
     };
     let plain = count.filter(|_| page.filter.is_all());
     if let (Some(count), Order::Given | Order::Reversed) = (plain, &order) {
@@ -213,13 +210,9 @@ fn regained<R: Row>(mut row: R) -> Option<R> {
 }
 
 /// Rows as they are written, each when it is sent.
-fn written<R: Row>(
-    call: &Call,
-    window: AskedSpans,
-    rows: impl Iterator<Item = R> + Send + 'static,
-) -> impl Iterator<Item = Value> + Send + 'static {
+fn written<R: Row>(call: &Call, window: AskedSpans, rows: Items<R>) -> Items<Value> {
     let (app, columns) = (Arc::clone(&call.app), Columns::of(call));
-    rows.map(move |row| Value::Object(columns.apply(row.json(&app, &window))))
+    items(rows.map(move |row| Value::Object(columns.apply(row.json(&app, &window)))))
 }
 
 /// The rows that may come to stand in the wanted part of a list while all of them pass.
@@ -228,19 +221,14 @@ struct Selection<'a, R> {
     window: AskedSpans,
     /// How many are wanted, from the list's beginning.
     end: usize,
-    kept: VecDeque<SortedRow<R>>,
+    /// In which order they are kept,
+    ranks: Ranks,
+    /// and the rows, by their slots.
+    rows: Vec<Option<R>>,
     /// All rows that passed, and those that the filter let through.
     total: usize,
     filtered: usize,
     reserved: ReservedBytes,
-}
-
-/// A row with what it is sorted by.
-struct SortedRow<R> {
-    key: Key,
-    /// Its place among all rows: equal keys leave the order as it was.
-    place: usize,
-    row: R,
 }
 
 impl<'a, R: Row> Selection<'a, R> {
@@ -249,19 +237,15 @@ impl<'a, R: Row> Selection<'a, R> {
             call,
             window,
             end,
-            kept: VecDeque::new(),
+            ranks: Ranks::default(),
+            rows: Vec::new(),
             total: 0,
             filtered: 0,
             reserved,
         }
     }
 
-    fn take_all(
-        &mut self,
-        rows: impl Iterator<Item = R>,
-        order: &Order,
-        filter: &Filter,
-    ) -> Result<(), Problem> {
+    fn take_all(&mut self, rows: Items<R>, order: &Order, filter: &Filter) -> Result<(), Problem> {
         let app = Arc::clone(&self.call.app);
         let mut turn = app.budget.turn();
         for row in rows {
@@ -277,18 +261,18 @@ impl<'a, R: Row> Selection<'a, R> {
 
     fn take(&mut self, row: R, order: &Order) -> Result<(), Problem> {
         match order {
-            Order::Given if self.kept.len() == self.end => Ok(()),
+            Order::Given if self.ranks.len() == self.end => Ok(()),
             Order::Given => self.keep(Key::Number(0.0), row),
             Order::Reversed => {
-                if self.kept.len() == self.end {
-                    self.kept.pop_front();
+                if self.ranks.len() == self.end {
+                    self.ranks.drop_first();
                 }
                 self.keep(Key::Number(0.0), row)
             }
             Order::By { field, reverse } => {
                 let key = self.key(&row, field);
                 self.keep(key, row)?;
-                if self.kept.len() >= self.end.saturating_mul(2).max(FRONT_MIN) {
+                if self.ranks.len() >= self.end.saturating_mul(2).max(FRONT_MIN) {
                     self.cut(*reverse);
                 }
                 Ok(())
@@ -305,65 +289,47 @@ impl<'a, R: Row> Selection<'a, R> {
     }
 
     fn keep(&mut self, key: Key, mut row: R) -> Result<(), Problem> {
-        let (count, capacity) = (self.kept.len(), self.kept.capacity());
+        let (count, capacity) = (self.ranks.len(), self.ranks.capacity());
         if count == capacity {
             // While it grows, the old place is there beside the new one.
-            self.kept.reserve_exact((count / 2).max(FRONT_MIN / 2));
-            let more = self.kept.capacity() - capacity;
-            self.reserved.grow(more * size_of::<SortedRow<R>>())?;
+            let more = (count / 2).max(FRONT_MIN / 2);
+            self.ranks.reserve(more);
+            self.rows.reserve_exact(more);
+            let more = self.ranks.capacity() - capacity;
+            let bytes = Ranks::BYTES + size_of::<Option<R>>();
+            self.reserved.grow(more * bytes)?;
         }
         if key.heap_bytes() > 0 {
             self.reserved.grow(key.heap_bytes())?;
         }
         row.shed();
-        self.kept.push_back(SortedRow {
-            key,
-            place: self.filtered,
-            row,
-        });
+        let slot = self.ranks.push(key, self.filtered);
+        match self.rows.get_mut(slot) {
+            Some(place) => *place = Some(row),
+            None => self.rows.push(Some(row)),
+        }
         Ok(())
     }
 
     /// Leaves those that are wanted so far.
     fn cut(&mut self, reverse: bool) {
-        if self.end >= self.kept.len() {
-            return;
-        }
-        let kept = self.kept.make_contiguous();
-        if self.end > 0 {
-            kept.select_nth_unstable_by(self.end - 1, |a, b| SortedRow::order(a, b, reverse));
-        }
-        let rest = self.kept.iter().skip(self.end);
-        let bytes = rest.map(|kept| kept.key.heap_bytes()).sum();
-        self.kept.truncate(self.end);
+        let bytes = self.ranks.cut(self.end, reverse);
         self.reserved.shrink(bytes);
+        for slot in self.ranks.free() {
+            self.rows[*slot] = None;
+        }
     }
 
     /// What was kept, in its order, and what is reserved for it.
-    fn ordered(
-        mut self,
-        order: &Order,
-    ) -> (
-        impl Iterator<Item = R> + Send + 'static + use<R>,
-        ReservedBytes,
-    ) {
-        match order {
-            Order::Given => {}
-            Order::Reversed => self.kept.make_contiguous().reverse(),
-            Order::By { reverse, .. } => {
-                self.cut(*reverse);
-                let kept = self.kept.make_contiguous();
-                kept.sort_unstable_by(|a, b| SortedRow::order(a, b, *reverse));
-            }
+    fn ordered(mut self, order: &Order) -> (Items<R>, ReservedBytes) {
+        if let Order::By { reverse, .. } = order {
+            self.cut(*reverse);
+            self.ranks.sort(*reverse);
         }
-        (self.kept.into_iter().map(|kept| kept.row), self.reserved)
-    }
-}
-
-impl<R> SortedRow<R> {
-    fn order(a: &Self, b: &Self, reverse: bool) -> Ordering {
-        let order = a.key.order(&b.key).then(a.place.cmp(&b.place));
-        if reverse { order.reverse() } else { order }
+        let slots = self.ranks.into_slots(matches!(order, Order::Reversed));
+        let mut rows = self.rows;
+        let ordered = items(slots.filter_map(move |slot| rows[slot].take()));
+        (ordered, self.reserved)
     }
 }
 
@@ -442,9 +408,8 @@ impl Page {
             "page_count": filtered.div_ceil(self.size).max(1),
         });
         let head = head.as_object().cloned().unwrap_or_default();
-        let rows = chosen.rows.into_iter().filter_map(regained);
-        let items = written(call, window, rows);
-        let fragments = stream::object(&head, vec![("items", Box::new(items))]);
+        let rows = items(chosen.rows.into_iter().filter_map(regained));
+        let fragments = stream::object(&head, vec![("items", written(call, window, rows))]);
         Ok(Stream::json(&call.app, chosen.reserved, fragments).into())
     }
 }
@@ -504,15 +469,15 @@ impl Columns {
         call: &Call,
         object: Map<String, Value>,
         field: &'static str,
-        items: impl Iterator<Item = Map<String, Value>> + Send + 'static,
+        values: impl Iterator<Item = Map<String, Value>> + Send + 'static,
     ) -> Answer {
         let columns = Self::of(call);
         let Some(of_items) = columns.of_field(field) else {
             return Ok(Self::reply(call, object));
         };
-        let items = items.map(move |item| Value::Object(of_items.apply(item)));
+        let values = items(values.map(move |value| Value::Object(of_items.apply(value))));
         let reserved = call.app.budget.answer(0)?;
-        let fragments = stream::object(&columns.apply(object), vec![(field, Box::new(items))]);
+        let fragments = stream::object(&columns.apply(object), vec![(field, values)]);
         Ok(Stream::json(&call.app, reserved, fragments).into())
     }
 

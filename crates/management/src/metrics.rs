@@ -15,7 +15,7 @@ use axum::routing::get;
 use leveret_broker::{Churn, Existing, HoldingCounts, Reason, SIZE_BOUNDS};
 
 use crate::app::App;
-use crate::detailed::{self, DetailedQuery};
+use crate::detailed::{self, DetailedQuery, Fragments};
 use crate::exposition::{head, labels};
 use crate::figures::{
     CHANNEL, CHANNEL_EXCHANGE, CHANNEL_QUEUE, CONNECTION, CONNECTION_COARSE, ChannelFigures,
@@ -147,9 +147,9 @@ async fn of_families(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> 
 }
 
 /// A page that is made while it is sent.
-async fn streamed<I: Iterator<Item = Vec<u8>> + Send + 'static>(
+async fn streamed(
     app: Arc<App>,
-    make: impl FnOnce(&Arc<App>) -> I + Send + 'static,
+    make: impl FnOnce(&Arc<App>) -> Fragments + Send + 'static,
 ) -> Response {
     let page = tokio::task::spawn_blocking(move || {
         let reserved = app.budget.answer(0)?;

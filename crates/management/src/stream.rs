@@ -4,7 +4,7 @@
 //! for what is on its way, and neither a thread nor others' requests.
 
 use std::io;
-use std::iter::once;
+use std::iter::{from_fn, once};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -30,6 +30,15 @@ const PIECE_BYTES: usize = 64 * 1024;
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 const PIECE_TIME: Duration = Duration::from_secs(1);
 
+/// What comes one by one, wherever from.
+pub(crate) type Items<T> = Box<dyn Iterator<Item = T> + Send>;
+
+/// The items of any source as one type, so that what is done with them is compiled once for all
+/// sources; and of what a source can do no more than `next`.
+pub(crate) fn items<T: 'static>(mut source: impl Iterator<Item = T> + Send + 'static) -> Items<T> {
+    Box::new(from_fn(move || source.next()))
+}
+
 /// A long answer.
 pub(crate) struct Stream {
     /// Its content type.
@@ -45,14 +54,14 @@ impl Stream {
         app: &Arc<App>,
         kind: &'static str,
         reserved: ReservedBytes,
-        fragments: impl Iterator<Item = Vec<u8>> + Send + 'static,
+        fragments: Items<Vec<u8>>,
     ) -> Self {
         Self {
             kind,
             file: None,
             pieces: AnswerPieces {
                 budget: Arc::clone(&app.budget),
-                fragments: Box::new(fragments),
+                fragments,
                 is_over: false,
                 _reserved: reserved,
             },
@@ -60,11 +69,7 @@ impl Stream {
     }
 
     /// The same of JSON.
-    pub(crate) fn json(
-        app: &Arc<App>,
-        reserved: ReservedBytes,
-        fragments: impl Iterator<Item = Vec<u8>> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn json(app: &Arc<App>, reserved: ReservedBytes, fragments: Items<Vec<u8>>) -> Self {
         Self::new(app, JSON, reserved, fragments)
     }
 
@@ -104,7 +109,7 @@ impl IntoResponse for Stream {
 /// What of a long answer is yet to be made.
 struct AnswerPieces {
     budget: Arc<AnswerBudget>,
-    fragments: Box<dyn Iterator<Item = Vec<u8>> + Send>,
+    fragments: Items<Vec<u8>>,
     is_over: bool,
     _reserved: ReservedBytes,
 }
@@ -215,37 +220,32 @@ impl http_body::Body for Arriving {
 }
 
 /// A JSON array in fragments.
-pub(crate) fn array(
-    items: impl Iterator<Item = Value> + Send + 'static,
-) -> impl Iterator<Item = Vec<u8>> + Send + 'static {
-    let items = items.enumerate().map(|(index, item)| {
+pub(crate) fn array(values: Items<Value>) -> Items<Vec<u8>> {
+    let values = values.enumerate().map(|(index, item)| {
         let mut text = if index > 0 { vec![b','] } else { Vec::new() };
         write(&mut text, &item);
         text
     });
-    once(vec![b'[']).chain(items).chain(once(vec![b']']))
+    items(once(vec![b'[']).chain(values).chain(once(vec![b']'])))
 }
 
 /// A long array in a field of an object.
-pub(crate) type LongArray = (&'static str, Box<dyn Iterator<Item = Value> + Send>);
+pub(crate) type LongArray = (&'static str, Items<Value>);
 
 /// A JSON object in fragments, that ends with long arrays.
-pub(crate) fn object(
-    head: &Map<String, Value>,
-    sections: Vec<LongArray>,
-) -> impl Iterator<Item = Vec<u8>> + Send + 'static {
+pub(crate) fn object(head: &Map<String, Value>, sections: Vec<LongArray>) -> Items<Vec<u8>> {
     let mut begin = Vec::new();
     write(&mut begin, head);
     begin.pop();
     let mut is_first = head.is_empty();
-    let sections = sections.into_iter().flat_map(move |(field, items)| {
+    let sections = sections.into_iter().flat_map(move |(field, values)| {
         let mut text = if is_first { Vec::new() } else { vec![b','] };
         is_first = false;
         write(&mut text, &field);
         text.push(b':');
-        once(text).chain(array(items))
+        once(text).chain(array(values))
     });
-    once(begin).chain(sections).chain(once(vec![b'}']))
+    items(once(begin).chain(sections).chain(once(vec![b'}'])))
 }
 
 fn write(text: &mut Vec<u8>, value: &impl serde::Serialize) {
@@ -270,7 +270,7 @@ mod tests {
             file: None,
             pieces: AnswerPieces {
                 budget: Arc::clone(budget),
-                fragments: Box::new(array(rows)),
+                fragments: array(items(rows)),
                 is_over: false,
                 _reserved: budget.answer(0).unwrap(),
             },
@@ -325,13 +325,12 @@ mod tests {
             serde_json::from_slice(&fragments.concat()).unwrap()
         };
         for count in 0..3 {
-            let items = move || (0..count).map(Value::from);
-            let list: Vec<Value> = items().collect();
-            assert_eq!(read(array(items()).collect()), json!(list));
+            let values = move || items((0..count).map(Value::from));
+            let list: Vec<Value> = values().collect();
+            assert_eq!(read(array(values()).collect()), json!(list));
             for object in [json!({}), json!({"a": 1})] {
                 let object = object.as_object().unwrap();
-                let written =
-                    read(self::object(object, vec![("list", Box::new(items()))]).collect());
+                let written = read(self::object(object, vec![("list", values())]).collect());
                 let mut whole = object.clone();
                 whole.insert("list".to_owned(), json!(list));
                 assert_eq!(written, Value::Object(whole));

@@ -33,7 +33,21 @@ pub(crate) fn queues(vhost: &Arc<Vhost>) -> impl Iterator<Item = Arc<QueueCell>>
         last = Some(Arc::clone(slice.last()?));
         Some(slice)
     };
-    from_fn(next).flatten()
+    one_by_one(next)
+}
+
+/// What slices hold, of which `next` gives one after the other. `flatten` does the same, but is
+/// compiled with all else that it can do in each of the many iterators that walks are part of.
+fn one_by_one<T>(mut next: impl FnMut() -> Option<Vec<T>>) -> impl Iterator<Item = T> {
+    let mut slice = Vec::new().into_iter();
+    from_fn(move || {
+        loop {
+            if let Some(item) = slice.next() {
+                return Some(item);
+            }
+            slice = next()?.into_iter();
+        }
+    })
 }
 
 fn after(last: Option<&Arc<QueueCell>>) -> Option<Bound<&str>> {
@@ -68,7 +82,7 @@ pub(crate) fn fitting<F: Fn(&str) -> bool + Send>(
         slice.push(None);
         Some(slice)
     };
-    from_fn(next).flatten()
+    one_by_one(next)
 }
 
 /// The exchanges of a virtual host, by name, each as `of` makes it.
@@ -85,7 +99,7 @@ pub(crate) fn exchanges<T: Send, F: Fn(&Exchange) -> T + Send>(
         last = Some(slice.last()?.name().to_owned());
         Some(slice.into_iter().map(&of).collect::<Vec<T>>())
     };
-    from_fn(next).flatten()
+    one_by_one(next)
 }
 
 /// All connections, the oldest first.
@@ -97,7 +111,7 @@ pub(crate) fn peers(broker: &Arc<Broker>) -> impl Iterator<Item = Arc<Peer>> + S
         last = Some(slice.last()?.client.id);
         Some(slice)
     };
-    from_fn(next).flatten()
+    one_by_one(next)
 }
 
 /// A consumer as its queue knew it.
@@ -127,7 +141,7 @@ pub(crate) fn consumers(cell: &Arc<QueueCell>) -> impl Iterator<Item = Consumes>
         slice.sort_by(|a, b| a.handle.tag.cmp(&b.handle.tag));
         (!slice.is_empty()).then_some(slice)
     };
-    from_fn(next).flatten()
+    one_by_one(next)
 }
 
 /// All users, by name.
@@ -140,7 +154,7 @@ pub(crate) fn users(broker: &Arc<Broker>) -> impl Iterator<Item = User> + Send +
         last.clone_from(&slice.last()?.name);
         Some(slice)
     };
-    from_fn(next).flatten()
+    one_by_one(next)
 }
 
 /// All permissions, by virtual host and user.
@@ -156,7 +170,7 @@ pub(crate) fn permissions(broker: &Arc<Broker>) -> impl Iterator<Item = Permissi
         (vhost, user) = (last.vhost.clone(), last.user.clone());
         Some(slice)
     };
-    from_fn(next).flatten()
+    one_by_one(next)
 }
 
 /// All topic permissions, by virtual host, user and exchange.
@@ -177,7 +191,7 @@ pub(crate) fn topic_permissions(
         last = Some(slice.last()?.clone());
         Some(slice)
     };
-    from_fn(next).flatten()
+    one_by_one(next)
 }
 
 /// The parameters of a virtual host, by component and name.
@@ -193,5 +207,5 @@ pub(crate) fn parameters(vhost: &Arc<Vhost>) -> impl Iterator<Item = Parameter> 
         (component, name) = (last.component.clone(), last.name.clone());
         Some(slice)
     };
-    from_fn(next).flatten()
+    one_by_one(next)
 }

@@ -16,7 +16,7 @@ use crate::binding::{self, BindingRow};
 use crate::exchange::{self, ExchangeRow};
 use crate::overview::{RABBITMQ_VERSION, VERSION};
 use crate::problem::Problem;
-use crate::stream::{self, LongArray, Stream};
+use crate::stream::{self, Items, LongArray, Stream, items};
 use crate::{parameter, policy, queue, user, walk};
 
 /// Bytes that remembering the name of a queue or an exchange takes.
@@ -35,11 +35,11 @@ pub(super) fn cluster(app: &Arc<App>) -> Result<Stream, Problem> {
     let permissions = walk::permissions(broker).map(|of| value(&of));
     let topics = walk::topic_permissions(broker).map(|of| value(&of));
     let mut sections: Vec<LongArray> = vec![
-        ("users", Box::new(users)),
-        ("vhosts", Box::new(shown)),
-        ("permissions", Box::new(permissions)),
-        ("topic_permissions", Box::new(topics)),
-        ("global_parameters", Box::new(globals)),
+        ("users", items(users)),
+        ("vhosts", items(shown)),
+        ("permissions", items(permissions)),
+        ("topic_permissions", items(topics)),
+        ("global_parameters", items(globals)),
     ];
     sections.extend(of_vhosts(&vhosts, true));
     written(app, &head, &vhosts, sections)
@@ -104,14 +104,15 @@ fn vhost_of(vhost: &Vhost) -> Value {
 
 /// What virtual hosts hold. With their names, or without.
 fn of_vhosts(vhosts: &[Arc<Vhost>], named: bool) -> Vec<LongArray> {
-    let each =
-        |of: fn(&Arc<Vhost>, &Arc<ExportedNames>) -> Items, names: &Arc<ExportedNames>| -> Items {
-            let (vhosts, names) = (vhosts.to_vec(), Arc::clone(names));
-            Box::new(vhosts.into_iter().flat_map(move |vhost| {
-                let items = of(&vhost, &names);
-                items.map(move |item| with_vhost(item, &vhost, named))
-            }))
-        };
+    let each = |of: fn(&Arc<Vhost>, &Arc<ExportedNames>) -> Items<Value>,
+                names: &Arc<ExportedNames>|
+     -> Items<Value> {
+        let (vhosts, names) = (vhosts.to_vec(), Arc::clone(names));
+        items(vhosts.into_iter().flat_map(move |vhost| {
+            let values = of(&vhost, &names);
+            values.map(move |value| with_vhost(value, &vhost, named))
+        }))
+    };
     let names = Arc::default();
     vec![
         ("policies", each(|vhost, _| policies(vhost), &names)),
@@ -121,8 +122,6 @@ fn of_vhosts(vhosts: &[Arc<Vhost>], named: bool) -> Vec<LongArray> {
         ("bindings", each(bindings, &names)),
     ]
 }
-
-type Items = Box<dyn Iterator<Item = Value> + Send>;
 
 fn with_vhost(mut item: Value, vhost: &Vhost, named: bool) -> Value {
     if let Value::Object(item) = &mut item {
@@ -159,15 +158,15 @@ impl ExportedNames {
     }
 }
 
-fn policies(vhost: &Arc<Vhost>) -> Items {
+fn policies(vhost: &Arc<Vhost>) -> Items<Value> {
     let rules = vhost.rules.read();
     let policies = rules.policies.list(PolicyKind::User);
-    let items: Vec<Value> = policies.map(|of| policy::shown(of).into()).collect();
-    Box::new(items.into_iter())
+    let policies: Vec<Value> = policies.map(|of| policy::shown(of).into()).collect();
+    items(policies.into_iter())
 }
 
 /// Parameters, and what travels as such: operator policies and limits.
-fn parameters(vhost: &Arc<Vhost>) -> Items {
+fn parameters(vhost: &Arc<Vhost>) -> Items<Value> {
     let rules = vhost.rules.read();
     let mut more = Vec::new();
     for of in rules.policies.list(PolicyKind::Operator) {
@@ -181,7 +180,7 @@ fn parameters(vhost: &Arc<Vhost>) -> Items {
         more.push(json!({"component": VHOST_LIMITS, "name": "limits", "value": limits}));
     }
     let own = walk::parameters(vhost).map(|of| parameter::shown(&of).into());
-    Box::new(own.chain(more))
+    items(own.chain(more))
 }
 
 /// Whether clients may have made it.
@@ -189,13 +188,13 @@ fn is_own(name: &str) -> bool {
     !name.is_empty() && !is_reserved(name)
 }
 
-fn exchanges(vhost: &Arc<Vhost>, names: &Arc<ExportedNames>) -> Items {
+fn exchanges(vhost: &Arc<Vhost>, names: &Arc<ExportedNames>) -> Items<Value> {
     let (names, of_vhost) = (Arc::clone(names), Arc::clone(vhost));
     let all = exchange::of_vhost(vhost).inspect(move |exchange| {
         names.note(&of_vhost, "exchange", &exchange.name);
     });
     let own = all.filter(|exchange| is_own(&exchange.name));
-    Box::new(own.map(|ExchangeRow { name, spec, .. }| {
+    items(own.map(|ExchangeRow { name, spec, .. }| {
         json!({
             "name": &*name,
             "type": spec.kind.name(),
@@ -207,10 +206,10 @@ fn exchanges(vhost: &Arc<Vhost>, names: &Arc<ExportedNames>) -> Items {
     }))
 }
 
-fn queues(vhost: &Arc<Vhost>, names: &Arc<ExportedNames>) -> Items {
+fn queues(vhost: &Arc<Vhost>, names: &Arc<ExportedNames>) -> Items<Value> {
     let (names, of_vhost) = (Arc::clone(names), Arc::clone(vhost));
     let is_kept = |cell: &Arc<QueueCell>| is_own(&cell.name) && cell.spec.owner.is_none();
-    Box::new(walk::queues(vhost).filter(is_kept).map(move |cell| {
+    items(walk::queues(vhost).filter(is_kept).map(move |cell| {
         names.note(&of_vhost, "queue", &cell.name);
         json!({
             "name": &*cell.name,
@@ -222,14 +221,14 @@ fn queues(vhost: &Arc<Vhost>, names: &Arc<ExportedNames>) -> Items {
     }))
 }
 
-fn bindings(vhost: &Arc<Vhost>, names: &Arc<ExportedNames>) -> Items {
+fn bindings(vhost: &Arc<Vhost>, names: &Arc<ExportedNames>) -> Items<Value> {
     let (names, of_vhost) = (Arc::clone(names), Arc::clone(vhost));
     let has_ends = move |row: &BindingRow| {
         names.knows(&of_vhost, "exchange", row.view().source)
             && names.knows(&of_vhost, row.kind(), row.destination())
     };
     let rows = binding::explicit_of_vhost(vhost).filter(has_ends);
-    Box::new(rows.map(|row| {
+    items(rows.map(|row| {
         let view = row.view();
         json!({
             "source": view.source,
