@@ -440,6 +440,8 @@ impl Client {
             self.work(project, "repository").display()
         ));
         command.arg(format!("-Dleveret.build={}", build.display()));
+        // It runs for seconds: compiling itself well costs more than it brings.
+        command.env("MAVEN_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC");
         command.current_dir(self.folder(project));
         Ok(command)
     }

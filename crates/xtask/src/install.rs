@@ -240,12 +240,12 @@ fn cache() -> Result<PathBuf> {
         .join("leveret"))
 }
 
-/// Has `command`, which is Go's, keep its caches below `folder`.
+/// Has `command`, which is Go's, keep what it fetches below `folder`. What it compiles is in the
+/// user's cache, as always: its standard library takes a minute.
 pub(crate) fn go_environment(command: &mut Command, folder: &Path) {
     // Without -modcacherw the cache below `target/` could not be deleted.
     command.env("GOFLAGS", "-modcacherw -mod=readonly");
     command.env("GOPATH", folder.join("path"));
-    command.env("GOCACHE", folder.join("cache"));
 }
 
 /// Runs `install` unless it already succeeded in `folder` for the same content of `inputs`.
