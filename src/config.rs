@@ -155,6 +155,9 @@ pub struct ClientLimits {
     pub channel_unacked_max: u64,
     /// Message bytes of all queues kept in memory; 0 takes a quarter of the memory limit.
     pub resident_bytes: u64,
+    /// What each queue, or each level of priority in it, keeps of them while there is plenty; the
+    /// rest is on the disk.
+    pub queue_resident_bytes: u64,
     /// Memory of the messages that one connection has begun and not completed, unless it is one.
     pub assembly_bytes_max: u64,
     /// Memory of what all connections have begun and not completed: messages that arrive in parts,
@@ -409,6 +412,7 @@ impl Default for ClientLimits {
             arguments_bytes_max: 16 << 10,
             channel_unacked_max: 1_000_000,
             resident_bytes: 0,
+            queue_resident_bytes: 16 * MIB,
             assembly_bytes_max: 256 * MIB,
             unfinished_bytes_max: 0,
             body_timeout_s: 60,

@@ -28,6 +28,12 @@ const SPACE_CHECK: Duration = Duration::from_millis(100);
 /// A disk has room for at least so many segments.
 const SEGMENTS_A_DISK: u64 = 32;
 
+impl From<std::io::Error> for StartRefusal {
+    fn from(error: std::io::Error) -> Self {
+        Self::Folder(DiskRefusal::Io(error))
+    }
+}
+
 /// Why the broker cannot start with its data folder.
 #[derive(Debug)]
 pub(crate) enum StartRefusal {

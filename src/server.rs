@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leveret_broker::{
-    Access, AlarmState, Broker, BrokerConfig, Measured, Noted, Outcome, RefusedAt, Ticker,
+    Access, AlarmState, Broker, BrokerConfig, Measured, Noted, Outcome, RefusedAt, Runs,
+    RunsConfig, Ticker,
 };
 use leveret_management::App;
 use leveret_store::Journal;
@@ -29,8 +30,10 @@ use crate::process::{
     OtherSignals, SignalRequest, StopSignals, disk_free_bytes, memory_limit,
     raise_descriptor_limit, resident_bytes,
 };
+use crate::queue_pager::QueuePager;
 use crate::queue_timer::QueueTimer;
 use crate::reload::Reloader;
+use crate::run_files::RunFolder;
 use crate::throttle::Throttle;
 use crate::{default_password, deference, definitions, settings, state};
 
@@ -73,11 +76,17 @@ pub fn run(arguments: Arguments, config: Config, logging: Logging) -> io::Result
     let unusable = |error: StartRefusal| io::Error::other(format!("data folder {folder}: {error}"));
     let opened = journal::open(&config).map_err(unusable)?;
     let broker = Arc::new(broker(&config, Arc::clone(&opened.journal))?);
+    let runs = RunFolder::empty(&config.data_dir).map_err(|error| unusable(error.into()))?;
+    let sizes = RunsConfig {
+        disk_free_min: config.limits.disk_free_min,
+        ..RunsConfig::default()
+    };
+    broker.page_to(Runs::new(Arc::new(runs), sizes));
     // Queues and messages have deadlines: those that come back are judged by the time it is.
     broker.set_now(now_ms());
     let journal = opened.restore(&broker, &config.default).map_err(unusable)?;
-    let reading = Rereading { arguments, logging };
-    let served = runtime.block_on(serve_until_stopped(&config, &broker, signals, reading));
+    let rereading = Rereading { arguments, logging };
+    let served = runtime.block_on(serve_until_stopped(&config, &broker, signals, rereading));
     drop(runtime);
     journal.stop();
     if served.is_ok() {
@@ -96,7 +105,7 @@ async fn serve_until_stopped(
     config: &Config,
     broker: &Arc<Broker>,
     others: OtherSignals,
-    reading: Rereading,
+    rereading: Rereading,
 ) -> io::Result<()> {
     let mut signals = StopSignals::new()?;
     if let Some(limit) = memory_limit() {
@@ -121,13 +130,14 @@ async fn serve_until_stopped(
     let http = serve_http(config, broker, &process).await?;
     let ticking = tokio::spawn(tick(Arc::clone(&gate), config.data_dir.clone()));
     let (timer, timing) = QueueTimer::start(broker)?;
+    let (pager, [writing, reading]) = QueuePager::start(broker)?;
     let reloader = Reloader {
-        arguments: reading.arguments,
+        arguments: rereading.arguments,
         config: config.clone(),
         broker: Arc::clone(broker),
         gate: Arc::clone(&gate),
         process: Arc::clone(&process),
-        logging: reading.logging,
+        logging: rereading.logging,
     };
     let obeying = tokio::spawn(obey(others, Arc::new(Mutex::new(reloader))));
     let addresses = texts_of(&addresses);
@@ -138,12 +148,15 @@ async fn serve_until_stopped(
         // Without it there are no heartbeats and no alarms, and nobody would hear of it.
         _ = ticking => return Err(io::Error::other("the ticker has panicked")),
         _ = timing => return Err(io::Error::other("the timer of queues has panicked")),
+        _ = writing => return Err(io::Error::other("the writer of queues has panicked")),
+        _ = reading => return Err(io::Error::other("the reader of queues has panicked")),
     };
     info!(signal, connections = broker.peer_count(), "stopping");
     http.iter().for_each(JoinHandle::abort);
     listeners.shut().await;
     drain(config, broker, &mut signals).await;
     timer.stop();
+    pager.stop();
     obeying.abort();
     gate.endings.sweep(Instant::now() + Endings::WINDOW);
     Ok(())

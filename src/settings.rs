@@ -35,6 +35,7 @@ pub(crate) fn of_broker(config: &Config) -> BrokerConfig {
         outbound_bytes_max: size(limits.outbound_bytes_max),
         reply_bytes_max: size(limits.reply_bytes_max),
         resident_bytes_max: limits.resident_bytes_of(memory_limit().map(|memory| memory.bytes)),
+        queue_resident_bytes: limits.queue_resident_bytes,
         channel_unacked_max: size(limits.channel_unacked_max),
         consumers_per_channel_max: size(limits.consumers_per_channel_max),
         connections_max: size(limits.connections_max),

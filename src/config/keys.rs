@@ -193,6 +193,13 @@ const KEYS: &[(&str, ValueKind)] = &[
         ValueKind::Bytes { min: 0, max: MAX },
     ),
     (
+        "limits.queue_resident_bytes",
+        ValueKind::Bytes {
+            min: 1 << 20,
+            max: MAX,
+        },
+    ),
+    (
         "limits.assembly_bytes_max",
         ValueKind::Bytes {
             min: 4_096,

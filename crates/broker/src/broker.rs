@@ -1,5 +1,7 @@
 //! The broker: its vhosts, users, connections and settings.
 
+pub(crate) mod paging;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -7,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use leveret_access::{Access, Scratch, Uses};
 use leveret_codec::{Table, Value};
-use leveret_record::Memory;
+use leveret_record::{Memory, MemoryLimits};
 use leveret_session::{Fault, SessionConfig};
 use leveret_store::{LaneId, Store, StoreRefusal};
 use parking_lot::{Mutex, RwLock};
@@ -20,6 +22,7 @@ use crate::peer::Peer;
 use crate::peer::alarms::Alarms;
 use crate::peer::unfinished::Unfinished;
 use crate::queue::cell::{Home, QueueCell};
+use crate::queue::pager::Pager;
 use crate::queue::timer::Timer;
 use crate::queue::work::Work;
 use crate::settings::notices::Notices;
@@ -70,6 +73,7 @@ pub struct Broker {
     pub(crate) timer: Arc<Timer>,
     /// What messages hold in memory, in all its queues.
     pub memory: Memory,
+    pub(crate) pager: Arc<Pager>,
     /// What the log is to be told of new queues.
     pub notices: Notices,
     pub(crate) ended: Ended,
@@ -97,6 +101,11 @@ impl Broker {
             mechanisms: mechanisms(&config).join(" "),
         });
         let names = NameGenerator::new(config.secret);
+        let memory = Memory::new(MemoryLimits {
+            chunk_bytes: config.chunk_bytes,
+            lane_bytes: config.queue_resident_bytes,
+            all_bytes: config.resident_bytes_max,
+        });
         Self {
             secret: names.chance(),
             names,
@@ -108,7 +117,8 @@ impl Broker {
             store,
             session: RwLock::new(session),
             access: RwLock::new(access),
-            memory: Memory::default(),
+            memory,
+            pager: Arc::default(),
             lanes: AtomicU32::new(0),
             access_generation: AtomicU64::new(0),
             slow: Mutex::default(),
@@ -162,6 +172,7 @@ impl Broker {
                 vhost: name.into(),
                 timer: Arc::clone(&self.timer),
                 memory: self.memory.clone(),
+                pager: Arc::clone(&self.pager),
             };
             let events = Arc::clone(&self.events);
             Arc::new(Vhost::new(home, self.config.seed, events))

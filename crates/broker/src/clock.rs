@@ -1,6 +1,7 @@
 //! What happens by the clock: heartbeats, and memory that idle queues and connections give back.
 
 mod due;
+mod pages;
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -71,6 +72,12 @@ impl Ticker {
         let still_warm = warm.into_iter().filter(|cell| {
             let mut state = cell.lock();
             state.warm = !cell.is_deleted() && !state.queue.shrink();
+            if state.warm {
+                state.queue.review_pages();
+                if state.queue.is_paged() {
+                    cell.page(&mut state);
+                }
+            }
             state.warm
         });
         let mut still_warm: Vec<_> = still_warm.collect();

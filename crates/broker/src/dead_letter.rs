@@ -235,7 +235,12 @@ impl Broker {
             let state = cell.lock();
             let (now_ms, queue) = (self.timer.now_ms(), &state.queue);
             let (is_left, is_others) = (queue.has_unburied(now_ms), queue.is_being_buried());
+            let waits = queue.burial_waits_for_page(now_ms);
             drop(state);
+            if waits && patience > 0 && self.load_now(cell, work) {
+                patience -= 1;
+                continue;
+            }
             if is_left {
                 self.bury_some(cell, &mut kept, work);
             } else if is_others && patience > 0 {
@@ -378,7 +383,7 @@ impl Burial<'_> {
     /// what becomes of the next one.
     fn send(&mut self, run: Run<'_>, kind: &Kind, work: &mut Work) -> (usize, Next) {
         let targets = kind.onward.targets.as_slice();
-        let room = Room::of(self.broker);
+        let room = Room::of_impatient(self.broker);
         let most = match room {
             Room::Plenty if !kind.onward.is_for_one() => RUN_COPIES / targets.len().max(1),
             _ => 1,

@@ -42,7 +42,8 @@ impl Broker {
             // What has died is no part of it any more.
             self.bury_all(cell, work);
             let (directory, state) = (vhost.directory.write(), cell.lock());
-            if !state.queue.has_unburied(self.timer.now_ms()) {
+            let (now_ms, queue) = (self.timer.now_ms(), &state.queue);
+            if !queue.has_unburied(now_ms) && !queue.burial_waits_for_page(now_ms) {
                 break (directory, state);
             }
         };

@@ -33,6 +33,7 @@ mod vhost;
 pub use access::acting::{Acting, Resource};
 pub use admin::{Admin, GLOBALS_MAX};
 pub use broker::Broker;
+pub use broker::paging::{PageIn, PageOut};
 pub use clock::Ticker;
 pub use connection::login::LoginRefusal;
 pub use connection::parting::{Parting, Side};
@@ -50,7 +51,8 @@ pub use leveret_access::{
     ADMINISTRATOR, Access, AdminError, Denied, Hashing, IMPERSONATOR, PasswordHash, Permission,
     Put, Right, TopicPermission, User, UserLimits, VhostLimits, pair, term,
 };
-pub use leveret_queue::{Attempts, Death, Queue, Rank, Reason};
+pub use leveret_queue::{Attempts, Death, LostPage, PagedOut, Queue, Rank, Reason};
+pub use leveret_runs::{RunError, RunFiles, Runs, RunsConfig, RunsStats};
 pub use leveret_settings::{DeadLetters, policy_key_has_effect, without_effect};
 pub use peer::Peer;
 pub use peer::alarms::{Alarm, AlarmState, Measured};
@@ -59,6 +61,7 @@ pub use queue::cell::{QueueCell, QueueGuard, QueueState};
 pub use queue::consumer::{Handle, SharedOutlet};
 pub use queue::copied::Copied;
 pub use queue::drain::NackReason;
+pub use queue::pager::{LostMessages, PageLines};
 pub use queue::pump::resume;
 pub use queue::work::Work;
 pub use restore::Restored;

@@ -146,6 +146,9 @@ impl Load<'_> {
             state.warm = true;
             pump.work.warm.push(Arc::clone(cell));
         }
+        if state.queue.is_paged() {
+            *backlog += above_share(cell, &state.queue);
+        }
         if state.queue.has_credit() {
             *backlog += state.queue.ready_bytes() + state.queue.ready() * RECORD_BYTES;
         }
@@ -274,6 +277,21 @@ impl Load<'_> {
         });
         work.persistent = true;
     }
+}
+
+/// How far the disk is behind with a queue that is longer than its share of memory, as bytes of a
+/// backlog: what comes is slowed down to what it takes.
+#[inline(never)]
+fn above_share(cell: &QueueCell, queue: &Queue<Arc<Handle>>) -> u64 {
+    /// So much may wait, in shares of a lane.
+    const SHARES: u64 = 2;
+    /// What is beyond counts as one part in so many of it.
+    const PART: u64 = 8;
+    if !cell.pager.makes_room() {
+        return 0;
+    }
+    let most = cell.memory.limits().lane_bytes.saturating_mul(SHARES);
+    queue.held_bytes().saturating_sub(most) / PART
 }
 
 /// The content header as receivers see it, if it differs: without `BCC`, and with the name that

@@ -12,6 +12,7 @@ use leveret_store::{LaneId, Messages, OpenError, RecoveredLane, RecoveredMessage
 use rustc_hash::FxHashMap;
 
 use crate::broker::Broker;
+use crate::broker::paging::PageOut;
 use crate::queue::cell::QueueCell;
 use crate::queue::copied::is_shared;
 use crate::queue::pump::Pump;
@@ -53,7 +54,9 @@ impl Broker {
         let mut bodies = Bodies::default();
         messages.replay(|message| match queues.get(&message.lane) {
             Some((_, cell, level)) => {
-                restore((cell, *level), message, &mut bodies);
+                if restore((cell, *level), message, &mut bodies) {
+                    self.page_restored(cell, &mut bodies);
+                }
                 restored.messages += 1;
             }
             None => restored.orphans += 1,
@@ -74,6 +77,21 @@ impl Broker {
         }
         self.submit(&mut work);
         Ok(restored)
+    }
+
+    /// A queue is longer than its share of memory: the rest goes to the disk, so that what comes
+    /// back may be more than there is memory.
+    #[inline(never)]
+    fn page_restored(&self, cell: &Arc<QueueCell>, bodies: &mut Bodies) {
+        cell.page(&mut cell.lock());
+        let mut out = PageOut::default();
+        while self.begin_page_out(&mut out) {
+            if self.finish_page_out(&mut out).is_err() {
+                // It stays in memory. The line is worked off later.
+                return;
+            }
+            bodies.retain(|_, body| Arc::strong_count(body) > 1);
+        }
     }
 
     /// What was out comes back above a limit, as with any other way back, and what has waited too
@@ -111,7 +129,12 @@ impl Broker {
     }
 }
 
-fn restore((cell, level): (&QueueCell, u8), message: &RecoveredMessage<'_>, bodies: &mut Bodies) {
+/// Whether the queue is longer than its share of memory then.
+fn restore(
+    (cell, level): (&QueueCell, u8),
+    message: &RecoveredMessage<'_>,
+    bodies: &mut Bodies,
+) -> bool {
     let blob = is_shared(message.body.len(), message.shared.is_some()).then(|| {
         let new = || cell.memory.share(message.body.to_vec());
         match message.shared {
@@ -138,5 +161,7 @@ fn restore((cell, level): (&QueueCell, u8), message: &RecoveredMessage<'_>, bodi
         level,
         seq: message.seq,
     };
-    cell.lock().queue.restore(&restored, place);
+    let mut state = cell.lock();
+    state.queue.restore(&restored, place);
+    state.queue.is_paged()
 }

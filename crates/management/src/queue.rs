@@ -202,7 +202,8 @@ fn head_timestamp<C>(queue: &Queue<C>) -> Option<u64> {
         seq: 0,
     };
     let mut timestamp = None;
-    queue.peek(first, |head| {
+    // Of one that is on the disk only it is not known.
+    queue.peek(first, None, |head| {
         let properties = Properties::decode(head.record.header);
         timestamp = properties.ok().and_then(|properties| properties.timestamp);
         ControlFlow::Break(())

@@ -46,4 +46,35 @@ impl Blobs {
             Self::Many(list) => list.get(index as usize)?.as_ref(),
         }
     }
+
+    /// All that are there, each with its index.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Arc<Blob>)> {
+        let all = match self {
+            Self::None => &[],
+            Self::One(blob) => std::slice::from_ref(blob),
+            Self::Many(list) => list.as_slice(),
+        };
+        let slots = (0u32..).zip(all);
+        slots.filter_map(|(index, blob)| Some((index, blob.as_ref()?)))
+    }
+
+    /// Puts one back at its index, which is higher than those of all before it.
+    pub(crate) fn put(&mut self, index: u32, blob: Arc<Blob>) {
+        match self {
+            Self::None if index == 0 => *self = Self::One(Some(blob)),
+            Self::Many(list) => {
+                list.resize(index as usize, None);
+                list.push(Some(blob));
+            }
+            before => {
+                let mut list = Vec::new();
+                if let Self::One(first) = before {
+                    list.push(first.take());
+                }
+                list.resize(index as usize, None);
+                list.push(Some(blob));
+                *before = Self::Many(list);
+            }
+        }
+    }
 }

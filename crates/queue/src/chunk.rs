@@ -1,22 +1,27 @@
 //! Append-only chunks of records.
 
 mod left;
+mod page;
+mod unread;
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_record::{
-    Blob, Body, Memory, POOLED_BYTES, Position, Record, RecordHead, Unacked, read,
-};
+use leveret_record::{Blob, Body, Memory, Place, Position, Record, RecordHead, Unacked, read};
 
 use crate::blobs::Blobs;
 use crate::message::Message;
 
+pub use page::{LoadedPage, PagedOut};
+use page::{Page, PageOf, Paging};
+pub(crate) use page::{PageJob, PageNeeds};
+
 /// A queue that holds one message pays for 192 bytes, a long one for 256 KiB at a time.
 const CHUNK_BYTES_MIN: usize = 192;
-const CHUNK_BYTES_MAX: usize = POOLED_BYTES;
 const CHUNK_GROWTH: usize = 4;
+/// A chunk's shared bodies are about so many times as much as its records at most, as they leave
+/// memory together.
+const BODIES_PART: usize = 4;
 
 const NO_MODEL: u32 = u32::MAX;
 
@@ -40,13 +45,39 @@ impl FoundRecord<'_> {
     }
 }
 
-/// A run of records in memory.
+#[inline]
+fn found<'a>(
+    data: &'a [u8],
+    blobs: &'a Blobs,
+    base_ms: u64,
+    offset: u32,
+) -> Option<FoundRecord<'a>> {
+    let (record, next) = read(data, offset)?;
+    let blob = match record.body {
+        Body::Inline(_) => None,
+        Body::Blob { index, .. } => blobs.get(index),
+    };
+    let entered_ms = base_ms + u64::from(record.entered);
+    Some(FoundRecord {
+        record,
+        blob,
+        next,
+        entered_ms,
+    })
+}
+
+/// A run of records, in memory or not.
 ///
-/// Invariant: `read <= count`, and records before the queue's cursor are the `read` ones.
+/// Invariant: `read <= count`, and records before the queue's cursor are the `read` ones. `data` and
+/// `blobs` are empty while it is not in memory.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     data: Vec<u8>,
     blobs: Blobs,
+    /// Bytes of the shared bodies.
+    bodies: u64,
+    /// What there is to know of a chunk that was written to the disk, or is about to be.
+    page: Option<Box<Page>>,
     count: u32,
     /// Records not yet settled.
     live: u32,
@@ -67,6 +98,8 @@ impl Default for Chunk {
         Self {
             data: Vec::new(),
             blobs: Blobs::None,
+            bodies: 0,
+            page: None,
             count: 0,
             live: 0,
             read: 0,
@@ -80,8 +113,9 @@ impl Default for Chunk {
 
 impl Chunk {
     fn with_room(memory: &Memory, previous: usize, record: usize) -> Self {
+        let most = memory.limits().chunk_bytes.max(CHUNK_BYTES_MIN);
         let size = (previous * CHUNK_GROWTH)
-            .clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
+            .clamp(CHUNK_BYTES_MIN, most)
             .max(record);
         Self {
             data: memory.take(size),
@@ -101,18 +135,7 @@ impl Chunk {
 
     #[inline]
     fn found(&self, offset: u32) -> Option<FoundRecord<'_>> {
-        let (record, next) = read(&self.data, offset)?;
-        let blob = match record.body {
-            Body::Inline(_) => None,
-            Body::Blob { index, .. } => self.blobs.get(index),
-        };
-        let entered_ms = self.base_ms + u64::from(record.entered);
-        Some(FoundRecord {
-            record,
-            blob,
-            next,
-            entered_ms,
-        })
+        found(&self.data, &self.blobs, self.base_ms, offset)
     }
 
     /// The record that this one is like. Only dead letters are compared: their headers are long,
@@ -143,13 +166,11 @@ impl Chunk {
         self.live == 0 && self.read == self.count
     }
 
-    /// Gives its memory back; says how much that was, bytes.
-    fn free(&mut self, memory: &Memory) -> usize {
-        let data = std::mem::take(&mut self.data);
-        let bytes = data.capacity();
-        self.blobs = Blobs::None;
-        (self.own_ms, self.model) = (u64::MAX, NO_MODEL);
-        memory.give_back(data);
+    /// Forgets a shared body; gives how many bytes it had.
+    fn forget_body(&mut self, index: u32) -> u64 {
+        let blob = self.blobs.slot(index).and_then(Option::take);
+        let bytes = blob.map_or(0, |blob| blob.len() as u64);
+        self.bodies -= bytes;
         bytes
     }
 }
@@ -176,12 +197,18 @@ pub(crate) struct Chunks {
     older: VecDeque<Chunk>,
     /// Memory of all chunks, bytes.
     resident: usize,
+    /// Bytes of all their shared bodies.
+    bodies: u64,
+    /// Some are not in memory, or should not be.
+    paging: Option<Box<Paging>>,
+    /// Of what was begun with chunks that leave memory or come back.
+    tickets: u32,
 }
 
 impl Drop for Chunks {
     fn drop(&mut self) {
         for chunk in self.older.iter_mut().chain([&mut self.tail]) {
-            chunk.free(&self.memory);
+            self.memory.give_back(std::mem::take(&mut chunk.data));
         }
     }
 }
@@ -196,6 +223,9 @@ impl Chunks {
             cursor: Position::default(),
             older: VecDeque::new(),
             resident: 0,
+            bodies: 0,
+            paging: None,
+            tickets: 0,
         }
     }
 
@@ -267,7 +297,11 @@ impl Chunks {
         }
         let mut entered = self.tail.since_base(message.entered_ms);
         if entered.is_none() || !self.tail.has_room(len) {
-            self.grow(record.stored_len());
+            self.grow(self.tail.data.capacity(), record.stored_len());
+            self.tail.base_ms = message.entered_ms;
+            (entered, model) = (Some(0), None);
+        } else if blob.is_some() && self.has_many_bodies() {
+            self.grow(self.tail.data.len() / CHUNK_GROWTH, record.stored_len());
             self.tail.base_ms = message.entered_ms;
             (entered, model) = (Some(0), None);
         }
@@ -277,18 +311,46 @@ impl Chunks {
         }
         if let (Body::Blob { index, .. }, Some(blob)) = (&mut record.body, blob) {
             *index = self.tail.blobs.push(Arc::clone(blob));
+            self.tail.bodies += blob.len() as u64;
+            self.bodies += blob.len() as u64;
         }
         self.tail.append(&record, model);
     }
 
-    fn grow(&mut self, record: usize) {
-        let fresh = Chunk::with_room(&self.memory, self.tail.data.capacity(), record);
+    fn has_many_bodies(&self) -> bool {
+        let most = self.memory.limits().chunk_bytes.saturating_mul(BODIES_PART);
+        self.tail.bodies >= most as u64
+    }
+
+    /// Begins a new tail, as large as one of those bytes is followed by.
+    fn grow(&mut self, previous: usize, record: usize) {
+        let fresh = Chunk::with_room(&self.memory, previous, record);
         self.resident += fresh.data.capacity();
         let mut full = std::mem::replace(&mut self.tail, fresh);
         if full.count > 0 {
             self.older.push_back(full);
+            self.look_at_share();
         } else {
-            self.resident -= full.free(&self.memory);
+            self.resident -= full.data.capacity();
+            self.memory.give_back(std::mem::take(&mut full.data));
+        }
+    }
+
+    /// Gives a chunk's memory and its place on the disk back.
+    fn free(&mut self, id: u32) {
+        let Some(chunk) = self.chunk_mut(id) else {
+            return;
+        };
+        let data = std::mem::take(&mut chunk.data);
+        let bodies = std::mem::take(&mut chunk.bodies);
+        chunk.blobs = Blobs::None;
+        (chunk.own_ms, chunk.model) = (u64::MAX, NO_MODEL);
+        let page = chunk.page.take();
+        self.resident -= data.capacity();
+        self.bodies -= bodies;
+        self.memory.give_back(data);
+        if let Some(page) = page {
+            self.forget_page(&page);
         }
     }
 
@@ -313,7 +375,20 @@ impl Chunks {
         }
     }
 
-    /// The record at a position.
+    /// The record at a position, or in a copy of its chunk; the place it is at if it is in neither.
+    pub(crate) fn record_in<'a>(
+        &'a self,
+        at: Position,
+        copy: Option<&'a LoadedPage>,
+    ) -> Result<Option<FoundRecord<'a>>, Place> {
+        let Some(chunk) = self.chunk(at.chunk) else {
+            return Ok(None);
+        };
+        let PageOf { data, blobs } = chunk.bytes(copy)?;
+        Ok(found(data, blobs, chunk.base_ms, at.offset))
+    }
+
+    /// The record at a position, if it is in memory.
     #[inline]
     pub(crate) fn record(&self, at: Position) -> Option<FoundRecord<'_>> {
         self.chunk(at.chunk)?.found(at.offset)
@@ -349,6 +424,7 @@ impl Chunks {
             };
             let end = chunk.read + (chunk.count - chunk.read).min(most - out.messages);
             let (before, mut left, mut at) = (chunk.read, 0, offset);
+            let mut forgotten = 0;
             while chunk.read < end {
                 let Some((record, next)) = read(&chunk.data, at) else {
                     taken = false;
@@ -374,10 +450,8 @@ impl Chunks {
                 }
                 out.bytes += u64::from(record.body.len());
                 out.redelivered += u32::from(record.attempts.acquired > 0);
-                if let (true, Body::Blob { index, .. }) = (settle, record.body)
-                    && let Some(slot) = chunk.blobs.slot(index)
-                {
-                    *slot = None;
+                if let (true, Body::Blob { index, .. }) = (settle, record.body) {
+                    forgotten += chunk.forget_body(index);
                 }
                 chunk.read += 1;
                 at = next;
@@ -387,6 +461,7 @@ impl Chunks {
             chunk.live -= if settle { handed } else { 0 };
             let is_spent = chunk.is_spent();
             self.cursor.offset = at;
+            self.bodies -= forgotten;
             if is_spent {
                 self.reclaim(id);
             }
@@ -408,17 +483,19 @@ impl Chunks {
         };
         let count = u32::try_from(offsets.len()).unwrap_or(u32::MAX);
         chunk.live = chunk.live.saturating_sub(count);
+        let mut forgotten = 0;
         if !matches!(chunk.blobs, Blobs::None) {
             for offset in offsets {
                 if let Some((record, _)) = read(&chunk.data, offset)
                     && let Body::Blob { index, .. } = record.body
-                    && let Some(slot) = chunk.blobs.slot(index)
                 {
-                    *slot = None;
+                    forgotten += chunk.forget_body(index);
                 }
             }
         }
-        if chunk.is_spent() {
+        let is_spent = chunk.is_spent();
+        self.bodies -= forgotten;
+        if is_spent {
             self.reclaim(id);
         }
     }
@@ -429,6 +506,7 @@ impl Chunks {
             let tail = &mut self.tail;
             tail.data.clear();
             tail.blobs = Blobs::None;
+            self.bodies -= std::mem::take(&mut tail.bodies);
             (tail.count, tail.read, tail.own_ms) = (0, 0, u64::MAX);
             tail.model = NO_MODEL;
             // All of it may have expired behind what the cursor has not reached.
@@ -437,15 +515,15 @@ impl Chunks {
             }
         } else if index == 0 {
             self.drop_spent_front();
-        } else if let Some(chunk) = self.older.get_mut(index) {
-            self.resident -= chunk.free(&self.memory);
+        } else {
+            self.free(id);
         }
     }
 
     fn drop_spent_front(&mut self) {
         while self.older.front().is_some_and(Chunk::is_spent) {
-            let spent = self.older.pop_front();
-            self.resident -= spent.map_or(0, |mut chunk| chunk.free(&self.memory));
+            self.free(self.first);
+            self.older.pop_front();
             if self.cursor.chunk == self.first {
                 self.cursor = Position {
                     chunk: self.first.wrapping_add(1),
@@ -456,110 +534,12 @@ impl Chunks {
         }
     }
 
-    /// Shows every record the cursor has not reached, in order.
-    pub(crate) fn unread(&self, mut show: impl FnMut(&Record<'_>)) {
-        let mut at = self.cursor;
-        while let Some(chunk) = self.chunk(at.chunk) {
-            for _ in chunk.read..chunk.count {
-                let Some((record, next)) = read(&chunk.data, at.offset) else {
-                    return;
-                };
-                if !record.marks.left() {
-                    show(&record);
-                }
-                at.offset = next;
-            }
-            if at.chunk == self.tail_id() {
-                return;
-            }
-            at = Position {
-                chunk: at.chunk.wrapping_add(1),
-                offset: 0,
-            };
-        }
-    }
-
-    /// Shows the records the cursor has not reached and that are not `before`, in order, until
-    /// `show` breaks.
-    pub(crate) fn unread_from(
-        &self,
-        before: impl Fn(&Record<'_>) -> bool,
-        mut show: impl FnMut(&Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        let mut at = self.cursor;
-        while let Some(chunk) = self.chunk(at.chunk) {
-            let is_last = at.chunk == self.tail_id();
-            let next = at.chunk.wrapping_add(1);
-            let next_first = self.chunk(next).and_then(|chunk| read(&chunk.data, 0));
-            // When the next chunk begins before, all of this one is before.
-            let skip = !is_last && next_first.is_some_and(|(record, _)| before(&record));
-            let unread = if skip { 0 } else { chunk.count - chunk.read };
-            for _ in 0..unread {
-                let Some((record, after)) = read(&chunk.data, at.offset) else {
-                    return ControlFlow::Continue(());
-                };
-                let blob = match record.body {
-                    Body::Inline(_) => None,
-                    Body::Blob { index, .. } => chunk.blobs.get(index),
-                };
-                if !record.marks.left() && !before(&record) {
-                    show(&record, blob)?;
-                }
-                at.offset = after;
-            }
-            if is_last {
-                return ControlFlow::Continue(());
-            }
-            at = Position {
-                chunk: next,
-                offset: 0,
-            };
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// Settles every record the cursor has not reached.
-    pub(crate) fn release_unread(&mut self) {
-        // Only the cursor's chunk can stay for the sake of records that were read: the bodies of
-        // the others go one by one.
-        let partly_read = self.chunk(self.cursor.chunk);
-        let unread = partly_read.map_or(0, |chunk| chunk.count - chunk.read);
-        self.hand_out(unread, true, |_, _, _| true);
-        let tail = self.tail_id();
-        let mut id = self.cursor.chunk;
-        loop {
-            if let Some(chunk) = self.chunk_mut(id) {
-                let unread = chunk.count - chunk.read - chunk.left;
-                chunk.live = chunk.live.saturating_sub(unread);
-                (chunk.read, chunk.left, chunk.own_ms) = (chunk.count, 0, u64::MAX);
-            }
-            if id == tail {
-                break;
-            }
-            id = id.wrapping_add(1);
-        }
-        let end = u32::try_from(self.tail.data.len()).unwrap_or(u32::MAX);
-        self.cursor = Position {
-            chunk: tail,
-            offset: end,
-        };
-        for index in 0..self.older.len() {
-            if let Some(chunk) = self.older.get_mut(index).filter(|chunk| chunk.is_spent()) {
-                self.resident -= chunk.free(&self.memory);
-            }
-        }
-        self.drop_spent_front();
-        if self.tail.is_spent() {
-            self.reclaim(tail);
-        }
-    }
-
     /// Gives the memory of an empty queue back; `false` when records are still held.
     pub(crate) fn shrink(&mut self) -> bool {
         if !self.older.is_empty() || self.tail.count > 0 {
             return false;
         }
-        self.resident -= self.tail.free(&self.memory);
+        self.free(self.tail_id());
         true
     }
 

@@ -80,12 +80,18 @@ impl Lane {
 
     /// Takes the head off; `next` is where the record behind it begins.
     #[inline]
-    pub(crate) fn take_head(&mut self, next: u32) {
+    pub(crate) fn take_head(&mut self, next: u32, body_len: u32) {
         if self.requeued.is_empty() {
             self.chunks.advance(next);
         } else {
-            self.requeued.pop_first(next);
+            self.requeued.pop_first(next, body_len);
         }
+    }
+
+    /// The chunk of the next message, or of the one that is to come.
+    pub(crate) fn head_chunk(&self) -> u32 {
+        let requeued = self.requeued.first();
+        requeued.map_or(self.chunks.head_chunk(), |run| run.position.chunk)
     }
 
     /// Takes out messages that are past their own expiration, wherever they stand, at most `most`.
@@ -106,6 +112,14 @@ impl Lane {
         let runs: Vec<_> = self.requeued.drain().collect();
         for run in runs {
             let mut position = run.position;
+            if let Some((_, away_ms)) = self.chunks.away_times(position.chunk) {
+                if away_ms <= now_ms {
+                    self.chunks.note_sweep_of(position.chunk, now_ms);
+                }
+                own_ms = own_ms.min(away_ms);
+                self.requeued.insert(run);
+                continue;
+            }
             for seq in run.first..=run.last {
                 let Some(found) = self.chunks.record(position) else {
                     break;
@@ -113,7 +127,7 @@ impl Lane {
                 let deadline_ms = found.deadline_ms(u64::MAX);
                 let mut taken = unacked(0, seq, position, &found.record);
                 taken.attempts = run.attempts;
-                let next = found.next;
+                let (next, bytes) = (found.next, u64::from(found.record.body.len()));
                 if deadline_ms <= now_ms && out.len() < most {
                     out.push(taken);
                 } else {
@@ -123,6 +137,7 @@ impl Lane {
                         last: seq,
                         position,
                         attempts: run.attempts,
+                        bytes,
                     });
                 }
                 position.offset = next;
@@ -137,6 +152,8 @@ impl Lane {
 pub(crate) struct Lanes {
     first: Lane,
     levels: u16,
+    /// Some higher level may have chunks that are not in memory, or should not be.
+    paged: bool,
     higher: Option<Box<Higher>>,
 }
 
@@ -152,6 +169,7 @@ impl Lanes {
         Self {
             first: Lane::new(memory),
             levels: levels.clamp(1, 256),
+            paged: false,
             higher: None,
         }
     }
@@ -216,6 +234,25 @@ impl Lanes {
             return lane;
         }
         &mut self.first
+    }
+
+    /// Whether some level has chunks that are not in memory, or should not be.
+    #[inline]
+    pub(crate) const fn is_paged(&self) -> bool {
+        self.first.chunks.is_paged() || self.paged
+    }
+
+    /// Finds out whether any higher level has.
+    pub(crate) fn look_at_higher(&mut self) {
+        let higher = self.higher.as_ref();
+        let mut lanes = higher.into_iter().flat_map(|higher| &higher.lanes);
+        self.paged = lanes.any(|lane| lane.chunks.is_paged());
+    }
+
+    /// A message was appended to a level.
+    #[inline]
+    pub(crate) fn appended_to(&mut self, level: u8) {
+        self.paged |= level > 0 && self.at(level).chunks.is_paged();
     }
 
     /// Counts messages of a level that are ready now.
@@ -284,6 +321,7 @@ impl Lanes {
         Used(self.higher.as_ref().map_or([1, 0, 0, 0], |one| one.ready))
     }
 
+    /// All lanes that were ever used.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
         let higher = self.higher.iter_mut().flat_map(|higher| &mut higher.lanes);
         [&mut self.first].into_iter().chain(higher)
@@ -302,6 +340,12 @@ impl Lanes {
         let of = |lane: &Lane| lane.chunks.resident_bytes();
         let higher = self.higher.as_ref();
         of(&self.first) + higher.map_or(0, |higher| higher.lanes.iter().map(of).sum())
+    }
+
+    /// Bytes that chunks and their shared bodies hold in memory, the latter as if nobody else had
+    /// them.
+    pub(crate) fn weight(&self) -> u64 {
+        self.iter().map(|(_, lane)| lane.chunks.weight()).sum()
     }
 
     /// Forgets which levels have ready messages: none has.

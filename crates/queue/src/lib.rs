@@ -26,10 +26,14 @@ mod requeued;
 mod reserve;
 mod ring;
 
+pub use chunk::{LoadedPage, PagedOut};
 pub use consumers::{Consumer, ConsumerKey, Consuming};
 pub use leveret_record::{Attempts, Position, Unacked};
 pub use limits::{Death, Limits, Overflow, Reason, Settings, Shape};
 pub use message::{Message, MessageBody};
 pub use peek::PeekedMessage;
-pub use queue::{Buried, Counters, Dead, Delivery, Offer, Queue, QueueFull, Rank, Sink, Wait};
+pub use queue::{
+    Buried, Counters, Dead, Delivery, LostPage, Offer, PageRead, PageWrite, Queue, QueueFull, Rank,
+    Sink, Wait,
+};
 pub use reserve::Filled;

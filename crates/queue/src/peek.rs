@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_record::{Attempts, Blob, Record};
+use leveret_record::{Attempts, Blob, Place, Record};
 
+use crate::chunk::LoadedPage;
 use crate::queue::{Queue, Rank};
 
 /// A ready message where it is stored.
@@ -23,7 +24,15 @@ pub struct PeekedMessage<'a> {
 impl<C> Queue<C> {
     /// Shows the ready messages from a rank on, in order, until `show` breaks. Chunks before the
     /// first of them are stepped over whole.
-    pub fn peek(&self, from: Rank, mut show: impl FnMut(&PeekedMessage<'_>) -> ControlFlow<()>) {
+    ///
+    /// Of a chunk on the disk `copy` may be what was read. Gives the place of the first one that is
+    /// neither that nor in memory: what is behind it was not shown.
+    pub fn peek(
+        &self,
+        from: Rank,
+        copy: Option<&LoadedPage>,
+        mut show: impl FnMut(&PeekedMessage<'_>) -> ControlFlow<()>,
+    ) -> Option<Place> {
         let levels = self
             .lanes()
             .iter()
@@ -31,7 +40,7 @@ impl<C> Queue<C> {
         for (level, lane) in levels {
             let from = if level == from.level { from.seq } else { 0 };
             let at = |seq| Rank { level, seq };
-            let shown = lane.requeued_from(from, |run, record, blob| {
+            let mut shown = lane.requeued_from(from, copy, |run, record, blob| {
                 show(&PeekedMessage {
                     rank: at(run.first),
                     attempts: run.attempts,
@@ -39,22 +48,21 @@ impl<C> Queue<C> {
                     blob,
                 })
             });
-            if shown.is_break() {
-                return;
+            if shown.is_continue() {
+                shown = lane.chunks.unread_from(from, copy, |record, blob| {
+                    show(&PeekedMessage {
+                        rank: at(record.seq),
+                        attempts: record.attempts,
+                        record,
+                        blob,
+                    })
+                });
             }
-            let before = |record: &Record<'_>| record.seq < from;
-            let shown = lane.chunks.unread_from(before, |record, blob| {
-                show(&PeekedMessage {
-                    rank: at(record.seq),
-                    attempts: record.attempts,
-                    record,
-                    blob,
-                })
-            });
-            if shown.is_break() {
-                return;
+            if let ControlFlow::Break(place) = shown {
+                return place;
             }
         }
+        None
     }
 }
 
@@ -83,7 +91,7 @@ mod tests {
             level: 0,
             seq: from,
         };
-        queue.peek(from, |one| {
+        queue.peek(from, None, |one| {
             assert_eq!(one.record.body.len(), 8);
             assert!(one.blob.is_none());
             seen.push(one.rank.seq);

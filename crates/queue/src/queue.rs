@@ -2,6 +2,7 @@
 
 mod bury;
 mod expire;
+mod page;
 mod pump;
 mod purge;
 mod requeue;
@@ -20,6 +21,7 @@ use crate::queue::bury::Rare;
 use crate::reserve::Reserved;
 
 pub use bury::{Buried, Dead, Wait};
+pub use page::{LostPage, PageRead, PageWrite};
 
 /// A message on its way to a consumer.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +99,8 @@ pub struct Counters {
     pub expired: u64,
     /// Messages that have failed too often.
     pub delivery_limited: u64,
+    /// Messages that could not be read back from the disk.
+    pub lost: u64,
     /// Messages that were moved on after they had died, by [`crate::Death`].
     pub moved_on: [u64; 4],
 }
@@ -271,6 +275,7 @@ impl<C> Queue<C> {
     fn append_to_level(&mut self, message: &Message<'_>) -> (u8, u64) {
         let level = self.lanes.level_of(message.priority);
         let seq = self.lanes.at_mut(level).append(message);
+        self.lanes.appended_to(level);
         self.lanes.came(level, 1);
         (level, seq)
     }
@@ -305,7 +310,7 @@ impl<C> Queue<C> {
     /// Takes the head message for `basic.get`, after a [`Queue::run`]; `give` sees it and how many
     /// stay ready.
     ///
-    /// Returns `false` when there is none. With `no_ack` it is settled at once.
+    /// Returns `false` when there is none, or it is not in memory ([`Queue::waits_for_page`]). With `no_ack` it is settled at once.
     pub fn get(
         &mut self,
         no_ack: bool,
@@ -317,7 +322,7 @@ impl<C> Queue<C> {
         let lane = self.lanes.at_mut(level);
         let head = if self.behind { None } else { lane.head() };
         let Some((found, unacked)) = head.and_then(|head| lane.look(level, head)) else {
-            self.counters.got_empty += 1;
+            self.counters.got_empty += u64::from(!self.waits_for_page());
             return false;
         };
         give(
@@ -343,7 +348,8 @@ impl<C> Queue<C> {
     /// Takes a message off the ready ones.
     #[inline]
     fn leave(&mut self, unacked: &Unacked, next: u32) {
-        self.lanes.at_mut(unacked.level).take_head(next);
+        let lane = self.lanes.at_mut(unacked.level);
+        lane.take_head(next, unacked.body_len);
         self.left(unacked.level, 1, u64::from(unacked.body_len));
         self.counters.redelivered += u64::from(unacked.attempts.acquired > 0);
     }
@@ -354,7 +360,7 @@ impl<C> Queue<C> {
         let head = lane.head()?;
         let (found, unacked) = lane.look(level, head)?;
         let next = found.next;
-        lane.take_head(next);
+        lane.take_head(next, unacked.body_len);
         self.left(level, 1, u64::from(unacked.body_len));
         Some(unacked)
     }
@@ -451,11 +457,13 @@ impl<C> Queue<C> {
         self.lanes.iter().map(|(level, lane)| (level, lane.ready))
     }
 
-    /// When the message that has waited longest came, unix milliseconds.
+    /// When the message that has waited longest came, unix milliseconds; about, if it is not in
+    /// memory.
     pub fn oldest_ms(&mut self) -> Option<u64> {
         let entered = |lane: &mut crate::lane::Lane| {
             let head = lane.head()?;
-            Some(lane.chunks.record(head)?.entered_ms)
+            let found = lane.chunks.record(head).map(|found| found.entered_ms);
+            found.or_else(|| Some(lane.chunks.away_times(head.chunk)?.0))
         };
         self.lanes.iter_mut().filter_map(entered).min()
     }
@@ -531,12 +539,11 @@ impl<C> Queue<C> {
         lanes.any(|(_, lane)| lane.chunks.is_grown())
     }
 
-    /// Memory that the queue keeps from others, bytes: its chunks, and all bodies as if none of
-    /// them was in a chunk. At least what it really is, and at most twice that.
+    /// Memory that the queue keeps from others, bytes: its chunks in memory, and their shared
+    /// bodies as if nobody else had them.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        let bodies = self.ready_bytes + self.unacked_bytes + self.stuck_bytes();
-        self.lanes.resident_bytes() as u64 + bodies
+        self.lanes.weight()
     }
 
     /// Counts messages that others than the queue refuse.

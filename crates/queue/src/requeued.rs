@@ -15,6 +15,8 @@ pub(crate) struct RequeuedRun {
     /// Of the first record.
     pub(crate) position: Position,
     pub(crate) attempts: Attempts,
+    /// Of their bodies.
+    pub(crate) bytes: u64,
 }
 
 impl RequeuedRun {
@@ -51,7 +53,7 @@ impl Requeued {
 
     /// Takes the oldest message out; `next` is where the record behind it begins.
     #[inline]
-    pub(crate) fn pop_first(&mut self, next: u32) {
+    pub(crate) fn pop_first(&mut self, next: u32, body_len: u32) {
         let Some(mut entry) = self.runs.first_entry() else {
             return;
         };
@@ -61,7 +63,18 @@ impl Requeued {
         } else {
             run.first += 1;
             run.position.offset = next;
+            run.bytes -= u64::from(body_len);
         }
+    }
+
+    /// Takes out all messages of a chunk.
+    pub(crate) fn take_chunk(&mut self, chunk: u32) -> Vec<RequeuedRun> {
+        let of_chunk = |run: &&RequeuedRun| run.position.chunk == chunk;
+        let taken: Vec<_> = self.runs.values().filter(of_chunk).copied().collect();
+        for run in &taken {
+            self.runs.remove(&run.last);
+        }
+        taken
     }
 
     /// Puts messages in that are not there, joined with their neighbours.
@@ -71,12 +84,14 @@ impl Requeued {
         {
             run.first = before.first;
             run.position = before.position;
+            run.bytes += before.bytes;
             self.runs.remove(&key);
         }
         match self.runs.range_mut(run.last..).next() {
             Some((_, after)) if run.precedes(after) => {
                 after.first = run.first;
                 after.position = run.position;
+                after.bytes += run.bytes;
             }
             _ => self.insert_alone(run),
         }
@@ -111,13 +126,17 @@ mod tests {
             last,
             position,
             attempts: Attempts::NONE,
+            bytes: (last - first + 1) * 3,
         }
     }
 
     fn numbers(requeued: &Requeued) -> Vec<(u64, u64, u32)> {
         let runs = requeued.runs_from(0);
-        runs.map(|run| (run.first, run.last, run.position.offset))
-            .collect()
+        runs.map(|run| {
+            assert_eq!(run.bytes, (run.last - run.first + 1) * 3);
+            (run.first, run.last, run.position.offset)
+        })
+        .collect()
     }
 
     #[test]
@@ -145,7 +164,7 @@ mod tests {
         }) = requeued.first()
         {
             taken.push((first, position.offset));
-            requeued.pop_first(position.offset + 10);
+            requeued.pop_first(position.offset + 10, 3);
         }
         assert_eq!(taken, [(3, 30), (4, 40), (8, 80)]);
         assert!(requeued.is_empty());
@@ -168,13 +187,13 @@ mod tests {
     fn messages_that_were_taken_may_come_back() {
         let mut requeued = Requeued::default();
         requeued.insert(run(3, 6, 0));
-        requeued.pop_first(40);
-        requeued.pop_first(50);
+        requeued.pop_first(40, 3);
+        requeued.pop_first(50, 3);
         requeued.insert(run(3, 3, 0));
         assert_eq!(numbers(&requeued), [(3, 3, 30), (5, 6, 50)]);
         requeued.insert(run(4, 4, 0));
         assert_eq!(numbers(&requeued), [(3, 6, 30)]);
-        requeued.pop_first(40);
+        requeued.pop_first(40, 3);
         requeued.insert(run(3, 3, 0));
         assert_eq!(numbers(&requeued), [(3, 6, 30)]);
     }
@@ -184,11 +203,11 @@ mod tests {
     fn what_comes_back_in_front_of_a_shortened_run_leaves_it_alone() {
         let mut requeued = Requeued::default();
         requeued.insert(run(2, 5, 0));
-        requeued.pop_first(30);
-        requeued.pop_first(40);
+        requeued.pop_first(30, 3);
+        requeued.pop_first(40, 3);
         requeued.insert(run(0, 2, 0));
-        requeued.pop_first(10);
-        requeued.pop_first(20);
+        requeued.pop_first(10, 3);
+        requeued.pop_first(20, 3);
         requeued.insert(run(0, 0, 0));
         assert_eq!(numbers(&requeued), [(0, 0, 0), (2, 2, 20), (4, 5, 40)]);
         requeued.insert(run(3, 3, 0));

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use leveret_queue::{
-    Consumer, ConsumerKey, Consuming, Delivery, Limits, Message, MessageBody, Offer, Overflow,
-    Queue, Rank, Settings, Shape, Sink, Unacked,
+    Consumer, ConsumerKey, Consuming, Delivery, Limits, LoadedPage, Message, MessageBody, Offer,
+    Overflow, PageRead, PageWrite, Queue, Rank, Settings, Shape, Sink, Unacked,
 };
-use leveret_record::{Attempts, Blob, Body, Memory};
+use leveret_record::{Attempts, Blob, Body, Freed, Memory, MemoryLimits, Place, Run, Spot};
 use proptest::prelude::*;
 
 const ROUTE: &[u8] = b"\x02ex\x01k";
@@ -115,6 +115,19 @@ enum Op {
     /// A consumer goes, and all it holds comes back.
     Leave(usize),
     Shrink,
+    /// Something is written, as far as that.
+    Write {
+        done: bool,
+        fails: bool,
+    },
+    /// Something is read, as far as that.
+    Read {
+        done: bool,
+        urgent: bool,
+    },
+    /// Something that was begun is done.
+    Done(usize),
+    Review,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -130,6 +143,11 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<usize>().prop_map(Op::Cancel),
         1 => any::<usize>().prop_map(Op::Leave),
         1 => Just(Op::Shrink),
+        8 => (any::<bool>(), 0..8u8)
+            .prop_map(|(done, fails)| Op::Write { done, fails: fails == 0 }),
+        4 => (any::<bool>(), any::<bool>()).prop_map(|(done, urgent)| Op::Read { done, urgent }),
+        4 => any::<usize>().prop_map(Op::Done),
+        1 => Just(Op::Review),
     ]
 }
 
@@ -155,7 +173,57 @@ impl Model {
     }
 }
 
+/// What was written, and what is being done with it.
+#[derive(Default)]
+struct Disk {
+    bytes: Vec<u8>,
+    freed: Arc<Freed>,
+    begun: Vec<Begun>,
+    /// Chunks that were written, and that were read.
+    done: (usize, usize),
+}
+
+enum Begun {
+    Write(PageWrite, Vec<u8>),
+    Read(PageRead),
+}
+
+impl Disk {
+    fn write(&mut self, bytes: &[u8]) -> Spot {
+        let place = Place {
+            run: 1,
+            offset: self.bytes.len() as u64,
+            len: bytes.len() as u32,
+            checksum: 0,
+        };
+        self.bytes.extend_from_slice(bytes);
+        self.done.0 += 1;
+        Spot::new(Arc::new(Run::new(1, Arc::clone(&self.freed))), place)
+    }
+
+    fn read(&mut self, place: Place, memory: &Memory) -> LoadedPage {
+        let bytes = &self.bytes[place.offset as usize..][..place.len as usize];
+        self.done.1 += 1;
+        LoadedPage::decode(place, bytes, memory).expect("what was written is read")
+    }
+
+    fn end(&mut self, begun: &Begun, queue: &mut Queue<u32>, memory: &Memory, sink: &mut Taker) {
+        match begun {
+            Begun::Write(write, bytes) => {
+                let spot = self.write(bytes);
+                queue.written(write, Some(spot));
+            }
+            Begun::Read(read) => {
+                let page = self.read(read.place, memory);
+                queue.page_read(read, page, NOW_MS, sink);
+            }
+        }
+    }
+}
+
 struct World {
+    memory: Memory,
+    disk: Disk,
     queue: Queue<u32>,
     model: Model,
     sink: Taker,
@@ -166,9 +234,11 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(memory: Memory) -> Self {
         Self {
-            queue: plain_queue(Limits::NONE),
+            queue: Queue::new(Settings::NONE, Shape::PLAIN, memory.clone()),
+            memory,
+            disk: Disk::default(),
             model: Model::default(),
             sink: Taker::default(),
             keys: Vec::new(),
@@ -221,6 +291,15 @@ impl World {
                 let empty = self.model.ready.is_empty() && self.model.out.is_empty();
                 assert!(!self.queue.shrink() || empty);
             }
+            Op::Write { done, fails } => self.begin_write(done, fails),
+            Op::Read { done, urgent } => self.begin_read(done, urgent),
+            Op::Done(pick) if !self.disk.begun.is_empty() => {
+                let begun = self.disk.begun.remove(pick % self.disk.begun.len());
+                let (queue, memory) = (&mut self.queue, &self.memory);
+                self.disk.end(&begun, queue, memory, &mut self.sink);
+            }
+            Op::Done(_) => {}
+            Op::Review => self.queue.review_pages(),
         }
         self.queue.run(NOW_MS, &mut self.sink);
         self.absorb();
@@ -228,14 +307,86 @@ impl World {
         self.check_shared();
     }
 
-    /// A shared body lives as long as its message is ready or out, and no longer.
+    fn begin_write(&mut self, done: bool, fails: bool) {
+        let mut bytes = Vec::new();
+        let Some(write) = self.queue.begin_write(NOW_MS, &mut bytes) else {
+            assert!(!self.queue.wants_write(NOW_MS));
+            return;
+        };
+        match (done, fails) {
+            (true, true) => self.queue.written(&write, None),
+            (true, false) => {
+                let spot = self.disk.write(&bytes);
+                self.queue.written(&write, Some(spot));
+            }
+            (false, _) => self.disk.begun.push(Begun::Write(write, bytes)),
+        }
+    }
+
+    fn begin_read(&mut self, done: bool, urgent: bool) {
+        let Some(read) = self.queue.begin_read(NOW_MS, urgent) else {
+            assert!(!urgent || !self.queue.waits_for_page());
+            return;
+        };
+        if done {
+            let page = self.disk.read(read.place, &self.memory);
+            let wanted = self.queue.page_read(&read, page, NOW_MS, &mut self.sink);
+            assert!(wanted);
+            assert!(!self.queue.waits_for_page() || !urgent);
+        } else {
+            self.disk.begun.push(Begun::Read(read));
+        }
+    }
+
+    /// A ready message that is on the disk is seen there.
+    fn peek(&mut self) {
+        let (mut seen, mut copy, mut from) = (Vec::new(), None, 0);
+        loop {
+            let rank = Rank {
+                level: 0,
+                seq: from,
+            };
+            let place = self.queue.peek(rank, copy.as_ref(), |one| {
+                seen.push(one.rank.seq);
+                from = one.rank.seq + 1;
+                std::ops::ControlFlow::Continue(())
+            });
+            let Some(place) = place else { break };
+            copy = Some(self.disk.read(place, &self.memory));
+        }
+        assert!(seen.iter().eq(self.model.ready.iter().map(|(seq, ..)| seq)));
+    }
+
+    /// Has the disk do all that it is asked for.
+    fn rest(&mut self) {
+        for _ in 0..1_000 {
+            for begun in std::mem::take(&mut self.disk.begun) {
+                let (queue, memory) = (&mut self.queue, &self.memory);
+                self.disk.end(&begun, queue, memory, &mut self.sink);
+            }
+            self.begin_write(false, false);
+            self.begin_read(false, false);
+            self.queue.run(NOW_MS, &mut self.sink);
+            self.absorb();
+            self.check();
+            if self.disk.begun.is_empty() {
+                return;
+            }
+        }
+        panic!("the disk does not come to rest");
+    }
+
+    /// A shared body lives no longer than its message is ready or out; while it does, it lives or
+    /// is on the disk.
     fn check_shared(&mut self) {
         let ready = self.model.ready.iter().map(|(seq, ..)| *seq);
         let out = self.model.out.iter().map(|(.., unacked)| unacked.seq);
         let there: HashSet<_> = ready.chain(out).collect();
         self.shared.retain(|(seq, blob)| {
             let lives = blob.strong_count() > 0;
-            assert_eq!(lives, there.contains(seq), "body of message {seq}");
+            let is_paged = self.disk.done.0 > 0;
+            assert!(is_paged || lives == there.contains(seq), "body of {seq}");
+            assert!(!lives || there.contains(seq), "body of message {seq}");
             lives
         });
     }
@@ -263,7 +414,9 @@ impl World {
             assert_eq!(ready, left);
             got = Some((body_of(delivery), delivery.unacked));
         });
-        assert_eq!(found, !self.model.ready.is_empty());
+        let expected = !self.model.ready.is_empty() && !self.queue.waits_for_page();
+        assert_eq!(found, got.is_some());
+        assert!(found || !expected);
         if let Some((body, unacked)) = got {
             self.model.took(&body, &unacked);
             if !no_ack {
@@ -361,10 +514,28 @@ impl World {
             let limit = consumer.asked.prefetch;
             assert!(limit == 0 || consumer.unacked <= limit, "credit exceeded");
         }
+        let is_away = self.queue.waits_for_page();
         assert!(
-            self.queue.ready() == 0 || !self.queue.has_credit(),
+            self.queue.ready() == 0 || !self.queue.has_credit() || is_away,
             "a ready message waits"
         );
+        let reads = |begun: &Begun| matches!(begun, Begun::Read(_));
+        let is_read = self.queue.wants_read(NOW_MS) || self.disk.begun.iter().any(reads);
+        assert!(
+            !is_away || is_read || !self.queue.has_credit(),
+            "nobody reads"
+        );
+        let out = self.queue.paged_out();
+        assert!(out.messages <= self.queue.ready() && out.bytes <= self.queue.ready_bytes());
+        assert_eq!(self.queue.held_bytes(), self.memory_held());
+    }
+
+    /// The bodies in this test are of their own accounts, until they were on the disk.
+    fn memory_held(&self) -> u64 {
+        let chunks = self.queue.resident_bytes() as u64;
+        let bodies = self.queue.held_bytes() - chunks;
+        assert!(self.memory.resident_bytes() >= chunks);
+        chunks + bodies
     }
 }
 
@@ -373,7 +544,7 @@ proptest! {
 
     #[test]
     fn behaves_like_a_list(ops in prop::collection::vec(op(), 1..200)) {
-        let mut world = World::new();
+        let mut world = World::new(Memory::default());
         for op in &ops {
             world.apply(op);
         }
@@ -386,6 +557,82 @@ proptest! {
         assert!(world.queue.shrink(), "an empty queue holds no memory");
         assert_eq!(world.queue.resident_bytes(), 0);
     }
+}
+
+/// Nothing of a lane but a kilobyte stays in memory, or less and less.
+fn tiny() -> impl Strategy<Value = Memory> {
+    let all_bytes = prop_oneof![Just(u64::MAX), 2_000..20_000u64];
+    (1..600usize, 0..3_000u64, all_bytes).prop_map(|(chunk_bytes, lane_bytes, all_bytes)| {
+        Memory::new(MemoryLimits {
+            chunk_bytes,
+            lane_bytes,
+            all_bytes,
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn behaves_like_a_list_when_most_of_it_is_on_the_disk(
+        memory in tiny(),
+        ops in prop::collection::vec(op(), 1..300),
+    ) {
+        let mut world = World::new(memory.clone());
+        for op in &ops {
+            world.apply(op);
+        }
+        world.peek();
+        world.rest();
+        while !world.model.ready.is_empty() {
+            world.apply(&Op::Read { done: true, urgent: true });
+            world.apply(&Op::Get { no_ack: true });
+        }
+        while !world.model.out.is_empty() {
+            world.apply(&Op::Settle(0));
+        }
+        world.disk.begun.clear();
+        assert!(world.queue.shrink(), "an empty queue holds no memory");
+        prop_assert_eq!(world.queue.held_bytes(), 0);
+        prop_assert_eq!(memory.resident_bytes(), 0);
+        prop_assert_eq!(world.queue.paged_out().chunks, 0);
+        prop_assert_eq!(world.disk.freed.bytes(), world.disk.bytes.len() as u64);
+    }
+}
+
+#[test]
+fn a_long_queue_leaves_memory_and_comes_back_in_order() {
+    let memory = Memory::new(MemoryLimits {
+        chunk_bytes: 1024,
+        lane_bytes: 8 * 1024,
+        all_bytes: u64::MAX,
+    });
+    let mut world = World::new(memory.clone());
+    for number in 0..5_000usize {
+        let shared = number % 7 == 0;
+        world.push(number % 90, shared);
+        world.queue.run(NOW_MS, &mut world.sink);
+        world.begin_write(true, false);
+    }
+    assert!(world.queue.held_bytes() <= 10 * 1024);
+    assert!(world.queue.paged_out().messages > 4_000);
+    world.peek();
+    world.queue.consume(0, Consuming::default());
+    let mut most = 0;
+    while world.queue.ready() > 0 {
+        world.queue.run(NOW_MS, &mut world.sink);
+        world.begin_read(true, false);
+        world.begin_write(true, false);
+        for (name, body, unacked) in std::mem::take(&mut world.sink.deliveries) {
+            assert_eq!(name, 0);
+            world.model.took(&body, &unacked);
+            world.queue.settle(None, &unacked);
+        }
+        most = most.max(world.queue.held_bytes());
+    }
+    assert!(most <= 12 * 1024, "{most}");
+    assert!(world.model.ready.is_empty());
 }
 
 /// Fetching and giving back, of few messages in one chunk.
@@ -403,7 +650,7 @@ proptest! {
     fn what_comes_back_in_any_order_goes_out_in_its_own(
         ops in prop::collection::vec(back_and_forth(), 200)
     ) {
-        let mut world = World::new();
+        let mut world = World::new(Memory::default());
         for size in 1..8 {
             world.apply(&Op::Push { size, shared: false });
         }
@@ -590,7 +837,7 @@ fn total_limits_count_unacknowledged_messages_too() {
 /// What was shortened from its front stays whole when earlier messages come back beside it.
 #[test]
 fn messages_given_back_in_several_steps_are_all_there() {
-    let mut world = World::new();
+    let mut world = World::new(Memory::default());
     for size in 1..7 {
         world.apply(&Op::Push {
             size,
@@ -624,7 +871,7 @@ fn sequence_numbers_stay_whole_over_a_restart() {
     }
     queue.begin_at(at(FAR + 9));
     let mut peeked = Vec::new();
-    queue.peek(at(6), |one| {
+    queue.peek(at(6), None, |one| {
         peeked.push(one.rank.seq);
         std::ops::ControlFlow::Continue(())
     });

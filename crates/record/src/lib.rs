@@ -27,9 +27,11 @@
 )]
 
 mod memory;
+mod place;
 mod sabotage;
 
-pub use memory::{Blob, Memory, POOLED_BYTES};
+pub use memory::{Blob, Memory, MemoryLimits, POOLED_BYTES};
+pub use place::{Freed, FreedPart, Place, Run, Spot};
 #[cfg(feature = "sabotage")]
 pub use sabotage::sabotage;
 pub use sabotage::{Sabotage, breaks};

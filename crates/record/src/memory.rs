@@ -12,6 +12,28 @@ pub const POOLED_BYTES: usize = 256 * 1024;
 /// So many free ones are kept: 16 MiB.
 const POOL_BUFFERS_MAX: usize = 64;
 
+/// How much of their messages queues keep in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryLimits {
+    /// Most bytes of one chunk, unless it has one message.
+    pub chunk_bytes: usize,
+    /// What one lane keeps while there is plenty; the rest is written to the disk.
+    pub lane_bytes: u64,
+    /// What all of them keep together: the nearer they are to it, the less each does.
+    pub all_bytes: u64,
+}
+
+impl Default for MemoryLimits {
+    /// Nothing is written to the disk.
+    fn default() -> Self {
+        Self {
+            chunk_bytes: POOLED_BYTES,
+            lane_bytes: u64::MAX,
+            all_bytes: u64::MAX,
+        }
+    }
+}
+
 /// Counts the bytes that chunks and shared bodies of one broker hold, and lends what was given
 /// back. Clones are the same account.
 #[derive(Clone, Default)]
@@ -20,10 +42,45 @@ pub struct Memory(Arc<Account>);
 #[derive(Default)]
 struct Account {
     resident: AtomicU64,
+    limits: MemoryLimits,
     pool: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Memory {
+    /// An account with limits.
+    #[must_use]
+    pub fn new(limits: MemoryLimits) -> Self {
+        Self(Arc::new(Account {
+            limits,
+            ..Account::default()
+        }))
+    }
+
+    /// How much there may be.
+    #[must_use]
+    pub fn limits(&self) -> &MemoryLimits {
+        &self.0.limits
+    }
+
+    /// What a lane may keep in memory at present: less and less from half of what all may keep
+    /// on, and nothing beyond three quarters.
+    #[must_use]
+    pub fn lane_share(&self) -> u64 {
+        let MemoryLimits {
+            lane_bytes,
+            all_bytes,
+            ..
+        } = self.0.limits;
+        let (from, to) = (all_bytes / 2, all_bytes / 4 * 3);
+        let free = to.saturating_sub(self.resident_bytes());
+        let most = (to - from).max(1);
+        if free >= most {
+            return lane_bytes;
+        }
+        let part = u128::from(lane_bytes) * u128::from(free) / u128::from(most);
+        u64::try_from(part).unwrap_or(lane_bytes)
+    }
+
     /// Bytes that are held.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
@@ -113,6 +170,23 @@ mod tests {
         drop(again);
         memory.give_back(buffer);
         assert_eq!((memory.resident_bytes(), other.resident_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn the_share_of_a_lane_shrinks_to_nothing_before_all_is_taken() {
+        let memory = Memory::new(MemoryLimits {
+            lane_bytes: 1000,
+            all_bytes: 4000,
+            ..MemoryLimits::default()
+        });
+        let mut shares = Vec::new();
+        let mut held = Vec::new();
+        for _ in 0..7 {
+            shares.push(memory.lane_share());
+            held.push(memory.share(vec![0; 500]));
+        }
+        assert_eq!(shares, [1000, 1000, 1000, 1000, 1000, 500, 0]);
+        assert_eq!(Memory::default().lane_share(), u64::MAX);
     }
 
     #[test]

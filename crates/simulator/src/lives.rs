@@ -11,9 +11,8 @@ mod way;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::ControlFlow;
 
-use leveret_broker::{Death, QueueCell, Rank};
+use leveret_broker::{Broker, Death, QueueCell, Rank};
 
 use crate::command::{Message, Spec};
 use crate::deaths::Deaths;
@@ -109,15 +108,14 @@ impl Shown {
     ///
     /// # Errors
     /// It holds what nobody published.
-    pub(crate) fn of(cell: &QueueCell) -> Result<Self, String> {
-        let state = cell.lock();
+    pub(crate) fn of(broker: &Broker, cell: &QueueCell) -> Result<Self, String> {
         let (mut ready, mut wrong) = (BTreeMap::new(), None);
         let from = Rank {
             level: u8::MAX,
             seq: 0,
         };
-        state.queue.peek(from, |seen| {
-            match read_header(seen.record.header) {
+        for seen in broker.peek(cell, from, (usize::MAX, usize::MAX)) {
+            match read_header(&seen.header) {
                 Ok((message, deaths)) => {
                     let entry = Entry {
                         message,
@@ -129,8 +127,8 @@ impl Shown {
                 }
                 Err(reason) => wrong = Some(reason),
             }
-            ControlFlow::Continue(())
-        });
+        }
+        let state = cell.lock();
         let lanes = cell.lanes().map(|(level, lane)| (level, lane.0));
         match wrong {
             Some(reason) => Err(format!("{} holds {reason}", cell.name)),

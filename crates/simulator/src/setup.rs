@@ -20,6 +20,8 @@ pub(crate) fn config(rng: &mut Rng, seed: u64) -> BrokerConfig {
             bytes_max: 1 << 30,
         },
         seed,
+        chunk_bytes: [200, 1_000, 256 << 10][rng.below(3) as usize],
+        queue_resident_bytes: [0, 600, 3_000, u64::MAX][rng.below(4) as usize],
         ..BrokerConfig::default()
     }
 }

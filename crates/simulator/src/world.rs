@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use leveret_broker::{Access, Broker, BrokerConfig, Ticker, Vhost, Work};
+use leveret_broker::{
+    Access, Broker, BrokerConfig, PageIn, PageOut, Runs, RunsConfig, Ticker, Vhost, Work,
+};
+use leveret_runs::sim::SimFiles;
 use leveret_store::sim::{DiskImage, Rng};
 
 use crate::Summary;
@@ -33,6 +36,10 @@ pub(crate) struct World {
     config: BrokerConfig,
     ticker: Ticker,
     due: Work,
+    /// What is read back from the disk, in whatever order it comes.
+    pages: Vec<PageIn>,
+    /// What is being written to it, if anything is.
+    page_out: Option<PageOut>,
     now_ms: u64,
     next_tick_ms: u64,
     nodes: Vec<Node>,
@@ -101,6 +108,8 @@ impl World {
             config,
             ticker: Ticker::default(),
             due: Work::default(),
+            pages: Vec::new(),
+            page_out: None,
             now_ms: START_MS,
             next_tick_ms: START_MS,
             nodes: Vec::new(),
@@ -181,7 +190,10 @@ impl World {
                 let most = pick_size(&mut self.rng);
                 self.hear(index, most)?;
             }
-            180..188 => self.store_catches_up()?,
+            180..186 => self.store_catches_up()?,
+            186..188 => {
+                self.page_something()?;
+            }
             188..195 => {
                 let passed = match self.rng.below(6) {
                     0 if self.mortal => self.rng.below(6_000),
@@ -273,6 +285,38 @@ impl World {
         self.record(None, None, StepKind::Durable)
     }
 
+    /// A chunk leaves memory or comes back, or is begun with; `false` when there is none.
+    fn page_something(&mut self) -> Result<bool, String> {
+        let begins = self.rng.one_in(2);
+        match self.page_out.take() {
+            Some(mut out) => {
+                let written = self.broker.finish_page_out(&mut out);
+                written.map_err(|error| error.to_string())?;
+                self.note(|| "chunks have left memory".into());
+            }
+            None => {
+                let mut out = PageOut::default();
+                self.page_out = self.broker.begin_page_out(&mut out).then_some(out);
+            }
+        }
+        self.broker.give_runs_back();
+        if begins && let Some(page) = self.broker.begin_page_in() {
+            self.pages.push(page);
+        } else if !self.pages.is_empty() {
+            let pick = self.rng.below(self.pages.len() as u64) as usize;
+            let page = self.pages.remove(pick);
+            self.broker.finish_page_in(page, &mut self.due);
+            self.note(|| "a chunk is back in memory".into());
+        } else if self.page_out.is_none() {
+            let page = self.broker.begin_page_in();
+            let begun = page.is_some();
+            self.pages.extend(page);
+            return Ok(begun);
+        }
+        self.record(None, None, StepKind::Tick)?;
+        Ok(true)
+    }
+
     fn pass_time(&mut self, passed_ms: u64) -> Result<(), String> {
         self.now_ms += passed_ms;
         let now_ms = self.now_ms;
@@ -315,7 +359,7 @@ impl World {
             queues.insert(cell.name.to_string(), counts);
             drop(state);
             if self.mortal {
-                shown.insert(cell.name.to_string(), Shown::of(cell)?);
+                shown.insert(cell.name.to_string(), Shown::of(&self.broker, cell)?);
             }
         }
         let told = self.nodes.iter().map(|node| node.link.told()).collect();
@@ -369,6 +413,7 @@ impl World {
                 busy |= self.read(index, usize::MAX)?;
                 busy |= self.write(index)?;
             }
+            busy |= self.page_something()?;
             if busy {
                 continue;
             }
@@ -477,6 +522,7 @@ impl World {
             self.now_ms += self.rng.below(3_000);
         }
         self.due = Work::default();
+        (self.pages, self.page_out) = (Vec::new(), None);
         let begun = begin(&self.config, image, self.now_ms)?;
         (self.storage, self.broker, self.vhost) = begun;
         self.model.restart(self.now_ms);
@@ -553,6 +599,12 @@ fn begin(
 ) -> Result<(Storage, Arc<Broker>, Arc<Vhost>), String> {
     let (storage, remembered) = Storage::open(disk)?;
     let broker = Broker::new(config.clone(), Access::default(), storage.store());
+    let files = Arc::new(SimFiles::default());
+    let sizes = RunsConfig {
+        run_bytes: 5_000,
+        disk_free_min: 0,
+    };
+    broker.page_to(Runs::new(files, sizes));
     broker.set_now(now_ms);
     remembered.restore(&broker)?;
     storage.catch_up()?;

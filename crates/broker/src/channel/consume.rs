@@ -319,10 +319,14 @@ impl OpenChannel<'_> {
             }
             cell.used(&mut state);
             cell.run(&mut state, &mut Pump::new(cell, self.work));
-            if !state.queue.is_behind() {
+            let waits = state.queue.waits_for_page();
+            if !state.queue.is_behind() && !waits {
                 return Ok(state);
             }
             drop(state);
+            if waits {
+                self.broker.load_now(cell, self.work);
+            }
             self.broker.bury(self.work);
         }
         let state = cell.lock();

@@ -33,6 +33,8 @@ pub(crate) struct RoomOfPublishers {
 struct RoomWait {
     cell: Arc<QueueCell>,
     since_ms: u64,
+    /// What had been written to the disk to make room then, bytes.
+    written: u64,
     /// Its channel is in confirm mode.
     confirms: bool,
 }
@@ -50,9 +52,14 @@ impl RoomOfPublishers {
 
     /// Whether a wait is over, as there is room again or it has lasted long enough.
     pub(crate) fn look(&mut self, broker: &Broker, now_ms: u64) -> bool {
-        let Some(wait) = &self.waits_for else {
+        let Some(wait) = &mut self.waits_for else {
             return false;
         };
+        let written = broker.runs_stats().written_bytes;
+        if written != wait.written && broker.pager.makes_room() {
+            // There will be room.
+            (wait.written, wait.since_ms) = (written, now_ms);
+        }
         let waited = wait.confirms && now_ms.saturating_sub(wait.since_ms) >= WAIT_MS;
         let over = waited || broker.has_room_again(&wait.cell);
         if over {
@@ -87,13 +94,17 @@ impl OpenChannel<'_> {
             return Some(room.without_shares());
         };
         let confirms = self.state.confirms.is_some();
-        if waiting.hung_up || (confirms && waiting.waited) {
+        if waiting.hung_up {
+            return Some(Room::of_impatient(self.broker));
+        }
+        if confirms && waiting.waited {
             return Some(room);
         }
         if waiting.waits_for.is_none() {
             waiting.waits_for = Some(RoomWait {
                 cell: Arc::clone(cell),
                 since_ms: self.peer.received_ms.load(Ordering::Relaxed),
+                written: self.broker.runs_stats().written_bytes,
                 confirms,
             });
             let account = &self.broker.refused;

@@ -238,7 +238,7 @@ impl OpenChannel<'_> {
         let room = if persistent || settled > UNCLAIMED_BYTES {
             self.room_for_commit(messages, bytes + settled)?
         } else {
-            Room::of(self.broker)
+            Room::of_impatient(self.broker)
         };
         for (done, (cell, messages, bytes)) in demand.iter().enumerate() {
             let mut state = cell.lock();
@@ -288,7 +288,7 @@ impl OpenChannel<'_> {
 
     /// Claims what a commit takes of the disk; what came before it is no part of the group.
     fn room_for_commit(&mut self, messages: usize, bytes: usize) -> Result<Room, Refusal> {
-        let room = Room::of(self.broker);
+        let room = Room::of_impatient(self.broker);
         let store = &self.broker.store;
         self.work.submit(&**store);
         match store.claim(&mut self.work.journal, messages, bytes) {

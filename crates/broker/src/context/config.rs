@@ -1,6 +1,7 @@
 //! Settings of the broker, and those of them that change while it runs.
 
 use leveret_access::Hashing;
+use leveret_record::POOLED_BYTES;
 
 /// The product told to clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub struct BrokerConfig {
     pub outbound_bytes_max: usize,
     pub reply_bytes_max: usize,
     pub resident_bytes_max: u64,
+    pub queue_resident_bytes: u64,
+    /// Most bytes of one chunk of a queue.
+    pub chunk_bytes: usize,
     pub channel_unacked_max: usize,
     pub consumers_per_channel_max: usize,
     pub connections_max: usize,
@@ -83,6 +87,8 @@ impl Default for BrokerConfig {
             outbound_bytes_max: 128 << 10,
             reply_bytes_max: 1 << 20,
             resident_bytes_max: u64::MAX,
+            queue_resident_bytes: u64::MAX,
+            chunk_bytes: POOLED_BYTES,
             channel_unacked_max: 1_000_000,
             consumers_per_channel_max: 10_000,
             connections_max: 100_000,

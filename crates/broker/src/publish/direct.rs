@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use leveret_codec::Properties;
-use leveret_queue::{Rank, Unacked};
+use leveret_queue::{Queue, Rank, Unacked};
 use leveret_record::Record;
 use leveret_router::Steps;
 use leveret_session::{BatchMessage, Publishes};
@@ -20,6 +20,7 @@ use crate::publish::routes::{ExchangeTally, Route, RouteCache, RouteQuery, sende
 use crate::publish::{enqueue, visible_header};
 use crate::queue::attempts::counted_header;
 use crate::queue::cell::QueueCell;
+use crate::queue::consumer::Handle;
 use crate::queue::copied::Copied;
 use crate::queue::drain::{NackReason, nack_reason};
 use crate::queue::pump::Pump;
@@ -110,7 +111,7 @@ impl Broker {
         let published = if route.cells.is_empty() {
             Published::Unroutable
         } else {
-            let room = Room::of(self).claimed(&*self.store, &route.cells, &batch, work);
+            let room = Room::of_impatient(self).claimed(&*self.store, &route.cells, &batch, work);
             match enqueue(&route.cells, &batch, None, room, work) {
                 0 => Published::Routed(route.cells.len()),
                 _ => {
@@ -178,19 +179,100 @@ impl Broker {
         fetch: Fetch,
         work: &mut Work,
     ) -> Option<Vec<(Copied, u64)>> {
-        let mut taken = Vec::new();
-        let mut held: Vec<Unacked> = Vec::new();
-        let mut bytes = 0;
-        let mut state = cell.lock();
-        if cell.is_deleted() {
-            return None;
+        let mut fetched = Fetched::default();
+        loop {
+            let mut state = cell.lock();
+            if cell.is_deleted() {
+                return (!fetched.taken.is_empty()).then_some(fetched.taken);
+            }
+            let mut pump = Pump::new(cell, work);
+            cell.used(&mut state);
+            cell.run(&mut state, &mut pump);
+            fetched.take(
+                cell,
+                (&mut state.queue, &mut pump),
+                (count, bytes_max),
+                fetch,
+            );
+            let is_enough = fetched.taken.len() >= count || fetched.bytes >= bytes_max;
+            if state.queue.waits_for_page() && !is_enough {
+                drop(pump);
+                drop(state);
+                if self.load_now(cell, work) {
+                    continue;
+                }
+                state = cell.lock();
+            } else {
+                drop(pump);
+            }
+            if fetch == Fetch::Requeue && !cell.is_deleted() {
+                let mut pump = Pump::new(cell, work);
+                for unacked in fetched.held.iter().rev() {
+                    state.queue.requeue(None, unacked, false, &mut pump);
+                    pump.note_delivered(unacked);
+                }
+                cell.run(&mut state, &mut pump);
+            }
+            return Some(fetched.taken);
         }
+    }
+
+    /// Copies ready messages from a rank on, at most `count` and about
+    /// `bytes_max`, and leaves them as they are.
+    #[must_use]
+    pub fn peek(
+        &self,
+        cell: &QueueCell,
+        from: Rank,
+        (count, bytes_max): (usize, usize),
+    ) -> Vec<Copied> {
+        let (mut seen, mut copy) = (Vec::new(), None);
+        let (mut bytes, mut from, mut failures) = (0, from, 0);
+        loop {
+            let place = cell.lock().queue.peek(from, copy.as_ref(), |one| {
+                let copied = Copied::of((one.rank, one.attempts), one.record, one.blob);
+                bytes += copied.copied_bytes();
+                seen.push(copied);
+                from = Rank {
+                    seq: one.rank.seq + 1,
+                    ..one.rank
+                };
+                if seen.len() < count && bytes < bytes_max {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            });
+            let Some(place) = place.filter(|_| failures < PEEK_FAILURES_MAX) else {
+                return seen;
+            };
+            // It may have come back meanwhile, and its place be somebody else's.
+            copy = self.read_page(place).ok();
+            failures += u32::from(copy.is_none());
+        }
+    }
+}
+
+/// What one request takes from a queue.
+#[derive(Default)]
+struct Fetched {
+    taken: Vec<(Copied, u64)>,
+    held: Vec<Unacked>,
+    bytes: usize,
+}
+
+impl Fetched {
+    /// Takes messages as long as the next one is in memory.
+    fn take(
+        &mut self,
+        cell: &QueueCell,
+        (queue, pump): (&mut Queue<Arc<Handle>>, &mut Pump<'_>),
+        (count, bytes_max): (usize, usize),
+        fetch: Fetch,
+    ) {
         let no_ack = fetch == Fetch::Settle;
-        let mut pump = Pump::new(cell, work);
-        cell.used(&mut state);
-        cell.run(&mut state, &mut pump);
-        while state.queue.ready() > 0 && taken.len() < count && bytes < bytes_max {
-            let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
+        while queue.ready() > 0 && self.taken.len() < count && self.bytes < bytes_max {
+            let found = queue.get(no_ack, pump, |delivery, left| {
                 let Unacked {
                     level,
                     seq,
@@ -205,46 +287,14 @@ impl Broker {
                     ..*delivery.record
                 };
                 let copied = Copied::of(at, &record, delivery.blob);
-                bytes += copied.copied_bytes() + copied.body().len();
-                held.push(delivery.unacked);
-                taken.push((copied, left));
+                self.bytes += copied.copied_bytes() + copied.body().len();
+                self.held.push(delivery.unacked);
+                self.taken.push((copied, left));
             });
             if !found {
-                break;
+                return;
             }
         }
-        if !no_ack {
-            for unacked in held.iter().rev() {
-                state.queue.requeue(None, unacked, false, &mut pump);
-                pump.note_delivered(unacked);
-            }
-            cell.run(&mut state, &mut pump);
-        }
-        Some(taken)
-    }
-
-    /// Copies ready messages from a rank on, at most `count` and about
-    /// `bytes_max`, and leaves them as they are.
-    #[must_use]
-    pub fn peek(
-        &self,
-        cell: &QueueCell,
-        from: Rank,
-        (count, bytes_max): (usize, usize),
-    ) -> Vec<Copied> {
-        let mut seen = Vec::new();
-        let mut bytes = 0;
-        cell.lock().queue.peek(from, |one| {
-            let copied = Copied::of((one.rank, one.attempts), one.record, one.blob);
-            bytes += copied.copied_bytes();
-            seen.push(copied);
-            if seen.len() < count && bytes < bytes_max {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        });
-        seen
     }
 }
 
@@ -269,6 +319,8 @@ pub(crate) fn find(
     }
 }
 
+/// So often a look at a queue is begun again whose messages come back from the disk meanwhile.
+const PEEK_FAILURES_MAX: u32 = 16;
 /// Parts in which a route is looked for.
 const PARTS_MAX: usize = 4096;
 

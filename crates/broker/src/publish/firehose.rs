@@ -217,7 +217,7 @@ impl Broker {
         };
         let copy = Publishes::one(0, &route, publish);
         work.steps += cells.len();
-        let room = Room::of(self).claimed(&*self.store, &cells, &copy, work);
+        let room = Room::of_impatient(self).claimed(&*self.store, &cells, &copy, work);
         if enqueue(&cells, &copy, blob.cloned(), room, work) != 0 {
             self.refused.note_all(&vhost, &route, &mut work.refused);
         }

@@ -10,6 +10,9 @@
 //! to publish waits unread. In confirm mode that lasts two seconds, then the queue refuses, as a
 //! nack loses nothing and the client may be the one who has to make room. HTTP publishes and
 //! commits are refused at once.
+//!
+//! That is so where the disk takes nothing. Else queues above their own shares are written to the
+//! disk: then nobody is refused, and who can wait does for as long as that goes on.
 
 use leveret_queue::{Message, Queue, Rank, Reason, Sink};
 
@@ -58,6 +61,25 @@ impl Room {
         Self::Scarce {
             share: share(resident, max),
             disk_full,
+        }
+    }
+
+    /// The same for those who cannot wait: where the disk makes room, a share is nothing to refuse
+    /// them for.
+    pub(crate) fn of_impatient(broker: &Broker) -> Self {
+        match Self::of(broker) {
+            Self::Scarce {
+                share: Some(_),
+                disk_full: false,
+            } if broker.pager.makes_room() => Self::Plenty,
+            Self::Scarce {
+                share: Some(_),
+                disk_full,
+            } if broker.pager.makes_room() => Self::Scarce {
+                share: Some(u64::MAX),
+                disk_full,
+            },
+            room => room,
         }
     }
 

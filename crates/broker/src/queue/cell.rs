@@ -15,6 +15,7 @@ use crate::context::stats::{HoldingCounts, Holdings};
 use crate::queue::consumer::Handle;
 use crate::queue::drain::Drain;
 use crate::queue::lease::Lease;
+use crate::queue::pager::{PageLines, Pager};
 use crate::queue::pump::Pump;
 use crate::queue::timer::Timer;
 use crate::settings::arguments::InForce;
@@ -28,6 +29,7 @@ pub(crate) struct Home {
     pub(crate) vhost: Arc<str>,
     pub(crate) timer: Arc<Timer>,
     pub(crate) memory: Memory,
+    pub(crate) pager: Arc<Pager>,
 }
 
 /// What a queue is known by.
@@ -69,6 +71,7 @@ pub struct QueueCell {
     pub(crate) lease: Lease,
     /// What its messages are counted in.
     pub(crate) memory: Memory,
+    pub(crate) pager: Arc<Pager>,
     deleted: AtomicBool,
     /// Where its virtual host counts what queues hold; set once it is in the directory.
     holdings: OnceLock<Arc<Holdings>>,
@@ -96,6 +99,8 @@ pub struct QueueState {
     /// Whom it refuses is told why, unasked.
     pub(crate) tells_reason: bool,
     pub(crate) drain: Drain,
+    /// Whether it waits to have chunks written or read.
+    pub page_lines: PageLines,
     /// What its virtual host counts for it.
     counted: HoldingCounts,
 }
@@ -195,6 +200,7 @@ impl QueueCell {
             timed_out: 0,
             tells_reason: in_force.tells_reason,
             drain: Drain::default(),
+            page_lines: PageLines::default(),
             counted: HoldingCounts::default(),
         });
         Self {
@@ -209,6 +215,7 @@ impl QueueCell {
             timer: home.timer,
             lease: Lease::new(in_force.timeout),
             memory: home.memory,
+            pager: home.pager,
             deleted: AtomicBool::new(false),
             holdings: OnceLock::new(),
             state,
@@ -311,6 +318,9 @@ impl QueueCell {
         }
         if state.queue.may_hold_dead() {
             self.look_for_dead(state, now_ms, pump);
+        }
+        if state.queue.is_paged() {
+            self.page(state);
         }
     }
 

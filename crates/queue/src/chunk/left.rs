@@ -89,8 +89,12 @@ impl Chunks {
             let Some(chunk) = self.chunk_mut(id) else {
                 return;
             };
-            if chunk.own_ms <= now_ms {
+            if chunk.own_ms <= now_ms && chunk.is_away() {
+                self.note_sweep(id, now_ms);
+            } else if chunk.own_ms <= now_ms {
+                let before = out.len();
                 chunk.sweep(Position { chunk: id, offset }, now_ms, out, most);
+                let is_changed = out.len() > before;
                 // Where more may be appended the cursor has to come by itself.
                 let is_passable = id != tail || id == cursor.chunk;
                 if is_passable && chunk.left == chunk.count - chunk.read {
@@ -99,6 +103,9 @@ impl Chunks {
                         let end = u32::try_from(chunk.data.len()).unwrap_or(u32::MAX);
                         self.cursor.offset = end;
                     }
+                }
+                if is_changed {
+                    self.is_changed(id);
                 }
                 let is_spent = self.chunk(id).is_some_and(Chunk::is_spent);
                 if is_spent {

@@ -75,7 +75,11 @@ impl<C> Queue<C> {
         };
         *counter += 1;
         if self.settings.keeps_dead {
-            self.keep_dead(*dead, death);
+            if self.is_lost(dead) {
+                self.lose_dead(dead);
+            } else {
+                self.keep_dead(*dead, death);
+            }
             return;
         }
         let lane = self.lanes.at_mut(dead.level);
@@ -112,6 +116,60 @@ impl<C> Queue<C> {
                 bytes: bytes + u64::from(dead.body_len),
             });
         }
+    }
+
+    /// A message died that cannot be read any more.
+    fn lose_dead(&mut self, dead: &Unacked) {
+        self.counters.lost += 1;
+        let chunks = &mut self.lanes.at_mut(dead.level).chunks;
+        chunks.uncount(dead.position.chunk, 1);
+    }
+
+    /// The dead of a chunk that was lost cannot be moved on; gives how many there were.
+    pub(super) fn forget_dead(&mut self, level: u8, chunk: u32) -> u64 {
+        let Some(mut rare) = self.rare.take() else {
+            return 0;
+        };
+        let stays =
+            |(dead, _): &(Unacked, Death)| dead.level != level || dead.position.chunk != chunk;
+        let before = rare.dying.len() + rare.waiting.len();
+        rare.dying.retain(stays);
+        rare.waiting.retain(stays);
+        let bytes = |dead: &VecDeque<(Unacked, Death)>| -> u64 {
+            dead.iter().map(|(dead, _)| u64::from(dead.body_len)).sum()
+        };
+        rare.waiting_bytes = bytes(&rare.waiting);
+        let mut stuck = Amount {
+            messages: rare.waiting.len() as u64,
+            bytes: rare.waiting_bytes,
+        };
+        if rare.all_wait {
+            stuck.messages += rare.dying.len() as u64;
+            stuck.bytes += bytes(&rare.dying);
+        }
+        let after = rare.dying.len() + rare.waiting.len();
+        self.rare = Some(rare);
+        self.set_stuck(stuck);
+        (before - after) as u64
+    }
+
+    /// The dead message that is moved on next, if it is time.
+    pub(super) fn first_dead(&self, now_ms: u64) -> Option<Unacked> {
+        let rare = self.rare.as_ref()?;
+        let is_time = now_ms >= rare.again_ms;
+        let waiting = rare.waiting.front().filter(|_| is_time);
+        let dying = rare.dying.front().filter(|_| is_time || !rare.all_wait);
+        Some(waiting.or(dying)?.0)
+    }
+
+    /// Whether a dead message is to be moved on that is not in memory.
+    #[must_use]
+    pub fn burial_waits_for_page(&self, now_ms: u64) -> bool {
+        self.is_paged()
+            && self.first_dead(now_ms).is_some_and(|dead| {
+                let chunks = &self.lanes.at(dead.level).chunks;
+                chunks.is_away(dead.position.chunk)
+            })
     }
 
     /// How many messages died and have not been moved on.
@@ -153,7 +211,9 @@ impl<C> Queue<C> {
         rare.is_some_and(|rare| {
             let is_time = now_ms >= rare.again_ms;
             let dying = !rare.dying.is_empty() && (is_time || !rare.all_wait);
-            !rare.is_being_buried && (dying || (is_time && !rare.waiting.is_empty()))
+            !rare.is_being_buried
+                && (dying || (is_time && !rare.waiting.is_empty()))
+                && !self.burial_waits_for_page(now_ms)
         })
     }
 
@@ -190,7 +250,8 @@ impl<C> Queue<C> {
         for (unacked, death) in &rare.dying {
             let lane = self.lanes.at(unacked.level);
             let Some(found) = lane.chunks.record(unacked.position) else {
-                continue;
+                // It is not in memory, and comes first the next time.
+                break;
             };
             let dead = Dead {
                 death: *death,

@@ -85,7 +85,7 @@ impl<C> Queue<C> {
     }
 
     /// How many more may expire now: those that died and are about to leave are bounded.
-    fn expirable(&self) -> usize {
+    pub(super) fn expirable(&self) -> usize {
         EXPIRE_MAX.saturating_sub(self.leaving())
     }
 
@@ -159,20 +159,26 @@ impl<C> Queue<C> {
         } else if self.stale || self.wake_ms == u64::MAX {
             self.stale = false;
             // A later time than the present one is found when that has come.
-            self.wake_ms = self.wake_ms.min(self.earliest_ms());
+            self.wake_ms = self.wake_ms.min(self.earliest_ms(now_ms));
         }
     }
 
     /// When the next message has to be looked for that dies of age; what is behind others is not
     /// looked for all the time.
-    fn earliest_ms(&mut self) -> u64 {
+    fn earliest_ms(&mut self, now_ms: u64) -> u64 {
         let (mut wake_ms, mut due_ms) = (u64::MAX, u64::MAX);
         for level in self.lanes.used() {
             let lane = self.lanes.at_mut(level);
             if let Some(found) = lane.head().and_then(|head| lane.chunks.record(head)) {
                 let head_ms = found.deadline_ms(self.settings.ttl_ms);
                 (wake_ms, due_ms) = (wake_ms.min(head_ms), due_ms.min(head_ms));
+            } else if let Some((head_ms, _)) = self.away_head_ms(level)
+                && head_ms > now_ms
+            {
+                // Later it is read back, and looked at then.
+                (wake_ms, due_ms) = (wake_ms.min(head_ms), due_ms.min(head_ms));
             }
+            let lane = self.lanes.at_mut(level);
             if lane.ready > 1 && lane.own_ms != u64::MAX {
                 let rest_ms = if lane.ready > SWEEP_ALWAYS {
                     lane.swept_ms.saturating_add(SWEEP_MS)

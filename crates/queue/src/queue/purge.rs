@@ -1,26 +1,16 @@
 //! All that is ready at once.
 
-use std::ops::ControlFlow;
-
 use super::{Queue, Rank};
 
 impl<C> Queue<C> {
     /// Shows the ranks of all ready persistent messages, in order.
     pub fn persistent_ready(&self, mut show: impl FnMut(Rank)) {
         for (level, lane) in self.lanes.iter() {
-            let _ = lane.requeued_from(0, |run, record, _| {
-                if record.persistent {
-                    let seq = run.first;
-                    show(Rank { level, seq });
-                }
-                ControlFlow::Continue(())
-            });
-            lane.chunks.unread(|record| {
-                if record.persistent {
-                    let seq = record.seq;
-                    show(Rank { level, seq });
-                }
-            });
+            let mut show = |seq| show(Rank { level, seq });
+            for run in lane.requeued.runs_from(0) {
+                lane.persistent_of(run, &mut show);
+            }
+            lane.chunks.persistent_unread(show);
         }
     }
 

@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_record::{Blob, Record, Sabotage, Unacked, breaks};
+use leveret_record::{Blob, Place, Record, Sabotage, Unacked, breaks};
 
 use super::{Queue, Sink};
+use crate::chunk::LoadedPage;
 use crate::consumers::ConsumerKey;
 use crate::lane::Lane;
 use crate::limits::Death;
@@ -74,8 +75,13 @@ impl<C> Queue<C> {
             last,
             position: first.position,
             attempts: first.attempts,
+            bytes,
         };
         let messages = last - first.seq + 1;
+        if self.is_lost(first) {
+            self.lose_returned(&run, first.level);
+            return;
+        }
         self.ready += messages;
         self.ready_bytes += bytes;
         let knows = !breaks(Sabotage::ForgetDeadline);
@@ -100,6 +106,10 @@ impl Lane {
     /// Takes into account that messages come back which may have expirations of their own.
     fn note_own_deadlines(&mut self, run: &RequeuedRun) {
         let mut at = run.position;
+        if let Some((_, away_ms)) = self.chunks.away_times(at.chunk) {
+            self.own_ms = self.own_ms.min(away_ms);
+            return;
+        }
         for _ in run.first..=run.last {
             let Some(found) = self.chunks.record(at) else {
                 return;
@@ -110,25 +120,49 @@ impl Lane {
     }
 
     /// Shows messages that came back, from a sequence number on and in order, until `show` breaks.
+    /// What is on the disk only is looked for in `copy`; where that has not got it either, it
+    /// breaks with the place it is at.
     pub(crate) fn requeued_from(
         &self,
         from: u64,
+        copy: Option<&LoadedPage>,
         mut show: impl FnMut(&RequeuedRun, &Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+    ) -> ControlFlow<Option<Place>> {
         for run in self.requeued.runs_from(from) {
             let mut one = *run;
             for seq in run.first..=run.last {
-                let Some(found) = self.chunks.record(one.position) else {
-                    break;
+                let found = match self.chunks.record_in(one.position, copy) {
+                    Ok(Some(found)) => found,
+                    Ok(None) => break,
+                    Err(place) => return ControlFlow::Break(Some(place)),
                 };
                 (one.first, one.last) = (seq, seq);
-                if seq >= from {
-                    show(&one, &found.record, found.blob)?;
+                if seq >= from && show(&one, &found.record, found.blob).is_break() {
+                    return ControlFlow::Break(None);
                 }
                 one.position.offset = found.next;
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// Shows the numbers of persistent messages among some that came back, in order.
+    pub(super) fn persistent_of(&self, run: &RequeuedRun, mut show: impl FnMut(u64)) {
+        let mut at = run.position;
+        if let Some(ranges) = self.chunks.away_persistent(at.chunk, false) {
+            let parts = ranges.map(|(from, to)| from.max(run.first)..to.min(run.last + 1));
+            parts.for_each(|part| part.for_each(&mut show));
+            return;
+        }
+        for seq in run.first..=run.last {
+            let Some(found) = self.chunks.record(at) else {
+                return;
+            };
+            if found.record.persistent {
+                show(seq);
+            }
+            at.offset = found.next;
+        }
     }
 
     /// Settles all messages that came back.

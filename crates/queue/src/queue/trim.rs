@@ -16,7 +16,7 @@ impl<C> Queue<C> {
     }
 
     #[inline]
-    const fn is_above_limit(&self) -> bool {
+    pub(super) const fn is_above_limit(&self) -> bool {
         let limits = &self.settings.limits;
         self.ready > limits.ready_max || self.ready_bytes > limits.ready_bytes_max
     }

@@ -9,6 +9,7 @@ use super::tree::{Package, Tree};
 const LEVELS: &[(&str, u8)] = &[
     ("crates/codec", 0),
     ("crates/record", 0),
+    ("crates/runs", 1),
     ("crates/access", 1),
     ("crates/settings", 1),
     ("crates/session", 1),

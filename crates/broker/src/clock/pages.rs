@@ -1,0 +1,21 @@
+//! Chunks that come back from the disk.
+
+use crate::broker::Broker;
+use crate::broker::paging::PageIn;
+use crate::queue::pump::Pump;
+use crate::queue::work::Work;
+
+impl Broker {
+    /// Reads a chunk, with nothing locked meanwhile, and runs its queue.
+    pub fn finish_page_in(&self, PageIn { cell, read }: PageIn, work: &mut Work) {
+        let page = self.read_page_surely(read.place);
+        let mut state = cell.lock();
+        if !cell.is_deleted() {
+            self.put_page((&cell, &mut state), &read, page, work);
+            cell.run(&mut state, &mut Pump::new(&cell, work));
+        }
+        drop(state);
+        self.submit(work);
+        work.wake();
+    }
+}

@@ -1,0 +1,705 @@
+//! Chunks that leave memory for the disk and come back. No files are here: a chunk is written and
+//! read by whoever asks for that, and what became of it is told later.
+//!
+//! A lane keeps its head, its tail and what somebody waits for in memory; the chunks between are
+//! written, oldest first, and dropped. A chunk that came back keeps its place until its bytes
+//! change, so that it can leave again without being written.
+
+use std::collections::VecDeque;
+
+use leveret_record::{Memory, POOLED_BYTES, Place, Spot, read};
+
+use super::{Chunk, Chunks};
+use crate::blobs::Blobs;
+
+/// Under pressure tails leave memory as well, when they have so many bytes.
+const TAIL_BYTES_MIN: usize = 4096;
+
+/// Where a chunk is that was written, or is about to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PageState {
+    /// In memory; on the disk as well, if it has a spot.
+    Held,
+    /// In memory, and being written.
+    Writing,
+    /// On the disk only.
+    Away,
+    /// On the disk, and being read.
+    Loading,
+    /// It could not be read back.
+    Lost,
+}
+
+/// What is known of a chunk that was written, or is about to be.
+#[derive(Debug)]
+pub(crate) struct Page {
+    state: PageState,
+    /// Of what is being done with it.
+    ticket: u32,
+    spot: Option<Spot>,
+    /// Of its first record, and of the last one that has not left.
+    seqs: (u64, u64),
+    /// Of the first record that was unread when it left memory.
+    unread_from: u64,
+    /// Messages that were unread then,
+    unread: u32,
+    /// and the bytes of their bodies.
+    unread_bytes: u64,
+    /// Sequence numbers `from..to` of persistent messages, unread or not.
+    persistent: Box<[(u64, u64)]>,
+    /// No record dies by its own expiration before this, unix milliseconds.
+    own_ms: u64,
+    /// Bytes of records and shared bodies when it left memory.
+    extent: u64,
+}
+
+impl Page {
+    fn new() -> Self {
+        Self {
+            state: PageState::Held,
+            ticket: 0,
+            spot: None,
+            seqs: (0, 0),
+            unread_from: 0,
+            unread: 0,
+            unread_bytes: 0,
+            persistent: Box::new([]),
+            own_ms: u64::MAX,
+            extent: 0,
+        }
+    }
+
+    const fn is_away(&self) -> bool {
+        matches!(self.state, PageState::Away | PageState::Loading)
+    }
+}
+
+/// What of a lane or a queue is on the disk only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PagedOut {
+    /// Chunks.
+    pub chunks: u64,
+    /// Ready messages in them; not those that came back to them.
+    pub messages: u64,
+    /// Bytes of these messages' bodies.
+    pub bytes: u64,
+}
+
+/// What a lane has only if it is longer than its share of memory.
+#[derive(Debug, Default)]
+pub(super) struct Paging {
+    /// Closed chunks that are in memory, about oldest first; some may be gone.
+    held: VecDeque<u32>,
+    out: PagedOut,
+    /// The lane was looked at while there was no memory left: its head may leave as well.
+    squeezed: bool,
+    /// Has to be read as messages in it are past their own expiration.
+    sweep: Option<u32>,
+    /// When one was looked for last, unix milliseconds.
+    swept_ms: u64,
+}
+
+/// Chunks somebody waits for, by their ids.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PageNeeds {
+    /// Of the first message that came back.
+    pub(crate) requeued: Option<u32>,
+    /// Of the first message that died and is to be moved on.
+    pub(crate) dead: Option<u32>,
+    /// The head is about to be looked at, by whomever.
+    pub(crate) head: bool,
+}
+
+/// A chunk of a lane, and what is being done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageJob {
+    pub(crate) chunk: u32,
+    pub(crate) ticket: u32,
+}
+
+/// What was in a chunk that could not be read back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LostChunk {
+    pub(crate) unread: u32,
+    pub(crate) unread_bytes: u64,
+    pub(crate) seqs: (u64, u64),
+}
+
+/// A chunk as it was read back.
+#[derive(Debug)]
+pub struct LoadedPage {
+    place: Place,
+    data: Vec<u8>,
+    blobs: Blobs,
+    bodies: u64,
+    memory: Memory,
+}
+
+impl Drop for LoadedPage {
+    fn drop(&mut self) {
+        if self.data.capacity() > 0 {
+            self.memory.give_back(std::mem::take(&mut self.data));
+        }
+    }
+}
+
+impl LoadedPage {
+    /// Reads what [`crate::Queue::begin_write`] wrote; `None` when it is not that.
+    #[must_use]
+    pub fn decode(place: Place, bytes: &[u8], memory: &Memory) -> Option<Self> {
+        let (data_len, rest) = take_u32(bytes)?;
+        let (count, mut rest) = take_u32(rest)?;
+        let mut bodies = Vec::new();
+        for _ in 0..count {
+            let (index, after) = take_u32(rest)?;
+            let (len, after) = take_u32(after)?;
+            bodies.push((index, len as usize));
+            rest = after;
+        }
+        let (stored, mut rest) = rest.split_at_checked(data_len as usize)?;
+        let pooled = stored.len() <= POOLED_BYTES && stored.len() > POOLED_BYTES / 2;
+        let mut page = Self {
+            place,
+            data: memory.take(if pooled { POOLED_BYTES } else { stored.len() }),
+            blobs: Blobs::None,
+            bodies: 0,
+            memory: memory.clone(),
+        };
+        page.data.extend_from_slice(stored);
+        for (index, len) in bodies {
+            let (body, after) = rest.split_at_checked(len)?;
+            page.blobs.put(index, memory.share(body.to_vec()));
+            page.bodies += len as u64;
+            rest = after;
+        }
+        rest.is_empty().then_some(page)
+    }
+}
+
+fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<4>()?;
+    Some((u32::from_le_bytes(*number), rest))
+}
+
+fn put_u32(out: &mut Vec<u8>, number: usize) {
+    let number = u32::try_from(number).unwrap_or(u32::MAX);
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+impl Chunk {
+    pub(super) fn is_away(&self) -> bool {
+        self.page.as_ref().is_some_and(|page| page.is_away())
+    }
+
+    fn is_in(&self, state: PageState) -> bool {
+        self.page.as_ref().is_some_and(|page| page.state == state)
+    }
+
+    /// Bytes of its records and shared bodies, the same whether it is in memory or not: else what is
+    /// read ahead would depend on what was.
+    fn extent(&self) -> u64 {
+        let page = self.page.as_ref().filter(|page| page.is_away());
+        page.map_or(self.data.len() as u64 + self.bodies, |page| page.extent)
+    }
+
+    /// What it takes of memory, bytes.
+    const fn weight(&self) -> u64 {
+        self.data.capacity() as u64 + self.bodies
+    }
+
+    /// Writes what a run file holds of it: records, then shared bodies that are still needed.
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u32(out, self.data.len());
+        put_u32(out, self.blobs.iter().count());
+        for (index, blob) in self.blobs.iter() {
+            out.extend_from_slice(&index.to_le_bytes());
+            put_u32(out, blob.len());
+        }
+        out.extend_from_slice(&self.data);
+        for (_, blob) in self.blobs.iter() {
+            out.extend_from_slice(blob);
+        }
+    }
+
+    /// The number of its first record.
+    pub(super) fn first_seq(&self) -> Option<u64> {
+        match &self.page {
+            Some(page) if page.is_away() => Some(page.seqs.0),
+            _ => Some(read(&self.data, 0)?.0.seq),
+        }
+    }
+
+    /// Whether it is not in memory and has nothing unread from a number on.
+    pub(super) fn ends_before(&self, from: u64) -> bool {
+        let page = self.page.as_ref().filter(|page| page.is_away());
+        page.is_some_and(|page| page.unread == 0 || page.seqs.1 < from)
+    }
+
+    /// The place it has to be read from, if it is not in memory.
+    pub(super) fn place(&self) -> Option<Place> {
+        let page = self.page.as_ref().filter(|page| page.is_away())?;
+        Some(page.spot.as_ref()?.place())
+    }
+
+    /// Notes what has to be known of its records while they are away; `unread_at` is where the
+    /// first unread one is.
+    fn take_note(&mut self, unread_at: Option<u32>) {
+        let Some(mut page) = self.page.take() else {
+            return;
+        };
+        let mut persistent: Vec<(u64, u64)> = Vec::new();
+        let (mut at, mut first) = (0, None);
+        page.extent = self.extent();
+        (page.unread, page.unread_bytes, page.own_ms) = (0, 0, u64::MAX);
+        page.unread_from = u64::MAX;
+        while let Some(found) = self.found(at) {
+            let record = &found.record;
+            let seq = record.seq;
+            let first = *first.get_or_insert(seq);
+            page.seqs.0 = first;
+            page.own_ms = page.own_ms.min(match record.expiration_ms {
+                Some(own_ms) => found.entered_ms.saturating_add(own_ms),
+                None => u64::MAX,
+            });
+            if !record.marks.left() {
+                page.seqs.1 = seq;
+                if unread_at.is_some_and(|unread_at| at >= unread_at) {
+                    page.unread_from = page.unread_from.min(seq);
+                    page.unread += 1;
+                    page.unread_bytes += u64::from(record.body.len());
+                }
+                if record.persistent {
+                    match persistent.last_mut().filter(|last| last.1 == seq) {
+                        Some(last) => last.1 = seq + 1,
+                        None => persistent.push((seq, seq + 1)),
+                    }
+                }
+            }
+            at = found.next;
+        }
+        page.persistent = persistent.into();
+        self.page = Some(page);
+    }
+}
+
+impl Chunks {
+    /// Whether some chunks are not in memory, or should not be.
+    #[inline]
+    pub(crate) const fn is_paged(&self) -> bool {
+        self.paging.is_some()
+    }
+
+    /// What it holds in memory, bytes.
+    pub(crate) const fn weight(&self) -> u64 {
+        self.resident as u64 + self.bodies
+    }
+
+    /// What of it is on the disk only.
+    pub(crate) fn paged_out(&self) -> PagedOut {
+        let paging = self.paging.as_ref();
+        paging.map_or_else(PagedOut::default, |paging| paging.out)
+    }
+
+    /// A chunk was closed: there may be more in memory than this lane's share.
+    pub(super) fn look_at_share(&mut self) {
+        let closed = self.tail_id().wrapping_sub(1);
+        if let Some(paging) = &mut self.paging {
+            paging.held.push_back(closed);
+        } else if self.weight() > self.memory.lane_share() {
+            self.begin_paging();
+        }
+    }
+
+    fn begin_paging(&mut self) {
+        let (first, tail) = (self.first, self.tail_id());
+        let ids = (0..tail.wrapping_sub(first)).map(|index| first.wrapping_add(index));
+        let held = ids.filter(|id| self.chunk(*id).is_some_and(|chunk| !chunk.is_away()));
+        let held = held.collect();
+        self.paging = Some(Box::new(Paging {
+            held,
+            ..Paging::default()
+        }));
+    }
+
+    /// Has the lane look at its share although it does not grow; under pressure its tail is closed.
+    pub(crate) fn review(&mut self) {
+        let share = self.memory.lane_share();
+        let least = TAIL_BYTES_MIN.min(self.memory.limits().chunk_bytes);
+        if share == 0 && self.tail.data.len() >= least && self.tail.live > 0 {
+            self.grow(0, 0);
+        }
+        if self.paging.is_none() && self.weight() > share && !self.older.is_empty() {
+            self.begin_paging();
+        }
+        if let Some(paging) = &mut self.paging {
+            paging.squeezed = share == 0;
+        }
+        self.end_paging();
+    }
+
+    /// A short lane that has all in memory needs nothing of this.
+    pub(crate) fn end_paging(&mut self) {
+        let is_over = |paging: &Paging| paging.out.chunks == 0;
+        if self.paging.as_deref().is_some_and(is_over)
+            && self.weight() <= self.memory.lane_share() / 2
+        {
+            self.paging = None;
+        }
+    }
+
+    /// How many chunks from the cursor's on have so many bytes.
+    fn head_chunks(&self, most: u64, least: u32) -> u32 {
+        let (mut chunks, mut bytes) = (0, 0);
+        let all = self.tail_id().wrapping_sub(self.cursor.chunk);
+        while chunks < all && (chunks < least || bytes < most) {
+            let id = self.cursor.chunk.wrapping_add(chunks);
+            let chunk = self.chunk(id);
+            let is_unread = |chunk: &&Chunk| chunk.read < chunk.count;
+            bytes += chunk.filter(is_unread).map_or(0, Chunk::extent);
+            chunks += 1;
+        }
+        chunks
+    }
+
+    /// The next chunk that is to leave memory: not of the first half of the lane's share.
+    pub(crate) fn next_to_write(&self, needs: PageNeeds) -> Option<u32> {
+        let paging = self.paging.as_ref()?;
+        let share = self.memory.lane_share();
+        let mut over = self.weight().checked_sub(share).filter(|over| *over > 0)?;
+        let least = u32::from(needs.head || !paging.squeezed);
+        let head = self.head_chunks(share / 2, least);
+        let is_needed = |id: u32| {
+            id.wrapping_sub(self.cursor.chunk) < head
+                || Some(id) == needs.requeued
+                || Some(id) == needs.dead
+        };
+        let mut next = None;
+        for id in paging.held.iter().copied() {
+            let Some(chunk) = self.chunk(id).filter(|_| id != self.tail_id()) else {
+                continue;
+            };
+            if chunk.is_in(PageState::Writing) {
+                over = over.saturating_sub(chunk.weight());
+            } else if next.is_none() && chunk.is_writable() && !is_needed(id) {
+                next = Some(id);
+            }
+        }
+        next.filter(|_| over > 0)
+    }
+
+    /// Begins with a chunk that is to leave memory; what is to be written is appended to `out`.
+    /// `None` if it has left already.
+    pub(crate) fn begin_write(&mut self, id: u32, out: &mut Vec<u8>) -> Option<PageJob> {
+        self.forget_absent();
+        let ticket = self.next_ticket();
+        let chunk = self.chunk_mut(id)?;
+        let page = chunk.page.get_or_insert_with(|| Box::new(Page::new()));
+        if page.spot.is_some() {
+            self.leave_memory(id);
+            return None;
+        }
+        (page.state, page.ticket) = (PageState::Writing, ticket);
+        chunk.encode(out);
+        Some(PageJob { chunk: id, ticket })
+    }
+
+    fn next_ticket(&mut self) -> u32 {
+        self.tickets = self.tickets.wrapping_add(1);
+        self.tickets
+    }
+
+    fn forget_absent(&mut self) {
+        let Some(mut paging) = self.paging.take() else {
+            return;
+        };
+        paging.held.retain(|id| {
+            let chunk = self.chunk(*id);
+            chunk.is_some_and(|chunk| chunk.is_writable() || chunk.is_in(PageState::Writing))
+        });
+        self.paging = Some(paging);
+    }
+
+    fn page_in(&mut self, job: PageJob, state: PageState) -> Option<&mut Page> {
+        let page = self.chunk_mut(job.chunk)?.page.as_deref_mut()?;
+        (page.ticket == job.ticket && page.state == state).then_some(page)
+    }
+
+    /// A chunk was written there, or not at all; nothing if it was changed meanwhile.
+    pub(crate) fn written(&mut self, job: PageJob, spot: Option<Spot>) {
+        let Some(page) = self.page_in(job, PageState::Writing) else {
+            return;
+        };
+        page.state = PageState::Held;
+        page.spot = spot;
+        if page.spot.is_some() {
+            self.leave_memory(job.chunk);
+        } else if let Some(chunk) = self.chunk_mut(job.chunk) {
+            chunk.page = None;
+        }
+    }
+
+    fn leave_memory(&mut self, id: u32) {
+        let cursor = self.cursor;
+        let Some(chunk) = self.chunk_mut(id) else {
+            return;
+        };
+        let unread_at = if id == cursor.chunk { cursor.offset } else { 0 };
+        chunk.take_note((chunk.read < chunk.count).then_some(unread_at));
+        let data = std::mem::take(&mut chunk.data);
+        let bodies = std::mem::take(&mut chunk.bodies);
+        chunk.blobs = Blobs::None;
+        let (mut unread, mut unread_bytes) = (0, 0);
+        if let Some(page) = &mut chunk.page {
+            page.state = PageState::Away;
+            (unread, unread_bytes) = (page.unread, page.unread_bytes);
+        }
+        self.resident -= data.capacity();
+        self.bodies -= bodies;
+        self.memory.give_back(data);
+        let paging = self.paging.get_or_insert_default();
+        paging.held.retain(|held| *held != id);
+        paging.out.chunks += 1;
+        paging.out.messages += u64::from(unread);
+        paging.out.bytes += unread_bytes;
+    }
+
+    /// The next chunk that is to be read. With `urgent` one that somebody waits for, even if it is
+    /// being read already.
+    pub(crate) fn next_to_read(&self, needs: PageNeeds, urgent: bool) -> Option<u32> {
+        let paging = self.paging.as_ref().filter(|it| it.out.chunks > 0)?;
+        let is_wanted = |id: &u32| {
+            self.chunk(*id).is_some_and(|chunk| {
+                chunk.is_in(PageState::Away) || urgent && chunk.is_in(PageState::Loading)
+            })
+        };
+        let head = match urgent {
+            false => self.head_to_read(needs.head),
+            true if needs.requeued.is_none() => 1,
+            true => 0,
+        };
+        let ahead = (0..head).map(|index| self.cursor.chunk.wrapping_add(index));
+        let sweep = paging.sweep.filter(|_| !urgent);
+        let needed = needs.dead.into_iter().chain(needs.requeued);
+        needed.chain(ahead).chain(sweep).find(is_wanted)
+    }
+
+    /// How many chunks from the cursor's on are to be in memory: those of a quarter of the lane's
+    /// share, so that what is read is not above what is kept when that shrinks a little. When
+    /// memory is short only what is needed.
+    fn head_to_read(&self, needs_head: bool) -> u32 {
+        let (share, most) = (self.memory.lane_share(), self.memory.limits().lane_bytes);
+        if share < most / 2 {
+            self.head_chunks(0, u32::from(needs_head))
+        } else {
+            self.head_chunks(share / 4, 1)
+        }
+    }
+
+    /// Begins with a chunk that is to be read.
+    pub(crate) fn begin_read(&mut self, id: u32) -> Option<(PageJob, Place)> {
+        let ticket = self.next_ticket();
+        let chunk = self.chunk_mut(id).filter(|chunk| chunk.is_away())?;
+        let place = chunk.place()?;
+        let page = chunk.page.as_deref_mut()?;
+        (page.state, page.ticket) = (PageState::Loading, ticket);
+        Some((PageJob { chunk: id, ticket }, place))
+    }
+
+    /// A chunk was read; `false` if nobody wants it any more.
+    pub(crate) fn loaded(&mut self, job: PageJob, mut loaded: LoadedPage) -> bool {
+        let Some(page) = self.page_in(job, PageState::Loading) else {
+            return false;
+        };
+        page.state = PageState::Held;
+        self.is_back(job.chunk);
+        self.forget_absent();
+        let Some(chunk) = self.chunk_mut(job.chunk) else {
+            return false;
+        };
+        chunk.data = std::mem::take(&mut loaded.data);
+        chunk.blobs = std::mem::take(&mut loaded.blobs);
+        chunk.bodies = loaded.bodies;
+        self.resident += chunk.data.capacity();
+        self.bodies += loaded.bodies;
+        let paging = self.paging.get_or_insert_default();
+        paging.squeezed = false;
+        paging.held.push_back(job.chunk);
+        true
+    }
+
+    /// A chunk could not be read, but may be later.
+    pub(crate) fn not_read(&mut self, job: PageJob) {
+        if let Some(page) = self.page_in(job, PageState::Loading) {
+            page.state = PageState::Away;
+        }
+    }
+
+    /// A chunk cannot be read: what is in it is not served any more. What was handed out of it may
+    /// still be settled.
+    pub(crate) fn lose(&mut self, job: PageJob) -> Option<LostChunk> {
+        let page = self.page_in(job, PageState::Loading)?;
+        let lost = LostChunk {
+            unread: page.unread,
+            unread_bytes: page.unread_bytes,
+            seqs: page.seqs,
+        };
+        page.state = PageState::Lost;
+        page.spot = None;
+        self.is_back(job.chunk);
+        if let Some(chunk) = self.chunk_mut(job.chunk) {
+            chunk.live = chunk.live.saturating_sub(lost.unread);
+            (chunk.read, chunk.left, chunk.own_ms) = (chunk.count, 0, u64::MAX);
+        }
+        Some(lost)
+    }
+
+    /// So many messages of a chunk that was lost are not in the queue any more, nor out.
+    pub(crate) fn uncount(&mut self, id: u32, messages: u64) {
+        let Some(chunk) = self.chunk_mut(id) else {
+            return;
+        };
+        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+        chunk.live = chunk.live.saturating_sub(messages);
+        if chunk.is_spent() {
+            self.reclaim(id);
+        }
+    }
+
+    /// A chunk is counted among those on the disk only no more, or what is unread in it.
+    fn is_back(&mut self, id: u32) {
+        self.is_all_read(id);
+        if let Some(paging) = &mut self.paging {
+            paging.out.chunks -= 1;
+        }
+    }
+
+    /// Nothing in a chunk is unread any more, or it is back.
+    pub(super) fn is_all_read(&mut self, id: u32) {
+        let Some(page) = self.chunk_mut(id).and_then(|it| it.page.as_deref_mut()) else {
+            return;
+        };
+        let unread = std::mem::take(&mut page.unread);
+        let bytes = std::mem::take(&mut page.unread_bytes);
+        if let Some(paging) = &mut self.paging {
+            paging.out.messages -= u64::from(unread);
+            paging.out.bytes -= bytes;
+        }
+    }
+
+    /// What is known of a chunk is forgotten, as that is gone.
+    pub(super) fn forget_page(&mut self, page: &Page) {
+        if let Some(paging) = self.paging.as_mut().filter(|_| page.is_away()) {
+            paging.out.chunks -= 1;
+            paging.out.messages -= u64::from(page.unread);
+            paging.out.bytes -= page.unread_bytes;
+        }
+    }
+
+    /// A chunk in memory was changed: what the disk has of it is worth nothing.
+    pub(super) fn is_changed(&mut self, id: u32) {
+        if let Some(chunk) = self.chunk_mut(id).filter(|chunk| !chunk.is_away()) {
+            chunk.page = None;
+        }
+    }
+
+    /// Whether a chunk is on the disk only.
+    #[inline]
+    pub(crate) fn is_away(&self, id: u32) -> bool {
+        self.paging.is_some() && self.chunk(id).is_some_and(Chunk::is_away)
+    }
+
+    /// Whether a chunk could not be read back.
+    pub(crate) fn is_lost(&self, id: u32) -> bool {
+        self.chunk(id)
+            .is_some_and(|chunk| chunk.is_in(PageState::Lost))
+    }
+
+    /// The chunk of the first record never read.
+    pub(crate) const fn head_chunk(&self) -> u32 {
+        self.cursor.chunk
+    }
+
+    /// Of a chunk that is away: no record in it was taken before the one time, or dies by its own
+    /// expiration before the other, unix milliseconds.
+    pub(crate) fn away_times(&self, id: u32) -> Option<(u64, u64)> {
+        let chunk = self.chunk(id).filter(|chunk| chunk.is_away())?;
+        let page = chunk.page.as_ref()?;
+        Some((chunk.base_ms, page.own_ms))
+    }
+
+    /// Sequence numbers `from..to` of persistent messages in a chunk that is away; with `unread`
+    /// only of those the cursor has not reached.
+    pub(crate) fn away_persistent(&self, id: u32, unread: bool) -> Option<AwayRanges<'_>> {
+        let chunk = self.chunk(id).filter(|chunk| chunk.is_away())?;
+        let page = chunk.page.as_ref()?;
+        let from = if unread { page.unread_from } else { 0 };
+        let ranges = page.persistent.iter();
+        Some(AwayRanges(ranges, from))
+    }
+
+    /// Notes a chunk that is away and has to be looked through for what is past its own expiration.
+    pub(super) fn note_sweep(&mut self, id: u32, now_ms: u64) {
+        /// How often, milliseconds.
+        const PAUSE_MS: u64 = 10_000;
+        if let Some(paging) = self.paging.as_mut().filter(|it| it.sweep.is_none())
+            && (now_ms >= paging.swept_ms.saturating_add(PAUSE_MS) || paging.swept_ms == 0)
+        {
+            (paging.sweep, paging.swept_ms) = (Some(id), now_ms);
+        }
+    }
+
+    /// The same for what came back.
+    pub(crate) fn note_sweep_of(&mut self, id: u32, now_ms: u64) {
+        self.note_sweep(id, now_ms);
+    }
+
+    /// Whether a chunk that has come back was read to be looked through; another one may be now.
+    pub(crate) fn end_sweep(&mut self, id: u32) -> bool {
+        let Some(paging) = self.paging.as_mut().filter(|it| it.sweep == Some(id)) else {
+            return false;
+        };
+        (paging.sweep, paging.swept_ms) = (None, 0);
+        true
+    }
+}
+
+impl Chunk {
+    /// Whether it may leave memory.
+    fn is_writable(&self) -> bool {
+        let is_held = |page: &Page| page.state == PageState::Held;
+        let fits = self.data.len() as u64 + self.bodies < u64::from(u32::MAX / 2);
+        self.page.as_deref().is_none_or(is_held) && self.live > 0 && fits
+    }
+}
+
+/// Sequence numbers `from..to`, in order.
+pub(crate) struct AwayRanges<'a>(std::slice::Iter<'a, (u64, u64)>, u64);
+
+impl Iterator for AwayRanges<'_> {
+    type Item = (u64, u64);
+
+    fn next(&mut self) -> Option<(u64, u64)> {
+        let least = self.1;
+        let mut ranges = self.0.by_ref().map(|(from, to)| ((*from).max(least), *to));
+        ranges.find(|(from, to)| from < to)
+    }
+}
+
+/// The bytes of a chunk: its own, or those of a copy that was read for somebody who looks at it.
+pub(crate) struct PageOf<'a> {
+    pub(super) data: &'a [u8],
+    pub(super) blobs: &'a Blobs,
+}
+
+impl Chunk {
+    /// Its bytes, or the copy's; the place they are at if they are not here.
+    pub(super) fn bytes<'a>(&'a self, copy: Option<&'a LoadedPage>) -> Result<PageOf<'a>, Place> {
+        let Some(place) = self.place() else {
+            let (data, blobs) = (&*self.data, &self.blobs);
+            return Ok(PageOf { data, blobs });
+        };
+        let copy = copy.filter(|copy| copy.place == place).ok_or(place)?;
+        let (data, blobs) = (&*copy.data, &copy.blobs);
+        Ok(PageOf { data, blobs })
+    }
+}

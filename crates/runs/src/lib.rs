@@ -1,0 +1,366 @@
+//! Run files: chunks of queues that do not fit in memory, one behind the other as they come.
+//!
+//! They are an extension of memory and no truth: nothing in them is synced, and all of them are
+//! gone at the next start. What a store promised is the store's. A run is written until it is long
+//! enough, then only read; what is not needed any more is given back to the disk, and the whole
+//! file with the last of it. No file is here: whoever runs the broker brings them ([`RunFiles`]).
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+pub mod sim;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use leveret_record::{Freed, FreedPart, Place, Run, Spot};
+use parking_lot::Mutex;
+
+/// Pieces that are smaller are given back with their whole run only.
+const PIECE_MIN: u64 = 64 * 1024;
+
+/// Why a run file could not be written or read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunError {
+    /// The disk is full, or has no more than it is to keep free.
+    NoSpace,
+    /// Not just now, as for want of a file descriptor.
+    Busy(String),
+    /// The system says so.
+    Failed(String),
+    /// What is there is not what was written.
+    Corrupt,
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSpace => f.write_str("no space on the disk"),
+            Self::Busy(text) | Self::Failed(text) => f.write_str(text),
+            Self::Corrupt => f.write_str("checksum mismatch"),
+        }
+    }
+}
+
+/// The files, by their numbers. Nothing is synced.
+pub trait RunFiles: Send + Sync {
+    /// Writes at an offset that is the end of the file; at 0 it is made.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn write(&self, run: u64, offset: u64, bytes: &[u8]) -> Result<(), RunError>;
+
+    /// Fills a buffer from an offset on.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn read(&self, run: u64, offset: u64, buf: &mut [u8]) -> Result<(), RunError>;
+
+    /// Nothing is written to it any more.
+    fn seal(&self, run: u64);
+
+    /// Bytes of it are not needed any more; what cannot be given back stays.
+    fn free(&self, run: u64, offset: u64, len: u64);
+
+    /// The file is not needed any more.
+    fn remove(&self, run: u64);
+
+    /// Bytes that are free on the disk.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn free_bytes(&self) -> Result<u64, RunError>;
+}
+
+/// Sizes of runs.
+#[derive(Clone, Copy, Debug)]
+pub struct RunsConfig {
+    /// A run that is so long is not written any more.
+    pub run_bytes: u64,
+    /// So much stays free on the disk.
+    pub disk_free_min: u64,
+}
+
+impl Default for RunsConfig {
+    fn default() -> Self {
+        Self {
+            run_bytes: 64 << 20,
+            disk_free_min: 0,
+        }
+    }
+}
+
+/// What there is, and what was done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunsStats {
+    /// Run files.
+    pub files: u64,
+    /// Bytes in them that are needed.
+    pub live_bytes: u64,
+    /// Bytes that were written.
+    pub written_bytes: u64,
+    /// Bytes that were read.
+    pub read_bytes: u64,
+    /// Writes that failed, for want of space included.
+    pub write_errors: u64,
+    /// Reads that failed, or gave something else than was written.
+    pub read_errors: u64,
+}
+
+/// The run that is written.
+#[derive(Default)]
+struct Writing {
+    next: u64,
+    run: Option<(Arc<Run>, u64)>,
+}
+
+/// All run files of a broker.
+pub struct Runs {
+    files: Arc<dyn RunFiles>,
+    config: RunsConfig,
+    freed: Arc<Freed>,
+    writing: Mutex<Writing>,
+    made: AtomicU64,
+    removed: AtomicU64,
+    written: AtomicU64,
+    read: AtomicU64,
+    write_errors: AtomicU64,
+    read_errors: AtomicU64,
+    /// The last write failed.
+    stopped: AtomicBool,
+}
+
+impl Runs {
+    /// None yet.
+    #[must_use]
+    pub fn new(files: Arc<dyn RunFiles>, config: RunsConfig) -> Self {
+        Self {
+            files,
+            config,
+            freed: Arc::default(),
+            writing: Mutex::default(),
+            made: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            write_errors: AtomicU64::new(0),
+            read_errors: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Writes pieces that follow each other in `bytes`, each up to one of the `ends`, at once;
+    /// gives where each is.
+    ///
+    /// # Errors
+    /// The disk has no space, or failed: none of them was written.
+    pub fn write(&self, bytes: &[u8], ends: &[usize]) -> Result<Vec<Spot>, RunError> {
+        let written = self.try_write(bytes, ends);
+        self.stopped.store(written.is_err(), Ordering::Relaxed);
+        if written.is_err() {
+            self.write_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn try_write(&self, bytes: &[u8], ends: &[usize]) -> Result<Vec<Spot>, RunError> {
+        let len = bytes.len() as u64;
+        let free = self.files.free_bytes()?;
+        if free < self.config.disk_free_min.saturating_add(len) {
+            return Err(RunError::NoSpace);
+        }
+        let mut writing = self.writing.lock();
+        let (run, offset) = match writing.run.take() {
+            Some(run) => run,
+            None => {
+                writing.next += 1;
+                self.made.fetch_add(1, Ordering::Relaxed);
+                (Arc::new(Run::new(writing.next, Arc::clone(&self.freed))), 0)
+            }
+        };
+        // After a failure the run is given up: where it ends is not known.
+        if let Err(error) = self.files.write(run.number(), offset, bytes) {
+            self.files.seal(run.number());
+            return Err(error);
+        }
+        let (mut spots, mut start) = (Vec::with_capacity(ends.len()), 0);
+        for end in ends {
+            let piece = bytes.get(start..*end).unwrap_or_default();
+            let place = Place {
+                run: run.number(),
+                offset: offset + start as u64,
+                len: u32::try_from(piece.len()).unwrap_or(u32::MAX),
+                checksum: crc32c::crc32c(piece),
+            };
+            spots.push(Spot::new(Arc::clone(&run), place));
+            start = *end;
+        }
+        self.written.fetch_add(len, Ordering::Relaxed);
+        if offset + len < self.config.run_bytes {
+            writing.run = Some((run, offset + len));
+        } else {
+            self.files.seal(run.number());
+        }
+        Ok(spots)
+    }
+
+    /// Reads what is at a place.
+    ///
+    /// # Errors
+    /// The disk failed, or what is there is not what was written.
+    pub fn read(&self, place: Place, buf: &mut Vec<u8>) -> Result<(), RunError> {
+        buf.clear();
+        buf.resize(place.len as usize, 0);
+        self.files.read(place.run, place.offset, buf)?;
+        if crc32c::crc32c(buf) != place.checksum {
+            return Err(RunError::Corrupt);
+        }
+        self.read.fetch_add(u64::from(place.len), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Counts a read that failed and was wanted.
+    pub fn note_read_error(&self) {
+        self.read_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives back to the disk what is not needed any more; `false` when there was nothing.
+    pub fn give_back(&self) -> bool {
+        let parts = self.freed.take();
+        let mut pieces: Vec<(u64, u64, u64)> = Vec::new();
+        for part in &parts {
+            match part {
+                FreedPart::Run(run) => {
+                    pieces.retain(|piece| piece.0 != *run);
+                    self.removed.fetch_add(1, Ordering::Relaxed);
+                    self.files.remove(*run);
+                }
+                FreedPart::Bytes(place) => {
+                    let len = u64::from(place.len);
+                    match pieces.last_mut() {
+                        Some(last) if (last.0, last.1 + last.2) == (place.run, place.offset) => {
+                            last.2 += len;
+                        }
+                        _ => pieces.push((place.run, place.offset, len)),
+                    }
+                }
+            }
+        }
+        for (run, offset, len) in pieces {
+            if len >= PIECE_MIN {
+                self.files.free(run, offset, len);
+            }
+        }
+        !parts.is_empty()
+    }
+
+    /// Whether the last write failed: nothing leaves memory until one succeeds.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were written since the start.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// What there is, and what was done.
+    #[must_use]
+    pub fn stats(&self) -> RunsStats {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RunsStats {
+            files: of(&self.made).saturating_sub(of(&self.removed)),
+            live_bytes: of(&self.written).saturating_sub(self.freed.bytes()),
+            written_bytes: of(&self.written),
+            read_bytes: of(&self.read),
+            write_errors: of(&self.write_errors),
+            read_errors: of(&self.read_errors),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimFiles;
+
+    fn runs(run_bytes: u64) -> (Arc<SimFiles>, Runs) {
+        let files = Arc::new(SimFiles::default());
+        let config = RunsConfig {
+            run_bytes,
+            disk_free_min: 100,
+        };
+        let runs = Runs::new(Arc::clone(&files) as Arc<dyn RunFiles>, config);
+        (files, runs)
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_a_run_goes_with_the_last_of_it() {
+        let (files, runs) = runs(8);
+        let mut buf = Vec::new();
+        let first = runs.write(b"abcdef", &[2, 6]).unwrap();
+        let second = runs.write(b"ghi", &[3]).unwrap();
+        let third = runs.write(b"j", &[1]).unwrap();
+        for (spot, bytes) in
+            first
+                .iter()
+                .chain(&second)
+                .chain(&third)
+                .zip([&b"ab"[..], b"cdef", b"ghi", b"j"])
+        {
+            runs.read(spot.place(), &mut buf).unwrap();
+            assert_eq!(buf, bytes);
+        }
+        assert_eq!((runs.stats().files, runs.stats().live_bytes), (2, 10));
+        drop(first);
+        runs.give_back();
+        assert_eq!(files.count(), 2);
+        drop(second);
+        assert!(runs.give_back() && !runs.give_back());
+        assert_eq!(files.count(), 1, "the one that is written stays");
+        assert_eq!((runs.stats().files, runs.stats().live_bytes), (1, 1));
+        drop(third);
+    }
+
+    #[test]
+    fn every_bit_that_flips_is_noticed() {
+        let (files, runs) = runs(1 << 20);
+        let spots = runs.write(b"some message", &[12]).unwrap();
+        let (place, mut buf) = (spots[0].place(), Vec::new());
+        for bit in 0..12 * 8 {
+            files.flip(place.run, bit);
+            assert_eq!(runs.read(place, &mut buf), Err(RunError::Corrupt), "{bit}");
+            files.flip(place.run, bit);
+        }
+        assert_eq!(runs.read(place, &mut buf), Ok(()));
+    }
+
+    #[test]
+    fn a_write_that_fails_gives_its_run_up_and_nothing_is_written_where_space_is_short() {
+        let (files, runs) = runs(1 << 20);
+        let kept = runs.write(b"one", &[3]).unwrap();
+        files.fail_writes(true);
+        let error = runs.write(b"two", &[3]).unwrap_err();
+        assert!(matches!(error, RunError::Failed(_)) && runs.is_stopped());
+        files.fail_writes(false);
+        let spots = runs.write(b"three", &[5]).unwrap();
+        assert_ne!(spots[0].place().run, kept[0].place().run);
+        assert!(!runs.is_stopped());
+        files.set_free_bytes(104);
+        assert_eq!(runs.write(b"-five", &[5]).unwrap_err(), RunError::NoSpace);
+        assert_eq!(runs.stats().write_errors, 2);
+        let mut buf = Vec::new();
+        assert_eq!(runs.read(kept[0].place(), &mut buf), Ok(()));
+        assert_eq!(buf, b"one");
+    }
+}

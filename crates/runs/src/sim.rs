@@ -1,0 +1,107 @@
+//! Run files in memory, that fail when a test wants it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::{RunError, RunFiles};
+
+/// Files that are none.
+#[derive(Debug)]
+pub struct SimFiles {
+    files: Mutex<BTreeMap<u64, Vec<u8>>>,
+    fail_writes: AtomicBool,
+    fail_reads: AtomicBool,
+    free_bytes: AtomicU64,
+}
+
+impl Default for SimFiles {
+    fn default() -> Self {
+        Self {
+            files: Mutex::default(),
+            fail_writes: AtomicBool::new(false),
+            fail_reads: AtomicBool::new(false),
+            free_bytes: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl SimFiles {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.files.lock().len()
+    }
+
+    /// Has writes fail, or not any more.
+    pub fn fail_writes(&self, fail: bool) {
+        self.fail_writes.store(fail, Ordering::Relaxed);
+    }
+
+    /// Has reads fail, or not any more.
+    pub fn fail_reads(&self, fail: bool) {
+        self.fail_reads.store(fail, Ordering::Relaxed);
+    }
+
+    /// Has the disk say that so much is free.
+    pub fn set_free_bytes(&self, bytes: u64) {
+        self.free_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Flips a bit of a run.
+    pub fn flip(&self, run: u64, bit: usize) {
+        let mut files = self.files.lock();
+        if let Some(byte) = files.get_mut(&run).and_then(|file| file.get_mut(bit / 8)) {
+            *byte ^= 1 << (bit % 8);
+        }
+    }
+}
+
+fn failed() -> RunError {
+    RunError::Failed("the disk fails".into())
+}
+
+impl RunFiles for SimFiles {
+    fn write(&self, run: u64, offset: u64, bytes: &[u8]) -> Result<(), RunError> {
+        if self.fail_writes.load(Ordering::Relaxed) {
+            return Err(failed());
+        }
+        let mut files = self.files.lock();
+        let file = files.entry(run).or_default();
+        file.truncate(usize::try_from(offset).unwrap_or(usize::MAX));
+        file.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read(&self, run: u64, offset: u64, buf: &mut [u8]) -> Result<(), RunError> {
+        if self.fail_reads.load(Ordering::Relaxed) {
+            return Err(failed());
+        }
+        let files = self.files.lock();
+        let file = files.get(&run).ok_or_else(failed)?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let bytes = file.get(from..).and_then(|rest| rest.get(..buf.len()));
+        buf.copy_from_slice(bytes.ok_or_else(failed)?);
+        Ok(())
+    }
+
+    fn seal(&self, _: u64) {}
+
+    fn free(&self, run: u64, offset: u64, len: u64) {
+        let mut files = self.files.lock();
+        let (from, to) = (offset, offset.saturating_add(len));
+        let [from, to] = [from, to].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+        if let Some(bytes) = files.get_mut(&run).and_then(|file| file.get_mut(from..to)) {
+            bytes.fill(0);
+        }
+    }
+
+    fn remove(&self, run: u64) {
+        self.files.lock().remove(&run);
+    }
+
+    fn free_bytes(&self) -> Result<u64, RunError> {
+        Ok(self.free_bytes.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,129 @@
+//! The threads that write what does not fit in memory, and read it back.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use leveret_broker::{Broker, PageOut, RunError, Work};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use crate::clock::now_ms;
+
+/// After a write that failed nothing is written for so long.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// What is not needed any more is given back to the disk this often at least.
+const GIVE_BACK_PAUSE: Duration = Duration::from_millis(500);
+
+/// The running threads.
+pub(crate) struct QueuePager {
+    threads: [JoinHandle<()>; 2],
+    stopping: Arc<AtomicBool>,
+}
+
+impl QueuePager {
+    /// Starts them; each receiver hears when one ends, which is when it has panicked or was stopped.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(crate) fn start(broker: &Arc<Broker>) -> io::Result<(Self, [oneshot::Receiver<()>; 2])> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let spawn = |name: &str, work: fn(&Broker, &AtomicBool)| {
+            let (broker, stopping) = (Arc::clone(broker), Arc::clone(&stopping));
+            let runtime = Handle::current();
+            let (alive, ended) = oneshot::channel::<()>();
+            let thread = thread::Builder::new().name(name.to_owned());
+            let thread = thread.spawn(move || {
+                let _inside = runtime.enter();
+                work(&broker, &stopping);
+                drop(alive);
+            })?;
+            io::Result::Ok((thread, ended))
+        };
+        let (writer, write_ended) = spawn("queue-writer", write)?;
+        let (reader, read_ended) = spawn("queue-reader", read)?;
+        let (writing, reading) = (writer.thread().clone(), reader.thread().clone());
+        broker.wake_pager_with(move || writing.unpark(), move || reading.unpark());
+        let threads = [writer, reader];
+        // Something may have come before anybody could wake them.
+        threads.iter().for_each(|thread| thread.thread().unpark());
+        Ok((Self { threads, stopping }, [write_ended, read_ended]))
+    }
+
+    /// Has them end, and waits for that.
+    pub(crate) fn stop(self) {
+        self.stopping.store(true, Ordering::Release);
+        for thread in self.threads {
+            thread.thread().unpark();
+            // That it has panicked was heard before.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write(broker: &Broker, stopping: &AtomicBool) {
+    let (mut out, mut failing) = (PageOut::default(), false);
+    while !stopping.load(Ordering::Acquire) {
+        broker.set_now(now_ms());
+        broker.give_runs_back();
+        if !broker.begin_page_out(&mut out) {
+            thread::park_timeout(GIVE_BACK_PAUSE);
+            continue;
+        }
+        match broker.finish_page_out(&mut out) {
+            Ok(()) => {
+                if std::mem::take(&mut failing) {
+                    info!("messages that do not fit in memory are written to the disk again");
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tell(&error);
+                }
+                thread::park_timeout(FAILURE_PAUSE);
+            }
+        }
+    }
+}
+
+fn tell(error: &RunError) {
+    match error {
+        RunError::NoSpace => warn!(
+            "the disk is full or below limits.disk_free_min: messages that do not fit in memory \
+             stay there, and limits.resident_bytes bounds them"
+        ),
+        _ => error!(
+            %error,
+            "messages that do not fit in memory cannot be written to the disk and stay there; \
+             limits.resident_bytes bounds them"
+        ),
+    }
+}
+
+fn read(broker: &Broker, stopping: &AtomicBool) {
+    let mut work = Work::default();
+    while !stopping.load(Ordering::Acquire) {
+        broker.set_now(now_ms());
+        match broker.begin_page_in() {
+            Some(page) => broker.finish_page_in(page, &mut work),
+            None => thread::park(),
+        }
+        for lost in broker.take_lost() {
+            let (vhost, queue, page) = (&lost.vhost, &lost.queue, &lost.page);
+            error!(
+                %vhost,
+                %queue,
+                level = page.level,
+                from = page.first,
+                to = page.last,
+                messages = page.messages,
+                reason = lost.reason,
+                "messages could not be read back from the disk: those that are persistent come \
+                 back at the next start, the others are lost; check the disk"
+            );
+        }
+    }
+}

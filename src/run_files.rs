@@ -1,0 +1,191 @@
+//! Run files in the data folder: what does not fit in memory. All of them go at each start, as they
+//! are no truth.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use leveret_broker::{RunError, RunFiles};
+use parking_lot::Mutex;
+use rustix::fs::statvfs;
+use rustix::io::Errno;
+
+use crate::descriptors::with_spare;
+
+/// The folder in the data folder.
+const FOLDER: &str = "runs";
+/// Files that are kept open for reading: each queue reads one behind the other.
+const OPEN_MAX: usize = 16;
+
+/// Files that are read or written.
+#[derive(Default)]
+struct OpenFiles {
+    /// The one that is written.
+    written: Option<(u64, Arc<File>)>,
+    /// Those that were read last, the latest at the end.
+    read: Vec<(u64, Arc<File>)>,
+}
+
+/// The folder of run files.
+pub(crate) struct RunFolder {
+    path: PathBuf,
+    open: Mutex<OpenFiles>,
+}
+
+impl RunFolder {
+    /// Empties the folder, or makes it.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(crate) fn empty(data_dir: &Path) -> io::Result<Self> {
+        let path = data_dir.join(FOLDER);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => fs::create_dir(&path)?,
+        }
+        Ok(Self {
+            path,
+            open: Mutex::default(),
+        })
+    }
+
+    fn path_of(&self, run: u64) -> PathBuf {
+        self.path.join(format!("{run:016x}.run"))
+    }
+
+    fn written(&self, run: u64) -> io::Result<Arc<File>> {
+        let mut open = self.open.lock();
+        if let Some((number, file)) = &open.written
+            && *number == run
+        {
+            return Ok(Arc::clone(file));
+        }
+        let path = self.path_of(run);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = Arc::new(with_spare(|| options.open(&path))?);
+        open.written = Some((run, Arc::clone(&file)));
+        Ok(file)
+    }
+
+    fn readable(&self, run: u64) -> io::Result<Arc<File>> {
+        let mut open = self.open.lock();
+        if let Some((number, file)) = &open.written
+            && *number == run
+        {
+            return Ok(Arc::clone(file));
+        }
+        if let Some(at) = open.read.iter().position(|(number, _)| *number == run) {
+            let last = open.read.remove(at);
+            let file = Arc::clone(&last.1);
+            open.read.push(last);
+            return Ok(file);
+        }
+        let path = self.path_of(run);
+        let file = Arc::new(with_spare(|| File::open(&path))?);
+        if open.read.len() >= OPEN_MAX {
+            open.read.remove(0);
+        }
+        open.read.push((run, Arc::clone(&file)));
+        Ok(file)
+    }
+}
+
+fn failed(error: &io::Error) -> RunError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => RunError::NoSpace,
+        _ => match Errno::from_io_error(error) {
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => RunError::Busy(error.to_string()),
+            _ => RunError::Failed(error.to_string()),
+        },
+    }
+}
+
+impl RunFiles for RunFolder {
+    fn write(&self, run: u64, offset: u64, bytes: &[u8]) -> Result<(), RunError> {
+        let file = self.written(run).map_err(|error| failed(&error))?;
+        file.write_all_at(bytes, offset)
+            .map_err(|error| failed(&error))
+    }
+
+    fn read(&self, run: u64, offset: u64, buf: &mut [u8]) -> Result<(), RunError> {
+        let file = self.readable(run).map_err(|error| failed(&error))?;
+        file.read_exact_at(buf, offset)
+            .map_err(|error| failed(&error))
+    }
+
+    fn seal(&self, run: u64) {
+        let mut open = self.open.lock();
+        open.written.take_if(|(number, _)| *number == run);
+    }
+
+    fn free(&self, run: u64, offset: u64, len: u64) {
+        let file = with_spare(|| OpenOptions::new().write(true).open(self.path_of(run)));
+        // Where that is not possible, the space comes back with the whole file.
+        let _ = file.and_then(|file| punch(&file, offset, len));
+    }
+
+    fn remove(&self, run: u64) {
+        let mut open = self.open.lock();
+        open.written.take_if(|(number, _)| *number == run);
+        open.read.retain(|(number, _)| *number != run);
+        drop(open);
+        // What stays is removed at the next start.
+        let _ = fs::remove_file(self.path_of(run));
+    }
+
+    fn free_bytes(&self) -> Result<u64, RunError> {
+        let stat = statvfs(&self.path).map_err(|errno| failed(&errno.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(fallocate(file, flags, offset, len)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn punch(_: &File, _: u64, _: u64) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn runs_are_written_read_and_given_back_and_none_outlives_a_start() {
+        let place = std::env::temp_dir().join(format!("leveret-runs-{}", std::process::id()));
+        fs::create_dir_all(&place).unwrap();
+        let folder = RunFolder::empty(&place).unwrap();
+        let piece = vec![7; 1 << 20];
+        for number in 0..4 {
+            folder.write(1, number << 20, &piece).unwrap();
+        }
+        folder.write(2, 0, b"other").unwrap();
+        folder.seal(1);
+        let mut buf = vec![0; 1 << 20];
+        folder.read(1, 3 << 20, &mut buf).unwrap();
+        assert_eq!(buf, piece);
+        let blocks = || fs::metadata(folder.path_of(1)).unwrap().blocks();
+        let before = blocks();
+        folder.free(1, 1 << 20, 1 << 20);
+        // A file system that cannot do so keeps them.
+        assert!(blocks() == before || blocks() <= before - (1 << 20) / 512);
+        folder.read(1, 0, &mut buf).unwrap();
+        assert_eq!(buf, piece);
+        folder.remove(1);
+        assert!(folder.read(1, 0, &mut buf).is_err());
+        assert!(folder.free_bytes().unwrap() > 0);
+        let again = RunFolder::empty(&place).unwrap();
+        assert_eq!(fs::read_dir(&again.path).unwrap().count(), 0);
+        fs::remove_dir_all(&place).unwrap();
+    }
+}
