@@ -156,7 +156,7 @@ pub struct ClientLimits {
     /// Message bytes of all queues kept in memory; 0 takes a quarter of the memory limit.
     pub resident_bytes: u64,
     /// What each queue, or each level of priority in it, keeps of them while there is plenty; the
-    /// rest is on the disk.
+    /// rest is on the disk. 0 writes nothing there.
     pub queue_resident_bytes: u64,
     /// Memory of the messages that one connection has begun and not completed, unless it is one.
     pub assembly_bytes_max: u64,

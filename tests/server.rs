@@ -193,6 +193,7 @@ fn an_unknown_setting_exits_with_2() {
 }
 
 const MEMORY_OF_1_MIB: &str = "limits.resident_bytes=1048576";
+const ALL_IN_MEMORY: &str = "limits.queue_resident_bytes=0";
 /// Publishes messages to `full` on channel 1 until one is refused; tells how many were taken.
 fn fill_memory(peer: &mut Client, body: &[u8]) -> u32 {
     peer.declare(1, "full");
@@ -216,7 +217,7 @@ fn fill_memory(peer: &mut Client, body: &[u8]) -> u32 {
 
 #[test]
 fn publishes_are_refused_while_messages_fill_memory_and_taken_again_after() {
-    let server = Server::start_with(&[MEMORY_OF_1_MIB]);
+    let server = Server::start_with(&[MEMORY_OF_1_MIB, ALL_IN_MEMORY]);
     let mut peer = server.login();
     let body = vec![7; 256 * 1024];
     for _ in 0..fill_memory(&mut peer, &body) {
@@ -247,7 +248,7 @@ fn take(peer: &mut Client, delivery_tag: u64) {
 
 #[test]
 fn commits_of_publishes_are_refused_while_messages_fill_memory() {
-    let server = Server::start_with(&[MEMORY_OF_1_MIB]);
+    let server = Server::start_with(&[MEMORY_OF_1_MIB, ALL_IN_MEMORY]);
     let mut peer = server.login();
     let stored = fill_memory(&mut peer, &SMALL);
     peer.method(2, TxSelect {});
@@ -285,7 +286,7 @@ fn commits_of_publishes_are_refused_while_messages_fill_memory() {
 
 #[test]
 fn http_publishes_are_told_to_wait_while_messages_fill_memory() {
-    let server = Server::start_http(&[MEMORY_OF_1_MIB]);
+    let server = Server::start_http(&[MEMORY_OF_1_MIB, ALL_IN_MEMORY]);
     let guest = server.http_as("guest", "guest");
     let mut peer = server.login();
     let stored = fill_memory(&mut peer, &SMALL);

@@ -194,10 +194,7 @@ const KEYS: &[(&str, ValueKind)] = &[
     ),
     (
         "limits.queue_resident_bytes",
-        ValueKind::Bytes {
-            min: 1 << 20,
-            max: MAX,
-        },
+        ValueKind::Bytes { min: 0, max: MAX },
     ),
     (
         "limits.assembly_bytes_max",

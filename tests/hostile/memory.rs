@@ -11,7 +11,10 @@ const BODY: [u8; 1000] = [7; 1000];
 /// bystander in another one, go on.
 #[test]
 fn queues_that_fill_the_memory_for_messages_leave_room_for_others() {
-    let case = Case::start_http(&["limits.resident_bytes=\"48 MiB\""]);
+    let case = Case::start_http(&[
+        "limits.resident_bytes=\"48 MiB\"",
+        "limits.queue_resident_bytes=0",
+    ]);
     let mut hogs: Vec<Client> = (0..3).map(|_| case.server.login()).collect();
     for (index, hog) in hogs.iter_mut().enumerate() {
         let queue = format!("hog{index}");

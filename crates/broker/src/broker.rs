@@ -101,11 +101,7 @@ impl Broker {
             mechanisms: mechanisms(&config).join(" "),
         });
         let names = NameGenerator::new(config.secret);
-        let memory = Memory::new(MemoryLimits {
-            chunk_bytes: config.chunk_bytes,
-            lane_bytes: config.queue_resident_bytes,
-            all_bytes: config.resident_bytes_max,
-        });
+        let memory = Memory::new(memory_limits(&config));
         Self {
             secret: names.chance(),
             names,
@@ -342,6 +338,22 @@ impl Broker {
 pub(crate) fn stopping() -> Fault {
     let text = "broker forced connection closure with reason 'shutdown'";
     Fault::connection(leveret_codec::HardCode::ConnectionForced, text, (0, 0))
+}
+
+/// How much of their messages queues keep in memory: all where nothing else is said.
+fn memory_limits(config: &BrokerConfig) -> MemoryLimits {
+    let chunk_bytes = config.chunk_bytes;
+    match config.queue_resident_bytes {
+        0 => MemoryLimits {
+            chunk_bytes,
+            ..MemoryLimits::default()
+        },
+        lane_bytes => MemoryLimits {
+            chunk_bytes,
+            lane_bytes,
+            all_bytes: config.resident_bytes_max,
+        },
+    }
 }
 
 fn mechanisms(config: &BrokerConfig) -> Vec<&'static str> {

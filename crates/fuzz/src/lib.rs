@@ -3,6 +3,7 @@
 //! A function panics when its promise is broken. libFuzzer looks for such input; an ordinary test
 //! replays what it found worth keeping.
 
+mod paged;
 mod queue_life;
 mod queue_operations;
 mod session;

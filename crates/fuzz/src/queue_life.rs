@@ -3,17 +3,19 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 
 use leveret_queue::{
     Attempts, Buried, Consumer, ConsumerKey, Consuming, Death, Delivery, Limits, Message,
     MessageBody, Offer, Overflow, Queue, Rank, Settings, Shape, Sink, Unacked, Wait,
 };
-use leveret_record::Memory;
+
+use crate::paged::Pages;
 
 const LEVELS: u8 = 4;
 /// Within so many milliseconds what is dead has left the counts, wherever it stood.
 const LATE_MS: u64 = 1_000;
+/// The same where it stood on the disk.
+const PAGED_LATE_MS: u64 = 11_000;
 const BEGIN_MS: u64 = 1_000_000;
 
 /// Reads input as a queue's settings, then as what is done to it, two bytes an operation.
@@ -66,6 +68,7 @@ fn place_of(unacked: &Unacked) -> Place {
 }
 
 struct World {
+    pages: Pages,
     queue: Queue<u32>,
     settings: Settings,
     timeout_counts: bool,
@@ -100,8 +103,10 @@ impl World {
             levels: if kind & 32 == 0 { 1 } else { LEVELS.into() },
             ..Shape::PLAIN
         };
+        let pages = Pages::new(bound);
         Self {
-            queue: Queue::new(settings, shape, Memory::default()),
+            queue: Queue::new(settings, shape, pages.memory.clone()),
+            pages,
             settings,
             timeout_counts: kind & 64 != 0,
             sink: Taker::default(),
@@ -132,7 +137,10 @@ impl World {
             28 => self.set_ttl(detail),
             29 => self.bury(pick % 6),
             30 if detail < 32 => self.purge(),
-            30 => {}
+            30 => {
+                let queue = &mut self.queue;
+                self.pages.step(queue, pick, self.now_ms, &mut self.sink);
+            }
             _ => self.hold_or_release(detail),
         }
         self.run();
@@ -150,6 +158,8 @@ impl World {
 
     fn run(&mut self) {
         self.queue.run(self.now_ms, &mut self.sink);
+        self.pages
+            .rest(&mut self.queue, self.now_ms, &mut self.sink);
         self.wake_ms = self.queue.wakes_at();
         self.absorb();
     }
@@ -192,9 +202,8 @@ impl World {
             level: u8::MAX,
             seq: 0,
         };
-        self.queue.peek(from, |one| {
+        self.pages.peek(&self.queue, from, |one| {
             shown.insert(place(one.rank));
-            ControlFlow::Continue(())
         });
         assert_eq!(shown.len() as u64, self.queue.ready());
         if !self.holds.is_empty() {
@@ -205,7 +214,12 @@ impl World {
             if shown.contains(&at) {
                 let since_ms = self.deadline_ms(&known).max(known.since_ms);
                 let since_ms = since_ms.max(self.held_ms);
-                let late = since_ms.saturating_add(LATE_MS) <= self.now_ms;
+                let late_ms = if self.pages.have_written() {
+                    PAGED_LATE_MS
+                } else {
+                    LATE_MS
+                };
+                let late = since_ms.saturating_add(late_ms) <= self.now_ms;
                 assert!(!late, "expired long ago, and still counted");
                 self.ready.insert(at, known);
             } else if self.is_alive(&known) {
@@ -224,7 +238,7 @@ impl World {
         let max = self.settings.limits.ready_max;
         let ready = self.ready.len() as u64;
         assert!(
-            self.holds.iter().any(|_| true) || ready <= max,
+            self.holds.iter().any(|_| true) || ready <= max || self.queue.waits_for_page(),
             "over the limit"
         );
         if dropped.is_empty() {
@@ -311,6 +325,8 @@ impl World {
     }
 
     fn get(&mut self) {
+        let queue = &mut self.queue;
+        self.pages.fetch_head(queue, self.now_ms, &mut self.sink);
         self.run();
         let mut got = None;
         let found = self.queue.get(false, &mut self.sink, |delivery, _| {
@@ -485,6 +501,6 @@ impl World {
             self.bury(usize::MAX);
         }
         assert!(self.queue.shrink(), "an empty queue holds no memory");
-        assert_eq!(self.queue.resident_bytes(), 0);
+        self.pages.end_of_queue(&self.queue);
     }
 }

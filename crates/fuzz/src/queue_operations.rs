@@ -9,6 +9,7 @@ use leveret_queue::{
 };
 use leveret_record::{Attempts, Blob, Body, Memory};
 
+use crate::paged::Pages;
 use crate::queue_life;
 
 const ROUTE: &[u8] = b"\x02ex\x01k";
@@ -123,6 +124,7 @@ struct Out {
 }
 
 struct World {
+    pages: Pages,
     queue: Queue<u32>,
     limits: Limits,
     single_active: bool,
@@ -159,8 +161,10 @@ impl World {
             single_active,
             levels: 1,
         };
+        let pages = Pages::new(bound);
         let mut world = Self {
-            queue: Queue::new(settings, shape, Memory::default()),
+            queue: Queue::new(settings, shape, pages.memory.clone()),
+            pages,
             limits,
             single_active,
             sink: Taker::default(),
@@ -206,6 +210,10 @@ impl World {
             13 => self.set_prefetch(pick),
             14 => self.fill_or_empty(pick),
             _ if detail < 32 => self.purge(),
+            _ if detail < 160 => {
+                let queue = &mut self.queue;
+                self.pages.step(queue, pick, NOW_MS, &mut self.sink);
+            }
             _ => {
                 let empty = self.ready.is_empty() && self.out.is_empty();
                 assert!(!self.queue.shrink() || empty);
@@ -227,7 +235,11 @@ impl World {
         let there: HashSet<_> = ready.chain(out).collect();
         self.shared.retain(|(seq, blob)| {
             let lives = blob.strong_count() > 0;
-            assert_eq!(lives, there.contains(seq), "body of message {seq}");
+            let is_there = there.contains(seq);
+            assert!(
+                lives == is_there || self.pages.have_written() && is_there,
+                "body of {seq}"
+            );
             lives
         });
     }
@@ -291,12 +303,14 @@ impl World {
 
     fn get(&mut self, no_ack: bool) {
         let mut got = None;
+        let is_away = self.queue.waits_for_page();
         let left = self.ready.len().saturating_sub(1) as u64;
         let found = self.queue.get(no_ack, &mut self.sink, |delivery, ready| {
             assert_eq!(ready, left);
             got = Some((delivery.unacked, body_of(delivery)));
         });
-        assert_eq!(found, !self.ready.is_empty());
+        assert_eq!(found, got.is_some());
+        assert_eq!(found, !self.ready.is_empty() && !is_away);
         if let Some((unacked, body)) = got {
             self.take_head(&unacked, &body);
             if !no_ack {
@@ -471,7 +485,8 @@ impl World {
                 .into_iter()
                 .eq(self.ready.iter().map(|ready| ready.seq))
         );
-        if self.limits.overflow == Overflow::DropHead {
+        let is_away = queue.waits_for_page();
+        if self.limits.overflow == Overflow::DropHead && !is_away {
             assert!(queue.ready() <= self.limits.ready_max);
             assert!(queue.ready_bytes() <= self.limits.ready_bytes_max);
         }
@@ -483,11 +498,15 @@ impl World {
                 seat.asked.no_ack || seat.asked.prefetch == 0 || held < seat.asked.prefetch;
             let served = !self.single_active || self.active == Some(seat.name);
             let waits = credit && served && !self.sink.full.contains(&seat.name);
-            assert!(!waits || self.ready.is_empty(), "a ready message waits");
+            let is_served = !waits || self.ready.is_empty() || is_away;
+            assert!(is_served, "a ready message waits");
         }
     }
 
     fn drain(&mut self) {
+        self.pages.rest(&mut self.queue, NOW_MS, &mut self.sink);
+        self.absorb();
+        self.check();
         while !self.out.is_empty() {
             self.settle(0);
             self.queue.run(NOW_MS, &mut self.sink);
@@ -495,6 +514,6 @@ impl World {
         }
         self.purge();
         assert!(self.queue.shrink(), "an empty queue holds no memory");
-        assert_eq!(self.queue.resident_bytes(), 0);
+        self.pages.end_of_queue(&self.queue);
     }
 }

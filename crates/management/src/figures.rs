@@ -73,7 +73,7 @@ pub(crate) const QUEUE_COARSE: [Metric<OfQueue>; 3] = [
 ];
 
 /// What adds up.
-pub(crate) const QUEUE_HELD: [Metric<OfQueue>; 10] = [
+pub(crate) const QUEUE_HELD: [Metric<OfQueue>; 12] = [
     gauge("queue_consumers", "Consumers on a queue", |(_, cell)| {
         cell.lock().queue.consumer_count() as f64
     }),
@@ -85,22 +85,32 @@ pub(crate) const QUEUE_HELD: [Metric<OfQueue>; 10] = [
     gauge(
         "queue_messages_ram",
         "Ready and unacknowledged messages stored in memory",
-        |(_, cell)| held(cell) as f64,
+        |(_, cell)| in_memory(cell).0 as f64,
     ),
     gauge(
         "queue_messages_ram_bytes",
         "Size of ready and unacknowledged messages stored in memory",
-        |(_, cell)| held_bytes(cell) as f64,
+        |(_, cell)| in_memory(cell).1 as f64,
     ),
     gauge(
         "queue_messages_ready_ram",
         "Ready messages stored in memory",
-        |(_, cell)| cell.lock().queue.ready() as f64,
+        |(_, cell)| in_memory(cell).2 as f64,
     ),
     gauge(
         "queue_messages_unacked_ram",
         "Unacknowledged messages stored in memory",
         |(_, cell)| cell.lock().queue.unacked() as f64,
+    ),
+    gauge(
+        "queue_messages_paged_out",
+        "Messages paged out to disk",
+        |(_, cell)| cell.lock().queue.paged_out().messages as f64,
+    ),
+    gauge(
+        "queue_messages_paged_out_bytes",
+        "Size in bytes of messages paged out to disk",
+        |(_, cell)| cell.lock().queue.paged_out().bytes as f64,
     ),
     gauge(
         "queue_messages_bytes",
@@ -194,6 +204,15 @@ pub(crate) const QUEUE_DELIVERY: [Metric<OfQueue>; 7] = [
 fn held(cell: &QueueCell) -> u64 {
     let state = cell.lock();
     state.queue.ready() + state.queue.unacked()
+}
+
+/// Messages in memory, the bytes of their bodies, and how many of them are ready.
+fn in_memory(cell: &QueueCell) -> (u64, u64, u64) {
+    let state = cell.lock();
+    let (queue, away) = (&state.queue, state.queue.paged_out());
+    let ready = queue.ready() - away.messages;
+    let bytes = queue.ready_bytes() + queue.unacked_bytes() - away.bytes;
+    (ready + queue.unacked(), bytes, ready)
 }
 
 fn held_bytes(cell: &QueueCell) -> u64 {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_broker::{Death, Peer, Queue, QueueCell, QueueSpec, Rank, Refusal, Vhost};
+use leveret_broker::{Death, PagedOut, Peer, Queue, QueueCell, QueueSpec, Rank, Refusal, Vhost};
 use leveret_codec::Properties;
 use serde_json::{Map, Value, json};
 
@@ -37,6 +37,8 @@ struct QueueMoment {
     unacked_bytes: u64,
     consumers: u64,
     resident_bytes: u64,
+    paged_out: PagedOut,
+    lost: u64,
     has_credit: bool,
     exclusive_tag: Option<Value>,
     active_tag: Option<Value>,
@@ -88,6 +90,8 @@ impl QueueMoment {
             unacked_bytes: queue.unacked_bytes(),
             consumers: queue.consumer_count() as u64,
             resident_bytes: (queue.resident_bytes() + size_of::<QueueCell>()) as u64,
+            paged_out: queue.paged_out(),
+            lost: queue.counters().lost,
             has_credit: queue.has_credit(),
             exclusive_tag: tag(queue.has_exclusive_consumer(), true),
             active_tag: tag(single, false),
@@ -113,12 +117,17 @@ impl QueueMoment {
     }
 
     fn write(&self, row: &mut Map<String, Value>) {
+        let PagedOut {
+            messages: away,
+            bytes: away_bytes,
+            ..
+        } = self.paged_out;
         let numbers = [
             ("messages", self.ready + self.unacked + self.stuck),
             ("messages_ready", self.ready),
             ("messages_unacknowledged", self.unacked),
-            ("messages_ram", self.ready + self.unacked),
-            ("messages_ready_ram", self.ready),
+            ("messages_ram", self.ready + self.unacked - away),
+            ("messages_ready_ram", self.ready - away),
             ("messages_unacknowledged_ram", self.unacked),
             (
                 "message_bytes",
@@ -126,7 +135,12 @@ impl QueueMoment {
             ),
             ("message_bytes_ready", self.ready_bytes),
             ("message_bytes_unacknowledged", self.unacked_bytes),
-            ("message_bytes_ram", self.ready_bytes + self.unacked_bytes),
+            (
+                "message_bytes_ram",
+                self.ready_bytes + self.unacked_bytes - away_bytes,
+            ),
+            ("messages_paged_out", away),
+            ("message_bytes_paged_out", away_bytes),
             ("consumers", self.consumers),
             ("memory", self.resident_bytes),
             // Ours: RabbitMQ does not tell what a full queue cost.
@@ -134,6 +148,7 @@ impl QueueMoment {
             ("x_messages_dropped", self.dropped),
             ("x_messages_expired", self.expired),
             ("x_messages_timed_out", self.timed_out),
+            ("x_messages_lost", self.lost),
         ];
         for (name, number) in numbers {
             row.insert(name.to_owned(), number.into());

@@ -409,14 +409,14 @@ impl World {
 
     fn get(&mut self, no_ack: bool) {
         let mut got = None;
+        let expected = !self.model.ready.is_empty() && !self.queue.waits_for_page();
         let left = self.model.ready.len().saturating_sub(1) as u64;
         let found = self.queue.get(no_ack, &mut self.sink, |delivery, ready| {
             assert_eq!(ready, left);
             got = Some((body_of(delivery), delivery.unacked));
         });
-        let expected = !self.model.ready.is_empty() && !self.queue.waits_for_page();
         assert_eq!(found, got.is_some());
-        assert!(found || !expected);
+        assert_eq!(found, expected);
         if let Some((body, unacked)) = got {
             self.model.took(&body, &unacked);
             if !no_ack {

@@ -21,7 +21,7 @@ pub(crate) fn config(rng: &mut Rng, seed: u64) -> BrokerConfig {
         },
         seed,
         chunk_bytes: [200, 1_000, 256 << 10][rng.below(3) as usize],
-        queue_resident_bytes: [0, 600, 3_000, u64::MAX][rng.below(4) as usize],
+        queue_resident_bytes: [1, 600, 3_000, 0][rng.below(4) as usize],
         ..BrokerConfig::default()
     }
 }

@@ -87,7 +87,7 @@ impl Default for BrokerConfig {
             outbound_bytes_max: 128 << 10,
             reply_bytes_max: 1 << 20,
             resident_bytes_max: u64::MAX,
-            queue_resident_bytes: u64::MAX,
+            queue_resident_bytes: 0,
             chunk_bytes: POOLED_BYTES,
             channel_unacked_max: 1_000_000,
             consumers_per_channel_max: 10_000,

@@ -347,15 +347,14 @@ impl Chunks {
         }
     }
 
-    /// How many chunks from the cursor's on have so many bytes.
+    /// How many chunks from the head's on have so many bytes.
     fn head_chunks(&self, most: u64, least: u32) -> u32 {
         let (mut chunks, mut bytes) = (0, 0);
-        let all = self.tail_id().wrapping_sub(self.cursor.chunk);
+        let head = self.head_chunk();
+        let all = self.tail_id().wrapping_sub(head);
         while chunks < all && (chunks < least || bytes < most) {
-            let id = self.cursor.chunk.wrapping_add(chunks);
-            let chunk = self.chunk(id);
-            let is_unread = |chunk: &&Chunk| chunk.read < chunk.count;
-            bytes += chunk.filter(is_unread).map_or(0, Chunk::extent);
+            let id = head.wrapping_add(chunks);
+            bytes += self.chunk(id).map_or(0, Chunk::extent);
             chunks += 1;
         }
         chunks
@@ -367,11 +366,9 @@ impl Chunks {
         let share = self.memory.lane_share();
         let mut over = self.weight().checked_sub(share).filter(|over| *over > 0)?;
         let least = u32::from(needs.head || !paging.squeezed);
-        let head = self.head_chunks(share / 2, least);
+        let (first, head) = (self.head_chunk(), self.head_chunks(share / 2, least));
         let is_needed = |id: u32| {
-            id.wrapping_sub(self.cursor.chunk) < head
-                || Some(id) == needs.requeued
-                || Some(id) == needs.dead
+            id.wrapping_sub(first) < head || Some(id) == needs.requeued || Some(id) == needs.dead
         };
         let mut next = None;
         for id in paging.held.iter().copied() {
@@ -477,13 +474,14 @@ impl Chunks {
             true if needs.requeued.is_none() => 1,
             true => 0,
         };
-        let ahead = (0..head).map(|index| self.cursor.chunk.wrapping_add(index));
+        let first = self.head_chunk();
+        let ahead = (0..head).map(|index| first.wrapping_add(index));
         let sweep = paging.sweep.filter(|_| !urgent);
         let needed = needs.dead.into_iter().chain(needs.requeued);
         needed.chain(ahead).chain(sweep).find(is_wanted)
     }
 
-    /// How many chunks from the cursor's on are to be in memory: those of a quarter of the lane's
+    /// How many chunks from the head's on are to be in memory: those of a quarter of the lane's
     /// share, so that what is read is not above what is kept when that shrinks a little. When
     /// memory is short only what is needed.
     fn head_to_read(&self, needs_head: bool) -> u32 {
@@ -614,9 +612,13 @@ impl Chunks {
             .is_some_and(|chunk| chunk.is_in(PageState::Lost))
     }
 
-    /// The chunk of the first record never read.
-    pub(crate) const fn head_chunk(&self) -> u32 {
-        self.cursor.chunk
+    /// The chunk of the first record never read, or the tail.
+    pub(crate) fn head_chunk(&self) -> u32 {
+        let (mut id, tail) = (self.cursor.chunk, self.tail_id());
+        while id != tail && self.chunk(id).is_some_and(|it| it.read == it.count) {
+            id = id.wrapping_add(1);
+        }
+        id
     }
 
     /// Of a chunk that is away: no record in it was taken before the one time, or dies by its own
