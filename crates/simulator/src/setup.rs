@@ -20,10 +20,14 @@ pub(crate) fn config(rng: &mut Rng, seed: u64) -> BrokerConfig {
             bytes_max: 1 << 30,
         },
         seed,
-        chunk_bytes: [200, 1_000, 256 << 10][rng.below(3) as usize],
-        queue_resident_bytes: [1, 600, 3_000, 0][rng.below(4) as usize],
         ..BrokerConfig::default()
     }
+}
+
+/// Has little stay in memory. Its chance is its own: worlds without that are what they were before.
+pub(crate) fn page(config: &mut BrokerConfig, rng: &mut Rng) {
+    config.chunk_bytes = [200, 1_000, 256 << 10][rng.below(3) as usize];
+    config.queue_resident_bytes = [1, 600, 3_000][rng.below(3) as usize];
 }
 
 /// What a queue is usually declared with.

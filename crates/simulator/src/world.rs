@@ -16,7 +16,7 @@ use crate::ledger::Counts;
 use crate::lives::{Lives, Shown};
 use crate::model::{Model, Session, Step, StepKind};
 use crate::node::{Node, Pace, Read};
-use crate::setup::{config, lease, mortality, spec};
+use crate::setup::{config, lease, mortality, page, spec};
 use crate::storage::{self, Storage};
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -36,6 +36,8 @@ pub(crate) struct World {
     config: BrokerConfig,
     ticker: Ticker,
     due: Work,
+    /// When chunks leave memory and come back, where they do.
+    page_rng: Option<Rng>,
     /// What is read back from the disk, in whatever order it comes.
     pages: Vec<PageIn>,
     /// What is being written to it, if anything is.
@@ -69,10 +71,11 @@ impl World {
         let crashes = rng.below(if mortal { 5 } else { 2 }) > 0;
         let queues = 1 + rng.below(5);
         let limited = rng.one_in(2);
-        if mortal || limited {
-            // There the model knows when exactly a message goes; one on the disk goes later.
-            config.queue_resident_bytes = 0;
-            if std::env::var_os("BIGCHUNK").is_some() { config.chunk_bytes = 256 << 10; }
+        let mut page_rng = Rng::new(!seed);
+        // Elsewhere the model knows when exactly a message goes; one on the disk goes later.
+        let paged = !mortal && !limited && page_rng.below(4) > 0;
+        if paged {
+            page(&mut config, &mut page_rng);
         }
         let spec = |rng: &mut Rng| {
             let spec = spec(rng, limited);
@@ -102,6 +105,8 @@ impl World {
         let refuses = plan.specs.iter().any(|spec| spec.refuses);
         let pace = match (limited, mortal) {
             (_, true) if refuses => Pace::One,
+            // What waits for the disk comes later than the model looks for it.
+            _ if paged => Pace::One,
             (false, false) => Pace::Free,
             _ => Pace::Batches,
         };
@@ -113,6 +118,7 @@ impl World {
             config,
             ticker: Ticker::default(),
             due: Work::default(),
+            page_rng: paged.then_some(page_rng),
             pages: Vec::new(),
             page_out: None,
             now_ms: START_MS,
@@ -181,6 +187,9 @@ impl World {
 
     /// One thing, chosen by the seed.
     fn something(&mut self) -> Result<(), String> {
+        if self.page_rng.as_mut().is_some_and(|rng| rng.one_in(4)) {
+            self.page_something()?;
+        }
         let index = self.rng.below(self.nodes.len() as u64) as usize;
         match self.rng.below(200) {
             0..70 => self.act(index),
@@ -195,10 +204,7 @@ impl World {
                 let most = pick_size(&mut self.rng);
                 self.hear(index, most)?;
             }
-            180..186 => self.store_catches_up()?,
-            186..188 => {
-                self.page_something()?;
-            }
+            180..188 => self.store_catches_up()?,
             188..195 => {
                 let passed = match self.rng.below(6) {
                     0 if self.mortal => self.rng.below(6_000),
@@ -292,7 +298,10 @@ impl World {
 
     /// A chunk leaves memory or comes back, or is begun with; `false` when there is none.
     fn page_something(&mut self) -> Result<bool, String> {
-        let begins = self.rng.one_in(2);
+        let Some(rng) = &mut self.page_rng else {
+            return Ok(false);
+        };
+        let (begins, chance) = (rng.one_in(2), rng.below(1 << 20));
         match self.page_out.take() {
             Some(mut out) => {
                 let written = self.broker.finish_page_out(&mut out);
@@ -308,7 +317,7 @@ impl World {
         if begins && let Some(page) = self.broker.begin_page_in() {
             self.pages.push(page);
         } else if !self.pages.is_empty() {
-            let pick = self.rng.below(self.pages.len() as u64) as usize;
+            let pick = chance as usize % self.pages.len();
             let page = self.pages.remove(pick);
             self.broker.finish_page_in(page, &mut self.due);
             self.note(|| "a chunk is back in memory".into());
