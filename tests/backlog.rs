@@ -1,0 +1,269 @@
+//! A backlog that is several times what there is memory for: it costs disk, and is served whole and
+//! in order.
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use leveret_codec::{
+    BasicAck, BasicConsume, BasicNack, BasicPublish, ConfirmSelect, Method, Properties,
+    QueueDeclare, QueueDelete, QueuePurge, Table, Value,
+};
+use support::{Client, Folder, Server, declare, encode, eventually, raw_frame};
+
+const MIB: u64 = 1 << 20;
+const LITTLE_MEMORY: [&str; 3] = [
+    "limits.resident_bytes=\"16 MiB\"",
+    "limits.queue_resident_bytes=\"2 MiB\"",
+    "limits.disk_free_min=\"64 MiB\"",
+];
+/// So many messages of 4 KiB are five times what all queues may hold in memory.
+const MESSAGES: u32 = 20_000;
+const BODY_BYTES: usize = 4096;
+/// What the broker may take beyond what it had at first.
+const RESIDENT_MAX: u64 = 64 * MIB;
+
+fn body(number: u32) -> Vec<u8> {
+    let mut body = vec![7; BODY_BYTES];
+    body[..4].copy_from_slice(&number.to_be_bytes());
+    body
+}
+
+fn number(body: &[u8]) -> u32 {
+    assert_eq!(body.len(), BODY_BYTES);
+    assert!(body[4..].iter().all(|byte| *byte == 7));
+    u32::from_be_bytes(*body.first_chunk().unwrap())
+}
+
+fn publish(queue: &str, number: u32, persistent: bool, expiration: Option<&str>) -> Vec<u8> {
+    let body = body(number);
+    let mut frames = encode(
+        1,
+        BasicPublish {
+            routing_key: queue.as_bytes(),
+            ..Default::default()
+        },
+    );
+    let properties = Properties {
+        delivery_mode: persistent.then_some(2),
+        expiration: expiration.map(str::as_bytes),
+        ..Properties::default()
+    };
+    let mut header = Vec::new();
+    properties.encode(body.len() as u64, &mut header);
+    frames.extend(raw_frame(2, 1, &header));
+    frames.extend(raw_frame(3, 1, &body));
+    frames
+}
+
+/// Publishes a backlog with confirms, none of which may be a refusal.
+fn fill(client: &mut Client, queue: &str, messages: u32, persistent: bool) {
+    client.method(1, ConfirmSelect { nowait: false });
+    client.expect(1, "confirm.select-ok");
+    const BATCH: u32 = 200;
+    for first in (0..messages).step_by(BATCH as usize) {
+        let last = messages.min(first + BATCH);
+        let frames: Vec<_> = (first..last)
+            .flat_map(|number| publish(queue, number, persistent, None))
+            .collect();
+        client.send(&frames);
+        let mut confirmed = 0;
+        while confirmed < u64::from(last) {
+            let answer = client.next();
+            match answer.method() {
+                Method::BasicAck(BasicAck { delivery_tag, .. }) => {
+                    confirmed = delivery_tag;
+                }
+                Method::ConnectionBlocked(_) | Method::ConnectionUnblocked(_) => {}
+                other => panic!("{} instead of a confirm", other.name()),
+            }
+        }
+    }
+}
+
+fn declare_with(client: &mut Client, queue: &str, durable: bool, arguments: &Table) {
+    let arguments = arguments.encoded();
+    client.method(
+        1,
+        QueueDeclare {
+            durable,
+            ..declare(queue, &arguments)
+        },
+    );
+    client.expect(1, "queue.declare-ok");
+}
+
+fn drain_in_order(client: &mut Client, queue: &str, messages: u32) {
+    client.method(
+        1,
+        BasicConsume {
+            queue: queue.as_bytes(),
+            consumer_tag: b"c",
+            no_ack: true,
+            ..Default::default()
+        },
+    );
+    client.expect(1, "basic.consume-ok");
+    for expected in 0..messages {
+        client.expect(1, "basic.deliver");
+        assert_eq!(number(&client.read_content(1)), expected);
+    }
+}
+
+fn a_backlog_is_taken_and_served(persistent: bool) {
+    let server = Server::start_http(&LITTLE_MEMORY);
+    let before = server.memory("VmRSS");
+    let mut client = server.login();
+    declare_with(&mut client, "deep", true, &Table::new());
+    let begun = Instant::now();
+    fill(&mut client, "deep", MESSAGES, persistent);
+    println!("{MESSAGES} messages in {:?}", begun.elapsed());
+    let page = server.metrics().call("GET", "/metrics/per-object", "").text;
+    let paged = page
+        .lines()
+        .find_map(|line| line.strip_prefix("rabbitmq_queue_messages_paged_out{"))
+        .expect("it is told");
+    println!("{paged}");
+    let begun = Instant::now();
+    drain_in_order(&mut server.login(), "deep", MESSAGES);
+    println!("drained in {:?}", begun.elapsed());
+    let peak = server.memory("VmHWM").saturating_sub(before);
+    println!("{} MiB more at most", peak / MIB);
+    assert!(peak < RESIDENT_MAX, "{} MiB", peak / MIB);
+    let files = || {
+        let page = server.metrics().call("GET", "/metrics", "").text;
+        let line = page
+            .lines()
+            .find(|it| it.starts_with("rabbitmq_run_files "));
+        line.map(str::to_owned)
+    };
+    assert!(eventually(|| {
+        files().is_some_and(|line| line.ends_with(" 0") || line.ends_with(" 1"))
+    }));
+}
+
+#[test]
+fn a_transient_backlog_beyond_memory_is_taken_and_served_in_order() {
+    a_backlog_is_taken_and_served(false);
+}
+
+#[test]
+fn a_persistent_backlog_beyond_memory_is_taken_and_served_in_order() {
+    a_backlog_is_taken_and_served(true);
+}
+
+#[test]
+fn a_backlog_beyond_memory_comes_back_after_a_kill_without_memory_for_it() {
+    let folder = Folder::new();
+    let server = Server::start_in(&folder, &LITTLE_MEMORY);
+    let mut client = server.login();
+    declare_with(&mut client, "deep", true, &Table::new());
+    fill(&mut client, "deep", MESSAGES, true);
+    server.kill();
+    let server = Server::start_in(&folder, &LITTLE_MEMORY);
+    let peak = server.memory("VmHWM");
+    println!("{} MiB after the start", peak / MIB);
+    drain_in_order(&mut server.login(), "deep", MESSAGES);
+    assert!(peak < 2 * RESIDENT_MAX, "{} MiB", peak / MIB);
+}
+
+#[test]
+fn what_is_on_the_disk_is_got_purged_and_requeued() {
+    let server = Server::start_with(&LITTLE_MEMORY);
+    let mut client = server.login();
+    declare_with(&mut client, "deep", true, &Table::new());
+    fill(&mut client, "deep", 6_000, false);
+    for expected in 0..2_000 {
+        assert_eq!(number(&client.get(1, "deep")), expected);
+    }
+    // All that is left is handed out, and comes back.
+    let mut other = server.login();
+    other.method(
+        1,
+        BasicConsume {
+            queue: b"deep",
+            consumer_tag: b"c",
+            ..Default::default()
+        },
+    );
+    other.expect(1, "basic.consume-ok");
+    for expected in 2_000..6_000 {
+        other.expect(1, "basic.deliver");
+        assert_eq!(number(&other.read_content(1)), expected);
+    }
+    other.method(
+        1,
+        BasicNack {
+            delivery_tag: 4_000,
+            multiple: true,
+            requeue: true,
+        },
+    );
+    for expected in 2_000..6_000 {
+        other.expect(1, "basic.deliver");
+        assert_eq!(number(&other.read_content(1)), expected);
+    }
+    drop(other);
+    assert!(eventually(|| client.count(1, "deep") == 4_000));
+    assert_eq!(number(&client.get(1, "deep")), 2_000);
+    client.method(
+        1,
+        QueuePurge {
+            queue: b"deep",
+            ..Default::default()
+        },
+    );
+    let purged = client.expect(1, "queue.purge-ok");
+    let Method::QueuePurgeOk(purged) = purged.method() else {
+        unreachable!("the name says so");
+    };
+    assert_eq!(purged.message_count, 3_999);
+    fill_more(&mut client, 3_000);
+    let begun = Instant::now();
+    client.method(
+        1,
+        QueueDelete {
+            queue: b"deep",
+            ..Default::default()
+        },
+    );
+    client.expect(1, "queue.delete-ok");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+/// More of them, with no look at the confirms.
+fn fill_more(client: &mut Client, messages: u32) {
+    let frames: Vec<_> = (0..messages)
+        .flat_map(|number| publish("deep", number, false, None))
+        .collect();
+    client.send(&frames);
+    let mut confirmed = 0;
+    while confirmed < 6_000 + u64::from(messages) {
+        let answer = client.expect(1, "basic.ack");
+        if let Method::BasicAck(ack) = answer.method() {
+            confirmed = ack.delivery_tag;
+        }
+    }
+}
+
+#[test]
+fn what_is_on_the_disk_expires_goes_over_the_limit_and_is_dead_lettered() {
+    let server = Server::start_with(&LITTLE_MEMORY);
+    let mut client = server.login();
+    let mut arguments = Table::new();
+    arguments.insert("x-dead-letter-exchange", Value::LongString(Vec::new()));
+    arguments.insert(
+        "x-dead-letter-routing-key",
+        Value::LongString(b"dead".to_vec()),
+    );
+    arguments.insert("x-message-ttl", Value::I32(20_000));
+    arguments.insert("x-max-length", Value::I32(4_000));
+    declare_with(&mut client, "deep", true, &arguments);
+    declare_with(&mut client, "dead", true, &Table::new());
+    fill(&mut client, "deep", 6_000, false);
+    assert!(eventually(|| client.count(1, "deep") <= 4_000));
+    assert!(eventually(|| client.count(1, "deep") == 0));
+    assert!(eventually(|| client.count(1, "dead") == 6_000));
+    drain_in_order(&mut server.login(), "dead", 6_000);
+}
