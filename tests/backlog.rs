@@ -23,6 +23,8 @@ const MESSAGES: u32 = 20_000;
 const BODY_BYTES: usize = 4096;
 /// What the broker may take beyond what it had at first.
 const RESIDENT_MAX: u64 = 64 * MIB;
+/// What it takes while it reads its journal, a segment at a time; the same for any backlog.
+const RECOVERING_MAX: u64 = 192 * MIB;
 
 fn body(number: u32) -> Vec<u8> {
     let mut body = vec![7; BODY_BYTES];
@@ -92,6 +94,22 @@ fn declare_with(client: &mut Client, queue: &str, durable: bool, arguments: &Tab
         },
     );
     client.expect(1, "queue.declare-ok");
+}
+
+/// Ready messages, as a passive declaration tells.
+fn count(client: &mut Client, queue: &str) -> u32 {
+    client.method(
+        1,
+        QueueDeclare {
+            passive: true,
+            ..declare(queue, &[])
+        },
+    );
+    let answer = client.expect(1, "queue.declare-ok");
+    let Method::QueueDeclareOk(told) = answer.method() else {
+        unreachable!("the name says so");
+    };
+    told.message_count
 }
 
 fn drain_in_order(client: &mut Client, queue: &str, messages: u32) {
@@ -165,7 +183,7 @@ fn a_backlog_beyond_memory_comes_back_after_a_kill_without_memory_for_it() {
     let peak = server.memory("VmHWM");
     println!("{} MiB after the start", peak / MIB);
     drain_in_order(&mut server.login(), "deep", MESSAGES);
-    assert!(peak < 2 * RESIDENT_MAX, "{} MiB", peak / MIB);
+    assert!(peak < RECOVERING_MAX, "{} MiB", peak / MIB);
 }
 
 #[test]
@@ -205,7 +223,7 @@ fn what_is_on_the_disk_is_got_purged_and_requeued() {
         assert_eq!(number(&other.read_content(1)), expected);
     }
     drop(other);
-    assert!(eventually(|| client.count(1, "deep") == 4_000));
+    assert!(eventually(|| count(&mut client, "deep") == 4_000));
     assert_eq!(number(&client.get(1, "deep")), 2_000);
     client.method(
         1,
@@ -262,8 +280,8 @@ fn what_is_on_the_disk_expires_goes_over_the_limit_and_is_dead_lettered() {
     declare_with(&mut client, "deep", true, &arguments);
     declare_with(&mut client, "dead", true, &Table::new());
     fill(&mut client, "deep", 6_000, false);
-    assert!(eventually(|| client.count(1, "deep") <= 4_000));
-    assert!(eventually(|| client.count(1, "deep") == 0));
-    assert!(eventually(|| client.count(1, "dead") == 6_000));
+    assert!(eventually(|| count(&mut client, "deep") <= 4_000));
+    assert!(eventually(|| count(&mut client, "deep") == 0));
+    assert!(eventually(|| count(&mut client, "dead") == 6_000));
     drain_in_order(&mut server.login(), "dead", 6_000);
 }
