@@ -25,7 +25,8 @@ pub(crate) struct QueuePager {
 }
 
 impl QueuePager {
-    /// Starts them; each receiver hears when one ends, which is when it has panicked or was stopped.
+    /// Starts them; each receiver hears when one ends, which is when it has panicked or was
+    /// stopped.
     ///
     /// # Errors
     /// The system gives no thread.

@@ -201,6 +201,7 @@ mod tests {
             vhost: "/".into(),
             timer: Arc::default(),
             memory: Memory::default(),
+            pager: Arc::default(),
         };
         let identity = QueueIdentity {
             name: "q".into(),

@@ -1,6 +1,8 @@
 //! Append-only chunks of records.
 
+mod away;
 mod left;
+mod loaded;
 mod page;
 mod unread;
 
@@ -12,8 +14,10 @@ use leveret_record::{Blob, Body, Memory, Place, Position, Record, RecordHead, Un
 use crate::blobs::Blobs;
 use crate::message::Message;
 
-pub use page::{LoadedPage, PagedOut};
-use page::{Page, PageOf, Paging};
+use away::PageOf;
+pub use loaded::LoadedPage;
+pub use page::PagedOut;
+use page::{Page, Paging};
 pub(crate) use page::{PageJob, PageNeeds};
 
 /// A queue that holds one message pays for 192 bytes, a long one for 256 KiB at a time.
@@ -68,8 +72,8 @@ fn found<'a>(
 
 /// A run of records, in memory or not.
 ///
-/// Invariant: `read <= count`, and records before the queue's cursor are the `read` ones. `data` and
-/// `blobs` are empty while it is not in memory.
+/// Invariant: `read <= count`, and records before the queue's cursor are the `read` ones. `data`
+/// and `blobs` are empty while it is not in memory.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     data: Vec<u8>,

@@ -310,7 +310,8 @@ impl<C> Queue<C> {
     /// Takes the head message for `basic.get`, after a [`Queue::run`]; `give` sees it and how many
     /// stay ready.
     ///
-    /// Returns `false` when there is none, or it is not in memory ([`Queue::waits_for_page`]). With `no_ack` it is settled at once.
+    /// Returns `false` when there is none, or it is not in memory ([`Queue::waits_for_page`]).
+    /// With `no_ack` it is settled at once.
     pub fn get(
         &mut self,
         no_ack: bool,

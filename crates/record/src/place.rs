@@ -71,7 +71,7 @@ impl Run {
         Self { number, freed }
     }
 
-    /// Its number.
+    /// What places in it are known by; never used again.
     #[must_use]
     pub const fn number(&self) -> u64 {
         self.number

@@ -32,8 +32,12 @@ pub struct PageIn {
 }
 
 impl Broker {
-    /// Has chunks that are too much for memory written to these files, from now on.
+    /// Has chunks that are too much for memory written to these files, from now on; not where all
+    /// is kept there.
     pub fn page_to(&self, runs: Runs) {
+        if self.config.queue_resident_bytes == 0 {
+            return;
+        }
         let set = self.pager.runs.set(runs);
         debug_assert!(set.is_ok(), "it has files");
     }

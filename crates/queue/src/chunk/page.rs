@@ -7,9 +7,9 @@
 
 use std::collections::VecDeque;
 
-use leveret_record::{Memory, POOLED_BYTES, Place, Spot, read};
+use leveret_record::{Place, Spot, read};
 
-use super::{Chunk, Chunks};
+use super::{Chunk, Chunks, LoadedPage};
 use crate::blobs::Blobs;
 
 /// Under pressure tails leave memory as well, when they have so many bytes.
@@ -40,15 +40,15 @@ pub(crate) struct Page {
     /// Of its first record, and of the last one that has not left.
     seqs: (u64, u64),
     /// Of the first record that was unread when it left memory.
-    unread_from: u64,
+    pub(super) unread_from: u64,
     /// Messages that were unread then,
     unread: u32,
     /// and the bytes of their bodies.
     unread_bytes: u64,
     /// Sequence numbers `from..to` of persistent messages, unread or not.
-    persistent: Box<[(u64, u64)]>,
+    pub(super) persistent: Box<[(u64, u64)]>,
     /// No record dies by its own expiration before this, unix milliseconds.
-    own_ms: u64,
+    pub(super) own_ms: u64,
     /// Bytes of records and shared bodies when it left memory.
     extent: u64,
 }
@@ -77,7 +77,7 @@ impl Page {
 /// What of a lane or a queue is on the disk only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PagedOut {
-    /// Chunks.
+    /// How many chunks that is.
     pub chunks: u64,
     /// Ready messages in them; not those that came back to them.
     pub messages: u64,
@@ -125,62 +125,6 @@ pub(crate) struct LostChunk {
     pub(crate) seqs: (u64, u64),
 }
 
-/// A chunk as it was read back.
-#[derive(Debug)]
-pub struct LoadedPage {
-    place: Place,
-    data: Vec<u8>,
-    blobs: Blobs,
-    bodies: u64,
-    memory: Memory,
-}
-
-impl Drop for LoadedPage {
-    fn drop(&mut self) {
-        if self.data.capacity() > 0 {
-            self.memory.give_back(std::mem::take(&mut self.data));
-        }
-    }
-}
-
-impl LoadedPage {
-    /// Reads what [`crate::Queue::begin_write`] wrote; `None` when it is not that.
-    #[must_use]
-    pub fn decode(place: Place, bytes: &[u8], memory: &Memory) -> Option<Self> {
-        let (data_len, rest) = take_u32(bytes)?;
-        let (count, mut rest) = take_u32(rest)?;
-        let mut bodies = Vec::new();
-        for _ in 0..count {
-            let (index, after) = take_u32(rest)?;
-            let (len, after) = take_u32(after)?;
-            bodies.push((index, len as usize));
-            rest = after;
-        }
-        let (stored, mut rest) = rest.split_at_checked(data_len as usize)?;
-        let pooled = stored.len() <= POOLED_BYTES && stored.len() > POOLED_BYTES / 2;
-        let mut page = Self {
-            place,
-            data: memory.take(if pooled { POOLED_BYTES } else { stored.len() }),
-            blobs: Blobs::None,
-            bodies: 0,
-            memory: memory.clone(),
-        };
-        page.data.extend_from_slice(stored);
-        for (index, len) in bodies {
-            let (body, after) = rest.split_at_checked(len)?;
-            page.blobs.put(index, memory.share(body.to_vec()));
-            page.bodies += len as u64;
-            rest = after;
-        }
-        rest.is_empty().then_some(page)
-    }
-}
-
-fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let (number, rest) = bytes.split_first_chunk::<4>()?;
-    Some((u32::from_le_bytes(*number), rest))
-}
-
 fn put_u32(out: &mut Vec<u8>, number: usize) {
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     out.extend_from_slice(&number.to_le_bytes());
@@ -195,8 +139,8 @@ impl Chunk {
         self.page.as_ref().is_some_and(|page| page.state == state)
     }
 
-    /// Bytes of its records and shared bodies, the same whether it is in memory or not: else what is
-    /// read ahead would depend on what was.
+    /// Bytes of its records and shared bodies, the same whether it is in memory or not: else what
+    /// is read ahead would depend on what was.
     fn extent(&self) -> u64 {
         let page = self.page.as_ref().filter(|page| page.is_away());
         page.map_or(self.data.len() as u64 + self.bodies, |page| page.extent)
@@ -621,24 +565,6 @@ impl Chunks {
         id
     }
 
-    /// Of a chunk that is away: no record in it was taken before the one time, or dies by its own
-    /// expiration before the other, unix milliseconds.
-    pub(crate) fn away_times(&self, id: u32) -> Option<(u64, u64)> {
-        let chunk = self.chunk(id).filter(|chunk| chunk.is_away())?;
-        let page = chunk.page.as_ref()?;
-        Some((chunk.base_ms, page.own_ms))
-    }
-
-    /// Sequence numbers `from..to` of persistent messages in a chunk that is away; with `unread`
-    /// only of those the cursor has not reached.
-    pub(crate) fn away_persistent(&self, id: u32, unread: bool) -> Option<AwayRanges<'_>> {
-        let chunk = self.chunk(id).filter(|chunk| chunk.is_away())?;
-        let page = chunk.page.as_ref()?;
-        let from = if unread { page.unread_from } else { 0 };
-        let ranges = page.persistent.iter();
-        Some(AwayRanges(ranges, from))
-    }
-
     /// Notes a chunk that is away and has to be looked through for what is past its own expiration.
     pub(super) fn note_sweep(&mut self, id: u32, now_ms: u64) {
         /// How often, milliseconds.
@@ -671,37 +597,5 @@ impl Chunk {
         let is_held = |page: &Page| page.state == PageState::Held;
         let fits = self.data.len() as u64 + self.bodies < u64::from(u32::MAX / 2);
         self.page.as_deref().is_none_or(is_held) && self.live > 0 && fits
-    }
-}
-
-/// Sequence numbers `from..to`, in order.
-pub(crate) struct AwayRanges<'a>(std::slice::Iter<'a, (u64, u64)>, u64);
-
-impl Iterator for AwayRanges<'_> {
-    type Item = (u64, u64);
-
-    fn next(&mut self) -> Option<(u64, u64)> {
-        let least = self.1;
-        let mut ranges = self.0.by_ref().map(|(from, to)| ((*from).max(least), *to));
-        ranges.find(|(from, to)| from < to)
-    }
-}
-
-/// The bytes of a chunk: its own, or those of a copy that was read for somebody who looks at it.
-pub(crate) struct PageOf<'a> {
-    pub(super) data: &'a [u8],
-    pub(super) blobs: &'a Blobs,
-}
-
-impl Chunk {
-    /// Its bytes, or the copy's; the place they are at if they are not here.
-    pub(super) fn bytes<'a>(&'a self, copy: Option<&'a LoadedPage>) -> Result<PageOf<'a>, Place> {
-        let Some(place) = self.place() else {
-            let (data, blobs) = (&*self.data, &self.blobs);
-            return Ok(PageOf { data, blobs });
-        };
-        let copy = copy.filter(|copy| copy.place == place).ok_or(place)?;
-        let (data, blobs) = (&*copy.data, &copy.blobs);
-        Ok(PageOf { data, blobs })
     }
 }

@@ -1,0 +1,40 @@
+//! What messages that do not fit in memory take of the disk.
+
+use super::MetricsPage;
+use crate::app::App;
+
+impl MetricsPage {
+    pub(super) fn runs(&mut self, app: &App) {
+        let runs = app.broker.runs_stats();
+        self.gauge(
+            "run_files",
+            "Files with messages that do not fit in memory",
+            runs.files,
+        );
+        self.gauge(
+            "run_bytes",
+            "Bytes in them that are needed",
+            runs.live_bytes,
+        );
+        self.counter(
+            "run_written_bytes_total",
+            "Total number of bytes written to run files",
+            runs.written_bytes,
+        );
+        self.counter(
+            "run_read_bytes_total",
+            "Total number of bytes read back from run files",
+            runs.read_bytes,
+        );
+        self.counter(
+            "run_write_errors_total",
+            "Total number of writes to run files that failed, for want of space included",
+            runs.write_errors,
+        );
+        self.counter(
+            "run_read_errors_total",
+            "Total number of chunks that could not be read back from run files",
+            runs.read_errors,
+        );
+    }
+}
