@@ -9,7 +9,7 @@ mod unread;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use leveret_record::{Blob, Body, Memory, Place, Position, Record, RecordHead, Unacked, read};
+use leveret_record::{Blob, Body, Memory, Position, Record, RecordHead, RunPlace, Unacked, read};
 
 use crate::blobs::Blobs;
 use crate::message::Message;
@@ -17,7 +17,7 @@ use crate::message::Message;
 use away::PageOf;
 pub use loaded::LoadedPage;
 pub use page::PagedOut;
-use page::{Page, Paging};
+use page::{DiskPage, Paging};
 pub(crate) use page::{PageJob, PageNeeds};
 
 /// A queue that holds one message pays for 192 bytes, a long one for 256 KiB at a time.
@@ -81,7 +81,7 @@ pub(crate) struct Chunk {
     /// Bytes of the shared bodies.
     bodies: u64,
     /// What there is to know of a chunk that was written to the disk, or is about to be.
-    page: Option<Box<Page>>,
+    page: Option<Box<DiskPage>>,
     count: u32,
     /// Records not yet settled.
     live: u32,
@@ -384,7 +384,7 @@ impl Chunks {
         &'a self,
         at: Position,
         copy: Option<&'a LoadedPage>,
-    ) -> Result<Option<FoundRecord<'a>>, Place> {
+    ) -> Result<Option<FoundRecord<'a>>, RunPlace> {
         let Some(chunk) = self.chunk(at.chunk) else {
             return Ok(None);
         };

@@ -91,7 +91,7 @@ impl Lane {
     /// The chunk of the next message, or of the one that is to come.
     pub(crate) fn head_chunk(&self) -> u32 {
         let requeued = self.requeued.first();
-        requeued.map_or(self.chunks.head_chunk(), |run| run.position.chunk)
+        requeued.map_or_else(|| self.chunks.head_chunk(), |run| run.position.chunk)
     }
 
     /// Takes out messages that are past their own expiration, wherever they stand, at most `most`.

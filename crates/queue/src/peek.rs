@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_record::{Attempts, Blob, Place, Record};
+use leveret_record::{Attempts, Blob, Record, RunPlace};
 
 use crate::chunk::LoadedPage;
 use crate::queue::{Queue, Rank};
@@ -32,7 +32,7 @@ impl<C> Queue<C> {
         from: Rank,
         copy: Option<&LoadedPage>,
         mut show: impl FnMut(&PeekedMessage<'_>) -> ControlFlow<()>,
-    ) -> Option<Place> {
+    ) -> Option<RunPlace> {
         let levels = self
             .lanes()
             .iter()

@@ -7,7 +7,7 @@ use leveret_queue::{
     Consumer, ConsumerKey, Consuming, Delivery, Limits, LoadedPage, Message, MessageBody, Offer,
     Overflow, PageRead, PageWrite, Queue, Rank, Settings, Shape, Sink, Unacked,
 };
-use leveret_record::{Attempts, Blob, Body, Freed, Memory, MemoryLimits, Place, Run, Spot};
+use leveret_record::{Attempts, Blob, Body, Freed, Memory, MemoryLimits, RunFile, RunPlace, Spot};
 use proptest::prelude::*;
 
 const ROUTE: &[u8] = b"\x02ex\x01k";
@@ -190,7 +190,7 @@ enum Begun {
 
 impl Disk {
     fn write(&mut self, bytes: &[u8]) -> Spot {
-        let place = Place {
+        let place = RunPlace {
             run: 1,
             offset: self.bytes.len() as u64,
             len: bytes.len() as u32,
@@ -198,10 +198,10 @@ impl Disk {
         };
         self.bytes.extend_from_slice(bytes);
         self.done.0 += 1;
-        Spot::new(Arc::new(Run::new(1, Arc::clone(&self.freed))), place)
+        Spot::new(Arc::new(RunFile::new(1, Arc::clone(&self.freed))), place)
     }
 
-    fn read(&mut self, place: Place, memory: &Memory) -> LoadedPage {
+    fn read(&mut self, place: RunPlace, memory: &Memory) -> LoadedPage {
         let bytes = &self.bytes[place.offset as usize..][..place.len as usize];
         self.done.1 += 1;
         LoadedPage::decode(place, bytes, memory).expect("what was written is read")

@@ -31,7 +31,7 @@ mod place;
 mod sabotage;
 
 pub use memory::{Blob, Memory, MemoryLimits, POOLED_BYTES};
-pub use place::{Freed, FreedPart, Place, Run, Spot};
+pub use place::{Freed, FreedPart, RunFile, RunPlace, Spot};
 #[cfg(feature = "sabotage")]
 pub use sabotage::sabotage;
 pub use sabotage::{Sabotage, breaks};

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 /// Bytes in a run file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RunPlace {
     /// The run's number, never used again.
     pub run: u64,
     /// Where they begin.
@@ -25,7 +25,7 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FreedPart {
     /// These bytes of one that holds others.
-    Bytes(Place),
+    Bytes(RunPlace),
     /// All of it: nothing in it lives, and nothing more is written to it.
     Run(u64),
 }
@@ -59,12 +59,12 @@ impl Freed {
 
 /// A run file, while anything in it lives or is written to it.
 #[derive(Debug)]
-pub struct Run {
+pub struct RunFile {
     number: u64,
     freed: Arc<Freed>,
 }
 
-impl Run {
+impl RunFile {
     /// One with a number of its own.
     #[must_use]
     pub const fn new(number: u64, freed: Arc<Freed>) -> Self {
@@ -78,7 +78,7 @@ impl Run {
     }
 }
 
-impl Drop for Run {
+impl Drop for RunFile {
     fn drop(&mut self) {
         self.freed.parts.lock().push(FreedPart::Run(self.number));
     }
@@ -87,20 +87,20 @@ impl Drop for Run {
 /// Keeps a place until it is dropped.
 #[derive(Debug)]
 pub struct Spot {
-    place: Place,
-    run: Arc<Run>,
+    place: RunPlace,
+    run: Arc<RunFile>,
 }
 
 impl Spot {
     /// Keeps bytes of a run.
     #[must_use]
-    pub const fn new(run: Arc<Run>, place: Place) -> Self {
+    pub const fn new(run: Arc<RunFile>, place: RunPlace) -> Self {
         Self { place, run }
     }
 
     /// What is kept.
     #[must_use]
-    pub const fn place(&self) -> Place {
+    pub const fn place(&self) -> RunPlace {
         self.place
     }
 }
@@ -124,8 +124,8 @@ mod tests {
     #[test]
     fn a_place_is_free_when_its_keeper_is_gone_and_a_run_with_its_last_place() {
         let freed = Arc::new(Freed::default());
-        let run = Arc::new(Run::new(7, Arc::clone(&freed)));
-        let place = |offset| Place {
+        let run = Arc::new(RunFile::new(7, Arc::clone(&freed)));
+        let place = |offset| RunPlace {
             run: run.number(),
             offset,
             len: 10,

@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use leveret_record::{Freed, FreedPart, Place, Run, Spot};
+use leveret_record::{Freed, FreedPart, RunFile, RunPlace, Spot};
 use parking_lot::Mutex;
 
 /// Pieces that are smaller are given back with their whole run only.
@@ -119,7 +119,7 @@ pub struct RunsStats {
 #[derive(Default)]
 struct Writing {
     next: u64,
-    run: Option<(Arc<Run>, u64)>,
+    run: Option<(Arc<RunFile>, u64)>,
 }
 
 /// All run files of a broker.
@@ -183,7 +183,10 @@ impl Runs {
             None => {
                 writing.next += 1;
                 self.made.fetch_add(1, Ordering::Relaxed);
-                (Arc::new(Run::new(writing.next, Arc::clone(&self.freed))), 0)
+                (
+                    Arc::new(RunFile::new(writing.next, Arc::clone(&self.freed))),
+                    0,
+                )
             }
         };
         // After a failure the run is given up: where it ends is not known.
@@ -194,7 +197,7 @@ impl Runs {
         let (mut spots, mut start) = (Vec::with_capacity(ends.len()), 0);
         for end in ends {
             let piece = bytes.get(start..*end).unwrap_or_default();
-            let place = Place {
+            let place = RunPlace {
                 run: run.number(),
                 offset: offset + start as u64,
                 len: u32::try_from(piece.len()).unwrap_or(u32::MAX),
@@ -216,7 +219,7 @@ impl Runs {
     ///
     /// # Errors
     /// The disk failed, or what is there is not what was written.
-    pub fn read(&self, place: Place, buf: &mut Vec<u8>) -> Result<(), RunError> {
+    pub fn read(&self, place: RunPlace, buf: &mut Vec<u8>) -> Result<(), RunError> {
         buf.clear();
         buf.resize(place.len as usize, 0);
         self.files.read(place.run, place.offset, buf)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leveret_queue::{LoadedPage, PageRead, PageWrite};
-use leveret_record::Place;
+use leveret_record::RunPlace;
 use leveret_runs::{RunError, Runs, RunsStats};
 
 use crate::broker::Broker;
@@ -135,7 +135,7 @@ impl Broker {
     }
 
     /// Reads a chunk, with nothing locked.
-    pub(crate) fn read_page(&self, place: Place) -> Result<LoadedPage, RunError> {
+    pub(crate) fn read_page(&self, place: RunPlace) -> Result<LoadedPage, RunError> {
         let Some(runs) = self.pager.runs.get() else {
             return Err(RunError::Failed("there are no files".into()));
         };
@@ -175,7 +175,7 @@ impl Broker {
     }
 
     /// The same, tried more than once.
-    pub(crate) fn read_page_surely(&self, place: Place) -> Result<LoadedPage, RunError> {
+    pub(crate) fn read_page_surely(&self, place: RunPlace) -> Result<LoadedPage, RunError> {
         let mut tries = 1;
         loop {
             match self.read_page(place) {

@@ -1,6 +1,6 @@
 //! What is known of a chunk that is on the disk only, and what is in a copy of it.
 
-use leveret_record::Place;
+use leveret_record::RunPlace;
 
 use super::{Chunk, Chunks, LoadedPage};
 use crate::blobs::Blobs;
@@ -46,7 +46,10 @@ pub(crate) struct PageOf<'a> {
 
 impl Chunk {
     /// Its bytes, or the copy's; the place they are at if they are not here.
-    pub(super) fn bytes<'a>(&'a self, copy: Option<&'a LoadedPage>) -> Result<PageOf<'a>, Place> {
+    pub(super) fn bytes<'a>(
+        &'a self,
+        copy: Option<&'a LoadedPage>,
+    ) -> Result<PageOf<'a>, RunPlace> {
         let Some(place) = self.place() else {
             let (data, blobs) = (&*self.data, &self.blobs);
             return Ok(PageOf { data, blobs });

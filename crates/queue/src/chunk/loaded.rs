@@ -1,13 +1,13 @@
 //! A chunk as it was read back from the disk.
 
-use leveret_record::{Memory, POOLED_BYTES, Place};
+use leveret_record::{Memory, POOLED_BYTES, RunPlace};
 
 use crate::blobs::Blobs;
 
 /// A chunk as it was read back.
 #[derive(Debug)]
 pub struct LoadedPage {
-    pub(super) place: Place,
+    pub(super) place: RunPlace,
     pub(super) data: Vec<u8>,
     pub(super) blobs: Blobs,
     pub(super) bodies: u64,
@@ -25,7 +25,7 @@ impl Drop for LoadedPage {
 impl LoadedPage {
     /// Reads what [`crate::Queue::begin_write`] wrote; `None` when it is not that.
     #[must_use]
-    pub fn decode(place: Place, bytes: &[u8], memory: &Memory) -> Option<Self> {
+    pub fn decode(place: RunPlace, bytes: &[u8], memory: &Memory) -> Option<Self> {
         let (data_len, rest) = take_u32(bytes)?;
         let (count, mut rest) = take_u32(rest)?;
         let mut bodies = Vec::new();

@@ -5,11 +5,13 @@
 //! written, oldest first, and dropped. A chunk that came back keeps its place until its bytes
 //! change, so that it can leave again without being written.
 
+mod back;
+
 use std::collections::VecDeque;
 
-use leveret_record::{Place, Spot, read};
+use leveret_record::{RunPlace, Spot, read};
 
-use super::{Chunk, Chunks, LoadedPage};
+use super::{Chunk, Chunks};
 use crate::blobs::Blobs;
 
 /// Under pressure tails leave memory as well, when they have so many bytes.
@@ -32,7 +34,7 @@ enum PageState {
 
 /// What is known of a chunk that was written, or is about to be.
 #[derive(Debug)]
-pub(crate) struct Page {
+pub(crate) struct DiskPage {
     state: PageState,
     /// Of what is being done with it.
     ticket: u32,
@@ -53,7 +55,7 @@ pub(crate) struct Page {
     extent: u64,
 }
 
-impl Page {
+impl DiskPage {
     fn new() -> Self {
         Self {
             state: PageState::Held,
@@ -180,7 +182,7 @@ impl Chunk {
     }
 
     /// The place it has to be read from, if it is not in memory.
-    pub(super) fn place(&self) -> Option<Place> {
+    pub(super) fn place(&self) -> Option<RunPlace> {
         let page = self.page.as_ref().filter(|page| page.is_away())?;
         Some(page.spot.as_ref()?.place())
     }
@@ -334,7 +336,7 @@ impl Chunks {
         self.forget_absent();
         let ticket = self.next_ticket();
         let chunk = self.chunk_mut(id)?;
-        let page = chunk.page.get_or_insert_with(|| Box::new(Page::new()));
+        let page = chunk.page.get_or_insert_with(|| Box::new(DiskPage::new()));
         if page.spot.is_some() {
             self.leave_memory(id);
             return None;
@@ -360,7 +362,7 @@ impl Chunks {
         self.paging = Some(paging);
     }
 
-    fn page_in(&mut self, job: PageJob, state: PageState) -> Option<&mut Page> {
+    fn page_in(&mut self, job: PageJob, state: PageState) -> Option<&mut DiskPage> {
         let page = self.chunk_mut(job.chunk)?.page.as_deref_mut()?;
         (page.ticket == job.ticket && page.state == state).then_some(page)
     }
@@ -404,109 +406,6 @@ impl Chunks {
         paging.out.bytes += unread_bytes;
     }
 
-    /// The next chunk that is to be read. With `urgent` one that somebody waits for, even if it is
-    /// being read already.
-    pub(crate) fn next_to_read(&self, needs: PageNeeds, urgent: bool) -> Option<u32> {
-        let paging = self.paging.as_ref().filter(|it| it.out.chunks > 0)?;
-        let is_wanted = |id: &u32| {
-            self.chunk(*id).is_some_and(|chunk| {
-                chunk.is_in(PageState::Away) || urgent && chunk.is_in(PageState::Loading)
-            })
-        };
-        let head = match urgent {
-            false => self.head_to_read(needs.head),
-            true if needs.requeued.is_none() => 1,
-            true => 0,
-        };
-        let first = self.head_chunk();
-        let ahead = (0..head).map(|index| first.wrapping_add(index));
-        let sweep = paging.sweep.filter(|_| !urgent);
-        let needed = needs.dead.into_iter().chain(needs.requeued);
-        needed.chain(ahead).chain(sweep).find(is_wanted)
-    }
-
-    /// How many chunks from the head's on are to be in memory: those of a quarter of the lane's
-    /// share, so that what is read is not above what is kept when that shrinks a little. When
-    /// memory is short only what is needed.
-    fn head_to_read(&self, needs_head: bool) -> u32 {
-        let (share, most) = (self.memory.lane_share(), self.memory.limits().lane_bytes);
-        if share < most / 2 {
-            self.head_chunks(0, u32::from(needs_head))
-        } else {
-            self.head_chunks(share / 4, 1)
-        }
-    }
-
-    /// Begins with a chunk that is to be read.
-    pub(crate) fn begin_read(&mut self, id: u32) -> Option<(PageJob, Place)> {
-        let ticket = self.next_ticket();
-        let chunk = self.chunk_mut(id).filter(|chunk| chunk.is_away())?;
-        let place = chunk.place()?;
-        let page = chunk.page.as_deref_mut()?;
-        (page.state, page.ticket) = (PageState::Loading, ticket);
-        Some((PageJob { chunk: id, ticket }, place))
-    }
-
-    /// A chunk was read; `false` if nobody wants it any more.
-    pub(crate) fn loaded(&mut self, job: PageJob, mut loaded: LoadedPage) -> bool {
-        let Some(page) = self.page_in(job, PageState::Loading) else {
-            return false;
-        };
-        page.state = PageState::Held;
-        self.is_back(job.chunk);
-        self.forget_absent();
-        let Some(chunk) = self.chunk_mut(job.chunk) else {
-            return false;
-        };
-        chunk.data = std::mem::take(&mut loaded.data);
-        chunk.blobs = std::mem::take(&mut loaded.blobs);
-        chunk.bodies = loaded.bodies;
-        self.resident += chunk.data.capacity();
-        self.bodies += loaded.bodies;
-        let paging = self.paging.get_or_insert_default();
-        paging.squeezed = false;
-        paging.held.push_back(job.chunk);
-        true
-    }
-
-    /// A chunk could not be read, but may be later.
-    pub(crate) fn not_read(&mut self, job: PageJob) {
-        if let Some(page) = self.page_in(job, PageState::Loading) {
-            page.state = PageState::Away;
-        }
-    }
-
-    /// A chunk cannot be read: what is in it is not served any more. What was handed out of it may
-    /// still be settled.
-    pub(crate) fn lose(&mut self, job: PageJob) -> Option<LostChunk> {
-        let page = self.page_in(job, PageState::Loading)?;
-        let lost = LostChunk {
-            unread: page.unread,
-            unread_bytes: page.unread_bytes,
-            seqs: page.seqs,
-        };
-        page.state = PageState::Lost;
-        page.spot = None;
-        self.is_back(job.chunk);
-        if let Some(chunk) = self.chunk_mut(job.chunk) {
-            chunk.live = chunk.live.saturating_sub(lost.unread);
-            (chunk.read, chunk.left, chunk.own_ms) = (chunk.count, 0, u64::MAX);
-        }
-        Some(lost)
-    }
-
-    /// So many messages of a chunk that was lost are not in the queue any more, nor out.
-    pub(crate) fn uncount(&mut self, id: u32, messages: u64) {
-        let Some(chunk) = self.chunk_mut(id) else {
-            return;
-        };
-        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-        chunk.live = chunk.live.saturating_sub(messages);
-        if chunk.is_spent() {
-            self.reclaim(id);
-        }
-    }
-
     /// A chunk is counted among those on the disk only no more, or what is unread in it.
     fn is_back(&mut self, id: u32) {
         self.is_all_read(id);
@@ -529,7 +428,7 @@ impl Chunks {
     }
 
     /// What is known of a chunk is forgotten, as that is gone.
-    pub(super) fn forget_page(&mut self, page: &Page) {
+    pub(super) fn forget_page(&mut self, page: &DiskPage) {
         if let Some(paging) = self.paging.as_mut().filter(|_| page.is_away()) {
             paging.out.chunks -= 1;
             paging.out.messages -= u64::from(page.unread);
@@ -564,37 +463,12 @@ impl Chunks {
         }
         id
     }
-
-    /// Notes a chunk that is away and has to be looked through for what is past its own expiration.
-    pub(super) fn note_sweep(&mut self, id: u32, now_ms: u64) {
-        /// How often, milliseconds.
-        const PAUSE_MS: u64 = 10_000;
-        if let Some(paging) = self.paging.as_mut().filter(|it| it.sweep.is_none())
-            && (now_ms >= paging.swept_ms.saturating_add(PAUSE_MS) || paging.swept_ms == 0)
-        {
-            (paging.sweep, paging.swept_ms) = (Some(id), now_ms);
-        }
-    }
-
-    /// The same for what came back.
-    pub(crate) fn note_sweep_of(&mut self, id: u32, now_ms: u64) {
-        self.note_sweep(id, now_ms);
-    }
-
-    /// Whether a chunk that has come back was read to be looked through; another one may be now.
-    pub(crate) fn end_sweep(&mut self, id: u32) -> bool {
-        let Some(paging) = self.paging.as_mut().filter(|it| it.sweep == Some(id)) else {
-            return false;
-        };
-        (paging.sweep, paging.swept_ms) = (None, 0);
-        true
-    }
 }
 
 impl Chunk {
     /// Whether it may leave memory.
     fn is_writable(&self) -> bool {
-        let is_held = |page: &Page| page.state == PageState::Held;
+        let is_held = |page: &DiskPage| page.state == PageState::Held;
         let fits = self.data.len() as u64 + self.bodies < u64::from(u32::MAX / 2);
         self.page.as_deref().is_none_or(is_held) && self.live > 0 && fits
     }

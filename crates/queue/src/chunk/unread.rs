@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_record::{Blob, Body, Place, Position, Record, read};
+use leveret_record::{Blob, Body, Position, Record, RunPlace, read};
 
 use super::{Chunk, Chunks, LoadedPage};
 
@@ -43,7 +43,7 @@ impl Chunks {
         from: u64,
         copy: Option<&LoadedPage>,
         mut show: impl FnMut(&Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
-    ) -> ControlFlow<Option<Place>> {
+    ) -> ControlFlow<Option<RunPlace>> {
         let mut at = self.cursor;
         while let Some(chunk) = self.chunk(at.chunk) {
             let is_last = at.chunk == self.tail_id();

@@ -5,7 +5,7 @@
 //! [`Queue::begin_read`], does it with nothing locked, and tells of it. Meanwhile everything may
 //! happen to the queue.
 
-use leveret_record::{Place, Spot, Unacked};
+use leveret_record::{RunPlace, Spot, Unacked};
 
 use super::{Queue, Sink};
 use crate::chunk::{LoadedPage, PageJob, PageNeeds, PagedOut};
@@ -25,7 +25,7 @@ pub struct PageRead {
     level: u8,
     job: PageJob,
     /// Where it is.
-    pub place: Place,
+    pub place: RunPlace,
 }
 
 /// Messages that could not be read back.

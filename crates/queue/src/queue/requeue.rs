@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use leveret_record::{Blob, Place, Record, Sabotage, Unacked, breaks};
+use leveret_record::{Blob, Record, RunPlace, Sabotage, Unacked, breaks};
 
 use super::{Queue, Sink};
 use crate::chunk::LoadedPage;
@@ -127,7 +127,7 @@ impl Lane {
         from: u64,
         copy: Option<&LoadedPage>,
         mut show: impl FnMut(&RequeuedRun, &Record<'_>, Option<&Arc<Blob>>) -> ControlFlow<()>,
-    ) -> ControlFlow<Option<Place>> {
+    ) -> ControlFlow<Option<RunPlace>> {
         for run in self.requeued.runs_from(from) {
             let mut one = *run;
             for seq in run.first..=run.last {
