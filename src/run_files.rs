@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use leveret_broker::{RunError, RunFiles};
 use parking_lot::Mutex;
@@ -18,6 +20,10 @@ use crate::descriptors::with_spare;
 const FOLDER: &str = "runs";
 /// Files that are kept open for reading: each queue reads one behind the other.
 const OPEN_MAX: usize = 16;
+/// What cannot be opened for want of descriptors or memory is tried again so often,
+const BUSY_TRIES: u32 = 20;
+/// this far apart: whoever asks comes again at once.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Files that are read or written.
 #[derive(Default)]
@@ -70,6 +76,17 @@ impl RunFolder {
         Ok(file)
     }
 
+    /// The same, tried again for a while when the system has no descriptor or memory.
+    fn readable_soon(&self, run: u64) -> Result<Arc<File>, RunError> {
+        for _ in 0..BUSY_TRIES {
+            match self.readable(run).map_err(|error| failed(&error)) {
+                Err(RunError::Busy(_)) => thread::sleep(BUSY_PAUSE),
+                result => return result,
+            }
+        }
+        self.readable(run).map_err(|error| failed(&error))
+    }
+
     fn readable(&self, run: u64) -> io::Result<Arc<File>> {
         let mut open = self.open.lock();
         if let Some((number, file)) = &open.written
@@ -111,7 +128,7 @@ impl RunFiles for RunFolder {
     }
 
     fn read(&self, run: u64, offset: u64, buf: &mut [u8]) -> Result<(), RunError> {
-        let file = self.readable(run).map_err(|error| failed(&error))?;
+        let file = self.readable_soon(run)?;
         file.read_exact_at(buf, offset)
             .map_err(|error| failed(&error))
     }

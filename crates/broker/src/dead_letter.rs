@@ -25,6 +25,7 @@ use rustc_hash::FxHashMap;
 
 use crate::access::acting::Acting;
 use crate::broker::Broker;
+use crate::broker::paging::PageLoad;
 use crate::publish::direct::{find, raw_route};
 use crate::publish::room::Room;
 use crate::publish::routes::{Route, RouteCache, RouteQuery};
@@ -237,7 +238,7 @@ impl Broker {
             let (is_left, is_others) = (queue.has_unburied(now_ms), queue.is_being_buried());
             let waits = queue.burial_waits_for_page(now_ms);
             drop(state);
-            if waits && patience > 0 && self.load_now(cell, work) {
+            if waits && patience > 0 && self.load_now(cell, work) == PageLoad::Done {
                 patience -= 1;
                 continue;
             }

@@ -51,11 +51,12 @@ impl Broker {
                 .count(),
             ..Restored::default()
         };
-        let mut bodies = Bodies::default();
+        let (mut bodies, mut again) = (Bodies::default(), 0);
         messages.replay(|message| match queues.get(&message.lane) {
             Some((_, cell, level)) => {
-                if restore((cell, *level), message, &mut bodies) {
-                    self.page_restored(cell, &mut bodies);
+                let is_long = restore((cell, *level), message, &mut bodies);
+                if is_long && self.memory.resident_bytes() >= again {
+                    again = self.page_restored(cell, &mut bodies);
                 }
                 restored.messages += 1;
             }
@@ -80,18 +81,22 @@ impl Broker {
     }
 
     /// A queue is longer than its share of memory: the rest goes to the disk, so that what comes
-    /// back may be more than there is memory.
+    /// back may be more than there is memory. Gives when it is worth while again, in bytes that
+    /// are in memory then.
     #[inline(never)]
-    fn page_restored(&self, cell: &Arc<QueueCell>, bodies: &mut Bodies) {
+    fn page_restored(&self, cell: &Arc<QueueCell>, bodies: &mut Bodies) -> u64 {
+        /// A disk that takes nothing is not asked for each message.
+        const REST_BYTES: u64 = 16 << 20;
         cell.page(&mut cell.lock());
         let mut out = PageOut::default();
         while self.begin_page_out(&mut out) {
             if self.finish_page_out(&mut out).is_err() {
                 // It stays in memory. The line is worked off later.
-                return;
+                return self.memory.resident_bytes() + REST_BYTES;
             }
             bodies.retain(|_, body| Arc::strong_count(body) > 1);
         }
+        0
     }
 
     /// What was out comes back above a limit, as with any other way back, and what has waited too

@@ -141,7 +141,7 @@ pub(crate) fn get(call: &Call) -> Answer {
     let mut work = Work::default();
     let limits = (usize::try_from(count).unwrap_or(0), FETCH_BYTES_MAX);
     let taken = call.app.broker.fetch(&cell, limits, fetch, &mut work);
-    let taken = taken.ok_or(Problem::NotFound)?;
+    let taken = taken.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
     let reader = (&*vhost, &*call.caller.name);
     call.app
         .broker

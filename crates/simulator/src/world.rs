@@ -1,25 +1,23 @@
 //! The world: a broker, its clients, a clock and a store, and whose turn it is.
 
+mod beginning;
 mod pages;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use leveret_broker::{
-    Access, Broker, BrokerConfig, PageIn, PageOut, Runs, RunsConfig, Ticker, Vhost, Work,
-};
-use leveret_runs::sim::SimFiles;
+use leveret_broker::{Broker, BrokerConfig, PageIn, PageOut, Ticker, Vhost, Work};
 use leveret_store::sim::{DiskImage, Rng};
 
 use crate::Summary;
 use crate::client::Plan;
-use crate::command::{Command, Spec, queue_name};
+use crate::command::{Command, queue_name};
 use crate::ledger::Counts;
-use crate::lives::{Lives, Shown};
+use crate::lives::Shown;
 use crate::model::{Model, Session, Step, StepKind};
 use crate::node::{Node, Pace, Read};
-use crate::setup::{config, lease, mortality, page, spec};
 use crate::storage::{self, Storage};
+use beginning::begin;
 
 const START_MS: u64 = 1_700_000_000_000;
 /// Rounds of activity, each ended by a quiet moment in which everything owed must be paid.
@@ -64,84 +62,6 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, traced: bool) -> Self {
-        let mut rng = Rng::new(seed);
-        let mut config = config(&mut rng, seed);
-        let channel_unacked_max = config.channel_unacked_max;
-        let mortal = rng.one_in(2);
-        // Where messages die, it is the disk that has to tell.
-        let crashes = rng.below(if mortal { 5 } else { 2 }) > 0;
-        let queues = 1 + rng.below(5);
-        let limited = rng.one_in(2);
-        let mut page_rng = Rng::new(!seed);
-        // Elsewhere the model knows when exactly a message goes; one on the disk goes later.
-        let paged = !mortal && !limited && page_rng.below(4) > 0;
-        if paged {
-            page(&mut config, &mut page_rng);
-        }
-        let spec = |rng: &mut Rng| {
-            let spec = spec(rng, limited);
-            if !mortal {
-                return spec;
-            }
-            Spec {
-                durable: spec.durable || rng.one_in(2),
-                exclusive: spec.exclusive && rng.one_in(3),
-                auto_delete: spec.auto_delete && rng.one_in(2),
-                mortality: mortality(rng, queues),
-                ..spec
-            }
-        };
-        let begun = begin(&config, &DiskImage::default(), START_MS);
-        let (storage, broker, vhost) = begun.expect("a new store opens");
-        let mut specs: Vec<_> = (0..queues).map(|_| spec(&mut rng)).collect();
-        let leased = mortal && lease(&mut specs, seed);
-        let plan = Plan {
-            specs,
-            messages: 0,
-            consumers: 0,
-            publishing: [2, 10, 30][rng.below(3) as usize],
-            mortal,
-            leased,
-        };
-        let refuses = plan.specs.iter().any(|spec| spec.refuses);
-        let pace = match (limited, mortal) {
-            (_, true) if refuses => Pace::One,
-            // What waits for the disk comes later than the model looks for it.
-            _ if paged => Pace::One,
-            (false, false) => Pace::Free,
-            _ => Pace::Batches,
-        };
-        Self {
-            rng,
-            broker,
-            vhost,
-            storage,
-            config,
-            ticker: Ticker::default(),
-            due: Work::default(),
-            page_rng: paged.then_some(page_rng),
-            pages: Vec::new(),
-            page_out: None,
-            now_ms: START_MS,
-            next_tick_ms: START_MS,
-            nodes: Vec::new(),
-            plan,
-            model: Model {
-                channel_unacked_max,
-                lives: mortal.then(Box::<Lives>::default),
-                ..Model::default()
-            },
-            steps: Vec::new(),
-            trace: traced.then(Vec::new),
-            pace,
-            mortal,
-            crashes,
-            durable_changes: 0,
-            summary: Summary::default(),
-        }
-    }
-
     pub(crate) fn into_trace(self) -> Vec<String> {
         self.trace.unwrap_or_default()
     }
@@ -573,26 +493,6 @@ impl World {
 }
 
 /// A broker that begins with what a disk remembers.
-fn begin(
-    config: &BrokerConfig,
-    disk: &DiskImage,
-    now_ms: u64,
-) -> Result<(Storage, Arc<Broker>, Arc<Vhost>), String> {
-    let (storage, remembered) = Storage::open(disk)?;
-    let broker = Broker::new(config.clone(), Access::default(), storage.store());
-    let files = Arc::new(SimFiles::default());
-    let sizes = RunsConfig {
-        run_bytes: 5_000,
-        disk_free_min: 0,
-    };
-    broker.page_to(Runs::new(files, sizes));
-    broker.set_now(now_ms);
-    remembered.restore(&broker)?;
-    storage.catch_up()?;
-    let vhost = broker.vhost("/").ok_or("the virtual host is gone")?;
-    Ok((storage, Arc::new(broker), vhost))
-}
-
 fn is_mute(node: &Node) -> bool {
     node.is_live() && node.client.mute
 }

@@ -7,6 +7,7 @@ use leveret_record::RunPlace;
 use leveret_runs::{RunError, Runs, RunsStats};
 
 use crate::broker::Broker;
+use crate::context::refusal::Refusal;
 use crate::queue::cell::{QueueCell, QueueState};
 use crate::queue::pager::LostMessages;
 use crate::queue::pump::Pump;
@@ -23,6 +24,28 @@ pub struct PageOut {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     chunks: Vec<(Arc<QueueCell>, PageWrite)>,
+}
+
+/// What became of a chunk that somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageLoad {
+    /// Nobody does any more.
+    Unneeded,
+    /// It is there, or lost.
+    Done,
+    /// It cannot be read just now.
+    NotNow,
+}
+
+/// Who waits for a chunk asks so often for it; each time whoever has the files has tried for a
+/// while.
+pub(crate) const LOADS_MAX: u32 = 3;
+
+/// Why somebody gets no message although there is one.
+pub(crate) fn unreadable(queue: &str) -> Refusal {
+    Refusal::Limit(format!(
+        "messages of queue '{queue}' cannot be read back from the disk at the moment"
+    ))
 }
 
 /// A chunk on its way back.
@@ -185,23 +208,27 @@ impl Broker {
         }
     }
 
-    /// Reads what somebody waits for, aside; `false` when nobody does. The caller runs the queue
-    /// afterwards. Nothing is locked.
-    pub(crate) fn load_now(&self, cell: &Arc<QueueCell>, work: &mut Work) -> bool {
+    /// Reads what somebody waits for, aside. The caller runs the queue afterwards. Nothing is
+    /// locked.
+    pub(crate) fn load_now(&self, cell: &Arc<QueueCell>, work: &mut Work) -> PageLoad {
         let begin = || {
             let mut state = cell.lock();
             let begun = state.queue.begin_read(self.timer.now_ms(), true);
             begun.filter(|_| !cell.is_deleted())
         };
         let Some(read) = begin() else {
-            return false;
+            return PageLoad::Unneeded;
         };
-        let mut page = None;
-        (self.config.aside)(&mut || page = Some(self.read_page_surely(read.place)));
+        let mut page = Err(RunError::Busy(String::new()));
+        (self.config.aside)(&mut || page = self.read_page_surely(read.place));
+        let loaded = match &page {
+            Err(RunError::Busy(_) | RunError::NoSpace) => PageLoad::NotNow,
+            _ => PageLoad::Done,
+        };
         let mut state = cell.lock();
-        if let Some(page) = page.filter(|_| !cell.is_deleted()) {
+        if !cell.is_deleted() {
             self.put_page((cell, &mut state), &read, page, work);
         }
-        true
+        loaded
     }
 }

@@ -12,6 +12,7 @@ use leveret_queue::Consuming;
 use leveret_record::Record;
 use leveret_session::Parcel;
 
+use crate::broker::paging::{LOADS_MAX, PageLoad, unreadable};
 use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
 use crate::queue::attempts::counted_header;
@@ -312,6 +313,7 @@ impl OpenChannel<'_> {
     fn ready_to_get<'c>(&mut self, cell: &'c Arc<QueueCell>) -> Result<QueueGuard<'c>, Refusal> {
         /// Runs, of some hundreds of messages each; then the queue may seem empty for a moment.
         const RUNS_MAX: usize = 256;
+        let mut failures = 0;
         for _ in 0..RUNS_MAX {
             let mut state = cell.lock();
             if cell.is_deleted() {
@@ -324,8 +326,11 @@ impl OpenChannel<'_> {
                 return Ok(state);
             }
             drop(state);
-            if waits {
-                self.broker.load_now(cell, self.work);
+            if waits && self.broker.load_now(cell, self.work) == PageLoad::NotNow {
+                failures += 1;
+                if failures == LOADS_MAX {
+                    return Err(unreadable(&cell.name));
+                }
             }
             self.broker.bury(self.work);
         }

@@ -11,6 +11,7 @@ use leveret_session::{BatchMessage, Publishes};
 
 use crate::access::acting::Acting;
 use crate::broker::Broker;
+use crate::broker::paging::{LOADS_MAX, PageLoad, unreadable};
 use crate::context::refusal::Refusal;
 use crate::context::stats::{MessageCounts, SizeCounts, Totals};
 use crate::publish::expiration::check_expiration;
@@ -170,50 +171,46 @@ impl Broker {
         Ok((route, raw))
     }
 
-    /// Takes messages from the head of a queue, at most `count` and about `bytes_max`. `None` when
-    /// the queue is gone.
+    /// Takes messages from the head of a queue, at most `count` and about `bytes_max`.
+    ///
+    /// # Errors
+    /// The queue is gone, or the head is on the disk and cannot be read now.
     pub fn fetch(
         &self,
         cell: &Arc<QueueCell>,
         (count, bytes_max): (usize, usize),
         fetch: Fetch,
         work: &mut Work,
-    ) -> Option<Vec<(Copied, u64)>> {
-        let mut fetched = Fetched::default();
+    ) -> Result<Vec<(Copied, u64)>, Refusal> {
+        let mut fetched = Fetched::new(count, bytes_max, fetch == Fetch::Settle);
+        let mut failures = 0;
         loop {
             let mut state = cell.lock();
             if cell.is_deleted() {
-                return (!fetched.taken.is_empty()).then_some(fetched.taken);
+                return fetched.or(|| Refusal::NoQueue(cell.name.to_string()));
             }
             let mut pump = Pump::new(cell, work);
             cell.used(&mut state);
             cell.run(&mut state, &mut pump);
-            fetched.take(
-                cell,
-                (&mut state.queue, &mut pump),
-                (count, bytes_max),
-                fetch,
-            );
-            let is_enough = fetched.taken.len() >= count || fetched.bytes >= bytes_max;
-            if state.queue.waits_for_page() && !is_enough {
-                drop(pump);
+            fetched.take(cell, &mut state.queue, &mut pump);
+            let is_over = fetched.is_enough() || failures == LOADS_MAX;
+            if state.queue.waits_for_page() && !is_over {
                 drop(state);
-                if self.load_now(cell, work) {
-                    continue;
-                }
-                state = cell.lock();
-            } else {
-                drop(pump);
+                failures += u32::from(self.load_now(cell, work) == PageLoad::NotNow);
+                continue;
             }
-            if fetch == Fetch::Requeue && !cell.is_deleted() {
-                let mut pump = Pump::new(cell, work);
+            if fetch == Fetch::Requeue {
                 for unacked in fetched.held.iter().rev() {
                     state.queue.requeue(None, unacked, false, &mut pump);
                     pump.note_delivered(unacked);
                 }
                 cell.run(&mut state, &mut pump);
             }
-            return Some(fetched.taken);
+            let waits = state.queue.waits_for_page();
+            return match waits && !fetched.is_enough() {
+                true => fetched.or(|| unreadable(&cell.name)),
+                false => Ok(fetched.taken),
+            };
         }
     }
 
@@ -254,25 +251,43 @@ impl Broker {
 }
 
 /// What one request takes from a queue.
-#[derive(Default)]
 struct Fetched {
+    count: usize,
+    bytes_max: usize,
+    settles: bool,
     taken: Vec<(Copied, u64)>,
     held: Vec<Unacked>,
     bytes: usize,
 }
 
 impl Fetched {
+    const fn new(count: usize, bytes_max: usize, settles: bool) -> Self {
+        Self {
+            count,
+            bytes_max,
+            settles,
+            taken: Vec::new(),
+            held: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    const fn is_enough(&self) -> bool {
+        self.taken.len() >= self.count || self.bytes >= self.bytes_max
+    }
+
+    /// What was taken; a refusal if that is nothing.
+    fn or(self, refusal: impl FnOnce() -> Refusal) -> Result<Vec<(Copied, u64)>, Refusal> {
+        if self.taken.is_empty() {
+            return Err(refusal());
+        }
+        Ok(self.taken)
+    }
+
     /// Takes messages as long as the next one is in memory.
-    fn take(
-        &mut self,
-        cell: &QueueCell,
-        (queue, pump): (&mut Queue<Arc<Handle>>, &mut Pump<'_>),
-        (count, bytes_max): (usize, usize),
-        fetch: Fetch,
-    ) {
-        let no_ack = fetch == Fetch::Settle;
-        while queue.ready() > 0 && self.taken.len() < count && self.bytes < bytes_max {
-            let found = queue.get(no_ack, pump, |delivery, left| {
+    fn take(&mut self, cell: &QueueCell, queue: &mut Queue<Arc<Handle>>, pump: &mut Pump<'_>) {
+        while queue.ready() > 0 && !self.is_enough() {
+            let found = queue.get(self.settles, pump, |delivery, left| {
                 let Unacked {
                     level,
                     seq,
