@@ -209,7 +209,7 @@ impl World {
         if !self.holds.is_empty() {
             self.held_ms = self.now_ms;
         }
-        let mut dropped = Vec::new();
+        let (mut dropped, mut expired) = (Vec::new(), 0);
         for (at, known) in std::mem::take(&mut self.ready) {
             if shown.contains(&at) {
                 let since_ms = self.deadline_ms(&known).max(known.since_ms);
@@ -226,15 +226,17 @@ impl World {
                 dropped.push(at);
                 self.dead.push((at, Death::MaxLength));
             } else {
+                expired += u64::from(self.pages.have_written());
                 self.dead.push((at, Death::Expired));
             }
         }
         assert!(shown.iter().eq(self.ready.keys()), "nobody put it there");
-        self.check_dropped(&dropped);
+        self.check_dropped(&dropped, expired);
     }
 
-    /// Those are dropped that stand first, or first in the lowest levels, and no more than needed.
-    fn check_dropped(&self, dropped: &[Place]) {
+    /// Those are dropped that stand first, or first in the lowest levels, and no more than needed;
+    /// what has `expired` on the disk counted until it was read.
+    fn check_dropped(&self, dropped: &[Place], expired: u64) {
         let max = self.settings.limits.ready_max;
         let ready = self.ready.len() as u64;
         assert!(
@@ -244,7 +246,8 @@ impl World {
         if dropped.is_empty() {
             return;
         }
-        assert!(max != u64::MAX && ready >= max, "gone before its time");
+        let is_full = ready + expired >= max;
+        assert!(max != u64::MAX && is_full, "gone before its time");
         let turn = |at: &Place| match self.settings.drops_lowest {
             true => (at.0.0, at.1),
             false => (u8::MAX - at.0.0, at.1),
@@ -498,7 +501,11 @@ impl World {
             self.queue.settle(consumer, &unacked);
         }
         while self.queue.dead() > 0 {
+            let before = self.queue.dead();
+            self.pages
+                .rest(&mut self.queue, self.now_ms, &mut self.sink);
             self.bury(usize::MAX);
+            assert!(self.queue.dead() < before, "the dead are not moved on");
         }
         assert!(self.queue.shrink(), "an empty queue holds no memory");
         self.pages.end_of_queue(&self.queue);

@@ -139,7 +139,7 @@ impl<C> Queue<C> {
         sink: &mut impl Sink<C>,
     ) -> bool {
         let lane = self.lanes.at_mut(read.level);
-        if !lane.chunks.loaded(read.job, page) {
+        if !lane.chunks.loaded(read.job.chunk, page) {
             return false;
         }
         self.stale = true;
@@ -174,13 +174,13 @@ impl<C> Queue<C> {
     /// it is settled: what a store remembers comes back at the next start. `None` if it is tried
     /// again, or not wanted any more.
     pub fn page_lost(&mut self, read: &PageRead) -> Option<LostPage> {
-        let PageRead { level, job, .. } = *read;
+        let PageRead { level, job, place } = *read;
         if self.is_being_buried() {
             self.page_not_read(read);
             return None;
         }
         let lane = self.lanes.at_mut(level);
-        let lost = lane.chunks.lose(job)?;
+        let lost = lane.chunks.lose(job.chunk, place)?;
         let (mut messages, mut bytes) = (u64::from(lost.unread), lost.unread_bytes);
         let mut returned = 0;
         for run in lane.requeued.take_chunk(job.chunk) {

@@ -2,7 +2,7 @@
 
 use leveret_record::RunPlace;
 
-use super::{LostChunk, PageJob, PageNeeds, PageState};
+use super::{DiskPage, LostChunk, PageJob, PageNeeds, PageState};
 use crate::chunk::{Chunks, LoadedPage};
 
 impl Chunks {
@@ -49,15 +49,16 @@ impl Chunks {
         Some((PageJob { chunk: id, ticket }, place))
     }
 
-    /// A chunk was read; `false` if nobody wants it any more.
-    pub(crate) fn loaded(&mut self, job: PageJob, mut loaded: LoadedPage) -> bool {
-        let Some(page) = self.page_in(job, PageState::Loading) else {
+    /// A chunk was read; `false` if nobody wants it any more. Whoever read it first gives it: what
+    /// is at a place never changes.
+    pub(crate) fn loaded(&mut self, id: u32, mut loaded: LoadedPage) -> bool {
+        let Some(page) = self.page_at(id, loaded.place) else {
             return false;
         };
         page.state = PageState::Held;
-        self.is_back(job.chunk);
+        self.is_back(id);
         self.forget_absent();
-        let Some(chunk) = self.chunk_mut(job.chunk) else {
+        let Some(chunk) = self.chunk_mut(id) else {
             return false;
         };
         chunk.data = std::mem::take(&mut loaded.data);
@@ -67,8 +68,14 @@ impl Chunks {
         self.bodies += loaded.bodies;
         let paging = self.paging.get_or_insert_default();
         paging.squeezed = false;
-        paging.held.push_back(job.chunk);
+        paging.held.push_back(id);
         true
+    }
+
+    /// What is known of a chunk that is at a place, and not in memory.
+    fn page_at(&mut self, id: u32, place: RunPlace) -> Option<&mut DiskPage> {
+        let chunk = self.chunk_mut(id).filter(|it| it.place() == Some(place))?;
+        chunk.page.as_deref_mut()
     }
 
     /// A chunk could not be read, but may be later.
@@ -80,8 +87,8 @@ impl Chunks {
 
     /// A chunk cannot be read: what is in it is not served any more. What was handed out of it may
     /// still be settled.
-    pub(crate) fn lose(&mut self, job: PageJob) -> Option<LostChunk> {
-        let page = self.page_in(job, PageState::Loading)?;
+    pub(crate) fn lose(&mut self, id: u32, place: RunPlace) -> Option<LostChunk> {
+        let page = self.page_at(id, place)?;
         let lost = LostChunk {
             unread: page.unread,
             unread_bytes: page.unread_bytes,
@@ -89,8 +96,8 @@ impl Chunks {
         };
         page.state = PageState::Lost;
         page.spot = None;
-        self.is_back(job.chunk);
-        if let Some(chunk) = self.chunk_mut(job.chunk) {
+        self.is_back(id);
+        if let Some(chunk) = self.chunk_mut(id) {
             chunk.live = chunk.live.saturating_sub(lost.unread);
             (chunk.read, chunk.left, chunk.own_ms) = (chunk.count, 0, u64::MAX);
         }
