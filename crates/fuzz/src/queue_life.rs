@@ -166,12 +166,14 @@ impl World {
 
     /// What consumers got is the head of what may still be served.
     fn absorb(&mut self) {
-        for unacked in std::mem::take(&mut self.sink.taken) {
+        let taken = std::mem::take(&mut self.sink.taken);
+        let count = taken.len() as u64;
+        for unacked in taken {
             let known = self.take(&unacked);
             let (key, _) = self.consumer.expect("somebody took it");
             self.out.push((Some(key), unacked, known));
         }
-        self.forget_the_gone();
+        self.forget_the_gone(count);
     }
 
     fn take(&mut self, unacked: &Unacked) -> Known {
@@ -196,7 +198,7 @@ impl World {
     }
 
     /// The queue may count what expired behind others for a second.
-    fn forget_the_gone(&mut self) {
+    fn forget_the_gone(&mut self, taken: u64) {
         let mut shown = BTreeSet::new();
         let from = Rank {
             level: u8::MAX,
@@ -210,15 +212,12 @@ impl World {
             self.held_ms = self.now_ms;
         }
         let (mut dropped, mut expired) = (Vec::new(), 0);
+        let is_paged = self.pages.have_written();
         for (at, known) in std::mem::take(&mut self.ready) {
             if shown.contains(&at) {
                 let since_ms = self.deadline_ms(&known).max(known.since_ms);
                 let since_ms = since_ms.max(self.held_ms);
-                let late_ms = if self.pages.have_written() {
-                    PAGED_LATE_MS
-                } else {
-                    LATE_MS
-                };
+                let late_ms = if is_paged { PAGED_LATE_MS } else { LATE_MS };
                 let late = since_ms.saturating_add(late_ms) <= self.now_ms;
                 assert!(!late, "expired long ago, and still counted");
                 self.ready.insert(at, known);
@@ -226,17 +225,18 @@ impl World {
                 dropped.push(at);
                 self.dead.push((at, Death::MaxLength));
             } else {
-                expired += u64::from(self.pages.have_written());
+                expired += 1;
                 self.dead.push((at, Death::Expired));
             }
         }
         assert!(shown.iter().eq(self.ready.keys()), "nobody put it there");
-        self.check_dropped(&dropped, expired);
+        self.check_dropped(&dropped, if is_paged { expired + taken } else { 0 });
     }
 
-    /// Those are dropped that stand first, or first in the lowest levels, and no more than needed;
-    /// what has `expired` on the disk counted until it was read.
-    fn check_dropped(&self, dropped: &[Place], expired: u64) {
+    /// Those are dropped that stand first, or first in the lowest levels, and no more than needed.
+    /// So many that `counted` have left while some that are to go were waited for, as they were on
+    /// the disk.
+    fn check_dropped(&self, dropped: &[Place], counted: u64) {
         let max = self.settings.limits.ready_max;
         let ready = self.ready.len() as u64;
         assert!(
@@ -246,7 +246,7 @@ impl World {
         if dropped.is_empty() {
             return;
         }
-        let is_full = ready + expired >= max;
+        let is_full = ready + counted >= max;
         assert!(max != u64::MAX && is_full, "gone before its time");
         let turn = |at: &Place| match self.settings.drops_lowest {
             true => (at.0.0, at.1),
