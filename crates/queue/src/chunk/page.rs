@@ -49,8 +49,13 @@ pub(crate) struct DiskPage {
     unread_bytes: u64,
     /// Sequence numbers `from..to` of persistent messages, unread or not.
     pub(super) persistent: Box<[(u64, u64)]>,
-    /// No record dies by its own expiration before this, unix milliseconds.
+    /// No record dies by its own expiration before this, unix milliseconds, but for those that
+    /// were looked through:
     pub(super) own_ms: u64,
+    /// no record at all,
+    own_first_ms: u64,
+    /// and what was in the lane and past its own expiration then was taken out.
+    looked_ms: u64,
     /// Bytes of records and shared bodies when it left memory.
     extent: u64,
 }
@@ -67,7 +72,16 @@ impl DiskPage {
             unread_bytes: 0,
             persistent: Box::new([]),
             own_ms: u64::MAX,
+            own_first_ms: u64::MAX,
+            looked_ms: 0,
             extent: 0,
+        }
+    }
+
+    fn note_deadline(&mut self, deadline_ms: u64) {
+        self.own_first_ms = self.own_first_ms.min(deadline_ms);
+        if deadline_ms > self.looked_ms {
+            self.own_ms = self.own_ms.min(deadline_ms);
         }
     }
 
@@ -196,17 +210,17 @@ impl Chunk {
         let mut persistent: Vec<(u64, u64)> = Vec::new();
         let (mut at, mut first) = (0, None);
         page.extent = self.extent();
-        (page.unread, page.unread_bytes, page.own_ms) = (0, 0, u64::MAX);
+        (page.unread, page.unread_bytes) = (0, 0);
+        (page.own_ms, page.own_first_ms) = (u64::MAX, u64::MAX);
         page.unread_from = u64::MAX;
         while let Some(found) = self.found(at) {
             let record = &found.record;
             let seq = record.seq;
             let first = *first.get_or_insert(seq);
             page.seqs.0 = first;
-            page.own_ms = page.own_ms.min(match record.expiration_ms {
-                Some(own_ms) => found.entered_ms.saturating_add(own_ms),
-                None => u64::MAX,
-            });
+            if record.expiration_ms.is_some() {
+                page.note_deadline(found.deadline_ms(u64::MAX));
+            }
             if !record.marks.left() {
                 page.seqs.1 = seq;
                 if unread_at.is_some_and(|unread_at| at >= unread_at) {

@@ -144,7 +144,7 @@ impl<C> Queue<C> {
         }
         self.stale = true;
         if lane.chunks.end_sweep(read.job.chunk) {
-            self.sweep_page(read.level, now_ms, sink);
+            self.sweep_page(read, now_ms, sink);
         }
         true
     }
@@ -156,13 +156,22 @@ impl<C> Queue<C> {
 
     /// A chunk came back to have looked through for what is past its own expiration; that leads to
     /// the next one.
-    fn sweep_page(&mut self, level: u8, now_ms: u64, sink: &mut impl Sink<C>) {
+    fn sweep_page(&mut self, read: &PageRead, now_ms: u64, sink: &mut impl Sink<C>) {
+        let PageRead { level, job, .. } = *read;
         let most = if self.settings.keeps_dead {
             self.expirable()
         } else {
             usize::MAX
         };
-        let expired = self.lanes.at_mut(level).sweep(now_ms, most);
+        if most == 0 {
+            // When some of the dead are moved on the lane is looked through again.
+            return;
+        }
+        let lane = self.lanes.at_mut(level);
+        let expired = lane.sweep(now_ms, most);
+        if expired.len() < most {
+            lane.chunks.was_looked_through(job.chunk, now_ms);
+        }
         for mut one in expired {
             one.level = level;
             self.left(level, 1, u64::from(one.body_len));

@@ -106,6 +106,9 @@ impl Lane {
     /// Takes into account that messages come back which may have expirations of their own.
     fn note_own_deadlines(&mut self, run: &RequeuedRun) {
         let mut at = run.position;
+        if self.chunks.is_paged() {
+            self.chunks.has_to_be_looked_through(at.chunk);
+        }
         if let Some((_, away_ms)) = self.chunks.away_times(at.chunk) {
             self.own_ms = self.own_ms.min(away_ms);
             return;

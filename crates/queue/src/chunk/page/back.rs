@@ -140,4 +140,19 @@ impl Chunks {
         (paging.sweep, paging.swept_ms) = (None, 0);
         true
     }
+
+    /// What was in the lane and past its own expiration was taken out of a chunk in memory: it need
+    /// not be read for that again.
+    pub(crate) fn was_looked_through(&mut self, id: u32, now_ms: u64) {
+        if let Some(page) = self.chunk_mut(id).and_then(|it| it.page.as_deref_mut()) {
+            page.looked_ms = now_ms;
+        }
+    }
+
+    /// Something comes back to a chunk that may be past its own expiration.
+    pub(crate) fn has_to_be_looked_through(&mut self, id: u32) {
+        if let Some(page) = self.chunk_mut(id).and_then(|it| it.page.as_deref_mut()) {
+            (page.looked_ms, page.own_ms) = (0, page.own_first_ms);
+        }
+    }
 }
