@@ -328,9 +328,14 @@ impl World {
     }
 
     fn get(&mut self) {
-        let queue = &mut self.queue;
-        self.pages.fetch_head(queue, self.now_ms, &mut self.sink);
         self.run();
+        while self.queue.waits_for_page() {
+            let queue = &mut self.queue;
+            self.pages.fetch_head(queue, self.now_ms, &mut self.sink);
+            queue.run(self.now_ms, &mut self.sink);
+        }
+        self.wake_ms = self.queue.wakes_at();
+        self.absorb();
         let mut got = None;
         let found = self.queue.get(false, &mut self.sink, |delivery, _| {
             got = Some(delivery.unacked);
