@@ -41,6 +41,8 @@ pub(crate) enum StartRefusal {
     Folder(DiskRefusal),
     /// What is in it cannot be used.
     Store(OpenError),
+    /// Messages in it cannot come back.
+    Messages(leveret_broker::NotRestored),
     /// What it says about exchanges, queues and bindings cannot be understood.
     Topology(leveret_broker::NotUnderstood),
     /// The first user or virtual host cannot be.
@@ -52,6 +54,7 @@ impl fmt::Display for StartRefusal {
         match self {
             Self::Folder(refusal) => refusal.fmt(f),
             Self::Store(error) => error.fmt(f),
+            Self::Messages(refusal) => refusal.fmt(f),
             Self::Topology(error) => error.fmt(f),
             Self::First(error) => error.fmt(f),
         }
@@ -143,7 +146,7 @@ impl Opened {
             .map_err(StartRefusal::Topology)?;
         let restored = broker
             .restore_messages(&self.lanes, self.messages)
-            .map_err(StartRefusal::Store)?;
+            .map_err(StartRefusal::Messages)?;
         let new = self.topology.is_empty();
         if new {
             broker

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use leveret_broker::{RunError, RunFiles};
+use leveret_broker::{RunError, RunFiles, Runs, RunsConfig};
 use parking_lot::Mutex;
 use rustix::fs::statvfs;
 use rustix::io::Errno;
@@ -20,10 +20,33 @@ use crate::descriptors::with_spare;
 const FOLDER: &str = "runs";
 /// Files that are kept open for reading: each queue reads one behind the other.
 const OPEN_MAX: usize = 16;
-/// What cannot be opened for want of descriptors or memory is tried again so often,
+/// What cannot be read for want of descriptors or memory is tried again so often,
 const BUSY_TRIES: u32 = 20;
 /// this far apart: whoever asks comes again at once.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What may be written while queues come back: a start that has not enough of the disk would need
+/// memory instead. The rest is one part in so many of what stays free otherwise.
+const START_PART: u64 = 4;
+
+/// What run files leave free of the disk, of what the journal does: so much more that a backlog
+/// that is on the disk only for want of memory stops no publisher of persistent messages, and
+/// raises no alarm.
+pub(crate) fn left_free(disk_free_min: u64) -> u64 {
+    let more = RunsConfig::default().run_bytes;
+    disk_free_min
+        .saturating_add(disk_free_min / 2)
+        .saturating_add(more)
+}
+
+/// Run files for what comes back at a start.
+pub(crate) fn runs_at_start(folder: RunFolder, disk_free_min: u64) -> Runs {
+    let config = RunsConfig {
+        free_min: disk_free_min / START_PART,
+        ..RunsConfig::default()
+    };
+    Runs::new(Arc::new(folder), config)
+}
 
 /// Files that are read or written.
 #[derive(Default)]
@@ -76,17 +99,6 @@ impl RunFolder {
         Ok(file)
     }
 
-    /// The same, tried again for a while when the system has no descriptor or memory.
-    fn readable_soon(&self, run: u64) -> Result<Arc<File>, RunError> {
-        for _ in 0..BUSY_TRIES {
-            match self.readable(run).map_err(|error| failed(&error)) {
-                Err(RunError::Busy(_)) => thread::sleep(BUSY_PAUSE),
-                result => return result,
-            }
-        }
-        self.readable(run).map_err(|error| failed(&error))
-    }
-
     fn readable(&self, run: u64) -> io::Result<Arc<File>> {
         let mut open = self.open.lock();
         if let Some((number, file)) = &open.written
@@ -128,9 +140,16 @@ impl RunFiles for RunFolder {
     }
 
     fn read(&self, run: u64, offset: u64, buf: &mut [u8]) -> Result<(), RunError> {
-        let file = self.readable_soon(run)?;
-        file.read_exact_at(buf, offset)
-            .map_err(|error| failed(&error))
+        let mut tries = 0;
+        loop {
+            let file = self.readable(run);
+            let read = file.and_then(|file| file.read_exact_at(buf, offset));
+            match read.map_err(|error| failed(&error)) {
+                Err(RunError::Busy(_)) if tries < BUSY_TRIES => tries += 1,
+                result => return result,
+            }
+            thread::sleep(BUSY_PAUSE);
+        }
     }
 
     fn seal(&self, run: u64) {

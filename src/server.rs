@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leveret_broker::{
-    Access, AlarmState, Broker, BrokerConfig, Measured, Noted, Outcome, RefusedAt, Runs,
-    RunsConfig, Ticker,
+    Access, AlarmState, Broker, BrokerConfig, Measured, Noted, Outcome, RefusedAt, Ticker,
 };
 use leveret_management::App;
 use leveret_store::Journal;
@@ -35,7 +34,7 @@ use crate::queue_timer::QueueTimer;
 use crate::reload::Reloader;
 use crate::run_files::RunFolder;
 use crate::throttle::Throttle;
-use crate::{default_password, deference, definitions, settings, state};
+use crate::{default_password, deference, definitions, run_files, settings, state};
 
 const BACKLOG: u32 = 4096;
 /// Memory and disk are measured every so many ticks: once a second.
@@ -77,14 +76,11 @@ pub fn run(arguments: Arguments, config: Config, logging: Logging) -> io::Result
     let opened = journal::open(&config).map_err(unusable)?;
     let broker = Arc::new(broker(&config, Arc::clone(&opened.journal))?);
     let runs = RunFolder::empty(&config.data_dir).map_err(|error| unusable(error.into()))?;
-    let sizes = RunsConfig {
-        disk_free_min: config.limits.disk_free_min,
-        ..RunsConfig::default()
-    };
-    broker.page_to(Runs::new(Arc::new(runs), sizes));
+    broker.page_to(run_files::runs_at_start(runs, config.limits.disk_free_min));
     // Queues and messages have deadlines: those that come back are judged by the time it is.
     broker.set_now(now_ms());
     let journal = opened.restore(&broker, &config.default).map_err(unusable)?;
+    broker.leave_free(run_files::left_free(config.limits.disk_free_min));
     let rereading = Rereading { arguments, logging };
     let served = runtime.block_on(serve_until_stopped(&config, &broker, signals, rereading));
     drop(runtime);

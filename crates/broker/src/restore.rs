@@ -4,10 +4,12 @@ pub(crate) mod administration;
 pub(crate) mod topology;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use leveret_queue::{Message, MessageBody, Rank};
 use leveret_record::Blob;
+use leveret_runs::RunError;
 use leveret_store::{LaneId, Messages, OpenError, RecoveredLane, RecoveredMessage};
 use rustc_hash::FxHashMap;
 
@@ -29,6 +31,35 @@ pub struct Restored {
     pub orphans: u64,
 }
 
+/// Why messages cannot come back. Nothing was changed on the disk.
+#[derive(Debug)]
+pub enum NotRestored {
+    /// The store's disk failed.
+    Store(OpenError),
+    /// They are much more than may be in memory, and the disk takes none of them: why not.
+    NoRoom(RunError),
+}
+
+impl From<OpenError> for NotRestored {
+    fn from(error: OpenError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl fmt::Display for NotRestored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::NoRoom(error) => write!(
+                f,
+                "the messages that wait are more than twice limits.resident_bytes, and those that \
+                 do not fit in memory cannot be written to the disk ({error}): make room on it, or \
+                 raise limits.resident_bytes"
+            ),
+        }
+    }
+}
+
 /// Bodies that several queues share, by their number in the store.
 type Bodies = FxHashMap<u64, Arc<Blob>>;
 
@@ -37,12 +68,12 @@ impl Broker {
     /// store is written.
     ///
     /// # Errors
-    /// [`OpenError`]: the disk failed.
+    /// [`NotRestored`]: the broker cannot be used.
     pub fn restore_messages(
         &self,
         lanes: &[RecoveredLane],
         messages: Messages,
-    ) -> Result<Restored, OpenError> {
+    ) -> Result<Restored, NotRestored> {
         let queues = self.lanes_of_queues();
         let mut restored = Restored {
             queues: queues
@@ -51,17 +82,19 @@ impl Broker {
                 .count(),
             ..Restored::default()
         };
-        let (mut bodies, mut again) = (Bodies::default(), 0);
-        messages.replay(|message| match queues.get(&message.lane) {
-            Some((_, cell, level)) => {
+        let (mut bodies, mut room) = (Bodies::default(), Ok(0));
+        messages.replay(|message| match (queues.get(&message.lane), room.clone()) {
+            (Some((_, cell, level)), Ok(again)) => {
                 let is_long = restore((cell, *level), message, &mut bodies);
                 if is_long && self.memory.resident_bytes() >= again {
-                    again = self.page_restored(cell, &mut bodies);
+                    room = self.page_restored(cell, &mut bodies);
                 }
                 restored.messages += 1;
             }
-            None => restored.orphans += 1,
+            (Some(_), Err(_)) => {}
+            (None, _) => restored.orphans += 1,
         })?;
+        room.map_err(NotRestored::NoRoom)?;
         let mut work = Work::default();
         for lane in lanes {
             let Some((_, cell, level)) = queues.get(&lane.lane) else {
@@ -82,21 +115,27 @@ impl Broker {
 
     /// A queue is longer than its share of memory: the rest goes to the disk, so that what comes
     /// back may be more than there is memory. Gives when it is worth while again, in bytes that
-    /// are in memory then.
+    /// are in memory then; what the disk says, if there is much more than may be in memory.
     #[inline(never)]
-    fn page_restored(&self, cell: &Arc<QueueCell>, bodies: &mut Bodies) -> u64 {
+    fn page_restored(&self, cell: &Arc<QueueCell>, bodies: &mut Bodies) -> Result<u64, RunError> {
         /// A disk that takes nothing is not asked for each message.
         const REST_BYTES: u64 = 16 << 20;
+        /// So many times as much as messages may take of the memory is more than there is.
+        const BEYOND: u64 = 2;
         cell.page(&mut cell.lock());
         let mut out = PageOut::default();
         while self.begin_page_out(&mut out) {
-            if self.finish_page_out(&mut out).is_err() {
+            if let Err(error) = self.finish_page_out(&mut out) {
+                let resident = self.memory.resident_bytes();
+                if resident > self.config.resident_bytes_max.saturating_mul(BEYOND) {
+                    return Err(error);
+                }
                 // It stays in memory. The line is worked off later.
-                return self.memory.resident_bytes() + REST_BYTES;
+                return Ok(resident + REST_BYTES);
             }
             bodies.retain(|_, body| Arc::strong_count(body) > 1);
         }
-        0
+        Ok(0)
     }
 
     /// What was out comes back above a limit, as with any other way back, and what has waited too

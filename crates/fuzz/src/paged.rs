@@ -38,7 +38,7 @@ impl Pages {
         let files = Arc::new(SimFiles::default());
         let config = RunsConfig {
             run_bytes: 4_000,
-            disk_free_min: 0,
+            free_min: 0,
         };
         Self {
             memory: Memory::new(limits),

@@ -17,6 +17,7 @@
 
 pub mod sim;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -85,15 +86,15 @@ pub trait RunFiles: Send + Sync {
 pub struct RunsConfig {
     /// A run that is so long is not written any more.
     pub run_bytes: u64,
-    /// So much stays free on the disk.
-    pub disk_free_min: u64,
+    /// So much stays free on the disk, until [`Runs::leave_free`] says otherwise.
+    pub free_min: u64,
 }
 
 impl Default for RunsConfig {
     fn default() -> Self {
         Self {
             run_bytes: 64 << 20,
-            disk_free_min: 0,
+            free_min: 0,
         }
     }
 }
@@ -125,7 +126,8 @@ struct Writing {
 /// All run files of a broker.
 pub struct Runs {
     files: Arc<dyn RunFiles>,
-    config: RunsConfig,
+    run_bytes: u64,
+    free_min: AtomicU64,
     freed: Arc<Freed>,
     writing: Mutex<Writing>,
     made: AtomicU64,
@@ -144,7 +146,8 @@ impl Runs {
     pub fn new(files: Arc<dyn RunFiles>, config: RunsConfig) -> Self {
         Self {
             files,
-            config,
+            run_bytes: config.run_bytes,
+            free_min: AtomicU64::new(config.free_min),
             freed: Arc::default(),
             writing: Mutex::default(),
             made: AtomicU64::new(0),
@@ -155,6 +158,11 @@ impl Runs {
             read_errors: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
         }
+    }
+
+    /// From now on so much stays free on the disk.
+    pub fn leave_free(&self, bytes: u64) {
+        self.free_min.store(bytes, Ordering::Relaxed);
     }
 
     /// Writes pieces that follow each other in `bytes`, each up to one of the `ends`, at once;
@@ -174,7 +182,8 @@ impl Runs {
     fn try_write(&self, bytes: &[u8], ends: &[usize]) -> Result<Vec<Spot>, RunError> {
         let len = bytes.len() as u64;
         let free = self.files.free_bytes()?;
-        if free < self.config.disk_free_min.saturating_add(len) {
+        let free_min = self.free_min.load(Ordering::Relaxed);
+        if free < free_min.saturating_add(len) {
             return Err(RunError::NoSpace);
         }
         let mut writing = self.writing.lock();
@@ -207,7 +216,7 @@ impl Runs {
             start = *end;
         }
         self.written.fetch_add(len, Ordering::Relaxed);
-        if offset + len < self.config.run_bytes {
+        if offset + len < self.run_bytes {
             writing.run = Some((run, offset + len));
         } else {
             self.files.seal(run.number());
@@ -238,26 +247,29 @@ impl Runs {
     /// Gives back to the disk what is not needed any more; `false` when there was nothing.
     pub fn give_back(&self) -> bool {
         let parts = self.freed.take();
-        let mut pieces: Vec<(u64, u64, u64)> = Vec::new();
+        let mut pieces: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
         for part in &parts {
             match part {
                 FreedPart::Run(run) => {
-                    pieces.retain(|piece| piece.0 != *run);
+                    pieces.remove(run);
                     self.removed.fetch_add(1, Ordering::Relaxed);
                     self.files.remove(*run);
                 }
                 FreedPart::Bytes(place) => {
                     let len = u64::from(place.len);
-                    match pieces.last_mut() {
-                        Some(last) if (last.0, last.1 + last.2) == (place.run, place.offset) => {
-                            last.2 += len;
-                        }
-                        _ => pieces.push((place.run, place.offset, len)),
+                    let of_run = pieces.entry(place.run).or_default();
+                    match of_run
+                        .last_mut()
+                        .filter(|last| last.0 + last.1 == place.offset)
+                    {
+                        Some(last) => last.1 += len,
+                        None => of_run.push((place.offset, len)),
                     }
                 }
             }
         }
-        for (run, offset, len) in pieces {
+        let of_run = |(run, pieces): (u64, Vec<_>)| pieces.into_iter().map(move |it| (run, it));
+        for (run, (offset, len)) in pieces.into_iter().flat_map(of_run) {
             if len >= PIECE_MIN {
                 self.files.free(run, offset, len);
             }
@@ -301,7 +313,7 @@ mod tests {
         let files = Arc::new(SimFiles::default());
         let config = RunsConfig {
             run_bytes,
-            disk_free_min: 100,
+            free_min: 100,
         };
         let runs = Runs::new(Arc::clone(&files) as Arc<dyn RunFiles>, config);
         (files, runs)

@@ -65,6 +65,13 @@ impl Broker {
         debug_assert!(set.is_ok(), "it has files");
     }
 
+    /// From now on these files leave so many bytes of the disk free.
+    pub fn leave_free(&self, bytes: u64) {
+        if let Some(runs) = self.pager.runs.get() {
+            runs.leave_free(bytes);
+        }
+    }
+
     /// Calls `writer` whenever there is something to write again, and `reader` to read.
     pub fn wake_pager_with(
         &self,

@@ -110,7 +110,7 @@ pub(super) fn begin(
     let files = Arc::new(SimFiles::default());
     let sizes = RunsConfig {
         run_bytes: 5_000,
-        disk_free_min: 0,
+        free_min: 0,
     };
     broker.page_to(Runs::new(files, sizes));
     broker.set_now(now_ms);
