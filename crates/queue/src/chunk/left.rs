@@ -13,6 +13,11 @@ impl Chunk {
         self.left -= 1;
     }
 
+    /// Whether all unread records have left, if there are any.
+    pub(super) const fn is_all_left(&self) -> bool {
+        self.read + self.left == self.count
+    }
+
     /// Takes out the unread records from a position on that are past their own expiration, at most
     /// `most`.
     fn sweep(&mut self, from: Position, now_ms: u64, out: &mut Vec<Unacked>, most: usize) {
@@ -49,6 +54,17 @@ impl Chunks {
         let Some(chunk) = self.chunk_mut(id) else {
             return false;
         };
+        if chunk.is_all_left() {
+            // Where they are need not be in memory.
+            let end = u32::try_from(chunk.data.len()).unwrap_or(u32::MAX);
+            (chunk.read, chunk.left) = (chunk.count, 0);
+            let is_spent = chunk.is_spent();
+            self.cursor.offset = end;
+            if is_spent {
+                self.reclaim(id);
+            }
+            return true;
+        }
         match read(&chunk.data, offset) {
             Some((record, next)) if record.marks.left() => {
                 chunk.pass_left();

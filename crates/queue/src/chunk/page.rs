@@ -472,7 +472,7 @@ impl Chunks {
     /// The chunk of the first record never read, or the tail.
     pub(crate) fn head_chunk(&self) -> u32 {
         let (mut id, tail) = (self.cursor.chunk, self.tail_id());
-        while id != tail && self.chunk(id).is_some_and(|it| it.read == it.count) {
+        while id != tail && self.chunk(id).is_some_and(Chunk::is_all_left) {
             id = id.wrapping_add(1);
         }
         id
