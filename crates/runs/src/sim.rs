@@ -13,6 +13,7 @@ pub struct SimFiles {
     files: Mutex<BTreeMap<u64, Vec<u8>>>,
     fail_writes: AtomicBool,
     fail_reads: AtomicBool,
+    busy: AtomicBool,
     free_bytes: AtomicU64,
 }
 
@@ -22,6 +23,7 @@ impl Default for SimFiles {
             files: Mutex::default(),
             fail_writes: AtomicBool::new(false),
             fail_reads: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
             free_bytes: AtomicU64::new(u64::MAX),
         }
     }
@@ -42,6 +44,11 @@ impl SimFiles {
     /// Has reads fail, or not any more.
     pub fn fail_reads(&self, fail: bool) {
         self.fail_reads.store(fail, Ordering::Relaxed);
+    }
+
+    /// Has reads fail as for want of a file descriptor, or not any more.
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
     }
 
     /// Has the disk say that so much is free.
@@ -75,6 +82,9 @@ impl RunFiles for SimFiles {
     }
 
     fn read(&self, run: u64, offset: u64, buf: &mut [u8]) -> Result<(), RunError> {
+        if self.busy.load(Ordering::Relaxed) {
+            return Err(RunError::Busy("too many files are open".into()));
+        }
         if self.fail_reads.load(Ordering::Relaxed) {
             return Err(failed());
         }

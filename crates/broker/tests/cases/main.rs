@@ -15,6 +15,7 @@ mod leaving;
 mod limits;
 mod memory;
 mod nacks;
+mod paging;
 mod pauses;
 mod permissions;
 mod policies;
