@@ -35,7 +35,7 @@ impl World {
     fn new() -> Self {
         let memory = Memory::new(MemoryLimits {
             chunk_bytes: 300,
-            lane_bytes: 600,
+            lane_bytes: 300,
             all_bytes: u64::MAX,
         });
         Self {
@@ -127,13 +127,13 @@ impl World {
         got
     }
 
-    /// The same, whatever has to be read for it.
+    /// The same, after whatever has to be read for it.
     fn get_surely(&mut self) -> Unacked {
         loop {
-            if let Some(got) = self.get() {
-                return got;
+            self.queue.run(self.now_ms, &mut Nobody);
+            if !self.queue.waits_for_page() {
+                return self.get().expect("the next one is in memory");
             }
-            assert!(self.queue.waits_for_page(), "it is said to be empty");
             let read = self.queue.begin_read(self.now_ms, true).unwrap();
             assert!(self.end_read(&read));
         }
