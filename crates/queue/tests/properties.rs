@@ -608,7 +608,7 @@ fn a_long_queue_leaves_memory_and_comes_back_in_order() {
         lane_bytes: 8 * 1024,
         all_bytes: u64::MAX,
     });
-    let mut world = World::new(memory.clone());
+    let mut world = World::new(memory);
     for number in 0..5_000usize {
         let shared = number % 7 == 0;
         world.push(number % 90, shared);
