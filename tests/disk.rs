@@ -693,3 +693,99 @@ fn a_broker_without_descriptors_for_clients_goes_on_and_confirms() {
     drop(others);
     assert_whole(&server, &publisher.confirmed);
 }
+
+/// So little of the memory that a backlog of some megabytes is too much for it.
+const LITTLE_MEMORY: [&str; 2] = [
+    "limits.resident_bytes=\"24 MiB\"",
+    "limits.queue_resident_bytes=\"1 MiB\"",
+];
+
+/// What does not fit in memory takes of the disk what the journal does not need: on a full disk it
+/// is its own publisher that waits, and persistent messages of others go on. All that was taken is
+/// there, and it goes on when there is room.
+#[test]
+fn a_backlog_that_fills_the_disk_stops_nobody_else_and_loses_nothing() {
+    let disk = SmallDisk::mount(256);
+    let floor = "limits.disk_free_min=\"16 MiB\"";
+    let settings = [&LITTLE_MEMORY[..], &[floor]].concat();
+    let server = Server::start_in(&disk.folder, &settings);
+    let mut publisher = Publisher::new(&server);
+    publisher.body_bytes = 32 << 10;
+    let told = loop {
+        let answer = publisher.publish(false);
+        if answer != Answer::Confirmed {
+            break answer;
+        }
+        assert!(publisher.sent < 16_384, "{:?}", server.log());
+    };
+    let taken = publisher.sent * publisher.body_bytes as u64;
+    assert!(taken > 100 << 20, "{taken} bytes");
+    let warned = |line: &String| line.contains("WARN") && line.contains("do not fit in memory");
+    assert!(server.log().iter().any(warned), "{:?}", server.log());
+    let mut other = server.login();
+    declare_durably(&server, "other");
+    other.method(1, ConfirmSelect { nowait: false });
+    other.expect(1, "confirm.select-ok");
+    for _ in 0..20 {
+        let publish = BasicPublish {
+            routing_key: b"other",
+            ..Default::default()
+        };
+        let properties = Properties {
+            delivery_mode: Some(2),
+            ..Properties::default()
+        };
+        let mut header = Vec::new();
+        properties.encode(4, &mut header);
+        let content = [raw_frame(2, 1, &header), raw_frame(3, 1, b"body")].concat();
+        other.send(&[encode(1, publish), content].concat());
+        other.expect(1, "basic.ack");
+    }
+    let mut last = told;
+    while last == Answer::Blocked {
+        last = publisher.answer();
+    }
+    let confirmed = std::mem::take(&mut publisher.confirmed);
+    assert_whole(&server, &confirmed);
+    for _ in 0..2_000 {
+        while publisher.publish(false) != Answer::Confirmed {}
+    }
+    assert_whole(&server, &publisher.confirmed);
+}
+
+/// A backlog that fits neither in memory nor on the disk is no reason to take all memory there is:
+/// the start is refused and says what to do. Nothing is lost by that.
+#[test]
+fn a_start_whose_backlog_has_no_room_is_refused_until_there_is_some() {
+    let disk = SmallDisk::mount(192);
+    let floor = "limits.disk_free_min=\"1 MiB\"";
+    let settings = [&LITTLE_MEMORY[..], &[floor]].concat();
+    let server = Server::start_in(&disk.folder, &settings);
+    let mut publisher = Publisher::new(&server);
+    for _ in 0..3_000 {
+        assert_eq!(publisher.publish(true), Answer::Confirmed);
+    }
+    server.kill();
+    std::fs::remove_dir_all(disk.folder.path().join("runs")).expect("run files were written");
+    disk.fill_from_outside();
+    let little = ["limits.resident_bytes=\"8 MiB\"", settings[1], floor];
+    let mut refused = support::leveret();
+    refused.arg("--data-dir").arg(disk.folder.path());
+    refused.args(["--set", "amqp.listen=[\"127.0.0.1:0\"]"]);
+    refused.args([
+        "--set",
+        "management.listen=[]",
+        "--set",
+        "management.metrics_listen=[]",
+    ]);
+    for setting in little {
+        refused.args(["--set", setting]);
+    }
+    let output = support::run_to_end(&mut refused);
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("twice limits.resident_bytes"), "{said}");
+    disk.remove_what_fills_it();
+    let server = Server::start_in(&disk.folder, &little);
+    assert_whole(&server, &publisher.confirmed);
+}
