@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use leveret_codec::{
@@ -284,4 +285,72 @@ fn what_is_on_the_disk_expires_goes_over_the_limit_and_is_dead_lettered() {
     assert!(eventually(|| count(&mut client, "deep") == 0));
     assert!(eventually(|| count(&mut client, "dead") == 6_000));
     drain_in_order(&mut server.login(), "dead", 6_000);
+}
+
+/// Flips a byte in the middle of each run file.
+fn damage(folder: &Folder) -> usize {
+    let runs = std::fs::read_dir(folder.path().join("runs")).expect("it is there");
+    let mut damaged = 0;
+    for run in runs {
+        let path = run.expect("it is listed").path();
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.read(true).write(true).open(path).unwrap();
+        let middle = file.metadata().unwrap().len() / 2;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, middle).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+        damaged += 1;
+    }
+    damaged
+}
+
+/// Takes messages up to one with this number; their numbers.
+fn drain_up_to(client: &mut Client, queue: &str, last: u32) -> Vec<u32> {
+    let consume = BasicConsume {
+        queue: queue.as_bytes(),
+        consumer_tag: b"c",
+        no_ack: true,
+        ..Default::default()
+    };
+    client.method(1, consume);
+    client.expect(1, "basic.consume-ok");
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&last) {
+        client.expect(1, "basic.deliver");
+        numbers.push(number(&client.read_content(1)));
+    }
+    numbers
+}
+
+#[test]
+fn what_rots_on_the_disk_is_not_delivered_but_named_and_comes_back_from_the_journal() {
+    const MESSAGES: u32 = 5_000;
+    let folder = Folder::new();
+    let server = Server::start_http_in(&folder, &LITTLE_MEMORY);
+    let mut client = server.login();
+    declare_with(&mut client, "deep", true, &Table::new());
+    fill(&mut client, "deep", MESSAGES, true);
+    let asleep = || {
+        let row = server.http_as("guest", "guest").get("/api/queues/%2F/deep");
+        row["messages_paged_out"].as_u64().unwrap() > 4_000
+    };
+    assert!(eventually(asleep));
+    assert!(damage(&folder) > 0);
+    let got = drain_up_to(&mut server.login(), "deep", MESSAGES - 1);
+    let missing: Vec<_> = (0..MESSAGES).filter(|one| !got.contains(one)).collect();
+    assert!(!missing.is_empty() && got.is_sorted());
+    let row = server.http_as("guest", "guest").get("/api/queues/%2F/deep");
+    assert_eq!(row["x_messages_lost"], missing.len());
+    assert_eq!(row["messages"], 0);
+    let named = |line: &String| line.contains("ERROR") && line.contains("could not be read back");
+    assert!(
+        eventually(|| server.log().iter().any(named)),
+        "{:?}",
+        server.log()
+    );
+    server.kill();
+    let server = Server::start_in(&folder, &LITTLE_MEMORY);
+    let last = *missing.last().unwrap();
+    let back = drain_up_to(&mut server.login(), "deep", last);
+    assert_eq!(back, missing);
 }

@@ -1,6 +1,7 @@
 //! Peers that break the rules, or keep them and ask for everything. Each case ends with the right
 //! close or timeout, under a ceiling of memory, and with others served in time throughout.
 
+mod backlog;
 mod bodies;
 mod case;
 mod consumers;
