@@ -15,7 +15,8 @@ use crate::clock::now_ms;
 
 /// After a write that failed nothing is written for so long.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-/// What is not needed any more is given back to the disk this often at least.
+/// While there are run files, what is not needed any more is given back to the disk this often at
+/// least.
 const GIVE_BACK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The running threads.
@@ -71,7 +72,10 @@ fn write(broker: &Broker, stopping: &AtomicBool) {
         broker.set_now(now_ms());
         broker.give_runs_back();
         if !broker.begin_page_out(&mut out) {
-            thread::park_timeout(GIVE_BACK_PAUSE);
+            match broker.runs_stats().files {
+                0 => thread::park(),
+                _ => thread::park_timeout(GIVE_BACK_PAUSE),
+            }
             continue;
         }
         match broker.finish_page_out(&mut out) {
@@ -93,8 +97,8 @@ fn write(broker: &Broker, stopping: &AtomicBool) {
 fn tell(error: &RunError) {
     match error {
         RunError::NoSpace => warn!(
-            "the disk is full or below limits.disk_free_min: messages that do not fit in memory \
-             stay there, and limits.resident_bytes bounds them"
+            "messages that do not fit in memory stay there, as the disk has no space that they do \
+             not leave to the journal (limits.disk_free_min); limits.resident_bytes bounds them"
         ),
         _ => error!(
             %error,

@@ -20,11 +20,11 @@ use crate::descriptors::with_spare;
 const FOLDER: &str = "runs";
 /// Files that are kept open for reading: each queue reads one behind the other.
 const OPEN_MAX: usize = 16;
-/// What cannot be read for want of descriptors or memory is tried again so often,
-const BUSY_TRIES: u32 = 20;
-/// this far apart: whoever asks comes again at once.
-const BUSY_PAUSE: Duration = Duration::from_millis(50);
-
+/// What cannot be read, be it for want of descriptors or memory, is tried again so often,
+const READ_TRIES: u32 = 20;
+/// this far apart: whoever asks comes again at once, and a disk that fails for a moment is not to
+/// cost a queue all that it has there.
+const READ_PAUSE: Duration = Duration::from_millis(50);
 /// What may be written while queues come back: a start that has not enough of the disk would need
 /// memory instead. The rest is one part in so many of what stays free otherwise.
 const START_PART: u64 = 4;
@@ -143,12 +143,16 @@ impl RunFiles for RunFolder {
         let mut tries = 0;
         loop {
             let file = self.readable(run);
-            let read = file.and_then(|file| file.read_exact_at(buf, offset));
-            match read.map_err(|error| failed(&error)) {
-                Err(RunError::Busy(_)) if tries < BUSY_TRIES => tries += 1,
-                result => return result,
+            let error = match file.and_then(|file| file.read_exact_at(buf, offset)) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let is_gone = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof);
+            if is_gone || tries == READ_TRIES {
+                return Err(failed(&error));
             }
-            thread::sleep(BUSY_PAUSE);
+            tries += 1;
+            thread::sleep(READ_PAUSE);
         }
     }
 
