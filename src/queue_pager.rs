@@ -121,7 +121,7 @@ fn read(broker: &Broker, stopping: &AtomicBool) {
             error!(
                 %vhost,
                 %queue,
-                level = page.level,
+                priority = page.level,
                 from = page.first,
                 to = page.last,
                 messages = page.messages,

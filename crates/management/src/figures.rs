@@ -210,8 +210,8 @@ fn held(cell: &QueueCell) -> u64 {
 fn in_memory(cell: &QueueCell) -> (u64, u64, u64) {
     let state = cell.lock();
     let (queue, away) = (&state.queue, state.queue.paged_out());
-    let ready = queue.ready() - away.messages;
-    let bytes = queue.ready_bytes() + queue.unacked_bytes() - away.bytes;
+    let ready = queue.ready().saturating_sub(away.messages);
+    let bytes = (queue.ready_bytes() + queue.unacked_bytes()).saturating_sub(away.bytes);
     (ready + queue.unacked(), bytes, ready)
 }
 

@@ -322,16 +322,27 @@ impl MetricsPage {
         let sampled = app.sampler.sums_of_queues();
         let (ready, unacked) = (held.ready as f64, held.unacked as f64);
         self.each(&QUEUE_COARSE, [ready, unacked, ready + unacked]);
-        let [ready_bytes, unacked_bytes, memory, published, dropped] =
-            sampled.map(|sum| sum as f64);
+        let [
+            ready_bytes,
+            unacked_bytes,
+            memory,
+            published,
+            dropped,
+            away,
+            away_bytes,
+        ] = sampled.map(|sum| sum as f64);
         let bytes = ready_bytes + unacked_bytes;
-        let sums = [
+        // What is away was counted with the sample, a moment before what is ready.
+        let ready_ram = (ready - away).max(0.0);
+        let sums: [f64; QUEUE_HELD.len()] = [
             held.consumers as f64,
             memory,
-            ready + unacked,
-            bytes,
-            ready,
+            ready_ram + unacked,
+            bytes - away_bytes,
+            ready_ram,
             unacked,
+            away,
+            away_bytes,
             bytes,
             ready_bytes,
             unacked_bytes,

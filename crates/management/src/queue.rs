@@ -122,12 +122,13 @@ impl QueueMoment {
             bytes: away_bytes,
             ..
         } = self.paged_out;
+        let ready_ram = self.ready.saturating_sub(away);
         let numbers = [
             ("messages", self.ready + self.unacked + self.stuck),
             ("messages_ready", self.ready),
             ("messages_unacknowledged", self.unacked),
-            ("messages_ram", self.ready + self.unacked - away),
-            ("messages_ready_ram", self.ready - away),
+            ("messages_ram", ready_ram + self.unacked),
+            ("messages_ready_ram", ready_ram),
             ("messages_unacknowledged_ram", self.unacked),
             (
                 "message_bytes",
@@ -137,7 +138,7 @@ impl QueueMoment {
             ("message_bytes_unacknowledged", self.unacked_bytes),
             (
                 "message_bytes_ram",
-                self.ready_bytes + self.unacked_bytes - away_bytes,
+                (self.ready_bytes + self.unacked_bytes).saturating_sub(away_bytes),
             ),
             ("messages_paged_out", away),
             ("message_bytes_paged_out", away_bytes),

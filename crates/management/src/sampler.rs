@@ -69,8 +69,9 @@ type TrafficValues = [u64; 4];
 type VhostValues = [u64; VHOST];
 const VHOST: usize = 18;
 
-/// Ready bytes, unacknowledged bytes, memory, messages published to queues, messages dropped.
-pub(crate) type QueueSums = [u64; 5];
+/// Ready bytes, unacknowledged bytes, memory, messages published to queues, messages dropped,
+/// messages on the disk only and their bytes.
+pub(crate) type QueueSums = [u64; 7];
 
 /// All samples.
 pub(crate) struct Sampler {
@@ -514,12 +515,15 @@ fn values_of_queue<C>(queue: &Queue<C>) -> Values {
 }
 
 fn add<C>(sums: &mut QueueSums, queue: &Queue<C>) {
+    let away = queue.paged_out();
     let more = [
         queue.ready_bytes(),
         queue.unacked_bytes(),
         (queue.resident_bytes() + size_of::<QueueCell>()) as u64,
         queue.counters().published,
         queue.counters().dropped,
+        away.messages,
+        away.bytes,
     ];
     for (sum, more) in sums.iter_mut().zip(more) {
         *sum += more;
