@@ -244,7 +244,7 @@ impl Broker {
                 return seen;
             };
             // It may have come back meanwhile, and its place be somebody else's.
-            copy = self.read_page(place).ok();
+            (self.config.aside)(&mut || copy = self.read_page(place).ok());
             failures += u32::from(copy.is_none());
         }
     }
