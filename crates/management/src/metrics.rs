@@ -3,6 +3,7 @@
 //! What a scrape of the aggregated page costs does not depend on the number of queues.
 
 mod deaths;
+mod queues;
 mod runs;
 
 use std::fmt::Write as _;
@@ -20,7 +21,7 @@ use crate::detailed::{self, DetailedQuery, Fragments};
 use crate::exposition::{head, labels};
 use crate::figures::{
     CHANNEL, CHANNEL_EXCHANGE, CHANNEL_QUEUE, CONNECTION, CONNECTION_COARSE, ChannelFigures,
-    EXCHANGE, Metric, PUBLISHED, QUEUE_COARSE, QUEUE_DELIVERY, QUEUE_HELD,
+    EXCHANGE, Metric, QUEUE_DELIVERY,
 };
 use crate::health::not_ready;
 use crate::overview::{NO_ERLANG, RABBITMQ_VERSION, VERSION};
@@ -314,49 +315,6 @@ impl MetricsPage {
         let [pending, channels] = clients.of_connections;
         let (reads, writes) = (traffic.reads as f64, traffic.writes as f64);
         self.each(&CONNECTION, [reads, writes, pending, channels]);
-    }
-
-    /// What queues hold; what is not kept as a sum is of the last sample.
-    fn sums_of_queues(&mut self, app: &App) {
-        let held = held(app);
-        let sampled = app.sampler.sums_of_queues();
-        let (ready, unacked) = (held.ready as f64, held.unacked as f64);
-        self.each(&QUEUE_COARSE, [ready, unacked, ready + unacked]);
-        let [
-            ready_bytes,
-            unacked_bytes,
-            memory,
-            published,
-            dropped,
-            away,
-            away_bytes,
-        ] = sampled.map(|sum| sum as f64);
-        let bytes = ready_bytes + unacked_bytes;
-        // What is away was counted with the sample, a moment before what is ready.
-        let ready_ram = (ready - away).max(0.0);
-        let sums: [f64; QUEUE_HELD.len()] = [
-            held.consumers as f64,
-            memory,
-            ready_ram + unacked,
-            bytes - away_bytes,
-            ready_ram,
-            unacked,
-            away,
-            away_bytes,
-            bytes,
-            ready_bytes,
-            unacked_bytes,
-            dropped,
-        ];
-        self.each(&QUEUE_HELD, sums);
-        self.each(&PUBLISHED, [published]);
-        let refused = Reason::ALL.map(|reason| {
-            let label = format!("reason=\"{}\"", reason.name());
-            (label, app.broker.refused.total(reason) as f64)
-        });
-        let refused = refused.each_ref().map(|(label, count)| (&**label, *count));
-        let help = "Total number of messages refused by a queue";
-        self.family("queue_messages_refused_total", "counter", help, &refused);
     }
 
     /// What comes and goes.
