@@ -18,6 +18,7 @@ use crate::descriptors::with_spare;
 
 /// The folder in the data folder.
 const FOLDER: &str = "runs";
+const EXTENSION: &str = "run";
 /// Files that are kept open for reading: each queue reads one behind the other.
 const OPEN_MAX: usize = 16;
 /// What cannot be read, be it for want of descriptors or memory, is tried again so often,
@@ -64,15 +65,21 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Empties the folder, or makes it.
+    /// Removes all run files of before, or makes the folder: it may be a mount or a link to one.
     ///
     /// # Errors
     /// The operating system's.
     pub(crate) fn empty(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(FOLDER);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => fs::create_dir(&path)?,
+        fs::create_dir_all(&path)?;
+        for entry in fs::read_dir(&path)? {
+            let file = entry?.path();
+            if file
+                .extension()
+                .is_some_and(|extension| extension == EXTENSION)
+            {
+                fs::remove_file(file)?;
+            }
         }
         Ok(Self {
             path,
@@ -81,7 +88,7 @@ impl RunFolder {
     }
 
     fn path_of(&self, run: u64) -> PathBuf {
-        self.path.join(format!("{run:016x}.run"))
+        self.path.join(format!("{run:016x}.{EXTENSION}"))
     }
 
     fn written(&self, run: u64) -> io::Result<Arc<File>> {
@@ -168,12 +175,12 @@ impl RunFiles for RunFolder {
     }
 
     fn remove(&self, run: u64) {
+        // What stays is removed at the next start. Whoever reads it now for nobody any more must
+        // not keep it open, so it goes first.
+        let _ = fs::remove_file(self.path_of(run));
         let mut open = self.open.lock();
         open.written.take_if(|(number, _)| *number == run);
         open.read.retain(|(number, _)| *number != run);
-        drop(open);
-        // What stays is removed at the next start.
-        let _ = fs::remove_file(self.path_of(run));
     }
 
     fn free_bytes(&self) -> Result<u64, RunError> {
