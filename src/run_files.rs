@@ -231,8 +231,11 @@ mod tests {
         folder.remove(1);
         assert!(folder.read(1, 0, &mut buf).is_err());
         assert!(folder.free_bytes().unwrap() > 0);
+        fs::write(place.join("runs/note"), "not ours").unwrap();
         let again = RunFolder::empty(&place).unwrap();
-        assert_eq!(fs::read_dir(&again.path).unwrap().count(), 0);
+        let left = fs::read_dir(&again.path).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["note"], "no run, and all that is not ours");
         fs::remove_dir_all(&place).unwrap();
     }
 }
