@@ -24,11 +24,6 @@ const COUNTING: [&str; 7] = [
     "-Copt-level=3",
 ];
 
-/// What fuzz targets depend on and do not explore: the broker they run has a store that keeps
-/// nothing, so that the journal is only compiled, and not well.
-const NOT_EXPLORED: &str = "leveret_store";
-const NOT_COUNTING: [&str; 1] = ["-Copt-level=0"];
-
 /// Options of the compiler that rustdoc takes as well, in the form `--option=value`.
 const SHARED: [&str; 2] = ["--edition=", "--error-format="];
 /// The same with the value as the next argument.
@@ -71,7 +66,7 @@ pub(crate) fn called() -> Option<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let (rustc, options) = arguments.split_first()?;
     let succeeded = match which.as_str() {
-        COVERAGE => succeeds(Command::new(rustc).args(options).args(counting(options))),
+        COVERAGE => succeeds(Command::new(rustc).args(options).args(COUNTING)),
         _ => lint(&arguments) && document(rustc, options),
     };
     Some(if succeeded {
@@ -79,21 +74,6 @@ pub(crate) fn called() -> Option<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// What is added to the compiler's options for what fuzz targets explore, and for the rest.
-fn counting(options: &[String]) -> &'static [&'static str] {
-    if next(options, "--crate-name").is_some_and(|name| name == NOT_EXPLORED) {
-        &NOT_COUNTING
-    } else {
-        &COUNTING
-    }
-}
-
-/// What comes after an option.
-fn next<'a>(options: &'a [String], name: &str) -> Option<&'a String> {
-    let at = options.iter().position(|option| option == name)?;
-    options.get(at + 1)
 }
 
 fn lint(arguments: &[String]) -> bool {
@@ -122,15 +102,19 @@ fn succeeds(command: &mut Command) -> bool {
 /// programs where their tests are compiled, which all have.
 fn documented(options: &[String], of_program: bool) -> Option<Vec<String>> {
     let tests = options.iter().any(|option| option == "--test");
-    let name = next(options, "--crate-name")?;
-    let kind = match next(options, "--crate-type").map(String::as_str) {
+    let next = |name: &str| {
+        let at = options.iter().position(|option| option == name)?;
+        options.get(at + 1)
+    };
+    let name = next("--crate-name")?;
+    let kind = match next("--crate-type").map(String::as_str) {
         None if tests && of_program => "bin",
         Some("lib") if !tests => "lib",
         _ => return None,
     };
     let mut own: Vec<String> = vec!["--document-private-items".into(), "--out-dir".into()];
     // A library and a program may have the same name.
-    let beside = Path::new(next(options, "--out-dir")?).with_file_name("documented");
+    let beside = Path::new(next("--out-dir")?).with_file_name("documented");
     own.push(beside.join(format!("{name}-{kind}")).display().to_string());
     own.push("--json=diagnostic-rendered-ansi".into());
     if tests {
@@ -178,19 +162,6 @@ mod tests {
              --error-format=json --crate-type lib --cfg feature=\"a\" --check-cfg cfg(test) \
              -L dependency=/t/debug/deps --extern nom=/t/debug/deps/libnom.rmeta";
         assert_eq!(documented, words(expected));
-    }
-
-    #[test]
-    fn what_no_fuzz_target_explores_is_not_counted() {
-        assert_eq!(
-            counting(&words("--crate-name leveret_broker src/lib.rs")),
-            COUNTING
-        );
-        assert_eq!(
-            counting(&words("--crate-name leveret_store src/lib.rs")),
-            NOT_COUNTING
-        );
-        assert_eq!(counting(&words("-vV")), COUNTING);
     }
 
     #[test]
