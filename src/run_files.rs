@@ -101,7 +101,8 @@ impl RunFolder {
         let path = self.path_of(run);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        let file = Arc::new(with_spare(|| options.open(&path))?);
+        // The spare descriptors are the journal's: what cannot be written stays in memory.
+        let file = Arc::new(options.open(&path)?);
         open.written = Some((run, Arc::clone(&file)));
         Ok(file)
     }
@@ -120,7 +121,14 @@ impl RunFolder {
             return Ok(file);
         }
         let path = self.path_of(run);
-        let file = Arc::new(with_spare(|| File::open(&path))?);
+        let file = match File::open(&path) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => {
+                // One of the journal's, for this read only.
+                open.read.clear();
+                return with_spare(|| File::open(&path)).map(Arc::new);
+            }
+            opened => Arc::new(opened?),
+        };
         if open.read.len() >= OPEN_MAX {
             open.read.remove(0);
         }
@@ -169,7 +177,7 @@ impl RunFiles for RunFolder {
     }
 
     fn free(&self, run: u64, offset: u64, len: u64) {
-        let file = with_spare(|| OpenOptions::new().write(true).open(self.path_of(run)));
+        let file = OpenOptions::new().write(true).open(self.path_of(run));
         // Where that is not possible, the space comes back with the whole file.
         let _ = file.and_then(|file| punch(&file, offset, len));
     }
