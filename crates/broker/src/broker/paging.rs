@@ -199,6 +199,8 @@ impl Broker {
                         page,
                         reason: error.to_string(),
                     });
+                    // It tells the log, whoever has read.
+                    self.pager.reads.wake();
                 }
             }
         }

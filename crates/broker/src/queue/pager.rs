@@ -37,7 +37,14 @@ impl PageLine {
         cells.push_back(Arc::clone(cell));
         let is_first = cells.len() == 1;
         drop(cells);
-        if let Some(wake) = self.waker.get().filter(|_| is_first) {
+        if is_first {
+            self.wake();
+        }
+    }
+
+    /// Has the thread look at what there is.
+    pub(crate) fn wake(&self) {
+        if let Some(wake) = self.waker.get() {
             wake();
         }
     }
