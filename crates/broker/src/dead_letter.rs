@@ -33,6 +33,7 @@ use crate::queue::cell::QueueCell;
 use crate::queue::pump::Pump;
 use crate::queue::work::{STEPS_OF_TURN, Work};
 use crate::vhost::Vhost;
+use crate::vhost::refused::counts_of;
 use copies::Copies;
 use corpses::{Corpse, Corpses, Run};
 use headers::{Dying, Letter};
@@ -469,8 +470,18 @@ impl Burial<'_> {
     /// Puts copies into all their targets.
     fn enqueue(&mut self, run: Run<'_>, onward: &Onward, work: &mut Work) {
         let way = (onward.route.as_slice(), self.broker.timer.now_ms());
+        if onward.targets.is_empty()
+            && let Some(counts) = counts_of(self.vhost, &onward.route)
+        {
+            let messages = run.len() as u64;
+            counts.dropped.fetch_add(messages, Ordering::Relaxed);
+        }
         for cell in &onward.targets {
             self.push(cell, run, way, work);
+        }
+        if !work.refused.is_empty() {
+            let account = &self.broker.refused;
+            account.note_all(self.vhost, &onward.route, &mut work.refused);
         }
         if breaks(Sabotage::LoseCopy) {
             work.targets.clear();
@@ -531,6 +542,7 @@ impl Burial<'_> {
                 Ok(rank) => rank,
                 Err(reason) => {
                     state.refused(&copy, reason);
+                    pump.work.refuse(cell, reason);
                     continue;
                 }
             };

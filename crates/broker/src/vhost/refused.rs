@@ -111,7 +111,7 @@ impl RefusedMessages {
 }
 
 /// Of the exchange that messages were published to, if it is still there.
-fn counts_of(vhost: &Vhost, route: &[u8]) -> Option<Arc<ExchangeCounts>> {
+pub(crate) fn counts_of(vhost: &Vhost, route: &[u8]) -> Option<Arc<ExchangeCounts>> {
     let (exchange, _) = split_route(route)?;
     let exchange = std::str::from_utf8(exchange).ok()?;
     let directory = vhost.directory.read();

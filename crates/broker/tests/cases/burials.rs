@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use leveret_broker::{ApplyTo, Broker, Policy, PolicyKind, Work};
+use leveret_broker::{ApplyTo, Broker, Outcome, Policy, PolicyKind, Reason, RefusedAt, Work};
 use leveret_codec::{
     BasicCancel, BasicGet, BasicNack, ConnectionClose, Method, QueueBind, QueueDeclare,
     QueueDelete, RawTable, Table, Value,
@@ -435,4 +435,66 @@ fn a_group_of_large_messages_is_as_small_as_one_of_small_ones() {
     assert_eq!(ready(&world.broker, "dead"), MESSAGES as u64);
     let most = store.most_bytes.load(Ordering::Relaxed);
     assert!((BYTES..GROUP_BYTES + 2 * BYTES).contains(&most), "{most}");
+}
+
+/// Nobody is told of them: what is left is the account of refused messages.
+#[test]
+fn dead_letters_that_their_target_refuses_are_counted_and_noted() {
+    let mut world = World::new();
+    let full = [
+        ("x-max-length", number(2)),
+        ("x-overflow", text("reject-publish")),
+    ];
+    world.declare(declaration("full", true), &full);
+    let dying = [
+        ("x-dead-letter-exchange", text("amq.fanout")),
+        ("x-message-ttl", number(10)),
+    ];
+    world.declare(declaration("q", true), &dying);
+    for queue in ["full", "dead"] {
+        let bind = QueueBind {
+            queue: queue.as_bytes(),
+            exchange: b"amq.fanout",
+            ..Default::default()
+        };
+        assert_eq!(world.client.ask(1, bind), "1 queue.bind-ok");
+    }
+    world.publish("q", 5);
+    world.wait(10);
+    assert_eq!(
+        ["full", "dead"].map(|queue| ready(&world.broker, queue)),
+        [2, 5]
+    );
+    assert_eq!(world.broker.refused.total(Reason::Length), 3);
+    let vhost = world.broker.vhost("/").unwrap();
+    let refused = |queue| vhost.queue(queue).unwrap().lock().queue.counters().refused;
+    assert_eq!(["q", "full", "dead"].map(refused), [0, 3, 0]);
+    let directory = vhost.directory.read();
+    let counts = directory.router.exchange("amq.fanout").unwrap().counts();
+    assert_eq!(counts.refused.load(Ordering::Relaxed), 3);
+    let noted = world.broker.refused.take_noted().places;
+    let place = RefusedAt {
+        vhost: "/".into(),
+        queue: "full".into(),
+        exchange: "amq.fanout".into(),
+        outcome: Outcome::Refused(Reason::Length),
+    };
+    assert_eq!(noted.into_iter().collect::<Vec<_>>(), [(place, 3)]);
+}
+
+/// Their queue tells how many it moved on; their exchange, that they led nowhere from there.
+#[test]
+fn dead_letters_that_lead_to_no_queue_are_counted_by_their_exchange() {
+    let mut world = World::new();
+    let dying = [
+        ("x-dead-letter-exchange", text("amq.topic")),
+        ("x-message-ttl", number(10)),
+    ];
+    world.declare(declaration("q", true), &dying);
+    world.publish("q", 5);
+    world.wait(10);
+    let vhost = world.broker.vhost("/").unwrap();
+    let directory = vhost.directory.read();
+    let counts = directory.router.exchange("amq.topic").unwrap().counts();
+    assert_eq!(counts.dropped.load(Ordering::Relaxed), 5);
 }

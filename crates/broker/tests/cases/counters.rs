@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::support::{Client, broker, declaration, optional};
-use leveret_broker::{Broker, Churn, HoldingCounts, MessageCounts};
+use leveret_broker::{Broker, Churn, HoldingCounts, MessageCounts, Reason};
 use leveret_codec::{
     BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicReject, ChannelClose,
-    ConfirmSelect, Method, QueueDeclare, QueueDelete, RawTable, Table, TxCommit, TxRollback,
-    TxSelect, Value,
+    ConfirmSelect, ExchangeDeclare, Method, QueueBind, QueueDeclare, QueueDelete, RawTable, Table,
+    TxCommit, TxRollback, TxSelect, Value,
 };
 use leveret_session::DeliveryCounts;
 use leveret_store::InstantStore;
@@ -185,6 +185,58 @@ fn a_refused_commit_is_refused_by_its_queue() {
         .counters();
     assert_eq!((queue.published, queue.refused), (0, 3));
     assert_eq!(broker.totals().messages, MessageCounts::default());
+}
+
+/// By the exchange it was published to, which is not the one whose queue refused it.
+#[test]
+fn what_is_refused_behind_an_alternate_exchange_is_counted_too() {
+    let broker = broker(Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    let mut limits = Table::default();
+    limits.insert("x-max-length", Value::I32(1));
+    limits.insert("x-overflow", Value::LongString(b"reject-publish".to_vec()));
+    let limits = limits.encoded();
+    let declare = QueueDeclare {
+        arguments: RawTable::parse(&limits).unwrap(),
+        ..declaration("full", false)
+    };
+    assert_eq!(client.ask(1, declare), "1 queue.declare-ok");
+    let bind = QueueBind {
+        queue: b"full",
+        exchange: b"amq.fanout",
+        ..Default::default()
+    };
+    assert_eq!(client.ask(1, bind), "1 queue.bind-ok");
+    let mut alternate = Table::default();
+    alternate.insert(
+        "alternate-exchange",
+        Value::LongString(b"amq.fanout".to_vec()),
+    );
+    let alternate = alternate.encoded();
+    let declare = ExchangeDeclare {
+        exchange: b"e",
+        kind: b"direct",
+        arguments: RawTable::parse(&alternate).unwrap(),
+        ..Default::default()
+    };
+    assert_eq!(client.ask(1, declare), "1 exchange.declare-ok");
+    for _ in 0..3 {
+        client.publish_to_exchange(1, "e", "nowhere");
+    }
+    assert_eq!(broker.refused.total(Reason::Length), 2);
+    let noted = broker.refused.take_noted().places;
+    let (place, messages) = noted.first_key_value().unwrap();
+    assert_eq!(
+        (&*place.exchange, &*place.queue, *messages),
+        ("e", "full", 2)
+    );
+    let vhost = broker.vhost("/").unwrap();
+    let directory = vhost.directory.read();
+    let refused = |exchange| {
+        let counts = directory.router.exchange(exchange).unwrap().counts();
+        counts.refused.load(Ordering::Relaxed)
+    };
+    assert_eq!(["e", "amq.fanout"].map(refused), [2, 0]);
 }
 
 /// What [`traffic`] comes to, wherever it is counted.

@@ -1,12 +1,13 @@
 //! The firehose: what RabbitMQ 4.3 copied to `amq.rabbitmq.trace` for the same commands.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::support::{self, Client, broker};
-use leveret_broker::Broker;
+use leveret_broker::{Broker, Permission, Reason, VhostMetadata};
 use leveret_codec::{
-    BasicAck, BasicConsume, BasicGet, BasicPublish, FrameKind, Method, Properties, QueueBind,
-    Table, Value, content, frame,
+    BasicAck, BasicConsume, BasicGet, BasicPublish, ChannelOpen, FrameKind, Method, Properties,
+    QueueBind, QueueDeclare, RawTable, Table, Value, content, frame,
 };
 use leveret_store::InstantStore;
 
@@ -302,7 +303,67 @@ fn copies_are_not_traced_and_nothing_is_once_it_is_off() {
 }
 
 #[test]
-fn other_virtual_hosts_are_not_traced_and_headers_that_are_too_large_are_left_out() {
+fn other_virtual_hosts_are_not_traced() {
+    let (broker, _, mut watcher) = traced();
+    let mut admin = broker.administer();
+    admin.put_vhost("other", VhostMetadata::default()).unwrap();
+    let full = Permission::full("guest", "other");
+    admin.put_permission(full).unwrap();
+    drop(admin);
+    let mut client = Client::open(&broker, "guest", "other");
+    client.say(1, ChannelOpen {});
+    client.declare(1, "q", false);
+    bind(&mut client, "q", "amq.rabbitmq.trace", "#");
+    let passes = |client: &mut Client| {
+        client.publish(1, "q", "x", false);
+        client.hear();
+        get(client, "q", true);
+        // The copy of it, if it is traced.
+        let vhost = broker.vhost("other").unwrap();
+        let ready = vhost.queue("q").unwrap().lock().queue.ready();
+        ready
+    };
+    assert_eq!(passes(&mut client), 0);
+    assert!(watcher.copies().is_empty());
+    // It is when it says so itself, and still nobody else sees it.
+    broker.set_tracing("other", true).unwrap();
+    assert_eq!(passes(&mut client), 2);
+    assert!(watcher.copies().is_empty());
+}
+
+/// Nobody is told of them: what is left is the account of refused messages.
+#[test]
+fn copies_that_a_queue_refuses_are_counted_and_noted() {
+    let (broker, mut client, mut watcher) = traced();
+    let full = table(&[
+        ("x-max-length", Value::I32(1)),
+        ("x-overflow", text("reject-publish")),
+    ]);
+    let full = full.encoded();
+    let declare = QueueDeclare {
+        arguments: RawTable::parse(&full).unwrap(),
+        ..support::declaration("full", false)
+    };
+    assert_eq!(client.ask(1, declare), "1 queue.declare-ok");
+    bind(&mut client, "full", "amq.rabbitmq.trace", "publish.#");
+    for _ in 0..3 {
+        publish(&mut client, "", "q", &Properties::default());
+    }
+    assert_eq!(watcher.copies().len(), 3, "others get theirs");
+    assert_eq!(support::ready(&broker, "q"), 3, "and the messages go on");
+    assert_eq!(broker.refused.total(Reason::Length), 2);
+    let vhost = broker.vhost("/").unwrap();
+    let directory = vhost.directory.read();
+    let exchange = directory.router.exchange("amq.rabbitmq.trace").unwrap();
+    assert_eq!(exchange.counts().refused.load(Ordering::Relaxed), 2);
+    let noted = broker.refused.take_noted().places;
+    let (place, copies) = noted.first_key_value().unwrap();
+    let told = (&*place.queue, &*place.exchange, *copies);
+    assert_eq!(told, ("full", "amq.rabbitmq.trace", 2));
+}
+
+#[test]
+fn headers_that_are_too_large_are_left_out() {
     let (_, mut client, mut watcher) = traced();
     let large = table(&[("large", Value::LongString(vec![b'x'; 100_000]))]);
     let properties = Properties {
