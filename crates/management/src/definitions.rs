@@ -64,7 +64,7 @@ fn run(call: &Call, vhost: Option<&str>) -> Answer {
         user: &call.caller.name,
     };
     let source = uploaded(call)?;
-    let mut import = Import::parse(&source, &reading, broker)?;
+    let mut import = Import::parse(&source, &reading, broker);
     let told = Told::of(&mut import, broker);
     plan::rehearse(broker, &import)?;
     if call.flag("dry_run") {
@@ -144,7 +144,7 @@ pub fn import_definitions(broker: &Broker, file: &[u8]) -> Result<(), String> {
         skip_unsupported: false,
         user: INTERNAL,
     };
-    let mut import = Import::parse(&source, &reading, broker).map_err(reason)?;
+    let mut import = Import::parse(&source, &reading, broker);
     let told = Told::of(&mut import, broker);
     plan::rehearse(broker, &import).map_err(reason)?;
     import.apply(broker).map_err(reason)?;

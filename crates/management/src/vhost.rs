@@ -85,7 +85,7 @@ pub(crate) fn put(call: &Call) -> Answer {
 }
 
 /// What a request or a definitions file says of a virtual host; the rest stays as it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct VhostChange {
     description: Option<String>,
     tags: Option<Vec<String>>,

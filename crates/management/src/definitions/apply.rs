@@ -17,8 +17,9 @@ impl Import<'_> {
     /// Puts everything into force, and waits until it is durable.
     ///
     /// # Errors
-    /// All that is refused; the rest is in force.
+    /// All that is refused; the rest is in force. If something was misread, nothing is.
     pub(crate) fn apply(&self, broker: &Broker) -> Result<(), Problem> {
+        self.misread.clone().none()?;
         let mut problems = Problems::default();
         self.apply_to(broker, &mut problems)?;
         problems.none()

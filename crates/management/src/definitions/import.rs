@@ -9,7 +9,7 @@ use leveret_broker::{
     UserLimits, VhostLimits, is_queue_type, without_effect,
 };
 use leveret_codec::Table;
-use leveret_router::ExchangeSpec;
+use leveret_router::{ExchangeKind, ExchangeSpec};
 use serde_json::{Map, Value};
 
 use super::export::{OPERATOR_POLICY, VHOST_LIMITS};
@@ -38,6 +38,9 @@ pub(crate) struct Import<'a> {
     pub(super) bindings: Vec<Item<'a, ImportedBinding>>,
     /// What Leveret cannot have and the request let it leave out.
     pub(super) skipped: Listed<String>,
+    /// What could not be read. Where its name could, something of that name stands for it, so that
+    /// what depends on it is judged by itself; then nothing of the file is applied.
+    pub(super) misread: Problems,
 }
 
 /// How definitions are read.
@@ -134,6 +137,16 @@ impl<'a> Section<'a> {
         problems: &mut Problems,
         read: impl Fn(&BodyFields<'_>, &str) -> Result<T, Problem>,
     ) -> Vec<Item<'a, T>> {
+        self.each_or(problems, read, |_, _| None)
+    }
+
+    /// The same; for what is wrong stands what `stand_in` makes of its virtual host and name.
+    fn each_or<T>(
+        &self,
+        problems: &mut Problems,
+        read: impl Fn(&BodyFields<'_>, &str) -> Result<T, Problem>,
+        stand_in: impl Fn(&str, &str) -> Option<T>,
+    ) -> Vec<Item<'a, T>> {
         let section = self.name;
         let mut all = Vec::new();
         let Some(list) = self.source.list(section) else {
@@ -157,10 +170,24 @@ impl<'a> Section<'a> {
             });
             match one {
                 Ok(one) => all.push(item.with(one)),
-                Err(problem) => problems.add(item.wrong(problem.reason())),
+                Err(problem) => {
+                    problems.add(item.wrong(problem.reason()));
+                    let one = self.stand_in(text, &stand_in);
+                    all.extend(one.map(|one| item.with(one)));
+                }
             }
         }
         all
+    }
+
+    fn stand_in<T>(&self, text: &[u8], stand_in: impl Fn(&str, &str) -> Option<T>) -> Option<T> {
+        let fields = source::object(text).ok()?;
+        let text = |key: &str| fields.get(key).and_then(Value::as_str);
+        let name = text("name").filter(|name| !name.is_empty())?;
+        stand_in(
+            self.vhost.or_else(|| text("vhost")).unwrap_or_default(),
+            name,
+        )
     }
 }
 
@@ -179,16 +206,13 @@ fn name_of(fields: &BodyFields<'_>) -> Result<String, Problem> {
 }
 
 impl<'a> Import<'a> {
-    /// Reads definitions.
-    ///
-    /// # Errors
-    /// Everything that is wrong with them as they are; what only their effect shows is found when
+    /// Reads definitions. What is wrong with them is told with what only their effect shows, when
     /// they are tried out.
     pub(crate) fn parse(
         source: &'a DefinitionsFile<'a>,
         reading: &ImportOptions<'a>,
         broker: &Broker,
-    ) -> Result<Self, Problem> {
+    ) -> Self {
         let mut problems = Problems::default();
         let section = |name| Section {
             name,
@@ -222,8 +246,8 @@ impl<'a> Import<'a> {
         if reading.skip_unsupported {
             import.skip_unsupported();
         }
-        problems.none()?;
-        Ok(import)
+        import.misread = problems;
+        import
     }
 
     fn read_access(
@@ -233,13 +257,21 @@ impl<'a> Import<'a> {
         problems: &mut Problems,
     ) {
         let users = section("users");
-        self.users = users.each(problems, |fields, _| user_of(fields, broker));
+        self.users = users.each_or(
+            problems,
+            |fields, _| user_of(fields, broker),
+            |_, name| Some(plain_user(name)),
+        );
         let vhosts = section("vhosts");
-        self.vhosts = vhosts.each(problems, |fields, _| {
-            let metadata = fields.object("metadata")?.unwrap_or(fields.0);
-            let change = vhost::VhostChange::from_json(&BodyFields(metadata))?;
-            Ok((name_of(fields)?, change))
-        });
+        self.vhosts = vhosts.each_or(
+            problems,
+            |fields, _| {
+                let metadata = fields.object("metadata")?.unwrap_or(fields.0);
+                let change = vhost::VhostChange::from_json(&BodyFields(metadata))?;
+                Ok((name_of(fields)?, change))
+            },
+            |_, name| Some((name.to_owned(), vhost::VhostChange::default())),
+        );
         self.limits = vhosts.each(problems, |fields, _| {
             let limits = fields.object("limits")?.map(limits_of).transpose()?;
             // A missing name is told already.
@@ -294,7 +326,11 @@ impl<'a> Import<'a> {
     ) {
         let own = |name: &str| !name.is_empty() && !is_reserved(name);
         let exchanges = section("exchanges");
-        let read = exchanges.each(problems, |fields, vhost| exchange_of(fields, vhost, skip));
+        let read = exchanges.each_or(
+            problems,
+            |fields, vhost| exchange_of(fields, vhost, skip),
+            plain_exchange,
+        );
         for item in read {
             let place = item.with(());
             match item.of {
@@ -303,7 +339,7 @@ impl<'a> Import<'a> {
                 _ => self.skipped.add(place.wrong("its type is not supported")),
             }
         }
-        self.queues = section("queues").each(problems, queue_of);
+        self.queues = section("queues").each_or(problems, queue_of, plain_queue);
         self.queues.retain(|item| own(&item.of.1));
         self.bindings = section("bindings").each(problems, binding_of);
         // Every queue is bound to the default exchange by its name anyway.
@@ -422,6 +458,16 @@ fn user_of(fields: &BodyFields<'_>, broker: &Broker) -> Result<User, Problem> {
     Ok(User { limits, ..user })
 }
 
+/// Stands for a user that is misread.
+fn plain_user(name: &str) -> User {
+    User {
+        name: name.to_owned(),
+        password: None,
+        tags: Vec::new(),
+        limits: UserLimits::default(),
+    }
+}
+
 fn limits_of(limits: &Map<String, Value>) -> Result<VhostLimits, Problem> {
     VhostLimits::parse(limits).map_err(|error| admin::refused(&error))
 }
@@ -462,6 +508,19 @@ fn exchange_of(
     Ok((vhost, name, Some(spec)))
 }
 
+/// Stands for an exchange that is misread: every binding fits it.
+fn plain_exchange(vhost: &str, name: &str) -> Option<(String, String, Option<ExchangeSpec>)> {
+    let spec = ExchangeSpec {
+        kind: ExchangeKind::Fanout,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        arguments: Table::new(),
+    };
+    let is_known = !vhost.is_empty();
+    is_known.then(|| (vhost.to_owned(), name.to_owned(), Some(spec)))
+}
+
 fn binding_of(fields: &BodyFields<'_>, vhost: &str) -> Result<ImportedBinding, Problem> {
     let kind = fields.required_text("destination_type")?;
     if kind != "queue" && kind != "exchange" {
@@ -495,4 +554,17 @@ fn queue_of(fields: &BodyFields<'_>, vhost: &str) -> Result<(String, String, Que
         declared_by: None,
     };
     Ok((of_vhost(vhost)?, name_of(fields)?, spec))
+}
+
+/// Stands for a queue that is misread.
+fn plain_queue(vhost: &str, name: &str) -> Option<(String, String, QueueSpec)> {
+    let spec = QueueSpec {
+        durable: true,
+        auto_delete: false,
+        owner: None,
+        arguments: Table::new(),
+        declared_by: None,
+    };
+    let is_known = !vhost.is_empty();
+    is_known.then(|| (vhost.to_owned(), name.to_owned(), spec))
 }

@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use super::apply::about;
 use super::import::{Import, Item};
 use super::room;
-use super::told::{Listed, Problems};
+use super::told::Listed;
 use crate::problem::Problem;
 use crate::vhost;
 
 /// Applies an import to a broker that is thrown away: what would be refused is refused there. It
-/// takes any number and size of things; whether there is room is asked of the real one.
+/// takes any number and size of things; whether there is room is asked of the real one. What was
+/// misread is refused with it.
 pub(super) fn rehearse(broker: &Broker, import: &Import<'_>) -> Result<(), Problem> {
     let access = broker.with_access(Clone::clone);
     let config = BrokerConfig {
@@ -39,7 +40,7 @@ pub(super) fn rehearse(broker: &Broker, import: &Import<'_>) -> Result<(), Probl
         }
     }
     set_the_stage(broker, &stage, import)?;
-    let mut problems = Problems::default();
+    let mut problems = import.misread.clone();
     import.apply_to(&stage, &mut problems)?;
     room::check(broker, &stage, import, &mut problems);
     problems.none()

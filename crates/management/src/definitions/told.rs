@@ -8,7 +8,7 @@ use crate::problem::Problem;
 const TEXT_BYTES_MAX: usize = 1_000;
 
 /// Everything that is wrong with a file, in its order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Problems {
     told: Vec<String>,
     more: usize,
