@@ -1,9 +1,11 @@
 //! Bodies of requests: how large one may be, what is said when there is no room for it, and how
 //! long one may be under way.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::support::{PATIENCE, Server, eventually};
 use crate::user;
@@ -98,4 +100,40 @@ fn the_head_of_a_request_has_seconds_to_come() {
         assert!(took > Duration::from_secs(5), "{took:?}");
         assert!(took < Duration::from_secs(25), "{took:?}");
     }
+}
+
+/// Definitions of so many queues, named by a letter and a number.
+fn queues(count: usize, letter: char) -> String {
+    let one = |number| json!({"vhost": "/", "name": format!("{letter}-{number}")});
+    let queues: Vec<_> = (0..count).map(one).collect();
+    json!({ "queues": queues }).to_string()
+}
+
+#[test]
+fn definitions_wait_for_those_that_are_imported_and_not_for_a_body() {
+    const MANY: usize = 10_000;
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    // One whose body does not come holds up nobody.
+    let mut unfinished = TcpStream::connect(server.api()).expect("it listens");
+    let head = "POST /api/definitions HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\
+                authorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n\r\n{";
+    unfinished.write_all(head.as_bytes()).expect("a head");
+    let import = |file: &str| guest.call("POST", "/api/definitions", file).status;
+    assert_eq!(import(&queues(1, 'a')), 204);
+    unfinished.set_nonblocking(true).expect("a socket");
+    let answer = unfinished.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(answer, Err(ErrorKind::WouldBlock), "it still waits");
+
+    let exists = |queue: &str| {
+        let path = format!("/api/queues/%2F/{queue}");
+        guest.call("GET", &path, "").status == 200
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| import(&queues(MANY, 'b')));
+        assert!(eventually(|| exists("b-0")));
+        assert_eq!(import(&queues(1, 'c')), 204);
+        assert!(exists(&format!("b-{}", MANY - 1)), "two at a time");
+        assert_eq!(first.join().expect("it is answered"), 204);
+    });
 }

@@ -383,6 +383,86 @@ fn families_have_rabbitmqs_names_and_labels() {
     }
 }
 
+/// Families of connections and channels: RabbitMQ's names, the labels, and what one client's
+/// traffic comes to.
+const OF_CLIENTS: &[(&str, &str, &[(&str, Option<u32>)])] = &[
+    (
+        "channel_queue_exchange_metrics",
+        r#"queue_vhost="/",queue="q""#,
+        &[("queue_messages_published_total", Some(3))],
+    ),
+    (
+        "channel_exchange_metrics",
+        r#"channel="NAME (1)",vhost="/""#,
+        &[
+            ("channel_messages_published_total", Some(4)),
+            ("channel_messages_confirmed_total", Some(0)),
+            ("channel_messages_unroutable_returned_total", Some(0)),
+            ("channel_messages_unroutable_dropped_total", Some(1)),
+        ],
+    ),
+    (
+        "channel_queue_metrics",
+        r#"channel="NAME (1)",vhost="/""#,
+        &[
+            ("channel_get_ack_total", Some(0)),
+            ("channel_get_total", Some(2)),
+            ("channel_messages_delivered_ack_total", Some(0)),
+            ("channel_messages_delivered_total", Some(0)),
+            ("channel_messages_redelivered_total", Some(0)),
+            ("channel_messages_acked_total", Some(0)),
+            ("channel_get_empty_total", Some(0)),
+        ],
+    ),
+    (
+        "connection_coarse_metrics",
+        r#"channel="NAME""#,
+        &[
+            ("connection_incoming_bytes_total", None),
+            ("connection_outgoing_bytes_total", None),
+        ],
+    ),
+    (
+        "connection_metrics",
+        r#"channel="NAME""#,
+        &[
+            ("connection_incoming_packets_total", None),
+            ("connection_outgoing_packets_total", None),
+            ("connection_pending_packets", Some(0)),
+            ("connection_channels", Some(2)),
+        ],
+    ),
+];
+
+#[test]
+fn families_of_clients_have_rabbitmqs_names_and_labels() {
+    let server = Server::start_http(&[]);
+    let guest = server.http_as("guest", "guest");
+    let mut client = server.login();
+    client.declare(1, "q");
+    for queue in ["q", "q", "q", "nowhere"] {
+        client.send(&message(1, queue, 2, &[b"hi"]).concat());
+    }
+    for _ in 0..2 {
+        assert_eq!(client.get(1, "q"), b"hi");
+    }
+    let connections = guest.get("/api/connections");
+    let name = connections[0]["name"].as_str().expect("it has a name");
+    for (family, labels, metrics) in OF_CLIENTS {
+        let labels = labels.replace("NAME", name);
+        let mut found = names(&server, &format!("family={family}"));
+        found.retain(|line| line.contains(&labels));
+        assert_eq!(found.len(), metrics.len(), "{found:#?}");
+        for (line, (metric, expected)) in found.iter().zip(*metrics) {
+            let begin = format!("rabbitmq_detailed_{metric}{{{labels}}} ");
+            let value = line.strip_prefix(&begin);
+            let value = value.and_then(|value| value.parse::<u32>().ok());
+            let right = value.is_some_and(|value| expected.map_or(value > 0, |it| it == value));
+            assert!(right, "{begin}{expected:?}: {line}");
+        }
+    }
+}
+
 #[test]
 fn what_a_full_queue_refused_and_dropped_is_told_of_each_queue() {
     let server = Server::start_http(&[]);
