@@ -145,12 +145,26 @@ fn lists_that_nobody_reads_cost_what_is_on_their_way() {
     case.end(BINDINGS_MIB + 32);
 }
 
-/// Each would be 8 MiB.
+/// Each would be 8 MiB, and each list a few.
 #[test]
-fn metrics_of_all_queues_that_nobody_reads_cost_what_is_on_their_way() {
+fn what_is_told_of_all_queues_that_nobody_reads_costs_what_is_on_its_way() {
     let case = Case::start_http(&[]);
     let mut client = case.server.login();
     consume(&mut client, QUEUES);
+    let paths = [
+        "/api/queues",
+        "/api/consumers",
+        "/api/queues/%2F",
+        "/api/consumers/%2F",
+    ];
+    let unread: Vec<TcpStream> = (0..64)
+        .map(|number| ask(&case, paths[number % paths.len()], ""))
+        .collect();
+    for stream in &unread {
+        assert_eq!(stream.peek(&mut [0; 12]).expect("an answer"), 12);
+    }
+    assert_api_serves(&case);
+    drop(unread);
     let metrics = case.server.metrics_address();
     let unread: Vec<TcpStream> = (0..64)
         .map(|_| ask_at(metrics, "/metrics/per-object", ""))

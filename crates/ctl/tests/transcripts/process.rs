@@ -76,6 +76,37 @@ fn a_node_is_described_without_passwords() {
     assert!(!text.contains("password\",\"guest"), "{text}");
 }
 
+/// Long lists come packed, in pieces.
+#[test]
+fn a_list_of_several_packed_pieces_comes_whole() {
+    const QUEUES: usize = 300;
+    let broker = Broker::start();
+    let queue = |number| serde_json::json!({"vhost": "/", "name": format!("q-{number}")});
+    let queues: Vec<_> = (0..QUEUES).map(queue).collect();
+    let file = std::env::temp_dir().join(format!("leveret-{}.json", broker.pid()));
+    let text = serde_json::json!({ "queues": queues }).to_string();
+    std::fs::write(&file, text).expect("a file");
+    let name = file.display().to_string();
+    let imported = run("leveretctl", &broker.url, &["definitions", "import", &name]);
+    let _ = std::fs::remove_file(file);
+    assert!(imported.status.success(), "{imported:?}");
+    for arguments in [
+        ["queue", "list", "-o", "json"],
+        ["queue", "list", "-o", "jsonl"],
+    ] {
+        let listed = run("leveretctl", &broker.url, &arguments);
+        assert!(listed.status.success(), "{listed:?}");
+        let text = stdout(&listed);
+        assert_eq!(text.matches("\"name\":").count(), QUEUES, "{arguments:?}");
+    }
+    let listed = run("rabbitmqctl", &broker.url, &["-q", "list_queues", "name"]);
+    let names = stdout(&listed)
+        .lines()
+        .filter(|line| line.starts_with("q-"))
+        .count();
+    assert_eq!(names, QUEUES);
+}
+
 #[test]
 fn a_broker_is_stopped() {
     let mut broker = Broker::start();
