@@ -511,6 +511,28 @@ fn a_segment_that_was_cut_off_is_told_and_what_stands_before_is_kept() {
 }
 
 #[test]
+fn what_a_cut_segment_held_is_told_by_queue_and_message() {
+    let folder = Folder::new();
+    let mut server = Server::start_in(&folder, &[]);
+    let mut client = confirming(&server);
+    for (number, body) in ["first", "needle", "last"].into_iter().enumerate() {
+        publish(&mut client, "", "a", body, true);
+        confirmed(&mut client, number as u64 + 1);
+    }
+    // An orderly stop writes down what there is.
+    server.terminate();
+    assert!(server.wait().success());
+    spoil(&folder, b"needle", |bytes, at| bytes.truncate(at));
+
+    let server = Server::start_in(&folder, &[]);
+    let told = server.log().into_iter().any(|line| {
+        line.contains("ERROR") && line.contains("queue 'a' in vhost '/': messages 1 to 2")
+    });
+    assert!(told, "{:?}", server.log());
+    assert_eq!(drain(&mut server.login(), "a"), ["first"]);
+}
+
+#[test]
 fn a_first_user_that_comes_too_late_is_told_of() {
     let folder = Folder::new();
     let late = |server: &Server| {

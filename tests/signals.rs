@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use leveret_codec::{Method, QueueDeclare};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
-use support::{Folder, PATIENCE, Server, leveret, message, run_to_end};
+use support::{Folder, PATIENCE, Server, eventually, leveret, message, run_to_end};
 
 /// The lines of the log with this message, as many as there were before and one more.
 fn next_line(server: &Server, message: &str, before: usize) -> Value {
@@ -137,6 +137,81 @@ fn sighup_takes_over_what_it_can_and_says_what_and_why_not() {
         declare_is_refused(&server, "three"),
         "what was in force still is"
     );
+}
+
+/// Lines about the end of connections, but for those that sum up.
+fn endings(server: &Server) -> usize {
+    let log = server.log().into_iter();
+    let lines = log.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    let of_one = |line: &Value| {
+        let message = line["message"].as_str().unwrap_or_default();
+        line["target"] == "leveret::endings" && !message.starts_with("more connections")
+    };
+    lines.filter(of_one).count()
+}
+
+/// Connections that say something else than AMQP.
+fn strangers(server: &Server, count: usize) {
+    for _ in 0..count {
+        let mut client = server.connect();
+        client.send_unwelcome(b"GET / HTTP/1.1\r\n\r\n");
+        client.expect_end();
+    }
+}
+
+/// A key of each kind that is taken over in a way of its own; those of the broker's limits are in
+/// other tests.
+#[test]
+fn sighup_takes_effect_wherever_a_setting_is_kept() {
+    let before = "[amqp]\nhandshake_timeout_ms = 60000\n\
+                  [limits]\nlogin_failures_per_minute = 0\n[log]\nconnections_per_minute = 1\n";
+    let file = File::new(before);
+    let folder = Folder::new();
+    let mut command = leveret();
+    command.args(["--config", file.path()]);
+    let api = [
+        "management.listen=127.0.0.1:0",
+        "management.metrics_listen=127.0.0.1:0",
+    ];
+    let server = Server::start_from(command, &folder, &api);
+    let guest = server.http_as("guest", "guest");
+    let guess = || {
+        server
+            .http_as("guest", "guess")
+            .call("GET", "/api/whoami", "")
+            .status
+    };
+    assert_eq!([(); 3].map(|()| guess()), [401; 3]);
+    strangers(&server, 4);
+    assert!(eventually(|| endings(&server) == 1));
+
+    let after = "[amqp]\nhandshake_timeout_ms = 500\nloopback_users = ['guest', 'other']\n\
+                 [default]\npassword_hashing = 'sha512'\n\
+                 [limits]\nlogin_failures_per_minute = 1\nmemory_high_watermark_bytes = 1000000\n\
+                 [log]\nconnections_per_minute = 0\n";
+    file.write(after);
+    signal(&server, Signal::HUP);
+    assert_eq!(
+        next_line(&server, CHANGED, 0)["changed"]
+            .as_array()
+            .unwrap()
+            .len(),
+        6
+    );
+    let alarm = next_line(&server, "alarm: publishers are blocked", 0);
+    assert!(alarm["memory_mark"].as_u64() <= Some(1_000_000), "{alarm}");
+    strangers(&server, 4);
+    assert!(eventually(|| endings(&server) == 5));
+    server.connect().expect_end();
+    let listed = guest.get("/api/x/settings/loopback_users");
+    assert_eq!(listed["value"], json!(["guest", "other"]));
+    let shown = guest.get("/api/x/config/effective");
+    assert_eq!(shown["amqp"]["handshake_timeout_ms"], 500);
+    guest.done("PUT", "/api/users/u", &json!({"password": "p", "tags": ""}));
+    let user = guest.get("/api/users/u");
+    assert_eq!(user["hashing_algorithm"], "rabbit_password_hashing_sha512");
+    // From here on logins take turns.
+    assert!(eventually(|| guess() == 503));
 }
 
 #[test]
