@@ -3,7 +3,7 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use leveret_broker::{Broker, BrokerConfig, Existing, HoldingCounts, Ticker};
 use leveret_codec::{
@@ -16,6 +16,9 @@ use support::{Client, broker_with};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
+
+/// Both tests count what the whole process does.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn heap_bytes() -> usize {
     let stats = ALLOCATOR.stats();
@@ -107,6 +110,7 @@ fn settle(broker: &Broker) {
 
 #[test]
 fn memory_comes_back_after_churn_and_after_a_burst() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let broker = broker_with(BrokerConfig::default(), Arc::new(InstantStore));
     for round in 0..500 {
         visit(&broker, round);
@@ -161,4 +165,38 @@ fn memory_comes_back_after_churn_and_after_a_burst() {
     assert_eq!(broker.peer_count(), 0);
     assert_eq!(broker.events.existing(Existing::Queues), 0);
     assert_eq!(broker.events.existing(Existing::Bindings), 0);
+}
+
+/// Tracing that is off copies nothing and keeps nothing: what it costs is one look at a flag for
+/// each batch, which the callgrind suite bounds with everything else.
+#[test]
+fn nothing_is_allocated_for_a_message_unless_it_is_traced() {
+    const MESSAGES: usize = 100;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let broker = broker_with(BrokerConfig::default(), Arc::new(InstantStore));
+    let mut client = Client::new(&broker);
+    client.declare(1, "q", false);
+    let consume = BasicConsume {
+        queue: b"q",
+        no_ack: true,
+        ..Default::default()
+    };
+    client.say(1, consume);
+    let batch = support::optional(1, "q").repeat(MESSAGES);
+    let mut allocations = |traced| {
+        broker.set_tracing("/", traced).unwrap();
+        // What is kept for the next time is there by then.
+        for _ in 0..3 {
+            client.send(&batch);
+            client.take();
+        }
+        let before = ALLOCATOR.stats().allocations;
+        client.send(&batch);
+        client.take();
+        ALLOCATOR.stats().allocations - before
+    };
+    let [before, traced, after] = [false, true, false].map(&mut allocations);
+    println!("{before}, {traced} traced, {after}");
+    assert!(before < MESSAGES / 4 && after < MESSAGES / 4);
+    assert!(traced > 4 * MESSAGES, "a publish and a delivery each");
 }

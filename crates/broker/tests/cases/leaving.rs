@@ -376,3 +376,45 @@ fn consumers_leave_a_part_at_a_time() {
     assert!(before <= PART_MAX, "{before}");
     assert_eq!(consumers(), 0);
 }
+
+/// How long a connection takes to end whose channels have so many consumers each on one queue.
+fn time_to_end(consumers: usize) -> Duration {
+    let run = || {
+        let broker = broker(Arc::new(InstantStore));
+        let mut client = Client::new(&broker);
+        client.declare(1, "q", false);
+        for channel in [1, 2] {
+            let mut all = Vec::new();
+            for number in 0..consumers {
+                let tag = format!("c{number}");
+                let consume = BasicConsume {
+                    nowait: true,
+                    ..consume("q", &tag, false)
+                };
+                Method::from(consume).encode(channel, &mut all);
+            }
+            client.send(&all);
+        }
+        let queue = cell(&broker, "q");
+        assert_eq!(queue.lock().queue.consumer_count(), 2 * consumers);
+        let begun = Instant::now();
+        while client.connection.disconnect_partly() {}
+        let took = begun.elapsed();
+        assert_eq!(queue.lock().queue.consumer_count(), 0);
+        took
+    };
+    (0..3).map(|_| run()).min().unwrap_or_default()
+}
+
+/// Four times as many take about four times as long: 16 times, if each were searched for.
+#[test]
+fn the_end_of_a_connection_takes_as_long_as_it_has_consumers() {
+    const FEW: usize = 2_000;
+    // The machine may be busy the first time.
+    let is_alike = |_| {
+        let [few, many] = [FEW, 4 * FEW].map(time_to_end);
+        println!("{few:?}, {many:?} for four times as many");
+        many < few * 7
+    };
+    assert!((0..4).any(is_alike));
+}
