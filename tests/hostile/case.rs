@@ -99,11 +99,12 @@ impl Case {
         let peak = peak.saturating_sub(self.resident_before);
         let name = thread::current().name().unwrap_or("case").to_owned();
         println!(
-            "| {name} | {:.1?} | {:.1?} | {:.0?} | {} of {ceiling} | {recovered:.0?} |",
+            "| {name} | {:.1?} | {:.1?} | {:.0?} | {} of {ceiling} | {recovered:.0?} | {:.0} % |",
             undisturbed.rounds.p99(),
             service.rounds.p99(),
             service.logins.p99(),
             peak / MIB,
+            service.rounds.per_second() / undisturbed.rounds.per_second() * 100.0,
         );
         service.assert_hardly_worse_than(&undisturbed);
         assert!(recovered < RECOVERY_MAX, "{recovered:?} until it recovered");
