@@ -383,9 +383,12 @@ fn families_have_rabbitmqs_names_and_labels() {
     }
 }
 
+/// A metric's name, and its value where that is known.
+type ClientMetric = (&'static str, Option<u32>);
+
 /// Families of connections and channels: RabbitMQ's names, the labels, and what one client's
 /// traffic comes to.
-const OF_CLIENTS: &[(&str, &str, &[(&str, Option<u32>)])] = &[
+const OF_CLIENTS: &[(&str, &str, &[ClientMetric])] = &[
     (
         "channel_queue_exchange_metrics",
         r#"queue_vhost="/",queue="q""#,

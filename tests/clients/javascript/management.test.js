@@ -1,4 +1,4 @@
-// Long lists of the HTTP API as Node's own client gets them, packed: the broker makes them in pieces.
+// Long lists of the HTTP API as Node's own client gets them, packed: they are made in pieces.
 'use strict';
 
 const assert = require('node:assert/strict');

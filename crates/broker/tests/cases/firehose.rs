@@ -314,14 +314,13 @@ fn other_virtual_hosts_are_not_traced() {
     client.say(1, ChannelOpen {});
     client.declare(1, "q", false);
     bind(&mut client, "q", "amq.rabbitmq.trace", "#");
+    let vhost = broker.vhost("other").unwrap();
     let passes = |client: &mut Client| {
         client.publish(1, "q", "x", false);
         client.hear();
         get(client, "q", true);
         // The copy of it, if it is traced.
-        let vhost = broker.vhost("other").unwrap();
-        let ready = vhost.queue("q").unwrap().lock().queue.ready();
-        ready
+        vhost.queue("q").unwrap().lock().queue.ready()
     };
     assert_eq!(passes(&mut client), 0);
     assert!(watcher.copies().is_empty());
