@@ -11,7 +11,7 @@ mod rabbitmq;
 mod secret;
 mod value;
 
-pub use arguments::Arguments;
+pub use arguments::{Arguments, OfflineCommand};
 pub use error::{ConfigError, ConfigProblem, SettingOrigin};
 pub use keys::{is_reloadable, key_names};
 pub use layers::Sources;

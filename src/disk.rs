@@ -14,10 +14,16 @@ use rustix::io::Errno;
 
 use crate::descriptors::with_spare;
 
-const LOCK: &str = "LOCK";
+pub(crate) const LOCK: &str = "LOCK";
 
 /// How much is written at once on file systems that cannot keep space otherwise.
 const ZERO_PIECE: usize = 1 << 20;
+
+/// The size of the file system that a directory is in, bytes.
+pub(crate) fn total_bytes(path: &Path) -> io::Result<u64> {
+    let stat = statvfs(path)?;
+    Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+}
 
 /// The journal's directory. Locked while this lives.
 pub struct Disk {
@@ -60,8 +66,7 @@ impl Disk {
     /// # Errors
     /// The operating system does not tell.
     pub fn total_bytes(&self) -> io::Result<u64> {
-        let stat = statvfs(&self.path)?;
-        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+        total_bytes(&self.path)
     }
 
     fn open_with(&self, options: &OpenOptions, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
@@ -85,14 +90,7 @@ impl Disk {
             .create(true)
             .truncate(false)
             .open(path.join(LOCK))?;
-        if let Err(errno) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            if errno != Errno::WOULDBLOCK {
-                return Err(io::Error::from(errno).into());
-            }
-            let mut pid = String::new();
-            lock.take(32).read_to_string(&mut pid)?;
-            return Err(DiskRefusal::InUse(pid.trim().to_owned()));
-        }
+        acquire(&lock, FlockOperation::NonBlockingLockExclusive)?;
         lock.set_len(0)?;
         // Only a hint for the message above: a full disk must not keep the broker from starting.
         drop(writeln!(lock, "{}", std::process::id()));
@@ -102,6 +100,19 @@ impl Disk {
             _lock: lock,
             naming: Mutex::new(Some(naming)),
         })
+    }
+}
+
+/// Takes the lock of a directory, or says who has it.
+pub(crate) fn acquire(lock: &File, how: FlockOperation) -> Result<(), DiskRefusal> {
+    match flock(lock, how) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            lock.take(32).read_to_string(&mut pid)?;
+            Err(DiskRefusal::InUse(pid.trim().to_owned()))
+        }
+        Err(errno) => Err(io::Error::from(errno).into()),
     }
 }
 
@@ -121,7 +132,7 @@ fn parents(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Why no file could be opened: none, or not just now.
-fn unopened(error: io::Error) -> DiskError {
+pub(crate) fn unopened(error: io::Error) -> DiskError {
     match Errno::from_io_error(&error) {
         Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => DiskError::Busy(error.to_string()),
         _ => failed(error),
@@ -149,16 +160,21 @@ fn failed(error: io::Error) -> DiskError {
     }
 }
 
+/// What is in a directory, in order.
+pub(crate) fn names_in(path: &Path) -> Result<Vec<String>, DiskError> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
 impl Vfs for Disk {
     fn list(&self) -> Result<Vec<String>, DiskError> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
-            if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+        names_in(&self.path)
     }
 
     fn open(&self, name: &str) -> Result<Arc<dyn VfsFile>, DiskError> {
@@ -192,7 +208,7 @@ impl Vfs for Disk {
     }
 }
 
-struct DiskFile(File);
+pub(crate) struct DiskFile(pub(crate) File);
 
 impl VfsFile for DiskFile {
     fn size(&self) -> Result<u64, DiskError> {

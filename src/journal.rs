@@ -84,8 +84,6 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartRefusal> {
     let total = disk.total_bytes();
     let total = total.map_err(|error| StartRefusal::Folder(DiskRefusal::Io(error)))?;
     let settings = JournalConfig {
-        segment_bytes: segment_bytes(total),
-        frame_bytes_max: segment_bytes(total) / 4,
         disk_free_min: config.limits.disk_free_min,
         sync: match config.storage.sync {
             SyncMode::Group => SyncPolicy::Group,
@@ -95,9 +93,8 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartRefusal> {
             Corruption::Salvage => OnCorruption::Salvage,
             Corruption::Refuse => OnCorruption::Refuse,
         },
-        missing: Some(leveret_broker::topology::missing),
         new_store_id: random().map_err(|error| StartRefusal::Folder(DiskRefusal::Io(error)))?,
-        ..JournalConfig::default()
+        ..sized_for(total)
     };
     let vfs = Arc::clone(&disk) as Arc<dyn Vfs>;
     let recovered = Journal::open(vfs, settings).map_err(StartRefusal::Store)?;
@@ -113,6 +110,17 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartRefusal> {
     })
 }
 
+/// How a journal is kept on a disk of this size.
+pub(crate) fn sized_for(disk_bytes: u64) -> JournalConfig {
+    let segment_bytes = segment_bytes(disk_bytes);
+    JournalConfig {
+        segment_bytes,
+        frame_bytes_max: segment_bytes / 4,
+        missing: Some(leveret_broker::topology::missing),
+        ..JournalConfig::default()
+    }
+}
+
 /// The size of a segment: less than usual on a small disk, on which the reserve and the segments
 /// in use must leave room for each other.
 fn segment_bytes(disk_bytes: u64) -> u64 {
@@ -123,7 +131,8 @@ fn segment_bytes(disk_bytes: u64) -> u64 {
     usual.segment_bytes.min(share)
 }
 
-fn random() -> std::io::Result<[u8; 16]> {
+/// Bytes that no other store has.
+pub(crate) fn random() -> std::io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)

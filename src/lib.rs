@@ -3,6 +3,7 @@
 mod clock;
 pub mod config;
 mod connection;
+pub mod data;
 mod default_password;
 mod deference;
 mod definitions;
@@ -17,6 +18,7 @@ pub mod logging;
 pub mod process;
 mod queue_pager;
 mod queue_timer;
+mod read_only_disk;
 mod reload;
 mod run_files;
 pub mod server;

@@ -4,11 +4,14 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
-use leveret::config::{Arguments, Config};
+use leveret::config::{Arguments, Config, OfflineCommand};
 use leveret::{logging, server};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(OfflineCommand::Data(command)) = arguments.command {
+        return command.run();
+    }
     match Config::load(&arguments) {
         Ok(config) if arguments.check_config => check(&config),
         Ok(config) => start(arguments, config),

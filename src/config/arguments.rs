@@ -2,9 +2,16 @@
 
 use std::path::PathBuf;
 
+use crate::data::DataCommand;
+
 /// The command line of `leveret`.
 #[derive(clap::Parser, Clone, Debug, Default)]
-#[command(name = "leveret", version, about = "An AMQP 0-9-1 message broker")]
+#[command(
+    name = "leveret",
+    version,
+    about = "An AMQP 0-9-1 message broker",
+    args_conflicts_with_subcommands = true
+)]
 pub struct Arguments {
     /// Configuration file [default: ./leveret.toml, then /etc/leveret/leveret.toml, if present]
     #[arg(long, short, value_name = "FILE")]
@@ -25,4 +32,16 @@ pub struct Arguments {
     /// Checks the configuration, prints it with secrets hidden, and exits
     #[arg(long)]
     pub check_config: bool,
+
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<OfflineCommand>,
+}
+
+/// What is done without a broker.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum OfflineCommand {
+    /// Checks, prints or saves a data folder that no broker uses
+    #[command(subcommand)]
+    Data(DataCommand),
 }

@@ -65,7 +65,7 @@ pub use queue::pager::{LostMessages, PageLines};
 pub use queue::pump::resume;
 pub use queue::work::Work;
 pub use restore::topology::NotUnderstood;
-pub use restore::{NotRestored, Restored};
+pub use restore::{LaneOwner, NotRestored, Restored};
 pub use settings::arguments::{check_size, is_queue_type};
 pub use settings::notices::{Notice, Notices};
 pub use settings::parameters::{PARAMETERS_MAX, Parameter, Parameters};

@@ -31,6 +31,17 @@ pub struct Restored {
     pub orphans: u64,
 }
 
+/// Whose messages are in a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneOwner {
+    /// The virtual host.
+    pub vhost: Arc<str>,
+    /// The queue.
+    pub queue: Arc<str>,
+    /// The level of its priorities.
+    pub level: u8,
+}
+
 /// Why messages cannot come back. Nothing was changed on the disk.
 #[derive(Debug)]
 pub enum NotRestored {
@@ -155,6 +166,23 @@ impl Broker {
     pub fn queue_of_lane(&self, lane: LaneId) -> Option<(Arc<str>, Arc<str>)> {
         let (vhost, cell, _) = self.lanes_of_queues().remove(&lane)?;
         Some((vhost, Arc::clone(&cell.name)))
+    }
+
+    /// Whose the lanes of all durable queues are.
+    #[must_use]
+    pub fn lane_owners(&self) -> HashMap<LaneId, LaneOwner> {
+        let owner = |(lane, (vhost, cell, level)): (LaneId, (_, Arc<QueueCell>, u8))| {
+            let queue = Arc::clone(&cell.name);
+            (
+                lane,
+                LaneOwner {
+                    vhost,
+                    queue,
+                    level,
+                },
+            )
+        };
+        self.lanes_of_queues().into_iter().map(owner).collect()
     }
 
     /// The lanes of all durable queues: virtual host, queue, level of priority.

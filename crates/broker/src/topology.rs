@@ -162,6 +162,16 @@ pub fn missing(topology: &BTreeMap<Vec<u8>, Vec<u8>>, lanes: &[LaneId]) -> Optio
         .find_map(|(_, parts)| missing_end(topology, FieldReader::new(parts)))
 }
 
+/// Key and value of a queue without arguments for messages whose own queue is lost.
+#[must_use]
+pub fn queue_for_lost(vhost: &str, name: &str, lane: LaneId) -> (Vec<u8>, Vec<u8>) {
+    let mut value = FieldWriter::default();
+    let arguments = Table::new().encoded();
+    value.number(lane.0).flags([false]).bytes(&arguments);
+    let parts = [vhost.as_bytes(), name.as_bytes()];
+    (key(DurableKind::Queue, &parts), value.0)
+}
+
 /// The lanes in a queue's value.
 fn lanes_in(mut value: FieldReader<'_>) -> Vec<u32> {
     let Some(first) = value.number() else {
@@ -368,6 +378,14 @@ mod tests {
         ];
         let there = things.into_iter().filter(|thing| Some(thing.0) != missing);
         there.map(|(_, key, value)| (key, value)).collect()
+    }
+
+    #[test]
+    fn a_queue_for_lost_messages_has_their_lane() {
+        let mut stored = store(None);
+        let (key, value) = queue_for_lost("shop", "lost", LaneId(9));
+        stored.insert(key, value);
+        assert_eq!(missing(&stored, &[LaneId(7), LaneId(9)]), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod import;
 mod plan;
 mod room;
 mod source;
+mod stored;
 mod told;
 
 use leveret_broker::Broker;
@@ -20,6 +21,8 @@ use crate::stream::Stream;
 use import::{Import, ImportOptions};
 use source::DefinitionsFile;
 use told::Listed;
+
+pub use stored::{declared, message_to_json};
 
 /// Of what an import does without so much is told in the log one by one.
 const WARNINGS_MAX: usize = 100;

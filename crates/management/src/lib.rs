@@ -56,7 +56,7 @@ mod walk;
 
 pub use app::{App, Host, HttpSettings, Listener, Vitals};
 pub use caller::Clearance;
-pub use definitions::import_definitions;
+pub use definitions::{declared, import_definitions, message_to_json};
 pub use endpoint::{Endpoint, Verb};
 pub use listen::listen;
 pub use metrics::metrics_router;

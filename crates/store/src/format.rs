@@ -91,6 +91,15 @@ impl Format {
         Ok(None)
     }
 
+    /// Where copies begin that say nothing, or nothing that this version reads.
+    pub(crate) fn rotten_copies(vfs: &dyn Vfs) -> Result<Vec<u64>, DiskError> {
+        let mut bytes = vec![0; 2 * COPY];
+        read_readable(&*vfs.open(NAME)?, &mut bytes);
+        let rotten = |at: &usize| !matches!(bytes.get(*at..).and_then(Self::decode), Some(Ok(_)));
+        let starts = [0, COPY].into_iter().filter(rotten);
+        Ok(starts.map(|at| at as u64).collect())
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut copy = Vec::with_capacity(LEN);
         copy.extend_from_slice(MAGIC);

@@ -49,7 +49,8 @@ pub use memory::InstantStore;
 pub use probe::{PLAUSIBLE_SYNC_NANOS, probe_sync};
 pub use record::{MessageRecord, MessageTargets};
 pub use recovery::{
-    Damage, Messages, OpenError, Recovered, RecoveredLane, RecoveredMessage, Unreadable,
+    Damage, Finding, Inspected, Messages, OpenError, Recovered, RecoveredLane, RecoveredMessage,
+    SalvageError, SegmentUse, Unreadable,
 };
 #[cfg(feature = "sabotage")]
 pub use sabotage::StoreSabotage;

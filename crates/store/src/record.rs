@@ -11,10 +11,6 @@
 //! RESET    lanes x (lane u32, up_to u64)                      u64::MAX: the lane is gone
 //! ```
 //! `len` counts head and payload without the padding; `crc` is CRC-32C over both, less itself.
-#![expect(
-    dead_code,
-    reason = "the journal uses the kinds that a batch does not write"
-)]
 
 use leveret_record::Attempts;
 

@@ -8,26 +8,32 @@ use std::sync::Arc;
 
 use crate::checkpoint::{self, ChainHead, Files, Image};
 use crate::core::{Core, WriteError};
-use crate::format::{self, Format};
 use crate::frame::{self, BLOCK, EPOCH, HEADER, Header};
 use crate::journal::Journal;
 use crate::lanes::Serial;
 use crate::record::RawRecord;
 use crate::segment::{self, Pool, Use};
-use crate::vfs::{DiskError, Vfs, read_readable};
+use crate::vfs::{DiskError, Vfs};
 use crate::{JournalConfig, OnCorruption};
 
+mod audit;
 mod damage;
 mod evidence;
+mod found;
+mod inspect;
 mod messages;
 mod older;
 mod replay;
+mod salvage;
 mod scan;
 mod walk;
 
 pub use damage::{Damage, OpenError, Unreadable};
+pub use inspect::{Finding, Inspected, SegmentUse};
 pub use messages::{Messages, RecoveredLane, RecoveredMessage};
+pub use salvage::SalvageError;
 
+use found::FoundOnDisk;
 use replay::{FrameBody, ReplayState};
 use scan::Start;
 use walk::{Beginning, RecoveryWalk, Unproven};
@@ -56,7 +62,8 @@ impl Journal {
     /// # Errors
     /// [`OpenError`]: nothing has been changed that a later attempt would miss.
     pub fn open(vfs: Arc<dyn Vfs>, config: JournalConfig) -> Result<Recovered, OpenError> {
-        let found = FoundOnDisk::read(&*vfs, &config)?;
+        let found = FoundOnDisk::read(&*vfs, config.new_store_id)?;
+        found.mark(&*vfs)?;
         let FoundOnDisk {
             format,
             mut pool,
@@ -112,104 +119,11 @@ struct JournalHome {
     files: Files,
 }
 
-/// What is on the disk.
-struct FoundOnDisk {
-    format: Format,
-    pool: Pool,
-    starts: Vec<Start>,
-    /// The newest checkpoint; the beginning of time if there is none.
-    image: Image,
-    /// The bytes of that checkpoint.
-    bytes: Option<Vec<u8>>,
-    /// The checkpoint before that one.
-    older: Option<Image>,
-    created: bool,
-}
-
-impl FoundOnDisk {
-    fn read(vfs: &dyn Vfs, config: &JournalConfig) -> Result<Self, OpenError> {
-        let names = vfs.list().map_err(|error| disk("directory", error))?;
-        let format = Format::read(vfs)?;
-        let used = names
-            .iter()
-            .any(|name| segment::slot_of(name).is_some() || name.starts_with("checkpoint."));
-        if format.is_none() && used {
-            return Err(OpenError::NoFormat);
-        }
-        let format = format.unwrap_or_else(|| Format::new(config.new_store_id));
-        let store = format.store();
-        let (pool, starts) = scan::open_pool(vfs, &names, store)?;
-        let (newest, older) = checkpoints(vfs, store)?;
-        let created = newest.is_none() && starts.is_empty();
-        if newest.is_none() {
-            // Also after a crash while it was being made: what is there may not be on the disk.
-            format
-                .write(vfs)
-                .map_err(|error| disk(format::NAME, error))?;
-        }
-        format
-            .upgrade(vfs)
-            .map_err(|error| disk(format::NAME, error))?;
-        let (image, bytes) = match newest {
-            Some((image, bytes)) => (image, Some(bytes)),
-            None => (
-                Image {
-                    head: ChainHead {
-                        seq: 1,
-                        ..ChainHead::default()
-                    },
-                    ..Image::default()
-                },
-                None,
-            ),
-        };
-        Ok(Self {
-            format,
-            pool,
-            starts,
-            image,
-            bytes,
-            older,
-            created,
-        })
-    }
-}
-
 fn disk(what: &str, error: DiskError) -> OpenError {
     OpenError::Disk {
         what: what.to_owned(),
         error,
     }
-}
-
-/// A checkpoint and its bytes.
-type Read = (Image, Vec<u8>);
-
-/// The newer of the two checkpoints, of those that are whole, and the other one.
-fn checkpoints(vfs: &dyn Vfs, store: u64) -> Result<(Option<Read>, Option<Image>), OpenError> {
-    let mut whole: Vec<Read> = Vec::new();
-    for name in checkpoint::NAMES {
-        let file = match vfs.open(name) {
-            Ok(file) => file,
-            Err(DiskError::Missing) => continue,
-            Err(error) => return Err(disk(name, error)),
-        };
-        let len = file.size().map_err(|error| disk(name, error))?;
-        let mut head = vec![0; checkpoint::HEADER];
-        read_readable(&*file, &mut head);
-        let len = len.min(checkpoint::len_of(&head));
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        read_readable(&*file, &mut bytes);
-        let Some(bytes) = checkpoint::intact(&bytes, store) else {
-            continue;
-        };
-        if let Some(image) = checkpoint::decode(bytes) {
-            whole.push((image, bytes.to_vec()));
-        }
-    }
-    whole.sort_by_key(|(image, _)| image.generation);
-    let newest = whole.pop();
-    Ok((newest, whole.pop().map(|(image, _)| image)))
 }
 
 /// What the walk found.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use leveret_broker::{PolicyKind, QueueCell, Vhost};
+use leveret_broker::{Broker, PolicyKind, QueueCell, Vhost};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
@@ -27,10 +27,19 @@ pub(super) fn cluster(app: &Arc<App>) -> Result<Stream, Problem> {
     let mut vhosts = app.broker.vhosts();
     vhosts.sort_by(|a, b| a.name.cmp(&b.name));
     let head = head("cluster", "original_cluster_name", &app.cluster_name());
-    let globals = parameter::globals(app).into_iter();
+    let sections = of_cluster(&app.broker, &vhosts, parameter::globals(app));
+    written(app, &head, &vhosts, sections)
+}
+
+/// All sections of a file: what there is in the broker, and in these virtual hosts.
+pub(super) fn of_cluster(
+    broker: &Arc<Broker>,
+    vhosts: &[Arc<Vhost>],
+    globals: Vec<(String, Value)>,
+) -> Vec<LongArray> {
+    let globals = globals.into_iter();
     let globals = globals.map(|(name, value)| json!({"name": name, "value": value}));
-    let shown = vhosts.clone().into_iter().map(|vhost| vhost_of(&vhost));
-    let broker = &app.broker;
+    let shown = vhosts.to_vec().into_iter().map(|vhost| vhost_of(&vhost));
     let users = walk::users(broker).map(|of| user::shown(&of).into());
     let permissions = walk::permissions(broker).map(|of| value(&of));
     let topics = walk::topic_permissions(broker).map(|of| value(&of));
@@ -41,8 +50,8 @@ pub(super) fn cluster(app: &Arc<App>) -> Result<Stream, Problem> {
         ("topic_permissions", items(topics)),
         ("global_parameters", items(globals)),
     ];
-    sections.extend(of_vhosts(&vhosts, true));
-    written(app, &head, &vhosts, sections)
+    sections.extend(of_vhosts(vhosts, true));
+    sections
 }
 
 /// The definitions of one virtual host, without its name.

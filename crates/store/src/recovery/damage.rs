@@ -39,23 +39,29 @@ pub enum Unreadable {
     Copy,
 }
 
-impl fmt::Display for Damage {
+impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.what {
-            Unreadable::Record => "a record is unreadable",
-            Unreadable::Topology => "a topology record is unreadable",
-            Unreadable::Frame => "a frame is unreadable",
-            Unreadable::Header => "a frame header was unreadable, its records were not",
-            Unreadable::File => "the file is missing or unreadable",
-            Unreadable::Cut => {
+        f.write_str(match self {
+            Self::Record => "a record is unreadable",
+            Self::Topology => "a topology record is unreadable",
+            Self::Frame => "a frame is unreadable",
+            Self::Header => "a frame header was unreadable, its records were not",
+            Self::File => "the file is missing or unreadable",
+            Self::Cut => {
                 "the file ends here and was longer: what was confirmed last may be lost with the \
                  rest of it"
             }
-            Unreadable::Copy => {
-                "the file is a copy of another segment: what was in it before is lost"
-            }
-        };
-        write!(f, "{} at {}: {what}", self.file, self.offset)?;
+            Self::Copy => "the file is a copy of another segment: what was in it before is lost",
+        })
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file, offset, what, ..
+        } = self;
+        write!(f, "{file} at {offset}: {what}")?;
         if let Some(frame) = self.frame {
             write!(f, " (frame {frame})")?;
         }
@@ -87,6 +93,8 @@ pub enum OpenError {
         /// Bits of what that version can, and this may not.
         features: u32,
     },
+    /// There is no store in the directory.
+    NoStore,
     /// There are journal files, but FORMAT is missing or both its copies are damaged.
     NoFormat,
     /// A journal file belongs to another store.
@@ -124,6 +132,7 @@ impl fmt::Display for OpenError {
                  format {}: start the version that wrote it",
                 crate::format::MAJOR
             ),
+            Self::NoStore => f.write_str("there is no journal in this directory"),
             Self::NoFormat => f.write_str(
                 "there are journal files but no readable FORMAT file: restore FORMAT from a \
                  backup of this directory, or move the directory away to start empty",

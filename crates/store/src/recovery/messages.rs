@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use leveret_record::Attempts;
 
 use crate::lanes::{JournalLanes, Serial};
-use crate::record::RawRecord;
+use crate::record::{MessageRecord, RawRecord};
 use crate::recovery::OpenError;
 use crate::recovery::replay::RecordPlace;
 use crate::recovery::scan::Contents;
 use crate::segment::{self, Pool};
 use crate::vfs::DiskError;
-use crate::{Batch, LaneId};
+use crate::{Batch, LaneId, Returned};
 
 /// What a store knows of a lane beside its messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +50,7 @@ pub struct RecoveredMessage<'a> {
 }
 
 /// The live messages of a store that was opened. Must be taken before the journal is written.
+#[derive(Default)]
 pub struct Messages {
     pool: Pool,
     slots: BTreeMap<Serial, u32>,
@@ -92,11 +93,36 @@ impl Messages {
         self.places.is_empty()
     }
 
+    /// All of them; none are left here.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+
+    /// Forgets the messages of all other lanes.
+    pub fn retain(&mut self, keep: impl Fn(LaneId) -> bool) {
+        self.places.retain(|(_, place)| keep(place.lane));
+    }
+
     /// Calls `sink` with every message: those of one lane in order of their sequence numbers.
     ///
     /// # Errors
     /// [`OpenError`]: the disk failed, or gave something else than a moment ago.
-    pub fn replay(mut self, mut sink: impl FnMut(&RecoveredMessage<'_>)) -> Result<(), OpenError> {
+    pub fn replay(self, mut sink: impl FnMut(&RecoveredMessage<'_>)) -> Result<(), OpenError> {
+        self.replay_while(|message| {
+            sink(message);
+            true
+        })
+    }
+
+    /// The same for as long as `sink` says that it wants more.
+    ///
+    /// # Errors
+    /// [`OpenError`], as for [`Self::replay`].
+    pub fn replay_while(
+        mut self,
+        mut sink: impl FnMut(&RecoveredMessage<'_>) -> bool,
+    ) -> Result<(), OpenError> {
         let mut loaded = None;
         for (turn, place) in std::mem::take(&mut self.places) {
             if place.serial == turn && loaded != Some(turn) {
@@ -126,7 +152,7 @@ impl Messages {
             let Some(message) = message.and_then(|record| record.message()) else {
                 return Err(changed(self.slot(place.serial)?));
             };
-            sink(&RecoveredMessage {
+            let more = sink(&RecoveredMessage {
                 lane: place.lane,
                 seq: place.seq,
                 attempts: attempts(&self.counts, place.lane, place.seq),
@@ -139,8 +165,53 @@ impl Messages {
                 shared: (message.targets.len() > 1)
                     .then_some(place.serial << 36 | place.offset >> 3),
             });
+            if !more {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Calls `sink` with every record once, and with what lives of its targets: in the order in
+    /// which they were written.
+    pub(super) fn records<E: From<OpenError>>(
+        mut self,
+        mut sink: impl FnMut(&[(LaneId, u64)], &MessageRecord<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut places: Vec<_> = self.places.drain(..).map(|(_, place)| place).collect();
+        places.sort_unstable_by_key(|place| (place.serial, place.offset));
+        let mut loaded = None;
+        for record in places.chunk_by(|a, b| (a.serial, a.offset) == (b.serial, b.offset)) {
+            let Some(first) = record.first() else {
+                continue;
+            };
+            let slot = self.slot(first.serial)?;
+            if loaded.replace(first.serial) != Some(first.serial) {
+                self.contents.load(&self.pool, slot);
+            }
+            let at = usize::try_from(first.offset).unwrap_or(usize::MAX);
+            let raw = RawRecord::at(&self.contents.bytes, at).filter(RawRecord::intact);
+            let message = raw
+                .and_then(|raw| raw.message())
+                .ok_or_else(|| changed(slot))?;
+            let targets: Vec<_> = record.iter().map(|place| (place.lane, place.seq)).collect();
+            sink(&targets, &message)?;
+        }
+        Ok(())
+    }
+
+    /// How often ranges of messages were tried.
+    pub(super) fn tried(&self) -> impl Iterator<Item = Returned> + '_ {
+        // A range, then a mark that it ends.
+        self.counts.chunks_exact(2).filter_map(|range| match range {
+            [(lane, from, attempts), (_, to, _)] => Some(Returned {
+                lane: *lane,
+                from: *from,
+                to: *to,
+                attempts: *attempts,
+            }),
+            _ => None,
+        })
     }
 
     fn slot(&self, serial: Serial) -> Result<u32, OpenError> {

@@ -3,6 +3,7 @@
 mod crash;
 mod faults;
 mod golden;
+mod inspect;
 mod mutation;
 mod rot;
 mod space;

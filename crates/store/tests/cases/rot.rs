@@ -39,7 +39,7 @@ fn message(batch: &mut Batch, targets: &[(u32, u64)]) {
 }
 
 /// Frames before and after a checkpoint, with everything a frame can hold.
-fn small_store() -> DiskImage {
+pub(crate) fn small_store() -> DiskImage {
     let disk = SimDisk::new();
     let journal = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None))
         .unwrap()
@@ -68,7 +68,7 @@ fn small_store() -> DiskImage {
 }
 
 /// Opens an image; `Err` is a refusal.
-fn open(image: &DiskImage) -> Result<(Visible, Vec<Damage>), String> {
+pub(crate) fn open(image: &DiskImage) -> Result<(Visible, Vec<Damage>), String> {
     open_with(image, StoreSabotage::None)
 }
 

@@ -1,0 +1,92 @@
+//! Writes what an inspection has found into a new store.
+
+use std::fmt;
+
+use crate::batch::{Batch, MessageParts};
+use crate::recovery::{Inspected, OpenError};
+use crate::{Journal, Progress, Store, StoreFailure, StoreRefusal};
+
+/// Records are committed when there are so many bytes of them.
+const STEP_BYTES: usize = 4 << 20;
+
+/// Why not everything was written to the new store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SalvageError {
+    /// The old one failed.
+    Old(OpenError),
+    /// The new one failed.
+    New(String),
+}
+
+impl fmt::Display for SalvageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Old(error) => write!(f, "the old folder: {error}"),
+            Self::New(reason) => write!(f, "the new folder: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for SalvageError {}
+
+impl From<OpenError> for SalvageError {
+    fn from(error: OpenError) -> Self {
+        Self::Old(error)
+    }
+}
+
+impl From<StoreFailure> for SalvageError {
+    fn from(failure: StoreFailure) -> Self {
+        Self::New(failure.reason)
+    }
+}
+
+impl From<StoreRefusal> for SalvageError {
+    fn from(refusal: StoreRefusal) -> Self {
+        Self::New(refusal.to_string())
+    }
+}
+
+impl Inspected {
+    /// Writes topology and messages into a store that is new, with the lanes and sequence numbers
+    /// that they have here. A message of several targets stays one record. All of it is durable
+    /// in the end.
+    ///
+    /// # Errors
+    /// [`SalvageError`]: what is in the new store then is not all.
+    pub fn salvage_to(self, new: &Journal) -> Result<(), SalvageError> {
+        let mut batch = Batch::new();
+        for (key, value) in &self.topology {
+            batch.topology(key, Some(value));
+        }
+        batch.returned.extend(self.messages.tried());
+        self.messages.records::<SalvageError>(|targets, message| {
+            let parts = MessageParts {
+                entered_ms: message.entered_ms,
+                expiration_ms: message.expiration_ms,
+                deaths: message.deaths,
+                route: message.route,
+                header: message.header,
+                body: &[message.body],
+            };
+            batch.message(targets, &parts);
+            if batch.bytes_len() < STEP_BYTES {
+                return Ok(());
+            }
+            write(new, &mut batch)?;
+            while new.housekeep()? {}
+            Ok(())
+        })?;
+        write(new, &mut batch)?;
+        new.cover()?;
+        Ok(new.checkpoint()?)
+    }
+}
+
+fn write(new: &Journal, batch: &mut Batch) -> Result<(), SalvageError> {
+    new.submit(batch)?;
+    match new.commit()? {
+        Progress::Stalled => Err(SalvageError::New("no space left on the disk".to_owned())),
+        Progress::Committed | Progress::Nothing => Ok(()),
+    }
+}
