@@ -39,13 +39,13 @@ pub(super) fn of_cluster(
 ) -> Vec<LongArray> {
     let globals = globals.into_iter();
     let globals = globals.map(|(name, value)| json!({"name": name, "value": value}));
-    let shown = vhosts.to_vec().into_iter().map(|vhost| vhost_of(&vhost));
+    let shown: Vec<Value> = vhosts.iter().map(|vhost| vhost_of(vhost)).collect();
     let users = walk::users(broker).map(|of| user::shown(&of).into());
     let permissions = walk::permissions(broker).map(|of| value(&of));
     let topics = walk::topic_permissions(broker).map(|of| value(&of));
     let mut sections: Vec<LongArray> = vec![
         ("users", items(users)),
-        ("vhosts", items(shown)),
+        ("vhosts", items(shown.into_iter())),
         ("permissions", items(permissions)),
         ("topic_permissions", items(topics)),
         ("global_parameters", items(globals)),
