@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use leveret_broker::{Access, Broker, BrokerConfig, LaneOwner};
 use leveret_store::{
-    Finding, Inspected, InstantStore, Journal, LaneId, OpenError, RecoveredMessage,
+    Finding, InstantStore, Journal, LaneId, OpenError, RecoveredMessage, StoreContents,
 };
 
 use crate::disk::DiskRefusal;
@@ -72,8 +72,8 @@ impl DataCommand {
             Ok(outcome)
         });
         match done {
-            Ok(Outcome::Well) => ExitCode::SUCCESS,
-            Ok(Outcome::Damaged) => ExitCode::from(DAMAGED),
+            Ok(DataOutcome::Well) => ExitCode::SUCCESS,
+            Ok(DataOutcome::Damaged) => ExitCode::from(DAMAGED),
             // Who wanted only the first lines has gone.
             Err(Trouble::Io(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(trouble) => {
@@ -98,12 +98,12 @@ const UNUSABLE: u8 = 4;
 
 /// What came of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum DataOutcome {
     Well,
     Damaged,
 }
 
-impl Outcome {
+impl DataOutcome {
     fn of(findings: &[Finding]) -> Self {
         if findings.is_empty() {
             Self::Well
@@ -169,7 +169,7 @@ impl From<OpenError> for Trouble {
 
 /// A data folder that was read.
 struct OfflineFolder {
-    inspected: Inspected,
+    inspected: StoreContents,
     /// With what is declared in it.
     broker: Arc<Broker>,
     owners: HashMap<LaneId, LaneOwner>,

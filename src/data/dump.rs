@@ -7,7 +7,7 @@ use leveret_management::{declared, message_to_json};
 use leveret_store::LaneId;
 use serde_json::{Value, json};
 
-use super::{OfflineFolder, Outcome, Trouble, line};
+use super::{DataOutcome, OfflineFolder, Trouble, line};
 
 /// What of a folder is printed.
 #[derive(clap::Args, Clone, Debug)]
@@ -35,9 +35,9 @@ impl Dumped {
 }
 
 /// Prints what is declared, then the messages: those of one queue and priority in their order.
-pub(super) fn run(what: &Dumped, out: &mut impl Write) -> Result<Outcome, Trouble> {
+pub(super) fn run(what: &Dumped, out: &mut impl Write) -> Result<DataOutcome, Trouble> {
     let mut folder = OfflineFolder::read(&what.dir)?;
-    let outcome = Outcome::of(&folder.inspected.findings);
+    let outcome = DataOutcome::of(&folder.inspected.findings);
     for finding in &folder.inspected.findings {
         eprintln!("bad: {}", folder.told(finding));
     }

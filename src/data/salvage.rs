@@ -8,12 +8,12 @@ use std::sync::Arc;
 use leveret_broker::topology::queue_for_lost;
 use leveret_store::{Journal, JournalConfig, LaneId, SyncPolicy, Vfs};
 
-use super::{OfflineFolder, Outcome, Trouble, line};
+use super::{DataOutcome, OfflineFolder, Trouble, line};
 use crate::disk::Disk;
 use crate::journal::{random, sized_for};
 
 /// Writes what can be read of a folder into a new one.
-pub(super) fn run(dir: &Path, into: &Path, out: &mut impl Write) -> Result<Outcome, Trouble> {
+pub(super) fn run(dir: &Path, into: &Path, out: &mut impl Write) -> Result<DataOutcome, Trouble> {
     if into.symlink_metadata().is_ok() {
         let reason = format!("{} exists: give the name of a new folder", into.display());
         return Err(Trouble::New(reason));
@@ -29,7 +29,7 @@ pub(super) fn run(dir: &Path, into: &Path, out: &mut impl Write) -> Result<Outco
         line(
             out,
             format_args!(
-                "the queue of lane {} is lost: its messages go to queue '{name}' in vhost '{vhost}'",
+                "the queue of lane {} is lost: its messages go to '{name}' in vhost '{vhost}'",
                 lane.0
             ),
         )?;
@@ -54,7 +54,7 @@ pub(super) fn run(dir: &Path, into: &Path, out: &mut impl Write) -> Result<Outco
         out,
         format_args!("{saved} messages are in {}", into.display()),
     )?;
-    Ok(Outcome::of(&findings))
+    Ok(DataOutcome::of(&findings))
 }
 
 /// Lanes with messages whose queue is not declared.
@@ -82,7 +82,7 @@ fn part_of(into: &Path) -> PathBuf {
     into.with_file_name(name)
 }
 
-fn write(inspected: leveret_store::Inspected, part: &Path) -> Result<(), Trouble> {
+fn write(inspected: leveret_store::StoreContents, part: &Path) -> Result<(), Trouble> {
     let new = |error: &dyn std::fmt::Display| Trouble::New(format!("{}: {error}", part.display()));
     // Of an attempt before.
     match std::fs::remove_dir_all(part) {
@@ -110,6 +110,6 @@ fn rename(part: &Path, into: &Path) -> Result<(), Trouble> {
     let parent = into
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
-    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    std::fs::File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
     Ok(())
 }

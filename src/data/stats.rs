@@ -7,19 +7,19 @@ use std::path::Path;
 use leveret_store::SegmentUse;
 use serde_json::{Value, json};
 
-use super::{OfflineFolder, Outcome, Trouble, bytes_of, line};
+use super::{DataOutcome, OfflineFolder, Trouble, bytes_of, line};
 
 /// Messages of a queue, and their bytes.
 #[derive(Clone, Copy, Default)]
-struct Amount {
+struct QueueAmount {
     messages: u64,
     bytes: u64,
 }
 
 /// Says what takes space.
-pub(super) fn run(dir: &Path, json: bool, out: &mut impl Write) -> Result<Outcome, Trouble> {
+pub(super) fn run(dir: &Path, json: bool, out: &mut impl Write) -> Result<DataOutcome, Trouble> {
     let mut folder = OfflineFolder::read(dir)?;
-    let mut queues: BTreeMap<(String, String), Amount> = BTreeMap::new();
+    let mut queues: BTreeMap<(String, String), QueueAmount> = BTreeMap::new();
     for owner in folder.owners.values() {
         queues
             .entry((owner.vhost.to_string(), owner.queue.to_string()))
@@ -46,15 +46,15 @@ pub(super) fn run(dir: &Path, json: bool, out: &mut impl Write) -> Result<Outcom
     } else {
         as_text(segments, &queues, out)?;
     }
-    Ok(Outcome::of(&folder.inspected.findings))
+    Ok(DataOutcome::of(&folder.inspected.findings))
 }
 
-type Queues = [((String, String), Amount)];
+type Queues = [((String, String), QueueAmount)];
 
-fn total(queues: &Queues) -> Amount {
+fn total(queues: &Queues) -> QueueAmount {
     queues
         .iter()
-        .fold(Amount::default(), |sum, (_, amount)| Amount {
+        .fold(QueueAmount::default(), |sum, (_, amount)| QueueAmount {
             messages: sum.messages + amount.messages,
             bytes: sum.bytes + amount.bytes,
         })
@@ -78,7 +78,7 @@ fn as_json(segments: &[SegmentUse], queues: &Queues) -> Value {
         })
     });
     let rows = queues.iter().map(|((vhost, queue), amount)| {
-        let Amount { messages, bytes } = amount;
+        let QueueAmount { messages, bytes } = amount;
         json!({"vhost": vhost, "queue": queue, "messages": messages, "bytes": bytes})
     });
     json!({
@@ -111,7 +111,7 @@ fn as_text(segments: &[SegmentUse], queues: &Queues, out: &mut impl Write) -> Re
             format_args!("{file:<16}{bytes:>12}{used_bytes:>12}{messages:>12}{live:>12}{share:>8}"),
         )?;
     }
-    let Amount { messages, bytes } = total(queues);
+    let QueueAmount { messages, bytes } = total(queues);
     let (count, disk) = (
         segments.len(),
         segments.iter().map(|of| of.bytes).sum::<u64>(),
@@ -124,7 +124,7 @@ fn as_text(segments: &[SegmentUse], queues: &Queues, out: &mut impl Write) -> Re
         out,
         format_args!("{:>12}{:>14}  queue", "messages", "bytes"),
     )?;
-    for ((vhost, queue), Amount { messages, bytes }) in queues {
+    for ((vhost, queue), QueueAmount { messages, bytes }) in queues {
         line(
             out,
             format_args!("{messages:>12}{bytes:>14}  {vhost} {queue}"),

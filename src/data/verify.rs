@@ -6,10 +6,10 @@ use std::path::Path;
 use leveret_store::{Finding, OpenError};
 use serde_json::{Value, json};
 
-use super::{OfflineFolder, Outcome, Trouble, bytes_of, line};
+use super::{DataOutcome, OfflineFolder, Trouble, bytes_of, line};
 
 /// Checks a folder and says what is wrong.
-pub(super) fn run(dir: &Path, json: bool, out: &mut impl Write) -> Result<Outcome, Trouble> {
+pub(super) fn run(dir: &Path, json: bool, out: &mut impl Write) -> Result<DataOutcome, Trouble> {
     let mut folder = OfflineFolder::read(dir)?;
     let counted = count(&mut folder)?;
     if json {
@@ -40,22 +40,22 @@ pub(super) fn run(dir: &Path, json: bool, out: &mut impl Write) -> Result<Outcom
         1 => line(out, "one thing is wrong")?,
         many => line(out, format_args!("{many} things are wrong"))?,
     }
-    Ok(Outcome::of(&inspected.findings))
+    Ok(DataOutcome::of(&inspected.findings))
 }
 
 /// What is in the folder.
-struct Counted {
+struct FolderTotals {
     queues: usize,
     messages: u64,
     bytes: u64,
 }
 
 /// Reads every message again, as a start does.
-fn count(folder: &mut OfflineFolder) -> Result<Counted, Trouble> {
+fn count(folder: &mut OfflineFolder) -> Result<FolderTotals, Trouble> {
     let mut queues: Vec<_> = folder.owners.values().collect();
     queues.sort_unstable_by_key(|owner| (&owner.vhost, &owner.queue));
     queues.dedup_by_key(|owner| (&owner.vhost, &owner.queue));
-    let mut counted = Counted {
+    let mut counted = FolderTotals {
         queues: queues.len(),
         messages: 0,
         bytes: 0,
@@ -95,9 +95,9 @@ fn whole(what: String) -> Finding {
 
 fn as_json(
     folder: &OfflineFolder,
-    counted: &Counted,
+    counted: &FolderTotals,
     out: &mut impl Write,
-) -> Result<Outcome, Trouble> {
+) -> Result<DataOutcome, Trouble> {
     let inspected = &folder.inspected;
     let list = |findings: &[Finding]| -> Vec<Value> {
         findings
@@ -117,7 +117,7 @@ fn as_json(
         "notes": list(&inspected.notes),
     });
     line(out, report)?;
-    Ok(Outcome::of(&inspected.findings))
+    Ok(DataOutcome::of(&inspected.findings))
 }
 
 fn shown(folder: &OfflineFolder, finding: &Finding) -> Value {

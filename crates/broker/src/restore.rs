@@ -36,7 +36,7 @@ pub struct Restored {
 pub struct LaneOwner {
     /// The virtual host.
     pub vhost: Arc<str>,
-    /// The queue.
+    /// Its name there.
     pub queue: Arc<str>,
     /// The level of its priorities.
     pub level: u8,

@@ -49,8 +49,8 @@ pub use memory::InstantStore;
 pub use probe::{PLAUSIBLE_SYNC_NANOS, probe_sync};
 pub use record::{MessageRecord, MessageTargets};
 pub use recovery::{
-    Damage, Finding, Inspected, Messages, OpenError, Recovered, RecoveredLane, RecoveredMessage,
-    SalvageError, SegmentUse, Unreadable,
+    Damage, Finding, Messages, OpenError, Recovered, RecoveredLane, RecoveredMessage, SalvageError,
+    SegmentUse, StoreContents, Unreadable,
 };
 #[cfg(feature = "sabotage")]
 pub use sabotage::StoreSabotage;

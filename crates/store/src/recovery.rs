@@ -29,7 +29,7 @@ mod scan;
 mod walk;
 
 pub use damage::{Damage, OpenError, Unreadable};
-pub use inspect::{Finding, Inspected, SegmentUse};
+pub use inspect::{Finding, SegmentUse, StoreContents};
 pub use messages::{Messages, RecoveredLane, RecoveredMessage};
 pub use salvage::SalvageError;
 

@@ -19,7 +19,7 @@ use crate::vfs::{DiskError, Vfs, read_readable};
 use crate::{Journal, JournalConfig, LaneId};
 
 /// A store as it is on the disk.
-pub struct Inspected {
+pub struct StoreContents {
     /// What can be read of the messages that live.
     pub messages: Messages,
     /// Every lane that was ever named and not deleted, by number.
@@ -106,7 +106,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`OpenError`]: there is no telling what is in it.
-    pub fn inspect(vfs: &dyn Vfs, config: &JournalConfig) -> Result<Inspected, OpenError> {
+    pub fn inspect(vfs: &dyn Vfs, config: &JournalConfig) -> Result<StoreContents, OpenError> {
         let found = FoundOnDisk::read(vfs, config.new_store_id)?;
         if found.created && Format::read(vfs)?.is_none() {
             return Err(OpenError::NoStore);
@@ -140,7 +140,7 @@ impl Journal {
         findings.extend(copies_of_format(vfs)?);
         state.lanes.forget_absent();
         findings.extend(audit::lanes(&state.lanes));
-        let inspected = Inspected {
+        let inspected = StoreContents {
             segments: segments(&pool, &state),
             lanes: recovered_lanes(&state),
             next_lane: state.lanes.next_lane,
@@ -155,7 +155,7 @@ impl Journal {
     }
 }
 
-impl Inspected {
+impl StoreContents {
     /// Whether each message that should live has a record.
     fn counted(mut self, lanes: &JournalLanes) -> Self {
         let live: u64 = lanes.held.values().sum();

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::batch::{Batch, MessageParts};
-use crate::recovery::{Inspected, OpenError};
+use crate::recovery::{OpenError, StoreContents};
 use crate::{Journal, Progress, Store, StoreFailure, StoreRefusal};
 
 /// Records are committed when there are so many bytes of them.
@@ -47,7 +47,7 @@ impl From<StoreRefusal> for SalvageError {
     }
 }
 
-impl Inspected {
+impl StoreContents {
     /// Writes topology and messages into a store that is new, with the lanes and sequence numbers
     /// that they have here. A message of several targets stays one record. All of it is durable
     /// in the end.

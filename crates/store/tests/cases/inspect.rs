@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use leveret_store::sim::{DiskImage, Rng, SimDisk};
-use leveret_store::{Inspected, Journal, OpenError, StoreSabotage};
+use leveret_store::{Journal, OpenError, StoreContents, StoreSabotage};
 
 use crate::rot::{open, small_store};
 use crate::support::model::Visible;
 use crate::support::{history, tiny};
 
 /// Looks at an image; nothing may be written.
-fn inspect(image: &DiskImage) -> Result<Inspected, OpenError> {
+fn inspect(image: &DiskImage) -> Result<StoreContents, OpenError> {
     let disk = SimDisk::from_image(image);
     let inspected = Journal::inspect(&disk, &tiny(StoreSabotage::None));
     assert_eq!(disk.changes(), 0, "something was written");
@@ -18,7 +18,7 @@ fn inspect(image: &DiskImage) -> Result<Inspected, OpenError> {
 }
 
 /// What is in an inspected store, by way of a new one.
-fn salvaged(inspected: Inspected) -> Visible {
+fn salvaged(inspected: StoreContents) -> Visible {
     let disk = SimDisk::new();
     let opened = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None)).unwrap();
     inspected.salvage_to(&opened.journal).unwrap();
