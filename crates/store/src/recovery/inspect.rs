@@ -137,7 +137,14 @@ impl Journal {
         let mut findings = gather(config, &mut state);
         let audited = audit::frames((&pool, store), &state, head);
         findings.extend(audited.findings);
-        findings.extend(copies_of_format(vfs)?);
+        let mut notes = torn_checkpoints(vfs, store)?;
+        // Before the first checkpoint it may have been written just when the machine stopped.
+        let of_format = if generation == 0 {
+            &mut notes
+        } else {
+            &mut findings
+        };
+        of_format.extend(copies_of_format(vfs)?);
         state.lanes.forget_absent();
         findings.extend(audit::lanes(&state.lanes));
         let inspected = StoreContents {
@@ -147,7 +154,7 @@ impl Journal {
             messages: messages(&pool, &mut state),
             topology: state.topology,
             findings,
-            notes: torn_checkpoints(vfs, store)?,
+            notes,
             frames: audited.frames,
             records: audited.records,
         };
