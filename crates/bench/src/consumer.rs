@@ -13,7 +13,7 @@ use crate::publisher::{Publisher, READ_PAUSE, Timetable};
 use crate::wire::{BASIC_DELIVER, CHANNEL_CLOSE, CONNECTION_CLOSE, Frame, close_text};
 
 /// Bytes asked for in one read: a few writes of a fast broker.
-const READ_BYTES: usize = 256 * 1024;
+pub const READ_BYTES: usize = 256 * 1024;
 
 /// One consuming connection with one or more consumers of equal delivery size.
 pub struct Consumer {
@@ -95,8 +95,13 @@ impl Consumer {
             .map_or_else(Vec::new, |latency| latency.micros)
     }
 
+    /// Its socket, to be waited for.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Reads once and handles all whole deliveries.
-    fn turn(&mut self, buffer: &mut [u8], progress: &Progress) -> Result<(), String> {
+    pub fn turn(&mut self, buffer: &mut [u8], progress: &Progress) -> Result<(), String> {
         let held = self.rest.len();
         buffer[..held].copy_from_slice(&self.rest);
         let count = match self.stream.read(&mut buffer[held..]) {

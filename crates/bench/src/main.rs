@@ -22,6 +22,9 @@ struct Arguments {
     floor: Option<Hidden>,
     /// Scenarios to run; all when none is named.
     scenarios: Vec<String>,
+    /// Runs what users meet: RabbitMQ's PerfTest, and generators that nothing holds back.
+    #[arg(long, conflicts_with = "scenarios")]
+    users: bool,
     /// Prints the names of all scenarios.
     #[arg(long)]
     list: bool,
@@ -96,7 +99,10 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
             .for_each(|scenario| println!("{}", scenario.name));
         return Ok(true);
     }
-    let scenarios = scenario::select(&arguments.scenarios)?;
+    let scenarios = match arguments.users {
+        true => scenario::of_users(),
+        false => scenario::select(&arguments.scenarios)?,
+    };
     let window = Duration::try_from_secs_f64(arguments.seconds).map_err(|e| e.to_string())?;
     let effort = Effort {
         rounds: arguments.rounds.max(1),

@@ -249,6 +249,8 @@ pub struct Checker {
     /// Next sequence number by queue and publisher.
     expected: Vec<u64>,
     delivery_tag: u64,
+    /// Others consume from the same queue: messages in between are theirs.
+    shares: bool,
 }
 
 impl Checker {
@@ -259,7 +261,14 @@ impl Checker {
             publishers,
             expected: vec![0; queues * publishers],
             delivery_tag: 0,
+            shares: false,
         }
+    }
+
+    /// Whether others consume from the same queue; then messages may be missing, but none comes out
+    /// of order.
+    pub fn share(&mut self, shares: bool) {
+        self.shares = shares;
     }
 
     /// The deliveries' layout.
@@ -290,11 +299,11 @@ impl Checker {
         let Some(expected) = self.expected.get_mut(slot) else {
             return Err(format!("corrupt: no consumer {queue}"));
         };
-        if seq != *expected {
+        if seq != *expected && !(self.shares && seq > *expected) {
             let expected = *expected;
             return Err(order_error(seq, expected, queue, publisher));
         }
-        *expected += 1;
+        *expected = seq + 1;
         if seq % SAMPLE == 0 {
             self.check_sample(frames, seq, publisher)?;
         }
@@ -444,6 +453,23 @@ mod tests {
             let error = run(&deliveries(0, seqs, 16), 16).unwrap_err();
             assert!(error.contains(told), "{seqs:?}: {error}");
         }
+    }
+
+    #[test]
+    fn who_shares_a_queue_misses_what_others_get_and_nothing_comes_twice() {
+        let shape = DeliveryShape::deliver(&address(), Content::transient(16));
+        let size = shape.bytes;
+        let check = |seqs: &[u64]| {
+            let mut checker = Checker::new(shape.clone(), 1, 1);
+            checker.share(true);
+            let frames = deliveries(0, seqs, 16);
+            let checked: Result<Vec<_>, _> =
+                frames.chunks(size).map(|one| checker.check(one)).collect();
+            checked
+        };
+        assert_eq!(check(&[3, 4, 9]), Ok(vec![3, 4, 9]));
+        assert!(check(&[3, 3]).unwrap_err().contains("repeated"));
+        assert!(check(&[9, 4]).unwrap_err().contains("repeated"));
     }
 
     #[test]

@@ -7,8 +7,9 @@ use crate::brokers::{Broker, Floor};
 use crate::connection::QueueKind;
 use crate::process::Cost;
 use crate::traffic::{self, Load, LoadPace, Measured};
+use crate::unpaced::{self, Unpaced};
 use crate::wire::Value;
-use crate::{deaths, durable, management, one_in_flight, publish_only, resources};
+use crate::{deaths, durable, management, one_in_flight, perf_test, publish_only, resources};
 
 /// One benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,10 @@ pub enum Work {
     TemporaryQueues(Load),
     /// A publisher alone.
     PublishOnly,
+    /// RabbitMQ's own load generator, with these arguments.
+    PerfTest(&'static [&'static str]),
+    /// A generator that publishes whatever happens, beside its consumers.
+    Unpaced(Unpaced),
     /// Connections that open and close.
     ConnectionChurn,
     /// Connections that do nothing.
@@ -160,6 +165,8 @@ impl Scenario {
                 resources::temporary_queues(broker.target()?, &load, window)
             }
             Work::PublishOnly => publish_only::run(broker.fresh()?, window),
+            Work::PerfTest(arguments) => perf_test::run(broker.fresh()?, arguments, window),
+            Work::Unpaced(load) => unpaced::run(broker.fresh()?, &load, window),
             Work::ConnectionChurn => resources::connection_churn(broker.target()?, window),
             Work::IdleConnections => resources::idle_connections(broker.fresh()?),
             Work::IdleQueues => resources::idle_queues(broker),
@@ -220,6 +227,20 @@ const LEVELS_10: Load = Load {
     levels: 10,
     arguments: &[("x-max-priority", Value::Number(10))],
     ..BASE
+};
+/// One of each, and bodies of 1 KB.
+const ONE_K: Unpaced = Unpaced {
+    publishers: 1,
+    consumers: 1,
+    body_bytes: 1024,
+    ack_every: 100,
+};
+/// Four of each on one queue.
+const FOUR_TO_FOUR: Unpaced = Unpaced {
+    publishers: 4,
+    consumers: 4,
+    body_bytes: 16,
+    ack_every: 100,
 };
 /// What others may notice of it.
 const OTHERS: (&str, f64) = ("others_p99_ratio", 2.0);
@@ -304,6 +325,41 @@ pub const ALL: &[Scenario] = &[
         .goal(Goal::Figures(&[("gone_ms", 5000.0), OTHERS])),
     plain("temporary-queues", Work::TemporaryQueues(BASE), MANY),
     plain("publish-only", Work::PublishOnly, MANY),
+    plain("perftest-16", Work::PerfTest(&["-s", "16"]), MANY),
+    plain("perftest-1k", Work::PerfTest(&["-s", "1024"]), MANY),
+    plain(
+        "perftest-persistent-16-w1000",
+        Work::PerfTest(&["-s", "16", "-f", "persistent", "-c", "1000"]),
+        MANY,
+    ),
+    plain(
+        "perftest-10k",
+        Work::PerfTest(&["-s", "16", "-r", "10000"]),
+        MANY,
+    ),
+    unpaced("unpaced-1k", ONE_K),
+    unpaced(
+        "unpaced-1k-ack-1",
+        Unpaced {
+            ack_every: 1,
+            ..ONE_K
+        },
+    ),
+    unpaced("unpaced-4-4", FOUR_TO_FOUR),
+    unpaced(
+        "unpaced-4-4-ack-1",
+        Unpaced {
+            ack_every: 1,
+            ..FOUR_TO_FOUR
+        },
+    ),
+    unpaced(
+        "unpaced-1-4",
+        Unpaced {
+            publishers: 1,
+            ..FOUR_TO_FOUR
+        },
+    ),
     plain("connection-churn", Work::ConnectionChurn, MANY),
     plain("start", Work::Start, MANY).goal(Goal::Figure("start_ms", 30.0)),
     plain("fanout-100k", Work::WideFanout, 3),
@@ -337,6 +393,11 @@ const fn fanned(name: &'static str, load: Load) -> Scenario {
     }
 }
 
+/// Its consumers get nine tenths of what they get from a generator that waits for them.
+const fn unpaced(name: &'static str, load: Unpaced) -> Scenario {
+    plain(name, Work::Unpaced(load), MANY).goal(Goal::Figure("paced_to_unpaced", 1.0 / 0.9))
+}
+
 const fn plain(name: &'static str, work: Work, rounds_max: usize) -> Scenario {
     Scenario {
         name,
@@ -345,6 +406,14 @@ const fn plain(name: &'static str, work: Work, rounds_max: usize) -> Scenario {
         goal: None,
         rounds_max,
     }
+}
+
+/// What brokers reach with the clients that people use.
+pub fn of_users() -> Vec<Scenario> {
+    let is_of_users = |scenario: &&Scenario| {
+        matches!(scenario.work, Work::PerfTest(_)) || matches!(scenario.work, Work::Unpaced(_))
+    };
+    ALL.iter().filter(is_of_users).copied().collect()
 }
 
 /// The scenarios named, or all for none.

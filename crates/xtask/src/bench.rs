@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::project::Project;
-use crate::shell;
+use crate::{install, shell};
 
 /// Builds `leveret` and `leveret-bench` in release and runs the latter with `arguments`.
 ///
@@ -18,9 +18,23 @@ pub(crate) fn run(project: &Project, arguments: &[String]) -> Result<()> {
     shell::run(build)?;
     let release = project.target.join("release");
     let mut bench = Command::new(release.join("leveret-bench"));
+    if wants_perf_test(arguments) {
+        bench.env("PERF_TEST_JARS", install::perf_test(project)?);
+    }
     bench
         .arg("--leveret")
         .arg(release.join("leveret"))
         .args(arguments);
     shell::run(bench)
+}
+
+/// Whether RabbitMQ's load generator may run: all scenarios do if none is named, and nearly all
+/// names are of several words.
+fn wants_perf_test(arguments: &[String]) -> bool {
+    let is_scenario = |argument: &&String| {
+        argument.starts_with(|first: char| first.is_ascii_lowercase()) && argument.contains('-')
+    };
+    let mut named = arguments.iter().filter(is_scenario).peekable();
+    let is_list = arguments.iter().any(|argument| argument == "--list");
+    !is_list && (named.peek().is_none() || named.any(|name| name.starts_with("perftest-")))
 }

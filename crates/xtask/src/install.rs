@@ -230,6 +230,29 @@ pub(crate) fn rabbitmqadmin_crate(project: &Project, version: &str) -> Result<Pa
     Ok(built)
 }
 
+/// The folder with the jars of RabbitMQ's load generator, PerfTest.
+///
+/// # Errors
+/// They cannot be fetched.
+pub(crate) fn perf_test(project: &Project) -> Result<PathBuf> {
+    program("javac")?;
+    program("mvn")?;
+    let folder = project.target.join("clients/perf-test");
+    let pom = project.root.join("crates/bench/perf-test/pom.xml");
+    let jars = folder.join("jars");
+    once(&folder, &[&pom], || {
+        let mut maven = Command::new("mvn");
+        maven.args(["--batch-mode", "--no-transfer-progress", "--quiet"]);
+        maven.arg("--file").arg(&pom);
+        let repository = folder.join("repository");
+        maven.arg(format!("-Dmaven.repo.local={}", repository.display()));
+        maven.arg(format!("-DoutputDirectory={}", jars.display()));
+        maven.arg("org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies");
+        shell::require(maven)
+    })?;
+    Ok(jars)
+}
+
 /// Where this project keeps what should outlive `target/`.
 fn cache() -> Result<PathBuf> {
     let named = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
