@@ -88,8 +88,9 @@ impl Case {
     }
 
     /// The broker never held more than `ceiling` MiB beyond what it began with, others were served
-    /// all the time, and are served as before once it is over.
-    pub(crate) fn end(self, ceiling: u64) {
+    /// all the time, and are served as before once it is over. Gives what the bystander kept of its
+    /// undisturbed rounds a second.
+    pub(crate) fn end(self, ceiling: u64) -> f64 {
         self.assert_serves();
         let (mut client, service) = self.tenants.end();
         let (_, undisturbed) = self.undisturbed.end();
@@ -97,6 +98,7 @@ impl Case {
         let recovered = recover(&mut client, bound);
         let peak = self.server.memory("VmHWM");
         let peak = peak.saturating_sub(self.resident_before);
+        let kept = service.rounds.per_second() / undisturbed.rounds.per_second();
         let name = thread::current().name().unwrap_or("case").to_owned();
         println!(
             "| {name} | {:.1?} | {:.1?} | {:.0?} | {} of {ceiling} | {recovered:.0?} | {:.0} % |",
@@ -104,12 +106,13 @@ impl Case {
             service.rounds.p99(),
             service.logins.p99(),
             peak / MIB,
-            service.rounds.per_second() / undisturbed.rounds.per_second() * 100.0,
+            kept * 100.0,
         );
         service.assert_hardly_worse_than(&undisturbed);
         assert!(recovered < RECOVERY_MAX, "{recovered:?} until it recovered");
         let held = peak / MIB;
         assert!(peak <= ceiling * MIB, "{held} MiB, at most {ceiling}");
+        kept
     }
 }
 
