@@ -76,10 +76,12 @@ impl Failure {
 /// A reason as text: RabbitMQ sometimes answers with something that is not a string.
 fn plain(value: &Value) -> String {
     match value {
-        // RabbitMQ's validation errors are several lines with blank ones between them.
         Value::String(text) => {
+            // RabbitMQ's validation errors are several lines with blank ones between them; of
+            // definitions each line is a mistake of its own.
+            let between = if text.contains("\n\n") { ": " } else { "\n" };
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-            lines.collect::<Vec<_>>().join(": ")
+            lines.collect::<Vec<_>>().join(between)
         }
         other => other.to_string(),
     }

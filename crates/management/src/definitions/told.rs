@@ -18,9 +18,9 @@ impl Problems {
     /// So many are told; of more than that only the number.
     const TOLD_MAX: usize = 100;
 
-    /// Adds one; what is told already is not told again.
+    /// Adds one, as one line; what is told already is not told again.
     pub(super) fn add(&mut self, problem: String) {
-        let problem = cut(problem);
+        let problem = cut(in_one_line(problem));
         if self.told.contains(&problem) {
             return;
         }
@@ -96,6 +96,15 @@ impl Listed<Value> {
     }
 }
 
+/// RabbitMQ's texts of policies and parameters have several.
+fn in_one_line(text: String) -> String {
+    if !text.contains('\n') {
+        return text;
+    }
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(": ")
+}
+
 fn cut(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
         let ends = (0..=TEXT_BYTES_MAX).rev();
@@ -115,6 +124,7 @@ mod tests {
     fn problems_are_told_once_cut_and_not_without_bound() {
         let mut problems = Problems::default();
         problems.add("ä".repeat(1 << 20));
+        problems.add("policies[0]: Validation failed\n\nx is wrong\n".to_owned());
         for number in 0..1_000 {
             problems.add(format!("users[{number}]"));
             problems.add("users[0]".to_owned());
@@ -123,7 +133,8 @@ mod tests {
         let lines: Vec<_> = reason.lines().collect();
         assert_eq!(lines.len(), 101);
         assert_eq!(lines[0], format!("{}…", "ä".repeat(500)));
-        assert_eq!((lines[1], lines[100]), ("users[0]", "and 901 more"));
+        assert_eq!(lines[1], "policies[0]: Validation failed: x is wrong");
+        assert_eq!((lines[2], lines[100]), ("users[0]", "and 902 more"));
         assert!(Problems::default().none().is_ok());
     }
 
