@@ -269,6 +269,8 @@ pub struct Storage {
     pub sync: SyncMode,
     /// What to do at start about confirmed messages that cannot be read.
     pub on_corruption: Corruption,
+    /// How long the journal may become, bytes, before it hands over what is in run files.
+    pub journal_window: u64,
 }
 
 /// What to do about confirmed messages that cannot be read.
@@ -472,6 +474,7 @@ impl Default for Storage {
         Self {
             sync: SyncMode::Group,
             on_corruption: Corruption::Salvage,
+            journal_window: 1024 * MIB,
         }
     }
 }

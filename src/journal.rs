@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use leveret_broker::Broker;
 use leveret_store::{
     Damage, Journal, JournalConfig, LaneId, Messages, OnCorruption, OpenError,
-    PLAUSIBLE_SYNC_NANOS, RecoveredLane, Store, StoreFailure, SyncPolicy, Vfs, probe_sync,
+    PLAUSIBLE_SYNC_NANOS, RecoveredChunks, RecoveredLane, Store, StoreFailure, SyncPolicy, Vfs, probe_sync,
 };
 use tracing::{error, info, warn};
 
@@ -25,8 +25,10 @@ const CHORE_PAUSE: Duration = Duration::from_micros(150);
 const SPACE_CHECK_IDLE: Duration = Duration::from_secs(1);
 const SPACE_CHECK: Duration = Duration::from_millis(100);
 
-/// A disk has room for at least so many segments.
+/// A disk has room for at least so many segments,
 const SEGMENTS_A_DISK: u64 = 32;
+/// and a window for so many.
+const SEGMENTS_A_WINDOW: u64 = 16;
 
 impl From<std::io::Error> for StartRefusal {
     fn from(error: std::io::Error) -> Self {
@@ -72,6 +74,8 @@ pub(crate) struct Opened {
     next_lane: u32,
     lanes: Vec<RecoveredLane>,
     messages: Messages,
+    /// What was handed over to run files.
+    pub(crate) moved: RecoveredChunks,
     damage: Vec<Damage>,
 }
 
@@ -94,7 +98,7 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartRefusal> {
             Corruption::Refuse => OnCorruption::Refuse,
         },
         new_store_id: random().map_err(|error| StartRefusal::Folder(DiskRefusal::Io(error)))?,
-        ..sized_for(total)
+        ..sized_for(total, config.storage.journal_window)
     };
     let vfs = Arc::clone(&disk) as Arc<dyn Vfs>;
     let recovered = Journal::open(vfs, settings).map_err(StartRefusal::Store)?;
@@ -106,14 +110,16 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartRefusal> {
         next_lane: recovered.next_lane,
         lanes: recovered.lanes,
         messages: recovered.messages,
+        moved: recovered.moved,
         damage: recovered.damage,
     })
 }
 
-/// How a journal is kept on a disk of this size.
-pub(crate) fn sized_for(disk_bytes: u64) -> JournalConfig {
-    let segment_bytes = segment_bytes(disk_bytes);
+/// How a journal with such a window is kept on a disk of this size.
+pub(crate) fn sized_for(disk_bytes: u64, window_bytes: u64) -> JournalConfig {
+    let segment_bytes = segment_bytes(disk_bytes, window_bytes);
     JournalConfig {
+        window_bytes,
         segment_bytes,
         frame_bytes_max: segment_bytes / 4,
         missing: Some(leveret_broker::topology::missing),
@@ -122,10 +128,11 @@ pub(crate) fn sized_for(disk_bytes: u64) -> JournalConfig {
 }
 
 /// The size of a segment: less than usual on a small disk, on which the reserve and the segments
-/// in use must leave room for each other.
-fn segment_bytes(disk_bytes: u64) -> u64 {
+/// in use must leave room for each other, and in a small window, which moves on by whole segments.
+fn segment_bytes(disk_bytes: u64, window_bytes: u64) -> u64 {
     let usual = JournalConfig::default();
-    let share = (disk_bytes / SEGMENTS_A_DISK).max(usual.first_segment_bytes);
+    let share = (disk_bytes / SEGMENTS_A_DISK).min(window_bytes / SEGMENTS_A_WINDOW);
+    let share = share.max(usual.first_segment_bytes);
     // A power of two, so that a disk that is resized a little keeps its segments.
     let share = share.checked_ilog2().map_or(0, |bits| 1 << bits);
     usual.segment_bytes.min(share)
@@ -154,7 +161,7 @@ impl Opened {
             .restore(&self.topology, self.next_lane)
             .map_err(StartRefusal::Topology)?;
         let restored = broker
-            .restore_messages(&self.lanes, self.messages)
+            .restore_messages(&self.lanes, self.messages, self.moved)
             .map_err(StartRefusal::Messages)?;
         let new = self.topology.is_empty();
         if new {
@@ -383,10 +390,12 @@ mod tests {
 
     #[test]
     fn small_disks_have_small_segments() {
-        assert_eq!(segment_bytes(0), 1 << 20);
-        assert_eq!(segment_bytes(40 << 20), 1 << 20);
-        assert_eq!(segment_bytes(400 << 20), 8 << 20);
-        assert_eq!(segment_bytes(2 << 30), 64 << 20);
-        assert_eq!(segment_bytes(u64::MAX), 64 << 20);
+        assert_eq!(segment_bytes(0, u64::MAX), 1 << 20);
+        assert_eq!(segment_bytes(40 << 20, u64::MAX), 1 << 20);
+        assert_eq!(segment_bytes(400 << 20, u64::MAX), 8 << 20);
+        assert_eq!(segment_bytes(2 << 30, u64::MAX), 64 << 20);
+        assert_eq!(segment_bytes(u64::MAX, 1 << 30), 64 << 20);
+        assert_eq!(segment_bytes(u64::MAX, 100 << 20), 4 << 20);
+        assert_eq!(segment_bytes(u64::MAX, 1 << 20), 1 << 20);
     }
 }

@@ -15,13 +15,15 @@ use crate::clock::now_ms;
 
 /// After a write that failed nothing is written for so long.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// How often the length of the journal is looked at.
+const MOVE_PAUSE: Duration = Duration::from_millis(500);
 /// While there are run files, what is not needed any more is given back to the disk this often at
 /// least.
 const GIVE_BACK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The running threads.
 pub(crate) struct QueuePager {
-    threads: [JoinHandle<()>; 2],
+    threads: [JoinHandle<()>; 3],
     stopping: Arc<AtomicBool>,
 }
 
@@ -31,7 +33,7 @@ impl QueuePager {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(crate) fn start(broker: &Arc<Broker>) -> io::Result<(Self, [oneshot::Receiver<()>; 2])> {
+    pub(crate) fn start(broker: &Arc<Broker>) -> io::Result<(Self, [oneshot::Receiver<()>; 3])> {
         let stopping = Arc::new(AtomicBool::new(false));
         let spawn = |name: &str, work: fn(&Broker, &AtomicBool)| {
             let (broker, stopping) = (Arc::clone(broker), Arc::clone(&stopping));
@@ -47,12 +49,14 @@ impl QueuePager {
         };
         let (writer, write_ended) = spawn("queue-writer", write)?;
         let (reader, read_ended) = spawn("queue-reader", read)?;
+        let (mover, move_ended) = spawn("queue-mover", hand_over)?;
         let (writing, reading) = (writer.thread().clone(), reader.thread().clone());
         broker.wake_pager_with(move || writing.unpark(), move || reading.unpark());
-        let threads = [writer, reader];
+        let threads = [writer, reader, mover];
         // Something may have come before anybody could wake them.
         threads.iter().for_each(|thread| thread.thread().unpark());
-        Ok((Self { threads, stopping }, [write_ended, read_ended]))
+        let ended = [write_ended, read_ended, move_ended];
+        Ok((Self { threads, stopping }, ended))
     }
 
     /// Has them end, and waits for that.
@@ -94,6 +98,27 @@ fn write(broker: &Broker, stopping: &AtomicBool) {
     }
 }
 
+/// Hands over to run files what keeps the journal long. A disk that fails here costs no message.
+fn hand_over(broker: &Broker, stopping: &AtomicBool) {
+    let mut failing = false;
+    while !stopping.load(Ordering::Acquire) {
+        match broker.move_chunks() {
+            Ok(0) => thread::park_timeout(MOVE_PAUSE),
+            Ok(_) => failing = false,
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    error!(
+                        %error,
+                        "run files cannot be synced: what is in them stays in the journal, which \
+                         becomes longer than storage.journal_window; check the disk"
+                    );
+                }
+                thread::park_timeout(FAILURE_PAUSE);
+            }
+        }
+    }
+}
+
 fn tell(error: &RunError) {
     match error {
         RunError::NoSpace => warn!(
@@ -118,6 +143,12 @@ fn read(broker: &Broker, stopping: &AtomicBool) {
         }
         for lost in broker.take_lost() {
             let (vhost, queue, page) = (&lost.vhost, &lost.queue, &lost.page);
+            let what = match lost.moved {
+                true => "they are lost, and tried again at the next start",
+                false => {
+                    "those that are persistent come back at the next start, the others are lost"
+                }
+            };
             error!(
                 %vhost,
                 %queue,
@@ -126,8 +157,7 @@ fn read(broker: &Broker, stopping: &AtomicBool) {
                 to = page.last,
                 messages = page.messages,
                 reason = lost.reason,
-                "messages could not be read back from the disk: those that are persistent come \
-                 back at the next start, the others are lost; check the disk"
+                "messages could not be read back from the disk: {what}; check the disk"
             );
         }
     }

@@ -1,6 +1,7 @@
-//! Run files in the data folder: what does not fit in memory. All of them go at each start, as they
-//! are no truth.
+//! Run files in the data folder: what does not fit in memory. At a start all of them go that the
+//! journal has not handed anything over to.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
@@ -65,19 +66,20 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Removes all run files of before, or makes the folder: it may be a mount or a link to one.
+    /// Removes the run files of before but for those to be kept, or makes the folder: it may be a
+    /// mount or a link to one.
     ///
     /// # Errors
     /// The operating system's.
-    pub(crate) fn empty(data_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open(data_dir: &Path, kept: &BTreeSet<u64>) -> io::Result<Self> {
         let path = data_dir.join(FOLDER);
         fs::create_dir_all(&path)?;
+        // Its name is as durable as what will be in it.
+        File::open(data_dir)?.sync_all()?;
         for entry in fs::read_dir(&path)? {
             let file = entry?.path();
-            if file
-                .extension()
-                .is_some_and(|extension| extension == EXTENSION)
-            {
+            let is_run = file.extension().is_some_and(|it| it == EXTENSION);
+            if is_run && !run_of(&file).is_some_and(|run| kept.contains(&run)) {
                 fs::remove_file(file)?;
             }
         }
@@ -85,6 +87,16 @@ impl RunFolder {
             path,
             open: Mutex::default(),
         })
+    }
+
+    /// Makes the names of its files last.
+    fn sync_names(&self) -> io::Result<()> {
+        match File::open(&self.path) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => {
+                with_spare(|| File::open(&self.path)?.sync_all())
+            }
+            folder => folder?.sync_all(),
+        }
     }
 
     fn path_of(&self, run: u64) -> PathBuf {
@@ -137,6 +149,11 @@ impl RunFolder {
     }
 }
 
+/// The number in a file's name.
+fn run_of(file: &Path) -> Option<u64> {
+    u64::from_str_radix(file.file_stem()?.to_str()?, 16).ok()
+}
+
 fn failed(error: &io::Error) -> RunError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => RunError::NoSpace,
@@ -169,6 +186,12 @@ impl RunFiles for RunFolder {
             tries += 1;
             thread::sleep(READ_PAUSE);
         }
+    }
+
+    fn sync(&self, run: u64) -> Result<(), RunError> {
+        let file = self.readable(run).map_err(|error| failed(&error))?;
+        let synced = file.sync_all().and_then(|()| self.sync_names());
+        synced.map_err(|error| failed(&error))
     }
 
     fn seal(&self, run: u64) {
@@ -219,7 +242,7 @@ mod tests {
     fn runs_are_written_read_and_given_back_and_none_outlives_a_start() {
         let place = std::env::temp_dir().join(format!("leveret-runs-{}", std::process::id()));
         fs::create_dir_all(&place).unwrap();
-        let folder = RunFolder::empty(&place).unwrap();
+        let folder = RunFolder::open(&place, &BTreeSet::new()).unwrap();
         let piece = vec![7; 1 << 20];
         for number in 0..4 {
             folder.write(1, number << 20, &piece).unwrap();
@@ -240,7 +263,12 @@ mod tests {
         assert!(folder.read(1, 0, &mut buf).is_err());
         assert!(folder.free_bytes().unwrap() > 0);
         fs::write(place.join("runs/note"), "not ours").unwrap();
-        let again = RunFolder::empty(&place).unwrap();
+        folder.sync(2).unwrap();
+        let kept = RunFolder::open(&place, &BTreeSet::from([2])).unwrap();
+        let mut other = [0; 5];
+        kept.read(2, 0, &mut other).unwrap();
+        assert_eq!(&other, b"other");
+        let again = RunFolder::open(&place, &BTreeSet::new()).unwrap();
         let left = fs::read_dir(&again.path).unwrap();
         let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["note"], "no run, and all that is not ours");

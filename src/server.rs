@@ -75,7 +75,8 @@ pub fn run(arguments: Arguments, config: Config, logging: Logging) -> io::Result
     let unusable = |error: StartRefusal| io::Error::other(format!("data folder {folder}: {error}"));
     let opened = journal::open(&config).map_err(unusable)?;
     let broker = Arc::new(broker(&config, Arc::clone(&opened.journal))?);
-    let runs = RunFolder::empty(&config.data_dir).map_err(|error| unusable(error.into()))?;
+    let runs = RunFolder::open(&config.data_dir, &opened.moved.runs());
+    let runs = runs.map_err(|error| unusable(error.into()))?;
     broker.page_to(run_files::runs_at_start(runs, config.limits.disk_free_min));
     // Queues and messages have deadlines: those that come back are judged by the time it is.
     broker.set_now(now_ms());
@@ -126,7 +127,7 @@ async fn serve_until_stopped(
     let http = serve_http(config, broker, &process).await?;
     let ticking = tokio::spawn(tick(Arc::clone(&gate), config.data_dir.clone()));
     let (timer, timing) = QueueTimer::start(broker)?;
-    let (pager, [writing, reading]) = QueuePager::start(broker)?;
+    let (pager, [writing, reading, moving]) = QueuePager::start(broker)?;
     let reloader = Reloader {
         arguments: rereading.arguments,
         config: config.clone(),
@@ -146,6 +147,7 @@ async fn serve_until_stopped(
         _ = timing => return Err(io::Error::other("the timer of queues has panicked")),
         _ = writing => return Err(io::Error::other("the writer of queues has panicked")),
         _ = reading => return Err(io::Error::other("the reader of queues has panicked")),
+        _ = moving => return Err(io::Error::other("the mover of queues has panicked")),
     };
     info!(signal, connections = broker.peer_count(), "stopping");
     http.iter().for_each(JoinHandle::abort);

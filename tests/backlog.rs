@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
@@ -62,17 +63,22 @@ fn publish(queue: &str, number: u32, persistent: bool, expiration: Option<&str>)
 
 /// Publishes a backlog with confirms, none of which may be a refusal.
 fn fill(client: &mut Client, queue: &str, messages: u32, persistent: bool) {
+    fill_from(client, queue, 0..messages, persistent);
+}
+
+fn fill_from(client: &mut Client, queue: &str, numbers: Range<u32>, persistent: bool) {
     client.method(1, ConfirmSelect { nowait: false });
     client.expect(1, "confirm.select-ok");
     const BATCH: u32 = 200;
-    for first in (0..messages).step_by(BATCH as usize) {
-        let last = messages.min(first + BATCH);
+    let begun = numbers.start;
+    for first in numbers.clone().step_by(BATCH as usize) {
+        let last = numbers.end.min(first + BATCH);
         let frames: Vec<_> = (first..last)
             .flat_map(|number| publish(queue, number, persistent, None))
             .collect();
         client.send(&frames);
         let mut confirmed = 0;
-        while confirmed < u64::from(last) {
+        while confirmed < u64::from(last - begun) {
             let answer = client.next();
             match answer.method() {
                 Method::BasicAck(BasicAck { delivery_tag, .. }) => {
@@ -114,6 +120,10 @@ fn count(client: &mut Client, queue: &str) -> u32 {
 }
 
 fn drain_in_order(client: &mut Client, queue: &str, messages: u32) {
+    drain_numbers(client, queue, 0..messages);
+}
+
+fn drain_numbers(client: &mut Client, queue: &str, numbers: Range<u32>) {
     client.method(
         1,
         BasicConsume {
@@ -124,7 +134,7 @@ fn drain_in_order(client: &mut Client, queue: &str, messages: u32) {
         },
     );
     client.expect(1, "basic.consume-ok");
-    for expected in 0..messages {
+    for expected in numbers {
         client.expect(1, "basic.deliver");
         assert_eq!(number(&client.read_content(1)), expected);
     }
@@ -185,6 +195,66 @@ fn a_backlog_beyond_memory_comes_back_after_a_kill_without_memory_for_it() {
     println!("{} MiB after the start", peak / MIB);
     drain_in_order(&mut server.login(), "deep", MESSAGES);
     assert!(peak < RECOVERING_MAX, "{} MiB", peak / MIB);
+}
+
+/// A journal that is to be a fraction of the backlog.
+const SHORT_JOURNAL: [&str; 4] = [
+    LITTLE_MEMORY[0],
+    LITTLE_MEMORY[1],
+    LITTLE_MEMORY[2],
+    "storage.journal_window=\"16 MiB\"",
+];
+/// Bytes of journal files there may be then: the window, what is kept free, and segments that wait
+/// for checkpoints.
+const JOURNAL_MAX: u64 = 64 * MIB;
+
+/// Bytes of the files in a data folder whose names begin so.
+fn bytes_of(folder: &Folder, prefix: &str) -> u64 {
+    let entries = std::fs::read_dir(folder.path()).unwrap();
+    let files = entries.filter_map(|entry| {
+        let entry = entry.unwrap();
+        let is_one = entry.file_name().to_str().unwrap().starts_with(prefix);
+        is_one.then(|| entry.metadata().unwrap().len())
+    });
+    files.sum()
+}
+
+/// Kills the broker while a backlog leaves its journal, again and again: all that was confirmed is
+/// there, in order, and the journal is short.
+#[test]
+fn a_backlog_leaves_the_journal_and_is_there_after_kills() {
+    const PART: u32 = MESSAGES / 3;
+    let folder = Folder::new();
+    for round in 0..3 {
+        let server = Server::start_in(&folder, &SHORT_JOURNAL);
+        let mut client = server.login();
+        if round == 0 {
+            declare_with(&mut client, "deep", true, &Table::new());
+        }
+        assert_eq!(count(&mut client, "deep"), round * PART);
+        fill_from(&mut client, "deep", round * PART..(round + 1) * PART, true);
+        if round == 1 {
+            let is_short = || bytes_of(&folder, "journal-") < JOURNAL_MAX;
+            assert!(eventually(is_short), "{}", bytes_of(&folder, "journal-") / MIB);
+        }
+        server.kill();
+    }
+    println!("{} MiB of journal", bytes_of(&folder, "journal-") / MIB);
+    let server = Server::start_in(&folder, &SHORT_JOURNAL);
+    let mut client = server.login();
+    for expected in 0..PART {
+        assert_eq!(number(&client.get(1, "deep")), expected);
+    }
+    let ack = BasicAck {
+        delivery_tag: PART.into(),
+        multiple: true,
+    };
+    client.method(1, ack);
+    // Its answer waits for the disk.
+    declare_with(&mut client, "other", true, &Table::new());
+    server.kill();
+    let server = Server::start_in(&folder, &SHORT_JOURNAL);
+    drain_numbers(&mut server.login(), "deep", PART..MESSAGES);
 }
 
 #[test]

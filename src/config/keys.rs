@@ -315,6 +315,13 @@ const KEYS: &[(&str, ValueKind)] = &[
         "storage.on_corruption",
         ValueKind::Choice(&["salvage", "refuse"]),
     ),
+    (
+        "storage.journal_window",
+        ValueKind::Bytes {
+            min: 16 << 20,
+            max: MAX,
+        },
+    ),
 ];
 
 /// The keys that a running broker takes over; `config/leveret.toml` marks them with `(SIGHUP)`.

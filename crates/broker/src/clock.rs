@@ -1,6 +1,7 @@
 //! What happens by the clock: heartbeats, and memory that idle queues and connections give back.
 
 mod due;
+mod moves;
 mod pages;
 
 use std::sync::Weak;

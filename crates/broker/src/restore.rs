@@ -1,6 +1,7 @@
 //! Messages that a store remembers, back into their queues.
 
 pub(crate) mod administration;
+mod moved;
 pub(crate) mod topology;
 
 use std::collections::HashMap;
@@ -10,7 +11,9 @@ use std::sync::Arc;
 use leveret_queue::{Message, MessageBody, Rank};
 use leveret_record::Blob;
 use leveret_runs::RunError;
-use leveret_store::{LaneId, Messages, OpenError, RecoveredLane, RecoveredMessage};
+use leveret_store::{
+    LaneId, Messages, OpenError, RecoveredChunks, RecoveredLane, RecoveredMessage,
+};
 use rustc_hash::FxHashMap;
 
 use crate::broker::Broker;
@@ -84,6 +87,7 @@ impl Broker {
         &self,
         lanes: &[RecoveredLane],
         messages: Messages,
+        moved: RecoveredChunks,
     ) -> Result<Restored, NotRestored> {
         let queues = self.lanes_of_queues();
         let mut restored = Restored {
@@ -94,8 +98,12 @@ impl Broker {
             ..Restored::default()
         };
         let (mut bodies, mut room) = (Bodies::default(), Ok(0));
+        let mut moved = self.reopen(moved);
         messages.replay(|message| match (queues.get(&message.lane), room.clone()) {
             (Some((_, cell, level)), Ok(again)) => {
+                while let Some(piece) = moved.before(message.lane, message.seq) {
+                    restored.messages += self.restore_piece((cell, *level), piece);
+                }
                 let is_long = restore((cell, *level), message, &mut bodies);
                 if is_long && self.memory.resident_bytes() >= again {
                     room = self.page_restored(cell, &mut bodies);
@@ -106,6 +114,14 @@ impl Broker {
             (None, _) => restored.orphans += 1,
         })?;
         room.map_err(NotRestored::NoRoom)?;
+        for (piece, spot) in moved.rest() {
+            match queues.get(&piece.chunk.lane) {
+                Some((_, cell, level)) => {
+                    restored.messages += self.restore_piece((cell, *level), (piece, spot));
+                }
+                None => restored.orphans += piece.messages(),
+            }
+        }
         let mut work = Work::default();
         for lane in lanes {
             let Some((_, cell, level)) = queues.get(&lane.lane) else {
@@ -186,7 +202,7 @@ impl Broker {
     }
 
     /// The lanes of all durable queues: virtual host, queue, level of priority.
-    fn lanes_of_queues(&self) -> HashMap<LaneId, (Arc<str>, Arc<QueueCell>, u8)> {
+    pub(crate) fn lanes_of_queues(&self) -> HashMap<LaneId, (Arc<str>, Arc<QueueCell>, u8)> {
         let mut queues = HashMap::new();
         for vhost in self.vhosts() {
             let directory = vhost.directory.read();

@@ -15,8 +15,8 @@ use crate::blobs::Blobs;
 use crate::message::Message;
 
 use away::PageOf;
-pub use loaded::LoadedPage;
-pub use page::PagedOut;
+pub use loaded::{LoadedPage, PageFilter};
+pub use page::{AwayChunk, MovableChunk, PagedOut};
 use page::{DiskPage, Paging};
 pub(crate) use page::{PageJob, PageNeeds};
 

@@ -26,7 +26,7 @@ mod requeued;
 mod reserve;
 mod ring;
 
-pub use chunk::{LoadedPage, PagedOut};
+pub use chunk::{AwayChunk, LoadedPage, MovableChunk, PageFilter, PagedOut};
 pub use consumers::{Consumer, ConsumerKey, Consuming};
 pub use leveret_record::{Attempts, Position, Unacked};
 pub use limits::{Death, Limits, Overflow, Reason, Settings, Shape};

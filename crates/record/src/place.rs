@@ -1,6 +1,6 @@
 //! Where chunks are that were written out of memory: places in run files.
 //!
-//! A place is kept by one [`Spot`]; when that is dropped, under whatever lock, the place is only
+//! A place is kept by [`Spot`]s; when the last is dropped, under whatever lock, the place is only
 //! noted in [`Freed`], and whoever has the files gives it back to the disk.
 
 use std::sync::Arc;
@@ -84,9 +84,12 @@ impl Drop for RunFile {
     }
 }
 
-/// Keeps a place until it is dropped.
+/// Keeps a place until it and all its clones are dropped.
+#[derive(Clone, Debug)]
+pub struct Spot(Arc<Kept>);
+
 #[derive(Debug)]
-pub struct Spot {
+struct Kept {
     place: RunPlace,
     run: Arc<RunFile>,
 }
@@ -94,18 +97,24 @@ pub struct Spot {
 impl Spot {
     /// Keeps bytes of a run.
     #[must_use]
-    pub const fn new(run: Arc<RunFile>, place: RunPlace) -> Self {
-        Self { place, run }
+    pub fn new(run: Arc<RunFile>, place: RunPlace) -> Self {
+        Self(Arc::new(Kept { place, run }))
     }
 
     /// What is kept.
     #[must_use]
-    pub const fn place(&self) -> RunPlace {
-        self.place
+    pub fn place(&self) -> RunPlace {
+        self.0.place
+    }
+
+    /// Whether somebody else keeps it as well.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 }
 
-impl Drop for Spot {
+impl Drop for Kept {
     fn drop(&mut self) {
         let freed = &self.run.freed;
         let bytes = u64::from(self.place.len);
@@ -136,7 +145,11 @@ mod tests {
         drop(run);
         assert!(freed.is_empty());
         let [one, other] = spots;
+        let again = other.clone();
+        assert!(again.is_shared() && !one.is_shared());
         drop(other);
+        assert!(freed.is_empty());
+        drop(again);
         assert_eq!(freed.take(), [FreedPart::Bytes(second)]);
         drop(one);
         assert_eq!(freed.take(), [FreedPart::Run(7)]);

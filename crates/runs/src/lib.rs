@@ -1,7 +1,8 @@
 //! Run files: chunks of queues that do not fit in memory, one behind the other as they come.
 //!
-//! They are an extension of memory and no truth: nothing in them is synced, and all of them are
-//! gone at the next start. What a store promised is the store's. A run is written until it is long
+//! They are an extension of memory. What a store hands over to them is synced first
+//! ([`Runs::sync`]) and there again after a start ([`Runs::reopen`]); everything else is no truth,
+//! and gone at the next start. A run is written until it is long
 //! enough, then only read; what is not needed any more is given back to the disk, and the whole
 //! file with the last of it. No file is here: whoever runs the broker brings them ([`RunFiles`]).
 
@@ -17,7 +18,7 @@
 
 pub mod sim;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,7 +52,7 @@ impl fmt::Display for RunError {
     }
 }
 
-/// The files, by their numbers. Nothing is synced.
+/// The files, by their numbers. Nothing is synced but what is asked for.
 pub trait RunFiles: Send + Sync {
     /// Writes at an offset that is the end of the file; at 0 it is made.
     ///
@@ -64,6 +65,12 @@ pub trait RunFiles: Send + Sync {
     /// # Errors
     /// What the disk says.
     fn read(&self, run: u64, offset: u64, buf: &mut [u8]) -> Result<(), RunError>;
+
+    /// Has what was written last: name, length and bytes.
+    ///
+    /// # Errors
+    /// What the disk says: nobody can tell any more what it has.
+    fn sync(&self, run: u64) -> Result<(), RunError>;
 
     /// Nothing is written to it any more.
     fn seal(&self, run: u64);
@@ -130,6 +137,10 @@ pub struct Runs {
     free_min: AtomicU64,
     freed: Arc<Freed>,
     writing: Mutex<Writing>,
+    /// Runs that could not be synced once: what the disk has of them is not known.
+    unsynced: Mutex<BTreeSet<u64>>,
+    /// Bytes that were there at the start.
+    kept: AtomicU64,
     made: AtomicU64,
     removed: AtomicU64,
     written: AtomicU64,
@@ -150,6 +161,8 @@ impl Runs {
             free_min: AtomicU64::new(config.free_min),
             freed: Arc::default(),
             writing: Mutex::default(),
+            unsynced: Mutex::default(),
+            kept: AtomicU64::new(0),
             made: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -224,6 +237,41 @@ impl Runs {
         Ok(spots)
     }
 
+    /// Makes what was written to a run last. After a failure it never does: a second attempt may
+    /// succeed without what the first one lost.
+    ///
+    /// # Errors
+    /// The disk failed, now or before.
+    pub fn sync(&self, run: u64) -> Result<(), RunError> {
+        let mut unsynced = self.unsynced.lock();
+        if unsynced.contains(&run) {
+            return Err(RunError::Failed("it could not be synced before".into()));
+        }
+        let synced = self.files.sync(run);
+        if matches!(synced, Err(RunError::Failed(_) | RunError::NoSpace)) {
+            unsynced.insert(run);
+        }
+        synced
+    }
+
+    /// Keeps places of before the start, each once. Runs from a number on were never used.
+    #[must_use]
+    pub fn reopen(&self, places: &[RunPlace], next_run: u64) -> Vec<Spot> {
+        let mut files: BTreeMap<u64, Arc<RunFile>> = BTreeMap::new();
+        let mut keep = |place: &RunPlace| {
+            let new = || Arc::new(RunFile::new(place.run, Arc::clone(&self.freed)));
+            let file = files.entry(place.run).or_insert_with(new);
+            Spot::new(Arc::clone(file), *place)
+        };
+        let spots: Vec<Spot> = places.iter().map(&mut keep).collect();
+        let bytes = places.iter().map(|place| u64::from(place.len)).sum();
+        self.kept.fetch_add(bytes, Ordering::Relaxed);
+        self.made.fetch_add(files.len() as u64, Ordering::Relaxed);
+        let mut writing = self.writing.lock();
+        writing.next = writing.next.max(next_run);
+        spots
+    }
+
     /// Reads what is at a place.
     ///
     /// # Errors
@@ -295,7 +343,7 @@ impl Runs {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         RunsStats {
             files: of(&self.made).saturating_sub(of(&self.removed)),
-            live_bytes: of(&self.written).saturating_sub(self.freed.bytes()),
+            live_bytes: (of(&self.written) + of(&self.kept)).saturating_sub(self.freed.bytes()),
             written_bytes: of(&self.written),
             read_bytes: of(&self.read),
             write_errors: of(&self.write_errors),

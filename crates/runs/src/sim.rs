@@ -11,6 +11,9 @@ use crate::{RunError, RunFiles};
 #[derive(Debug)]
 pub struct SimFiles {
     files: Mutex<BTreeMap<u64, Vec<u8>>>,
+    /// What a power cut leaves.
+    synced: Mutex<BTreeMap<u64, Vec<u8>>>,
+    fail_syncs: AtomicBool,
     fail_writes: AtomicBool,
     fail_reads: AtomicBool,
     busy: AtomicBool,
@@ -21,6 +24,8 @@ impl Default for SimFiles {
     fn default() -> Self {
         Self {
             files: Mutex::default(),
+            synced: Mutex::default(),
+            fail_syncs: AtomicBool::new(false),
             fail_writes: AtomicBool::new(false),
             fail_reads: AtomicBool::new(false),
             busy: AtomicBool::new(false),
@@ -41,6 +46,18 @@ impl SimFiles {
         self.fail_writes.store(fail, Ordering::Relaxed);
     }
 
+    /// Has syncs fail, or not any more.
+    pub fn fail_syncs(&self, fail: bool) {
+        self.fail_syncs.store(fail, Ordering::Relaxed);
+    }
+
+    /// Cuts the power: only what was synced is left, and of that the runs that are kept.
+    pub fn cut_power(&self, keep: impl Fn(u64) -> bool) {
+        let mut synced = self.synced.lock();
+        synced.retain(|run, _| keep(*run));
+        self.files.lock().clone_from(&synced);
+    }
+
     /// Has reads fail, or not any more.
     pub fn fail_reads(&self, fail: bool) {
         self.fail_reads.store(fail, Ordering::Relaxed);
@@ -58,9 +75,11 @@ impl SimFiles {
 
     /// Flips a bit of a run.
     pub fn flip(&self, run: u64, bit: usize) {
-        let mut files = self.files.lock();
-        if let Some(byte) = files.get_mut(&run).and_then(|file| file.get_mut(bit / 8)) {
-            *byte ^= 1 << (bit % 8);
+        for files in [&self.files, &self.synced] {
+            let mut files = files.lock();
+            if let Some(byte) = files.get_mut(&run).and_then(|it| it.get_mut(bit / 8)) {
+                *byte ^= 1 << (bit % 8);
+            }
         }
     }
 }
@@ -96,6 +115,16 @@ impl RunFiles for SimFiles {
         Ok(())
     }
 
+    fn sync(&self, run: u64) -> Result<(), RunError> {
+        if self.fail_syncs.load(Ordering::Relaxed) {
+            return Err(failed());
+        }
+        if let Some(bytes) = self.files.lock().get(&run).cloned() {
+            self.synced.lock().insert(run, bytes);
+        }
+        Ok(())
+    }
+
     fn seal(&self, _: u64) {}
 
     fn free(&self, run: u64, offset: u64, len: u64) {
@@ -109,6 +138,7 @@ impl RunFiles for SimFiles {
 
     fn remove(&self, run: u64) {
         self.files.lock().remove(&run);
+        self.synced.lock().remove(&run);
     }
 
     fn free_bytes(&self) -> Result<u64, RunError> {

@@ -7,7 +7,9 @@ use crate::lives::Found;
 use crate::sight::read_header;
 use leveret_broker::Broker;
 use leveret_store::sim::{DiskImage, Rng, SimDisk};
-use leveret_store::{Journal, JournalConfig, Messages, Progress, RecoveredLane, Store};
+use leveret_store::{
+    Journal, JournalConfig, Messages, Progress, RecoveredChunks, RecoveredLane, Store,
+};
 
 /// Where durable things go.
 pub(crate) struct Storage {
@@ -21,6 +23,7 @@ pub(crate) struct Remembered {
     next_lane: u32,
     lanes: Vec<RecoveredLane>,
     messages: Messages,
+    moved: RecoveredChunks,
 }
 
 /// Sizes so small that a world writes many segments and checkpoints.
@@ -51,6 +54,7 @@ impl Storage {
             next_lane: opened.next_lane,
             lanes: opened.lanes,
             messages: opened.messages,
+            moved: opened.moved,
         };
         let journal = Arc::new(opened.journal);
         Ok((Self { journal, disk }, remembered))
@@ -144,7 +148,7 @@ impl Remembered {
         let new = self.topology.is_empty();
         let restored = broker.restore(&self.topology, self.next_lane);
         restored.map_err(|error| error.to_string())?;
-        let restored = broker.restore_messages(&self.lanes, self.messages);
+        let restored = broker.restore_messages(&self.lanes, self.messages, self.moved);
         let restored = restored.map_err(|error| error.to_string())?;
         if restored.orphans > 0 {
             return Err(format!("{} messages belong to no queue", restored.orphans));

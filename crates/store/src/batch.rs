@@ -2,7 +2,8 @@
 
 use leveret_record::Attempts;
 
-use crate::LaneId;
+use crate::moved::{Move, image_bytes};
+use crate::{LaneId, MovedChunk};
 use crate::record::{self, HeadFields, MessageRecord, RawRecord};
 use crate::space::Claim;
 
@@ -22,6 +23,8 @@ pub struct Batch {
     pub(crate) returned: Vec<Returned>,
     /// Lanes emptied up to a sequence number.
     pub(crate) resets: Vec<(LaneId, u64)>,
+    /// Chunks that are in run files.
+    pub(crate) moves: Vec<Move>,
     /// Whether somebody waits for these to be durable: messages, topology, resets, groups.
     pub(crate) urgent: bool,
     in_group: bool,
@@ -41,6 +44,13 @@ pub enum BatchRecord<'a> {
         key: &'a [u8],
         /// What it is now.
         value: Option<&'a [u8]>,
+    },
+    /// What lives of these messages is in a run file from now on.
+    Moved {
+        /// Where, and whose they are.
+        chunk: &'a MovedChunk,
+        /// Their sequence numbers, `from..to`.
+        ranges: &'a [(u64, u64)],
     },
     /// Everything in a lane below a sequence number is settled; `u64::MAX`: the lane is gone.
     Reset {
@@ -117,6 +127,7 @@ impl Batch {
         empty(&mut self.settled, Self::KEEP_BYTES_MAX);
         empty(&mut self.returned, Self::KEEP_BYTES_MAX);
         empty(&mut self.resets, Self::KEEP_BYTES_MAX);
+        self.moves.clear();
         self.urgent = false;
         self.in_group = false;
         self.oversize = false;
@@ -129,13 +140,15 @@ impl Batch {
             && self.settled.is_empty()
             && self.returned.is_empty()
             && self.resets.is_empty()
+            && self.moves.is_empty()
             && !self.oversize
             && self.claim.is_empty()
     }
 
     /// Whether nothing is in it that needs what was claimed.
     pub(crate) fn is_void(&self) -> bool {
-        self.oversize || (!self.claim.is_empty() && self.bytes.is_empty())
+        self.oversize
+            || (!self.claim.is_empty() && self.bytes.is_empty() && self.moves.is_empty())
     }
 
     /// Takes out settlements and delivery counts if there are more of them than this: they need not
@@ -161,11 +174,16 @@ impl Batch {
         })
     }
 
-    /// What was recorded: messages and topology in the order they were added, then resets, attempts
-    /// and settlements. All that is `grouped` survives a crash together or not at all.
+    /// What was recorded: messages and topology in the order they were added, then moved chunks,
+    /// resets, attempts and settlements. All that is `grouped` survives a crash together or not at all.
     pub fn records(&self) -> impl Iterator<Item = BatchRecord<'_>> {
         let reset = |&(lane, up_to_seq)| BatchRecord::Reset { lane, up_to_seq };
+        let moved = |it: &'_ Move| BatchRecord::Moved {
+            chunk: &it.chunk,
+            ranges: &it.ranges,
+        };
         self.encoded()
+            .chain(self.moves.iter().map(moved))
             .chain(self.resets.iter().map(reset))
             .chain(self.returned.iter().copied().map(BatchRecord::Returned))
             .chain(self.settled.iter().copied().map(BatchRecord::Settled))
@@ -191,6 +209,7 @@ impl Batch {
             + size_of_val(self.settled.as_slice())
             + size_of_val(self.returned.as_slice())
             + size_of_val(self.resets.as_slice())
+            + self.moves.iter().map(Move::len).sum::<usize>()
     }
 
     /// Whether a record was too long to be written; the store then refuses all of it.
@@ -294,6 +313,22 @@ impl Batch {
         self.resets.push((lane, up_to_seq));
     }
 
+    /// Records that these messages of a lane, `from..to` in order, are in a run file from now on:
+    /// the journal need not keep them. What is there must be on the disk already, name, length and
+    /// bytes, and stay until [`crate::Store::take_free_places`] names it. Only what has arrived and
+    /// is not settled moves; so settlements may come before and after.
+    pub fn moved(&mut self, chunk: MovedChunk, ranges: &[(u64, u64)]) {
+        self.urgent = true;
+        let ranges = ranges.to_vec();
+        self.moves.push(Move { chunk, ranges });
+    }
+
+    /// What [`crate::Store::admit_change`] is to be asked for before so many ranges are moved.
+    #[must_use]
+    pub fn moved_bytes(ranges: usize) -> usize {
+        usize::try_from(image_bytes(ranges)).unwrap_or(usize::MAX)
+    }
+
     /// Records a topology operation: the latest value of a key, or that the key is gone.
     ///
     /// Bytes are the broker's own. The store keeps the map and gives it back whole at recovery, so
@@ -391,12 +426,28 @@ mod tests {
         batch.returned(LaneId(1), 6, attempts);
         batch.returned(LaneId(1), 7, attempts);
         batch.reset(LaneId(4), 8);
+        let place = leveret_record::RunPlace {
+            run: 6,
+            offset: 0,
+            len: 5,
+            checksum: 1,
+        };
+        let chunk = MovedChunk {
+            lane: LaneId(1),
+            place,
+            messages: 2,
+            bytes: 4,
+            base_ms: 3,
+            own_ms: 2,
+        };
+        batch.moved(chunk, &[(5, 6), (9, 10)]);
         let read: Vec<String> = batch.records().map(|record| tell(&record)).collect();
         let recorded = [
             "topology queue Some(durable)",
             "message [(1, 9), (2, 3)] Some(7) Some(60) true true route header body",
             "message [(3, 0)] None None false false   ",
             "topology queue None",
+            "moved 1 6 [(5, 6), (9, 10)]",
             "reset 4 8",
             "returned 1 6..8 1 1",
             "settled 1 5..6 false",
@@ -428,6 +479,9 @@ mod tests {
                 let value =
                     value.map_or("None".to_owned(), |value| format!("Some({})", text(value)));
                 format!("topology {} {value}", text(key))
+            }
+            BatchRecord::Moved { chunk, ranges } => {
+                format!("moved {} {} {ranges:?}", chunk.lane.0, chunk.place.run)
             }
             BatchRecord::Reset { lane, up_to_seq } => format!("reset {} {up_to_seq}", lane.0),
             BatchRecord::Returned(range) => {

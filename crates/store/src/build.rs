@@ -1,7 +1,7 @@
 //! Turns a stage into a frame's body: elides what settles itself, adds copies and settlements.
 //!
-//! Order in a frame: messages, topology and copies; then RESET, RETURNED, SETTLED. So whatever a
-//! frame both brings and settles is settled after it, in memory and in a replay alike.
+//! Order in a frame: messages, topology and copies; then MOVED, RESET, RETURNED, SETTLED. So
+//! whatever a frame both brings and moves or settles is so after it, in memory and in a replay alike.
 
 use crate::batch::Settled;
 use crate::checkpoint::{self, Topology};
@@ -77,6 +77,9 @@ impl BuiltFrame {
             if let Some(record) = RawRecord::at(&self.stage.bytes, *at) {
                 grown += apply_topology(topology, &record);
             }
+        }
+        for one in &self.stage.moves {
+            lanes.moved(one.chunk, &one.ranges);
         }
         for (lane, up_to) in &self.stage.resets {
             lanes.reset(*lane, *up_to);
@@ -188,16 +191,23 @@ impl BuiltFrame {
             .collect();
     }
 
-    /// Appends resets, delivery counts and settlements as one record each.
+    /// Appends moved chunks; then resets, delivery counts and settlements as one record each.
     fn add_ranges(&mut self, seal: &mut RecordsSeal) {
         let Stage {
             bytes,
             settled,
             returned,
             resets,
+            moves,
             ..
         } = &mut self.stage;
         let plain = HeadFields::plain;
+        for one in moves.iter() {
+            let one = std::slice::from_ref(one);
+            add_record(bytes, seal, plain(record::MOVED), one, |out, one| {
+                record::push_moved(out, &one.chunk, &one.ranges);
+            });
+        }
         add_record(
             bytes,
             seal,

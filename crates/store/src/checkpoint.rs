@@ -10,7 +10,8 @@ use leveret_record::Attempts;
 
 use crate::LaneId;
 use crate::lanes::{JournalLane, JournalLanes, Serial};
-use crate::record::{u32_at, u64_at};
+use crate::moved::CHUNK_BYTES;
+use crate::record::{self, u32_at, u64_at};
 use crate::segment::Extent;
 use crate::vfs::{DiskError, Vfs, VfsFile};
 
@@ -97,6 +98,8 @@ pub(crate) struct ImageParts<'a> {
     pub(crate) topology: &'a Topology,
     /// Leave delivery counts out: a deliberate fault.
     pub(crate) forget_returns: bool,
+    /// Leave moved chunks out: another one.
+    pub(crate) forget_moved: bool,
 }
 
 impl ImageParts<'_> {
@@ -124,7 +127,20 @@ impl ImageParts<'_> {
             out.bytes(key);
             out.bytes(value);
         }
+        self.encode_chunks(&mut out);
         out.finish(store, self.generation)
+    }
+
+    fn encode_chunks(&self, out: &mut Out) {
+        let lanes = self.lanes;
+        if self.forget_moved {
+            return;
+        }
+        out.u64s(&[lanes.next_chunk, lanes.next_run, lanes.chunks.len() as u64]);
+        for (number, chunk) in &lanes.chunks {
+            out.u64s(&[*number]);
+            record::push_moved(&mut out.0, chunk, &[]);
+        }
     }
 
     fn encode_lanes(&self, out: &mut Out) {
@@ -215,6 +231,7 @@ pub(crate) fn len_max(segments: usize, lanes: &JournalLanes, topology_bytes: u64
         + segments as u64 * SEGMENT_BYTES
         + (lanes.lanes.len() + lanes.gone.len()) as u64 * LANE_BYTES
         + lanes.ranges_max() * RANGE_BYTES
+        + lanes.chunks.len() as u64 * CHUNK_BYTES
         + topology_bytes
 }
 
@@ -279,7 +296,21 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Image> {
         let (key, value) = (input.bytes()?, input.bytes()?);
         image.topology.insert(key.to_vec(), value.to_vec());
     }
+    // Earlier versions moved nothing.
+    if !input.0.is_empty() {
+        decode_chunks(&mut input, &mut image.lanes)?;
+    }
     input.0.is_empty().then_some(image)
+}
+
+fn decode_chunks(input: &mut In<'_>, lanes: &mut JournalLanes) -> Option<()> {
+    [lanes.next_chunk, lanes.next_run] = input.u64s()?;
+    for _ in 0..input.count()? {
+        let [number] = input.u64s()?;
+        let chunk = record::moved_at(input.take(record::CHUNK)?)?;
+        lanes.chunks.insert(number, chunk);
+    }
+    Some(())
 }
 
 fn decode_lanes(input: &mut In<'_>) -> Option<JournalLanes> {
@@ -382,6 +413,21 @@ mod tests {
         lanes.settled(LaneId(3), 20, 21);
         lanes.returned(LaneId(3), (4, 5), Attempts::NONE.and_one(true));
         lanes.reset(LaneId(2), u64::MAX);
+        let place = leveret_record::RunPlace {
+            run: 6,
+            offset: 7,
+            len: 8,
+            checksum: 9,
+        };
+        let chunk = crate::MovedChunk {
+            lane: LaneId(3),
+            place,
+            messages: 2,
+            bytes: 10,
+            base_ms: 11,
+            own_ms: 12,
+        };
+        lanes.moved(chunk, &[(6, 8)]);
         let topology = Topology::from([(b"q".to_vec(), b"durable".to_vec())]);
         let extent = Extent {
             serial: 7,
@@ -403,6 +449,7 @@ mod tests {
             lanes: &lanes,
             topology: &topology,
             forget_returns: false,
+            forget_moved: false,
         };
         let mut bytes = parts.encode(11);
         let image = decode(intact(&bytes, 11).unwrap()).unwrap();

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use leveret_record::RunPlace;
+
 use crate::checkpoint::ImageParts;
 use crate::core::{Core, wanted};
 use crate::frame::{self, Header};
@@ -184,10 +186,12 @@ impl Journal {
         let free = core.pool.free_of(config.segment_bytes);
         // Starved, nothing may ever be written before there are more.
         let short = free < wanted(config) && (core.used || core.starved);
-        let reclaimable = core.pool.has_stale() || core.has_dead();
+        let has_chunks = core.dead_chunk_bytes() > 0;
+        let reclaimable = core.pool.has_stale() || core.has_dead() || has_chunks;
         let in_window = core.pool.bytes() + config.segment_bytes <= config.window_bytes;
         let reclaims = core.tight || (short && (!in_window || core.starved));
-        if core.checkpoint_due(config) || (reclaimable && reclaims) {
+        let frees = core.dead_chunk_bytes() >= config.segment_bytes;
+        if core.checkpoint_due(config) || (reclaimable && reclaims) || frees {
             drop(core);
             chores.job = Job::Write(self.begin_checkpoint()?);
         } else if short
@@ -295,6 +299,7 @@ impl Journal {
             lanes: &core.lanes,
             topology: &core.topology,
             forget_returns: self.config.breaks(StoreSabotage::ForgetReturns),
+            forget_moved: self.config.breaks(StoreSabotage::ForgetMoved),
         };
         let bytes = parts.encode(core.store);
         Ok(Checkpoint {
@@ -487,6 +492,19 @@ impl Core {
         for slot in dead {
             self.pool.set(slot, Use::Stale(generation));
         }
+        let dead: Vec<Serial> = self.lanes.dead_chunks().map(|(number, _)| number).collect();
+        for number in dead {
+            if let Some(chunk) = self.lanes.chunks.remove(&number) {
+                self.stale_places.push((generation, chunk.place));
+            }
+        }
+    }
+
+    /// Bytes of moved chunks that wait for checkpoints to be free.
+    fn dead_chunk_bytes(&self) -> u64 {
+        let dead = self.lanes.dead_chunks().map(|(_, chunk)| chunk.place);
+        let stale = self.stale_places.iter().map(|(_, place)| *place);
+        dead.chain(stale).map(|place| u64::from(place.len)).sum()
     }
 
     /// A checkpoint is durable.
@@ -495,6 +513,9 @@ impl Core {
         self.checkpoint_len = checkpoint.bytes.len() as u64;
         self.since_checkpoint -= checkpoint.since.min(self.since_checkpoint);
         self.pool.checkpointed(checkpoint.generation);
+        let is_free = |(since, _): &mut (u64, RunPlace)| *since < checkpoint.generation;
+        let free = self.stale_places.extract_if(.., is_free);
+        self.free_places.extend(free.map(|(_, place)| place));
     }
 
     /// The sealed segment with the fewest survivors, if at most half of it survives.

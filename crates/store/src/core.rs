@@ -1,5 +1,7 @@
 //! The journal's own state, behind one lock: where the next frame goes, what lives, the segments.
 
+use leveret_record::RunPlace;
+
 use crate::build::BuiltFrame;
 use crate::checkpoint::{self, ChainHead, Topology};
 use crate::frame::{self, BLOCK, HEADER, Header, SEAL};
@@ -7,7 +9,7 @@ use crate::lanes::{JournalLanes, Serial};
 use crate::segment::{self, Extent, Pool, Segment, Use};
 use crate::stage::Stage;
 use crate::vfs::{DiskError, Vfs};
-use crate::{Damage, JournalConfig, StoreSabotage, SyncPolicy};
+use crate::{Damage, JournalConfig, LaneId, StoreSabotage, SyncPolicy};
 
 /// State of a journal that is open.
 #[derive(Default)]
@@ -43,6 +45,10 @@ pub(crate) struct Core {
     pub(crate) may_grow: bool,
     /// The disk's free space has fallen below the floor, and not risen well above it since.
     pub(crate) tight: bool,
+    /// Places of chunks of which nothing lives: in no checkpoint from this one on.
+    pub(crate) stale_places: Vec<(u64, RunPlace)>,
+    /// Those that no checkpoint on the disk knows any more.
+    pub(crate) free_places: Vec<RunPlace>,
     /// What housekeeping could not read; to be told.
     pub(crate) damage: Vec<Damage>,
     /// The disk's free space when last asked, less what was taken for segments since.
@@ -399,6 +405,31 @@ impl Core {
         self.pool.free().filter(large).count()
     }
 
+    /// Live messages of the oldest segments: so many of these as the journal is longer than three
+    /// quarters of its window.
+    pub(crate) fn pinned(&self, config: &JournalConfig) -> Vec<(LaneId, u64, u64)> {
+        let mut held: Vec<Extent> = self.pool.held().map(|(_, extent)| extent).collect();
+        let bytes: u64 = held.iter().map(|extent| extent.end).sum();
+        let mut over = bytes.saturating_sub(config.window_bytes / 4 * 3);
+        held.sort_unstable_by_key(|extent| extent.serial);
+        let mut last = 0;
+        for extent in held.iter().filter(|it| it.serial != self.head.serial) {
+            if over == 0 {
+                break;
+            }
+            over = over.saturating_sub(extent.end);
+            last = extent.serial;
+        }
+        if last == 0 {
+            return Vec::new();
+        }
+        let lanes = self.lanes.lanes.iter();
+        let live = lanes.flat_map(|(id, lane)| lane.live.iter().map(move |live| (*id, live)));
+        let pinned = live.filter(|(_, (_, _, serial))| *serial <= last);
+        let pinned = pinned.map(|(lane, (from, to, _))| (lane, from, to));
+        pinned.take(PINNED_MAX).collect()
+    }
+
     /// Whether messages may be copied: on a full disk not into the reserve, which would be held by
     /// them. Settlements go on in it as nothing holds the segments behind them.
     pub(crate) fn may_copy(&self, config: &JournalConfig) -> bool {
@@ -411,6 +442,9 @@ impl Core {
         self.disk_free.is_none_or(|free| free >= needed)
     }
 }
+
+/// So many ranges of messages are named at once.
+const PINNED_MAX: usize = 4096;
 
 /// Segments that starts begin in. Each takes one that neither checkpoint needs; the one before and
 /// the one before that are the two that do.

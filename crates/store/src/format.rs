@@ -13,7 +13,9 @@ pub(crate) const MAJOR: u16 = 1;
 /// A feature a reader must know to open the store: when messages came and how often they were
 /// tried is in their records.
 const ATTEMPTS_AND_TIMES: u32 = 1;
-const KNOWN_FEATURES: u32 = ATTEMPTS_AND_TIMES;
+/// Messages may be in run files only.
+const MOVED_CHUNKS: u32 = 2;
+const KNOWN_FEATURES: u32 = ATTEMPTS_AND_TIMES | MOVED_CHUNKS;
 
 const MAGIC: &[u8; 8] = b"LEVERET\n";
 const COPY: usize = 4096;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use leveret_record::RunPlace;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::build::BuiltFrame;
@@ -19,7 +20,9 @@ use crate::core::{Core, WriteError};
 use crate::space::Space;
 use crate::stage::Stage;
 use crate::vfs::Vfs;
-use crate::{Batch, JournalConfig, Store, StoreRefusal, StoreSabotage, Ticket, Waiter};
+use crate::{
+    Batch, JournalConfig, LaneId, Store, StoreRefusal, StoreSabotage, Ticket, Waiter,
+};
 
 /// How long settlements may wait for company when nobody waits for them.
 const LAZY: Duration = Duration::from_millis(5);
@@ -492,6 +495,14 @@ impl Store for Journal {
         self.admit_change_now(batch, bytes)
     }
 
+    fn pinned(&self) -> Vec<(LaneId, u64, u64)> {
+        self.core.lock().pinned(&self.config)
+    }
+
+    fn take_free_places(&self) -> Vec<RunPlace> {
+        std::mem::take(&mut self.core.lock().free_places)
+    }
+
     fn durable(&self) -> Ticket {
         Ticket(self.durable.load(Ordering::Acquire))
     }
@@ -522,7 +533,7 @@ impl Store for Journal {
 mod tests {
     use super::*;
     use crate::sim::SimDisk;
-    use crate::{LaneId, MessageParts};
+    use crate::MessageParts;
 
     const LANE: LaneId = LaneId(1);
 

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use leveret_record::Attempts;
 use rustc_hash::FxHashMap;
 
-use crate::LaneId;
+use crate::moved::MOVED;
+use crate::{LaneId, MovedChunk};
 use crate::ranges::RangeMap;
 
 /// A segment's number in the life of the store, never reused.
@@ -22,8 +23,15 @@ pub(crate) struct JournalLanes {
     pub(crate) gone: RangeMap<()>,
     /// One more than the highest lane ever named.
     pub(crate) next_lane: u32,
-    /// Live messages per segment.
+    /// Live messages per segment, and per moved chunk.
     pub(crate) held: BTreeMap<Serial, u64>,
+    /// Moved chunks, by their numbers; those of which nothing lives are there until a checkpoint
+    /// is to be written without them.
+    pub(crate) chunks: BTreeMap<Serial, MovedChunk>,
+    /// The number of the next one, less its bit.
+    pub(crate) next_chunk: Serial,
+    /// One more than the highest run file ever named.
+    pub(crate) next_run: u64,
     /// Ranges of live messages, of all lanes.
     pub(crate) ranges: usize,
 }
@@ -35,7 +43,7 @@ pub(crate) struct JournalLane {
     pub(crate) floor: u64,
     /// One more than the highest sequence number ever named.
     pub(crate) next: u64,
-    /// Live messages and the segment that holds each.
+    /// Live messages and the segment, or moved chunk, that holds each.
     pub(crate) live: RangeMap<Serial>,
     /// Settled before the message arrived.
     pub(crate) early: RangeMap<()>,
@@ -96,6 +104,35 @@ impl JournalLanes {
                 });
             }
         }
+    }
+
+    /// What lives of these messages is in this chunk from now on. What has not arrived yet will be
+    /// in the journal.
+    pub(crate) fn moved(&mut self, chunk: MovedChunk, ranges: &[(u64, u64)]) {
+        let number = MOVED | self.next_chunk;
+        self.next_chunk += 1;
+        self.next_run = self.next_run.max(chunk.place.run.saturating_add(1));
+        self.chunks.insert(number, chunk);
+        let Some(state) = self.lanes.get_mut(&chunk.lane) else {
+            return;
+        };
+        let (live, held) = (&mut state.live, &mut self.held);
+        self.ranges -= live.len();
+        for (from, to) in ranges {
+            for (from, to, _) in live.within(*from, *to) {
+                *held.entry(number).or_default() += to - from;
+                live.insert(from, to, number, |from, to, old| {
+                    release(held, old, to - from)
+                });
+            }
+        }
+        self.ranges += live.len();
+    }
+
+    /// Moved chunks of which nothing lives.
+    pub(crate) fn dead_chunks(&self) -> impl Iterator<Item = (Serial, &MovedChunk)> {
+        let chunks = self.chunks.iter().map(|(number, chunk)| (*number, chunk));
+        chunks.filter(|(number, _)| !self.held.contains_key(number))
     }
 
     /// Messages `from..to` are settled, whether they have arrived or not.

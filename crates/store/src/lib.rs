@@ -30,6 +30,7 @@ mod frame;
 mod journal;
 mod lanes;
 mod memory;
+mod moved;
 mod probe;
 mod ranges;
 mod record;
@@ -46,6 +47,7 @@ pub use batch::{Batch, BatchRecord, MessageParts, Returned, Settled};
 pub use config::{JournalConfig, Missing, OnCorruption, SyncPolicy};
 pub use journal::{Journal, Progress, StoreFailure};
 pub use memory::InstantStore;
+pub use moved::{MovedChunk, MovedPiece, RecoveredChunks};
 pub use probe::{PLAUSIBLE_SYNC_NANOS, probe_sync};
 pub use record::{MessageRecord, MessageTargets};
 pub use recovery::{

@@ -9,12 +9,14 @@
 //! RETURNED ranges x (lane u32, from u64, to u64, acquired u32, failed u32); without the flag
 //!          ATTEMPTS, as the first version wrote it: deliveries u8
 //! RESET    lanes x (lane u32, up_to u64)                      u64::MAX: the lane is gone
+//! MOVED    lane u32, len u32, checksum u32, messages u32, run u64, offset u64, bytes u64, base_ms u64,
+//!          own_ms u64, ranges x (from u64, to u64)            in a run file from now on
 //! ```
 //! `len` counts head and payload without the padding; `crc` is CRC-32C over both, less itself.
 
-use leveret_record::Attempts;
+use leveret_record::{Attempts, RunPlace};
 
-use crate::LaneId;
+use crate::{LaneId, MovedChunk};
 
 /// Bytes of a record's head.
 pub(crate) const HEAD: usize = 16;
@@ -31,10 +33,15 @@ pub(crate) const SETTLED: u8 = 0x55;
 pub(crate) const RETURNED: u8 = 0x5a;
 /// Lanes of which everything below a sequence number is settled.
 pub(crate) const RESET: u8 = 0x66;
+/// Messages that are in a run file from now on.
+pub(crate) const MOVED: u8 = 0x3c;
 
-/// Whether this version knows the kind; 0x3c is reserved for MOVED (messages now in a run).
+/// Whether this version knows the kind.
 pub(crate) fn is_known(kind: u8) -> bool {
-    matches!(kind, MESSAGE | TOPOLOGY | SETTLED | RETURNED | RESET)
+    matches!(
+        kind,
+        MESSAGE | TOPOLOGY | SETTLED | RETURNED | RESET | MOVED
+    )
 }
 
 /// MESSAGE: an expiration follows the targets and the entering time.
@@ -144,6 +151,28 @@ pub(crate) fn push_range(out: &mut Vec<u8>, lane: LaneId, from: u64, to: u64) {
     out.extend_from_slice(&to.to_le_bytes());
 }
 
+/// Appends a chunk and the ranges of its messages.
+pub(crate) fn push_moved(out: &mut Vec<u8>, chunk: &MovedChunk, ranges: &[(u64, u64)]) {
+    let place = &chunk.place;
+    for number in [chunk.lane.0, place.len, place.checksum, chunk.messages] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    let numbers = [
+        place.run,
+        place.offset,
+        chunk.bytes,
+        chunk.base_ms,
+        chunk.own_ms,
+    ];
+    let ranges = ranges.iter().flat_map(|(from, to)| [*from, *to]);
+    for number in numbers.into_iter().chain(ranges) {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+/// Bytes of a MOVED payload before its ranges.
+pub(crate) const CHUNK: usize = 56;
+
 /// One record in a frame's body: its head, and its bytes without padding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawRecord<'a> {
@@ -242,6 +271,15 @@ impl<'a> RawRecord<'a> {
         let key_len = usize::try_from(self.middle_len).ok()?;
         let (key, value) = self.payload().split_at_checked(key_len)?;
         Some((key, (self.flags & DELETE == 0).then_some(value)))
+    }
+
+    /// The chunk of a MOVED record, and the ranges of its messages.
+    pub(crate) fn moved(&self) -> Option<(MovedChunk, Vec<(u64, u64)>)> {
+        let (head, ranges) = self.payload().split_at_checked(CHUNK)?;
+        let chunk = moved_at(head)?;
+        let ranges = ranges.chunks_exact(16);
+        let ranges = ranges.filter_map(|range| Some((u64_at(range, 0)?, u64_at(range, 8)?)));
+        Some((chunk, ranges.collect()))
     }
 
     /// The same message with other targets, appended to `out`; false if it is no message.
@@ -360,6 +398,23 @@ pub(crate) fn resets(payload: &[u8]) -> impl Iterator<Item = (LaneId, u64)> + '_
     payload
         .chunks_exact(TARGET)
         .filter_map(|reset| target_at(reset, 0))
+}
+
+/// What [`push_moved`] writes of a chunk.
+pub(crate) fn moved_at(bytes: &[u8]) -> Option<MovedChunk> {
+    Some(MovedChunk {
+        lane: LaneId(u32_at(bytes, 0)?),
+        place: RunPlace {
+            run: u64_at(bytes, 16)?,
+            offset: u64_at(bytes, 24)?,
+            len: u32_at(bytes, 4)?,
+            checksum: u32_at(bytes, 8)?,
+        },
+        messages: u32_at(bytes, 12)?,
+        bytes: u64_at(bytes, 32)?,
+        base_ms: u64_at(bytes, 40)?,
+        own_ms: u64_at(bytes, 48)?,
+    })
 }
 
 fn target_at(bytes: &[u8], at: usize) -> Option<(LaneId, u64)> {

@@ -11,6 +11,7 @@ use crate::core::{Core, WriteError};
 use crate::frame::{self, BLOCK, EPOCH, HEADER, Header};
 use crate::journal::Journal;
 use crate::lanes::Serial;
+use crate::moved::{self, RecoveredChunks};
 use crate::record::RawRecord;
 use crate::segment::{self, Pool, Use};
 use crate::vfs::{DiskError, Vfs};
@@ -44,6 +45,8 @@ pub struct Recovered {
     pub journal: Journal,
     /// What was live.
     pub messages: Messages,
+    /// What was live of chunks that were moved out of the journal: not among the messages.
+    pub moved: RecoveredChunks,
     /// Every lane that was ever named and not deleted, by number.
     pub lanes: Vec<RecoveredLane>,
     /// The latest value of each topology key.
@@ -463,6 +466,10 @@ fn finish(
         .collect();
     let messages = Messages::new(&core.pool, slots, places, lanes);
     let recovered = recovered_lanes(&state);
+    let moved = RecoveredChunks {
+        pieces: moved::pieces(lanes),
+        next_run: lanes.next_run,
+    };
     let (next_lane, topology) = (lanes.next_lane, state.topology.clone());
     core.lanes = state.lanes;
     core.topology_bytes = topology
@@ -484,6 +491,7 @@ fn finish(
     Ok(Recovered {
         journal,
         messages,
+        moved,
         lanes: recovered,
         topology,
         next_lane,

@@ -52,6 +52,13 @@ pub enum StoreSabotage {
     SettleBeforeCopy,
     /// What an atomic group settles is written in a frame after the one with its messages.
     CopyBeforeSettle,
+    /// A checkpoint leaves moved chunks out.
+    ForgetMoved,
+    /// A chunk is recorded as moved before its file is synced; by whoever writes it.
+    MoveBeforeSync,
+    /// A file is removed when all its messages are settled, be that durable or not; by whoever has
+    /// it.
+    RemoveRunsEarly,
 }
 
 impl JournalConfig {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use leveret_record::RunPlace;
+
 use crate::Batch;
 
 /// When something submitted becomes durable: as soon as [`Store::durable`] has reached it.
@@ -99,6 +101,17 @@ pub trait Store: Send + Sync {
             Err(StoreRefusal::Stopped) => Err(StoreRefusal::Stopped),
             _ => Ok(()),
         }
+    }
+
+    /// Messages that keep the journal longer than it should be: lanes and sequence numbers
+    /// `from..to`. What of them is in run files is to be recorded there ([`Batch::moved`]).
+    fn pinned(&self) -> Vec<(LaneId, u64, u64)> {
+        Vec::new()
+    }
+
+    /// Places of moved chunks that are not needed any more, by whatever crash.
+    fn take_free_places(&self) -> Vec<RunPlace> {
+        Vec::new()
     }
 
     /// Whether persistent messages may be published now.

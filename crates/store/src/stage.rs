@@ -3,6 +3,7 @@
 use crate::batch::{Batch, Returned, Settled, empty};
 use crate::frame::HEADER;
 use crate::lanes::Serial;
+use crate::moved::Move;
 use crate::space::Claim;
 use crate::{LaneId, StoreRefusal, Ticket};
 
@@ -14,6 +15,7 @@ pub(crate) struct Stage {
     pub(crate) settled: Vec<Settled>,
     pub(crate) returned: Vec<Returned>,
     pub(crate) resets: Vec<(LaneId, u64)>,
+    pub(crate) moves: Vec<Move>,
     /// Records read back from a segment that is to be emptied.
     pub(crate) copies: Vec<(Serial, Vec<u8>)>,
     /// Somebody waits for this.
@@ -46,6 +48,7 @@ impl Stage {
         self.settled.extend_from_slice(&batch.settled);
         self.returned.extend_from_slice(&batch.returned);
         self.resets.extend_from_slice(&batch.resets);
+        self.moves.append(&mut batch.moves);
         self.urgent |= batch.urgent;
         self.claim.add(batch.claim.take());
         batch.clear();
@@ -58,6 +61,7 @@ impl Stage {
             && self.settled.is_empty()
             && self.returned.is_empty()
             && self.resets.is_empty()
+            && self.moves.is_empty()
             && self.copies.is_empty()
     }
 
@@ -67,6 +71,7 @@ impl Stage {
             + size_of_val(self.settled.as_slice())
             + size_of_val(self.returned.as_slice())
             + size_of_val(self.resets.as_slice())
+            + self.moves.iter().map(Move::len).sum::<usize>()
     }
 
     /// Whether so many more bytes are better written as a frame of their own: in frames that are
@@ -81,6 +86,7 @@ impl Stage {
         empty(&mut self.settled, KEEP_BYTES_MAX);
         empty(&mut self.returned, KEEP_BYTES_MAX);
         empty(&mut self.resets, KEEP_BYTES_MAX);
+        self.moves.clear();
         empty(&mut self.copies, KEEP_BYTES_MAX);
         self.claim = Claim::default();
         self.urgent = false;

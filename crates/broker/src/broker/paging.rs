@@ -1,6 +1,7 @@
 //! Chunks of queues, on their way to the disk and back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use leveret_queue::{LoadedPage, PageRead, PageWrite};
 use leveret_record::RunPlace;
@@ -55,12 +56,11 @@ pub struct PageIn {
 }
 
 impl Broker {
-    /// Has chunks that are too much for memory written to these files, from now on; not where all
-    /// is kept there.
+    /// Has chunks that are too much for memory written to these files, from now on; where all is
+    /// kept there, they are only read at the start.
     pub fn page_to(&self, runs: Runs) {
-        if self.config.queue_resident_bytes == 0 {
-            return;
-        }
+        let only_reads = self.config.queue_resident_bytes == 0;
+        self.pager.only_reads.store(only_reads, Ordering::Relaxed);
         let set = self.pager.runs.set(runs);
         debug_assert!(set.is_ok(), "it has files");
     }
@@ -171,7 +171,12 @@ impl Broker {
         };
         let mut buf = Vec::new();
         runs.read(place, &mut buf)?;
-        LoadedPage::decode(place, &buf, &self.memory).ok_or(RunError::Corrupt)
+        let page = LoadedPage::decode(place, &buf, &self.memory);
+        let page = match self.pager.moved.filter(place) {
+            Some(filter) => page.and_then(|page| page.filtered(&filter)),
+            None => page,
+        };
+        page.ok_or(RunError::Corrupt)
     }
 
     /// Puts a chunk back that was read, or what came of that; the caller runs the queue afterwards.
@@ -198,6 +203,7 @@ impl Broker {
                         queue: Arc::clone(&cell.name),
                         page,
                         reason: error.to_string(),
+                        moved: self.pager.moved.has(read.place),
                     });
                     // It tells the log, whoever has read.
                     self.pager.reads.wake();

@@ -1,11 +1,14 @@
 //! Queues that have chunks to be written to the disk or read back, and where these are.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use leveret_queue::LostPage;
+use leveret_queue::{LostPage, PageFilter};
+use leveret_record::{RunPlace, Spot};
 use leveret_runs::Runs;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use crate::queue::cell::{QueueCell, QueueState};
 use crate::queue::timer::Waker;
@@ -21,6 +24,8 @@ pub struct LostMessages {
     pub page: LostPage,
     /// What the disk says.
     pub reason: String,
+    /// The journal has handed them over: no start brings them back.
+    pub moved: bool,
 }
 
 /// Queues that wait for one thread.
@@ -61,10 +66,62 @@ pub struct PageLines {
     pub(crate) reads: bool,
 }
 
+/// Places that the store relies on: they stay where they are.
+#[derive(Default)]
+pub(crate) struct MovedPlaces(Mutex<FxHashMap<(u64, u64), MovedPlace>>);
+
+struct MovedPlace {
+    spot: Spot,
+    /// What of it was left at the start.
+    filter: Option<Arc<PageFilter>>,
+    /// The store does not need it any more.
+    is_free: bool,
+}
+
+const fn key_of(place: RunPlace) -> (u64, u64) {
+    (place.run, place.offset)
+}
+
+impl MovedPlaces {
+    /// The store may rely on it from now on; `filter` is what of it was left at the start.
+    pub(crate) fn keep(&self, spot: Spot, filter: Option<Arc<PageFilter>>) {
+        let kept = MovedPlace {
+            filter,
+            is_free: false,
+            spot,
+        };
+        self.0.lock().insert(key_of(kept.spot.place()), kept);
+    }
+
+    /// Whether the store may rely on it.
+    pub(crate) fn has(&self, place: RunPlace) -> bool {
+        self.0.lock().contains_key(&key_of(place))
+    }
+
+    /// What of it was left at the start; nothing of a place that came later.
+    pub(crate) fn filter(&self, place: RunPlace) -> Option<Arc<PageFilter>> {
+        self.0.lock().get(&key_of(place))?.filter.clone()
+    }
+
+    /// The store does not need these any more. Whose queue still reads one needs its filter.
+    pub(crate) fn free(&self, places: &[RunPlace]) {
+        let mut all = self.0.lock();
+        for place in places {
+            if let Some(moved) = all.get_mut(&key_of(*place)) {
+                moved.is_free = true;
+            }
+        }
+        all.retain(|_, moved| !moved.is_free || moved.filter.is_some() && moved.spot.is_shared());
+    }
+}
+
 /// What pages queues out and in; one for a broker.
 #[derive(Default)]
 pub(crate) struct Pager {
     pub(crate) runs: OnceLock<Runs>,
+    /// Queues keep all in memory: what there is is only read.
+    pub(crate) only_reads: AtomicBool,
+    pub(crate) moved: MovedPlaces,
     pub(crate) writes: PageLine,
     pub(crate) reads: PageLine,
     pub(crate) lost: Mutex<Vec<LostMessages>>,
@@ -80,7 +137,11 @@ impl Pager {
 
     /// Whether what is over a queue's share of memory leaves it.
     pub(crate) fn makes_room(&self) -> bool {
-        self.runs.get().is_some_and(|runs| !runs.is_stopped())
+        self.writes() && self.runs.get().is_some_and(|runs| !runs.is_stopped())
+    }
+
+    fn writes(&self) -> bool {
+        self.runs.get().is_some() && !self.only_reads.load(Ordering::Relaxed)
     }
 }
 
@@ -88,7 +149,7 @@ impl QueueCell {
     /// Has chunks written and read that should be.
     #[inline(never)]
     pub(crate) fn page(self: &Arc<Self>, state: &mut QueueState) {
-        if self.pager.runs.get().is_none() {
+        if !self.pager.writes() {
             return;
         }
         state.queue.end_paging();

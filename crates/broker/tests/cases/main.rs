@@ -14,6 +14,7 @@ mod held;
 mod leaving;
 mod limits;
 mod memory;
+mod moving;
 mod nacks;
 mod paging;
 mod pauses;

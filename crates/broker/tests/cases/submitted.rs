@@ -244,6 +244,8 @@ impl Read {
                     None => self.topology.remove(key),
                 };
             }
+            // It changes nothing of what there is.
+            BatchRecord::Moved { .. } => {}
             BatchRecord::Reset { lane, up_to_seq } => {
                 let floor = self.floors.entry(lane).or_default();
                 *floor = up_to_seq.max(*floor);

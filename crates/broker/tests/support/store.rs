@@ -124,6 +124,7 @@ fn told(record: &BatchRecord<'_>) -> String {
             let verb = if value.is_some() { "put" } else { "drop" };
             format!("{verb} {}", name(key))
         }
+        BatchRecord::Moved { chunk, ranges } => format!("moved {} {ranges:?}", chunk.lane.0),
         BatchRecord::Reset { lane, up_to_seq } if *up_to_seq == u64::MAX => {
             format!("reset {}", lane.0)
         }

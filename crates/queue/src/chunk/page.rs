@@ -6,6 +6,9 @@
 //! change, so that it can leave again without being written.
 
 mod back;
+mod moved;
+
+pub use moved::{AwayChunk, MovableChunk};
 
 use std::collections::VecDeque;
 
@@ -49,6 +52,10 @@ pub(crate) struct DiskPage {
     unread_bytes: u64,
     /// Sequence numbers `from..to` of persistent messages, unread or not.
     pub(super) persistent: Box<[(u64, u64)]>,
+    /// Bytes of their bodies.
+    persistent_bytes: u64,
+    /// It is of before a restart, and was not read since: how many bytes are unread is not sure.
+    estimated: bool,
     /// No record dies by its own expiration before this, unix milliseconds, but for those that
     /// were looked through:
     pub(super) own_ms: u64,
@@ -71,6 +78,8 @@ impl DiskPage {
             unread: 0,
             unread_bytes: 0,
             persistent: Box::new([]),
+            persistent_bytes: 0,
+            estimated: false,
             own_ms: u64::MAX,
             own_first_ms: u64::MAX,
             looked_ms: 0,
@@ -211,6 +220,7 @@ impl Chunk {
         let (mut at, mut first) = (0, None);
         page.extent = self.extent();
         (page.unread, page.unread_bytes) = (0, 0);
+        page.persistent_bytes = 0;
         (page.own_ms, page.own_first_ms) = (u64::MAX, u64::MAX);
         page.unread_from = u64::MAX;
         while let Some(found) = self.found(at) {
@@ -229,6 +239,7 @@ impl Chunk {
                     page.unread_bytes += u64::from(record.body.len());
                 }
                 if record.persistent {
+                    page.persistent_bytes += u64::from(record.body.len());
                     match persistent.last_mut().filter(|last| last.1 == seq) {
                         Some(last) => last.1 = seq + 1,
                         None => persistent.push((seq, seq + 1)),

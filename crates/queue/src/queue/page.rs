@@ -5,10 +5,12 @@
 //! [`Queue::begin_read`], does it with nothing locked, and tells of it. Meanwhile everything may
 //! happen to the queue.
 
+use std::ops::ControlFlow;
+
 use leveret_record::{RunPlace, Spot, Unacked};
 
 use super::{Queue, Sink};
-use crate::chunk::{LoadedPage, PageJob, PageNeeds, PagedOut};
+use crate::chunk::{AwayChunk, LoadedPage, MovableChunk, PageJob, PageNeeds, PagedOut};
 use crate::limits::Death;
 use crate::requeued::RequeuedRun;
 
@@ -102,6 +104,38 @@ impl<C> Queue<C> {
         lane.chunks.written(write.job, spot);
     }
 
+    /// Shows chunks of a level that are on the disk and have one of the messages `from..to`, as
+    /// long as it is asked to go on.
+    pub fn movable(
+        &self,
+        level: u8,
+        range: (u64, u64),
+        mut show: impl FnMut(MovableChunk) -> ControlFlow<()>,
+    ) {
+        self.lanes.at(level).chunks.movable(range, &mut show);
+    }
+
+    /// Appends a chunk that a restart has found on the disk; the caller runs the queue afterwards.
+    pub fn restore_away(&mut self, level: u8, away: AwayChunk) {
+        let level = self.lanes.level_of(level);
+        let (messages, bytes) = (away.messages(), away.bytes);
+        let lane = self.lanes.at_mut(level);
+        lane.next_seq = lane.next_seq.max(away.end());
+        lane.own_ms = lane.own_ms.min(away.own_ms);
+        self.mortal |= away.own_ms != u64::MAX;
+        self.stale = true;
+        lane.chunks.append_away(away);
+        self.lanes.look_at_higher();
+        self.lanes.came(level, messages);
+        self.ready += messages;
+        self.ready_bytes += bytes;
+    }
+
+    /// Messages that a restart should have found on the disk are not there.
+    pub const fn lose_restored(&mut self, messages: u64) {
+        self.counters.lost += messages;
+    }
+
     /// Whether a chunk is to be read.
     #[must_use]
     pub fn wants_read(&self, now_ms: u64) -> bool {
@@ -139,9 +173,10 @@ impl<C> Queue<C> {
         sink: &mut impl Sink<C>,
     ) -> bool {
         let lane = self.lanes.at_mut(read.level);
-        if !lane.chunks.loaded(read.job.chunk, page) {
+        let Some((less, more)) = lane.chunks.loaded(read.job.chunk, page) else {
             return false;
-        }
+        };
+        self.ready_bytes = self.ready_bytes - less + more;
         self.stale = true;
         if lane.chunks.end_sweep(read.job.chunk) {
             self.sweep_page(read, now_ms, sink);

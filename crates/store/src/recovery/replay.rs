@@ -189,6 +189,11 @@ impl ReplayState {
             record::RESET => {
                 record::resets(payload).for_each(|(lane, up_to)| self.lanes.reset(lane, up_to));
             }
+            record::MOVED => {
+                if let Some((chunk, ranges)) = record.moved() {
+                    self.lanes.moved(chunk, &ranges);
+                }
+            }
             record::RETURNED => {
                 for (lane, from, to, attempts) in record::counted_ranges(*record) {
                     self.lanes.returned(lane, (from, to), attempts);

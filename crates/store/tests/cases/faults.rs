@@ -19,8 +19,9 @@ const CALLS: u64 = 250;
 /// What is left is one of the states that may be.
 fn check(played: &Played, image: &DiskImage, config: &JournalConfig) -> Result<(), String> {
     let disk = Arc::new(SimDisk::from_image(image));
-    let opened = Journal::open(disk, config.clone()).map_err(|error| error.to_string())?;
-    let (found, _, _) = Visible::take(opened)?;
+    let opened = Journal::open(Arc::clone(&disk) as _, config.clone());
+    let opened = opened.map_err(|error| error.to_string())?;
+    let (found, _, _) = Visible::take(opened, &disk)?;
     let allowed = &played.marks.last().ok_or("no mark")?.allowed;
     let states = allowed.iter().filter_map(|state| played.states.get(*state));
     let differences: Vec<_> = states

@@ -54,4 +54,8 @@ mutations! {
     deleted_lanes_come_back: ReviveLanes, None;
     a_death_without_its_copy: SettleBeforeCopy, None;
     a_copy_without_its_death: CopyBeforeSettle, None;
+    run_files_are_never_synced: None, Some("run-");
+    a_checkpoint_forgets_moved_chunks: ForgetMoved, None;
+    a_chunk_is_moved_before_its_file_is_synced: MoveBeforeSync, None;
+    a_run_goes_before_its_deaths_are_durable: RemoveRunsEarly, None;
 }

@@ -74,9 +74,10 @@ pub(crate) fn open(image: &DiskImage) -> Result<(Visible, Vec<Damage>), String> 
 
 fn open_with(image: &DiskImage, sabotage: StoreSabotage) -> Result<(Visible, Vec<Damage>), String> {
     let disk = Arc::new(SimDisk::from_image(image));
-    let mut opened = Journal::open(disk, tiny(sabotage)).map_err(|error| error.to_string())?;
+    let opened = Journal::open(Arc::clone(&disk) as _, tiny(sabotage));
+    let mut opened = opened.map_err(|error| error.to_string())?;
     let damage = std::mem::take(&mut opened.damage);
-    let (visible, _, _) = Visible::take(opened)?;
+    let (visible, _, _) = Visible::take(opened, &disk)?;
     Ok((visible, damage))
 }
 

@@ -49,18 +49,22 @@ impl Chunks {
         Some((PageJob { chunk: id, ticket }, place))
     }
 
-    /// A chunk was read; `false` if nobody wants it any more. Whoever read it first gives it: what
-    /// is at a place never changes.
-    pub(crate) fn loaded(&mut self, id: u32, mut loaded: LoadedPage) -> bool {
-        let Some(page) = self.page_at(id, loaded.place) else {
-            return false;
-        };
+    /// A chunk was read; `None` if nobody wants it any more. Whoever read it first gives it: what
+    /// is at a place never changes. Gives how many bytes were said to be ready in it and are not,
+    /// and how many are and were not.
+    pub(crate) fn loaded(&mut self, id: u32, mut loaded: LoadedPage) -> Option<(u64, u64)> {
+        let page = self.page_at(id, loaded.place)?;
         page.state = PageState::Held;
+        let mut wrong = (0, 0);
+        if std::mem::take(&mut page.estimated)
+            && let Some(bytes) = loaded.filtered_bytes.filter(|_| page.unread > 0)
+        {
+            wrong = (page.unread_bytes, bytes);
+            page.persistent_bytes = bytes;
+        }
         self.is_back(id);
         self.forget_absent();
-        let Some(chunk) = self.chunk_mut(id) else {
-            return false;
-        };
+        let chunk = self.chunk_mut(id)?;
         chunk.data = std::mem::take(&mut loaded.data);
         chunk.blobs = std::mem::take(&mut loaded.blobs);
         chunk.bodies = loaded.bodies;
@@ -69,7 +73,7 @@ impl Chunks {
         let paging = self.paging.get_or_insert_default();
         paging.squeezed = false;
         paging.held.push_back(id);
-        true
+        Some(wrong)
     }
 
     /// What is known of a chunk that is at a place, and not in memory.

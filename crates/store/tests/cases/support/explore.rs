@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::history::{self, Mark, Played};
 use super::model::{Model, Visible};
+use super::runs::Runs;
 use super::tiny_for;
 
 /// What an exploration found.
@@ -176,7 +177,10 @@ fn recover(
     if let Some(damage) = opened.damage.first() {
         return Err(format!("a crash looks like damage: {damage}"));
     }
-    let (visible, journal, next) = Visible::take(opened)?;
+    // Files that nothing refers to go at once, as when a broker starts.
+    let removed = Runs::of(&opened.moved, disk);
+    removed.map_err(|error| error.to_string())?;
+    let (visible, journal, next) = Visible::take(opened, disk)?;
     let differences: Vec<String> = allowed
         .iter()
         .map(|model| difference(model, &visible, &next))
@@ -226,7 +230,8 @@ fn crash_in_recovery(
 
 fn reopen(disk: &SimDisk, config: &JournalConfig) -> Result<(Visible, Journal), String> {
     let opened = Journal::open(Arc::new(disk.clone()), config.clone());
-    let (visible, journal, _) = Visible::take(opened.map_err(|error| error.to_string())?)?;
+    let opened = opened.map_err(|error| error.to_string())?;
+    let (visible, journal, _) = Visible::take(opened, disk)?;
     Ok((visible, journal))
 }
 

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leveret_store::sim::{CrashPoints, DiskFault, Rng, SimDisk};
-use leveret_store::{Batch, DiskError, Journal, JournalConfig, Progress, Store, Ticket, Waiter};
+use leveret_store::{
+    Batch, DiskError, Journal, JournalConfig, Progress, Store, StoreSabotage, Ticket, Waiter,
+};
 use parking_lot::Mutex;
 
 use super::model::{Message, Model, Op, Visible};
+use super::runs::Runs;
 
 /// From this change on a crash must leave one of these states.
 #[derive(Clone, Debug)]
@@ -103,6 +106,8 @@ struct Player {
     queues: BTreeMap<u32, BTreeSet<u64>>,
     next_seq: BTreeMap<u32, u64>,
     next_lane: u32,
+    /// Chunks beside the journal.
+    runs: Runs,
     /// Turns that were enqueued but not submitted yet.
     late: Vec<Turn>,
     model: Model,
@@ -157,6 +162,7 @@ impl Player {
             queues: (0..3 * LANES).map(|lane| (lane, BTreeSet::new())).collect(),
             next_seq: BTreeMap::new(),
             next_lane: 3 * LANES,
+            runs: Runs::default(),
             late: Vec::new(),
             model: Model::default(),
             states: vec![Model::default()],
@@ -179,7 +185,7 @@ impl Player {
             self.commit()?;
             return self.housekeep();
         }
-        match self.rng.below(40) {
+        match self.rng.below(44) {
             0..=13 => self.publish(),
             14..=20 => self.settle(),
             21 => self.requeue(),
@@ -193,9 +199,57 @@ impl Player {
             35 => self.journal.cover().map_err(|error| error.to_string())?,
             36..=37 => self.housekeep()?,
             38 => self.checkpoint()?,
-            _ => self.reopen()?,
+            39 => self.reopen()?,
+            _ => self.move_some()?,
+        }
+        self.free_runs();
+        Ok(())
+    }
+
+    /// Messages of a lane are written to a run file, which is synced and recorded; also some that
+    /// were moved before, or have not been committed yet.
+    fn move_some(&mut self) -> Result<(), String> {
+        let taken = self.take_some();
+        let Some((lane, _)) = taken.first().copied() else {
+            return Ok(());
+        };
+        let known = self.model.lanes.get(&lane);
+        let live = known.map(|lane| lane.live.clone()).unwrap_or_default();
+        let mut chosen: BTreeMap<u64, Message> = live;
+        chosen.retain(|seq, _| taken.contains(&(lane, *seq)));
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let follows = self.rng.one_in(2);
+        let written = self.runs.write(&self.disk, (lane, &chosen), follows);
+        // What cannot be written or synced stays where it is.
+        let Ok((chunk, ranges)) = written else {
+            return Ok(());
+        };
+        if self.config.sabotage == StoreSabotage::MoveBeforeSync {
+            self.submit(vec![Op::Moved(chunk, ranges)]);
+            self.commit()?;
+            return Runs::sync(&self.disk, &chunk).map_err(|error| error.to_string());
+        }
+        if Runs::sync(&self.disk, &chunk).is_ok() {
+            self.submit(vec![Op::Moved(chunk, ranges)]);
         }
         Ok(())
+    }
+
+    /// Removes files that the store says are not needed any more. That one stays costs space only.
+    fn free_runs(&mut self) {
+        for place in self.journal.take_free_places() {
+            drop(self.runs.free(&self.disk, place));
+        }
+        if self.config.sabotage == StoreSabotage::RemoveRunsEarly {
+            let lanes = &self.model.lanes;
+            let lives = |lane: u32, seq: u64| {
+                let lane = lanes.get(&lane);
+                lane.is_some_and(|lane| lane.live.contains_key(&seq))
+            };
+            drop(self.runs.remove_early(&self.disk, lives));
+        }
     }
 
     fn message(&mut self) -> Message {
@@ -523,7 +577,9 @@ impl Player {
         let opened = open()
             .or_else(|_| open())
             .map_err(|error| format!("reopen: {error}"))?;
-        let (visible, journal, next) = Visible::take(opened)?;
+        let runs = Runs::of(&opened.moved, &self.disk);
+        self.runs = runs.map_err(|error| error.to_string())?;
+        let (visible, journal, next) = Visible::take(opened, &self.disk)?;
         let found = allowed
             .unwrap_or_default()
             .into_iter()

@@ -4,6 +4,7 @@
 pub(crate) mod explore;
 pub(crate) mod history;
 pub(crate) mod model;
+pub(crate) mod runs;
 
 use leveret_store::{JournalConfig, StoreSabotage};
 

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use leveret_record::Attempts;
-use leveret_store::{Batch, LaneId, MessageParts, Recovered};
+use leveret_store::sim::SimDisk;
+use leveret_store::{Batch, LaneId, MessageParts, MovedChunk, MovedPiece, Recovered};
+
+use super::runs::{self, Ranges};
 
 /// The contents of a store.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -61,6 +64,8 @@ pub(crate) enum Op {
     Returned(u32, u64, u32),
     Reset(u32, u64),
     Topology(Vec<u8>, Option<Vec<u8>>),
+    /// It changes nothing that anybody sees.
+    Moved(MovedChunk, Ranges),
     BeginGroup,
     EndGroup,
 }
@@ -112,6 +117,7 @@ impl Op {
             Self::Returned(lane, seq, n) => batch.returned(LaneId(*lane), *seq, tried(*n)),
             Self::Reset(lane, up_to) => batch.reset(LaneId(*lane), *up_to),
             Self::Topology(key, value) => batch.topology(key, value.as_deref()),
+            Self::Moved(chunk, ranges) => batch.moved(*chunk, ranges),
             Self::BeginGroup => batch.begin_group(),
             Self::EndGroup => batch.end_group(),
         }
@@ -167,7 +173,7 @@ impl Model {
             Op::Topology(key, None) => {
                 self.topology.remove(key);
             }
-            Op::BeginGroup | Op::EndGroup => {}
+            Op::Moved(..) | Op::BeginGroup | Op::EndGroup => {}
         }
     }
 
@@ -279,10 +285,30 @@ pub(crate) struct Visible {
     pub(crate) topology: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+fn take_moved(
+    disk: &SimDisk,
+    piece: &MovedPiece,
+    messages: &mut BTreeMap<(u32, u64), Body>,
+) -> Result<(), String> {
+    for (seq, message) in runs::read(disk, piece)? {
+        let tried = piece.attempts.iter().find(|it| it.0 <= seq && seq < it.1);
+        let deliveries = tried.map_or(0, |it| it.2.acquired);
+        let times = (message.entered_ms, message.expiration_ms, message.deaths);
+        let at = (piece.chunk.lane.0, seq);
+        let twice = messages.insert(at, (message.body(), times, deliveries));
+        if twice.is_some() {
+            return Err(format!("{at:?} is in the journal and in {piece:?}"));
+        }
+    }
+    Ok(())
+}
+
 impl Visible {
-    /// Takes everything out of a store that was opened; the lanes' next sequence numbers besides.
+    /// Takes everything out of a store that was opened, moved chunks included; the lanes' next
+    /// sequence numbers besides.
     pub(crate) fn take(
         recovered: Recovered,
+        disk: &SimDisk,
     ) -> Result<(Self, leveret_store::Journal, BTreeMap<u32, u64>), String> {
         let mut messages = BTreeMap::new();
         let mut last: BTreeMap<u32, u64> = BTreeMap::new();
@@ -290,6 +316,7 @@ impl Visible {
         let Recovered {
             journal,
             messages: found,
+            moved,
             lanes,
             topology,
             ..
@@ -322,6 +349,9 @@ impl Visible {
             .map_err(|error| error.to_string())?;
         if let Some(wrong) = wrong {
             return Err(wrong);
+        }
+        for piece in &moved.pieces {
+            take_moved(disk, piece, &mut messages)?;
         }
         let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
         messages

@@ -1,0 +1,217 @@
+//! Chunks of lanes that are on the disk beside the journal, and need it no more.
+//!
+//! Whoever has the files writes and syncs a chunk first, then records it ([`crate::Batch::moved`]).
+//! From then on its messages are held by the chunk instead of a segment; settlements name them as
+//! before. A chunk is free when nothing in it lives and two checkpoints know that.
+
+use std::collections::BTreeSet;
+
+use leveret_record::{Attempts, RunPlace};
+
+use crate::LaneId;
+use crate::checkpoint::RANGE_BYTES;
+use crate::lanes::{JournalLane, JournalLanes, Serial};
+
+/// What a moved chunk is numbered by among segments: with this bit, in the order they came.
+pub(crate) const MOVED: Serial = 1 << 63;
+
+/// Bytes of a chunk in a checkpoint.
+pub(crate) const CHUNK_BYTES: u64 = 64;
+
+/// A chunk that was moved, as whoever wrote it wants to know it again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MovedChunk {
+    /// Whose messages they are.
+    pub lane: LaneId,
+    /// Where they are.
+    pub place: RunPlace,
+    /// How many messages it had when it was moved.
+    pub messages: u32,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// None of them was taken before this, unix milliseconds.
+    pub base_ms: u64,
+    /// None of them dies by its own expiration before this, unix milliseconds.
+    pub own_ms: u64,
+}
+
+/// A chunk to be recorded as moved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Move {
+    pub(crate) chunk: MovedChunk,
+    /// Sequence numbers `from..to`, in order.
+    pub(crate) ranges: Vec<(u64, u64)>,
+}
+
+impl Move {
+    /// Bytes of its record, about.
+    pub(crate) fn len(&self) -> usize {
+        size_of::<Self>() + size_of_val(self.ranges.as_slice())
+    }
+}
+
+/// What recording a chunk with so many ranges of messages may add to a checkpoint.
+pub(crate) const fn image_bytes(ranges: usize) -> u64 {
+    CHUNK_BYTES + 2 * RANGE_BYTES * ranges as u64
+}
+
+/// Live messages of a moved chunk that follow each other in their lane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MovedPiece {
+    /// The chunk they are in.
+    pub chunk: MovedChunk,
+    /// Their sequence numbers, `from..to`, in order.
+    pub ranges: Vec<(u64, u64)>,
+    /// How often they have been tried, as far as the store was told.
+    pub attempts: Vec<(u64, u64, Attempts)>,
+    /// Nothing else of the chunk lives: no message of the lane stands between these.
+    pub is_whole: bool,
+}
+
+impl MovedPiece {
+    /// How many messages they are.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.ranges.iter().map(|(from, to)| to - from).sum()
+    }
+}
+
+/// What a store that was opened knows of chunks that were moved out of its journal.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct RecoveredChunks {
+    /// What lives of them, by lane in the order of the messages.
+    pub pieces: Vec<MovedPiece>,
+    /// A run file's number never used before; so is every one after it.
+    pub next_run: u64,
+}
+
+impl RecoveredChunks {
+    /// The run files that are needed.
+    #[must_use]
+    pub fn runs(&self) -> BTreeSet<u64> {
+        self.pieces.iter().map(|it| it.chunk.place.run).collect()
+    }
+}
+
+/// What lives of all moved chunks: by lane, in the order of the messages.
+pub(crate) fn pieces(lanes: &JournalLanes) -> Vec<MovedPiece> {
+    let mut pieces = Vec::new();
+    if lanes.chunks.is_empty() {
+        return pieces;
+    }
+    let mut sorted: Vec<_> = lanes.lanes.iter().collect();
+    sorted.sort_unstable_by_key(|(id, _)| **id);
+    for (_, lane) in sorted {
+        pieces_of(lanes, lane, &mut pieces);
+    }
+    pieces
+}
+
+fn pieces_of(lanes: &JournalLanes, lane: &JournalLane, pieces: &mut Vec<MovedPiece>) {
+    let (begun, mut last) = (pieces.len(), None);
+    let mut numbers: Vec<Serial> = Vec::new();
+    for (from, to, holder) in lane.live.iter() {
+        let chunk = lanes.chunks.get(&holder).copied();
+        let Some(chunk) = chunk else {
+            last = None;
+            continue;
+        };
+        if last == Some(holder)
+            && let Some(piece) = pieces.last_mut()
+        {
+            piece.ranges.push((from, to));
+        } else {
+            numbers.push(holder);
+            pieces.push(MovedPiece {
+                chunk,
+                ranges: vec![(from, to)],
+                attempts: Vec::new(),
+                is_whole: true,
+            });
+        }
+        last = Some(holder);
+    }
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    let times = |number| {
+        let first = sorted.partition_point(|other| *other < number);
+        sorted.partition_point(|other| *other <= number) - first
+    };
+    for (piece, number) in pieces.iter_mut().skip(begun).zip(&numbers) {
+        piece.is_whole = times(*number) == 1;
+        for (from, to) in &piece.ranges {
+            piece.attempts.extend(lane.returned.within(*from, *to));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LANE: LaneId = LaneId(4);
+
+    fn chunk(run: u64) -> MovedChunk {
+        MovedChunk {
+            lane: LANE,
+            place: RunPlace {
+                run,
+                offset: 0,
+                len: 100,
+                checksum: 1,
+            },
+            messages: 3,
+            bytes: 10,
+            base_ms: 5,
+            own_ms: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn only_what_lives_moves_and_settlements_follow_it() {
+        let mut lanes = JournalLanes::default();
+        lanes.message(LANE, (0, 6), 1);
+        lanes.settled(LANE, 1, 2);
+        lanes.settled(LANE, 9, 10);
+        lanes.moved(chunk(7), &[(0, 3), (8, 12)]);
+        assert_eq!((lanes.held_by(1), lanes.held_by(MOVED)), (3, 2));
+        // What arrives after it was moved is in the journal all the same.
+        lanes.message(LANE, (8, 12), 2);
+        assert_eq!((lanes.held_by(2), lanes.held_by(MOVED)), (3, 2));
+        assert_eq!(lanes.next_run, 8);
+        lanes.settled(LANE, 0, 3);
+        assert_eq!(lanes.held_by(MOVED), 0);
+        assert!(pieces(&lanes).is_empty());
+        lanes.moved(chunk(8), &[(3, 6)]);
+        assert_eq!((lanes.held_by(1), lanes.held_by(MOVED | 1)), (0, 3));
+        lanes.moved(chunk(9), &[(3, 6)]);
+        assert_eq!((lanes.held_by(MOVED | 1), lanes.held_by(MOVED | 2)), (0, 3));
+        lanes.reset(LANE, u64::MAX);
+        lanes.moved(chunk(10), &[(3, 6)]);
+        assert!(lanes.held.is_empty());
+    }
+
+    #[test]
+    fn a_chunk_with_others_between_comes_back_in_pieces() {
+        let tried = Attempts::NONE.and_one(true);
+        let mut lanes = JournalLanes::default();
+        lanes.message(LANE, (0, 10), 1);
+        lanes.returned(LANE, (4, 7), tried);
+        lanes.moved(chunk(1), &[(0, 3), (5, 8)]);
+        lanes.settled(LANE, 6, 7);
+        lanes.moved(chunk(2), &[(8, 10)]);
+        let told: Vec<_> = pieces(&lanes)
+            .into_iter()
+            .map(|it| (it.chunk.place.run, it.ranges, it.attempts, it.is_whole))
+            .collect();
+        let expected = [
+            (1, vec![(0, 3)], vec![], false),
+            (1, vec![(5, 6), (7, 8)], vec![(5, 6, tried)], false),
+            (2, vec![(8, 10)], vec![], true),
+        ];
+        assert_eq!(told, expected);
+        lanes.settled(LANE, 3, 5);
+        let whole: Vec<bool> = pieces(&lanes).iter().map(|it| it.is_whole).collect();
+        assert_eq!(whole, [true, true]);
+    }
+}
