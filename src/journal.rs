@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use leveret_broker::Broker;
 use leveret_store::{
     Damage, Journal, JournalConfig, LaneId, Messages, OnCorruption, OpenError,
-    PLAUSIBLE_SYNC_NANOS, RecoveredChunks, RecoveredLane, Store, StoreFailure, SyncPolicy, Vfs, probe_sync,
+    PLAUSIBLE_SYNC_NANOS, RecoveredChunks, RecoveredLane, Store, StoreFailure, SyncPolicy, Vfs,
+    probe_sync,
 };
 use tracing::{error, info, warn};
 

@@ -91,12 +91,7 @@ impl RunFolder {
 
     /// Makes the names of its files last.
     fn sync_names(&self) -> io::Result<()> {
-        match File::open(&self.path) {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => {
-                with_spare(|| File::open(&self.path)?.sync_all())
-            }
-            folder => folder?.sync_all(),
-        }
+        with_spare(|| File::open(&self.path))?.sync_all()
     }
 
     fn path_of(&self, run: u64) -> PathBuf {

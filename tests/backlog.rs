@@ -235,7 +235,11 @@ fn a_backlog_leaves_the_journal_and_is_there_after_kills() {
         fill_from(&mut client, "deep", round * PART..(round + 1) * PART, true);
         if round == 1 {
             let is_short = || bytes_of(&folder, "journal-") < JOURNAL_MAX;
-            assert!(eventually(is_short), "{}", bytes_of(&folder, "journal-") / MIB);
+            assert!(
+                eventually(is_short),
+                "{}",
+                bytes_of(&folder, "journal-") / MIB
+            );
         }
         server.kill();
     }
@@ -245,12 +249,7 @@ fn a_backlog_leaves_the_journal_and_is_there_after_kills() {
     for expected in 0..PART {
         assert_eq!(number(&client.get(1, "deep")), expected);
     }
-    let ack = BasicAck {
-        delivery_tag: PART.into(),
-        multiple: true,
-    };
-    client.method(1, ack);
-    // Its answer waits for the disk.
+    // They are settled. The answer to this waits for the disk.
     declare_with(&mut client, "other", true, &Table::new());
     server.kill();
     let server = Server::start_in(&folder, &SHORT_JOURNAL);

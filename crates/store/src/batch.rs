@@ -3,9 +3,9 @@
 use leveret_record::Attempts;
 
 use crate::moved::{Move, image_bytes};
-use crate::{LaneId, MovedChunk};
 use crate::record::{self, HeadFields, MessageRecord, RawRecord};
 use crate::space::Claim;
+use crate::{LaneId, MovedChunk};
 
 /// Records of one turn, in their journal form. Reused: no allocation in the steady state.
 ///
@@ -147,8 +147,7 @@ impl Batch {
 
     /// Whether nothing is in it that needs what was claimed.
     pub(crate) fn is_void(&self) -> bool {
-        self.oversize
-            || (!self.claim.is_empty() && self.bytes.is_empty() && self.moves.is_empty())
+        self.oversize || (!self.claim.is_empty() && self.bytes.is_empty() && self.moves.is_empty())
     }
 
     /// Takes out settlements and delivery counts if there are more of them than this: they need not
@@ -178,12 +177,8 @@ impl Batch {
     /// resets, attempts and settlements. All that is `grouped` survives a crash together or not at all.
     pub fn records(&self) -> impl Iterator<Item = BatchRecord<'_>> {
         let reset = |&(lane, up_to_seq)| BatchRecord::Reset { lane, up_to_seq };
-        let moved = |it: &'_ Move| BatchRecord::Moved {
-            chunk: &it.chunk,
-            ranges: &it.ranges,
-        };
         self.encoded()
-            .chain(self.moves.iter().map(moved))
+            .chain(self.moves.iter().map(Move::as_record))
             .chain(self.resets.iter().map(reset))
             .chain(self.returned.iter().copied().map(BatchRecord::Returned))
             .chain(self.settled.iter().copied().map(BatchRecord::Settled))

@@ -136,8 +136,9 @@ impl ImageParts<'_> {
         if self.forget_moved {
             return;
         }
-        out.u64s(&[lanes.next_chunk, lanes.next_run, lanes.chunks.len() as u64]);
-        for (number, chunk) in &lanes.chunks {
+        let chunks = lanes.held.chunks();
+        out.u64s(&[lanes.next_chunk, lanes.next_run, chunks.len() as u64]);
+        for (number, chunk) in chunks {
             out.u64s(&[*number]);
             record::push_moved(&mut out.0, chunk, &[]);
         }
@@ -231,7 +232,7 @@ pub(crate) fn len_max(segments: usize, lanes: &JournalLanes, topology_bytes: u64
         + segments as u64 * SEGMENT_BYTES
         + (lanes.lanes.len() + lanes.gone.len()) as u64 * LANE_BYTES
         + lanes.ranges_max() * RANGE_BYTES
-        + lanes.chunks.len() as u64 * CHUNK_BYTES
+        + lanes.held.chunks().len() as u64 * CHUNK_BYTES
         + topology_bytes
 }
 
@@ -308,7 +309,7 @@ fn decode_chunks(input: &mut In<'_>, lanes: &mut JournalLanes) -> Option<()> {
     for _ in 0..input.count()? {
         let [number] = input.u64s()?;
         let chunk = record::moved_at(input.take(record::CHUNK)?)?;
-        lanes.chunks.insert(number, chunk);
+        lanes.held.add_chunk(number, chunk);
     }
     Some(())
 }
@@ -331,7 +332,7 @@ fn decode_lanes(input: &mut In<'_>) -> Option<JournalLanes> {
         for _ in 0..input.count()? {
             let [from, to, serial] = input.u64s()?;
             lane.live.insert(from, to, serial, |_, _, _| {});
-            *lanes.held.entry(serial).or_default() += to.checked_sub(from)?;
+            lanes.held.hold(serial, to.checked_sub(from)?);
         }
         lanes.ranges += lane.live.len();
         for _ in 0..input.count()? {

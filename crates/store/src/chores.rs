@@ -492,19 +492,16 @@ impl Core {
         for slot in dead {
             self.pool.set(slot, Use::Stale(generation));
         }
-        let dead: Vec<Serial> = self.lanes.dead_chunks().map(|(number, _)| number).collect();
-        for number in dead {
-            if let Some(chunk) = self.lanes.chunks.remove(&number) {
-                self.stale_places.push((generation, chunk.place));
-            }
-        }
+        let dead = self.lanes.held.take_dead();
+        let stale = dead.into_iter().map(|chunk| (generation, chunk.place));
+        self.stale_places.extend(stale);
     }
 
     /// Bytes of moved chunks that wait for checkpoints to be free.
     fn dead_chunk_bytes(&self) -> u64 {
-        let dead = self.lanes.dead_chunks().map(|(_, chunk)| chunk.place);
-        let stale = self.stale_places.iter().map(|(_, place)| *place);
-        dead.chain(stale).map(|place| u64::from(place.len)).sum()
+        let stale = self.stale_places.iter();
+        let stale: u64 = stale.map(|(_, place)| u64::from(place.len)).sum();
+        self.lanes.held.dead_bytes() + stale
     }
 
     /// A checkpoint is durable.

@@ -408,7 +408,9 @@ impl Core {
     /// Live messages of the oldest segments: so many of these as the journal is longer than three
     /// quarters of its window.
     pub(crate) fn pinned(&self, config: &JournalConfig) -> Vec<(LaneId, u64, u64)> {
-        let mut held: Vec<Extent> = self.pool.held().map(|(_, extent)| extent).collect();
+        let held = self.pool.held().map(|(_, extent)| extent);
+        let lives = |extent: &Extent| self.lanes.held_by(extent.serial) > 0;
+        let mut held: Vec<Extent> = held.filter(lives).collect();
         let bytes: u64 = held.iter().map(|extent| extent.end).sum();
         let mut over = bytes.saturating_sub(config.window_bytes / 4 * 3);
         held.sort_unstable_by_key(|extent| extent.serial);

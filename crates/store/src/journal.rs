@@ -20,9 +20,7 @@ use crate::core::{Core, WriteError};
 use crate::space::Space;
 use crate::stage::Stage;
 use crate::vfs::Vfs;
-use crate::{
-    Batch, JournalConfig, LaneId, Store, StoreRefusal, StoreSabotage, Ticket, Waiter,
-};
+use crate::{Batch, JournalConfig, LaneId, Store, StoreRefusal, StoreSabotage, Ticket, Waiter};
 
 /// How long settlements may wait for company when nobody waits for them.
 const LAZY: Duration = Duration::from_millis(5);
@@ -532,8 +530,8 @@ impl Store for Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::SimDisk;
     use crate::MessageParts;
+    use crate::sim::SimDisk;
 
     const LANE: LaneId = LaneId(1);
 

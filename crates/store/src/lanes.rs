@@ -3,14 +3,12 @@
 //! A state machine without I/O, stepped by records in journal order: the running journal and
 //! recovery step the same one, so what is in memory is what a replay would give.
 
-use std::collections::BTreeMap;
-
 use leveret_record::Attempts;
 use rustc_hash::FxHashMap;
 
-use crate::moved::MOVED;
-use crate::{LaneId, MovedChunk};
+use crate::moved::{Held, MOVED};
 use crate::ranges::RangeMap;
+use crate::{LaneId, MovedChunk};
 
 /// A segment's number in the life of the store, never reused.
 pub(crate) type Serial = u64;
@@ -23,11 +21,8 @@ pub(crate) struct JournalLanes {
     pub(crate) gone: RangeMap<()>,
     /// One more than the highest lane ever named.
     pub(crate) next_lane: u32,
-    /// Live messages per segment, and per moved chunk.
-    pub(crate) held: BTreeMap<Serial, u64>,
-    /// Moved chunks, by their numbers; those of which nothing lives are there until a checkpoint
-    /// is to be written without them.
-    pub(crate) chunks: BTreeMap<Serial, MovedChunk>,
+    /// How many messages live in each segment and each moved chunk.
+    pub(crate) held: Held,
     /// The number of the next one, less its bit.
     pub(crate) next_chunk: Serial,
     /// One more than the highest run file ever named.
@@ -63,14 +58,13 @@ impl JournalLanes {
 
     /// Live messages in a segment.
     pub(crate) fn held_by(&self, serial: Serial) -> u64 {
-        self.held.get(&serial).copied().unwrap_or(0)
+        self.held.of(serial)
     }
 
     /// The most ranges that there can be of live messages and their delivery counts together,
     /// whatever is settled and delivered before there are more messages: each message can end one.
     pub(crate) fn ranges_max(&self) -> u64 {
-        let live: u64 = self.held.values().sum();
-        live + self.ranges as u64
+        self.held.all() + self.ranges as u64
     }
 
     /// Messages `from..to` are in the segment `serial`: new ones, or copies of live ones.
@@ -90,9 +84,9 @@ impl JournalLanes {
         self.ranges -= live.len();
         for (from, to) in pieces {
             if from < to {
-                *held.entry(serial).or_default() += to - from;
+                held.hold(serial, to - from);
                 live.insert(from, to, serial, |from, to, old| {
-                    release(held, old, to - from)
+                    held.release(old, to - from)
                 });
             }
         }
@@ -112,7 +106,7 @@ impl JournalLanes {
         let number = MOVED | self.next_chunk;
         self.next_chunk += 1;
         self.next_run = self.next_run.max(chunk.place.run.saturating_add(1));
-        self.chunks.insert(number, chunk);
+        self.held.add_chunk(number, chunk);
         let Some(state) = self.lanes.get_mut(&chunk.lane) else {
             return;
         };
@@ -120,19 +114,13 @@ impl JournalLanes {
         self.ranges -= live.len();
         for (from, to) in ranges {
             for (from, to, _) in live.within(*from, *to) {
-                *held.entry(number).or_default() += to - from;
+                held.hold(number, to - from);
                 live.insert(from, to, number, |from, to, old| {
-                    release(held, old, to - from)
+                    held.release(old, to - from)
                 });
             }
         }
         self.ranges += live.len();
-    }
-
-    /// Moved chunks of which nothing lives.
-    pub(crate) fn dead_chunks(&self) -> impl Iterator<Item = (Serial, &MovedChunk)> {
-        let chunks = self.chunks.iter().map(|(number, chunk)| (*number, chunk));
-        chunks.filter(|(number, _)| !self.held.contains_key(number))
     }
 
     /// Messages `from..to` are settled, whether they have arrived or not.
@@ -146,9 +134,9 @@ impl JournalLanes {
             state.early.insert(from, to, (), |_, _, ()| {});
         }
         self.ranges -= state.live.len();
-        state.live.remove(from, to, |from, to, serial| {
-            release(held, serial, to - from)
-        });
+        state
+            .live
+            .remove(from, to, |from, to, serial| held.release(serial, to - from));
         self.ranges += state.live.len();
         state.forget_counts(from, to);
     }
@@ -195,9 +183,9 @@ impl JournalLanes {
         let held = &mut self.held;
         state.floor = state.floor.max(up_to);
         self.ranges -= state.live.len();
-        state.live.remove(0, up_to, |from, to, serial| {
-            release(held, serial, to - from)
-        });
+        state
+            .live
+            .remove(0, up_to, |from, to, serial| held.release(serial, to - from));
         self.ranges += state.live.len();
         state.early.remove(0, up_to, |_, _, ()| {});
         state.forget_counts(0, up_to);
@@ -266,15 +254,6 @@ fn name<'a>(
     let state = lanes.entry(lane).or_default();
     state.next = state.next.max(next);
     Some(state)
-}
-
-fn release(held: &mut BTreeMap<Serial, u64>, serial: Serial, count: u64) {
-    if let Some(live) = held.get_mut(&serial) {
-        *live = live.saturating_sub(count);
-        if *live == 0 {
-            held.remove(&serial);
-        }
-    }
 }
 
 #[cfg(test)]

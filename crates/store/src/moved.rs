@@ -4,13 +4,13 @@
 //! From then on its messages are held by the chunk instead of a segment; settlements name them as
 //! before. A chunk is free when nothing in it lives and two checkpoints know that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use leveret_record::{Attempts, RunPlace};
 
-use crate::LaneId;
 use crate::checkpoint::RANGE_BYTES;
 use crate::lanes::{JournalLane, JournalLanes, Serial};
+use crate::{BatchRecord, LaneId};
 
 /// What a moved chunk is numbered by among segments: with this bit, in the order they came.
 pub(crate) const MOVED: Serial = 1 << 63;
@@ -35,6 +35,95 @@ pub struct MovedChunk {
     pub own_ms: u64,
 }
 
+/// How many messages live in each segment and each moved chunk.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Held {
+    live: BTreeMap<Serial, u64>,
+    all: u64,
+    /// By number; those of which nothing lives are there until a checkpoint is written without
+    /// them.
+    chunks: BTreeMap<Serial, MovedChunk>,
+    /// Bytes of these.
+    dead_bytes: u64,
+}
+
+impl Held {
+    /// Live messages in a segment or chunk.
+    pub(crate) fn of(&self, serial: Serial) -> u64 {
+        self.live.get(&serial).copied().unwrap_or(0)
+    }
+
+    /// Live messages in all of them.
+    pub(crate) const fn all(&self) -> u64 {
+        self.all
+    }
+
+    /// All moved chunks.
+    pub(crate) const fn chunks(&self) -> &BTreeMap<Serial, MovedChunk> {
+        &self.chunks
+    }
+
+    /// Bytes of chunks of which nothing lives.
+    pub(crate) const fn dead_bytes(&self) -> u64 {
+        self.dead_bytes
+    }
+
+    pub(crate) fn add_chunk(&mut self, number: Serial, chunk: MovedChunk) {
+        self.chunks.insert(number, chunk);
+        if self.of(number) == 0 {
+            self.dead_bytes += u64::from(chunk.place.len);
+        }
+    }
+
+    /// Takes out the chunks of which nothing lives.
+    pub(crate) fn take_dead(&mut self) -> Vec<MovedChunk> {
+        if self.dead_bytes == 0 {
+            return Vec::new();
+        }
+        self.dead_bytes = 0;
+        let (live, mut dead) = (&self.live, Vec::new());
+        self.chunks.retain(|number, chunk| {
+            let lives = live.contains_key(number);
+            if !lives {
+                dead.push(*chunk);
+            }
+            lives
+        });
+        dead
+    }
+
+    /// So many messages more live there.
+    pub(crate) fn hold(&mut self, serial: Serial, count: u64) {
+        let live = self.live.entry(serial).or_default();
+        if *live == 0
+            && serial & MOVED != 0
+            && let Some(chunk) = self.chunks.get(&serial)
+        {
+            self.dead_bytes -= u64::from(chunk.place.len);
+        }
+        *live += count;
+        self.all += count;
+    }
+
+    /// So many do no more.
+    pub(crate) fn release(&mut self, serial: Serial, count: u64) {
+        let Some(live) = self.live.get_mut(&serial) else {
+            return;
+        };
+        self.all -= count.min(*live);
+        *live = live.saturating_sub(count);
+        if *live > 0 {
+            return;
+        }
+        self.live.remove(&serial);
+        if serial & MOVED != 0
+            && let Some(chunk) = self.chunks.get(&serial)
+        {
+            self.dead_bytes += u64::from(chunk.place.len);
+        }
+    }
+}
+
 /// A chunk to be recorded as moved.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Move {
@@ -44,6 +133,13 @@ pub(crate) struct Move {
 }
 
 impl Move {
+    pub(crate) fn as_record(&self) -> BatchRecord<'_> {
+        BatchRecord::Moved {
+            chunk: &self.chunk,
+            ranges: &self.ranges,
+        }
+    }
+
     /// Bytes of its record, about.
     pub(crate) fn len(&self) -> usize {
         size_of::<Self>() + size_of_val(self.ranges.as_slice())
@@ -96,7 +192,7 @@ impl RecoveredChunks {
 /// What lives of all moved chunks: by lane, in the order of the messages.
 pub(crate) fn pieces(lanes: &JournalLanes) -> Vec<MovedPiece> {
     let mut pieces = Vec::new();
-    if lanes.chunks.is_empty() {
+    if lanes.held.chunks().is_empty() {
         return pieces;
     }
     let mut sorted: Vec<_> = lanes.lanes.iter().collect();
@@ -111,7 +207,7 @@ fn pieces_of(lanes: &JournalLanes, lane: &JournalLane, pieces: &mut Vec<MovedPie
     let (begun, mut last) = (pieces.len(), None);
     let mut numbers: Vec<Serial> = Vec::new();
     for (from, to, holder) in lane.live.iter() {
-        let chunk = lanes.chunks.get(&holder).copied();
+        let chunk = lanes.held.chunks().get(&holder).copied();
         let Some(chunk) = chunk else {
             last = None;
             continue;
@@ -188,7 +284,10 @@ mod tests {
         assert_eq!((lanes.held_by(MOVED | 1), lanes.held_by(MOVED | 2)), (0, 3));
         lanes.reset(LANE, u64::MAX);
         lanes.moved(chunk(10), &[(3, 6)]);
-        assert!(lanes.held.is_empty());
+        assert_eq!(lanes.held.all(), 0);
+        assert_eq!(lanes.held.dead_bytes(), 400);
+        assert_eq!(lanes.held.take_dead().len(), 4);
+        assert_eq!(lanes.held, Held::default());
     }
 
     #[test]

@@ -55,9 +55,11 @@ pub enum StoreSabotage {
     /// A checkpoint leaves moved chunks out.
     ForgetMoved,
     /// A chunk is recorded as moved before its file is synced; by whoever writes it.
+    #[cfg(feature = "sabotage")]
     MoveBeforeSync,
     /// A file is removed when all its messages are settled, be that durable or not; by whoever has
     /// it.
+    #[cfg(feature = "sabotage")]
     RemoveRunsEarly,
 }
 

@@ -66,7 +66,9 @@ impl Broker {
     /// Records chunks that are on the disk. Their places are kept before anybody can rely on them.
     fn record_moves(&self, chunks: Vec<(LaneId, MovableChunk)>) -> usize {
         let count = chunks.len();
-        let bytes = chunks.iter().map(|(_, it)| Batch::moved_bytes(it.ranges.len()));
+        let bytes = chunks
+            .iter()
+            .map(|(_, it)| Batch::moved_bytes(it.ranges.len()));
         let mut batch = Batch::new();
         if count == 0 || self.store.admit_change(&mut batch, bytes.sum()).is_err() {
             return 0;

@@ -24,8 +24,13 @@ impl MovedBack {
         if self.0.is_empty() {
             return None;
         }
-        let first = |it: &mut (MovedPiece, Spot)| it.0.ranges.first().is_some_and(|it| it.0 < seq);
-        self.0.get_mut(&lane)?.pop_front_if(first)
+        let pieces = self.0.get_mut(&lane)?;
+        let first = pieces.front()?.0.ranges.first()?;
+        if first.0 < seq {
+            pieces.pop_front()
+        } else {
+            None
+        }
     }
 
     /// All the others.

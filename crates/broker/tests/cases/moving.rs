@@ -305,7 +305,12 @@ fn what_cannot_be_synced_stays_in_the_journal() {
     let mut world = World::new();
     world.files.fail_syncs(true);
     for number in 0..MESSAGES {
-        world.client.publish(1, "q", &format!("{number:0>60}"), true);
+        world
+            .client
+            .publish(1, "q", &format!("{number:0>60}"), true);
+        if number % 50 == 0 {
+            world.journal.commit().unwrap();
+        }
     }
     let mut out = PageOut::default();
     while world.broker.begin_page_out(&mut out) {

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_record::{
-    Attempts, Blob, Body, Marks, Memory, POOLED_BYTES, Record, RunPlace, read,
-};
+use leveret_record::{Attempts, Blob, Body, Marks, Memory, POOLED_BYTES, Record, RunPlace, read};
 
 use crate::blobs::Blobs;
 

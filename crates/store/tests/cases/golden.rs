@@ -5,9 +5,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use leveret_record::Attempts;
+use leveret_record::{Attempts, RunPlace};
 use leveret_store::sim::{DiskImage, SimDisk};
-use leveret_store::{Batch, Journal, JournalConfig, LaneId, MessageParts, Store, StoreSabotage};
+use leveret_store::{
+    Batch, Journal, JournalConfig, LaneId, MessageParts, MovedChunk, MovedPiece, Store,
+    StoreSabotage,
+};
 
 use crate::support::tiny;
 
@@ -134,7 +137,7 @@ fn a_store_of_the_first_version_opens_and_is_of_this_one_afterwards() {
         check(Arc::clone(&disk), expected);
     }
     let features = |image: &DiskImage| image.files["FORMAT"][12];
-    assert_eq!((features(&read("v1")), features(&disk.image())), (0, 1));
+    assert_eq!((features(&read("v1")), features(&disk.image())), (0, 3));
 }
 
 /// So many messages come into each of three lanes; every sixth is settled.
@@ -237,25 +240,87 @@ fn a_million_messages_of_the_first_version_are_kept() {
     });
     replayed.unwrap();
     assert!(left.iter_mut().all(|left| left.next().is_none()));
-    assert_eq!(disk.image().files["FORMAT"][12], 1);
+    assert_eq!(disk.image().files["FORMAT"][12], 3);
 }
 
-#[test]
-fn a_store_of_this_version_opens() {
-    if std::env::var("GOLDEN").is_ok() && !directory("v2").exists() {
-        std::fs::create_dir_all(directory("v2")).unwrap();
-        for (name, content) in write().files {
-            std::fs::write(directory("v2").join(name), content).unwrap();
-        }
-    }
+/// What the second and later versions show of the same.
+fn timed() -> [Left; 6] {
     let entered = Some(50);
-    let expected = [
+    [
         (1, 0, "message a", entered, None, false, (0, 0)),
         (1, 2, "message c", entered, None, false, (300, 2)),
         (1, 3, "message d", entered, None, false, (0, 0)),
         (1, 4, "message e", entered, None, false, (0, 0)),
         (2, 0, "message a", entered, Some(77), true, (0, 0)),
         (2, 1, "message e", entered, None, false, (0, 0)),
-    ];
-    check(Arc::new(SimDisk::from_image(&read("v2"))), expected);
+    ]
+}
+
+#[test]
+fn a_store_of_the_second_version_opens() {
+    check(Arc::new(SimDisk::from_image(&read("v2"))), timed());
+}
+
+fn chunk(run: u64) -> MovedChunk {
+    let place = RunPlace {
+        run,
+        offset: 4096,
+        len: 700,
+        checksum: 0x1234_5678,
+    };
+    MovedChunk {
+        lane: LaneId(4),
+        place,
+        messages: 3,
+        bytes: 30,
+        base_ms: 50,
+        own_ms: 77,
+    }
+}
+
+/// The same, and chunks that were moved before and after the last checkpoint.
+fn write_moved() -> DiskImage {
+    let disk = SimDisk::from_image(&write());
+    let opened = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None));
+    let journal = opened.unwrap().journal;
+    submit(&journal, |batch| {
+        batch.topology(b"queue four", Some(b"durable"));
+        (0..6).for_each(|seq| message(batch, &[(LaneId(4), seq)], None));
+    });
+    submit(&journal, |batch| batch.moved(chunk(8), &[(0, 3)]));
+    journal.checkpoint().unwrap();
+    submit(&journal, |batch| {
+        batch.settle(LaneId(4), 1);
+        batch.moved(chunk(9), &[(3, 6)]);
+        batch.returned(LaneId(4), 5, Attempts::NONE.and_one(true));
+    });
+    journal.cover().unwrap();
+    disk.image()
+}
+
+#[test]
+fn a_store_of_this_version_opens() {
+    if std::env::var("GOLDEN").is_ok() && !directory("v3").exists() {
+        std::fs::create_dir_all(directory("v3")).unwrap();
+        for (name, content) in write_moved().files {
+            std::fs::write(directory("v3").join(name), content).unwrap();
+        }
+    }
+    let disk = Arc::new(SimDisk::from_image(&read("v3")));
+    for _ in 0..2 {
+        let opened = Journal::open(Arc::clone(&disk) as _, tiny(StoreSabotage::None)).unwrap();
+        assert_eq!((opened.moved.next_run, opened.messages.len()), (10, 6));
+        let tried = Attempts::NONE.and_one(true);
+        let pieces = [
+            (chunk(8), vec![(0, 1), (2, 3)], vec![]),
+            (chunk(9), vec![(3, 6)], vec![(5, 6, tried)]),
+        ];
+        let pieces = pieces.map(|(chunk, ranges, attempts)| MovedPiece {
+            chunk,
+            ranges,
+            attempts,
+            is_whole: true,
+        });
+        assert_eq!(opened.moved.pieces, pieces);
+    }
 }

@@ -171,7 +171,9 @@ pub(crate) fn read(disk: &SimDisk, piece: &MovedPiece) -> Result<Vec<(u64, Messa
     let file = disk.open(&name_of(place.run));
     let read = file.and_then(|file| file.read_at(place.offset, &mut bytes));
     if read != Ok(bytes.len()) || crc32c::crc32c(&bytes) != place.checksum {
-        return Err(format!("a moved chunk is not what it was: {place:?} {read:?}"));
+        return Err(format!(
+            "a moved chunk is not what it was: {place:?} {read:?}"
+        ));
     }
     let (mut at, mut found) = (0, Vec::new());
     while at < bytes.len() {
@@ -191,7 +193,12 @@ pub(crate) fn read(disk: &SimDisk, piece: &MovedPiece) -> Result<Vec<(u64, Messa
         at += 48 + message.body().len();
         found.push((seq, message));
     }
-    found.retain(|(seq, _)| piece.ranges.iter().any(|(from, to)| (from..to).contains(&seq)));
+    found.retain(|(seq, _)| {
+        piece
+            .ranges
+            .iter()
+            .any(|(from, to)| (from..to).contains(&seq))
+    });
     if found.len() as u64 != piece.messages() {
         return Err(format!("a moved chunk has not what lives: {piece:?}"));
     }
