@@ -207,7 +207,7 @@ fn what_is_settled_and_tried_of_a_moved_chunk_is_known_after_a_restart() {
     world.fill(0..MESSAGES);
     // Twice, so that chunks come back of which only parts were left before.
     let mut world = world.cut_power(1);
-    let is_settled = |number: usize| number % 3 != 0;
+    let is_settled = |number: usize| !number.is_multiple_of(3);
     let got = world.get(300, is_settled);
     assert_eq!(got, (0..300).collect::<Vec<_>>());
     let mut world = world.cut_power(1);
