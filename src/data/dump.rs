@@ -41,6 +41,9 @@ pub(super) fn run(what: &Dumped, out: &mut impl Write) -> Result<DataOutcome, Tr
     for finding in &folder.inspected.findings {
         eprintln!("bad: {}", folder.told(finding));
     }
+    if let Some(moved) = folder.moved() {
+        eprintln!("note: {moved}");
+    }
     if what.queue.is_none() && what.vhost.is_none() {
         for (section, value) in declared(&folder.broker) {
             line(out, json!({"type": section, "value": value}))?;

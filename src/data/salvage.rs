@@ -19,7 +19,10 @@ pub(super) fn run(dir: &Path, into: &Path, out: &mut impl Write) -> Result<DataO
         return Err(Trouble::New(reason));
     }
     let mut folder = OfflineFolder::read(dir)?;
-    let findings = std::mem::take(&mut folder.inspected.findings);
+    let moved = folder.moved();
+    let mut findings = std::mem::take(&mut folder.inspected.findings);
+    // They are missing in the new folder.
+    findings.extend(moved);
     for finding in &findings {
         line(out, format_args!("bad: {}", folder.told(finding)))?;
     }
@@ -96,7 +99,7 @@ fn write(inspected: leveret_store::StoreContents, part: &Path) -> Result<(), Tro
         // All of it is synced at the end.
         sync: SyncPolicy::Os,
         new_store_id: random().map_err(|error| new(&error))?,
-        ..sized_for(total)
+        ..sized_for(total, JournalConfig::default().window_bytes)
     };
     let opened = Journal::open(Arc::clone(&disk) as Arc<dyn Vfs>, config);
     let opened = opened.map_err(|error| new(&error))?;

@@ -40,6 +40,9 @@ pub(super) fn run(dir: &Path, json: bool, out: &mut impl Write) -> Result<DataOu
     for finding in &folder.inspected.findings {
         eprintln!("bad: {}", folder.told(finding));
     }
+    if let Some(moved) = folder.moved() {
+        eprintln!("note: {moved}");
+    }
     let segments = &folder.inspected.segments;
     if json {
         line(out, as_json(segments, &queues))?;

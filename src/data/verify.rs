@@ -12,6 +12,8 @@ use super::{DataOutcome, OfflineFolder, Trouble, bytes_of, line};
 pub(super) fn run(dir: &Path, json: bool, out: &mut impl Write) -> Result<DataOutcome, Trouble> {
     let mut folder = OfflineFolder::read(dir)?;
     let counted = count(&mut folder)?;
+    let moved = folder.moved();
+    folder.inspected.notes.extend(moved);
     if json {
         return as_json(&folder, &counted, out);
     }

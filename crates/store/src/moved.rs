@@ -53,6 +53,11 @@ impl Held {
         self.live.get(&serial).copied().unwrap_or(0)
     }
 
+    /// The same for each of them.
+    pub(crate) const fn live(&self) -> &BTreeMap<Serial, u64> {
+        &self.live
+    }
+
     /// Live messages in all of them.
     pub(crate) const fn all(&self) -> u64 {
         self.all
@@ -182,6 +187,12 @@ pub struct RecoveredChunks {
 }
 
 impl RecoveredChunks {
+    /// How many messages live in them.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.pieces.iter().map(MovedPiece::messages).sum()
+    }
+
     /// The run files that are needed.
     #[must_use]
     pub fn runs(&self) -> BTreeSet<u64> {

@@ -10,7 +10,7 @@ use crate::checkpoint::{self, ChainHead, Files, Image};
 use crate::core::{Core, WriteError};
 use crate::frame::{self, BLOCK, EPOCH, HEADER, Header};
 use crate::journal::Journal;
-use crate::lanes::Serial;
+use crate::lanes::{JournalLanes, Serial};
 use crate::moved::{self, RecoveredChunks};
 use crate::record::RawRecord;
 use crate::segment::{self, Pool, Use};
@@ -466,10 +466,7 @@ fn finish(
         .collect();
     let messages = Messages::new(&core.pool, slots, places, lanes);
     let recovered = recovered_lanes(&state);
-    let moved = RecoveredChunks {
-        pieces: moved::pieces(lanes),
-        next_run: lanes.next_run,
-    };
+    let moved = recovered_chunks(lanes);
     let (next_lane, topology) = (lanes.next_lane, state.topology.clone());
     core.lanes = state.lanes;
     core.topology_bytes = topology
@@ -498,6 +495,13 @@ fn finish(
         damage,
         created,
     })
+}
+
+fn recovered_chunks(lanes: &JournalLanes) -> RecoveredChunks {
+    RecoveredChunks {
+        pieces: moved::pieces(lanes),
+        next_run: lanes.next_run,
+    }
 }
 
 fn recovered_lanes(state: &ReplayState) -> Vec<RecoveredLane> {

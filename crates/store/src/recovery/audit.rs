@@ -128,6 +128,7 @@ fn what_is_wrong(body: &[u8]) -> Option<&'static str> {
         let readable = match record.kind {
             record::MESSAGE => record.message().is_some(),
             record::TOPOLOGY => record.topology().is_some(),
+            record::MOVED => record.moved().is_some(),
             kind => record::is_known(kind),
         };
         if !readable {
@@ -164,7 +165,7 @@ pub(super) fn lanes(lanes: &JournalLanes) -> Vec<Finding> {
             tell(format!("lane {}: {wrong}", id.0));
         }
     }
-    if held != lanes.held {
+    if held != *lanes.held.live() {
         tell("segments do not hold as many messages as lanes have in them".to_owned());
     }
     findings

@@ -6,13 +6,14 @@ use std::fmt;
 use crate::checkpoint;
 use crate::format::{self, Format};
 use crate::lanes::{JournalLanes, Serial};
+use crate::moved::RecoveredChunks;
 use crate::record::u64_at;
 use crate::recovery::found::FoundOnDisk;
 use crate::recovery::replay::ReplayState;
 use crate::recovery::walk::Unproven;
 use crate::recovery::{
     Damage, Messages, OpenError, RecoveredLane, Walked, audit, disk, evidence, hold, older,
-    recovered_lanes, walk,
+    recovered_chunks, recovered_lanes, walk,
 };
 use crate::segment::{self, Pool};
 use crate::vfs::{DiskError, Vfs, read_readable};
@@ -20,8 +21,10 @@ use crate::{Journal, JournalConfig, LaneId};
 
 /// A store as it is on the disk.
 pub struct StoreContents {
-    /// What can be read of the messages that live.
+    /// What can be read of the messages that live in the journal.
     pub messages: Messages,
+    /// What lives of chunks that it has handed over to run files, which are not looked at.
+    pub moved: RecoveredChunks,
     /// Every lane that was ever named and not deleted, by number.
     pub lanes: Vec<RecoveredLane>,
     /// The latest value of each topology key.
@@ -151,6 +154,7 @@ impl Journal {
             segments: segments(&pool, &state),
             lanes: recovered_lanes(&state),
             next_lane: state.lanes.next_lane,
+            moved: recovered_chunks(&state.lanes),
             messages: messages(&pool, &mut state),
             topology: state.topology,
             findings,
@@ -165,8 +169,9 @@ impl Journal {
 impl StoreContents {
     /// Whether each message that should live has a record.
     fn counted(mut self, lanes: &JournalLanes) -> Self {
-        let live: u64 = lanes.held.values().sum();
-        let found = self.messages.len() as u64;
+        let moved = self.moved.messages();
+        let live = lanes.held.all();
+        let found = self.messages.len() as u64 + moved;
         if live != found {
             let what = format!("{live} messages should live, and {found} are there");
             self.findings.push(Finding::new("", 0, what));

@@ -285,7 +285,7 @@ pub(crate) struct Visible {
     pub(crate) topology: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-fn take_moved(
+pub(crate) fn take_moved(
     disk: &SimDisk,
     piece: &MovedPiece,
     messages: &mut BTreeMap<(u32, u64), Body>,
