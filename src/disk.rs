@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -213,6 +213,10 @@ pub(crate) struct DiskFile(pub(crate) File);
 impl VfsFile for DiskFile {
     fn size(&self) -> Result<u64, DiskError> {
         Ok(self.0.metadata().map_err(failed)?.len())
+    }
+
+    fn names(&self) -> Result<u64, DiskError> {
+        Ok(self.0.metadata().map_err(failed)?.nlink())
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, DiskError> {

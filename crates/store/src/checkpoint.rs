@@ -201,10 +201,7 @@ impl Out {
         if let Some(place) = bytes.get_mut(..HEADER) {
             place.copy_from_slice(&header.0);
         }
-        let crc = crc32c::crc32c(bytes.get(8..).unwrap_or(&[]));
-        if let Some(place) = bytes.get_mut(4..8) {
-            place.copy_from_slice(&crc.to_le_bytes());
-        }
+        seal(&mut bytes);
         bytes
     }
 }
@@ -234,6 +231,30 @@ pub(crate) fn len_max(segments: usize, lanes: &JournalLanes, topology_bytes: u64
         + lanes.ranges_max() * RANGE_BYTES
         + lanes.held.chunks().len() as u64 * CHUNK_BYTES
         + topology_bytes
+}
+
+/// The same checkpoint under another number.
+pub(crate) fn renumbered(bytes: &[u8], generation: u64) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if let Some(place) = bytes.get_mut(16..24) {
+        place.copy_from_slice(&generation.to_le_bytes());
+    }
+    seal(&mut bytes);
+    bytes
+}
+
+/// Puts the checksum of a checkpoint into its header.
+fn seal(bytes: &mut [u8]) {
+    let crc = crc32c::crc32c(bytes.get(8..).unwrap_or(&[]));
+    if let Some(place) = bytes.get_mut(4..8) {
+        place.copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// The name of the file that a generation is written to.
+pub(crate) const fn name_of(generation: u64) -> &'static str {
+    let [a, b] = NAMES;
+    if generation % 2 == 1 { a } else { b }
 }
 
 /// How many bytes of a file the checkpoint takes that begins so, if it is one.

@@ -181,6 +181,7 @@ impl Journal {
     /// Takes up the most pressing job.
     fn choose(&self, chores: &mut Chores) -> Result<(), StoreFailure> {
         self.keep_images();
+        self.part_with_linked();
         let mut core = self.core.lock();
         let config = &self.config;
         let free = core.pool.free_of(config.segment_bytes);
@@ -342,11 +343,7 @@ impl Journal {
         };
         match made {
             Ok(u64::MAX) => {
-                let segment = Segment {
-                    file,
-                    bytes,
-                    used: Use::Free,
-                };
+                let segment = Segment::free(file, bytes);
                 let mut core = self.core.lock();
                 core.growing = None;
                 // Where there was space for this one there may be for the next.
@@ -454,6 +451,20 @@ impl Journal {
             self.discard(slot);
         }
         self.judge_space(None);
+    }
+
+    /// Gives up the names of segments that only backups need any more; one whose backup is gone is
+    /// used again. What was made meanwhile takes their place.
+    fn part_with_linked(&self) {
+        let mut core = self.core.lock();
+        let generation = core.generation;
+        while let Some(slot) = core.pool.expendable(generation).filter(|_| !core.backing_up) {
+            if core.pool.take_back(slot) {
+                continue;
+            }
+            core.pool.segments.remove(&slot);
+            drop(self.vfs.remove(&segment::name_of(slot)));
+        }
     }
 
     /// Removes a free segment's file. Failing to costs only space.

@@ -49,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) stale_places: Vec<(u64, RunPlace)>,
     /// Those that no checkpoint on the disk knows any more.
     pub(crate) free_places: Vec<RunPlace>,
+    /// A backup is being made: files that it needs keep their names.
+    pub(crate) backing_up: bool,
     /// What housekeeping could not read; to be told.
     pub(crate) damage: Vec<Damage>,
     /// The disk's free space when last asked, less what was taken for segments since.

@@ -19,6 +19,7 @@
     )
 )]
 
+mod backup;
 mod batch;
 mod build;
 mod checkpoint;
@@ -43,6 +44,7 @@ mod space;
 mod stage;
 mod vfs;
 
+pub use backup::{Backup, BackupFile, BackupRefusal};
 pub use batch::{Batch, BatchRecord, MessageParts, Returned, Settled};
 pub use config::{JournalConfig, Missing, OnCorruption, SyncPolicy};
 pub use journal::{Journal, Progress, StoreFailure};

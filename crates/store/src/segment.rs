@@ -35,12 +35,43 @@ pub(crate) enum Use {
     Held(Extent),
 }
 
+/// Whether something else than the journal relies on a file: it is not written again before that
+/// is over.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Kept {
+    /// Nothing does.
+    #[default]
+    No,
+    /// A backup that is being made reads it.
+    Copied,
+    /// It has another name, in a backup: what is in it stays, and the journal does without it.
+    Linked,
+}
+
 /// One segment file.
 #[derive(Clone)]
 pub(crate) struct Segment {
     pub(crate) file: Arc<dyn VfsFile>,
     pub(crate) bytes: u64,
     pub(crate) used: Use,
+    pub(crate) kept: Kept,
+}
+
+impl Segment {
+    /// A file that the journal has made and may use.
+    pub(crate) const fn free(file: Arc<dyn VfsFile>, bytes: u64) -> Self {
+        Self {
+            file,
+            bytes,
+            used: Use::Free,
+            kept: Kept::No,
+        }
+    }
+
+    /// Whether another directory has it, too. What does not tell is taken to be nobody else's.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.file.names().is_ok_and(|names| names > 1)
+    }
 }
 
 /// All segment files, by slot: the number in the file's name.
@@ -121,7 +152,7 @@ impl Pool {
     pub(crate) fn has_stale(&self) -> bool {
         self.segments
             .values()
-            .any(|segment| matches!(segment.used, Use::Stale(_)))
+            .any(|segment| segment.kept == Kept::No && matches!(segment.used, Use::Stale(_)))
     }
 
     /// Bytes of all segment files.
@@ -152,12 +183,49 @@ impl Pool {
         }
     }
 
-    /// Frees what both checkpoints can do without, now that `generation` is durable.
+    /// Frees what both checkpoints can do without, now that `generation` is durable; what others
+    /// rely on only when they do so no more.
     pub(crate) fn checkpointed(&mut self, generation: u64) {
         for segment in self.segments.values_mut() {
-            if matches!(segment.used, Use::Stale(since) if since < generation) {
+            let unused = matches!(segment.used, Use::Stale(since) if since < generation);
+            if unused && segment.kept == Kept::No {
                 segment.used = Use::Free;
             }
+        }
+    }
+
+    /// A segment that both checkpoints can do without, `generation` being durable, and that has
+    /// another name.
+    pub(crate) fn expendable(&self, generation: u64) -> Option<u32> {
+        let expendable = |segment: &Segment| {
+            segment.kept == Kept::Linked
+                && matches!(segment.used, Use::Stale(since) if since < generation)
+        };
+        let mut segments = self.segments.iter();
+        segments
+            .find(|(_, segment)| expendable(segment))
+            .map(|(slot, _)| *slot)
+    }
+
+    /// Frees a segment that nobody else has a name for any more.
+    pub(crate) fn take_back(&mut self, slot: u32) -> bool {
+        let segment = self.segments.get_mut(&slot);
+        let Some(segment) = segment.filter(|segment| !segment.is_linked()) else {
+            return false;
+        };
+        (segment.kept, segment.used) = (Kept::No, Use::Free);
+        true
+    }
+
+    /// A backup was made, or given up: looks who still relies on what.
+    pub(crate) fn let_go(&mut self) {
+        let kept = self.segments.values_mut();
+        for segment in kept.filter(|segment| segment.kept != Kept::No) {
+            segment.kept = if segment.is_linked() {
+                Kept::Linked
+            } else {
+                Kept::No
+            };
         }
     }
 }
@@ -184,11 +252,7 @@ pub(crate) fn make(vfs: &dyn Vfs, slot: u32, bytes: u64) -> Result<Segment, Disk
         give_up(vfs, slot);
         return Err(error);
     }
-    Ok(Segment {
-        file,
-        bytes,
-        used: Use::Free,
-    })
+    Ok(Segment::free(file, bytes))
 }
 
 /// Removes a file that is worth nothing; that it may stay behind costs only space.

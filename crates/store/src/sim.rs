@@ -116,6 +116,8 @@ struct DiskState {
     spoilt: Vec<(String, Range<u64>)>,
     /// Names whose syncs fail, by prefix, and how.
     unsynced: Option<(String, DiskError)>,
+    /// Files, by number, that have another name.
+    links: Vec<usize>,
 }
 
 impl SimDisk {
@@ -171,6 +173,32 @@ impl SimDisk {
                 .iter()
                 .map(|(name, n)| (name.clone(), content(n)))
                 .collect(),
+        }
+    }
+
+    /// Gives a file another name, in another directory; gives the number to ask for it with.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn link(&self, name: &str) -> Result<usize, DiskError> {
+        let mut state = self.state.lock();
+        let number = *state.names.get(name).ok_or(DiskError::Missing)?;
+        state.links.push(number);
+        Ok(number)
+    }
+
+    /// What is in a file that was given another name.
+    #[must_use]
+    pub fn linked(&self, number: usize) -> Vec<u8> {
+        let state = self.state.lock();
+        state.files.get(number).cloned().unwrap_or_default()
+    }
+
+    /// Takes the other name away again.
+    pub fn unlink(&self, number: usize) {
+        let mut state = self.state.lock();
+        if let Some(at) = state.links.iter().position(|link| *link == number) {
+            state.links.swap_remove(at);
         }
     }
 
@@ -322,6 +350,13 @@ impl VfsFile for SimFile {
             .files
             .get(self.number)
             .map_or(0, len_of))
+    }
+
+    fn names(&self) -> Result<u64, DiskError> {
+        // No call: who looks at it must not move the faults of others.
+        let state = self.disk.state.lock();
+        let others = state.links.iter().filter(|link| **link == self.number);
+        Ok(1 + others.count() as u64)
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, DiskError> {

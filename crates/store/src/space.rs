@@ -15,7 +15,7 @@ use crate::checkpoint::RANGE_BYTES;
 use crate::core::{Core, kept_from_messages};
 use crate::frame::{self, BLOCK};
 use crate::journal::Journal;
-use crate::segment::{self, Segment, Use};
+use crate::segment::{self, Segment};
 use crate::vfs::{DiskError, Vfs, VfsFile};
 use crate::{Batch, JournalConfig, Store, StoreRefusal};
 
@@ -342,8 +342,7 @@ impl Journal {
             segment::give_up(&*self.vfs, slot);
             return Err(StoreRefusal::DiskFull);
         }
-        let used = Use::Free;
-        let segment = Segment { file, bytes, used };
+        let segment = Segment::free(file, bytes);
         of(&mut self.space.made.lock()).push((slot, segment));
         Ok(slot)
     }

@@ -80,6 +80,12 @@ pub trait VfsFile: Send + Sync {
     /// `Failed`.
     fn size(&self) -> Result<u64, DiskError>;
 
+    /// How many names it has: with more than one, others may rely on what is in it.
+    ///
+    /// # Errors
+    /// `Failed`.
+    fn names(&self) -> Result<u64, DiskError>;
+
     /// Fills `buf` from `offset` as far as the file goes; returns how many bytes that was.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::frame::{self, BLOCK, Header};
 use crate::recovery::OpenError;
-use crate::segment::{self, Pool, Segment, Use};
+use crate::segment::{self, Kept, Pool, Segment, Use};
 use crate::vfs::{Vfs, read_readable};
 
 /// The first frame of a slot.
@@ -36,14 +36,14 @@ pub(super) fn open_pool(
             _ if is_foreign(&block) => return Err(OpenError::Foreign { file: name.clone() }),
             _ => {}
         }
-        pool.segments.insert(
-            slot,
-            Segment {
-                file,
-                bytes,
-                used: Use::Stale(0),
-            },
-        );
+        let mut segment = Segment {
+            used: Use::Stale(0),
+            ..Segment::free(file, bytes)
+        };
+        if segment.is_linked() {
+            segment.kept = Kept::Linked;
+        }
+        pool.segments.insert(slot, segment);
     }
     Ok((pool, starts))
 }

@@ -1,0 +1,130 @@
+//! Copies of a journal that is at work: what they consist of, and that nothing of it changes
+//! meanwhile.
+
+use crate::checkpoint::{self, ImageParts};
+use crate::journal::{Journal, StoreFailure};
+use crate::segment::{self, Kept};
+use crate::{JournalConfig, format};
+
+/// What a copy of the journal consists of, as of one moment; everything confirmed before is in it.
+/// The files keep their names, and what is in them, for as long as this lives.
+pub struct Backup<'a> {
+    journal: &'a Journal,
+    /// The journal's files that it needs.
+    pub files: Vec<BackupFile>,
+    /// Files that it needs besides, with their whole contents.
+    pub made: Vec<(&'static str, Vec<u8>)>,
+    /// Messages in it, one for each queue that has it.
+    pub messages: u64,
+}
+
+/// A file of a journal, as a copy of it needs it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BackupFile {
+    /// Its name, here and there.
+    pub name: String,
+    /// How long it is, and must be there.
+    pub bytes: u64,
+    /// How much of it counts; the rest is as good as zeros.
+    pub used_bytes: u64,
+    /// Whether it is never written again, so that the copy may be another name of the same file.
+    pub may_be_linked: bool,
+}
+
+/// Why no copy can be made now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BackupRefusal {
+    /// Another one is being made.
+    Busy,
+    /// The journal has stopped.
+    Stopped(StoreFailure),
+}
+
+impl From<StoreFailure> for BackupRefusal {
+    fn from(failure: StoreFailure) -> Self {
+        Self::Stopped(failure)
+    }
+}
+
+impl Journal {
+    /// Begins a copy: takes a picture of what is known, as a checkpoint does, and has housekeeping
+    /// spare the files that hold the messages.
+    ///
+    /// # Errors
+    /// [`BackupRefusal`].
+    pub fn begin_backup(&self) -> Result<Backup<'_>, BackupRefusal> {
+        self.check()?;
+        let mut core = self.core.lock();
+        if core.backing_up {
+            return Err(BackupRefusal::Busy);
+        }
+        // The picture must not know of frames that the disk does not have.
+        core.sync()
+            .map_err(|error| self.fail(format!("sync of frames: {error}")))?;
+        core.backing_up = true;
+        let head = core.head;
+        let held = core.pool.directory().into_iter().filter(|(slot, _, extent)| {
+            *slot == head.slot || core.lanes.held_by(extent.serial) > 0
+        });
+        let directory: Vec<_> = held.collect();
+        let generation = core.generation + 1;
+        let parts = ImageParts {
+            generation,
+            head: &head,
+            next_serial: core.next_serial,
+            directory: &directory,
+            lanes: &core.lanes,
+            topology: &core.topology,
+            forget_returns: false,
+        };
+        let image = parts.encode(core.store);
+        let mut files = Vec::new();
+        for (slot, bytes, extent) in &directory {
+            let may_be_linked = *slot != head.slot && is_worth_a_link(&self.config, *bytes);
+            let used_bytes = if *slot == head.slot { head.offset } else { extent.end };
+            files.push(BackupFile {
+                name: segment::name_of(*slot),
+                bytes: *bytes,
+                used_bytes,
+                may_be_linked,
+            });
+            if let Some(segment) = core.pool.segments.get_mut(slot) {
+                segment.kept = if may_be_linked { Kept::Linked } else { Kept::Copied };
+            }
+        }
+        let messages = core.lanes.held.values().sum();
+        drop(core);
+        let next = checkpoint::renumbered(&image, generation + 1);
+        Ok(Backup {
+            journal: self,
+            files,
+            made: vec![
+                (checkpoint::name_of(generation), image),
+                (checkpoint::name_of(generation + 1), next),
+            ],
+            messages,
+        })
+    }
+}
+
+impl Backup<'_> {
+    /// The name of the file that says whose files these are. It is copied: a later version may
+    /// write it.
+    pub const FORMAT: &'static str = format::NAME;
+}
+
+impl Drop for Backup<'_> {
+    fn drop(&mut self) {
+        let mut core = self.journal.core.lock();
+        core.pool.let_go();
+        core.backing_up = false;
+        drop(core);
+        self.journal.ring();
+    }
+}
+
+/// Small segments are copied: those that starts begin in are to stay the journal's own, so that a
+/// full disk keeps nobody from starting.
+const fn is_worth_a_link(config: &JournalConfig, bytes: u64) -> bool {
+    bytes > config.first_segment_bytes
+}
