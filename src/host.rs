@@ -7,10 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
 
-use leveret_management::{Host, Listener, Vitals};
+use leveret_management::{BackupRefusal, Host, Listener, Vitals};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::backup::Backups;
 use crate::clock::{now_ms, wall_ms};
 use crate::config::Config;
 use crate::listeners::Listeners;
@@ -30,6 +31,7 @@ pub(crate) struct Process {
     node_name: String,
     listeners: Mutex<Vec<Listener>>,
     amqp: OnceLock<Arc<Listeners>>,
+    backups: OnceLock<Backups>,
 }
 
 impl Process {
@@ -44,6 +46,7 @@ impl Process {
             node_name: node_name(&config.management.node_name),
             listeners: Mutex::default(),
             amqp: OnceLock::new(),
+            backups: OnceLock::new(),
         }
     }
 
@@ -55,6 +58,11 @@ impl Process {
     /// Notes who opens and closes the AMQP listeners.
     pub(crate) fn opens(&self, amqp: &Arc<Listeners>) {
         let _ = self.amqp.set(Arc::clone(amqp));
+    }
+
+    /// Notes who makes copies of the data.
+    pub(crate) fn backs_up(&self, backups: Backups) {
+        let _ = self.backups.set(backups);
     }
 
     /// Notes where clients connect.
@@ -132,6 +140,16 @@ impl Host for Process {
             runtime.block_on(amqp.close());
             Ok(())
         }
+    }
+
+    fn back_up(&self, name: Option<&str>) -> Result<Value, BackupRefusal> {
+        let starting = || BackupRefusal::Failed("the broker is still starting".to_owned());
+        self.backups.get().ok_or_else(starting)?.create(name)
+    }
+
+    fn backups(&self) -> io::Result<Vec<Value>> {
+        let starting = || io::Error::other("the broker is still starting");
+        self.backups.get().ok_or_else(starting)?.list()
     }
 
     fn end(&self) {

@@ -15,6 +15,7 @@ use leveret_store::{
 };
 use tracing::{error, info, warn};
 
+use crate::backup::take_into_use;
 use crate::config::{Bootstrap, Config, Corruption, SyncMode};
 use crate::disk::{Disk, DiskRefusal};
 
@@ -102,6 +103,7 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartRefusal> {
         ..sized_for(total, config.storage.journal_window)
     };
     let vfs = Arc::clone(&disk) as Arc<dyn Vfs>;
+    take_into_use(&config.data_dir)?;
     let recovered = Journal::open(vfs, settings).map_err(StartRefusal::Store)?;
     Ok(Opened {
         journal: Arc::new(recovered.journal),
@@ -259,6 +261,11 @@ impl RunningJournal {
             committer,
             keeper,
         }
+    }
+
+    /// What it works on.
+    pub(crate) fn journal(&self) -> Arc<Journal> {
+        Arc::clone(&self.journal)
     }
 
     /// Commits what was submitted and leaves a checkpoint, so that the next start is quick.

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::backup::Backups;
 use crate::clock::now_ms;
 use crate::config::{Arguments, Config};
 use crate::connection::{Gate, labour};
@@ -83,7 +84,9 @@ pub fn run(arguments: Arguments, config: Config, logging: Logging) -> io::Result
     let journal = opened.restore(&broker, &config.default).map_err(unusable)?;
     broker.leave_free(run_files::left_free(config.limits.disk_free_min));
     let rereading = Rereading { arguments, logging };
-    let served = runtime.block_on(serve_until_stopped(&config, &broker, signals, rereading));
+    let backups = Backups::new(&config, journal.journal());
+    let served = serve_until_stopped(&config, &broker, (signals, rereading), backups);
+    let served = runtime.block_on(served);
     drop(runtime);
     journal.stop();
     if served.is_ok() {
@@ -101,14 +104,15 @@ struct Rereading {
 async fn serve_until_stopped(
     config: &Config,
     broker: &Arc<Broker>,
-    others: OtherSignals,
-    rereading: Rereading,
+    (others, rereading): (OtherSignals, Rereading),
+    backups: Backups,
 ) -> io::Result<()> {
     let mut signals = StopSignals::new()?;
     if let Some(limit) = memory_limit() {
         info!(bytes = limit.bytes, set_by = ?limit.set_by, "memory limit");
     }
     let process = Arc::new(Process::new(config));
+    process.backs_up(backups);
     definitions::load(config, broker)?;
     default_password::check(config, broker)?;
     warn_of_anonymous(config, broker);

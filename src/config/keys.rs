@@ -311,6 +311,7 @@ const KEYS: &[(&str, ValueKind)] = &[
         },
     ),
     ("storage.sync", ValueKind::Choice(&["group", "os"])),
+    ("storage.backup_dir", ValueKind::TextOrNone),
     (
         "storage.on_corruption",
         ValueKind::Choice(&["salvage", "refuse"]),

@@ -61,6 +61,11 @@ impl Folder {
         Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name))
     }
 
+    /// One that is there already.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }

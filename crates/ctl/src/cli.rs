@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::arguments::duration;
 use crate::client::Client;
 use crate::commands::access::{PermissionCommand, TopicPermissionCommand, UserCommand};
+use crate::commands::backup::BackupCommand;
 use crate::commands::binding::BindingCommand;
 use crate::commands::connection::{ChannelCommand, ConnectionCommand, ConsumerCommand};
 use crate::commands::consume::Consume;
@@ -162,6 +163,9 @@ enum Command {
     /// Everything declared as one file: export, import
     #[command(subcommand)]
     Definitions(DefinitionsCommand),
+    /// Copies of the data, made while the broker serves: create, list
+    #[command(subcommand, visible_alias = "backups")]
+    Backup(BackupCommand),
     /// The state of the broker in a dozen lines
     Status,
     /// Totals, rates and listeners as the API gives them
@@ -266,6 +270,7 @@ impl Command {
             Self::Channel(command) => command.run(session),
             Self::Consumer(command) => command.run(session),
             Self::Definitions(command) => command.run(session),
+            Self::Backup(command) => command.run(session),
             Self::Status => node::status(session),
             Self::Overview => node::show(session, "overview"),
             Self::Whoami => node::show(session, "whoami"),

@@ -58,7 +58,7 @@ impl Failure {
             404 => Kind::NotFound,
             400 | 405 | 409 | 412 | 413 | 415 | 422 => Kind::Refused,
             408 | 504 => Kind::Timeout,
-            429 | 502 | 503 => Kind::Unreachable,
+            429 | 502 | 503 | 507 => Kind::Unreachable,
             _ => Kind::Failed,
         };
         let text = |key: &str| body.get(key).map(plain).filter(|text| !text.is_empty());

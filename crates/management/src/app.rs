@@ -80,8 +80,34 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// When a listener cannot be opened.
     fn set_running(&self, running: bool) -> io::Result<()>;
+    /// Makes a copy of all that is durable, under this name or the time's, and tells of it. Called
+    /// from a thread that may wait.
+    ///
+    /// # Errors
+    /// [`BackupRefusal`]: there is no copy.
+    fn back_up(&self, name: Option<&str>) -> Result<Value, BackupRefusal>;
+    /// The copies that there are and what is known of each, the oldest first.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    fn backups(&self) -> io::Result<Vec<Value>>;
     /// Has the process end in order, soon: the answer to who asked for it goes out first.
     fn end(&self);
+}
+
+/// Why there is no copy of the data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackupRefusal {
+    /// The name cannot be one.
+    Name(String),
+    /// There is one of this name.
+    Exists(String),
+    /// Another one is being made.
+    Busy,
+    /// The disk has too little room; nothing was written.
+    NoRoom(String),
+    /// The disk, or the journal, has failed.
+    Failed(String),
 }
 
 /// What the process uses and may use.

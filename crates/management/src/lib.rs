@@ -8,6 +8,7 @@ mod admin;
 mod amqp;
 mod app;
 mod audit;
+mod backup;
 mod binding;
 mod body;
 mod budget;
@@ -54,7 +55,7 @@ mod user;
 mod vhost;
 mod walk;
 
-pub use app::{App, Host, HttpSettings, Listener, Vitals};
+pub use app::{App, BackupRefusal, Host, HttpSettings, Listener, Vitals};
 pub use caller::Clearance;
 pub use definitions::{declared, import_definitions, message_to_json};
 pub use endpoint::{Endpoint, Verb};

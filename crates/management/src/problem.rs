@@ -41,6 +41,8 @@ pub(crate) enum Problem {
     Precondition(String),
     /// The body is larger than this endpoint takes.
     TooLarge(usize),
+    /// The disk has too little room: 507.
+    NoRoom(String),
     /// Try again later.
     Busy {
         /// Why.
@@ -122,6 +124,7 @@ impl Problem {
             }
             Self::Precondition(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -160,6 +163,7 @@ impl Problem {
                 "payload_too_large",
                 format!("request body is larger than {max} bytes"),
             ),
+            Self::NoRoom(reason) => ("no_room", reason.clone()),
             Self::Busy { reason, .. } => ("busy", reason.clone()),
             Self::Internal(reason) => ("internal_error", reason.clone()),
         }

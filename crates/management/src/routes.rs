@@ -5,7 +5,7 @@ use crate::caller::Clearance::{
 };
 use crate::endpoint::{Endpoint, delete, get, post, put};
 use crate::{
-    binding, change, channel, connection, consumer, definitions, exchange, feature, health,
+    backup, binding, change, channel, connection, consumer, definitions, exchange, feature, health,
     ignored, limit, message, node, operate, overview, parameter, peek, permission, policy, queue,
     user, vhost,
 };
@@ -386,6 +386,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         Administrator,
         operate::release_alarm,
     ),
+    get("/api/x/backups", Administrator, backup::index),
+    post("/api/x/backups", Administrator, backup::create),
     get("/api/x/settings/{setting}", Administrator, operate::setting),
     put("/api/x/settings/{setting}", Administrator, operate::set),
     put("/api/x/app", Administrator, operate::app),

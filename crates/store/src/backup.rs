@@ -4,7 +4,7 @@
 use crate::checkpoint::{self, ImageParts};
 use crate::journal::{Journal, StoreFailure};
 use crate::segment::{self, Kept};
-use crate::{JournalConfig, format};
+use crate::{JournalConfig, StoreSabotage, format};
 
 /// What a copy of the journal consists of, as of one moment; everything confirmed before is in it.
 /// The files keep their names, and what is in them, for as long as this lives.
@@ -31,16 +31,16 @@ pub struct BackupFile {
     pub may_be_linked: bool,
 }
 
-/// Why no copy can be made now.
+/// Why no copy can be begun.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum BackupRefusal {
+pub enum NoBackup {
     /// Another one is being made.
     Busy,
     /// The journal has stopped.
     Stopped(StoreFailure),
 }
 
-impl From<StoreFailure> for BackupRefusal {
+impl From<StoreFailure> for NoBackup {
     fn from(failure: StoreFailure) -> Self {
         Self::Stopped(failure)
     }
@@ -51,12 +51,12 @@ impl Journal {
     /// spare the files that hold the messages.
     ///
     /// # Errors
-    /// [`BackupRefusal`].
-    pub fn begin_backup(&self) -> Result<Backup<'_>, BackupRefusal> {
+    /// [`NoBackup`].
+    pub fn begin_backup(&self) -> Result<Backup<'_>, NoBackup> {
         self.check()?;
         let mut core = self.core.lock();
         if core.backing_up {
-            return Err(BackupRefusal::Busy);
+            return Err(NoBackup::Busy);
         }
         // The picture must not know of frames that the disk does not have.
         core.sync()
@@ -88,7 +88,9 @@ impl Journal {
                 used_bytes,
                 may_be_linked,
             });
-            if let Some(segment) = core.pool.segments.get_mut(slot) {
+            if let Some(segment) = core.pool.segments.get_mut(slot)
+                && !self.config.breaks(StoreSabotage::ReuseLinked)
+            {
                 segment.kept = if may_be_linked { Kept::Linked } else { Kept::Copied };
             }
         }

@@ -44,7 +44,7 @@ mod space;
 mod stage;
 mod vfs;
 
-pub use backup::{Backup, BackupFile, BackupRefusal};
+pub use backup::{Backup, BackupFile, NoBackup};
 pub use batch::{Batch, BatchRecord, MessageParts, Returned, Settled};
 pub use config::{JournalConfig, Missing, OnCorruption, SyncPolicy};
 pub use journal::{Journal, Progress, StoreFailure};

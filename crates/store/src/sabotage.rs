@@ -48,6 +48,8 @@ pub enum StoreSabotage {
     TruncateAtRot,
     /// A deleted lane takes messages that were on their way.
     ReviveLanes,
+    /// A segment that a backup has another name for is written again.
+    ReuseLinked,
     /// What an atomic group settles is written in a frame before the one with its messages.
     SettleBeforeCopy,
     /// What an atomic group settles is written in a frame after the one with its messages.

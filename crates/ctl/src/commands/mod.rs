@@ -1,6 +1,7 @@
 //! The commands, one module for each noun.
 
 pub(crate) mod access;
+pub(crate) mod backup;
 pub(crate) mod binding;
 pub(crate) mod connection;
 pub(crate) mod consume;

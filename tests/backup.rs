@@ -1,0 +1,347 @@
+//! Copies of the data folder that the real binary makes while it serves.
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leveret_codec::{BasicConsume, BasicPublish, ConfirmSelect, Method, Properties, QueueDeclare};
+use serde_json::{Value, json};
+use support::http::Http;
+use support::{Client, Folder, Server, declare, encode, leveret, raw_frame, run_to_end};
+
+const BODY_BYTES: usize = 10_000;
+/// Messages on their way to a confirm.
+const WINDOW: u64 = 100;
+
+fn start(folder: &Folder, settings: &[&str]) -> Server {
+    Server::start_http_in(folder, settings)
+}
+
+fn guest(server: &Server) -> Http {
+    server.http_as("guest", "guest")
+}
+
+fn back_up(api: &Http, name: &str) -> (u16, Value) {
+    let body = json!({"name": name}).to_string();
+    let answer = api.call("POST", "/api/x/backups", &body);
+    (answer.status, answer.json())
+}
+
+fn list(api: &Http) -> Vec<Value> {
+    let answer = api.call("GET", "/api/x/backups", "");
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.json().as_array().unwrap().clone()
+}
+
+fn data(arguments: &[&str]) -> (i32, String) {
+    let output = run_to_end(leveret().arg("data").args(arguments));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.code().unwrap(), said + &String::from_utf8_lossy(&output.stderr))
+}
+
+fn assert_well(backup: &Path) {
+    let (code, said) = data(&["verify", backup.to_str().unwrap()]);
+    assert_eq!(code, 0, "{}: {said}", backup.display());
+}
+
+fn durable(client: &mut Client, queue: &str) {
+    let durable = QueueDeclare {
+        durable: true,
+        ..declare(queue, &[])
+    };
+    client.method(1, durable);
+    client.expect(1, "queue.declare-ok");
+}
+
+/// A message whose body begins with its number.
+fn send(client: &mut Client, queue: &str, number: u64) {
+    let publish = BasicPublish {
+        routing_key: queue.as_bytes(),
+        ..Default::default()
+    };
+    let mut header = Vec::new();
+    let properties = Properties {
+        delivery_mode: Some(2),
+        ..Properties::default()
+    };
+    properties.encode(BODY_BYTES as u64, &mut header);
+    let mut body = format!("{number:010} ").into_bytes();
+    body.resize(BODY_BYTES, b'x');
+    client.send(&encode(1, publish));
+    client.send(&raw_frame(2, 1, &header));
+    client.send(&raw_frame(3, 1, &body));
+}
+
+/// The number of the last message that the next confirm is for.
+fn confirm(client: &mut Client) -> u64 {
+    let next = client.next();
+    match next.method() {
+        Method::BasicAck(ack) => ack.delivery_tag,
+        other => panic!("{other:?} instead of a confirm"),
+    }
+}
+
+fn publish(server: &Server, queue: &str, numbers: std::ops::Range<u64>) {
+    let mut client = server.login();
+    durable(&mut client, queue);
+    client.method(1, ConfirmSelect { nowait: false });
+    client.expect(1, "confirm.select-ok");
+    let count = numbers.end - numbers.start;
+    for number in numbers {
+        send(&mut client, queue, number);
+    }
+    while confirm(&mut client) < count {}
+}
+
+/// Publishes to a queue until told to stop; tells how many were confirmed, and the longest time
+/// that the broker took for one.
+struct Load {
+    confirmed: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Duration>,
+}
+
+impl Load {
+    fn start(server: &Server, queue: &'static str) -> Self {
+        let mut client = server.login();
+        durable(&mut client, queue);
+        client.method(1, ConfirmSelect { nowait: false });
+        client.expect(1, "confirm.select-ok");
+        let (confirmed, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (told, ends) = (Arc::clone(&confirmed), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            let (mut sent, mut longest) = (0, Duration::ZERO);
+            while !ends.load(Ordering::Relaxed) {
+                while sent < told.load(Ordering::Relaxed) + WINDOW {
+                    send(&mut client, queue, sent);
+                    sent += 1;
+                }
+                let asked = Instant::now();
+                told.store(confirm(&mut client), Ordering::Relaxed);
+                longest = longest.max(asked.elapsed());
+                // A stream, not a flood: a test machine has other things to do.
+                thread::sleep(Duration::from_millis(5));
+            }
+            longest
+        });
+        Self {
+            confirmed,
+            stop,
+            thread,
+        }
+    }
+
+    fn end(self) -> Duration {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// The numbers of the messages of a queue in a folder.
+fn numbers(folder: &Path, queue: &str) -> BTreeSet<u64> {
+    let (code, said) = data(&["dump", folder.to_str().unwrap(), "--queue", queue]);
+    assert_eq!(code, 0, "{said}");
+    let number = |line: &str| {
+        let message: Value = serde_json::from_str(line).unwrap();
+        message["payload"].as_str().unwrap()[..10].parse().unwrap()
+    };
+    said.lines().map(number).collect()
+}
+
+#[test]
+fn a_backup_has_everything_and_a_broker_starts_from_it() {
+    let folder = Folder::new();
+    let server = start(&folder, &[]);
+    let api = guest(&server);
+    assert_eq!(list(&api), Vec::<Value>::new());
+    publish(&server, "kept", 0..300);
+    let (status, made) = back_up(&api, "first");
+    assert_eq!(status, 201, "{made}");
+    assert_eq!((&made["name"], &made["messages"]), (&"first".into(), &300.into()));
+    publish(&server, "kept", 300..350);
+    assert_eq!(server.login().count(1, "other"), 0);
+    let (status, _) = back_up(&api, "");
+    assert_eq!(status, 201);
+    let names: Vec<_> = list(&api).iter().map(|of| of["name"].clone()).collect();
+    assert_eq!((names.len(), &names[0]), (2, &"first".into()));
+
+    let backup = PathBuf::from(made["path"].as_str().unwrap());
+    assert_well(&backup);
+    assert_eq!(numbers(&backup, "kept"), (0..300).collect());
+    // The copy in use, beside the broker that made it.
+    let settings = [
+        r#"management.listen=["127.0.0.1:0"]"#,
+        r#"management.metrics_listen=["127.0.0.1:0"]"#,
+    ];
+    let restored = Folder::at(&backup);
+    let second = Server::start_in(&restored, &settings);
+    let mut client = second.login();
+    for number in 0..300 {
+        let body = client.get(1, "kept");
+        assert!(body.starts_with(format!("{number:010} ").as_bytes()));
+    }
+    drop(client);
+    publish(&second, "kept", 0..20);
+    drop(second);
+    // It is no backup any more.
+    assert_eq!(list(&api).len(), 1);
+    drop(server);
+    assert_well(folder.path());
+    assert_eq!(numbers(folder.path(), "kept"), (0..350).collect());
+}
+
+#[test]
+fn names_that_lead_elsewhere_or_are_taken_are_refused() {
+    let folder = Folder::new();
+    let server = start(&folder, &[]);
+    let api = guest(&server);
+    for name in ["../a", "/tmp/a", ".", ".a", "a/b", "a b"] {
+        let (status, body) = back_up(&api, name);
+        assert_eq!(status, 400, "{name}: {body}");
+    }
+    assert_eq!(back_up(&api, "a").0, 201);
+    let (status, body) = back_up(&api, "a");
+    assert_eq!((status, &body["error"]), (412, &"precondition_failed".into()));
+    let user = json!({"password": "p", "tags": "monitoring"}).to_string();
+    assert_eq!(api.call("PUT", "/api/users/watcher", &user).status, 201);
+    let watcher = server.http_as("watcher", "p");
+    assert_eq!(back_up(&watcher, "b").0, 401);
+    assert_eq!(watcher.call("GET", "/api/x/backups", "").status, 401);
+    let inside: Vec<_> = std::fs::read_dir(folder.path().join("backups")).unwrap().collect();
+    assert_eq!(inside.len(), 1);
+}
+
+/// One each second, of a queue that only grows beside one that is emptied all the time.
+#[test]
+fn each_backup_under_load_holds_what_was_confirmed_before() {
+    let seconds = std::env::var("LEVERET_BACKUP_SECONDS");
+    let seconds: u64 = seconds.map_or(5, |seconds| seconds.parse().unwrap());
+    let folder = Folder::new();
+    let server = start(&folder, &[]);
+    let api = guest(&server);
+    let (kept, gone) = (Load::start(&server, "kept"), Load::start(&server, "gone"));
+    let mut consumer = server.login();
+    let consume = BasicConsume {
+        queue: b"gone",
+        no_ack: true,
+        ..BasicConsume::default()
+    };
+    consumer.method(1, consume);
+    let eating = thread::spawn(move || while consumer.next().payload != b"end" {});
+    let mut made = Vec::new();
+    for number in 0..seconds {
+        let confirmed = kept.confirmed.load(Ordering::Relaxed);
+        let (status, backup) = back_up(&api, &format!("b{number}"));
+        assert_eq!(status, 201, "{backup}");
+        made.push((PathBuf::from(backup["path"].as_str().unwrap()), confirmed));
+        thread::sleep(Duration::from_secs(1));
+    }
+    let (longest, _) = (kept.end(), gone.end());
+    println!("the longest wait for a confirm: {longest:?}");
+    drop(server);
+    drop(eating);
+    assert!(made.last().unwrap().1 > 0, "nothing was confirmed");
+    for (backup, confirmed) in &made {
+        assert_well(backup);
+        let there = numbers(backup, "kept");
+        let lacks = (0..*confirmed).find(|number| !there.contains(number));
+        assert_eq!(lacks, None, "{}, {confirmed} confirmed", backup.display());
+    }
+    let (backup, confirmed) = &made[made.len() / 2];
+    let restored = Folder::at(backup);
+    let second = Server::start_in(&restored, &[]);
+    assert!(u64::from(second.login().count(2, "none")) == 0 && *confirmed > 0);
+    let mut client = second.login();
+    assert!(client.get(1, "kept").starts_with(b"0000000000 "));
+}
+
+/// Killed at some moment while a copy is made: what is listed afterwards is whole.
+#[test]
+fn a_crash_leaves_no_half_backup_that_counts() {
+    let folder = Folder::new();
+    let mut complete = 0;
+    for round in 0..6_u64 {
+        let server = start(&folder, &[]);
+        publish(&server, "kept", round * 100..round * 100 + 100);
+        let api = guest(&server);
+        for backup in list(&api) {
+            assert_well(Path::new(backup["path"].as_str().unwrap()));
+            complete += 1;
+        }
+        let address = server.api();
+        let asking = thread::spawn(move || {
+            // Nobody answers any more, as a rule.
+            let _ = std::panic::catch_unwind(|| {
+                back_up(&Http::new(address, "guest", "guest"), &format!("r{round}"))
+            });
+        });
+        thread::sleep(Duration::from_millis(3 + 4 * round));
+        server.kill();
+        asking.join().unwrap();
+        assert_well(folder.path());
+    }
+    let server = start(&folder, &[]);
+    assert_eq!(back_up(&guest(&server), "last").0, 201);
+    println!("{complete} backups were complete at a kill");
+    let entries = std::fs::read_dir(folder.path().join("backups")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let left: Vec<_> = names.filter(|name| name.starts_with('.')).collect();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+/// A folder on a file system of its own, gone when dropped.
+struct Elsewhere(Folder);
+
+impl Elsewhere {
+    fn mount(mib: u32) -> Self {
+        let folder = Folder::new();
+        std::fs::create_dir_all(folder.path()).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]);
+        let output = mount.arg(folder.path()).output().expect("mount can be run");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "a tmpfs is mounted, which needs root: {error}");
+        Self(folder)
+    }
+
+    fn setting(&self) -> String {
+        format!("storage.backup_dir={}", self.0.path().join("copies").display())
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let mut unmount = Command::new("umount");
+        let _ = unmount.arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn another_disk_gets_all_bytes_or_refuses_before_anything_is_written() {
+    let folder = Folder::new();
+    let small = Elsewhere::mount(1);
+    let server = start(&folder, &[&small.setting()]);
+    publish(&server, "kept", 0..200);
+    let (status, body) = back_up(&guest(&server), "a");
+    assert_eq!((status, &body["error"]), (507, &"no_room".into()), "{body}");
+    assert_eq!(std::fs::read_dir(small.0.path()).unwrap().count(), 0);
+    drop(server);
+
+    let large = Elsewhere::mount(400);
+    let server = start(&folder, &[&large.setting()]);
+    let (status, made) = back_up(&guest(&server), "a");
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(made["bytes"], made["copied_bytes"]);
+    let backup = PathBuf::from(made["path"].as_str().unwrap());
+    assert!(backup.starts_with(large.0.path()), "{made}");
+    assert_well(&backup);
+    assert_eq!(numbers(&backup, "kept"), (0..200).collect());
+    assert_eq!(list(&guest(&server)).len(), 1);
+}
