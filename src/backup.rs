@@ -87,10 +87,13 @@ impl Backups {
             Some(name) => checked(name)?.to_owned(),
             None => name_for(created_ms),
         };
-        let backup = self.journal.begin_backup().map_err(|refusal| match refusal {
-            NoBackup::Busy => BackupRefusal::Busy,
-            NoBackup::Stopped(failure) => BackupRefusal::Failed(failure.to_string()),
-        })?;
+        let backup = self
+            .journal
+            .begin_backup()
+            .map_err(|refusal| match refusal {
+                NoBackup::Busy => BackupRefusal::Busy,
+                NoBackup::Stopped(failure) => BackupRefusal::Failed(failure.to_string()),
+            })?;
         let path = self.folder.join(&name);
         if path.symlink_metadata().is_ok() {
             let reason = format!("there is a backup \"{name}\" already");
@@ -98,7 +101,7 @@ impl Backups {
         }
         let links = self.has_room(&backup)?;
         let part = self.begin(&name)?;
-        let written = Writing {
+        let written = BackupWriter {
             data_dir: &self.data_dir,
             part: &part,
             links,
@@ -166,9 +169,16 @@ impl Backups {
             metadata.map(|metadata| metadata.dev())
         };
         let links = device(there)? == device(&self.data_dir)?;
-        let copied = backup.files.iter().filter(|file| !(links && file.may_be_linked));
+        let copied = backup
+            .files
+            .iter()
+            .filter(|file| !(links && file.may_be_linked));
         let copied: u64 = copied.map(|file| file.bytes).sum();
-        let made: u64 = backup.made.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let made: u64 = backup
+            .made
+            .iter()
+            .map(|(_, bytes)| bytes.len() as u64)
+            .sum();
         let left = if links { self.disk_free_min } else { 0 };
         let needed = copied.saturating_add(made).saturating_add(ROOM_BYTES);
         let free = disk_free_bytes(there).map_err(|error| failed(there, error))?;
@@ -197,7 +207,9 @@ impl Backups {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let ours = name.strip_prefix('.').and_then(|name| name.strip_suffix(PART));
+            let ours = name
+                .strip_prefix('.')
+                .and_then(|name| name.strip_suffix(PART));
             if ours.is_some_and(|name| checked(name).is_ok()) {
                 fs::remove_dir_all(entry.path())?;
             }
@@ -209,7 +221,10 @@ impl Backups {
 /// A name that leads nowhere else, and that no shell minds.
 fn checked(name: &str) -> Result<&str, BackupRefusal> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let begins = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    let begins = name
+        .bytes()
+        .next()
+        .is_some_and(|first| first.is_ascii_alphanumeric());
     if begins && name.len() <= NAME_BYTES_MAX && name.bytes().all(plain) {
         return Ok(name);
     }
@@ -221,7 +236,9 @@ fn checked(name: &str) -> Result<&str, BackupRefusal> {
 
 /// The folder itself, or the next one above that is there.
 fn existing(folder: &Path) -> &Path {
-    let mut above = folder.ancestors().filter(|path| !path.as_os_str().is_empty());
+    let mut above = folder
+        .ancestors()
+        .filter(|path| !path.as_os_str().is_empty());
     above.find(|path| path.exists()).unwrap_or(Path::new("."))
 }
 
@@ -240,7 +257,7 @@ fn sync_folder(folder: &Path) -> Result<(), BackupRefusal> {
 }
 
 /// A copy that is being made.
-struct Writing<'a> {
+struct BackupWriter<'a> {
     data_dir: &'a Path,
     part: &'a Path,
     links: bool,
@@ -250,7 +267,7 @@ struct Writing<'a> {
     since: Instant,
 }
 
-impl Writing<'_> {
+impl BackupWriter<'_> {
     /// Writes all of it so that it survives; what was made is told last.
     fn write(
         mut self,
@@ -303,14 +320,18 @@ impl Writing<'_> {
         let path = self.data_dir.join(&file.name);
         let from = File::open(&path).map_err(|error| failed(&path, error))?;
         let to = self.new_file(&file.name)?;
-        to.allocate(file.bytes).map_err(|error| self.no_room(error))?;
+        to.allocate(file.bytes)
+            .map_err(|error| self.no_room(error))?;
         let mut slice = vec![0; usize::try_from(SLICE_BYTES).unwrap_or(0)];
         let mut at = 0;
         while at < file.used_bytes {
             let len = SLICE_BYTES.min(file.used_bytes - at);
-            let part = usize::try_from(len).ok().and_then(|len| slice.get_mut(..len));
+            let part = usize::try_from(len)
+                .ok()
+                .and_then(|len| slice.get_mut(..len));
             let Some(part) = part else { break };
-            from.read_exact_at(part, at).map_err(|error| failed(&path, error))?;
+            from.read_exact_at(part, at)
+                .map_err(|error| failed(&path, error))?;
             to.write_at(at, part).map_err(|error| self.no_room(error))?;
             at += len;
             self.written(&to, len)?;
@@ -362,7 +383,14 @@ impl Writing<'_> {
 fn is_no_link(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     errno.is_some_and(|errno| {
-        [Errno::XDEV, Errno::PERM, Errno::MLINK, Errno::OPNOTSUPP, Errno::NOSYS].contains(&errno)
+        [
+            Errno::XDEV,
+            Errno::PERM,
+            Errno::MLINK,
+            Errno::OPNOTSUPP,
+            Errno::NOSYS,
+        ]
+        .contains(&errno)
     })
 }
 
@@ -389,7 +417,11 @@ const fn date_of(days: u64) -> (u64, u64, u64) {
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (month, next) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
     (year + era * 400 + next, month, day)
 }
 
@@ -403,8 +435,13 @@ mod tests {
             assert_eq!(checked(name), Ok(name));
         }
         let long = "a".repeat(NAME_BYTES_MAX + 1);
-        for name in ["", ".", "..", "../a", "a/b", "/a", ".a", "-a", "a b", "a\0", "\u{e4}", &long] {
-            assert!(matches!(checked(name), Err(BackupRefusal::Name(_))), "{name:?}");
+        for name in [
+            "", ".", "..", "../a", "a/b", "/a", ".a", "-a", "a b", "a\0", "\u{e4}", &long,
+        ] {
+            assert!(
+                matches!(checked(name), Err(BackupRefusal::Name(_))),
+                "{name:?}"
+            );
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::checkpoint::{self, ImageParts};
 use crate::journal::{Journal, StoreFailure};
-use crate::segment::{self, Kept};
+use crate::segment::{self, OtherUse};
 use crate::{JournalConfig, StoreSabotage, format};
 
 /// What a copy of the journal consists of, as of one moment; everything confirmed before is in it.
@@ -63,9 +63,13 @@ impl Journal {
             .map_err(|error| self.fail(format!("sync of frames: {error}")))?;
         core.backing_up = true;
         let head = core.head;
-        let held = core.pool.directory().into_iter().filter(|(slot, _, extent)| {
-            *slot == head.slot || core.lanes.held_by(extent.serial) > 0
-        });
+        let held = core
+            .pool
+            .directory()
+            .into_iter()
+            .filter(|(slot, _, extent)| {
+                *slot == head.slot || core.lanes.held_by(extent.serial) > 0
+            });
         let directory: Vec<_> = held.collect();
         let generation = core.generation + 1;
         let parts = ImageParts {
@@ -81,7 +85,11 @@ impl Journal {
         let mut files = Vec::new();
         for (slot, bytes, extent) in &directory {
             let may_be_linked = *slot != head.slot && is_worth_a_link(&self.config, *bytes);
-            let used_bytes = if *slot == head.slot { head.offset } else { extent.end };
+            let used_bytes = if *slot == head.slot {
+                head.offset
+            } else {
+                extent.end
+            };
             files.push(BackupFile {
                 name: segment::name_of(*slot),
                 bytes: *bytes,
@@ -91,7 +99,11 @@ impl Journal {
             if let Some(segment) = core.pool.segments.get_mut(slot)
                 && !self.config.breaks(StoreSabotage::ReuseLinked)
             {
-                segment.kept = if may_be_linked { Kept::Linked } else { Kept::Copied };
+                segment.kept = if may_be_linked {
+                    OtherUse::Linked
+                } else {
+                    OtherUse::Copied
+                };
             }
         }
         let messages = core.lanes.held.values().sum();

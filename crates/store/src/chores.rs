@@ -458,7 +458,11 @@ impl Journal {
     fn part_with_linked(&self) {
         let mut core = self.core.lock();
         let generation = core.generation;
-        while let Some(slot) = core.pool.expendable(generation).filter(|_| !core.backing_up) {
+        while let Some(slot) = core
+            .pool
+            .expendable(generation)
+            .filter(|_| !core.backing_up)
+        {
             if core.pool.take_back(slot) {
                 continue;
             }

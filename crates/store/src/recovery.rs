@@ -13,7 +13,7 @@ use crate::journal::Journal;
 use crate::lanes::{JournalLanes, Serial};
 use crate::moved::{self, RecoveredChunks};
 use crate::record::RawRecord;
-use crate::segment::{self, Kept, Pool, Use};
+use crate::segment::{self, OtherUse, Pool, Use};
 use crate::vfs::{DiskError, Vfs};
 use crate::{JournalConfig, OnCorruption};
 
@@ -239,7 +239,7 @@ fn release((pool, starts): (&mut Pool, &[Start]), older: Option<&Image>) {
         .map(|start| (start.slot, start.header.serial))
         .collect();
     for (slot, segment) in &mut pool.segments {
-        if !matches!(segment.used, Use::Stale(_)) || segment.kept != Kept::No {
+        if !matches!(segment.used, Use::Stale(_)) || segment.kept != OtherUse::No {
             continue;
         }
         let needed = older.is_some_and(|older| {

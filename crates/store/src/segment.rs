@@ -38,7 +38,7 @@ pub(crate) enum Use {
 /// Whether something else than the journal relies on a file: it is not written again before that
 /// is over.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) enum Kept {
+pub(crate) enum OtherUse {
     /// Nothing does.
     #[default]
     No,
@@ -54,7 +54,7 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn VfsFile>,
     pub(crate) bytes: u64,
     pub(crate) used: Use,
-    pub(crate) kept: Kept,
+    pub(crate) kept: OtherUse,
 }
 
 impl Segment {
@@ -64,7 +64,7 @@ impl Segment {
             file,
             bytes,
             used: Use::Free,
-            kept: Kept::No,
+            kept: OtherUse::No,
         }
     }
 
@@ -152,7 +152,7 @@ impl Pool {
     pub(crate) fn has_stale(&self) -> bool {
         self.segments
             .values()
-            .any(|segment| segment.kept == Kept::No && matches!(segment.used, Use::Stale(_)))
+            .any(|segment| segment.kept == OtherUse::No && matches!(segment.used, Use::Stale(_)))
     }
 
     /// Bytes of all segment files.
@@ -188,7 +188,7 @@ impl Pool {
     pub(crate) fn checkpointed(&mut self, generation: u64) {
         for segment in self.segments.values_mut() {
             let unused = matches!(segment.used, Use::Stale(since) if since < generation);
-            if unused && segment.kept == Kept::No {
+            if unused && segment.kept == OtherUse::No {
                 segment.used = Use::Free;
             }
         }
@@ -198,7 +198,7 @@ impl Pool {
     /// another name.
     pub(crate) fn expendable(&self, generation: u64) -> Option<u32> {
         let expendable = |segment: &Segment| {
-            segment.kept == Kept::Linked
+            segment.kept == OtherUse::Linked
                 && matches!(segment.used, Use::Stale(since) if since < generation)
         };
         let mut segments = self.segments.iter();
@@ -213,18 +213,18 @@ impl Pool {
         let Some(segment) = segment.filter(|segment| !segment.is_linked()) else {
             return false;
         };
-        (segment.kept, segment.used) = (Kept::No, Use::Free);
+        (segment.kept, segment.used) = (OtherUse::No, Use::Free);
         true
     }
 
     /// A backup was made, or given up: looks who still relies on what.
     pub(crate) fn let_go(&mut self) {
         let kept = self.segments.values_mut();
-        for segment in kept.filter(|segment| segment.kept != Kept::No) {
+        for segment in kept.filter(|segment| segment.kept != OtherUse::No) {
             segment.kept = if segment.is_linked() {
-                Kept::Linked
+                OtherUse::Linked
             } else {
-                Kept::No
+                OtherUse::No
             };
         }
     }

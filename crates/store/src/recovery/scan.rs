@@ -2,7 +2,7 @@
 
 use crate::frame::{self, BLOCK, Header};
 use crate::recovery::OpenError;
-use crate::segment::{self, Kept, Pool, Segment, Use};
+use crate::segment::{self, OtherUse, Pool, Segment, Use};
 use crate::vfs::{Vfs, read_readable};
 
 /// The first frame of a slot.
@@ -41,7 +41,7 @@ pub(super) fn open_pool(
             ..Segment::free(file, bytes)
         };
         if segment.is_linked() {
-            segment.kept = Kept::Linked;
+            segment.kept = OtherUse::Linked;
         }
         pool.segments.insert(slot, segment);
     }

@@ -69,7 +69,9 @@ impl Work {
         while self.live.len() > 12 || (!self.live.is_empty() && self.rng.one_in(3)) {
             let at = self.rng.below(self.live.len() as u64) as usize;
             // A straggler now and then is copied.
-            let Some(seq) = self.live.keys().nth(at / 2).copied() else { break };
+            let Some(seq) = self.live.keys().nth(at / 2).copied() else {
+                break;
+            };
             self.live.remove(&seq);
             batch.settle(LANE, seq);
         }
@@ -137,7 +139,9 @@ impl Work {
         };
         let files = taken.pieces.iter();
         DiskImage {
-            files: files.map(|(name, piece)| (name.clone(), content(piece))).collect(),
+            files: files
+                .map(|(name, piece)| (name.clone(), content(piece)))
+                .collect(),
         }
     }
 
@@ -185,7 +189,11 @@ fn live_through(seed: u64, sabotage: StoreSabotage) -> Result<usize, String> {
         work.step();
         if step % 23 == 0 {
             let taken = work.back_up();
-            linked += taken.pieces.iter().filter(|of| matches!(of.1, Piece::Linked(_))).count();
+            linked += taken
+                .pieces
+                .iter()
+                .filter(|of| matches!(of.1, Piece::Linked(_)))
+                .count();
             work.check(&taken)?;
             kept.push(taken);
         }
