@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use leveret_management::BackupRefusal;
 use leveret_store::{Backup, BackupFile, DiskError, Journal, NoBackup, VfsFile as _};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -62,9 +63,10 @@ fn failed(what: &Path, error: impl std::fmt::Display) -> BackupRefusal {
 }
 
 impl Backups {
+    /// The copies that a configuration names; what an end of the process has left of one goes.
     pub(crate) fn new(config: &Config, journal: Arc<Journal>) -> Self {
         let configured = &config.storage.backup_dir;
-        Self {
+        let backups = Self {
             data_dir: config.data_dir.clone(),
             folder: if configured.is_empty() {
                 config.data_dir.join(FOLDER)
@@ -73,7 +75,15 @@ impl Backups {
             },
             disk_free_min: config.limits.disk_free_min,
             journal,
+        };
+        match backups.sweep() {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let folder = backups.folder.display();
+                warn!(%folder, %error, "what is left of backups cannot be removed");
+            }
+            _ => {}
         }
+        backups
     }
 
     /// Makes a copy and tells of it.
@@ -100,7 +110,7 @@ impl Backups {
             return Err(BackupRefusal::Exists(reason));
         }
         let links = self.has_room(&backup)?;
-        let part = self.begin(&name)?;
+        let (part, lock) = self.begin(&name)?;
         let written = BackupWriter {
             data_dir: &self.data_dir,
             part: &part,
@@ -115,7 +125,7 @@ impl Backups {
             sync_folder(&self.folder)?;
             Ok(manifest)
         });
-        drop(backup);
+        drop((backup, lock));
         match made {
             Ok(mut manifest) => {
                 info!(
@@ -193,13 +203,16 @@ impl Backups {
     }
 
     /// Makes an empty folder for a copy, and removes what an end of the process has left of others.
-    fn begin(&self, name: &str) -> Result<PathBuf, BackupRefusal> {
+    fn begin(&self, name: &str) -> Result<(PathBuf, File), BackupRefusal> {
         let folder = &self.folder;
         fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
         self.sweep().map_err(|error| failed(folder, error))?;
         let part = folder.join(format!(".{name}{PART}"));
         fs::create_dir(&part).map_err(|error| failed(&part, error))?;
-        Ok(part)
+        let lock = File::open(&part).map_err(|error| failed(&part, error))?;
+        // A file system without locks has no other broker on it either.
+        drop(flock(&lock, FlockOperation::NonBlockingLockExclusive));
+        Ok((part, lock))
     }
 
     fn sweep(&self) -> io::Result<()> {
@@ -210,12 +223,20 @@ impl Backups {
             let ours = name
                 .strip_prefix('.')
                 .and_then(|name| name.strip_suffix(PART));
-            if ours.is_some_and(|name| checked(name).is_ok()) {
+            if ours.is_some_and(|name| checked(name).is_ok()) && !is_being_made(&entry.path()) {
                 fs::remove_dir_all(entry.path())?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether another broker is at it, whose copies go to the same place.
+fn is_being_made(part: &Path) -> bool {
+    let lock = File::open(part);
+    lock.is_ok_and(|lock| {
+        flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+    })
 }
 
 /// A name that leads nowhere else, and that no shell minds.
@@ -239,7 +260,9 @@ fn existing(folder: &Path) -> &Path {
     let mut above = folder
         .ancestors()
         .filter(|path| !path.as_os_str().is_empty());
-    above.find(|path| path.exists()).unwrap_or(Path::new("."))
+    above
+        .find(|path| path.exists())
+        .unwrap_or_else(|| Path::new("."))
 }
 
 fn manifest_in(backup: &Path) -> Option<Value> {
