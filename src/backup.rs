@@ -211,7 +211,7 @@ impl Backups {
         fs::create_dir(&part).map_err(|error| failed(&part, error))?;
         let lock = File::open(&part).map_err(|error| failed(&part, error))?;
         // A file system without locks has no other broker on it either.
-        drop(flock(&lock, FlockOperation::NonBlockingLockExclusive));
+        let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
         Ok((part, lock))
     }
 
