@@ -248,7 +248,7 @@ fn each_backup_under_load_holds_what_was_confirmed_before() {
     let small = (seconds <= 10).then(|| Elsewhere::mount(900));
     let own = Folder::new();
     let folder = small.as_ref().map_or(&own, |small| &small.0);
-    let server = start(folder, &[]);
+    let server = start(folder, &["limits.disk_free_min=20MiB"]);
     let api = guest(&server);
     let (kept, gone) = (Load::start(&server, "kept"), Load::start(&server, "gone"));
     let mut consumer = server.login();
