@@ -102,6 +102,11 @@ impl Backups {
             .begin_backup()
             .map_err(|refusal| match refusal {
                 NoBackup::Busy => BackupRefusal::Busy,
+            NoBackup::Moved(messages) => BackupRefusal::NotNow(format!(
+                "the journal is longer than storage.journal_window, and {messages} messages are in \
+                 run files, which backups do not have yet: try again when the backlog is shorter, \
+                 or stop the broker and copy the data folder"
+            )),
                 NoBackup::Stopped(failure) => BackupRefusal::Failed(failure.to_string()),
             })?;
         let path = self.folder.join(&name);

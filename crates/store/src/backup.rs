@@ -36,6 +36,8 @@ pub struct BackupFile {
 pub enum NoBackup {
     /// Another one is being made.
     Busy,
+    /// So many messages are in run files only, which are not the journal's.
+    Moved(u64),
     /// The journal has stopped.
     Stopped(StoreFailure),
 }
@@ -57,6 +59,11 @@ impl Journal {
         let mut core = self.core.lock();
         if core.backing_up {
             return Err(NoBackup::Busy);
+        }
+        let held = &core.lanes.held;
+        if !held.chunks().is_empty() {
+            let moved = held.chunks().keys().map(|chunk| held.of(*chunk));
+            return Err(NoBackup::Moved(moved.sum()));
         }
         // The picture must not know of frames that the disk does not have.
         core.sync()
@@ -80,6 +87,7 @@ impl Journal {
             lanes: &core.lanes,
             topology: &core.topology,
             forget_returns: false,
+            forget_moved: false,
         };
         let image = parts.encode(core.store);
         let mut files = Vec::new();
@@ -106,7 +114,7 @@ impl Journal {
                 };
             }
         }
-        let messages = core.lanes.held.values().sum();
+        let messages = core.lanes.held.all();
         drop(core);
         let next = checkpoint::renumbered(&image, generation + 1);
         Ok(Backup {
