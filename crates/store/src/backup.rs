@@ -2,8 +2,9 @@
 //! meanwhile.
 
 use crate::checkpoint::{self, ImageParts};
+use crate::core::Core;
 use crate::journal::{Journal, StoreFailure};
-use crate::segment::{self, OtherUse};
+use crate::segment::{self, Extent, OtherUse};
 use crate::{JournalConfig, StoreSabotage, format};
 
 /// What a copy of the journal consists of, as of one moment; everything confirmed before is in it.
@@ -90,8 +91,26 @@ impl Journal {
             forget_moved: false,
         };
         let image = parts.encode(core.store);
+        let files = self.spare(&mut core, &directory);
+        let messages = core.lanes.held.all();
+        drop(core);
+        let next = checkpoint::renumbered(&image, generation + 1);
+        Ok(Backup {
+            journal: self,
+            files,
+            made: vec![
+                (checkpoint::name_of(generation), image),
+                (checkpoint::name_of(generation + 1), next),
+            ],
+            messages,
+        })
+    }
+
+    /// Has the journal leave these segments as they are; gives what a copy needs of each.
+    fn spare(&self, core: &mut Core, directory: &[(u32, u64, Extent)]) -> Vec<BackupFile> {
+        let head = core.head;
         let mut files = Vec::new();
-        for (slot, bytes, extent) in &directory {
+        for (slot, bytes, extent) in directory {
             let may_be_linked = *slot != head.slot && is_worth_a_link(&self.config, *bytes);
             let used_bytes = if *slot == head.slot {
                 head.offset
@@ -114,18 +133,25 @@ impl Journal {
                 };
             }
         }
-        let messages = core.lanes.held.all();
-        drop(core);
-        let next = checkpoint::renumbered(&image, generation + 1);
-        Ok(Backup {
-            journal: self,
-            files,
-            made: vec![
-                (checkpoint::name_of(generation), image),
-                (checkpoint::name_of(generation + 1), next),
-            ],
-            messages,
-        })
+        files
+    }
+
+    /// Gives up the names of segments that only backups need any more; one whose backup is gone is
+    /// used again. What was made meanwhile takes their place.
+    pub(crate) fn part_with_linked(&self) {
+        let mut core = self.core.lock();
+        let generation = core.generation;
+        while let Some(slot) = core
+            .pool
+            .expendable(generation)
+            .filter(|_| !core.backing_up)
+        {
+            if core.pool.take_back(slot) {
+                continue;
+            }
+            core.pool.segments.remove(&slot);
+            drop(self.vfs.remove(&segment::name_of(slot)));
+        }
     }
 }
 

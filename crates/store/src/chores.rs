@@ -453,24 +453,6 @@ impl Journal {
         self.judge_space(None);
     }
 
-    /// Gives up the names of segments that only backups need any more; one whose backup is gone is
-    /// used again. What was made meanwhile takes their place.
-    fn part_with_linked(&self) {
-        let mut core = self.core.lock();
-        let generation = core.generation;
-        while let Some(slot) = core
-            .pool
-            .expendable(generation)
-            .filter(|_| !core.backing_up)
-        {
-            if core.pool.take_back(slot) {
-                continue;
-            }
-            core.pool.segments.remove(&slot);
-            drop(self.vfs.remove(&segment::name_of(slot)));
-        }
-    }
-
     /// Removes a free segment's file. Failing to costs only space.
     fn discard(&self, slot: u32) {
         let mut core = self.core.lock();

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use leveret_record::RunPlace;
 use leveret_store::sim::{DiskImage, Rng, SimDisk};
 use leveret_store::{
-    Backup, Batch, Journal, JournalConfig, LaneId, MessageParts, NoBackup, Store, StoreSabotage,
-    Vfs,
+    Backup, Batch, Journal, JournalConfig, LaneId, MessageParts, MovedChunk, NoBackup, Store,
+    StoreSabotage, Vfs,
 };
 
 use crate::support::tiny;
@@ -241,4 +242,37 @@ fn a_copy_is_open_only_as_long_as_it_is_made() {
     let names = work.disk.list().unwrap().len();
     (0..200).for_each(|_| work.step());
     assert!(work.disk.list().unwrap().len() <= names + 12);
+}
+
+fn chunk() -> MovedChunk {
+    let place = RunPlace {
+        run: 1,
+        offset: 4096,
+        len: 700,
+        checksum: 7,
+    };
+    MovedChunk {
+        lane: LANE,
+        place,
+        messages: 3,
+        bytes: 30,
+        base_ms: 50,
+        own_ms: 77,
+    }
+}
+
+#[test]
+fn a_copy_that_would_lack_run_files_is_refused() {
+    let mut work = Work::new(1, StoreSabotage::None);
+    (0..3).for_each(|_| work.step());
+    assert!(work.journal.begin_backup().is_ok());
+    let mut batch = Batch::new();
+    batch.moved(chunk(), &[(0, work.next)]);
+    work.journal.submit(&mut batch).unwrap();
+    work.journal.commit().unwrap();
+    let live = work.live.len() as u64;
+    assert_eq!(
+        work.journal.begin_backup().err(),
+        Some(NoBackup::Moved(live))
+    );
 }
