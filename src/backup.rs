@@ -1,6 +1,7 @@
 //! Copies of the data folder, made while the broker serves: hard links where they do, and bytes
 //! where they do not. A copy is a data folder of its own; a broker starts from it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -19,6 +20,7 @@ use crate::clock::wall_ms;
 use crate::config::Config;
 use crate::disk::DiskFile;
 use crate::process::disk_free_bytes;
+use crate::run_files;
 
 /// Tells of a copy that is complete; it is not in the data folder of a broker.
 const MANIFEST: &str = "BACKUP";
@@ -97,18 +99,13 @@ impl Backups {
             Some(name) => checked(name)?.to_owned(),
             None => name_for(created_ms),
         };
-        let backup = self
-            .journal
-            .begin_backup()
-            .map_err(|refusal| match refusal {
-                NoBackup::Busy => BackupRefusal::Busy,
-            NoBackup::Moved(messages) => BackupRefusal::NotNow(format!(
-                "the journal is longer than storage.journal_window, and {messages} messages are in \
-                 run files, which backups do not have yet: try again when the backlog is shorter, \
-                 or stop the broker and copy the data folder"
-            )),
-                NoBackup::Stopped(failure) => BackupRefusal::Failed(failure.to_string()),
-            })?;
+        let begun_backup = self.journal.begin_backup();
+        let mut backup = begun_backup.map_err(|refusal| match refusal {
+            NoBackup::Busy => BackupRefusal::Busy,
+            NoBackup::Stopped(failure) => BackupRefusal::Failed(failure.to_string()),
+        })?;
+        let runs = self.run_files(&backup.runs)?;
+        backup.files.extend(runs);
         let path = self.folder.join(&name);
         if path.symlink_metadata().is_ok() {
             let reason = format!("there is a backup \"{name}\" already");
@@ -176,6 +173,29 @@ impl Backups {
         Ok(found)
     }
 
+    /// Run files as a copy needs them: what was written so far.
+    fn run_files(&self, runs: &BTreeSet<u64>) -> Result<Vec<BackupFile>, BackupRefusal> {
+        let mut files = Vec::new();
+        for run in runs {
+            let name = format!("{}/{}", run_files::FOLDER, run_files::name_of(*run));
+            let path = self.data_dir.join(&name);
+            match fs::metadata(&path) {
+                Ok(file) => files.push(BackupFile {
+                    name,
+                    bytes: file.len(),
+                    used_bytes: file.len(),
+                    may_be_linked: true,
+                }),
+                // What is lost already keeps nobody from saving the rest.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    warn!(file = %path.display(), "a backup is made without a file that is gone");
+                }
+                Err(error) => return Err(failed(&path, error)),
+            }
+        }
+        Ok(files)
+    }
+
     /// Whether the disk has room; gives whether files can be linked there.
     fn has_room(&self, backup: &Backup<'_>) -> Result<bool, BackupRefusal> {
         let there = existing(&self.folder);
@@ -213,7 +233,9 @@ impl Backups {
         fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
         self.sweep().map_err(|error| failed(folder, error))?;
         let part = folder.join(format!(".{name}{PART}"));
-        fs::create_dir(&part).map_err(|error| failed(&part, error))?;
+        let runs = part.join(run_files::FOLDER);
+        let made = fs::create_dir(&part).and_then(|()| fs::create_dir(&runs));
+        made.map_err(|error| failed(&part, error))?;
         let lock = File::open(&part).map_err(|error| failed(&part, error))?;
         // A file system without locks has no other broker on it either.
         let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
@@ -324,6 +346,7 @@ impl BackupWriter<'_> {
             "copied_bytes": self.copied_bytes,
             "version": env!("CARGO_PKG_VERSION"),
         });
+        sync_folder(&self.part.join(run_files::FOLDER))?;
         sync_folder(self.part)?;
         self.make(MANIFEST, manifest.to_string().as_bytes())?;
         sync_folder(self.part)?;

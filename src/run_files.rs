@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use crate::descriptors::with_spare;
 
 /// The folder in the data folder.
-const FOLDER: &str = "runs";
+pub(crate) const FOLDER: &str = "runs";
 const EXTENSION: &str = "run";
 /// Files that are kept open for reading: each queue reads one behind the other.
 const OPEN_MAX: usize = 16;
@@ -95,7 +95,7 @@ impl RunFolder {
     }
 
     fn path_of(&self, run: u64) -> PathBuf {
-        self.path.join(format!("{run:016x}.{EXTENSION}"))
+        self.path.join(name_of(run))
     }
 
     fn written(&self, run: u64) -> io::Result<Arc<File>> {
@@ -142,6 +142,10 @@ impl RunFolder {
         open.read.push((run, Arc::clone(&file)));
         Ok(file)
     }
+}
+
+pub(crate) fn name_of(run: u64) -> String {
+    format!("{run:016x}.{EXTENSION}")
 }
 
 /// The number in a file's name.
@@ -196,8 +200,12 @@ impl RunFiles for RunFolder {
 
     fn free(&self, run: u64, offset: u64, len: u64) {
         let file = OpenOptions::new().write(true).open(self.path_of(run));
-        // Where that is not possible, the space comes back with the whole file.
-        let _ = file.and_then(|file| punch(&file, offset, len));
+        // Where that is not possible, the space comes back with the whole file; so it does where a
+        // backup has another name for it, and needs what is in it.
+        let _ = file.and_then(|file| match file.metadata()?.nlink() {
+            1 => punch(&file, offset, len),
+            _ => Ok(()),
+        });
     }
 
     fn remove(&self, run: u64) {
@@ -229,8 +237,6 @@ fn punch(_: &File, _: u64, _: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     #[test]

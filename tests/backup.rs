@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leveret_codec::{BasicConsume, BasicPublish, ConfirmSelect, Method, Properties, QueueDeclare};
+use leveret_codec::{
+    BasicConsume, BasicPublish, ConfirmSelect, Method, Properties, QueueDeclare, QueuePurge,
+};
 use serde_json::{Value, json};
 use support::http::Http;
-use support::{Client, Folder, PATIENCE, Server, declare, encode, leveret, raw_frame};
+use support::{Client, Folder, PATIENCE, Server, declare, encode, eventually, leveret, raw_frame};
 
 const BODY_BYTES: usize = 10_000;
 /// Messages on their way to a confirm.
@@ -211,6 +213,66 @@ fn a_backup_has_everything_and_a_broker_starts_from_it() {
     drop(server);
     assert_well(folder.path());
     assert_eq!(numbers(folder.path(), "kept"), (0..350).collect());
+}
+
+/// What the journal has handed over to run files is in a backup, and stays in it when the broker
+/// that made it needs it no more.
+#[test]
+fn a_backup_has_what_left_the_journal() {
+    const MESSAGES: u64 = 9_000;
+    let settings = [
+        "limits.queue_resident_bytes=\"256 KiB\"",
+        "storage.journal_window=\"16 MiB\"",
+    ];
+    let folder = Folder::new();
+    let server = start(&folder, &settings);
+    let api = guest(&server);
+    publish(&server, "deep", 0..MESSAGES);
+    let runs = |of: &Path| -> BTreeSet<_> {
+        let entries = std::fs::read_dir(of.join("runs")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let (mut backup, mut kept, mut number) = (PathBuf::new(), BTreeSet::new(), 0);
+    // The first file is full, so that it can go.
+    assert!(
+        eventually(|| {
+            number += 1;
+            let (status, made) = back_up(&api, &number.to_string());
+            assert_eq!(
+                (status, &made["messages"]),
+                (201, &MESSAGES.into()),
+                "{made}"
+            );
+            backup = PathBuf::from(made["path"].as_str().unwrap());
+            kept = runs(&backup);
+            kept.contains(std::ffi::OsStr::new("0000000000000001.run"))
+        }),
+        "{kept:?}"
+    );
+    let mut client = server.login();
+    client.method(
+        1,
+        QueuePurge {
+            queue: b"deep",
+            nowait: false,
+        },
+    );
+    client.expect(1, "queue.purge-ok");
+    // The broker that made it gives back to the disk what it needs no more.
+    publish(&server, "other", 0..1_000);
+    assert!(eventually(|| !kept.is_subset(&runs(folder.path()))));
+    drop((client, server));
+    assert_well(&backup);
+    let restored = Folder::at(&backup);
+    let second = Server::start_in(&restored, &settings);
+    let mut client = second.login();
+    for number in 0..MESSAGES {
+        let body = client.get(1, "deep");
+        assert!(
+            body.starts_with(format!("{number:010} ").as_bytes()),
+            "{number}"
+        );
+    }
 }
 
 #[test]

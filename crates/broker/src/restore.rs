@@ -101,8 +101,8 @@ impl Broker {
         let mut moved = self.reopen(moved);
         messages.replay(|message| match (queues.get(&message.lane), room.clone()) {
             (Some((_, cell, level)), Ok(again)) => {
-                while let Some(piece) = moved.before(message.lane, message.seq) {
-                    restored.messages += self.restore_piece((cell, *level), piece);
+                while let Some((piece, spot)) = moved.before(message.lane, message.seq) {
+                    restored.messages += self.restore_piece((cell, *level), piece, spot);
                 }
                 let is_long = restore((cell, *level), message, &mut bodies);
                 if is_long && self.memory.resident_bytes() >= again {
@@ -117,7 +117,7 @@ impl Broker {
         for (piece, spot) in moved.rest() {
             match queues.get(&piece.chunk.lane) {
                 Some((_, cell, level)) => {
-                    restored.messages += self.restore_piece((cell, *level), (piece, spot));
+                    restored.messages += self.restore_piece((cell, *level), piece, spot);
                 }
                 None => restored.orphans += piece.messages(),
             }

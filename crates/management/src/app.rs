@@ -104,8 +104,6 @@ pub enum BackupRefusal {
     Exists(String),
     /// Another one is being made.
     Busy,
-    /// Not all that it must have can be copied now.
-    NotNow(String),
     /// The disk has too little room; nothing was written.
     NoRoom(String),
     /// The disk, or the journal, has failed.

@@ -30,9 +30,7 @@ pub(crate) fn create(call: &Call) -> Answer {
 fn problem(refusal: BackupRefusal) -> Problem {
     match refusal {
         BackupRefusal::Name(reason) => Problem::BadRequest(reason),
-        BackupRefusal::Exists(reason) | BackupRefusal::NotNow(reason) => {
-            Problem::Precondition(reason)
-        }
+        BackupRefusal::Exists(reason) => Problem::Precondition(reason),
         BackupRefusal::Busy => Problem::Busy {
             reason: "another backup is being made".to_owned(),
             retry_after_s: RETRY_AFTER_S,

@@ -86,10 +86,10 @@ impl Drop for RunFile {
 
 /// Keeps a place until it and all its clones are dropped.
 #[derive(Clone, Debug)]
-pub struct Spot(Arc<Kept>);
+pub struct Spot(Arc<KeptPlace>);
 
 #[derive(Debug)]
-struct Kept {
+struct KeptPlace {
     place: RunPlace,
     run: Arc<RunFile>,
 }
@@ -98,7 +98,7 @@ impl Spot {
     /// Keeps bytes of a run.
     #[must_use]
     pub fn new(run: Arc<RunFile>, place: RunPlace) -> Self {
-        Self(Arc::new(Kept { place, run }))
+        Self(Arc::new(KeptPlace { place, run }))
     }
 
     /// What is kept.
@@ -114,7 +114,7 @@ impl Spot {
     }
 }
 
-impl Drop for Kept {
+impl Drop for KeptPlace {
     fn drop(&mut self) {
         let freed = &self.run.freed;
         let bytes = u64::from(self.place.len);

@@ -1,6 +1,8 @@
 //! Copies of a journal that is at work: what they consist of, and that nothing of it changes
 //! meanwhile.
 
+use std::collections::BTreeSet;
+
 use crate::checkpoint::{self, ImageParts};
 use crate::core::Core;
 use crate::journal::{Journal, StoreFailure};
@@ -13,6 +15,8 @@ pub struct Backup<'a> {
     journal: &'a Journal,
     /// The journal's files that it needs.
     pub files: Vec<BackupFile>,
+    /// The run files that it needs: the journal has handed messages over to them.
+    pub runs: BTreeSet<u64>,
     /// Files that it needs besides, with their whole contents.
     pub made: Vec<(&'static str, Vec<u8>)>,
     /// Messages in it, one for each queue that has it.
@@ -37,8 +41,6 @@ pub struct BackupFile {
 pub enum NoBackup {
     /// Another one is being made.
     Busy,
-    /// So many messages are in run files only, which are not the journal's.
-    Moved(u64),
     /// The journal has stopped.
     Stopped(StoreFailure),
 }
@@ -60,11 +62,6 @@ impl Journal {
         let mut core = self.core.lock();
         if core.backing_up {
             return Err(NoBackup::Busy);
-        }
-        let held = &core.lanes.held;
-        if !held.chunks().is_empty() {
-            let moved = held.chunks().keys().map(|chunk| held.of(*chunk));
-            return Err(NoBackup::Moved(moved.sum()));
         }
         // The picture must not know of frames that the disk does not have.
         core.sync()
@@ -92,12 +89,13 @@ impl Journal {
         };
         let image = parts.encode(core.store);
         let files = self.spare(&mut core, &directory);
-        let messages = core.lanes.held.all();
+        let (messages, runs) = (core.lanes.held.all(), core.lanes.held.runs());
         drop(core);
         let next = checkpoint::renumbered(&image, generation + 1);
         Ok(Backup {
             journal: self,
             files,
+            runs,
             made: vec![
                 (checkpoint::name_of(generation), image),
                 (checkpoint::name_of(generation + 1), next),

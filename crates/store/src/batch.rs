@@ -174,7 +174,8 @@ impl Batch {
     }
 
     /// What was recorded: messages and topology in the order they were added, then moved chunks,
-    /// resets, attempts and settlements. All that is `grouped` survives a crash together or not at all.
+    /// resets, attempts and settlements. All that is `grouped` survives a crash together or not at
+    /// all.
     pub fn records(&self) -> impl Iterator<Item = BatchRecord<'_>> {
         let reset = |&(lane, up_to_seq)| BatchRecord::Reset { lane, up_to_seq };
         self.encoded()

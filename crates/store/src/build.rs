@@ -1,7 +1,8 @@
 //! Turns a stage into a frame's body: elides what settles itself, adds copies and settlements.
 //!
 //! Order in a frame: messages, topology and copies; then MOVED, RESET, RETURNED, SETTLED. So
-//! whatever a frame both brings and moves or settles is so after it, in memory and in a replay alike.
+//! whatever a frame both brings and moves or settles is so after it, in memory and in a replay
+//! alike.
 
 use crate::batch::Settled;
 use crate::checkpoint::{self, Topology};

@@ -498,7 +498,12 @@ impl Store for Journal {
     }
 
     fn take_free_places(&self) -> Vec<RunPlace> {
-        std::mem::take(&mut self.core.lock().free_places)
+        let mut core = self.core.lock();
+        if core.backing_up {
+            // The copy may need them.
+            return Vec::new();
+        }
+        std::mem::take(&mut core.free_places)
     }
 
     fn durable(&self) -> Ticket {

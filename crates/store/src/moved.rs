@@ -68,6 +68,13 @@ impl Held {
         &self.chunks
     }
 
+    /// The run files in which something lives.
+    pub(crate) fn runs(&self) -> BTreeSet<u64> {
+        let lives = |(number, _): &(&Serial, &MovedChunk)| self.of(**number) > 0;
+        let chunks = self.chunks.iter().filter(lives);
+        chunks.map(|(_, chunk)| chunk.place.run).collect()
+    }
+
     /// Bytes of chunks of which nothing lives.
     pub(crate) const fn dead_bytes(&self) -> u64 {
         self.dead_bytes

@@ -9,8 +9,8 @@
 //! RETURNED ranges x (lane u32, from u64, to u64, acquired u32, failed u32); without the flag
 //!          ATTEMPTS, as the first version wrote it: deliveries u8
 //! RESET    lanes x (lane u32, up_to u64)                      u64::MAX: the lane is gone
-//! MOVED    lane u32, len u32, checksum u32, messages u32, run u64, offset u64, bytes u64, base_ms u64,
-//!          own_ms u64, ranges x (from u64, to u64)            in a run file from now on
+//! MOVED    lane u32, len u32, checksum u32, messages u32, run u64, offset u64, bytes u64,
+//!          base_ms u64, own_ms u64, ranges x (from u64, to u64)   in a run file from now on
 //! ```
 //! `len` counts head and payload without the padding; `crc` is CRC-32C over both, less itself.
 

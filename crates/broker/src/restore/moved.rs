@@ -69,7 +69,8 @@ impl Broker {
     pub(super) fn restore_piece(
         &self,
         (cell, level): (&QueueCell, u8),
-        (piece, spot): (MovedPiece, Spot),
+        piece: MovedPiece,
+        spot: Spot,
     ) -> u64 {
         let messages = piece.messages();
         let filter = PageFilter {

@@ -262,17 +262,27 @@ fn chunk() -> MovedChunk {
 }
 
 #[test]
-fn a_copy_that_would_lack_run_files_is_refused() {
+fn a_copy_names_the_run_files_it_needs_and_none_is_freed_meanwhile() {
     let mut work = Work::new(1, StoreSabotage::None);
-    (0..3).for_each(|_| work.step());
-    assert!(work.journal.begin_backup().is_ok());
+    while work.live.is_empty() {
+        work.step();
+    }
+    let runs = |backup: &Backup<'_>| backup.runs.iter().copied().collect::<Vec<u64>>();
+    assert!(runs(&work.journal.begin_backup().unwrap()).is_empty());
     let mut batch = Batch::new();
     batch.moved(chunk(), &[(0, work.next)]);
     work.journal.submit(&mut batch).unwrap();
     work.journal.commit().unwrap();
-    let live = work.live.len() as u64;
-    assert_eq!(
-        work.journal.begin_backup().err(),
-        Some(NoBackup::Moved(live))
-    );
+    let backup = work.journal.begin_backup().unwrap();
+    assert_eq!(runs(&backup), [1]);
+    assert_eq!(backup.messages, work.live.len() as u64);
+    let mut batch = Batch::new();
+    batch.reset(LANE, u64::MAX);
+    work.journal.submit(&mut batch).unwrap();
+    work.journal.commit().unwrap();
+    (0..2).for_each(|_| work.journal.checkpoint().unwrap());
+    assert!(work.journal.take_free_places().is_empty());
+    drop(backup);
+    assert_eq!(work.journal.take_free_places(), [chunk().place]);
+    assert!(runs(&work.journal.begin_backup().unwrap()).is_empty());
 }
