@@ -11,7 +11,7 @@ use crate::blobs::Blobs;
 pub struct PageFilter {
     /// Sequence numbers `from..to` of its messages, in order.
     pub ranges: Vec<(u64, u64)>,
-    /// How often they have been tried.
+    /// How often they have been tried, in order.
     pub attempts: Vec<(u64, u64, Attempts)>,
 }
 
@@ -23,15 +23,18 @@ impl PageFilter {
     }
 
     fn attempts_of(&self, seq: u64) -> Attempts {
-        let mut all = self.attempts.iter();
-        let found = all.find(|(from, to, _)| (*from..*to).contains(&seq));
+        let at = self.attempts.partition_point(|(_, to, _)| *to <= seq);
+        let found = self.attempts.get(at).filter(|(from, ..)| *from <= seq);
         found.map_or(Attempts::NONE, |found| found.2)
     }
 
     /// The record as it is after a restart, if it is left.
     fn apply<'a>(&self, record: &Record<'a>) -> Option<Record<'a>> {
-        let mut ranges = self.ranges.iter();
-        let is_left = ranges.any(|(from, to)| (*from..*to).contains(&record.seq));
+        let at = self.ranges.partition_point(|(_, to)| *to <= record.seq);
+        let is_left = self
+            .ranges
+            .get(at)
+            .is_some_and(|range| range.0 <= record.seq);
         is_left.then(|| Record {
             attempts: self.attempts_of(record.seq).max(record.attempts),
             marks: Marks::of_deaths(record.marks.deaths()),
