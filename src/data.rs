@@ -1,6 +1,6 @@
 //! `leveret data`: looks at a data folder that no broker uses, and saves what can be read of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use crate::process::raise_descriptor_limit;
 use crate::read_only_disk::ReadOnlyDisk;
 
 mod dump;
+mod moved;
 mod salvage;
 mod stats;
 mod verify;
@@ -167,12 +168,16 @@ impl From<OpenError> for Trouble {
     }
 }
 
+/// Whose the lanes of a folder are.
+type Owners = HashMap<LaneId, LaneOwner>;
+
 /// A data folder that was read.
 struct OfflineFolder {
+    dir: PathBuf,
     inspected: StoreContents,
     /// With what is declared in it.
     broker: Arc<Broker>,
-    owners: HashMap<LaneId, LaneOwner>,
+    owners: Owners,
     /// Keeps brokers out.
     _disk: ReadOnlyDisk,
 }
@@ -198,6 +203,7 @@ impl OfflineFolder {
             });
         };
         Ok(Self {
+            dir: dir.to_owned(),
             inspected,
             owners: broker.lane_owners(),
             broker,
@@ -205,44 +211,22 @@ impl OfflineFolder {
         })
     }
 
-    /// A finding with the queues that have lost something by it.
     fn told(&self, finding: &Finding) -> String {
-        let lost = finding.lost.iter().map(|(lane, from, to)| {
-            let last = to.saturating_sub(1);
-            format!("; {}: messages {from} to {last}", self.queue(*lane))
-        });
-        format!("{finding}{}", lost.collect::<String>())
+        told(&self.owners, finding)
     }
+}
 
-    /// What is not looked at: messages that the journal has handed over to run files.
-    fn moved(&self) -> Option<Finding> {
-        let mut queues: BTreeMap<LaneId, u64> = BTreeMap::new();
-        for piece in &self.inspected.moved.pieces {
-            *queues.entry(piece.chunk.lane).or_default() += piece.messages();
-        }
-        let all: u64 = queues.values().sum();
-        let queues = queues.iter();
-        let told: Vec<_> = queues
-            .map(|(lane, count)| format!("{count} of {}", self.queue(*lane)))
-            .collect();
-        (all > 0).then(|| Finding {
-            file: String::new(),
-            offset: 0,
-            what: format!(
-                "{all} messages are in run files (runs/), which are not looked at here; a start \
-                 has them: {}",
-                told.join(", ")
-            ),
-            lost: Vec::new(),
-        })
-    }
-
-    fn queue(&self, lane: LaneId) -> String {
-        match self.owners.get(&lane) {
+/// A finding with the queues that have lost something by it.
+fn told(owners: &Owners, finding: &Finding) -> String {
+    let lost = finding.lost.iter().map(|(lane, from, to)| {
+        let last = to.saturating_sub(1);
+        let queue = match owners.get(lane) {
             Some(LaneOwner { vhost, queue, .. }) => format!("queue '{queue}' in vhost '{vhost}'"),
             None => format!("a queue that is not declared (lane {})", lane.0),
-        }
-    }
+        };
+        format!("; {queue}: messages {from} to {last}")
+    });
+    format!("{finding}{}", lost.collect::<String>())
 }
 
 fn new_broker() -> Arc<Broker> {

@@ -78,8 +78,7 @@ impl RunFolder {
         File::open(data_dir)?.sync_all()?;
         for entry in fs::read_dir(&path)? {
             let file = entry?.path();
-            let is_run = file.extension().is_some_and(|it| it == EXTENSION);
-            if is_run && !run_of(&file).is_some_and(|run| kept.contains(&run)) {
+            if is_run(&file) && !run_of(&file).is_some_and(|run| kept.contains(&run)) {
                 fs::remove_file(file)?;
             }
         }
@@ -87,6 +86,14 @@ impl RunFolder {
             path,
             open: Mutex::default(),
         })
+    }
+
+    /// A folder that is only read; it need not be there.
+    pub(crate) fn look(data_dir: &Path) -> Self {
+        Self {
+            path: data_dir.join(FOLDER),
+            open: Mutex::default(),
+        }
     }
 
     /// Makes the names of its files last.
@@ -149,13 +156,20 @@ pub(crate) fn name_of(run: u64) -> String {
 }
 
 /// The number in a file's name.
-fn run_of(file: &Path) -> Option<u64> {
+pub(crate) fn run_of(file: &Path) -> Option<u64> {
     u64::from_str_radix(file.file_stem()?.to_str()?, 16).ok()
+}
+
+/// Whether a file is one of these, by its name.
+pub(crate) fn is_run(file: &Path) -> bool {
+    file.extension().is_some_and(|it| it == EXTENSION)
 }
 
 fn failed(error: &io::Error) -> RunError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => RunError::NoSpace,
+        ErrorKind::NotFound => RunError::Failed("the file is missing".to_owned()),
+        ErrorKind::UnexpectedEof => RunError::Failed("the file is too short".to_owned()),
         _ => match Errno::from_io_error(error) {
             Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => RunError::Busy(error.to_string()),
             _ => RunError::Failed(error.to_string()),

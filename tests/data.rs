@@ -8,7 +8,9 @@ use std::process::Output;
 
 use leveret_codec::{BasicPublish, ConfirmSelect, Method, Properties, QueueDeclare};
 use serde_json::Value;
-use support::{Client, Folder, Server, declare, encode, leveret, raw_frame, run_to_end};
+use support::{
+    Client, Folder, Server, declare, encode, eventually, leveret, raw_frame, run_to_end,
+};
 
 /// Exit codes of `leveret data`.
 const WELL: i32 = 0;
@@ -238,6 +240,159 @@ fn damage_is_named_and_the_rest_is_saved() {
     assert_eq!(client.get(1, "orders"), b"\xff\x00three");
     assert_eq!(client.get(1, "mail"), b"four");
     fill(&server);
+}
+
+/// Messages of 60 KiB, and how many of them are settled.
+const LONG: u32 = 800;
+const SETTLED: u32 = 50;
+
+fn long_body(number: u32) -> Vec<u8> {
+    let mut body = vec![b'x'; 60 << 10];
+    body[..4].copy_from_slice(format!("{number:04}").as_bytes());
+    body
+}
+
+/// A folder of a broker with a short journal that was killed: most messages of a long queue are in
+/// run files.
+fn handed_over() -> Folder {
+    let folder = Folder::new();
+    let settings = [
+        "storage.journal_window=\"16 MiB\"",
+        "limits.queue_resident_bytes=\"1 MiB\"",
+    ];
+    let server = Server::start_in(&folder, &settings);
+    fill(&server);
+    let mut client = server.login();
+    let durable = |queue| QueueDeclare {
+        durable: true,
+        ..declare(queue, &[])
+    };
+    client.method(1, durable("long"));
+    client.expect(1, "queue.declare-ok");
+    let bodies: Vec<_> = (0..LONG).map(long_body).collect();
+    let bodies: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
+    publish(&mut client, "long", &bodies);
+    let journal = || {
+        let entries = std::fs::read_dir(folder.path()).unwrap().flatten();
+        let segments =
+            entries.filter(|it| it.file_name().as_encoded_bytes().starts_with(b"journal-"));
+        segments.map(|it| it.metadata().unwrap().len()).sum::<u64>()
+    };
+    assert!(eventually(|| journal() < 40 << 20), "{} bytes", journal());
+    for number in 0..SETTLED {
+        assert_eq!(client.get(1, "long"), long_body(number));
+    }
+    // The answer waits for the disk, and so for what was settled before.
+    client.method(1, durable("other"));
+    client.expect(1, "queue.declare-ok");
+    server.kill();
+    folder
+}
+
+/// The numbers of the long queue's messages in a dump.
+fn dumped(folder: &Path, more: &[&str]) -> (i32, Vec<u32>) {
+    let (code, said) = on("dump", folder, &[&["--queue", "long"], more].concat());
+    let lines = said.lines().filter(|line| line.starts_with('{'));
+    // To parse them takes a debug build seconds.
+    let number = |line: &str| {
+        assert!(line.len() > 60 << 10, "{line}");
+        let (_, payload) = line.split_once(r#""payload":""#).unwrap();
+        payload[..4].parse().unwrap()
+    };
+    (code, lines.map(number).collect())
+}
+
+#[test]
+fn messages_in_run_files_are_looked_at_as_well() {
+    let folder = handed_over();
+    let (code, said) = on("verify", folder.path(), &["--json"]);
+    let report: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (code, &report["messages"]),
+        (WELL, &(LONG - SETTLED + 4).into())
+    );
+    let (code, said) = on("stats", folder.path(), &["--json"]);
+    let stats: Value = serde_json::from_str(&said).unwrap();
+    let long = &stats["queues"][0];
+    assert_eq!((code, &long["queue"]), (WELL, &"long".into()), "{said}");
+    assert_eq!(long["messages"], LONG - SETTLED);
+    assert!(long["bytes"].as_u64().unwrap() > u64::from(LONG - SETTLED) * (60 << 10));
+    let runs = stats["run_files"].as_array().unwrap();
+    let sum = |key| {
+        runs.iter()
+            .map(|run| run[key].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert!(sum("live_messages") > 100, "{said}");
+    assert_eq!(report["chunks"], sum("chunks"));
+    assert_eq!(sum("bytes"), sum("live_bytes") + sum("dead_bytes"));
+    let expected: Vec<u32> = (SETTLED..LONG).collect();
+    assert_eq!(dumped(folder.path(), &[]), (WELL, expected.clone()));
+    let few = dumped(folder.path(), &["--limit", "70"]);
+    assert_eq!(few, (WELL, expected[..70].to_vec()));
+    damaged_run_files_are_named_and_the_rest_is_saved(&folder);
+}
+
+fn damaged_run_files_are_named_and_the_rest_is_saved(folder: &Folder) {
+    let runs = std::fs::read_dir(folder.path().join("runs")).unwrap();
+    let mut runs: Vec<_> = runs.map(|run| run.unwrap().path()).collect();
+    runs.sort();
+    // Behind what is settled, and long handed over.
+    let at = 5 << 20;
+    flip(&runs[0], at);
+    let (code, said) = on("verify", folder.path(), &["--json"]);
+    let report: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(code, DAMAGED, "{said}");
+    let bad = &report["bad"][0];
+    let name = runs[0].file_name().unwrap().to_str().unwrap();
+    assert_eq!(bad["file"], format!("runs/{name}"));
+    assert!(bad["offset"].as_u64().unwrap() <= at as u64, "{said}");
+    assert!(bad["what"].as_str().unwrap().contains("checksum"), "{said}");
+    let lost = &bad["lost"][0];
+    assert_eq!(lost["queue"], "long");
+    let number = |key: &str| u32::try_from(lost[key].as_u64().unwrap()).unwrap();
+    let gone = number("from")..=number("to");
+    let left: Vec<u32> = (SETTLED..LONG).filter(|it| !gone.contains(it)).collect();
+    assert!(left.len() > 500, "{said}");
+    let (code, said) = on("verify", folder.path(), &[]);
+    let told = format!("messages {} to {}", gone.start(), gone.end());
+    assert!(code == DAMAGED && said.contains(&told), "{said}");
+    let few = gone.end().to_string();
+    let (code, numbers) = dumped(folder.path(), &["--limit", &few]);
+    assert_eq!((code, &numbers[..]), (DAMAGED, &left[..numbers.len()]));
+    let new = Folder::new();
+    let (code, said) = on("salvage", folder.path(), &[new.path().to_str().unwrap()]);
+    assert!(code == DAMAGED && said.contains(&told), "{said}");
+    assert_eq!(on("verify", new.path(), &[]).0, WELL);
+    saved_messages_are_served(&new, &left);
+
+    std::fs::remove_file(&runs[0]).unwrap();
+    for command in ["verify", "stats"] {
+        let (code, said) = on(command, folder.path(), &[]);
+        assert!(
+            code == DAMAGED && said.contains("the file is missing"),
+            "{said}"
+        );
+    }
+}
+
+fn saved_messages_are_served(folder: &Folder, left: &[u32]) {
+    let server = Server::start_in(folder, &[]);
+    let mut client = server.login();
+    let passive = QueueDeclare {
+        passive: true,
+        ..declare("long", &[])
+    };
+    client.method(1, passive);
+    let answer = client.expect(1, "queue.declare-ok");
+    let Method::QueueDeclareOk(ok) = answer.method() else {
+        unreachable!("the name says so");
+    };
+    assert_eq!(ok.message_count as usize, left.len());
+    for number in left.iter().take(100) {
+        assert_eq!(client.get(1, "long"), long_body(*number));
+    }
+    assert_eq!(client.get(1, "mail"), b"four");
 }
 
 /// Both checkpoints of a declaration are damaged, or the record: no broker starts with the folder.

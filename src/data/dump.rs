@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use leveret_broker::MovedReader;
 use leveret_management::{declared, message_to_json};
-use leveret_store::LaneId;
+use leveret_store::{LaneId, MovedPiece, RecoveredMessage};
 use serde_json::{Value, json};
 
+use super::moved::{PiecesByLane, reader_of, unread};
 use super::{DataOutcome, OfflineFolder, Trouble, line};
 
 /// What of a folder is printed.
@@ -37,12 +39,8 @@ impl Dumped {
 /// Prints what is declared, then the messages: those of one queue and priority in their order.
 pub(super) fn run(what: &Dumped, out: &mut impl Write) -> Result<DataOutcome, Trouble> {
     let mut folder = OfflineFolder::read(&what.dir)?;
-    let outcome = DataOutcome::of(&folder.inspected.findings);
     for finding in &folder.inspected.findings {
         eprintln!("bad: {}", folder.told(finding));
-    }
-    if let Some(moved) = folder.moved() {
-        eprintln!("note: {moved}");
     }
     if what.queue.is_none() && what.vhost.is_none() {
         for (section, value) in declared(&folder.broker) {
@@ -51,29 +49,81 @@ pub(super) fn run(what: &Dumped, out: &mut impl Write) -> Result<DataOutcome, Tr
     }
     let mut messages = folder.inspected.messages.take();
     messages.retain(|lane| is_wanted(what, &folder, lane));
-    let (mut left, mut failed) = (what.limit.unwrap_or(u64::MAX), None);
-    if left == 0 {
-        return Ok(outcome);
+    let pieces = &folder.inspected.moved.pieces;
+    let mut pieces = PiecesByLane::of(pieces, |lane| is_wanted(what, &folder, lane));
+    let mut reader = reader_of(&folder.dir);
+    let mut dump = Dump {
+        what,
+        folder: &folder,
+        left: what.limit.unwrap_or(u64::MAX),
+        outcome: DataOutcome::of(&folder.inspected.findings),
+        failed: None,
+        out,
+    };
+    if dump.is_over() {
+        return Ok(dump.outcome);
     }
     messages.replay_while(|message| {
+        while let Some(piece) = pieces.before(message.lane, message.seq) {
+            dump.piece(&mut reader, &piece);
+        }
+        dump.message(message);
+        !dump.is_over()
+    })?;
+    for piece in pieces.rest() {
+        dump.piece(&mut reader, &piece);
+    }
+    match dump.failed {
+        Some(trouble) => Err(trouble),
+        None => Ok(dump.outcome),
+    }
+}
+
+/// Messages on their way out.
+struct Dump<'a, W> {
+    what: &'a Dumped,
+    folder: &'a OfflineFolder,
+    /// How many more are wanted.
+    left: u64,
+    outcome: DataOutcome,
+    failed: Option<Trouble>,
+    out: &'a mut W,
+}
+
+impl<W: Write> Dump<'_, W> {
+    const fn is_over(&self) -> bool {
+        self.left == 0 || self.failed.is_some()
+    }
+
+    fn message(&mut self, message: &RecoveredMessage<'_>) {
+        if self.is_over() {
+            return;
+        }
         let mut value = json!({"type": "message"});
-        describe(&mut value, &folder, message.lane);
-        let level = folder
-            .owners
-            .get(&message.lane)
-            .map_or(0, |owner| owner.level);
-        if let (Value::Object(fields), Value::Object(more)) =
-            (&mut value, message_to_json(message, level, what.base64))
-        {
+        describe(&mut value, self.folder, message.lane);
+        let owner = self.folder.owners.get(&message.lane);
+        let level = owner.map_or(0, |owner| owner.level);
+        if let (Value::Object(fields), Value::Object(more)) = (
+            &mut value,
+            message_to_json(message, level, self.what.base64),
+        ) {
             fields.extend(more);
         }
-        failed = line(out, value).err();
-        left -= 1;
-        left > 0 && failed.is_none()
-    })?;
-    match failed {
-        Some(trouble) => Err(trouble),
-        None => Ok(outcome),
+        self.failed = line(self.out, value).err();
+        self.left -= 1;
+    }
+
+    /// Those of a piece; what is wrong with it if they cannot be read.
+    fn piece(&mut self, reader: &mut MovedReader, piece: &MovedPiece) {
+        if self.is_over() {
+            return;
+        }
+        let read = reader.read(piece, |message| self.message(message));
+        if let Err(error) = read {
+            let finding = unread(piece, &error);
+            eprintln!("bad: {}", self.folder.told(&finding));
+            self.outcome = DataOutcome::Damaged;
+        }
     }
 }
 

@@ -1,16 +1,22 @@
 //! `leveret data salvage`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use leveret_broker::topology::queue_for_lost;
-use leveret_store::{Journal, JournalConfig, LaneId, SyncPolicy, Vfs};
+use leveret_broker::{RunError, Runs, RunsConfig};
+use leveret_store::{
+    Finding, Journal, JournalConfig, LaneId, MovedPiece, StoreContents, SyncPolicy, Vfs,
+};
 
-use super::{DataOutcome, OfflineFolder, Trouble, line};
+use super::moved::{reader_of, unread};
+use super::{DataOutcome, OfflineFolder, Trouble, line, told};
 use crate::disk::Disk;
 use crate::journal::{random, sized_for};
+use crate::run_files::RunFolder;
 
 /// Writes what can be read of a folder into a new one.
 pub(super) fn run(dir: &Path, into: &Path, out: &mut impl Write) -> Result<DataOutcome, Trouble> {
@@ -19,10 +25,7 @@ pub(super) fn run(dir: &Path, into: &Path, out: &mut impl Write) -> Result<DataO
         return Err(Trouble::New(reason));
     }
     let mut folder = OfflineFolder::read(dir)?;
-    let moved = folder.moved();
     let mut findings = std::mem::take(&mut folder.inspected.findings);
-    // They are missing in the new folder.
-    findings.extend(moved);
     for finding in &findings {
         line(out, format_args!("bad: {}", folder.told(finding)))?;
     }
@@ -39,24 +42,26 @@ pub(super) fn run(dir: &Path, into: &Path, out: &mut impl Write) -> Result<DataO
         let (key, value) = queue_for_lost(&vhost, &name, lane);
         folder.inspected.topology.insert(key, value);
     }
-    let saved = folder.inspected.messages.len();
     let OfflineFolder {
         inspected,
+        owners,
         _disk: lock,
         ..
     } = folder;
     let part = part_of(into);
-    let written = write(inspected, &part);
+    let written = write(dir, inspected, &part);
     drop(lock);
-    if let Err(trouble) = written.and_then(|()| rename(&part, into)) {
+    let written = written.and_then(|saved| rename(&part, into).map(|()| saved));
+    let saved = written.inspect_err(|_| {
         // What is not whole must not be taken for it.
         drop(std::fs::remove_dir_all(&part));
-        return Err(trouble);
+    })?;
+    for finding in &saved.wrong {
+        line(out, format_args!("bad: {}", told(&owners, finding)))?;
     }
-    line(
-        out,
-        format_args!("{saved} messages are in {}", into.display()),
-    )?;
+    findings.extend(saved.wrong);
+    let (messages, into) = (saved.messages, into.display());
+    line(out, format_args!("{messages} messages are in {into}"))?;
     Ok(DataOutcome::of(&findings))
 }
 
@@ -85,7 +90,14 @@ fn part_of(into: &Path) -> PathBuf {
     into.with_file_name(name)
 }
 
-fn write(inspected: leveret_store::StoreContents, part: &Path) -> Result<(), Trouble> {
+/// What is in the new folder.
+struct Saved {
+    messages: u64,
+    /// What of run files is not.
+    wrong: Vec<Finding>,
+}
+
+fn write(dir: &Path, inspected: StoreContents, part: &Path) -> Result<Saved, Trouble> {
     let new = |error: &dyn std::fmt::Display| Trouble::New(format!("{}: {error}", part.display()));
     // Of an attempt before.
     match std::fs::remove_dir_all(part) {
@@ -103,8 +115,41 @@ fn write(inspected: leveret_store::StoreContents, part: &Path) -> Result<(), Tro
     };
     let opened = Journal::open(Arc::clone(&disk) as Arc<dyn Vfs>, config);
     let opened = opened.map_err(|error| new(&error))?;
-    let written = inspected.salvage_to(&opened.journal);
-    written.map_err(|error| new(&error))
+    let runs = RunFolder::open(part, &BTreeSet::new()).map_err(|error| new(&error))?;
+    let runs = Runs::new(Arc::new(runs), RunsConfig::default());
+    let (chunks, wrong) = copy_chunks(dir, &inspected, &runs).map_err(|error| new(&error))?;
+    let moved: u64 = chunks.iter().map(MovedPiece::messages).sum();
+    let messages = inspected.messages.len() as u64 + moved;
+    let written = inspected.salvage_to(&opened.journal, &chunks);
+    written.map_err(|error| new(&error))?;
+    Ok(Saved { messages, wrong })
+}
+
+/// Copies all chunks that are as they were written, and has the new ones last; gives where they are
+/// now, and what is wrong with the others.
+fn copy_chunks(
+    dir: &Path,
+    inspected: &StoreContents,
+    new: &Runs,
+) -> Result<(Vec<MovedPiece>, Vec<Finding>), RunError> {
+    let mut reader = reader_of(dir);
+    let (mut copied, mut wrong) = (Vec::new(), Vec::new());
+    let mut spots = Vec::new();
+    for mut piece in inspected.moved.chunks() {
+        if let Err(error) = reader.read(&piece, |_| ()) {
+            wrong.push(unread(&piece, &error));
+            continue;
+        }
+        let bytes = reader.bytes();
+        for spot in new.write(bytes, &[bytes.len()])? {
+            piece.chunk.place = spot.place();
+            spots.push(spot);
+        }
+        copied.push(piece);
+    }
+    let made: BTreeSet<u64> = spots.iter().map(|spot| spot.place().run).collect();
+    made.into_iter().try_for_each(|run| new.sync(run))?;
+    Ok((copied, wrong))
 }
 
 /// Gives the new folder its name, for good.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use leveret_store::{Finding, OpenError};
+use leveret_store::{Finding, OpenError, RecoveredMessage};
 use serde_json::{Value, json};
 
 use super::{DataOutcome, OfflineFolder, Trouble, bytes_of, line};
@@ -12,8 +12,6 @@ use super::{DataOutcome, OfflineFolder, Trouble, bytes_of, line};
 pub(super) fn run(dir: &Path, json: bool, out: &mut impl Write) -> Result<DataOutcome, Trouble> {
     let mut folder = OfflineFolder::read(dir)?;
     let counted = count(&mut folder)?;
-    let moved = folder.moved();
-    folder.inspected.notes.extend(moved);
     if json {
         return as_json(&folder, &counted, out);
     }
@@ -26,9 +24,9 @@ pub(super) fn run(dir: &Path, json: bool, out: &mut impl Write) -> Result<DataOu
     line(
         out,
         format_args!(
-            "{segments} segments, {frames} frames, {records} records; {} queues, {} messages, {} \
-             bytes",
-            counted.queues, counted.messages, counted.bytes
+            "{segments} segments, {frames} frames, {records} records; {} run files, {} chunks; {} \
+             queues, {} messages, {} bytes",
+            counted.runs, counted.chunks, counted.queues, counted.messages, counted.bytes
         ),
     )?;
     for note in &inspected.notes {
@@ -48,28 +46,37 @@ pub(super) fn run(dir: &Path, json: bool, out: &mut impl Write) -> Result<DataOu
 /// What is in the folder.
 struct FolderTotals {
     queues: usize,
+    /// Run files that are needed, and chunks in them.
+    runs: usize,
+    chunks: usize,
     messages: u64,
     bytes: u64,
 }
 
-/// Reads every message again, as a start does.
+/// Reads every message: those in segments again, as a start does, and those in run files.
 fn count(folder: &mut OfflineFolder) -> Result<FolderTotals, Trouble> {
     let mut queues: Vec<_> = folder.owners.values().collect();
     queues.sort_unstable_by_key(|owner| (&owner.vhost, &owner.queue));
     queues.dedup_by_key(|owner| (&owner.vhost, &owner.queue));
+    let moved = &folder.inspected.moved;
     let mut counted = FolderTotals {
         queues: queues.len(),
+        runs: moved.runs().len(),
+        chunks: moved.chunks().len(),
         messages: 0,
         bytes: 0,
     };
     let mut orphans = 0;
     let owners = &folder.owners;
     let messages = folder.inspected.messages.take();
-    let read = messages.replay(|message| {
+    let mut count = |message: &RecoveredMessage<'_>| {
         counted.messages += 1;
         counted.bytes += bytes_of(message);
         orphans += u64::from(!owners.contains_key(&message.lane));
-    });
+    };
+    let read = messages.replay(&mut count);
+    let wrong = folder.read_moved(&mut count);
+    folder.inspected.findings.extend(wrong);
     if let Err(error) = read {
         tell_unread(folder, &error);
     }
@@ -112,6 +119,8 @@ fn as_json(
         "segments": inspected.segments.len(),
         "frames": inspected.frames,
         "records": inspected.records,
+        "run_files": counted.runs,
+        "chunks": counted.chunks,
         "queues": counted.queues,
         "messages": counted.messages,
         "bytes": counted.bytes,

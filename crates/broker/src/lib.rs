@@ -64,6 +64,7 @@ pub use queue::drain::NackReason;
 pub use queue::pager::{LostMessages, PageLines};
 pub use queue::pump::resume;
 pub use queue::work::Work;
+pub use restore::moved::MovedReader;
 pub use restore::topology::NotUnderstood;
 pub use restore::{LaneOwner, NotRestored, Restored};
 pub use settings::arguments::{check_size, is_queue_type};

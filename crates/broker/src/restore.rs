@@ -1,7 +1,7 @@
 //! Messages that a store remembers, back into their queues.
 
 pub(crate) mod administration;
-mod moved;
+pub(crate) mod moved;
 pub(crate) mod topology;
 
 use std::collections::HashMap;

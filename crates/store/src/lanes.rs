@@ -123,6 +123,15 @@ impl JournalLanes {
         self.ranges += live.len();
     }
 
+    /// These messages were never in this journal: they are in a chunk that another one had.
+    pub(crate) fn adopt(&mut self, chunk: MovedChunk, ranges: &[(u64, u64)]) {
+        let number = MOVED | self.next_chunk;
+        for range in ranges {
+            self.message(chunk.lane, *range, number);
+        }
+        self.moved(chunk, ranges);
+    }
+
     /// Messages `from..to` are settled, whether they have arrived or not.
     pub(crate) fn settled(&mut self, lane: LaneId, from: u64, to: u64) {
         let Some(state) = name(&mut self.lanes, &mut self.next_lane, &self.gone, lane, to) else {

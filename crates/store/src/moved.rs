@@ -4,6 +4,7 @@
 //! From then on its messages are held by the chunk instead of a segment; settlements name them as
 //! before. A chunk is free when nothing in it lives and two checkpoints know that.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use leveret_record::{Attempts, RunPlace};
@@ -200,6 +201,30 @@ impl RecoveredChunks {
         self.pieces.iter().map(MovedPiece::messages).sum()
     }
 
+    /// Each chunk once, with all that lives of it: in the order in which they are on the disk.
+    #[must_use]
+    pub fn chunks(&self) -> Vec<MovedPiece> {
+        let mut chunks: BTreeMap<(u64, u64), MovedPiece> = BTreeMap::new();
+        for piece in &self.pieces {
+            let place = piece.chunk.place;
+            match chunks.entry((place.run, place.offset)) {
+                Entry::Vacant(free) => {
+                    let is_whole = true;
+                    free.insert(MovedPiece {
+                        is_whole,
+                        ..piece.clone()
+                    });
+                }
+                Entry::Occupied(mut chunk) => {
+                    let chunk = chunk.get_mut();
+                    chunk.ranges.extend(&piece.ranges);
+                    chunk.attempts.extend(&piece.attempts);
+                }
+            }
+        }
+        chunks.into_values().collect()
+    }
+
     /// The run files that are needed.
     #[must_use]
     pub fn runs(&self) -> BTreeSet<u64> {
@@ -309,6 +334,18 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_of_another_store_holds_messages_that_this_one_never_had() {
+        let mut lanes = JournalLanes::default();
+        lanes.message(LANE, (3, 5), 1);
+        lanes.adopt(chunk(7), &[(0, 2), (5, 6)]);
+        assert_eq!((lanes.held_by(1), lanes.held_by(MOVED)), (2, 3));
+        assert_eq!((lanes.held.all(), lanes.held.dead_bytes()), (5, 0));
+        assert_eq!((lanes.next_run, lanes.lanes[&LANE].next), (8, 6));
+        lanes.settled(LANE, 0, 6);
+        assert_eq!((lanes.held.all(), lanes.held.dead_bytes()), (0, 100));
+    }
+
+    #[test]
     fn a_chunk_with_others_between_comes_back_in_pieces() {
         let tried = Attempts::NONE.and_one(true);
         let mut lanes = JournalLanes::default();
@@ -327,6 +364,12 @@ mod tests {
             (2, vec![(8, 10)], vec![], true),
         ];
         assert_eq!(told, expected);
+        let chunks = RecoveredChunks {
+            pieces: pieces(&lanes),
+            next_run: 3,
+        };
+        let chunks: Vec<_> = chunks.chunks().into_iter().map(|it| it.ranges).collect();
+        assert_eq!(chunks, [vec![(0, 3), (5, 6), (7, 8)], vec![(8, 10)]]);
         lanes.settled(LANE, 3, 5);
         let whole: Vec<bool> = pieces(&lanes).iter().map(|it| it.is_whole).collect();
         assert_eq!(whole, [true, true]);

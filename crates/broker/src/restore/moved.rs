@@ -4,14 +4,78 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use leveret_queue::{AwayChunk, LoadedPage, LostPage, Message, MessageBody, PageFilter, Rank};
-use leveret_record::{RunPlace, Spot};
-use leveret_runs::{RunError, Runs};
-use leveret_store::{LaneId, MovedChunk, MovedPiece, RecoveredChunks};
+use leveret_record::{Body, Memory, RunPlace, Spot};
+use leveret_runs::{RunError, RunFiles, Runs, RunsConfig};
+use leveret_store::{LaneId, MovedChunk, MovedPiece, RecoveredChunks, RecoveredMessage};
 use rustc_hash::FxHashMap;
 
 use crate::broker::Broker;
 use crate::queue::cell::QueueCell;
 use crate::queue::pager::LostMessages;
+
+/// Reads the chunks of a store that is only looked at, one at a time.
+pub struct MovedReader {
+    runs: Runs,
+    memory: Memory,
+    bytes: Vec<u8>,
+}
+
+impl MovedReader {
+    /// They are in these files.
+    #[must_use]
+    pub fn new(files: Arc<dyn RunFiles>) -> Self {
+        Self {
+            runs: Runs::new(files, RunsConfig::default()),
+            memory: Memory::default(),
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Shows what lives of a piece, in order; nothing of it if not all of that is there.
+    ///
+    /// # Errors
+    /// The disk failed, or what is there is not what was written.
+    pub fn read(
+        &mut self,
+        piece: &MovedPiece,
+        mut show: impl FnMut(&RecoveredMessage<'_>),
+    ) -> Result<(), RunError> {
+        let chunk = &piece.chunk;
+        self.runs.read(chunk.place, &mut self.bytes)?;
+        let filter = PageFilter {
+            ranges: piece.ranges.clone(),
+            attempts: piece.attempts.clone(),
+        };
+        let page = LoadedPage::decode(chunk.place, &self.bytes, &self.memory);
+        let page = page.and_then(|page| page.filtered(&filter));
+        page.ok_or(RunError::Corrupt)?.each(|record, blob| {
+            let body = match (blob, record.body) {
+                (Some(blob), _) => blob,
+                (None, Body::Inline(body)) => body,
+                (None, Body::Blob { .. }) => return,
+            };
+            show(&RecoveredMessage {
+                lane: chunk.lane,
+                seq: record.seq,
+                attempts: record.attempts,
+                entered_ms: Some(chunk.base_ms + u64::from(record.entered)),
+                expiration_ms: record.expiration_ms,
+                deaths: record.marks.deaths(),
+                route: record.route,
+                header: record.header,
+                body,
+                shared: None,
+            });
+        });
+        Ok(())
+    }
+
+    /// The bytes of the chunk that was read last, as the disk has them.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 /// What comes back of moved chunks: by lane, in order.
 #[derive(Default)]
@@ -138,8 +202,8 @@ fn restore_read((cell, level): (&QueueCell, u8), base_ms: u64, page: &LoadedPage
     page.each(|record, blob| {
         let body = match (blob, record.body) {
             (Some(blob), _) => MessageBody::Shared(blob),
-            (None, leveret_record::Body::Inline(body)) => MessageBody::Inline(body),
-            (None, leveret_record::Body::Blob { .. }) => return,
+            (None, Body::Inline(body)) => MessageBody::Inline(body),
+            (None, Body::Blob { .. }) => return,
         };
         let message = Message {
             route: record.route,

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{Access, Broker, BrokerConfig, LostMessages, PageOut, Runs, RunsConfig, Work};
+use leveret_broker::{
+    Access, Broker, BrokerConfig, LostMessages, MovedReader, PageOut, Runs, RunsConfig, Work,
+};
 use leveret_codec::{BasicAck, BasicGet, QueuePurge};
 use leveret_runs::sim::SimFiles;
 use leveret_store::sim::SimDisk;
-use leveret_store::{Journal, JournalConfig, Store};
+use leveret_store::{Journal, JournalConfig, MovedPiece, Store};
 
 use crate::support::{Client, consume, declaration, ready};
 
@@ -297,6 +299,52 @@ fn rot_in_a_moved_chunk_costs_its_messages_and_is_told() {
         assert_eq!(taken, left);
         assert_eq!(lost.page.messages as usize, gone.count());
         assert_eq!(ready(&world.broker, "q"), 0);
+    }
+}
+
+/// What `leveret data` makes of it: every byte of a run file belongs to a chunk, and is found when it
+/// is not what it was.
+#[test]
+fn every_flipped_byte_of_a_run_file_is_found_by_whoever_only_looks() {
+    let mut world = World::new();
+    world.fill(0..MESSAGES);
+    let settles = |number: usize| number.is_multiple_of(2);
+    world.get(100, settles);
+    world.journal.cover().unwrap();
+    let inspected = Journal::inspect(&world.disk, &config()).unwrap();
+    let chunks = inspected.moved.chunks();
+    let mut reader = MovedReader::new(Arc::clone(&world.files) as Arc<_>);
+    let mut read = |piece: &MovedPiece| {
+        let mut found = Vec::new();
+        let read = reader.read(piece, |message| {
+            let number: usize = str::from_utf8(message.body).unwrap().parse().unwrap();
+            assert_eq!(message.seq, number as u64);
+            assert!(message.entered_ms >= Some(START_MS), "{message:?}");
+            found.push(number);
+        });
+        read.map(|()| found)
+    };
+    let found: Vec<usize> = chunks.iter().flat_map(|it| read(it).unwrap()).collect();
+    let expected: Vec<usize> = all()
+        .into_iter()
+        .filter(|it| *it >= 100 || !settles(*it))
+        .collect();
+    assert_eq!(found, expected[..found.len()]);
+    assert!(found.len() > MESSAGES / 2, "{}", found.len());
+    let run = chunks[20].chunk.place.run;
+    let of_run: Vec<_> = chunks
+        .iter()
+        .filter(|it| it.chunk.place.run == run)
+        .collect();
+    let end = of_run
+        .iter()
+        .map(|it| it.chunk.place.offset + u64::from(it.chunk.place.len));
+    for byte in 0..end.max().unwrap() {
+        let bit = (byte * 8 + byte % 8) as usize;
+        world.files.flip(run, bit);
+        let wrong = of_run.iter().filter(|piece| read(piece).is_err());
+        assert_eq!(wrong.count(), 1, "byte {byte}");
+        world.files.flip(run, bit);
     }
 }
 

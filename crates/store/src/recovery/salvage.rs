@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::batch::{Batch, MessageParts};
 use crate::recovery::{OpenError, StoreContents};
-use crate::{Journal, Progress, Store, StoreFailure, StoreRefusal};
+use crate::{Journal, MovedPiece, Progress, Store, StoreFailure, StoreRefusal};
 
 /// Records are committed when there are so many bytes of them.
 const STEP_BYTES: usize = 4 << 20;
@@ -50,11 +50,16 @@ impl From<StoreRefusal> for SalvageError {
 impl StoreContents {
     /// Writes topology and messages into a store that is new, with the lanes and sequence numbers
     /// that they have here. A message of several targets stays one record. All of it is durable
-    /// in the end.
+    /// in the end. `chunks` are those of [`Self::moved`] that could be saved, with the places they
+    /// have beside the new store, where they are synced.
     ///
     /// # Errors
     /// [`SalvageError`]: what is in the new store then is not all.
-    pub fn salvage_to(self, new: &Journal) -> Result<(), SalvageError> {
+    pub fn salvage_to(self, new: &Journal, chunks: &[MovedPiece]) -> Result<(), SalvageError> {
+        for piece in chunks {
+            let lanes = &mut new.core.lock().lanes;
+            lanes.adopt(piece.chunk, &piece.ranges);
+        }
         let mut batch = Batch::new();
         for (key, value) in &self.topology {
             batch.topology(key, Some(value));
@@ -79,6 +84,8 @@ impl StoreContents {
         })?;
         write(new, &mut batch)?;
         new.cover()?;
+        // Chunks are in checkpoints only: one of these may rot.
+        new.checkpoint()?;
         Ok(new.checkpoint()?)
     }
 }

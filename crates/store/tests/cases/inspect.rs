@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use leveret_store::sim::{DiskImage, Rng, SimDisk};
-use leveret_store::{Journal, OpenError, StoreContents, StoreSabotage};
+use leveret_store::{Journal, OpenError, StoreContents, StoreSabotage, Vfs};
 
 use crate::rot::{open, small_store};
-use crate::support::model::{Visible, take_moved};
+use crate::support::model::Visible;
 use crate::support::{history, tiny};
 
 /// Looks at an image; nothing may be written.
@@ -17,17 +17,50 @@ fn inspect(image: &DiskImage) -> Result<StoreContents, OpenError> {
     inspected
 }
 
-/// What is in an inspected store, by way of a new one; and in its run files, which stay.
+/// What is in an inspected store, by way of a new one with copies of its run files.
 fn salvaged(inspected: StoreContents, image: &DiskImage) -> Visible {
-    let (disk, moved) = (SimDisk::new(), inspected.moved.clone());
+    let (disk, chunks) = (SimDisk::new(), inspected.moved.chunks());
     let opened = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None)).unwrap();
-    inspected.salvage_to(&opened.journal).unwrap();
-    let (mut visible, damage) = open(&disk.image()).unwrap();
-    assert!(damage.is_empty(), "{damage:?}");
-    for piece in &moved.pieces {
-        take_moved(&SimDisk::from_image(image), piece, &mut visible.messages).unwrap();
+    for (name, content) in image
+        .files
+        .iter()
+        .filter(|(name, _)| name.starts_with("run-"))
+    {
+        disk.create(name).unwrap().write_at(0, content).unwrap();
     }
+    inspected.salvage_to(&opened.journal, &chunks).unwrap();
+    let (visible, damage) = open(&disk.image()).unwrap();
+    assert!(damage.is_empty(), "{damage:?}");
     visible
+}
+
+/// One checkpoint of a store that was saved rots: the other one says the same.
+#[test]
+fn what_was_saved_is_there_without_either_checkpoint() {
+    let histories = (0..20).map(|seed| {
+        let mut points = history::play(seed, 100, &tiny(StoreSabotage::None), None).points;
+        while points.advance() {}
+        points.keep_all()
+    });
+    let with_chunks = histories.map(|image| (inspect(&image).unwrap(), image));
+    let mut with_chunks = with_chunks.filter(|(it, _)| it.moved.chunks().len() > 2);
+    let (inspected, image) = with_chunks.next().expect("messages are moved");
+    let (chunks, disk) = (inspected.moved.chunks(), SimDisk::new());
+    for (name, content) in image
+        .files
+        .iter()
+        .filter(|(name, _)| name.starts_with("run-"))
+    {
+        disk.create(name).unwrap().write_at(0, content).unwrap();
+    }
+    let opened = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None)).unwrap();
+    inspected.salvage_to(&opened.journal, &chunks).unwrap();
+    let (visible, _) = open(&image).unwrap();
+    for name in ["checkpoint.A", "checkpoint.B"] {
+        let mut image = disk.image();
+        image.files.get_mut(name).unwrap().fill(0);
+        assert_eq!(open(&image), Ok((visible.clone(), Vec::new())), "{name}");
+    }
 }
 
 /// If a look finds nothing wrong, an open must find all; gives whether something was wrong.
