@@ -302,8 +302,8 @@ fn rot_in_a_moved_chunk_costs_its_messages_and_is_told() {
     }
 }
 
-/// What `leveret data` makes of it: every byte of a run file belongs to a chunk, and is found when it
-/// is not what it was.
+/// What `leveret data` makes of it: every byte of a run file belongs to a chunk, and is found when
+/// it is not what it was.
 #[test]
 fn every_flipped_byte_of_a_run_file_is_found_by_whoever_only_looks() {
     let mut world = World::new();
