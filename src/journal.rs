@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::backup::take_into_use;
 use crate::config::{Bootstrap, Config, Corruption, SyncMode};
 use crate::disk::{Disk, DiskRefusal};
+use crate::process::memory_limit;
 
 /// Exit code after a write or sync of the journal failed: nothing may be confirmed any more.
 const JOURNAL_FAILED: i32 = 3;
@@ -31,6 +32,8 @@ const SPACE_CHECK: Duration = Duration::from_millis(100);
 const SEGMENTS_A_DISK: u64 = 32;
 /// and a window for so many.
 const SEGMENTS_A_WINDOW: u64 = 16;
+/// No window is smaller: that of segments of the least size.
+const WINDOW_MIN: u64 = 16 << 20;
 
 impl From<std::io::Error> for StartRefusal {
     fn from(error: std::io::Error) -> Self {
@@ -100,7 +103,10 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartRefusal> {
             Corruption::Refuse => OnCorruption::Refuse,
         },
         new_store_id: random().map_err(|error| StartRefusal::Folder(DiskRefusal::Io(error)))?,
-        ..sized_for(total, config.storage.journal_window)
+        ..sized_for(
+            total,
+            window_bytes(config, memory_limit().map(|it| it.bytes)),
+        )
     };
     let vfs = Arc::clone(&disk) as Arc<dyn Vfs>;
     take_into_use(&config.data_dir)?;
@@ -116,6 +122,16 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartRefusal> {
         moved: recovered.moved,
         damage: recovered.damage,
     })
+}
+
+/// How long the journal may be: what is in it can come back into memory, beside what is there, also
+/// when the disk is so full at a start that no run file takes what is too much.
+fn window_bytes(config: &Config, memory_bytes: Option<u64>) -> u64 {
+    let resident = config.limits.resident_bytes_of(memory_bytes);
+    config
+        .storage
+        .journal_window
+        .min((resident / 2).max(WINDOW_MIN))
 }
 
 /// How a journal with such a window is kept on a disk of this size.
@@ -194,6 +210,14 @@ impl Opened {
             ms = begun.elapsed().as_millis(),
             "durable queues and their messages are back"
         );
+        if restored.beyond_bytes > 0 {
+            warn!(
+                bytes = restored.beyond_bytes,
+                "the disk takes no run files: more messages than limits.resident_bytes are in \
+                 memory until it does or they are consumed, and so long publishers wait; make \
+                 room on the disk"
+            );
+        }
         if self.sync == SyncMode::Os {
             warn!(
                 "storage.sync is \"os\": confirmed messages survive the broker, but not a power \
@@ -394,6 +418,23 @@ mod tests {
             .env("LEVERET_TEST_PANIC", "1");
         let ended = again.output().unwrap();
         assert_eq!(ended.status.code(), Some(JOURNAL_FAILED), "{ended:?}");
+    }
+
+    #[test]
+    fn what_the_journal_holds_fits_in_memory() {
+        let mut config = Config::default();
+        let window = |config: &Config, mib: u64| window_bytes(config, Some(mib << 20)) >> 20;
+        assert_eq!(window(&config, 64 << 10), 1024);
+        assert_eq!(window(&config, 512), 64);
+        assert_eq!(window(&config, 32), 16);
+        assert_eq!(window_bytes(&config, None), 1 << 30);
+        config.limits.resident_bytes = 48 << 20;
+        assert_eq!(window(&config, 64 << 10), 24);
+        config.limits.resident_bytes = 1;
+        assert_eq!(window(&config, 64 << 10), 16);
+        config.limits.resident_bytes = 400 << 20;
+        config.storage.journal_window = 100 << 20;
+        assert_eq!(window(&config, 64 << 10), 100);
     }
 
     #[test]

@@ -73,9 +73,14 @@ impl RunFolder {
     /// The operating system's.
     pub(crate) fn open(data_dir: &Path, kept: &BTreeSet<u64>) -> io::Result<Self> {
         let path = data_dir.join(FOLDER);
-        fs::create_dir_all(&path)?;
-        // Its name is as durable as what will be in it.
-        File::open(data_dir)?.sync_all()?;
+        match make(&path) {
+            // On a full disk it is made when something is to be written.
+            Err(error) if failed(&error) == RunError::NoSpace && !path.exists() => {
+                let open = Mutex::default();
+                return Ok(Self { path, open });
+            }
+            made => made?,
+        }
         for entry in fs::read_dir(&path)? {
             let file = entry?.path();
             if is_run(&file) && !run_of(&file).is_some_and(|run| kept.contains(&run)) {
@@ -149,6 +154,13 @@ impl RunFolder {
         open.read.push((run, Arc::clone(&file)));
         Ok(file)
     }
+}
+
+/// Makes the folder, if it is not there. Its name is as durable as what will be in it.
+fn make(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    let above = path.parent().unwrap_or(path);
+    File::open(above)?.sync_all()
 }
 
 pub(crate) fn name_of(run: u64) -> String {
@@ -232,7 +244,11 @@ impl RunFiles for RunFolder {
     }
 
     fn free_bytes(&self) -> Result<u64, RunError> {
-        let stat = statvfs(&self.path).map_err(|errno| failed(&errno.into()))?;
+        let stat = match statvfs(&self.path) {
+            Err(Errno::NOENT) => make(&self.path).and_then(|()| Ok(statvfs(&self.path)?)),
+            stat => stat.map_err(Into::into),
+        };
+        let stat = stat.map_err(|error| failed(&error))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }

@@ -66,6 +66,8 @@ enum Answer {
 struct Publisher {
     client: Client,
     sent: u64,
+    /// The number of its first message is one more.
+    before: u64,
     body_bytes: usize,
     /// The numbers of the messages that were confirmed, in order.
     confirmed: Vec<u64>,
@@ -89,6 +91,7 @@ impl Publisher {
         Self {
             client,
             sent: 0,
+            before: 0,
             body_bytes: BODY_BYTES,
             confirmed: Vec::new(),
         }
@@ -110,7 +113,7 @@ impl Publisher {
             routing_key: b"full",
             ..Default::default()
         };
-        let mut body = self.sent.to_be_bytes().to_vec();
+        let mut body = (self.before + self.sent).to_be_bytes().to_vec();
         body.resize(self.body_bytes, b'x');
         let mut header = Vec::new();
         properties.encode(body.len() as u64, &mut header);
@@ -133,7 +136,7 @@ impl Publisher {
             };
             assert_eq!(answer.1, self.sent);
             if answer.0 == Answer::Confirmed {
-                self.confirmed.push(self.sent);
+                self.confirmed.push(self.before + self.sent);
             }
             return answer.0;
         }
@@ -366,6 +369,15 @@ impl SmallDisk {
                 _ => piece /= 2,
             }
         }
+    }
+
+    /// What files of the data folder take whose names begin so.
+    fn bytes_of(&self, prefix: &str) -> u64 {
+        let files = std::fs::read_dir(self.folder.path()).expect("a data folder");
+        let files = files.map(|file| file.expect("a file"));
+        let ours = files.filter(|file| file.file_name().to_string_lossy().starts_with(prefix));
+        ours.map(|file| file.metadata().expect("it is there").len())
+            .sum()
     }
 
     fn remove_what_fills_it(&self) {
@@ -753,39 +765,97 @@ fn a_backlog_that_fills_the_disk_stops_nobody_else_and_loses_nothing() {
     assert_whole(&server, &publisher.confirmed);
 }
 
-/// A backlog that fits neither in memory nor on the disk is no reason to take all memory there is:
-/// the start is refused and says what to do. Nothing is lost by that.
+/// The line that says how much has come back beyond what may be in memory.
+fn beyond(server: &Server) -> Option<String> {
+    let told = |line: &String| line.contains("WARN") && line.contains("takes no run files");
+    server.log().into_iter().find(told)
+}
+
+/// What the journal may hold is bounded by what there is memory for: so a start finds room for all
+/// of it when the disk has none, also if the backlog is several times as long.
 #[test]
-fn a_start_whose_backlog_has_no_room_is_refused_until_there_is_some() {
+fn a_start_with_a_long_backlog_and_a_full_disk_needs_no_more_memory_than_it_may() {
     let disk = SmallDisk::mount(192);
     let floor = "limits.disk_free_min=\"1 MiB\"";
-    let settings = [&LITTLE_MEMORY[..], &[floor]].concat();
-    let server = Server::start_in(&disk.folder, &settings);
+    let settings = ["limits.resident_bytes=\"32 MiB\"", LITTLE_MEMORY[1], floor];
+    let mut server = Server::start_in(&disk.folder, &settings);
     let mut publisher = Publisher::new(&server);
-    for _ in 0..3_000 {
+    publisher.body_bytes = 100_000;
+    for _ in 0..600 {
+        assert_eq!(publisher.publish(true), Answer::Confirmed);
+    }
+    for _ in 0..2 {
+        server.kill();
+        let journal = disk.bytes_of("journal-");
+        assert!(
+            journal < 64 << 20,
+            "{journal} bytes for a backlog of 57 MiB"
+        );
+        disk.fill_from_outside();
+        server = Server::start_in(&disk.folder, &settings);
+        assert_eq!(beyond(&server), None, "{:?}", server.log());
+        disk.remove_what_fills_it();
+    }
+    disk.fill_from_outside();
+    assert_whole(&server, &publisher.confirmed);
+}
+
+/// A backlog that is in the journal alone, as of an earlier version or with more memory, comes back
+/// although it fits neither in memory nor on the disk: it is told, drained, and heals.
+#[test]
+fn a_start_whose_backlog_has_no_room_on_the_disk_has_it_in_memory() {
+    let disk = SmallDisk::mount(192);
+    let floor = "limits.disk_free_min=\"1 MiB\"";
+    // No run files at all.
+    let server = Server::start_in(&disk.folder, &["limits.queue_resident_bytes=0", floor]);
+    let mut publisher = Publisher::new(&server);
+    publisher.body_bytes = 100_000;
+    for _ in 0..300 {
         assert_eq!(publisher.publish(true), Answer::Confirmed);
     }
     server.kill();
-    std::fs::remove_dir_all(disk.folder.path().join("runs")).expect("run files were written");
     disk.fill_from_outside();
-    let little = ["limits.resident_bytes=\"8 MiB\"", settings[1], floor];
-    let mut refused = support::leveret();
-    refused.arg("--data-dir").arg(disk.folder.path());
-    refused.args(["--set", "amqp.listen=[\"127.0.0.1:0\"]"]);
-    refused.args([
-        "--set",
-        "management.listen=[]",
-        "--set",
-        "management.metrics_listen=[]",
-    ]);
-    for setting in little {
-        refused.args(["--set", setting]);
-    }
-    let output = support::run_to_end(&mut refused);
-    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success(), "{said}");
-    assert!(said.contains("twice limits.resident_bytes"), "{said}");
-    disk.remove_what_fills_it();
+    let little = ["limits.resident_bytes=\"8 MiB\"", LITTLE_MEMORY[1], floor];
     let server = Server::start_in(&disk.folder, &little);
+    assert!(beyond(&server).is_some(), "{:?}", server.log());
+    server.kill();
+    let server = Server::start_in(&disk.folder, &little);
+    let mut confirmed = publisher.confirmed;
+    let mut publisher = Publisher::new(&server);
+    publisher.before = confirmed.len() as u64;
+    let told = publisher.publish(true);
+    assert_ne!(told, Answer::Confirmed);
+    disk.remove_what_fills_it();
+    publisher.heal(told);
+    confirmed.append(&mut publisher.confirmed);
+    assert_whole(&server, &confirmed);
+}
+
+impl SmallDisk {
+    /// Has somebody else make files until there can be no more.
+    fn take_all_names(&self) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "remount,nr_inodes=200"]);
+        let output = mount.arg(self.folder.path()).output().expect("mount");
+        assert!(output.status.success(), "{output:?}");
+        let name = |number| self.folder.path().join(format!("outside-{number}"));
+        let made = (0..400).take_while(|number| std::fs::File::create(name(*number)).is_ok());
+        assert!(made.count() < 400);
+    }
+}
+
+/// A start has no need of the folder for run files, which older versions did not make.
+#[test]
+fn a_disk_that_takes_no_folder_lets_a_start_begin() {
+    let disk = SmallDisk::mount(32);
+    let server = disk.start("0");
+    let mut publisher = Publisher::new(&server);
+    publisher.body_bytes = 100_000;
+    publisher.fill();
+    server.kill();
+    std::fs::remove_dir(disk.folder.path().join("runs")).expect("it has no run files");
+    disk.fill_from_outside();
+    disk.take_all_names();
+    let server = disk.start("0");
     assert_whole(&server, &publisher.confirmed);
 }

@@ -9,10 +9,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use leveret_queue::{Message, MessageBody, Rank};
-use leveret_record::Blob;
+use leveret_record::{Blob, Spot};
 use leveret_runs::RunError;
 use leveret_store::{
-    LaneId, Messages, OpenError, RecoveredChunks, RecoveredLane, RecoveredMessage,
+    LaneId, Messages, MovedPiece, OpenError, RecoveredChunks, RecoveredLane, RecoveredMessage,
 };
 use rustc_hash::FxHashMap;
 
@@ -32,6 +32,8 @@ pub struct Restored {
     pub messages: u64,
     /// Messages whose queue is gone; they are dropped.
     pub orphans: u64,
+    /// Bytes that are in memory beyond what messages may take there, as the disk takes none.
+    pub beyond_bytes: u64,
 }
 
 /// Whose messages are in a lane.
@@ -50,7 +52,7 @@ pub struct LaneOwner {
 pub enum NotRestored {
     /// The store's disk failed.
     Store(OpenError),
-    /// They are much more than may be in memory, and the disk takes none of them: why not.
+    /// They are more than there is memory, and the disk takes none of them: why not.
     NoRoom(RunError),
 }
 
@@ -66,9 +68,8 @@ impl fmt::Display for NotRestored {
             Self::Store(error) => error.fmt(f),
             Self::NoRoom(error) => write!(
                 f,
-                "the messages that wait are more than twice limits.resident_bytes, and those that \
-                 do not fit in memory cannot be written to the disk ({error}): make room on it, or \
-                 raise limits.resident_bytes"
+                "the messages in the journal are more than there is memory, and cannot be written \
+                 to run files ({error}): make room on the disk, or start with more memory"
             ),
         }
     }
@@ -76,6 +77,19 @@ impl fmt::Display for NotRestored {
 
 /// Bodies that several queues share, by their number in the store.
 type Bodies = FxHashMap<u64, Arc<Blob>>;
+
+/// A disk that takes nothing is asked again when so much more has come back.
+const REST_BYTES: u64 = 16 << 20;
+
+/// Messages on their way back, and where those find room that are too many for memory.
+#[derive(Default)]
+struct ComingBack {
+    bodies: Bodies,
+    /// The disk takes nothing; it is asked again when so many bytes are in memory.
+    again: u64,
+    /// There is none in memory either: what the disk says.
+    lacks: Option<RunError>,
+}
 
 impl Broker {
     /// Fills the queues that [`Broker::restore`] has made. Before any connection, and before the
@@ -97,30 +111,31 @@ impl Broker {
                 .count(),
             ..Restored::default()
         };
-        let (mut bodies, mut room) = (Bodies::default(), Ok(0));
+        let mut back = ComingBack::default();
         let mut moved = self.reopen(moved);
-        messages.replay(|message| match (queues.get(&message.lane), room.clone()) {
-            (Some((_, cell, level)), Ok(again)) => {
-                while let Some((piece, spot)) = moved.before(message.lane, message.seq) {
-                    restored.messages += self.restore_piece((cell, *level), piece, spot);
+        messages.replay(|message| match queues.get(&message.lane) {
+            Some(_) if back.lacks.is_some() => {}
+            Some((_, cell, level)) => {
+                while let Some(piece) = moved.before(message.lane, message.seq) {
+                    restored.messages += self.restore_moved(cell, *level, piece, &mut back);
                 }
-                let is_long = restore((cell, *level), message, &mut bodies);
-                if is_long && self.memory.resident_bytes() >= again {
-                    room = self.page_restored(cell, &mut bodies);
+                if restore((cell, *level), message, &mut back.bodies) {
+                    self.page_restored(cell, &mut back);
                 }
                 restored.messages += 1;
             }
-            (Some(_), Err(_)) => {}
-            (None, _) => restored.orphans += 1,
+            None => restored.orphans += 1,
         })?;
-        room.map_err(NotRestored::NoRoom)?;
-        for (piece, spot) in moved.rest() {
-            match queues.get(&piece.chunk.lane) {
+        for piece in moved.rest() {
+            match queues.get(&piece.0.chunk.lane) {
                 Some((_, cell, level)) => {
-                    restored.messages += self.restore_piece((cell, *level), piece, spot);
+                    restored.messages += self.restore_moved(cell, *level, piece, &mut back);
                 }
-                None => restored.orphans += piece.messages(),
+                None => restored.orphans += piece.0.messages(),
             }
+        }
+        if let Some(error) = back.lacks {
+            return Err(NotRestored::NoRoom(error));
         }
         let mut work = Work::default();
         for lane in lanes {
@@ -137,32 +152,55 @@ impl Broker {
             self.resume_queue(cell, &mut work);
         }
         self.submit(&mut work);
+        if back.again > 0 {
+            let resident = self.memory.resident_bytes();
+            restored.beyond_bytes = resident.saturating_sub(self.config.resident_bytes_max);
+        }
         Ok(restored)
     }
 
     /// A queue is longer than its share of memory: the rest goes to the disk, so that what comes
-    /// back may be more than there is memory. Gives when it is worth while again, in bytes that
-    /// are in memory then; what the disk says, if there is much more than may be in memory.
+    /// back may be more than there is memory. If the disk takes none it stays in memory: the
+    /// journal's window bounds how much that is.
+    #[inline]
+    fn page_restored(&self, cell: &Arc<QueueCell>, back: &mut ComingBack) {
+        if self.memory.resident_bytes() >= back.again {
+            self.page_all(cell, back);
+        }
+    }
+
     #[inline(never)]
-    fn page_restored(&self, cell: &Arc<QueueCell>, bodies: &mut Bodies) -> Result<u64, RunError> {
-        /// A disk that takes nothing is not asked for each message.
-        const REST_BYTES: u64 = 16 << 20;
-        /// So many times as much as messages may take of the memory is more than there is.
-        const BEYOND: u64 = 2;
+    fn page_all(&self, cell: &Arc<QueueCell>, back: &mut ComingBack) {
         cell.page(&mut cell.lock());
         let mut out = PageOut::default();
+        back.again = 0;
         while self.begin_page_out(&mut out) {
             if let Err(error) = self.finish_page_out(&mut out) {
+                // Beyond that the system ends the process, and says nothing.
+                let most = self.config.memory_limit_bytes / 4 * 3;
                 let resident = self.memory.resident_bytes();
-                if resident > self.config.resident_bytes_max.saturating_mul(BEYOND) {
-                    return Err(error);
-                }
-                // It stays in memory. The line is worked off later.
-                return Ok(resident + REST_BYTES);
+                back.lacks = (resident > most).then_some(error);
+                back.again = resident
+                    .saturating_add(REST_BYTES)
+                    .min(most.max(resident) + 1);
+                // The line is worked off later.
+                return;
             }
-            bodies.retain(|_, body| Arc::strong_count(body) > 1);
+            back.bodies.retain(|_, body| Arc::strong_count(body) > 1);
         }
-        Ok(0)
+    }
+
+    /// A piece of a moved chunk that was read is too much for memory as any other is.
+    fn restore_moved(
+        &self,
+        cell: &Arc<QueueCell>,
+        level: u8,
+        (piece, spot): (MovedPiece, Spot),
+        back: &mut ComingBack,
+    ) -> u64 {
+        let messages = self.restore_piece((cell, level), piece, spot);
+        self.page_restored(cell, back);
+        messages
     }
 
     /// What was out comes back above a limit, as with any other way back, and what has waited too

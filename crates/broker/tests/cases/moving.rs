@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use leveret_broker::{
-    Access, Broker, BrokerConfig, LostMessages, MovedReader, PageOut, Runs, RunsConfig, Work,
+    Access, Broker, BrokerConfig, LostMessages, MovedReader, NotRestored, PageOut, Restored, Runs,
+    RunsConfig, Work,
 };
 use leveret_codec::{BasicAck, BasicGet, QueuePurge};
 use leveret_runs::sim::SimFiles;
@@ -29,6 +30,14 @@ fn config() -> JournalConfig {
     }
 }
 
+fn settings() -> BrokerConfig {
+    BrokerConfig {
+        chunk_bytes: 500,
+        queue_resident_bytes: 1,
+        ..BrokerConfig::default()
+    }
+}
+
 /// A broker that keeps nearly nothing in memory, with a journal that is to be short.
 struct World {
     disk: SimDisk,
@@ -50,16 +59,25 @@ impl World {
     }
 
     fn open(disk: SimDisk, files: Arc<SimFiles>, queue_resident_bytes: u64) -> Self {
+        let settings = BrokerConfig {
+            queue_resident_bytes,
+            ..settings()
+        };
+        let (world, restored) = Self::start(disk, files, settings);
+        assert_eq!(restored.unwrap().orphans, 0);
+        world
+    }
+
+    fn start(
+        disk: SimDisk,
+        files: Arc<SimFiles>,
+        settings: BrokerConfig,
+    ) -> (Self, Result<Restored, NotRestored>) {
         let opened = Journal::open(Arc::new(disk.clone()), config()).unwrap();
         assert!(opened.damage.is_empty(), "{:?}", opened.damage);
         let needed = opened.moved.runs();
         files.cut_power(|run| needed.contains(&run));
         let journal = Arc::new(opened.journal);
-        let settings = BrokerConfig {
-            chunk_bytes: 500,
-            queue_resident_bytes,
-            ..BrokerConfig::default()
-        };
         let store = Arc::clone(&journal) as Arc<dyn Store>;
         let broker = Broker::new(settings, Access::default(), store);
         let sizes = RunsConfig {
@@ -72,12 +90,11 @@ impl World {
         let moved = opened.moved.pieces.iter().map(|it| it.messages()).sum();
         let found = (opened.messages.len(), moved);
         let restored = broker.restore_messages(&opened.lanes, opened.messages, opened.moved);
-        assert_eq!(restored.unwrap().orphans, 0);
         if opened.topology.is_empty() {
             broker.first_start("guest", "guest", "/").unwrap();
         }
         let broker = Arc::new(broker);
-        Self {
+        let world = Self {
             client: Client::new(&broker),
             disk,
             files,
@@ -85,15 +102,19 @@ impl World {
             broker,
             work: Work::default(),
             found,
-        }
+        };
+        (world, restored)
     }
 
     /// The power fails: what is on the disk is all that is left.
     fn cut_power(self, queue_resident_bytes: u64) -> Self {
+        Self::open(self.left(), self.files, queue_resident_bytes)
+    }
+
+    fn left(&self) -> SimDisk {
         let mut points = self.disk.crash_points();
         while points.advance() {}
-        let disk = SimDisk::from_image(&points.lose_all());
-        Self::open(disk, self.files, queue_resident_bytes)
+        SimDisk::from_image(&points.lose_all())
     }
 
     /// All threads do what there is to do.
@@ -373,4 +394,36 @@ fn what_cannot_be_synced_stays_in_the_journal() {
     let mut world = world.cut_power(1);
     assert_eq!(world.found, (MESSAGES, 0));
     assert_eq!(world.take_all(), (all(), 0));
+}
+
+/// A journal that is longer than may be in memory comes back all the same when the disk takes
+/// nothing, and is written later. Only what the system would kill the process for is refused.
+#[test]
+fn a_full_disk_has_what_is_too_much_for_memory_in_memory() {
+    let mut world = World::open(SimDisk::new(), Arc::default(), 0);
+    world.client.say(1, declaration("q", true));
+    world.turn();
+    world.fill(0..MESSAGES);
+    let (left, files) = (world.left(), Arc::clone(&world.files));
+    files.set_free_bytes(0);
+    let little = BrokerConfig {
+        resident_bytes_max: 10_000,
+        ..settings()
+    };
+    let least = BrokerConfig {
+        memory_limit_bytes: 40_000,
+        ..little.clone()
+    };
+    let (_, refused) = World::start(left.clone(), Arc::clone(&files), least);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("more than there is memory"), "{refused}");
+    let (mut world, restored) = World::start(left, Arc::clone(&files), little);
+    let restored = restored.unwrap();
+    assert_eq!(restored.messages, MESSAGES as u64);
+    assert!(restored.beyond_bytes > 50_000, "{restored:?}");
+    files.set_free_bytes(u64::MAX);
+    world.turn();
+    assert!(files.count() > 0);
+    assert!(world.broker.memory.resident_bytes() < 50_000);
+    assert_eq!(world.get(MESSAGES, |_| true), all());
 }
