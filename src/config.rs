@@ -271,6 +271,8 @@ pub struct Storage {
     pub on_corruption: Corruption,
     /// How long the journal may become, bytes, before it hands over what is in run files.
     pub journal_window: u64,
+    /// How many bytes of run files that nobody asks for are checked a second; 0: none.
+    pub scrub_rate: u64,
     /// Where backups are put; empty for the folder `backups` in the data folder.
     pub backup_dir: String,
 }
@@ -477,6 +479,7 @@ impl Default for Storage {
             sync: SyncMode::Group,
             on_corruption: Corruption::Salvage,
             journal_window: 1024 * MIB,
+            scrub_rate: 8 * MIB,
             backup_dir: String::new(),
         }
     }

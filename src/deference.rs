@@ -46,6 +46,14 @@ pub(crate) fn begin_thread() {
     }
 }
 
+/// A thread begins whose work is never urgent: it interrupts nobody. It keeps its share of a busy
+/// processor all the same, as others may wait for a lock that it has.
+pub(crate) fn begin_background() {
+    if MAY_DEFER.load(Ordering::Relaxed) {
+        set_policy(Policy::Batch);
+    }
+}
+
 /// This worker has taken a turn with so many bytes of a client, in which so many messages were
 /// published or settled.
 pub(crate) fn has_read(bytes: usize, messages: usize, now_ms: u64) {

@@ -22,6 +22,7 @@ mod queue_timer;
 mod read_only_disk;
 mod reload;
 mod run_files;
+mod scrubber;
 pub mod server;
 mod settings;
 mod state;

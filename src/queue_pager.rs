@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use leveret_broker::{Broker, PageOut, RunError, Work};
+use leveret_broker::{Broker, LostMessages, PageOut, RunError, Work};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -134,14 +134,19 @@ fn tell(error: &RunError) {
 }
 
 fn read(broker: &Broker, stopping: &AtomicBool) {
-    let mut work = Work::default();
+    let (mut work, mut log) = (Work::default(), LostLog::default());
     while !stopping.load(Ordering::Acquire) {
         broker.set_now(now_ms());
         match broker.begin_page_in() {
             Some(page) => broker.finish_page_in(page, &mut work),
+            None if log.untold.0 > 0 => thread::park_timeout(LostLog::WINDOW),
             None => thread::park(),
         }
+        log.sweep(Instant::now());
         for lost in broker.take_lost() {
+            if !log.may_tell(&lost) {
+                continue;
+            }
             let (vhost, queue, page) = (&lost.vhost, &lost.queue, &lost.page);
             let what = match lost.moved {
                 true => "they are lost, and tried again at the next start",
@@ -160,5 +165,50 @@ fn read(broker: &Broker, stopping: &AtomicBool) {
                 "messages could not be read back from the disk: {what}; check the disk"
             );
         }
+    }
+}
+
+/// How many lines the log gets of chunks that could not be read back: a disk that fails has many.
+#[derive(Default)]
+struct LostLog {
+    since: Option<Instant>,
+    told: u32,
+    /// Chunks, and messages in them.
+    untold: (u64, u64),
+}
+
+impl LostLog {
+    const WINDOW: Duration = Duration::from_secs(60);
+    /// So many in each.
+    const LINES_MAX: u32 = 100;
+
+    /// Begins a new minute when one is over, and says what was left out.
+    fn sweep(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        if now.duration_since(since) < Self::WINDOW {
+            return;
+        }
+        let (chunks, messages) = self.untold;
+        if chunks > 0 {
+            error!(
+                chunks,
+                messages, "more of them could not be read back from the disk"
+            );
+        }
+        *self = Self {
+            since: Some(now),
+            ..Self::default()
+        };
+    }
+
+    /// Whether a chunk gets a line.
+    const fn may_tell(&mut self, lost: &LostMessages) -> bool {
+        self.told = self.told.saturating_add(1);
+        if self.told <= Self::LINES_MAX {
+            return true;
+        }
+        self.untold.0 += 1;
+        self.untold.1 += lost.page.messages;
+        false
     }
 }

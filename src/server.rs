@@ -34,6 +34,7 @@ use crate::queue_pager::QueuePager;
 use crate::queue_timer::QueueTimer;
 use crate::reload::Reloader;
 use crate::run_files::RunFolder;
+use crate::scrubber::Scrubber;
 use crate::throttle::Throttle;
 use crate::{default_password, deference, definitions, run_files, settings, state};
 
@@ -132,6 +133,7 @@ async fn serve_until_stopped(
     let ticking = tokio::spawn(tick(Arc::clone(&gate), config.data_dir.clone()));
     let (timer, timing) = QueueTimer::start(broker)?;
     let (pager, [writing, reading, moving]) = QueuePager::start(broker)?;
+    let (scrubber, scrubbing) = Scrubber::start(broker, config.storage.scrub_rate)?;
     let reloader = Reloader {
         arguments: rereading.arguments,
         config: config.clone(),
@@ -152,12 +154,14 @@ async fn serve_until_stopped(
         _ = writing => return Err(io::Error::other("the writer of queues has panicked")),
         _ = reading => return Err(io::Error::other("the reader of queues has panicked")),
         _ = moving => return Err(io::Error::other("the mover of queues has panicked")),
+        _ = scrubbing => return Err(io::Error::other("the scrubber has panicked")),
     };
     info!(signal, connections = broker.peer_count(), "stopping");
     http.iter().for_each(JoinHandle::abort);
     listeners.shut().await;
     drain(config, broker, &mut signals).await;
     timer.stop();
+    scrubber.stop();
     pager.stop();
     obeying.abort();
     gate.endings.sweep(Instant::now() + Endings::WINDOW);

@@ -338,7 +338,7 @@ fn damaged_run_files_are_named_and_the_rest_is_saved(folder: &Folder) {
     let mut runs: Vec<_> = runs.map(|run| run.unwrap().path()).collect();
     runs.sort();
     // Behind what is settled, and long handed over.
-    let at = 5 << 20;
+    let at = 7 << 20;
     flip(&runs[0], at);
     let (code, said) = on("verify", folder.path(), &["--json"]);
     let report: Value = serde_json::from_str(&said).unwrap();
@@ -365,6 +365,7 @@ fn damaged_run_files_are_named_and_the_rest_is_saved(folder: &Folder) {
     assert!(code == DAMAGED && said.contains(&told), "{said}");
     assert_eq!(on("verify", new.path(), &[]).0, WELL);
     saved_messages_are_served(&new, &left);
+    rot_is_found_while_nobody_reads(folder, left.len());
 
     std::fs::remove_file(&runs[0]).unwrap();
     for command in ["verify", "stats"] {
@@ -374,6 +375,25 @@ fn damaged_run_files_are_named_and_the_rest_is_saved(folder: &Folder) {
             "{said}"
         );
     }
+}
+
+/// The broker finds by itself what is bad: its messages are named and counted, the others stay.
+fn rot_is_found_while_nobody_reads(folder: &Folder, left: usize) {
+    let settings = [
+        "storage.scrub_rate=\"1 GiB\"",
+        "limits.queue_resident_bytes=\"1 MiB\"",
+    ];
+    let server = Server::start_http_in(folder, &settings);
+    let http = server.http_as("guest", "guest");
+    let ended = || http.get("/api/x/scrub")["passes"].as_u64() > Some(0);
+    assert!(eventually(ended));
+    let scrub = http.get("/api/x/scrub");
+    assert_eq!(scrub["bad_chunks"], 1, "{scrub}");
+    assert!(scrub["last_pass_ended"].as_u64() > Some(0), "{scrub}");
+    let lost = LONG - SETTLED - u32::try_from(left).unwrap();
+    assert_eq!(http.get("/api/queues/%2F/long")["x_messages_lost"], lost);
+    let is_told = |line: &String| line.contains("could not be read back") && line.contains("long");
+    assert!(eventually(|| server.log().iter().any(is_told)));
 }
 
 fn saved_messages_are_served(folder: &Folder, left: &[u32]) {

@@ -323,6 +323,7 @@ const KEYS: &[(&str, ValueKind)] = &[
             max: MAX,
         },
     ),
+    ("storage.scrub_rate", ValueKind::Bytes { min: 0, max: MAX }),
 ];
 
 /// The keys that a running broker takes over; `config/leveret.toml` marks them with `(SIGHUP)`.

@@ -3,6 +3,7 @@
 mod due;
 mod moves;
 mod pages;
+pub(crate) mod scrub;
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;

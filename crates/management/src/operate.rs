@@ -45,6 +45,20 @@ pub(crate) fn alarms(call: &Call) -> Answer {
     Ok(Reply::Json(json!(states)))
 }
 
+/// `GET /api/x/scrub`.
+pub(crate) fn scrub(call: &Call) -> Answer {
+    let broker = &call.app.broker;
+    let scrub = broker.scrub_stats();
+    Ok(Reply::Json(json!({
+        "passes": scrub.passes,
+        "last_pass_ended": scrub.ended_ms,
+        "last_pass_took_ms": scrub.ended_ms.map(|_| scrub.took_ms),
+        "chunks": scrub.chunks,
+        "bytes": scrub.bytes,
+        "bad_chunks": broker.runs_stats().read_errors,
+    })))
+}
+
 fn force(call: &Call, forced: bool) -> Answer {
     let name = call.segment("alarm");
     let alarm = Alarm::ALL.into_iter().find(|alarm| alarm.name() == name);

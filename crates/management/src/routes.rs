@@ -386,6 +386,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         Administrator,
         operate::release_alarm,
     ),
+    get("/api/x/scrub", Monitoring, operate::scrub),
     get("/api/x/backups", Administrator, backup::index),
     post("/api/x/backups", Administrator, backup::create),
     get("/api/x/settings/{setting}", Administrator, operate::setting),

@@ -33,7 +33,7 @@ pub use limits::{Death, Limits, Overflow, Reason, Settings, Shape};
 pub use message::{Message, MessageBody};
 pub use peek::PeekedMessage;
 pub use queue::{
-    Buried, Counters, Dead, Delivery, LostPage, Offer, PageRead, PageWrite, Queue, QueueFull, Rank,
-    Sink, Wait,
+    Buried, ColdCursor, Counters, Dead, Delivery, LostPage, Offer, PageRead, PageWrite, Queue,
+    QueueFull, Rank, Sink, Wait,
 };
 pub use reserve::Filled;

@@ -1,6 +1,7 @@
 //! The queue itself: what is ready, what is out, who gets the next message.
 
 mod bury;
+mod cold;
 mod expire;
 mod page;
 mod pump;
@@ -21,6 +22,7 @@ use crate::queue::bury::Rare;
 use crate::reserve::Reserved;
 
 pub use bury::{Buried, Dead, Wait};
+pub use cold::ColdCursor;
 pub use page::{LostPage, PageRead, PageWrite};
 
 /// A message on its way to a consumer.

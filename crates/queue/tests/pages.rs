@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use leveret_queue::{
-    Attempts, Consumer, ConsumerKey, Delivery, LoadedPage, Message, MessageBody, Offer, PageRead,
-    Queue, Rank, Settings, Shape, Sink, Unacked,
+    Attempts, ColdCursor, Consumer, ConsumerKey, Delivery, LoadedPage, Message, MessageBody, Offer,
+    PageRead, Queue, Rank, Settings, Shape, Sink, Unacked,
 };
 use leveret_record::{Freed, Memory, MemoryLimits, RunFile, RunPlace, Spot};
 
@@ -217,4 +217,40 @@ fn chunks_are_not_read_for_ever_for_what_was_taken_out_of_them() {
     for number in 0..40 {
         assert_eq!(world.get_surely().seq, number * 2 + 1);
     }
+}
+
+/// Whoever looks at all chunks that nobody asks for meets each of them once, and none twice as
+/// others go.
+#[test]
+fn chunks_that_nobody_asks_for_are_met_once_each() {
+    let mut world = World::new();
+    for _ in 0..200 {
+        world.push(None);
+    }
+    let chunks = world.queue.paged_out().chunks;
+    assert!(chunks > 20, "{chunks}");
+    let mut cursor = ColdCursor::default();
+    let all = std::iter::from_fn(|| world.queue.next_cold(&mut cursor));
+    let all: Vec<_> = all.map(|read| read.place.offset).collect();
+    assert_eq!(all.len() as u64, chunks);
+    assert!(all.is_sorted(), "{all:?}");
+    let mut cursor = ColdCursor::default();
+    let mut met = Vec::new();
+    while let Some(read) = world.queue.next_cold(&mut cursor) {
+        met.push(read.place.offset);
+        for _ in 0..8 {
+            if world.queue.ready() > 20 {
+                let got = world.get_surely();
+                world.queue.settle(None, &got);
+            }
+        }
+    }
+    assert!(met.len() > 5 && met.len() < all.len(), "{met:?}");
+    assert!(
+        met.is_sorted() && met.iter().all(|it| all.contains(it)),
+        "{met:?}"
+    );
+    world.queue.purge();
+    assert!(world.queue.next_cold(&mut cursor).is_none());
+    assert!(world.queue.next_cold(&mut ColdCursor::default()).is_none());
 }

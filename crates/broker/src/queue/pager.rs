@@ -115,6 +115,22 @@ impl MovedPlaces {
     }
 }
 
+/// What was found, since the start, in chunks that nobody asks for. What is bad counts as any chunk
+/// that cannot be read back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubStats {
+    /// Passes through all of them that have ended.
+    pub passes: u64,
+    /// Chunks that were read.
+    pub chunks: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// When the last pass ended, unix milliseconds.
+    pub ended_ms: Option<u64>,
+    /// How long that one took, milliseconds.
+    pub took_ms: u64,
+}
+
 /// What pages queues out and in; one for a broker.
 #[derive(Default)]
 pub(crate) struct Pager {
@@ -125,6 +141,7 @@ pub(crate) struct Pager {
     pub(crate) writes: PageLine,
     pub(crate) reads: PageLine,
     pub(crate) lost: Mutex<Vec<LostMessages>>,
+    pub(crate) scrubbed: Mutex<ScrubStats>,
 }
 
 impl Pager {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leveret_broker::{
     Access, Broker, BrokerConfig, LostMessages, MovedReader, NotRestored, PageOut, Restored, Runs,
-    RunsConfig, Work,
+    RunsConfig, Scrub, ScrubStep, Work,
 };
 use leveret_codec::{BasicAck, BasicGet, QueuePurge};
 use leveret_runs::sim::SimFiles;
@@ -321,6 +321,86 @@ fn rot_in_a_moved_chunk_costs_its_messages_and_is_told() {
         assert_eq!(lost.page.messages as usize, gone.count());
         assert_eq!(ready(&world.broker, "q"), 0);
     }
+}
+
+impl World {
+    /// Ends a pass; gives how many bytes were read for that.
+    fn end_pass(&self, scrub: &mut Scrub) -> u64 {
+        let mut read = 0;
+        while let ScrubStep::Read(bytes) = self.broker.scrub(scrub) {
+            read += bytes;
+        }
+        read
+    }
+}
+
+#[test]
+fn rot_in_what_nobody_reads_is_found_by_a_pass_and_the_rest_goes_on() {
+    let mut world = World::new();
+    world.fill(0..MESSAGES);
+    world.files.flip(3, 8 * 1_000);
+    let mut world = world.cut_power(1);
+    let mut scrub = Scrub::default();
+    let before = world.broker.runs_stats();
+    assert_eq!(world.broker.scrub_stats().ended_ms, None);
+    let read = world.end_pass(&mut scrub);
+    let lost = world.lost();
+    let [one] = &lost[..] else {
+        panic!("{lost:?}");
+    };
+    assert!(one.moved && one.reason.contains("checksum"), "{one:?}");
+    let left = MESSAGES as u64 - one.page.messages;
+    assert_eq!(ready(&world.broker, "q"), left);
+    let (stats, runs) = (world.broker.scrub_stats(), world.broker.runs_stats());
+    assert_eq!((stats.passes, stats.bytes), (1, read));
+    assert!(
+        stats.chunks > 100 && stats.ended_ms >= Some(START_MS),
+        "{stats:?}"
+    );
+    assert_eq!(runs.read_errors, before.read_errors + 1);
+    assert_eq!(
+        runs.read_bytes, before.read_bytes,
+        "nobody has asked for them"
+    );
+    world.end_pass(&mut scrub);
+    assert_eq!(world.broker.scrub_stats().passes, 2);
+    assert!(world.lost().is_empty(), "it was found before");
+    let gone = one.page.first as usize..=one.page.last as usize;
+    let left: Vec<_> = all().into_iter().filter(|it| !gone.contains(it)).collect();
+    assert_eq!(world.take_all().0, left);
+    assert!(world.lost().is_empty());
+}
+
+#[test]
+fn a_pass_keeps_nothing_and_takes_nothing_that_goes_meanwhile_for_rot() {
+    let mut world = World::new();
+    world.fill(0..MESSAGES);
+    let mut world = world.cut_power(1);
+    let mut scrub = Scrub::default();
+    for _ in 0..20 {
+        assert_ne!(world.broker.scrub(&mut scrub), ScrubStep::Ended);
+    }
+    world.get(500, |_| true);
+    assert_ne!(world.broker.scrub(&mut scrub), ScrubStep::Ended);
+    let purge = QueuePurge {
+        queue: b"q",
+        nowait: false,
+    };
+    world.client.say(1, purge);
+    world.turn();
+    world.fill(0..10);
+    world.journal.checkpoint().unwrap();
+    world.journal.checkpoint().unwrap();
+    world.turn();
+    assert!(world.files.count() <= 1, "{} files", world.files.count());
+    world.end_pass(&mut scrub);
+    // A disk that is busy says nothing of what it has.
+    world.fill(10..MESSAGES);
+    world.files.set_busy(true);
+    world.end_pass(&mut scrub);
+    world.files.set_busy(false);
+    assert!(world.lost().is_empty());
+    assert_eq!(world.take_all().0, all());
 }
 
 /// What `leveret data` makes of it: every byte of a run file belongs to a chunk, and is found when

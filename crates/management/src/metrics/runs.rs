@@ -36,5 +36,25 @@ impl MetricsPage {
             "Total number of chunks that could not be read back from run files",
             runs.read_errors,
         );
+        self.scrub(app);
+    }
+
+    fn scrub(&mut self, app: &App) {
+        let scrub = app.broker.scrub_stats();
+        self.counter(
+            "run_scrubbed_bytes_total",
+            "Total number of bytes of run files that were read to see whether they are well",
+            scrub.bytes,
+        );
+        self.counter(
+            "run_scrub_passes_total",
+            "Total number of times that all run files were",
+            scrub.passes,
+        );
+        self.gauge(
+            "run_scrub_last_pass_timestamp_seconds",
+            "When that had ended last, unix time; 0 before the first time",
+            scrub.ended_ms.unwrap_or(0) / 1000,
+        );
     }
 }

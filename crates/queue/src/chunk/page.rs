@@ -6,6 +6,7 @@
 //! change, so that it can leave again without being written.
 
 mod back;
+mod cold;
 mod moved;
 
 pub use moved::{AwayChunk, MovableChunk};

@@ -24,8 +24,8 @@ pub struct PageWrite {
 /// A chunk that is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRead {
-    level: u8,
-    job: PageJob,
+    pub(super) level: u8,
+    pub(super) job: PageJob,
     /// Where it is.
     pub place: RunPlace,
 }
