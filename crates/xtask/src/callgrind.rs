@@ -18,7 +18,7 @@ use crate::{install, shell};
 /// The program that pushes as many messages as its argument says through codec, session and
 /// broker in memory, and fails when it allocates for them.
 const PROGRAM: &str = "callgrind";
-const PACKAGE: &str = "leveret-broker";
+const PACKAGE: &str = "leveret-callgrind";
 
 /// A way of messages that is guarded.
 struct Path {
@@ -86,10 +86,7 @@ pub(crate) fn suite(project: &Project) -> Result<Suite> {
     let start = Instant::now();
     let path = project.root.join(BASELINE);
     if !path.exists() && !source(project).exists() {
-        return Ok(Suite::skipped(
-            "callgrind",
-            "crates/broker/examples/callgrind.rs is not there",
-        ));
+        return Ok(Suite::skipped("callgrind", "crates/callgrind is not there"));
     }
     let text = fs::read_to_string(&path).with_context(|| format!("reading {BASELINE}"))?;
     let baseline = Measure::parse(&text)?;
@@ -105,22 +102,18 @@ pub(crate) fn suite(project: &Project) -> Result<Suite> {
 }
 
 fn source(project: &Project) -> PathBuf {
-    project
-        .root
-        .join("crates/broker/examples")
-        .join(PROGRAM)
-        .with_extension("rs")
+    project.root.join("crates").join(PROGRAM)
 }
 
 fn measure(project: &Project) -> Result<Measure> {
     install::program("valgrind")?;
     let mut build = shell::cargo(&project.root, &["build", "--release", "--locked"]);
-    build.args(["--package", PACKAGE, "--example", PROGRAM]);
+    build.args(["--package", PACKAGE, "--bin", PROGRAM]);
     // With the binary's package cargo chooses the features that its dependencies have there, and
     // compiles none of them again.
     build.args(["--package", "leveret"]);
     shell::require(shell::giving_way(&build, Niceness::Behind))?;
-    let program = project.target.join("release/examples").join(PROGRAM);
+    let program = project.target.join("release").join(PROGRAM);
     let mut figures = [0.0; PATHS.len()];
     for (figure, path) in figures.iter_mut().zip(&PATHS) {
         let mut command = Command::new(&program);

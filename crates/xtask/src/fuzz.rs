@@ -102,16 +102,19 @@ pub(crate) fn run(project: &Project, target: &str, seconds: u64) -> Result<()> {
 }
 
 /// Builds every target; returns the folder with the programs. What they depend on is that of the
-/// tests.
+/// tests, which is why they are examples of the whole workspace.
 fn build(project: &Project) -> Result<PathBuf> {
     install::program("c++")?;
     let folder = project.target.join("fuzz");
     fs::create_dir_all(&folder)?;
-    let mut build = shell::cargo(&project.root, &["build", "--locked", "--bins"]);
-    build.args(["--package", "leveret-fuzz", "--features", "libfuzzer"]);
+    let mut build = shell::cargo(&project.root, &["build", "--locked", "--workspace"]);
+    build.args(["--features", "leveret-fuzz/libfuzzer"]);
+    for target in targets(project) {
+        build.args(["--example", &format!("fuzz-{target}")]);
+    }
     compiler::use_coverage(&mut build, &folder.join("compiler"))?;
     shell::require(shell::giving_way(&build, Niceness::Behind))?;
-    Ok(project.target.join("debug"))
+    Ok(project.target.join("debug/examples"))
 }
 
 fn command(project: &Project, programs: &Path, target: &str, seconds: u64) -> Result<Command> {

@@ -19,6 +19,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("crates/broker", 2),
     ("crates/management", 3),
     ("crates/simulator", 3),
+    ("crates/callgrind", 3),
     ("", 4),
     ("crates/ctl", 4),
     ("crates/bench", 4),
