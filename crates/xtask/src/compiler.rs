@@ -21,7 +21,7 @@ const COUNTING: [&str; 7] = [
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
     "-Ccodegen-units=1",
-    "-Copt-level=3",
+    "-Copt-level=1",
 ];
 
 /// Options of the compiler that rustdoc takes as well, in the form `--option=value`.

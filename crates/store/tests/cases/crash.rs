@@ -5,7 +5,7 @@ use leveret_store::StoreSabotage;
 use crate::support::explore::explore;
 
 /// Distinct crash states a run of this test checks.
-const STATES: usize = 50_000;
+const STATES: usize = 25_000;
 
 #[test]
 fn a_crash_anywhere_loses_nothing_confirmed() {

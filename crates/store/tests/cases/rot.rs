@@ -158,7 +158,7 @@ fn every_bit_is_checked_or_means_nothing() {
 #[test]
 fn a_flipped_bit_in_a_used_store_is_not_unnoticed() {
     let mut rng = Rng::new(3);
-    for seed in 0..120 {
+    for seed in 0..60 {
         let mut points = history::play(seed, 100, &tiny(StoreSabotage::None), None).points;
         while points.advance() {}
         let disk = SimDisk::from_image(&points.keep_all());
