@@ -111,6 +111,9 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartRefusal> {
     let vfs = Arc::clone(&disk) as Arc<dyn Vfs>;
     take_into_use(&config.data_dir)?;
     let recovered = Journal::open(vfs, settings).map_err(StartRefusal::Store)?;
+    if recovered.format_repaired {
+        warn!("one of the two copies in the file FORMAT was unreadable: it was written anew");
+    }
     Ok(Opened {
         journal: Arc::new(recovered.journal),
         disk,

@@ -93,6 +93,32 @@ impl Format {
         Ok(None)
     }
 
+    /// Writes a copy that has rotten anew, from the other one; `false` if there is none. One that a
+    /// newer version has written stays as it is.
+    pub(crate) fn repair(vfs: &dyn Vfs) -> Result<bool, DiskError> {
+        let file = vfs.open(NAME)?;
+        let mut bytes = vec![0; 2 * COPY];
+        read_readable(&*file, &mut bytes);
+        let copies = [0, COPY].map(|at| (at, bytes.get(at..).and_then(Self::decode)));
+        let (mut whole, mut rotten) = (None, None);
+        for (at, copy) in copies {
+            match copy {
+                Some(Ok(format)) => whole = Some(format),
+                Some(Err(_)) => return Ok(false),
+                None => rotten = Some(at as u64),
+            }
+        }
+        let (Some(format), Some(at)) = (whole, rotten) else {
+            return Ok(false);
+        };
+        // All of its block, which the disk may no longer be able to read.
+        let mut copy = format.encode();
+        copy.resize(COPY, 0);
+        file.write_at(at, &copy)?;
+        file.sync()?;
+        Ok(true)
+    }
+
     /// Where copies begin that say nothing, or nothing that this version reads.
     pub(crate) fn rotten_copies(vfs: &dyn Vfs) -> Result<Vec<u64>, DiskError> {
         let mut bytes = vec![0; 2 * COPY];
@@ -154,6 +180,35 @@ mod tests {
         file.write_at(0, &[0]).unwrap();
         file.write_at(COPY as u64, &[0]).unwrap();
         assert_eq!(Format::read(&disk).unwrap(), None);
+    }
+
+    #[test]
+    fn a_rotten_copy_is_repaired_from_the_other_one_but_none_of_a_newer_version() {
+        let disk = SimDisk::new();
+        let format = Format::new([7; 16]);
+        format.write(&disk).unwrap();
+        let whole = disk.image();
+        assert_eq!(
+            (Format::repair(&disk), disk.image()),
+            (Ok(false), whole.clone())
+        );
+        let file = disk.open(NAME).unwrap();
+        for at in [0, COPY] {
+            for byte in at..at + LEN {
+                file.write_at(byte as u64, &[whole.files[NAME][byte] ^ 1])
+                    .unwrap();
+                assert_eq!(Format::repair(&disk), Ok(true), "byte {byte}");
+                assert_eq!(disk.image(), whole);
+            }
+        }
+        let mut newer = format.encode();
+        newer[8] = 2;
+        let crc = crc32c::crc32c(&newer[..LEN - 4]);
+        newer[LEN - 4..].copy_from_slice(&crc.to_le_bytes());
+        file.write_at(0, &newer).unwrap();
+        file.write_at(COPY as u64, &[0]).unwrap();
+        let before = disk.image();
+        assert_eq!((Format::repair(&disk), disk.image()), (Ok(false), before));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::{self, ChainHead, Files, Image};
 use crate::core::{Core, WriteError};
+use crate::format::Format;
 use crate::frame::{self, BLOCK, EPOCH, HEADER, Header};
 use crate::journal::Journal;
 use crate::lanes::{JournalLanes, Serial};
@@ -57,6 +58,8 @@ pub struct Recovered {
     pub damage: Vec<Damage>,
     /// Whether the store did not exist before.
     pub created: bool,
+    /// Whether one of the two copies of FORMAT had rotten and was written anew.
+    pub format_repaired: bool,
 }
 
 impl Journal {
@@ -100,6 +103,8 @@ impl Journal {
 
         let files = Files::open(&*vfs).map_err(|error| disk("checkpoint", error))?;
         rewrite_checkpoint(&files, generation, bytes.as_deref())?;
+        // The other one is enough: a disk that fails here is tried again at the next open.
+        let format_repaired = Format::repair(&*vfs).unwrap_or(false);
         let epoch = highest_epoch(&starts, &head) + 1;
         let mut core = Core {
             store,
@@ -111,7 +116,11 @@ impl Journal {
         };
         let home = JournalHome { vfs, config, files };
         begin_epoch(&home, (&mut core, &mut state), epoch, unproven)?;
-        finish(home, core, state, created)
+        let recovered = finish(home, core, state, created)?;
+        Ok(Recovered {
+            format_repaired,
+            ..recovered
+        })
     }
 }
 
@@ -494,6 +503,7 @@ fn finish(
         next_lane,
         damage,
         created,
+        format_repaired: false,
     })
 }
 

@@ -154,6 +154,24 @@ fn every_bit_is_checked_or_means_nothing() {
     );
 }
 
+/// Either copy of FORMAT may rot: the other one is enough, and the next rot finds two again.
+#[test]
+fn an_open_repairs_a_rotten_copy_of_the_format() {
+    let image = small_store();
+    let whole = &image.files["FORMAT"];
+    for at in [0, 9, 20, 47, 4096, 4100, 4143] {
+        let mut rotten = image.clone();
+        rotten.files.get_mut("FORMAT").unwrap()[at] ^= 16;
+        let disk = SimDisk::from_image(&rotten);
+        for is_first in [true, false] {
+            let opened = Journal::open(Arc::new(disk.clone()), tiny(StoreSabotage::None)).unwrap();
+            assert_eq!(opened.format_repaired, is_first, "byte {at}");
+            assert!(opened.damage.is_empty(), "{:?}", opened.damage);
+            assert_eq!(&disk.image().files["FORMAT"], whole, "byte {at}");
+        }
+    }
+}
+
 /// The same at random places of stores with a past: seals, recycled segments, several epochs.
 #[test]
 fn a_flipped_bit_in_a_used_store_is_not_unnoticed() {
