@@ -2,19 +2,22 @@
 
 use std::ops::Range;
 
-use leveret_codec::BasicConsume;
+use leveret_codec::{BasicConsume, BasicQos, ChannelOpen};
 use leveret_management::{ENDPOINTS, Verb};
 use serde_json::{Value, json};
 
 use crate::support::http::Http;
-use crate::support::{Client, Server};
+use crate::support::{Client, Server, encode};
 
-/// So many queues, exchanges and bindings in the end, and of other kinds
+/// So many queues, exchanges, bindings, consumers and users in the end, a tenth as many channels
+/// (20,000 take seven seconds to ask for in a debug build), and of other kinds
 const MANY: usize = 20_000;
-/// so many: more rows than one piece of an answer holds.
+/// so many: more rows than one piece of an answer holds. Connections are a socket here and there,
+/// policies are compared with each queue, virtual hosts bring seven exchanges each, and parameters
+/// and permissions take a debug build a millisecond or two each.
 const SOME: usize = 200;
 /// Lists, what is in them at first, and how many rows of each come with each stage's things.
-const LONG: [(&str, usize, usize); 3] = [
+const LONG: [(&str, usize, usize); 5] = [
     ("/api/queues?columns=name", 0, 1),
     ("/api/exchanges/%2F?columns=name", 7, 1),
     (
@@ -22,6 +25,8 @@ const LONG: [(&str, usize, usize); 3] = [
         0,
         1,
     ),
+    ("/api/users?columns=name", 1, 1),
+    ("/api/consumers?columns=consumer_tag", 0, 1),
 ];
 const SHORT: [(&str, usize, usize); 19] = [
     ("/api/queues", 0, 1),
@@ -92,7 +97,7 @@ fn definitions(numbers: Range<usize>) -> Value {
     let some = |make: &dyn Fn(usize) -> Value| few.clone().map(make).collect::<Value>();
     json!({
         "vhosts": some(&|n| json!({"name": format!("v-{n}")})),
-        "users": some(&|n| json!({"name": format!("u-{n}"), "tags": "", "password_hash": ""})),
+        "users": each(&|n| json!({"name": format!("u-{n}"), "tags": "", "password_hash": ""})),
         "permissions": some(&|n| json!({"user": format!("u-{n}"), "vhost": "/",
             "configure": "", "write": "", "read": ""})),
         "topic_permissions": some(&|n| json!({"user": format!("u-{n}"), "vhost": "/",
@@ -112,15 +117,35 @@ fn definitions(numbers: Range<usize>) -> Value {
 
 /// Consumers of the first queue.
 fn consume(client: &mut Client, numbers: Range<usize>) {
-    for number in numbers {
+    // One channel may have 10,000.
+    let one = |number: usize| {
+        let channel = if number < MANY / 2 { 1 } else { 2 };
         let tag = format!("c-{number}");
         let consume = BasicConsume {
             queue: b"q-0",
             consumer_tag: tag.as_bytes(),
+            nowait: true,
             ..Default::default()
         };
-        client.method(1, consume);
-        client.expect(1, "basic.consume-ok");
+        encode(channel, consume)
+    };
+    client.send(&numbers.flat_map(one).collect::<Vec<u8>>());
+    // Its answer comes behind all of them.
+    client.method(1, BasicQos::default());
+    client.expect(1, "basic.qos-ok");
+}
+
+/// Opens so many channels on each of these connections, beside the two that it has.
+fn open_channels(clients: &mut [Client], channels: usize) {
+    for client in clients {
+        let numbers: Vec<u16> = (3..).take(channels).collect();
+        let opens = numbers
+            .iter()
+            .flat_map(|channel| encode(*channel, ChannelOpen {}));
+        client.send(&opens.collect::<Vec<u8>>());
+        for channel in numbers {
+            client.expect(channel, "channel.open-ok");
+        }
     }
 }
 
@@ -134,14 +159,14 @@ fn make(http: &Http, consumer: &mut Client, numbers: Range<usize>) {
         }
     }
     let few = numbers.start.min(SOME)..numbers.end.min(SOME);
-    for number in few.clone() {
+    for number in few {
         let policy = json!({"pattern": "^$", "definition": {"max-length": 1}});
         let path = format!("/api/operator-policies/%2F/o-{number}");
         http.done("PUT", &path, &policy);
         let path = format!("/api/vhost-limits/v-{number}/max-queues");
         http.done("PUT", &path, &json!({"value": 5}));
     }
-    consume(consumer, few);
+    consume(consumer, numbers);
 }
 
 fn assert_whole(http: &Http, lists: &[(&str, usize, usize)], count: usize) {
@@ -172,4 +197,7 @@ fn every_list_is_whole_packed_or_not() {
     }
     make(&http, &mut consumer, SOME..MANY);
     assert_whole(&http, &LONG, MANY);
+    open_channels(&mut connections[..10], MANY / 100);
+    let channels = rows(&http, "/api/channels?columns=name");
+    assert_eq!(channels, Some(2 * (1 + SOME) + MANY / 10));
 }
