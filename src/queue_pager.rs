@@ -17,6 +17,8 @@ use crate::clock::now_ms;
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// How often the length of the journal is looked at.
 const MOVE_PAUSE: Duration = Duration::from_millis(500);
+/// Between two mebibytes of chunks that are rewritten others have the disk for so long.
+const REWRITE_PAUSE: Duration = Duration::from_millis(5);
 /// While there are run files, what is not needed any more is given back to the disk this often at
 /// least.
 const GIVE_BACK_PAUSE: Duration = Duration::from_millis(500);
@@ -50,9 +52,13 @@ impl QueuePager {
         let (writer, write_ended) = spawn("queue-writer", write)?;
         let (reader, read_ended) = spawn("queue-reader", read)?;
         let (mover, move_ended) = spawn("queue-mover", hand_over)?;
-        let (writing, reading) = (writer.thread().clone(), reader.thread().clone());
-        broker.wake_pager_with(move || writing.unpark(), move || reading.unpark());
         let threads = [writer, reader, mover];
+        let wakers = threads.each_ref().map(|it| {
+            let thread = it.thread().clone();
+            move || thread.unpark()
+        });
+        let [writing, reading, moving] = wakers;
+        broker.wake_pager_with(writing, reading, moving);
         // Something may have come before anybody could wake them.
         threads.iter().for_each(|thread| thread.thread().unpark());
         let ended = [write_ended, read_ended, move_ended];
@@ -102,9 +108,17 @@ fn write(broker: &Broker, stopping: &AtomicBool) {
 fn hand_over(broker: &Broker, stopping: &AtomicBool) {
     let mut failing = false;
     while !stopping.load(Ordering::Acquire) {
-        match broker.move_chunks() {
-            Ok(0) => thread::park_timeout(MOVE_PAUSE),
-            Ok(_) => failing = false,
+        broker.set_now(now_ms());
+        let moved = broker.move_chunks();
+        let rewritten = moved.and_then(|moved| Ok((moved, broker.rewrite_chunks()?)));
+        match rewritten {
+            Ok((0, false)) => thread::park_timeout(MOVE_PAUSE),
+            Ok((_, is_rewritten)) => {
+                failing = false;
+                if is_rewritten {
+                    thread::park_timeout(REWRITE_PAUSE);
+                }
+            }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     error!(

@@ -3,6 +3,7 @@
 mod due;
 mod moves;
 mod pages;
+mod rewrites;
 pub(crate) mod scrub;
 
 use std::sync::Weak;

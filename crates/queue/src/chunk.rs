@@ -4,12 +4,15 @@ mod away;
 mod left;
 mod loaded;
 mod page;
+mod sparse;
 mod unread;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use leveret_record::{Blob, Body, Memory, Position, Record, RecordHead, RunPlace, Unacked, read};
+use leveret_record::{
+    Blob, Body, Memory, Position, Record, RecordHead, RunPlace, Unacked, mark_settled, read,
+};
 
 use crate::blobs::Blobs;
 use crate::message::Message;
@@ -19,6 +22,7 @@ pub use loaded::{LoadedPage, PageFilter};
 pub use page::{AwayChunk, MovableChunk, PagedOut};
 use page::{DiskPage, Paging};
 pub(crate) use page::{PageJob, PageNeeds};
+pub use sparse::{Compacted, Rewriting};
 
 /// A queue that holds one message pays for 192 bytes, a long one for 256 KiB at a time.
 const CHUNK_BYTES_MIN: usize = 192;
@@ -419,6 +423,7 @@ impl Chunks {
     ) -> HandedOut {
         let mut out = HandedOut::default();
         let mut taken = true;
+        let marks = settle && (self.paging.is_some() || !self.older.is_empty());
         while taken && out.messages < most {
             let Some(Position { chunk: id, offset }) = self.head() else {
                 break;
@@ -457,6 +462,9 @@ impl Chunks {
                 if let (true, Body::Blob { index, .. }) = (settle, record.body) {
                     forgotten += chunk.forget_body(index);
                 }
+                if marks {
+                    mark_settled(&mut chunk.data, at);
+                }
                 chunk.read += 1;
                 at = next;
             }
@@ -468,6 +476,8 @@ impl Chunks {
             self.bodies -= forgotten;
             if is_spent {
                 self.reclaim(id);
+            } else if marks {
+                self.look_at_sparse(id);
             }
         }
         out
@@ -475,21 +485,25 @@ impl Chunks {
 
     /// Settles a record: its memory is given back with the rest of its chunk.
     #[inline]
-    pub(crate) fn release(&mut self, at: Position) {
-        self.release_all(at.chunk, std::iter::once(at.offset));
+    pub(crate) fn release(&mut self, at: Position, body_len: u32) {
+        self.release_all(at.chunk, std::iter::once((at.offset, body_len)));
     }
 
-    /// Settles records of one chunk, which are at these offsets.
+    /// Settles records of one chunk, which are at these offsets and have bodies of these lengths.
     #[inline]
-    pub(crate) fn release_all(&mut self, id: u32, offsets: impl ExactSizeIterator<Item = u32>) {
+    pub(crate) fn release_all(
+        &mut self,
+        id: u32,
+        records: impl ExactSizeIterator<Item = (u32, u32)> + Clone,
+    ) {
         let Some(chunk) = self.chunk_mut(id) else {
             return;
         };
-        let count = u32::try_from(offsets.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
         chunk.live = chunk.live.saturating_sub(count);
         let mut forgotten = 0;
         if !matches!(chunk.blobs, Blobs::None) {
-            for offset in offsets {
+            for (offset, _) in records.clone() {
                 if let Some((record, _)) = read(&chunk.data, offset)
                     && let Body::Blob { index, .. } = record.body
                 {
@@ -501,6 +515,8 @@ impl Chunks {
         self.bodies -= forgotten;
         if is_spent {
             self.reclaim(id);
+        } else {
+            self.note_settled(id, records);
         }
     }
 

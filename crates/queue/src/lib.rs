@@ -26,14 +26,14 @@ mod requeued;
 mod reserve;
 mod ring;
 
-pub use chunk::{AwayChunk, LoadedPage, MovableChunk, PageFilter, PagedOut};
+pub use chunk::{AwayChunk, Compacted, LoadedPage, MovableChunk, PageFilter, PagedOut, Rewriting};
 pub use consumers::{Consumer, ConsumerKey, Consuming};
 pub use leveret_record::{Attempts, Position, Unacked};
 pub use limits::{Death, Limits, Overflow, Reason, Settings, Shape};
 pub use message::{Message, MessageBody};
 pub use peek::PeekedMessage;
 pub use queue::{
-    Buried, ColdCursor, Counters, Dead, Delivery, LostPage, Offer, PageRead, PageWrite, Queue,
-    QueueFull, Rank, Sink, Wait,
+    Buried, ColdCursor, Counters, Dead, Delivery, LostPage, Offer, PageRead, PageRewrite,
+    PageWrite, Queue, QueueFull, Rank, Sink, Wait,
 };
 pub use reserve::Filled;

@@ -23,7 +23,7 @@ use crate::reserve::Reserved;
 
 pub use bury::{Buried, Dead, Wait};
 pub use cold::ColdCursor;
-pub use page::{LostPage, PageRead, PageWrite};
+pub use page::{LostPage, PageRead, PageRewrite, PageWrite};
 
 /// A message on its way to a consumer.
 #[derive(Clone, Copy, Debug)]
@@ -376,7 +376,7 @@ impl<C> Queue<C> {
 
     fn settle_sent(&mut self, unacked: &Unacked, sink: &mut impl Sink<C>) {
         let lane = self.lanes.at_mut(unacked.level);
-        lane.chunks.release(unacked.position);
+        lane.chunks.release(unacked.position, unacked.body_len);
         if unacked.persistent {
             sink.gone(rank(unacked));
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use leveret_queue::{
     Consumer, ConsumerKey, Consuming, Delivery, Limits, LoadedPage, Message, MessageBody, Offer,
-    Overflow, PageRead, PageWrite, Queue, Rank, Settings, Shape, Sink, Unacked,
+    Overflow, PageRead, PageRewrite, PageWrite, Queue, Rank, Settings, Shape, Sink, Unacked,
 };
 use leveret_record::{Attempts, Blob, Body, Freed, Memory, MemoryLimits, RunFile, RunPlace, Spot};
 use proptest::prelude::*;
@@ -125,6 +125,11 @@ enum Op {
         done: bool,
         urgent: bool,
     },
+    /// A chunk of which little lives is rewritten, as far as that.
+    Rewrite {
+        done: bool,
+        fails: bool,
+    },
     /// Something that was begun is done.
     Done(usize),
     Review,
@@ -146,6 +151,8 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (any::<bool>(), 0..8u8)
             .prop_map(|(done, fails)| Op::Write { done, fails: fails == 0 }),
         4 => (any::<bool>(), any::<bool>()).prop_map(|(done, urgent)| Op::Read { done, urgent }),
+        4 => (any::<bool>(), 0..8u8)
+            .prop_map(|(done, fails)| Op::Rewrite { done, fails: fails == 0 }),
         4 => any::<usize>().prop_map(Op::Done),
         1 => Just(Op::Review),
     ]
@@ -181,10 +188,14 @@ struct Disk {
     begun: Vec<Begun>,
     /// Chunks that were written, and that were read.
     done: (usize, usize),
+    /// Chunks that were rewritten, and when that was looked for.
+    rewritten: usize,
+    now_ms: u64,
 }
 
 enum Begun {
     Write(PageWrite, Vec<u8>),
+    Rewrite(PageRewrite, Vec<u8>),
     Read(PageRead),
 }
 
@@ -207,15 +218,19 @@ impl Disk {
         LoadedPage::decode(place, bytes, memory).expect("what was written is read")
     }
 
-    fn end(&mut self, begun: &Begun, queue: &mut Queue<u32>, memory: &Memory, sink: &mut Taker) {
+    fn end(&mut self, begun: Begun, queue: &mut Queue<u32>, memory: &Memory, sink: &mut Taker) {
         match begun {
             Begun::Write(write, bytes) => {
-                let spot = self.write(bytes);
-                queue.written(write, Some(spot));
+                let spot = self.write(&bytes);
+                queue.written(&write, Some(spot));
             }
             Begun::Read(read) => {
                 let page = self.read(read.place, memory);
-                queue.page_read(read, page, NOW_MS, sink);
+                queue.page_read(&read, page, NOW_MS, sink);
+            }
+            Begun::Rewrite(rewrite, bytes) => {
+                let spot = (!bytes.is_empty()).then(|| self.write(&bytes));
+                self.rewritten += usize::from(queue.rewritten(rewrite, spot).is_some());
             }
         }
     }
@@ -293,10 +308,11 @@ impl World {
             }
             Op::Write { done, fails } => self.begin_write(done, fails),
             Op::Read { done, urgent } => self.begin_read(done, urgent),
+            Op::Rewrite { done, fails } => self.begin_rewrite(done, fails),
             Op::Done(pick) if !self.disk.begun.is_empty() => {
                 let begun = self.disk.begun.remove(pick % self.disk.begun.len());
                 let (queue, memory) = (&mut self.queue, &self.memory);
-                self.disk.end(&begun, queue, memory, &mut self.sink);
+                self.disk.end(begun, queue, memory, &mut self.sink);
             }
             Op::Done(_) => {}
             Op::Review => self.queue.review_pages(),
@@ -320,6 +336,29 @@ impl World {
                 self.queue.written(&write, Some(spot));
             }
             (false, _) => self.disk.begun.push(Begun::Write(write, bytes)),
+        }
+    }
+
+    fn begin_rewrite(&mut self, done: bool, fails: bool) {
+        let mut bytes = Vec::new();
+        self.disk.now_ms += 600;
+        let begun = self.queue.begin_rewrite(self.disk.now_ms, &mut bytes);
+        let Some(mut rewrite) = begun else { return };
+        if rewrite.rewriting.is_to_be_read() {
+            let page = self.disk.read(rewrite.rewriting.place(), &self.memory);
+            rewrite.rewriting.compact(page, &mut bytes);
+        }
+        if fails {
+            self.queue.not_rewritten(&rewrite);
+            return;
+        }
+        let begun = Begun::Rewrite(rewrite, bytes);
+        match done {
+            true => {
+                let (queue, memory) = (&mut self.queue, &self.memory);
+                self.disk.end(begun, queue, memory, &mut self.sink);
+            }
+            false => self.disk.begun.push(begun),
         }
     }
 
@@ -362,7 +401,7 @@ impl World {
         for _ in 0..1_000 {
             for begun in std::mem::take(&mut self.disk.begun) {
                 let (queue, memory) = (&mut self.queue, &self.memory);
-                self.disk.end(&begun, queue, memory, &mut self.sink);
+                self.disk.end(begun, queue, memory, &mut self.sink);
             }
             self.begin_write(false, false);
             self.begin_read(false, false);
@@ -598,6 +637,58 @@ proptest! {
         prop_assert_eq!(memory.resident_bytes(), 0);
         prop_assert_eq!(world.queue.paged_out().chunks, 0);
         prop_assert_eq!(world.disk.freed.bytes(), world.disk.bytes.len() as u64);
+    }
+}
+
+/// Of a long queue most is settled in no order; what is left takes little of the disk, stays where
+/// it is, and comes back as it was.
+#[test]
+fn what_is_left_of_a_long_queue_is_rewritten_until_the_disk_has_little_else() {
+    for (every, mixed) in [(3, false), (5, true), (64, false)] {
+        let memory = Memory::new(MemoryLimits {
+            chunk_bytes: 4096,
+            lane_bytes: 16 * 1024,
+            all_bytes: u64::MAX,
+        });
+        let mut world = World::new(memory);
+        for number in 0..6_000usize {
+            let size = if mixed && number % 40 == 0 { 2_000 } else { 30 };
+            world.push(size, mixed && number % 80 == 0);
+            world.queue.run(NOW_MS, &mut world.sink);
+            world.begin_write(true, false);
+        }
+        // All is out, or comes back once more in parts.
+        while !world.model.ready.is_empty() {
+            world.begin_read(true, true);
+            world.get(false);
+            world.begin_write(true, false);
+        }
+        let gone = |index: usize| index % every != 0;
+        for pick in (0..world.model.out.len()).rev().filter(|it| gone(*it)) {
+            world.settle(pick);
+        }
+        for pick in (0..world.model.out.len()).rev().filter(|it| it % 2 == 0) {
+            world.requeue(pick);
+        }
+        for _ in 0..2_000 {
+            world.begin_write(true, false);
+            world.begin_rewrite(true, false);
+        }
+        let live: usize = world.model.ready.iter().map(|it| it.1.len() + 60).sum();
+        let out: usize = world.model.out.iter().map(|it| it.1.len() + 60).sum();
+        let used = world.disk.bytes.len() as u64 - world.disk.freed.bytes();
+        let most = 2 * (live + out) + 20 * 1024;
+        assert!(used <= most as u64, "{used} of {most}, every {every}");
+        assert!(world.disk.rewritten > 10, "{}", world.disk.rewritten);
+        world.rest();
+        while !world.model.ready.is_empty() {
+            world.begin_read(true, true);
+            world.get(true);
+        }
+        while !world.model.out.is_empty() {
+            world.settle(0);
+        }
+        assert!(world.queue.shrink());
     }
 }
 

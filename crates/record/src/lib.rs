@@ -46,6 +46,10 @@ const FLAG_ATTEMPTS: u16 = 8;
 const FLAG_DEATHS: u16 = 16;
 const FLAG_LEFT: u16 = 32;
 const FLAG_ALIKE: u16 = 64;
+const FLAG_SETTLED: u16 = 128;
+const FLAG_DROPPED: u16 = 256;
+/// What a record keeps of its flags beside its fields.
+const MARKS: u16 = FLAG_DEATHS | FLAG_LEFT | FLAG_SETTLED | FLAG_DROPPED;
 
 /// Offset of the body size inside a content header payload: after class-id and weight.
 const BODY_SIZE_AT: usize = 4;
@@ -145,6 +149,19 @@ impl Marks {
     #[inline]
     pub const fn left(self) -> bool {
         self.0 & FLAG_LEFT != 0
+    }
+
+    /// Whether it is settled, and only its chunk is still there: see [`mark_settled`].
+    #[must_use]
+    #[inline]
+    pub const fn settled(self) -> bool {
+        self.0 & FLAG_SETTLED != 0
+    }
+
+    /// Whether it is settled, and not on the disk where its chunk is: see [`mark_dropped`].
+    #[must_use]
+    pub const fn dropped(self) -> bool {
+        self.0 & FLAG_DROPPED != 0
     }
 }
 
@@ -405,7 +422,7 @@ pub fn read(data: &[u8], offset: u32) -> Option<(Record<'_>, u32)> {
         entered: u32::from_le_bytes([e0, e1, e2, e3]),
         attempts,
         persistent: flags & FLAG_PERSISTENT != 0,
-        marks: Marks(flags & (FLAG_DEATHS | FLAG_LEFT)),
+        marks: Marks(flags & MARKS),
         expiration_ms,
         route,
         header,
@@ -433,7 +450,7 @@ fn read_alike(data: &[u8], offset: u32, flags: u16) -> Option<Record<'_>> {
     Some(Record {
         attempts: Attempts::NONE,
         persistent: flags & FLAG_PERSISTENT != 0,
-        marks: Marks(flags & (FLAG_DEATHS | FLAG_LEFT)),
+        marks: Marks(flags & MARKS),
         expiration_ms: None,
         body,
         ..other
@@ -468,6 +485,52 @@ pub fn mark_left(data: &mut [u8], offset: u32) {
     if let Some(byte) = data.get_mut(offset as usize + FLAGS_AT) {
         *byte |= FLAG_LEFT as u8;
     }
+}
+
+/// Marks the record at `offset` as settled, in place: nobody reads it again.
+#[inline]
+pub fn mark_settled(data: &mut [u8], offset: u32) {
+    if let Some(byte) = data.get_mut(offset as usize + FLAGS_AT) {
+        *byte |= FLAG_SETTLED as u8;
+    }
+}
+
+/// Marks the record at `offset` as one that the disk has no more.
+pub fn mark_dropped(data: &mut [u8], offset: u32) {
+    if let Some(byte) = data.get_mut(offset as usize + FLAGS_AT + 1) {
+        *byte |= (FLAG_DROPPED >> 8) as u8;
+    }
+}
+
+/// The least bytes that can stand for a record which is gone.
+pub const FILLER_BYTES: u32 = 32;
+
+/// Has zeros stand for a record that is gone: of its place only the length is kept. It has
+/// [`FILLER_BYTES`] at least.
+pub fn put_filler(data: &mut [u8], offset: u32, len: u32, seq: u64) {
+    let head = RecordHead {
+        len,
+        seq,
+        entered: 0,
+        route_len: 0,
+    };
+    let head = head.with(FLAG_LEFT | FLAG_SETTLED | FLAG_DROPPED);
+    let place = data.get_mut(offset as usize..);
+    if let Some(place) = place.and_then(|rest| rest.first_chunk_mut()) {
+        *place = head;
+    }
+}
+
+/// The record that the one at `offset` has route and content header of, if that is another one.
+#[must_use]
+pub fn model_of(data: &[u8], offset: u32) -> Option<u32> {
+    let rest = data.get(offset as usize..)?;
+    let flags = rest.get(FLAGS_AT..)?.first_chunk::<2>()?;
+    if u16::from_le_bytes(*flags) & FLAG_ALIKE == 0 {
+        return None;
+    }
+    let model = rest.get(HEADER_BYTES..)?.first_chunk::<OFFSET_BYTES>()?;
+    Some(u32::from_le_bytes(*model))
 }
 
 #[cfg(test)]
@@ -599,6 +662,32 @@ mod tests {
                 ..expected
             }
         );
+    }
+
+    #[test]
+    fn what_stands_for_a_record_that_is_gone_is_passed_like_one() {
+        let header = header(4);
+        let mut data = Vec::new();
+        let first = record(&header, Body::Inline(b"body"), None);
+        first.append(&mut data);
+        let end = u32::try_from(data.len()).unwrap();
+        first.append_alike(0, &mut data);
+        assert_eq!((model_of(&data, 0), model_of(&data, end)), (None, Some(0)));
+        mark_settled(&mut data, end);
+        mark_dropped(&mut data, end);
+        let marks = read(&data, end).unwrap().0.marks;
+        assert!(marks.settled() && marks.dropped() && !marks.left());
+        data[..end as usize].fill(0);
+        put_filler(&mut data, 0, end, 17);
+        let (filler, next) = read(&data, 0).unwrap();
+        assert_eq!(
+            (filler.seq, next, filler.body),
+            (17, end, Body::Inline(b""))
+        );
+        assert!(filler.marks.settled() && filler.marks.left() && filler.marks.dropped());
+        let mut least = vec![0; FILLER_BYTES as usize];
+        put_filler(&mut least, 0, FILLER_BYTES, 1);
+        assert!(read(&least, 0).is_some());
     }
 
     #[test]

@@ -28,6 +28,11 @@ use parking_lot::Mutex;
 
 /// Pieces that are smaller are given back with their whole run only.
 const PIECE_MIN: u64 = 64 * 1024;
+/// What is rewritten leaves one part in so many of what other writes leave free, and of a disk that
+/// is full takes one part in so many of a run at once.
+const REWRITE_PART: u64 = 4;
+/// So many runs' worth is rewritten before places of before are given back.
+const REWRITES_MAX: u64 = 4;
 
 /// Why a run file could not be written or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,7 +189,7 @@ impl Runs {
     /// # Errors
     /// The disk has no space, or failed: none of them was written.
     pub fn write(&self, bytes: &[u8], ends: &[usize]) -> Result<Vec<Spot>, RunError> {
-        let written = self.try_write(bytes, ends);
+        let written = self.try_write(bytes, ends, self.free_min.load(Ordering::Relaxed));
         self.stopped.store(written.is_err(), Ordering::Relaxed);
         if written.is_err() {
             self.write_errors.fetch_add(1, Ordering::Relaxed);
@@ -192,10 +197,37 @@ impl Runs {
         written
     }
 
-    fn try_write(&self, bytes: &[u8], ends: &[usize]) -> Result<Vec<Spot>, RunError> {
+    /// The same for what is there already and takes less then: it may use most of what stays free
+    /// otherwise, as much as [`Self::debt_max`] of it until the places of before are given back.
+    ///
+    /// # Errors
+    /// As for [`Self::write`].
+    pub fn rewrite(&self, bytes: &[u8], ends: &[usize]) -> Result<Vec<Spot>, RunError> {
+        let free_min = self.free_min.load(Ordering::Relaxed);
+        let written = self.try_write(bytes, ends, free_min / REWRITE_PART);
+        if written.is_err() {
+            self.write_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
+    /// How many bytes may be there twice, for the time that it takes to give places of before back.
+    #[must_use]
+    pub fn debt_max(&self) -> u64 {
+        let free_min = self.free_min.load(Ordering::Relaxed);
+        let free = self.files.free_bytes().unwrap_or(0);
+        let ample = free.saturating_sub(free_min) / REWRITE_PART;
+        ample.clamp(self.run_bytes / REWRITE_PART, REWRITES_MAX * self.run_bytes)
+    }
+
+    fn try_write(
+        &self,
+        bytes: &[u8],
+        ends: &[usize],
+        free_min: u64,
+    ) -> Result<Vec<Spot>, RunError> {
         let len = bytes.len() as u64;
         let free = self.files.free_bytes()?;
-        let free_min = self.free_min.load(Ordering::Relaxed);
         if free < free_min.saturating_add(len) {
             return Err(RunError::NoSpace);
         }

@@ -191,7 +191,12 @@ impl Journal {
         let reclaimable = core.pool.has_stale() || core.has_dead() || has_chunks;
         let in_window = core.pool.bytes() + config.segment_bytes <= config.window_bytes;
         let reclaims = core.tight || (short && (!in_window || core.starved));
-        let frees = core.dead_chunk_bytes() >= config.segment_bytes;
+        // On a full disk places are waited for.
+        let dead_max = match core.tight || core.starved {
+            true => config.segment_bytes / 4,
+            false => config.segment_bytes,
+        };
+        let frees = core.dead_chunk_bytes() >= dead_max;
         if core.checkpoint_due(config) || (reclaimable && reclaims) || frees {
             drop(core);
             chores.job = Job::Write(self.begin_checkpoint()?);

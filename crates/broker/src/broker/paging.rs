@@ -72,13 +72,16 @@ impl Broker {
         }
     }
 
-    /// Calls `writer` whenever there is something to write again, and `reader` to read.
+    /// Calls `writer` whenever there is something to write again, `reader` to read, and `mover` to
+    /// rewrite.
     pub fn wake_pager_with(
         &self,
         writer: impl Fn() + Send + Sync + 'static,
         reader: impl Fn() + Send + Sync + 'static,
+        mover: impl Fn() + Send + Sync + 'static,
     ) {
-        self.pager.wake_with(Box::new(writer), Box::new(reader));
+        let (writer, reader) = (Box::new(writer), Box::new(reader));
+        self.pager.wake_with(writer, reader, Box::new(mover));
     }
 
     /// What there is on the disk beside the journal, and what was done there.

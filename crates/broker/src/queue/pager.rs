@@ -1,7 +1,7 @@
 //! Queues that have chunks to be written to the disk or read back, and where these are.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use leveret_queue::{LostPage, PageFilter};
@@ -54,6 +54,11 @@ impl PageLine {
         }
     }
 
+    /// How many queues stand in it.
+    pub(crate) fn len(&self) -> usize {
+        self.cells.lock().len()
+    }
+
     pub(crate) fn pop(&self) -> Option<Arc<QueueCell>> {
         self.cells.lock().pop_front()
     }
@@ -64,14 +69,17 @@ impl PageLine {
 pub struct PageLines {
     pub(crate) writes: bool,
     pub(crate) reads: bool,
+    pub(crate) rewrites: bool,
 }
 
 /// Places that the store relies on: they stay where they are.
 #[derive(Default)]
-pub(crate) struct MovedPlaces(Mutex<FxHashMap<(u64, u64), MovedPlace>>);
+pub(crate) struct MovedPlaces(Mutex<FxHashMap<(u64, u64), MovedPlace>>, AtomicU64);
 
 struct MovedPlace {
     spot: Spot,
+    /// Bytes that were written so that it can be given back.
+    owed: u64,
     /// What of it was left at the start.
     filter: Option<Arc<PageFilter>>,
     /// The store does not need it any more.
@@ -88,6 +96,7 @@ impl MovedPlaces {
         let kept = MovedPlace {
             filter,
             is_free: false,
+            owed: 0,
             spot,
         };
         self.0.lock().insert(key_of(kept.spot.place()), kept);
@@ -103,12 +112,27 @@ impl MovedPlaces {
         self.0.lock().get(&key_of(place))?.filter.clone()
     }
 
+    /// So many bytes were written so that it can be given back.
+    pub(crate) fn owe(&self, place: RunPlace, bytes: u64) {
+        if let Some(moved) = self.0.lock().get_mut(&key_of(place)) {
+            moved.owed += bytes;
+            self.1.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// How many bytes that are for places which were not given back.
+    pub(crate) fn owed(&self) -> u64 {
+        self.1.load(Ordering::Relaxed)
+    }
+
     /// The store does not need these any more. Whose queue still reads one needs its filter.
     pub(crate) fn free(&self, places: &[RunPlace]) {
         let mut all = self.0.lock();
         for place in places {
             if let Some(moved) = all.get_mut(&key_of(*place)) {
                 moved.is_free = true;
+                let owed = std::mem::take(&mut moved.owed);
+                self.1.fetch_sub(owed, Ordering::Relaxed);
             }
         }
         all.retain(|_, moved| !moved.is_free || moved.filter.is_some() && moved.spot.is_shared());
@@ -140,14 +164,16 @@ pub(crate) struct Pager {
     pub(crate) moved: MovedPlaces,
     pub(crate) writes: PageLine,
     pub(crate) reads: PageLine,
+    pub(crate) rewrites: PageLine,
     pub(crate) lost: Mutex<Vec<LostMessages>>,
     pub(crate) scrubbed: Mutex<ScrubStats>,
 }
 
 impl Pager {
     /// Calls these whenever a line is empty no more.
-    pub(crate) fn wake_with(&self, writer: Waker, reader: Waker) {
+    pub(crate) fn wake_with(&self, writer: Waker, reader: Waker, mover: Waker) {
         // There is one thread for each.
+        let _ = self.rewrites.waker.set(mover);
         let _ = self.writes.waker.set(writer);
         let _ = self.reads.waker.set(reader);
     }
@@ -178,6 +204,10 @@ impl QueueCell {
         if !state.page_lines.reads && state.queue.wants_read(now_ms) {
             state.page_lines.reads = true;
             self.pager.reads.push(self);
+        }
+        if !state.page_lines.rewrites && state.queue.wants_rewrite() {
+            state.page_lines.rewrites = true;
+            self.pager.rewrites.push(self);
         }
     }
 }

@@ -191,6 +191,7 @@ fn away_of(chunk: &MovedChunk, filter: &PageFilter, spot: Spot) -> AwayChunk {
     AwayChunk {
         spot,
         ranges: filter.ranges.clone(),
+        all: chunk.messages,
         bytes: u64::try_from(bytes).unwrap_or(chunk.bytes),
         base_ms: chunk.base_ms,
         own_ms: chunk.own_ms,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use leveret_record::{Attempts, Blob, Body, Marks, Memory, POOLED_BYTES, Record, RunPlace, read};
 
+use super::sparse::StoredRecords;
 use crate::blobs::Blobs;
 
 /// What of a chunk is left after a restart: the store knows, and its bytes do not.
@@ -76,10 +77,12 @@ impl LoadedPage {
             bodies.push((index, len as usize));
             rest = after;
         }
-        let (stored, mut rest) = rest.split_at_checked(data_len as usize)?;
+        let mut records = StoredRecords::new(data_len);
+        let rest = records.take_gaps(rest)?;
+        let (stored, mut rest) = rest.split_at_checked(records.stored_len())?;
         let mut page = Self {
             place,
-            data: copy(stored, memory),
+            data: records.restore(stored, memory),
             blobs: Blobs::None,
             bodies: 0,
             filtered_bytes: None,
@@ -124,26 +127,34 @@ impl LoadedPage {
         (count == filter.messages()).then_some(self)
     }
 
-    /// Shows all its records.
+    /// Shows all its records but those that are settled.
     pub fn each(&self, mut show: impl FnMut(&Record<'_>, Option<&Arc<Blob>>)) {
         let mut at = 0;
         while let Some((record, next)) = read(&self.data, at) {
+            at = next;
+            if record.marks.settled() {
+                continue;
+            }
             let blob = match record.body {
                 Body::Inline(_) => None,
                 Body::Blob { index, .. } => self.blobs.get(index),
             };
             show(&record, blob);
-            at = next;
         }
     }
 }
 
 /// Bytes in memory that is counted.
-fn copy(bytes: &[u8], memory: &Memory) -> Vec<u8> {
-    let pooled = bytes.len() <= POOLED_BYTES && bytes.len() > POOLED_BYTES / 2;
-    let mut data = memory.take(if pooled { POOLED_BYTES } else { bytes.len() });
+pub(super) fn copy(bytes: &[u8], memory: &Memory) -> Vec<u8> {
+    let mut data = room(bytes.len(), memory);
     data.extend_from_slice(bytes);
     data
+}
+
+/// Room for so many bytes.
+pub(super) fn room(len: usize, memory: &Memory) -> Vec<u8> {
+    let pooled = len <= POOLED_BYTES && len > POOLED_BYTES / 2;
+    memory.take(if pooled { POOLED_BYTES } else { len })
 }
 
 /// Appends a record as a chunk does; `model` is where one is that dead letters may be like.

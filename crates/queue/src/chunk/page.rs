@@ -13,7 +13,7 @@ pub use moved::{AwayChunk, MovableChunk};
 
 use std::collections::VecDeque;
 
-use leveret_record::{RunPlace, Spot, read};
+use leveret_record::{Body, Record, RunPlace, Spot, read};
 
 use super::{Chunk, Chunks};
 use crate::blobs::Blobs;
@@ -42,7 +42,7 @@ pub(crate) struct DiskPage {
     state: PageState,
     /// Of what is being done with it.
     ticket: u32,
-    spot: Option<Spot>,
+    pub(super) spot: Option<Spot>,
     /// Of its first record, and of the last one that has not left.
     seqs: (u64, u64),
     /// Of the first record that was unread when it left memory.
@@ -66,6 +66,16 @@ pub(crate) struct DiskPage {
     looked_ms: u64,
     /// Bytes of records and shared bodies when it left memory.
     extent: u64,
+    /// Messages that the place has: some may be settled.
+    pub(super) kept: u32,
+    /// Bytes of those that are not settled, about.
+    pub(super) live_bytes: u64,
+    /// Offsets of what was settled while it was away, and is at the place nevertheless.
+    pub(super) settled: Vec<u32>,
+    /// It is where it is as it was rewritten: the place has not all that it had.
+    pub(super) rewritten: bool,
+    /// It is in the line of those to be rewritten.
+    pub(super) in_line: bool,
 }
 
 impl DiskPage {
@@ -85,6 +95,11 @@ impl DiskPage {
             own_first_ms: u64::MAX,
             looked_ms: 0,
             extent: 0,
+            kept: 0,
+            live_bytes: 0,
+            settled: Vec::new(),
+            rewritten: false,
+            in_line: false,
         }
     }
 
@@ -95,9 +110,54 @@ impl DiskPage {
         }
     }
 
-    const fn is_away(&self) -> bool {
+    pub(super) const fn is_away(&self) -> bool {
         matches!(self.state, PageState::Away | PageState::Loading)
     }
+
+    /// Whether it is on the disk only, and nobody reads it.
+    pub(super) const fn is_idle_away(&self) -> bool {
+        matches!(self.state, PageState::Away)
+    }
+
+    /// Whether it is being read or written.
+    pub(super) const fn is_busy(&self) -> bool {
+        matches!(self.state, PageState::Writing | PageState::Loading)
+    }
+
+    /// Where it is.
+    pub(super) fn spot(&self) -> Option<Spot> {
+        self.spot.clone()
+    }
+
+    /// The same.
+    pub(super) fn spot_place(&self) -> Option<RunPlace> {
+        Some(self.spot.as_ref()?.place())
+    }
+
+    /// No record dies by its own expiration before this, unix milliseconds.
+    pub(super) const fn own_first_ms(&self) -> u64 {
+        self.own_first_ms
+    }
+
+    /// Notes a settled record that is at an offset.
+    fn note_settled(&mut self, record: &Record<'_>, at: u32, noted: &mut Noted) {
+        noted.records += u32::from(!record.marks.dropped());
+        if !record.marks.dropped() {
+            self.settled.push(at);
+        }
+        if noted.reach == record.seq {
+            noted.reach += 1;
+        }
+    }
+}
+
+/// What is counted while a chunk is looked through.
+#[derive(Default)]
+struct Noted {
+    /// Records that its place has.
+    records: u32,
+    /// Up to here all that is behind the last persistent message is settled.
+    reach: u64,
 }
 
 /// What of a lane or a queue is on the disk only.
@@ -113,12 +173,14 @@ pub struct PagedOut {
 
 /// What a lane has only if it is longer than its share of memory.
 #[derive(Debug, Default)]
-pub(super) struct Paging {
+pub(in crate::chunk) struct Paging {
     /// Closed chunks that are in memory, about oldest first; some may be gone.
     held: VecDeque<u32>,
     out: PagedOut,
     /// The lane was looked at while there was no memory left: its head may leave as well.
     squeezed: bool,
+    /// Chunks of which little lives, and since when that is known, unix milliseconds.
+    pub(super) sparse: VecDeque<(u32, Option<u64>)>,
     /// Has to be read as messages in it are past their own expiration.
     sweep: Option<u32>,
     /// When one was looked for last, unix milliseconds.
@@ -151,7 +213,7 @@ pub(crate) struct LostChunk {
     pub(crate) seqs: (u64, u64),
 }
 
-fn put_u32(out: &mut Vec<u8>, number: usize) {
+pub(super) fn put_u32(out: &mut Vec<u8>, number: usize) {
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     out.extend_from_slice(&number.to_le_bytes());
 }
@@ -218,37 +280,53 @@ impl Chunk {
             return;
         };
         let mut persistent: Vec<(u64, u64)> = Vec::new();
-        let (mut at, mut first) = (0, None);
+        let (mut at, mut first, mut noted) = (0, None, Noted::default());
         page.extent = self.extent();
         (page.unread, page.unread_bytes) = (0, 0);
-        page.persistent_bytes = 0;
+        (page.persistent_bytes, page.live_bytes) = (0, 0);
         (page.own_ms, page.own_first_ms) = (u64::MAX, u64::MAX);
         page.unread_from = u64::MAX;
+        page.settled.clear();
         while let Some(found) = self.found(at) {
             let record = &found.record;
             let seq = record.seq;
             let first = *first.get_or_insert(seq);
             page.seqs.0 = first;
+            let here = std::mem::replace(&mut at, found.next);
+            if record.marks.settled() {
+                page.note_settled(record, here, &mut noted);
+                continue;
+            }
+            noted.records += 1;
+            page.live_bytes += u64::from(found.next - here);
+            if let Body::Blob { len, .. } = record.body {
+                page.live_bytes += u64::from(len);
+            }
             if record.expiration_ms.is_some() {
                 page.note_deadline(found.deadline_ms(u64::MAX));
             }
             if !record.marks.left() {
                 page.seqs.1 = seq;
-                if unread_at.is_some_and(|unread_at| at >= unread_at) {
+                if unread_at.is_some_and(|unread_at| here >= unread_at) {
                     page.unread_from = page.unread_from.min(seq);
                     page.unread += 1;
                     page.unread_bytes += u64::from(record.body.len());
                 }
                 if record.persistent {
                     page.persistent_bytes += u64::from(record.body.len());
-                    match persistent.last_mut().filter(|last| last.1 == seq) {
+                    match persistent.last_mut().filter(|_| noted.reach == seq) {
                         Some(last) => last.1 = seq + 1,
                         None => persistent.push((seq, seq + 1)),
                     }
+                    noted.reach = seq + 1;
                 }
             }
-            at = found.next;
         }
+        // Of a chunk from before a restart only a part was read.
+        if page.kept == 0 {
+            page.kept = noted.records;
+        }
+        page.settled.shrink_to_fit();
         page.persistent = persistent.into();
         self.page = Some(page);
     }
@@ -282,7 +360,7 @@ impl Chunks {
         }
     }
 
-    fn begin_paging(&mut self) {
+    pub(super) fn begin_paging(&mut self) {
         let (first, tail) = (self.first, self.tail_id());
         let ids = (0..tail.wrapping_sub(first)).map(|index| first.wrapping_add(index));
         let held = ids.filter(|id| self.chunk(*id).is_some_and(|chunk| !chunk.is_away()));
@@ -313,6 +391,7 @@ impl Chunks {
     pub(crate) fn end_paging(&mut self) {
         let is_over = |paging: &Paging| paging.out.chunks == 0;
         if self.paging.as_deref().is_some_and(is_over)
+            && !self.wants_rewrite()
             && self.weight() <= self.memory.lane_share() / 2
         {
             self.paging = None;
@@ -430,6 +509,7 @@ impl Chunks {
         paging.out.chunks += 1;
         paging.out.messages += u64::from(unread);
         paging.out.bytes += unread_bytes;
+        self.look_at_sparse(id);
     }
 
     /// A chunk is counted among those on the disk only no more, or what is unread in it.

@@ -83,7 +83,7 @@ impl<C> Queue<C> {
             return;
         }
         let lane = self.lanes.at_mut(dead.level);
-        lane.chunks.release(dead.position);
+        lane.chunks.release(dead.position, dead.body_len);
         if dead.persistent {
             sink.gone(rank(dead));
         }

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use leveret_record::{RunPlace, Spot, Unacked};
 
 use super::{Queue, Sink};
-use crate::chunk::{AwayChunk, LoadedPage, MovableChunk, PageJob, PageNeeds, PagedOut};
+use crate::chunk::{AwayChunk, LoadedPage, MovableChunk, PageJob, PageNeeds, PagedOut, Rewriting};
 use crate::limits::Death;
 use crate::requeued::RequeuedRun;
 
@@ -28,6 +28,15 @@ pub struct PageRead {
     pub(super) job: PageJob,
     /// Where it is.
     pub place: RunPlace,
+}
+
+/// A chunk that is being written anew without what is settled of it.
+#[derive(Debug)]
+pub struct PageRewrite {
+    /// Its level of priority.
+    pub level: u8,
+    /// How far that is.
+    pub rewriting: Rewriting,
 }
 
 /// Messages that could not be read back.
@@ -102,6 +111,40 @@ impl<C> Queue<C> {
     pub fn written(&mut self, write: &PageWrite, spot: Option<Spot>) {
         let lane = self.lanes.at_mut(write.level);
         lane.chunks.written(write.job, spot);
+    }
+
+    /// Whether a chunk on the disk is to be written anew without what is settled of it.
+    #[must_use]
+    pub fn wants_rewrite(&self) -> bool {
+        self.lanes
+            .iter()
+            .any(|(_, lane)| lane.chunks.wants_rewrite())
+    }
+
+    /// Begins with a chunk of which little lives; what is in memory of one is appended to `out`.
+    pub fn begin_rewrite(&mut self, now_ms: u64, out: &mut Vec<u8>) -> Option<PageRewrite> {
+        let lanes = self
+            .lanes
+            .iter()
+            .filter(|(_, it)| it.chunks.wants_rewrite());
+        let levels: Vec<u8> = lanes.map(|(level, _)| level).collect();
+        levels.into_iter().find_map(|level| {
+            let chunks = &mut self.lanes.at_mut(level).chunks;
+            let rewriting = chunks.begin_rewrite(now_ms, out)?;
+            Some(PageRewrite { level, rewriting })
+        })
+    }
+
+    /// A chunk could not be rewritten now; it is tried again.
+    pub fn not_rewritten(&mut self, rewrite: &PageRewrite) {
+        let chunks = &mut self.lanes.at_mut(rewrite.level).chunks;
+        chunks.look_at_sparse(rewrite.rewriting.chunk);
+    }
+
+    /// A chunk was rewritten there, or was not worth it: gives the place that it does not need any more.
+    pub fn rewritten(&mut self, rewrite: PageRewrite, spot: Option<Spot>) -> Option<Spot> {
+        let lane = self.lanes.at_mut(rewrite.level);
+        lane.chunks.rewritten(rewrite.rewriting, spot)
     }
 
     /// Shows chunks of a level that are on the disk and have one of the messages `from..to`, as

@@ -174,9 +174,11 @@ impl Lane {
             let mut at = run.position;
             for _ in run.first..=run.last {
                 // Read before: with its last message a chunk is gone.
-                let next = self.chunks.record(at).map(|found| found.next);
-                self.chunks.release(at);
-                at.offset = next.unwrap_or(at.offset);
+                let found = self.chunks.record(at);
+                let found = found.map(|found| (found.next, found.record.body.len()));
+                let (next, body_len) = found.unwrap_or((at.offset, 0));
+                self.chunks.release(at, body_len);
+                at.offset = next;
             }
         }
     }

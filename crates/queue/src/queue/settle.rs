@@ -63,9 +63,13 @@ impl<C> Queue<C> {
         };
         for run in run.chunk_by(together) {
             if let Some((level, rank)) = run.first().map(at) {
-                let offsets = run.iter().map(|one| at(one).1.offset);
+                let records = run.iter().map(|one| {
+                    let unacked = unacked(one);
+                    (unacked.position.offset, unacked.body_len)
+                });
                 let chunks = &mut self.lanes.at_mut(level).chunks;
-                chunks.release_all(rank.chunk, offsets);
+                chunks.release_all(rank.chunk, records);
+                self.lanes.appended_to(level);
             }
         }
     }

@@ -3,6 +3,7 @@
 use leveret_record::RunPlace;
 
 use super::{DiskPage, LostChunk, PageJob, PageNeeds, PageState};
+use crate::chunk::sparse::settle;
 use crate::chunk::{Chunks, LoadedPage};
 
 impl Chunks {
@@ -55,6 +56,9 @@ impl Chunks {
     pub(crate) fn loaded(&mut self, id: u32, mut loaded: LoadedPage) -> Option<(u64, u64)> {
         let page = self.page_at(id, loaded.place)?;
         page.state = PageState::Held;
+        let mut settled = std::mem::take(&mut page.settled);
+        settled.sort_unstable();
+        settle(&mut loaded.data, &settled);
         let mut wrong = (0, 0);
         if std::mem::take(&mut page.estimated)
             && let Some(bytes) = loaded.filtered_bytes.filter(|_| page.unread > 0)

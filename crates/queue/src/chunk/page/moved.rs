@@ -30,6 +30,8 @@ pub struct AwayChunk {
     pub spot: Spot,
     /// Sequence numbers `from..to` of what lives of it, in order: all of it persistent.
     pub ranges: Vec<(u64, u64)>,
+    /// How many messages the place has.
+    pub all: u32,
     /// Bytes of these bodies, about.
     pub bytes: u64,
     /// As in [`MovableChunk`].
@@ -61,7 +63,9 @@ impl Chunks {
         show: &mut impl FnMut(MovableChunk) -> ControlFlow<()>,
     ) {
         for chunk in &self.older {
-            let Some(page) = &chunk.page else { continue };
+            let Some(page) = chunk.page.as_ref().filter(|page| !page.rewritten) else {
+                continue;
+            };
             let Some(spot) = &page.spot else { continue };
             let has_one = page.persistent.iter().any(|it| it.0 < to && from < it.1);
             if !has_one {
@@ -94,7 +98,10 @@ impl Chunks {
         (page.unread_bytes, page.persistent_bytes) = (away.bytes, away.bytes);
         page.estimated = true;
         (page.own_ms, page.own_first_ms) = (away.own_ms, away.own_ms);
-        page.extent = u64::from(away.spot.place().len);
+        let len = u64::from(away.spot.place().len);
+        page.extent = len;
+        page.kept = away.all.max(messages);
+        page.live_bytes = len * u64::from(messages) / u64::from(page.kept.max(1));
         page.persistent = away.ranges.into();
         page.spot = Some(away.spot);
         self.older.push_back(Chunk {
@@ -112,5 +119,6 @@ impl Chunks {
         paging.out.chunks += 1;
         paging.out.messages += u64::from(messages);
         paging.out.bytes += away.bytes;
+        self.look_at_sparse(self.tail_id().wrapping_sub(1));
     }
 }
