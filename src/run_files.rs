@@ -224,14 +224,19 @@ impl RunFiles for RunFolder {
         open.written.take_if(|(number, _)| *number == run);
     }
 
-    fn free(&self, run: u64, offset: u64, len: u64) {
+    fn len(&self, run: u64) -> u64 {
+        fs::metadata(self.path_of(run)).map_or(0, |file| file.len())
+    }
+
+    fn free(&self, run: u64, offset: u64, len: u64) -> bool {
         let file = OpenOptions::new().write(true).open(self.path_of(run));
         // Where that is not possible, the space comes back with the whole file; so it does where a
         // backup has another name for it, and needs what is in it.
-        let _ = file.and_then(|file| match file.metadata()?.nlink() {
-            1 => punch(&file, offset, len),
-            _ => Ok(()),
+        let freed = file.and_then(|file| match file.metadata()?.nlink() {
+            1 => punch(&file, offset, len).map(|()| true),
+            _ => Ok(false),
         });
+        freed.unwrap_or(false)
     }
 
     fn remove(&self, run: u64) {

@@ -44,6 +44,11 @@ impl Freed {
         std::mem::take(&mut *self.parts.lock())
     }
 
+    /// Bytes that nobody keeps are free as well: what a file has that is of no use any more.
+    pub fn note(&self, place: RunPlace) {
+        self.parts.lock().push(FreedPart::Bytes(place));
+    }
+
     /// Whether anything waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -77,11 +77,14 @@ pub trait RunFiles: Send + Sync {
     /// What the disk says: nobody can tell any more what it has.
     fn sync(&self, run: u64) -> Result<(), RunError>;
 
+    /// How long it is, as far as the disk says.
+    fn len(&self, run: u64) -> u64;
+
     /// Nothing is written to it any more.
     fn seal(&self, run: u64);
 
-    /// Bytes of it are not needed any more; what cannot be given back stays.
-    fn free(&self, run: u64, offset: u64, len: u64);
+    /// Bytes of it are not needed any more; `false` if they cannot be given back.
+    fn free(&self, run: u64, offset: u64, len: u64) -> bool;
 
     /// The file is not needed any more.
     fn remove(&self, run: u64);
@@ -128,6 +131,24 @@ pub struct RunsStats {
     pub read_errors: u64,
 }
 
+/// What a run takes of the disk.
+#[derive(Clone, Copy, Debug, Default)]
+struct RunUse {
+    /// Its length, less what was given back of it.
+    there: u64,
+    /// Bytes of it that somebody keeps.
+    live: u64,
+    /// It was told of when it had so many ([`Runs::take_sparse`]).
+    told: Option<u64>,
+}
+
+impl RunUse {
+    fn is_sparse(&self) -> bool {
+        let fewer = self.told.is_none_or(|told| self.live * 2 < told);
+        self.live > 0 && self.live * 2 < self.there && fewer
+    }
+}
+
 /// The run that is written.
 #[derive(Default)]
 struct Writing {
@@ -142,6 +163,7 @@ pub struct Runs {
     free_min: AtomicU64,
     freed: Arc<Freed>,
     writing: Mutex<Writing>,
+    uses: Mutex<BTreeMap<u64, RunUse>>,
     /// Runs that could not be synced once: what the disk has of them is not known.
     unsynced: Mutex<BTreeSet<u64>>,
     /// Bytes that were there at the start.
@@ -166,6 +188,7 @@ impl Runs {
             free_min: AtomicU64::new(config.free_min),
             freed: Arc::default(),
             writing: Mutex::default(),
+            uses: Mutex::default(),
             unsynced: Mutex::default(),
             kept: AtomicU64::new(0),
             made: AtomicU64::new(0),
@@ -261,6 +284,10 @@ impl Runs {
             start = *end;
         }
         self.written.fetch_add(len, Ordering::Relaxed);
+        let mut uses = self.uses.lock();
+        let of_run = uses.entry(run.number()).or_default();
+        (of_run.there, of_run.live) = (of_run.there + len, of_run.live + len);
+        drop(uses);
         if offset + len < self.run_bytes {
             writing.run = Some((run, offset + len));
         } else {
@@ -296,12 +323,67 @@ impl Runs {
             Spot::new(Arc::clone(file), *place)
         };
         let spots: Vec<Spot> = places.iter().map(&mut keep).collect();
+        self.free_others(places);
         let bytes = places.iter().map(|place| u64::from(place.len)).sum();
         self.kept.fetch_add(bytes, Ordering::Relaxed);
         self.made.fetch_add(files.len() as u64, Ordering::Relaxed);
         let mut writing = self.writing.lock();
         writing.next = writing.next.max(next_run);
         spots
+    }
+
+    /// Has given back what these files have beside some places.
+    fn free_others(&self, places: &[RunPlace]) {
+        let mut sorted = places.to_vec();
+        sorted.sort_unstable_by_key(|place| (place.run, place.offset));
+        for of_run in sorted.chunk_by(|a, b| a.run == b.run) {
+            let Some(run) = of_run.first().map(|first| first.run) else {
+                continue;
+            };
+            let len = self.files.len(run);
+            let all = RunUse {
+                there: len,
+                live: len,
+                told: None,
+            };
+            self.uses.lock().insert(run, all);
+            let mut end = 0;
+            for place in of_run {
+                self.free_between(run, (end, place.offset));
+                end = place.offset + u64::from(place.len);
+            }
+            self.free_between(run, (end, len));
+        }
+    }
+
+    fn free_between(&self, run: u64, (from, to): (u64, u64)) {
+        let mut offset = from;
+        while offset < to {
+            let len = u32::try_from(to - offset).unwrap_or(u32::MAX);
+            self.freed.note(RunPlace {
+                run,
+                offset,
+                len,
+                checksum: 0,
+            });
+            offset += u64::from(len);
+        }
+    }
+
+    /// Runs of which less than half is kept, and the rest cannot be given back without the whole
+    /// file; each again only when much less is.
+    #[must_use]
+    pub fn take_sparse(&self) -> BTreeSet<u64> {
+        let writing = self.writing.lock();
+        let written = writing.run.as_ref().map(|(run, _)| run.number());
+        let mut sparse = BTreeSet::new();
+        for (run, one) in self.uses.lock().iter_mut() {
+            if one.is_sparse() && Some(*run) != written {
+                one.told = Some(one.live);
+                sparse.insert(*run);
+            }
+        }
+        sparse
     }
 
     /// Reads what is at a place.
@@ -337,33 +419,46 @@ impl Runs {
     pub fn give_back(&self) -> bool {
         let parts = self.freed.take();
         let mut pieces: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+        let mut uses = self.uses.lock();
         for part in &parts {
             match part {
                 FreedPart::Run(run) => {
                     pieces.remove(run);
+                    uses.remove(run);
                     self.removed.fetch_add(1, Ordering::Relaxed);
                     self.files.remove(*run);
                 }
                 FreedPart::Bytes(place) => {
-                    let len = u64::from(place.len);
                     let of_run = pieces.entry(place.run).or_default();
-                    match of_run
-                        .last_mut()
-                        .filter(|last| last.0 + last.1 == place.offset)
-                    {
-                        Some(last) => last.1 += len,
-                        None => of_run.push((place.offset, len)),
-                    }
+                    of_run.push((place.offset, u64::from(place.len)));
                 }
             }
         }
-        let of_run = |(run, pieces): (u64, Vec<_>)| pieces.into_iter().map(move |it| (run, it));
-        for (run, (offset, len)) in pieces.into_iter().flat_map(of_run) {
-            if len >= PIECE_MIN {
-                self.files.free(run, offset, len);
+        for (run, pieces) in &mut pieces {
+            let (freed, given) = self.give_pieces_back(*run, pieces);
+            if let Some(one) = uses.get_mut(run) {
+                one.live = one.live.saturating_sub(freed);
+                one.there = one.there.saturating_sub(given);
             }
         }
         !parts.is_empty()
+    }
+
+    /// Gives pieces of one run back that are not too small; how many bytes they all had, and those.
+    fn give_pieces_back(&self, run: u64, pieces: &mut [(u64, u64)]) -> (u64, u64) {
+        pieces.sort_unstable();
+        let (mut freed, mut given) = (0, 0);
+        for together in pieces.chunk_by(|a, b| a.0 + a.1 == b.0) {
+            let len = together.iter().map(|piece| piece.1).sum();
+            freed += len;
+            if let Some((offset, _)) = together.first()
+                && len >= PIECE_MIN
+                && self.files.free(run, *offset, len)
+            {
+                given += len;
+            }
+        }
+        (freed, given)
     }
 
     /// Whether the last write failed: nothing leaves memory until one succeeds.

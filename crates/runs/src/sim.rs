@@ -13,6 +13,8 @@ pub struct SimFiles {
     files: Mutex<BTreeMap<u64, Vec<u8>>>,
     /// What a power cut leaves.
     synced: Mutex<BTreeMap<u64, Vec<u8>>>,
+    /// Bytes that were given back of each.
+    holes: Mutex<BTreeMap<u64, u64>>,
     fail_syncs: AtomicBool,
     fail_writes: AtomicBool,
     fail_reads: AtomicBool,
@@ -25,6 +27,7 @@ impl Default for SimFiles {
         Self {
             files: Mutex::default(),
             synced: Mutex::default(),
+            holes: Mutex::default(),
             fail_syncs: AtomicBool::new(false),
             fail_writes: AtomicBool::new(false),
             fail_reads: AtomicBool::new(false),
@@ -39,6 +42,17 @@ impl SimFiles {
     #[must_use]
     pub fn count(&self) -> usize {
         self.files.lock().len()
+    }
+
+    /// Bytes that they take of the disk.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        let holes = self.holes.lock();
+        let of = |(run, file): (&u64, &Vec<u8>)| {
+            let holes = holes.get(run).copied().unwrap_or(0);
+            (file.len() as u64).saturating_sub(holes)
+        };
+        self.files.lock().iter().map(of).sum()
     }
 
     /// Has writes fail, or not any more.
@@ -127,17 +141,28 @@ impl RunFiles for SimFiles {
 
     fn seal(&self, _: u64) {}
 
-    fn free(&self, run: u64, offset: u64, len: u64) {
+    fn len(&self, run: u64) -> u64 {
+        self.files
+            .lock()
+            .get(&run)
+            .map_or(0, |file| file.len() as u64)
+    }
+
+    fn free(&self, run: u64, offset: u64, len: u64) -> bool {
         let mut files = self.files.lock();
         let (from, to) = (offset, offset.saturating_add(len));
         let [from, to] = [from, to].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
         if let Some(bytes) = files.get_mut(&run).and_then(|file| file.get_mut(from..to)) {
             bytes.fill(0);
+            *self.holes.lock().entry(run).or_default() += len;
+            return true;
         }
+        false
     }
 
     fn remove(&self, run: u64) {
         self.files.lock().remove(&run);
+        self.holes.lock().remove(&run);
         self.synced.lock().remove(&run);
     }
 

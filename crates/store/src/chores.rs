@@ -24,7 +24,20 @@ pub(crate) struct Chores {
     job: Job,
     /// Jobs in a row that failed, not for want of space; the second stops the journal.
     failures: u32,
+    idle: Idle,
 }
+
+/// Whether the journal has nothing to do but to become shorter.
+#[derive(Default)]
+struct Idle {
+    /// The frame that was next when it was looked at last.
+    seq: u64,
+    /// Checkpoints since a frame was written.
+    checkpoints: u32,
+}
+
+/// So many checkpoints make free what an idle journal has too much; more change nothing.
+const IDLE_CHECKPOINTS: u32 = 3;
 
 #[derive(Default)]
 enum Job {
@@ -190,7 +203,13 @@ impl Journal {
         let has_chunks = core.dead_chunk_bytes() > 0;
         let reclaimable = core.pool.has_stale() || core.has_dead() || has_chunks;
         let in_window = core.pool.bytes() + config.segment_bytes <= config.window_bytes;
-        let reclaims = core.tight || (short && (!in_window || core.starved));
+        // Nobody may write again for long: it is as short then as if somebody did.
+        let idle = &mut chores.idle;
+        let rests = std::mem::replace(&mut idle.seq, core.head.seq) == core.head.seq;
+        idle.checkpoints = if rests { idle.checkpoints } else { 0 };
+        let is_long = rests && core.pool.bytes() > config.window_bytes;
+        let shrinks = is_long && idle.checkpoints < IDLE_CHECKPOINTS;
+        let reclaims = core.tight || shrinks || (short && (!in_window || core.starved));
         // On a full disk places are waited for.
         let dead_max = match core.tight || core.starved {
             true => config.segment_bytes / 4,
@@ -199,9 +218,9 @@ impl Journal {
         let frees = core.dead_chunk_bytes() >= dead_max;
         if core.checkpoint_due(config) || (reclaimable && reclaims) || frees {
             drop(core);
+            chores.idle.checkpoints += 1;
             chores.job = Job::Write(self.begin_checkpoint()?);
-        } else if short
-            && !in_window
+        } else if (short && !in_window || is_long)
             && core.may_copy(config)
             && let Some(emptying) = core.begin_emptying()
         {

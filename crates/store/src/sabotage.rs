@@ -63,6 +63,14 @@ pub enum StoreSabotage {
     /// it.
     #[cfg(feature = "sabotage")]
     RemoveRunsEarly,
+    /// The place of a chunk that was written anew is free before that is recorded; by whoever has
+    /// it.
+    #[cfg(feature = "sabotage")]
+    FreeRewritten,
+    /// A chunk that was written anew is recorded with messages that were settled before, and are not
+    /// there; by whoever has it.
+    #[cfg(feature = "sabotage")]
+    MoveSettled,
 }
 
 impl JournalConfig {

@@ -23,13 +23,14 @@ struct Rewrites {
     /// Those that are written, and where each ends.
     ends: Vec<usize>,
     chunks: Vec<(Arc<QueueCell>, PageRewrite)>,
-    /// Bytes of the places of before.
+    /// Bytes of the places of before, and how many they may be.
     before: u64,
+    most: u64,
 }
 
 impl Rewrites {
-    fn has_room(&self) -> bool {
-        self.before < REWRITE_BYTES
+    const fn has_room(&self) -> bool {
+        self.before < self.most
     }
 }
 
@@ -51,10 +52,15 @@ impl Broker {
         let Some(runs) = self.pager.runs.get() else {
             return Ok(false);
         };
-        if self.pager.rewrites.len() == 0 || self.pager.moved.owed() >= runs.debt_max() {
+        self.leave_sparse_runs(runs);
+        if self.pager.rewrites.len() == 0 {
             return Ok(false);
         }
-        let mut rewrites = Rewrites::default();
+        let most = runs.debt_max().saturating_sub(self.pager.moved.owed());
+        let mut rewrites = Rewrites {
+            most: most.min(REWRITE_BYTES),
+            ..Rewrites::default()
+        };
         self.begin_rewrites(&mut rewrites);
         if rewrites.before == 0 {
             return Ok(false);
@@ -63,10 +69,29 @@ impl Broker {
         Ok(true)
     }
 
-    /// Whether some queue has chunks to be written anew, now or soon.
+    /// Bytes that are on the disk twice until the store needs the places of before no more.
     #[must_use]
-    pub fn has_rewrites(&self) -> bool {
-        self.pager.rewrites.len() > 0
+    pub fn owed_bytes(&self) -> u64 {
+        self.pager.moved.owed()
+    }
+
+    /// Has what is left in run files written anew of which less than half is kept: these go as a
+    /// whole.
+    fn leave_sparse_runs(&self, runs: &Runs) {
+        let sparse = runs.take_sparse();
+        if sparse.is_empty() {
+            return;
+        }
+        for vhost in self.vhosts() {
+            let cells: Vec<_> = vhost.directory.read().queues().cloned().collect();
+            for cell in cells {
+                let mut state = cell.lock();
+                state.queue.leave_runs(&sparse);
+                if state.queue.is_paged() && !cell.is_deleted() {
+                    cell.page(&mut state);
+                }
+            }
+        }
     }
 
     /// Takes chunks from each queue that stands in the line, once around.

@@ -4,6 +4,7 @@
 mod administration;
 mod alarms;
 mod burials;
+mod compaction;
 mod compatibility;
 mod corpses;
 mod counters;

@@ -39,19 +39,20 @@ fn settings() -> BrokerConfig {
 }
 
 /// A broker that keeps nearly nothing in memory, with a journal that is to be short.
-struct World {
+pub(crate) struct World {
     disk: SimDisk,
-    files: Arc<SimFiles>,
-    journal: Arc<Journal>,
-    broker: Arc<Broker>,
-    client: Client,
+    pub(crate) files: Arc<SimFiles>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) client: Client,
     work: Work,
+    now_ms: u64,
     /// Messages that the start found in the journal, and those that it found elsewhere.
-    found: (usize, u64),
+    pub(crate) found: (usize, u64),
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut world = Self::open(SimDisk::new(), Arc::default(), 1);
         world.client.say(1, declaration("q", true));
         world.turn();
@@ -101,13 +102,14 @@ impl World {
             journal,
             broker,
             work: Work::default(),
+            now_ms: START_MS,
             found,
         };
         (world, restored)
     }
 
     /// The power fails: what is on the disk is all that is left.
-    fn cut_power(self, queue_resident_bytes: u64) -> Self {
+    pub(crate) fn cut_power(self, queue_resident_bytes: u64) -> Self {
         Self::open(self.left(), self.files, queue_resident_bytes)
     }
 
@@ -118,13 +120,16 @@ impl World {
     }
 
     /// All threads do what there is to do.
-    fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         let mut out = PageOut::default();
         for _ in 0..4 {
             while self.broker.begin_page_out(&mut out) {
                 self.broker.finish_page_out(&mut out).unwrap();
             }
+            self.now_ms += 600;
+            self.broker.set_now(self.now_ms);
             self.broker.move_chunks().unwrap();
+            while self.broker.rewrite_chunks().unwrap() {}
             self.journal.commit().unwrap();
             for _ in 0..40 {
                 self.journal.housekeep().unwrap();
@@ -134,7 +139,33 @@ impl World {
         self.client.turn();
     }
 
-    fn fill(&mut self, numbers: std::ops::Range<usize>) {
+    /// The same where nothing leaves memory: a failure of that is what is expected.
+    pub(crate) fn turn_on_full_disk(&mut self) {
+        let mut out = PageOut::default();
+        if self.broker.begin_page_out(&mut out) {
+            assert!(self.broker.finish_page_out(&mut out).is_err());
+        }
+        self.now_ms += 1_200;
+        self.broker.set_now(self.now_ms);
+        self.broker.move_chunks().unwrap();
+        // For want of space it waits.
+        let _ = self.broker.rewrite_chunks();
+        self.journal.judge_space(Some(0));
+        self.journal.commit().unwrap();
+        for _ in 0..40 {
+            self.journal.housekeep().unwrap();
+        }
+        self.broker.give_runs_back();
+    }
+
+    /// Reads what is asked for.
+    pub(crate) fn read_pages(&mut self) {
+        while let Some(page) = self.broker.begin_page_in() {
+            self.broker.finish_page_in(page, &mut self.work);
+        }
+    }
+
+    pub(crate) fn fill(&mut self, numbers: std::ops::Range<usize>) {
         for number in numbers {
             self.client.publish(1, "q", &format!("{number:0>60}"), true);
             if number % 20 == 0 {
@@ -170,13 +201,11 @@ impl World {
     }
 
     /// Has a consumer take all there is: numbers, and how many were tried before.
-    fn take_all(&mut self) -> (Vec<usize>, usize) {
+    pub(crate) fn take_all(&mut self) -> (Vec<usize>, usize) {
         self.client.say(2, consume("q"));
         let (mut taken, mut again) = (Vec::new(), 0);
         loop {
-            while let Some(page) = self.broker.begin_page_in() {
-                self.broker.finish_page_in(page, &mut self.work);
-            }
+            self.read_pages();
             let heard = self.client.hear();
             again += heard.iter().filter(|it| it.ends_with(" again")).count();
             let numbers = numbers(&heard);
@@ -187,7 +216,7 @@ impl World {
         }
     }
 
-    fn journal_bytes(&self) -> usize {
+    pub(crate) fn journal_bytes(&self) -> usize {
         let image = self.disk.image();
         let files = image.files.iter().filter(|it| it.0.starts_with("journal-"));
         files.map(|(_, content)| content.len()).sum()
@@ -198,7 +227,7 @@ impl World {
     }
 }
 
-fn numbers(heard: &[String]) -> Vec<usize> {
+pub(crate) fn numbers(heard: &[String]) -> Vec<usize> {
     let bodies = heard.iter().filter_map(|line| line.strip_prefix("body "));
     bodies.map(|body| body.parse().unwrap()).collect()
 }

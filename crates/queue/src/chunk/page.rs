@@ -74,6 +74,8 @@ pub(crate) struct DiskPage {
     pub(super) settled: Vec<u32>,
     /// It is where it is as it was rewritten: the place has not all that it had.
     pub(super) rewritten: bool,
+    /// It is to be rewritten however much of it lives: little does of what is beside it.
+    pub(super) leaves: bool,
     /// It is in the line of those to be rewritten.
     pub(super) in_line: bool,
 }
@@ -99,6 +101,7 @@ impl DiskPage {
             live_bytes: 0,
             settled: Vec::new(),
             rewritten: false,
+            leaves: false,
             in_line: false,
         }
     }

@@ -63,6 +63,8 @@ pub struct Rewriting {
     is_held: bool,
     /// Offsets of what was settled while it was away, in order.
     settled: Vec<u32>,
+    /// It goes elsewhere, be it smaller or not.
+    leaves: bool,
     /// Where the cursor stands in it.
     cursor: Option<u32>,
     compacted: Option<Compacted>,
@@ -87,7 +89,9 @@ impl Rewriting {
         let before = out.len();
         encode(bytes, &compacted, out);
         let len = (out.len() - before) as u64;
-        if compacted.gaps.is_empty() || len * 4 > u64::from(self.spot.place().len) * 3 {
+        let is_worth =
+            !compacted.gaps.is_empty() && len * 4 <= u64::from(self.spot.place().len) * 3;
+        if !is_worth && !self.leaves {
             out.truncate(before);
         }
         self.compacted = Some(compacted);
@@ -327,7 +331,7 @@ impl Chunk {
             return false;
         };
         let few = u64::from(self.live) * 2 < u64::from(page.kept);
-        self.live > 0 && (few || page.live_bytes * 2 < u64::from(place.len))
+        self.live > 0 && (page.leaves || few || page.live_bytes * 2 < u64::from(place.len))
     }
 }
 
@@ -377,6 +381,25 @@ impl Chunks {
         }
         let paging = self.paging.get_or_insert_default();
         paging.sparse.push_back((id, None));
+    }
+
+    /// Has chunks rewritten that are in some runs.
+    pub(crate) fn leave_runs(&mut self, runs: &BTreeSet<u64>) {
+        let first = self.first;
+        let is_there = |chunk: &Chunk| {
+            let place = chunk.page.as_ref().and_then(|page| page.spot_place());
+            place.is_some_and(|place| runs.contains(&place.run))
+        };
+        let ids = (0u32..)
+            .zip(&self.older)
+            .filter(|(_, chunk)| is_there(chunk));
+        let ids: Vec<u32> = ids.map(|(index, _)| first.wrapping_add(index)).collect();
+        for id in ids {
+            if let Some(page) = self.chunk_mut(id).and_then(|it| it.page.as_deref_mut()) {
+                page.leaves = true;
+            }
+            self.look_at_sparse(id);
+        }
     }
 
     /// Whether a chunk is to be rewritten, now or soon.
@@ -459,6 +482,7 @@ impl Chunks {
             return None;
         }
         // What is found to be not worth it is looked at again when much more is settled.
+        page.leaves = false;
         page.kept = live;
         page.live_bytes = rewriting
             .compacted
@@ -498,6 +522,7 @@ impl Chunk {
             own_ms: page.own_first_ms(),
             is_held,
             settled: page.settled.clone(),
+            leaves: page.leaves,
             cursor,
             compacted: None,
         };

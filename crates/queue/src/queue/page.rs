@@ -5,6 +5,7 @@
 //! [`Queue::begin_read`], does it with nothing locked, and tells of it. Meanwhile everything may
 //! happen to the queue.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use leveret_record::{RunPlace, Spot, Unacked};
@@ -119,6 +120,14 @@ impl<C> Queue<C> {
         self.lanes
             .iter()
             .any(|(_, lane)| lane.chunks.wants_rewrite())
+    }
+
+    /// Has chunks rewritten that are in some run files, however much of them lives.
+    pub fn leave_runs(&mut self, runs: &BTreeSet<u64>) {
+        for lane in self.lanes.iter_mut() {
+            lane.chunks.leave_runs(runs);
+        }
+        self.lanes.look_at_higher();
     }
 
     /// Begins with a chunk of which little lives; what is in memory of one is appended to `out`.

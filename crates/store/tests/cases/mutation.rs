@@ -58,4 +58,6 @@ mutations! {
     a_checkpoint_forgets_moved_chunks: ForgetMoved, None;
     a_chunk_is_moved_before_its_file_is_synced: MoveBeforeSync, None;
     a_run_goes_before_its_deaths_are_durable: RemoveRunsEarly, None;
+    a_place_goes_before_what_is_left_of_it_is_moved: FreeRewritten, None;
+    what_is_settled_and_not_there_is_moved: MoveSettled, None;
 }

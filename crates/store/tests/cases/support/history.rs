@@ -10,7 +10,7 @@ use leveret_store::{
 use parking_lot::Mutex;
 
 use super::model::{Message, Model, Op, Visible};
-use super::runs::Runs;
+use super::runs::{self, Runs};
 
 /// From this change on a crash must leave one of these states.
 #[derive(Clone, Debug)]
@@ -185,7 +185,7 @@ impl Player {
             self.commit()?;
             return self.housekeep();
         }
-        match self.rng.below(44) {
+        match self.rng.below(46) {
             0..=13 => self.publish(),
             14..=20 => self.settle(),
             21 => self.requeue(),
@@ -200,7 +200,8 @@ impl Player {
             36..=37 => self.housekeep()?,
             38 => self.checkpoint()?,
             39 => self.reopen()?,
-            _ => self.move_some()?,
+            40..=42 => self.move_some()?,
+            _ => self.rewrite_some()?,
         }
         self.free_runs();
         Ok(())
@@ -234,6 +235,43 @@ impl Player {
         if Runs::sync(&self.disk, &chunk).is_ok() {
             self.submit(vec![Op::Moved(chunk, ranges)]);
         }
+        Ok(())
+    }
+
+    /// What is left of a moved chunk is written to another place, synced and recorded; the messages
+    /// that are settled are not there, be that submitted or not.
+    fn rewrite_some(&mut self) -> Result<(), String> {
+        let pick = self.rng.below(8) as usize;
+        let Some((before, ranges)) = self.runs.some(pick) else {
+            return Ok(());
+        };
+        let lane = before.lane.0;
+        let queue = self.queues.get(&lane).cloned().unwrap_or_default();
+        let known = self.model.lanes.get(&lane);
+        let mut left: BTreeMap<u64, Message> =
+            known.map(|lane| lane.live.clone()).unwrap_or_default();
+        left.retain(|seq, _| queue.contains(seq) && runs::has(&ranges, *seq));
+        if left.is_empty() {
+            return Ok(());
+        }
+        let follows = self.rng.one_in(2);
+        let Ok((chunk, kept)) = self.runs.write(&self.disk, (lane, &left), follows) else {
+            return Ok(());
+        };
+        if Runs::sync(&self.disk, &chunk).is_err() {
+            return Ok(());
+        }
+        let sabotage = self.config.sabotage;
+        let kept = match sabotage {
+            StoreSabotage::MoveSettled => ranges,
+            _ => kept,
+        };
+        if sabotage == StoreSabotage::FreeRewritten {
+            self.runs
+                .free(&self.disk, before.place)
+                .map_err(|error| error.to_string())?;
+        }
+        self.submit(vec![Op::Moved(chunk, kept)]);
         Ok(())
     }
 
@@ -339,7 +377,12 @@ impl Player {
             }
             turn.push(Op::Settle(lane, seq));
         }
-        self.submit(turn);
+        // A turn is submitted at its end.
+        if self.rng.one_in(6) {
+            self.late.push(turn);
+        } else {
+            self.submit(turn);
+        }
     }
 
     fn requeue(&mut self) {

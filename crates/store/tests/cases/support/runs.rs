@@ -40,6 +40,11 @@ pub(crate) fn ranges(numbers: impl Iterator<Item = u64>) -> Ranges {
     ranges
 }
 
+/// Whether a number is among some.
+pub(crate) fn has(ranges: &Ranges, seq: u64) -> bool {
+    ranges.iter().any(|(from, to)| (*from..*to).contains(&seq))
+}
+
 impl Runs {
     /// What a store that was opened needs; everything else is removed.
     pub(crate) fn of(moved: &RecoveredChunks, disk: &SimDisk) -> Result<Self, DiskError> {
@@ -115,6 +120,13 @@ impl Runs {
         let kept = (chunk, ranges.clone());
         self.chunks.entry(run).or_default().push(kept);
         Ok((chunk, ranges))
+    }
+
+    /// One of the chunks that are there.
+    pub(crate) fn some(&self, pick: usize) -> Option<(MovedChunk, Ranges)> {
+        let all: Vec<_> = self.chunks.values().flatten().collect();
+        let at = pick.checked_rem(all.len())?;
+        all.get(at).map(|one| (*one).clone())
     }
 
     /// Makes what was written last.
