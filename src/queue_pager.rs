@@ -15,7 +15,8 @@ use crate::clock::now_ms;
 
 /// After a write that failed nothing is written for so long.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-/// How often the length of the journal is looked at.
+/// While there are run files, the length of the journal and chunks of which little lives are looked
+/// at this often.
 const MOVE_PAUSE: Duration = Duration::from_millis(500);
 /// Between two mebibytes of chunks that are rewritten others have the disk for so long.
 const REWRITE_PAUSE: Duration = Duration::from_millis(5);
@@ -112,6 +113,8 @@ fn hand_over(broker: &Broker, stopping: &AtomicBool) {
         let moved = broker.move_chunks();
         let rewritten = moved.and_then(|moved| Ok((moved, broker.rewrite_chunks()?)));
         match rewritten {
+            // Whoever writes the first one wakes it.
+            Ok((0, false)) if broker.runs_stats().files == 0 => thread::park(),
             Ok((0, false)) => thread::park_timeout(MOVE_PAUSE),
             Ok((_, is_rewritten)) => {
                 failing = false;

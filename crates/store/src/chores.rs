@@ -208,7 +208,9 @@ impl Journal {
         let rests = std::mem::replace(&mut idle.seq, core.head.seq) == core.head.seq;
         idle.checkpoints = if rests { idle.checkpoints } else { 0 };
         let is_long = rests && core.pool.bytes() > config.window_bytes;
-        let shrinks = is_long && idle.checkpoints < IDLE_CHECKPOINTS;
+        let is_worth = (config.segment_bytes / 16).max(core.checkpoint_len);
+        let has_places = rests && core.dead_chunk_bytes() >= is_worth;
+        let shrinks = (is_long || has_places) && idle.checkpoints < IDLE_CHECKPOINTS;
         let reclaims = core.tight || shrinks || (short && (!in_window || core.starved));
         // On a full disk places are waited for.
         let dead_max = match core.tight || core.starved {

@@ -61,10 +61,10 @@ impl JournalLanes {
         self.held.of(serial)
     }
 
-    /// The most ranges that there can be of live messages and their delivery counts together,
-    /// whatever is settled and delivered before there are more messages: each message can end one.
-    pub(crate) fn ranges_max(&self) -> u64 {
-        self.held.all() + self.ranges as u64
+    /// The most ranges of live messages and their delivery counts together that space is kept for,
+    /// whatever is settled and delivered before there are more messages.
+    pub(crate) const fn ranges_max(&self) -> u64 {
+        self.held.ranges_kept() + self.ranges as u64
     }
 
     /// Messages `from..to` are in the segment `serial`: new ones, or copies of live ones.

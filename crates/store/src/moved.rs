@@ -18,6 +18,8 @@ pub(crate) const MOVED: Serial = 1 << 63;
 
 /// Bytes of a chunk in a checkpoint.
 pub(crate) const CHUNK_BYTES: u64 = 64;
+/// What is left of a moved chunk may become so many ranges without space being found for them.
+const CHUNK_RANGES: u64 = 64;
 
 /// A chunk that was moved, as whoever wrote it wants to know it again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +43,8 @@ pub struct MovedChunk {
 pub(crate) struct Held {
     live: BTreeMap<Serial, u64>,
     all: u64,
+    /// Ranges that all of these may come to be, as far as space is kept for them.
+    ranges: u64,
     /// By number; those of which nothing lives are there until a checkpoint is written without
     /// them.
     chunks: BTreeMap<Serial, MovedChunk>,
@@ -62,6 +66,12 @@ impl Held {
     /// Live messages in all of them.
     pub(crate) const fn all(&self) -> u64 {
         self.all
+    }
+
+    /// How many ranges live messages may become, whatever is settled: each message of a segment one
+    /// of its own, those of a moved chunk a few. When these become more, space is found for them.
+    pub(crate) const fn ranges_kept(&self) -> u64 {
+        self.ranges
     }
 
     /// All moved chunks.
@@ -114,8 +124,10 @@ impl Held {
         {
             self.dead_bytes -= u64::from(chunk.place.len);
         }
+        let before = ranges_of(serial, *live);
         *live += count;
         self.all += count;
+        self.ranges += ranges_of(serial, *live) - before;
     }
 
     /// So many do no more.
@@ -124,7 +136,9 @@ impl Held {
             return;
         };
         self.all -= count.min(*live);
+        let before = ranges_of(serial, *live);
         *live = live.saturating_sub(count);
+        self.ranges -= before - ranges_of(serial, *live);
         if *live > 0 {
             return;
         }
@@ -134,6 +148,14 @@ impl Held {
         {
             self.dead_bytes += u64::from(chunk.place.len);
         }
+    }
+}
+
+/// Ranges that space is kept for where so many messages live.
+fn ranges_of(serial: Serial, live: u64) -> u64 {
+    match serial & MOVED {
+        0 => live,
+        _ => live.min(CHUNK_RANGES),
     }
 }
 
@@ -343,6 +365,22 @@ mod tests {
         assert_eq!((lanes.next_run, lanes.lanes[&LANE].next), (8, 6));
         lanes.settled(LANE, 0, 6);
         assert_eq!((lanes.held.all(), lanes.held.dead_bytes()), (0, 100));
+    }
+
+    #[test]
+    fn a_checkpoint_keeps_space_for_few_ranges_of_a_moved_chunk() {
+        let mut lanes = JournalLanes::default();
+        lanes.message(LANE, (0, 1_000), 1);
+        assert_eq!(lanes.ranges_max(), 1_001);
+        lanes.moved(chunk(7), &[(0, 900)]);
+        assert_eq!(lanes.ranges_max(), 100 + CHUNK_RANGES + 2);
+        for seq in (0..800).step_by(2) {
+            lanes.settled(LANE, seq, seq + 1);
+        }
+        // What there is already is counted as it is.
+        assert_eq!(lanes.ranges_max(), 100 + CHUNK_RANGES + 401);
+        lanes.reset(LANE, u64::MAX);
+        assert_eq!(lanes.ranges_max(), 0);
     }
 
     #[test]

@@ -141,6 +141,8 @@ impl Broker {
         if out.bytes.capacity() > 4 * WRITE_BYTES {
             out.bytes = Vec::new();
         }
+        // What was written may be handed over.
+        self.pager.rewrites.wake();
         failure
     }
 

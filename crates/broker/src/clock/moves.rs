@@ -41,7 +41,8 @@ impl Broker {
             *all = (all.0.min(from), all.1.max(to));
         }
         let (mut chunks, mut seen) = (Vec::new(), FxHashSet::default());
-        if pinned.is_empty() {
+        let now = (self.runs_stats().written_bytes, self.store.durable());
+        if pinned.is_empty() || *self.pager.searched.lock() == Some(now) {
             return chunks;
         }
         let queues = self.lanes_of_queues();
@@ -60,6 +61,8 @@ impl Broker {
                 }
             });
         }
+        // What is not there now is not before something is written.
+        *self.pager.searched.lock() = Some(now).filter(|_| chunks.is_empty());
         chunks
     }
 

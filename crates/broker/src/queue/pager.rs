@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use leveret_queue::{LostPage, PageFilter};
 use leveret_record::{RunPlace, Spot};
 use leveret_runs::Runs;
+use leveret_store::Ticket;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
@@ -162,6 +163,8 @@ pub(crate) struct Pager {
     /// Queues keep all in memory: what there is is only read.
     pub(crate) only_reads: AtomicBool,
     pub(crate) moved: MovedPlaces,
+    /// Bytes that had been written, and what was durable, when nothing was found to be handed over.
+    pub(crate) searched: Mutex<Option<(u64, Ticket)>>,
     pub(crate) writes: PageLine,
     pub(crate) reads: PageLine,
     pub(crate) rewrites: PageLine,
