@@ -663,11 +663,14 @@ fn what_is_left_of_a_long_queue_is_rewritten_until_the_disk_has_little_else() {
             world.get(false);
             world.begin_write(true, false);
         }
-        let gone = |index: usize| index % every != 0;
+        let gone = |index: usize| !index.is_multiple_of(every);
         for pick in (0..world.model.out.len()).rev().filter(|it| gone(*it)) {
             world.settle(pick);
         }
-        for pick in (0..world.model.out.len()).rev().filter(|it| it % 2 == 0) {
+        for pick in (0..world.model.out.len())
+            .rev()
+            .filter(|it| it.is_multiple_of(2))
+        {
             world.requeue(pick);
         }
         for _ in 0..2_000 {

@@ -133,7 +133,7 @@ pub struct RunsStats {
 
 /// What a run takes of the disk.
 #[derive(Clone, Copy, Debug, Default)]
-struct RunUse {
+struct RunSpace {
     /// Its length, less what was given back of it.
     there: u64,
     /// Bytes of it that somebody keeps.
@@ -142,7 +142,7 @@ struct RunUse {
     told: Option<u64>,
 }
 
-impl RunUse {
+impl RunSpace {
     fn is_sparse(&self) -> bool {
         let fewer = self.told.is_none_or(|told| self.live * 2 < told);
         self.live > 0 && self.live * 2 < self.there && fewer
@@ -163,7 +163,7 @@ pub struct Runs {
     free_min: AtomicU64,
     freed: Arc<Freed>,
     writing: Mutex<Writing>,
-    uses: Mutex<BTreeMap<u64, RunUse>>,
+    uses: Mutex<BTreeMap<u64, RunSpace>>,
     /// Runs that could not be synced once: what the disk has of them is not known.
     unsynced: Mutex<BTreeSet<u64>>,
     /// Bytes that were there at the start.
@@ -341,7 +341,7 @@ impl Runs {
                 continue;
             };
             let len = self.files.len(run);
-            let all = RunUse {
+            let all = RunSpace {
                 there: len,
                 live: len,
                 told: None,

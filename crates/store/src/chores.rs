@@ -11,6 +11,7 @@ use leveret_record::RunPlace;
 use crate::checkpoint::ImageParts;
 use crate::core::{Core, wanted};
 use crate::frame::{self, Header};
+use crate::idle::Idle;
 use crate::journal::{Journal, StoreFailure};
 use crate::lanes::Serial;
 use crate::record::RawRecord;
@@ -26,18 +27,6 @@ pub(crate) struct Chores {
     failures: u32,
     idle: Idle,
 }
-
-/// Whether the journal has nothing to do but to become shorter.
-#[derive(Default)]
-struct Idle {
-    /// The frame that was next when it was looked at last.
-    seq: u64,
-    /// Checkpoints since a frame was written.
-    checkpoints: u32,
-}
-
-/// So many checkpoints make free what an idle journal has too much; more change nothing.
-const IDLE_CHECKPOINTS: u32 = 3;
 
 #[derive(Default)]
 enum Job {
@@ -203,14 +192,9 @@ impl Journal {
         let has_chunks = core.dead_chunk_bytes() > 0;
         let reclaimable = core.pool.has_stale() || core.has_dead() || has_chunks;
         let in_window = core.pool.bytes() + config.segment_bytes <= config.window_bytes;
-        // Nobody may write again for long: it is as short then as if somebody did.
-        let idle = &mut chores.idle;
-        let rests = std::mem::replace(&mut idle.seq, core.head.seq) == core.head.seq;
-        idle.checkpoints = if rests { idle.checkpoints } else { 0 };
+        let rests = chores.idle.rests(&core);
         let is_long = rests && core.pool.bytes() > config.window_bytes;
-        let is_worth = (config.segment_bytes / 16).max(core.checkpoint_len);
-        let has_places = rests && core.dead_chunk_bytes() >= is_worth;
-        let shrinks = (is_long || has_places) && idle.checkpoints < IDLE_CHECKPOINTS;
+        let shrinks = rests && chores.idle.shrinks(&core, config);
         let reclaims = core.tight || shrinks || (short && (!in_window || core.starved));
         // On a full disk places are waited for.
         let dead_max = match core.tight || core.starved {
@@ -220,7 +204,7 @@ impl Journal {
         let frees = core.dead_chunk_bytes() >= dead_max;
         if core.checkpoint_due(config) || (reclaimable && reclaims) || frees {
             drop(core);
-            chores.idle.checkpoints += 1;
+            chores.idle.began_checkpoint();
             chores.job = Job::Write(self.begin_checkpoint()?);
         } else if (short && !in_window || is_long)
             && core.may_copy(config)
@@ -521,7 +505,7 @@ impl Core {
     }
 
     /// Bytes of moved chunks that wait for checkpoints to be free.
-    fn dead_chunk_bytes(&self) -> u64 {
+    pub(crate) fn dead_chunk_bytes(&self) -> u64 {
         let stale = self.stale_places.iter();
         let stale: u64 = stale.map(|(_, place)| u64::from(place.len)).sum();
         self.lanes.held.dead_bytes() + stale

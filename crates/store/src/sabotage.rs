@@ -67,8 +67,8 @@ pub enum StoreSabotage {
     /// it.
     #[cfg(feature = "sabotage")]
     FreeRewritten,
-    /// A chunk that was written anew is recorded with messages that were settled before, and are not
-    /// there; by whoever has it.
+    /// A chunk that was written anew is recorded with messages that were settled before, and are
+    /// not there; by whoever has it.
     #[cfg(feature = "sabotage")]
     MoveSettled,
 }

@@ -80,7 +80,7 @@ fn acknowledge(keeps: impl Fn(usize) -> bool) {
         if !keeps(*number) {
             world.ack(tag);
         }
-        if tag % 200 == 0 {
+        if tag.is_multiple_of(200) {
             world.turn();
         }
     }
@@ -135,7 +135,7 @@ fn storms_of_requeues_and_acknowledgements() {
                 2 => world.requeue(tag, false),
                 _ => {}
             }
-            if tag % 200 == 0 {
+            if tag.is_multiple_of(200) {
                 world.turn();
             }
         }
@@ -161,7 +161,7 @@ fn many_queues_with_little_in_each() {
     for number in 0..MESSAGES {
         let (queue, body) = (name(number % QUEUES), format!("{number:0>60}"));
         world.client.publish(1, &queue, &body, true);
-        if number % 20 == 0 {
+        if number.is_multiple_of(20) {
             world.turn();
         }
     }
@@ -200,7 +200,7 @@ fn transient_messages_leave_the_disk_as_well() {
     for number in 0..MESSAGES {
         let body = format!("{number:0>60}");
         world.client.publish(1, "q", &body, false);
-        if number % 20 == 0 {
+        if number.is_multiple_of(20) {
             world.turn();
         }
     }
@@ -213,7 +213,9 @@ fn transient_messages_leave_the_disk_as_well() {
     world.rest();
     world.assert_small(MESSAGES / 16);
     world.requeue(0, true);
-    let left: Vec<usize> = (0..MESSAGES).filter(|it| (it + 1) % 16 == 0).collect();
+    let left: Vec<usize> = (0..MESSAGES)
+        .filter(|it| (it + 1).is_multiple_of(16))
+        .collect();
     assert_eq!(world.take_all().0, left);
 }
 
@@ -227,7 +229,7 @@ fn a_full_disk_is_emptied_by_what_is_settled() {
     world.files.set_free_bytes(20_000);
     let written = world.broker.runs_stats().written_bytes;
     for (tag, number) in (1..).zip(&taken) {
-        if number % 16 != 0 {
+        if !number.is_multiple_of(16) {
             world.ack(tag);
         }
     }
@@ -241,7 +243,10 @@ fn a_full_disk_is_emptied_by_what_is_settled() {
         );
     }
     assert!(world.broker.runs_stats().written_bytes > written);
-    let left: Vec<usize> = taken.into_iter().filter(|it| it % 16 == 0).collect();
+    let left: Vec<usize> = taken
+        .into_iter()
+        .filter(|it| it.is_multiple_of(16))
+        .collect();
     world.assert_small(left.len());
     // Not even that much is there.
     world.files.set_free_bytes(1);

@@ -143,7 +143,7 @@ impl DiskPage {
     }
 
     /// Notes a settled record that is at an offset.
-    fn note_settled(&mut self, record: &Record<'_>, at: u32, noted: &mut Noted) {
+    fn note_settled(&mut self, record: &Record<'_>, at: u32, noted: &mut LookedThrough) {
         noted.records += u32::from(!record.marks.dropped());
         if !record.marks.dropped() {
             self.settled.push(at);
@@ -156,7 +156,7 @@ impl DiskPage {
 
 /// What is counted while a chunk is looked through.
 #[derive(Default)]
-struct Noted {
+struct LookedThrough {
     /// Records that its place has.
     records: u32,
     /// Up to here all that is behind the last persistent message is settled.
@@ -283,7 +283,7 @@ impl Chunk {
             return;
         };
         let mut persistent: Vec<(u64, u64)> = Vec::new();
-        let (mut at, mut first, mut noted) = (0, None, Noted::default());
+        let (mut at, mut first, mut noted) = (0, None, LookedThrough::default());
         page.extent = self.extent();
         (page.unread, page.unread_bytes) = (0, 0);
         (page.persistent_bytes, page.live_bytes) = (0, 0);

@@ -1,6 +1,6 @@
-//! Chunks on the disk without what is settled of them. What is left keeps its offsets: whoever holds
-//! a position in the chunk need not know. Where something is gone, the chunk in memory has records
-//! that nobody reads.
+//! Chunks on the disk without what is settled of them. What is left keeps its offsets: whoever
+//! holds a position in the chunk need not know. Where something is gone, the chunk in memory has
+//! records that nobody reads.
 
 use std::collections::BTreeSet;
 
@@ -456,7 +456,22 @@ impl Chunks {
             let is_after = id.wrapping_sub(self.first) > cursor.chunk.wrapping_sub(self.first);
             let cursor = (id == cursor.chunk).then_some(cursor.offset);
             let sparse = self.chunk_mut(id).filter(|chunk| chunk.is_sparse());
-            let rewriting = sparse.and_then(|it| it.begin_rewrite((id, is_after, cursor), out));
+            let begun = sparse.and_then(|it| it.begin_rewrite(id, cursor));
+            let rewriting = begun.map(|mut rewriting| {
+                // The cursor may come to stand anywhere behind where it is.
+                let end = if is_after {
+                    0
+                } else {
+                    cursor.unwrap_or(u32::MAX)
+                };
+                if rewriting.is_held
+                    && let Some(chunk) = self.chunk(id)
+                {
+                    let compacted = survey(&chunk.data, (u32::MAX, end));
+                    rewriting.put((&chunk.data, &chunk.blobs), compacted, out);
+                }
+                rewriting
+            });
             if rewriting.is_some() {
                 return rewriting;
             }
@@ -507,36 +522,20 @@ impl Chunks {
 }
 
 impl Chunk {
-    fn begin_rewrite(
-        &mut self,
-        (chunk, is_after, cursor): (u32, bool, Option<u32>),
-        out: &mut Vec<u8>,
-    ) -> Option<Rewriting> {
+    fn begin_rewrite(&mut self, id: u32, cursor: Option<u32>) -> Option<Rewriting> {
         let (base_ms, page) = (self.base_ms, self.page.as_deref_mut()?);
-        let is_held = !page.is_away();
         page.settled.sort_unstable();
-        let mut rewriting = Rewriting {
-            chunk,
+        Some(Rewriting {
+            chunk: id,
             spot: page.spot()?,
             base_ms,
             own_ms: page.own_first_ms(),
-            is_held,
+            is_held: !page.is_away(),
             settled: page.settled.clone(),
             leaves: page.leaves,
             cursor,
             compacted: None,
-        };
-        if is_held {
-            // The cursor may come to stand anywhere behind where it is.
-            let end = if is_after {
-                0
-            } else {
-                cursor.unwrap_or(u32::MAX)
-            };
-            let compacted = survey(&self.data, (u32::MAX, end));
-            rewriting.put((&self.data, &self.blobs), compacted, out);
-        }
-        Some(rewriting)
+        })
     }
 }
 

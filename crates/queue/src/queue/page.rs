@@ -150,7 +150,8 @@ impl<C> Queue<C> {
         chunks.look_at_sparse(rewrite.rewriting.chunk);
     }
 
-    /// A chunk was rewritten there, or was not worth it: gives the place that it does not need any more.
+    /// A chunk was rewritten there, or was not worth it: gives the place that it does not need any
+    /// more.
     pub fn rewritten(&mut self, rewrite: PageRewrite, spot: Option<Spot>) -> Option<Spot> {
         let lane = self.lanes.at_mut(rewrite.level);
         lane.chunks.rewritten(rewrite.rewriting, spot)
