@@ -105,9 +105,10 @@ impl Broker {
             };
             while rewrites.has_room() && self.begin_rewrite(&cell, rewrites) {}
             let mut state = cell.lock();
-            state.page_lines.rewrites = false;
-            if !cell.is_deleted() {
-                cell.page(&mut state);
+            let wants_more = !cell.is_deleted() && state.queue.wants_rewrite();
+            state.page_lines.rewrites = wants_more;
+            if wants_more {
+                self.pager.rewrites.put_back(&cell);
             }
         }
     }

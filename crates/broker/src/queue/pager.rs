@@ -48,6 +48,11 @@ impl PageLine {
         }
     }
 
+    /// At the end as well, by the thread itself.
+    pub(crate) fn put_back(&self, cell: &Arc<QueueCell>) {
+        self.cells.lock().push_back(Arc::clone(cell));
+    }
+
     /// Has the thread look at what there is.
     pub(crate) fn wake(&self) {
         if let Some(wake) = self.waker.get() {

@@ -428,12 +428,12 @@ impl Chunks {
     }
 
     /// Has a chunk looked at later.
-    fn put_back(&mut self, id: u32, now_ms: u64) {
+    fn put_back(&mut self, id: u32) {
         if let Some(page) = self.chunk_mut(id).and_then(|it| it.page.as_deref_mut()) {
             page.in_line = true;
         }
         if let Some(paging) = &mut self.paging {
-            paging.sparse.push_back((id, Some(now_ms)));
+            paging.sparse.push_back((id, None));
         }
     }
 
@@ -450,7 +450,7 @@ impl Chunks {
                 return None;
             }
             if id == cursor.chunk && self.is_long() {
-                self.put_back(id, now_ms);
+                self.put_back(id);
                 continue;
             }
             let is_after = id.wrapping_sub(self.first) > cursor.chunk.wrapping_sub(self.first);
