@@ -15,7 +15,9 @@ pub(crate) const MAJOR: u16 = 1;
 const ATTEMPTS_AND_TIMES: u32 = 1;
 /// Messages may be in run files only.
 const MOVED_CHUNKS: u32 = 2;
-const KNOWN_FEATURES: u32 = ATTEMPTS_AND_TIMES | MOVED_CHUNKS;
+/// Chunks there may lack what was settled of them.
+const SPARSE_CHUNKS: u32 = 4;
+const KNOWN_FEATURES: u32 = ATTEMPTS_AND_TIMES | MOVED_CHUNKS | SPARSE_CHUNKS;
 
 const MAGIC: &[u8; 8] = b"LEVERET\n";
 const COPY: usize = 4096;

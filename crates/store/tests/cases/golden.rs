@@ -137,7 +137,7 @@ fn a_store_of_the_first_version_opens_and_is_of_this_one_afterwards() {
         check(Arc::clone(&disk), expected);
     }
     let features = |image: &DiskImage| image.files["FORMAT"][12];
-    assert_eq!((features(&read("v1")), features(&disk.image())), (0, 3));
+    assert_eq!((features(&read("v1")), features(&disk.image())), (0, 7));
 }
 
 /// So many messages come into each of three lanes; every sixth is settled.
@@ -240,7 +240,7 @@ fn a_million_messages_of_the_first_version_are_kept() {
     });
     replayed.unwrap();
     assert!(left.iter_mut().all(|left| left.next().is_none()));
-    assert_eq!(disk.image().files["FORMAT"][12], 3);
+    assert_eq!(disk.image().files["FORMAT"][12], 7);
 }
 
 /// What the second and later versions show of the same.
