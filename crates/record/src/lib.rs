@@ -502,6 +502,15 @@ pub fn mark_dropped(data: &mut [u8], offset: u32) {
     }
 }
 
+/// Takes off what only whoever has the bytes in memory need know.
+pub fn clear_settled(data: &mut [u8], offset: u32) {
+    let flags = data.get_mut(offset as usize + FLAGS_AT..);
+    if let Some(flags) = flags.and_then(|rest| rest.first_chunk_mut::<2>()) {
+        let cleared = u16::from_le_bytes(*flags) & !(FLAG_SETTLED | FLAG_DROPPED);
+        *flags = cleared.to_le_bytes();
+    }
+}
+
 /// The least bytes that can stand for a record which is gone.
 pub const FILLER_BYTES: u32 = 32;
 

@@ -13,7 +13,7 @@ pub use moved::{AwayChunk, MovableChunk};
 
 use std::collections::VecDeque;
 
-use leveret_record::{Body, Record, RunPlace, Spot, read};
+use leveret_record::{Body, Record, RunPlace, Spot, clear_settled, read};
 
 use super::{Chunk, Chunks};
 use crate::blobs::Blobs;
@@ -221,6 +221,17 @@ pub(super) fn put_u32(out: &mut Vec<u8>, number: usize) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
+/// All records are there: which ones are settled is noted beside.
+fn unmark(data: &mut [u8]) {
+    let mut at = 0;
+    while let Some((record, next)) = read(data, at) {
+        if record.marks.settled() {
+            clear_settled(data, at);
+        }
+        at = next;
+    }
+}
+
 impl Chunk {
     pub(super) fn is_away(&self) -> bool {
         self.page.as_ref().is_some_and(|page| page.is_away())
@@ -250,7 +261,11 @@ impl Chunk {
             out.extend_from_slice(&index.to_le_bytes());
             put_u32(out, blob.len());
         }
+        let start = out.len();
         out.extend_from_slice(&self.data);
+        if self.live < self.count {
+            unmark(out.get_mut(start..).unwrap_or_default());
+        }
         for (_, blob) in self.blobs.iter() {
             out.extend_from_slice(blob);
         }
