@@ -141,8 +141,10 @@ impl Broker {
         if out.bytes.capacity() > 4 * WRITE_BYTES {
             out.bytes = Vec::new();
         }
-        // What was written may be handed over.
-        self.pager.rewrites.wake();
+        // Whoever hands over what was written waits while there are no files.
+        if runs.stats().files <= 1 {
+            self.pager.rewrites.wake();
+        }
         failure
     }
 
