@@ -30,9 +30,8 @@ impl Idle {
     /// Whether a checkpoint may make the journal shorter than its window, or give moved chunks'
     /// places back that are worth it.
     pub(crate) fn shrinks(&self, core: &Core, config: &JournalConfig) -> bool {
-        let is_worth = (config.segment_bytes / 16).max(core.checkpoint_len);
         let is_long = core.pool.bytes() > config.window_bytes;
-        let has_places = core.dead_chunk_bytes() >= is_worth;
+        let has_places = core.dead_chunk_bytes() >= config.segment_bytes / 16;
         self.checkpoints < CHECKPOINTS_MAX && (is_long || has_places)
     }
 
