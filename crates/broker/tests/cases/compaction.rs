@@ -11,7 +11,7 @@ const MESSAGES: usize = 3_000;
 /// Bytes of a message on the disk, about: head, route, content header, body.
 const MESSAGE_BYTES: usize = 20 + 3 + 16 + 60;
 /// The journal's window, and what it takes beside: see `config` in `moving.rs`.
-const WINDOW: usize = (128 + 64) << 10;
+const WINDOW: usize = (128 + 80) << 10;
 /// The run that is written, places that wait for a checkpoint, and tables of small chunks.
 const RESERVE: usize = 32 << 10;
 
