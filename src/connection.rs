@@ -283,7 +283,7 @@ impl<'a> ConnectionReader<'a> {
             if turn.pause_ms > 0 {
                 sleep(Duration::from_millis(turn.pause_ms)).await;
             }
-            if let Some(end) = wait_for_room(self.connection, turn.persistent).await {
+            if let Some(end) = self.wait_for_room(turn.persistent).await {
                 return Ok(end);
             }
             self.let_others_run(unfinished).await;
@@ -400,6 +400,27 @@ impl<'a> ConnectionReader<'a> {
         }
     }
 
+    /// Waits while the connection's own replies pile up, while the disk is behind with what it has
+    /// published, or while a queue holds it; gives how the connection ends meanwhile, if it does.
+    async fn wait_for_room(&self, persistent: bool) -> Option<End> {
+        loop {
+            let pause = self.connection.lock().pause(persistent, now_ms());
+            match pause? {
+                Pause::Replies => sleep(CONGESTION_CHECK).await,
+                Pause::Disk => sleep(DISK_CHECK).await,
+                Pause::Flow(ms) => tokio::select! {
+                    () = self.link.interrupted() => {}
+                    () = sleep(Duration::from_millis(ms)) => continue,
+                },
+            }
+            // Answers may have waited for the disk only.
+            let turn = self.connection.lock().receive(&[], now_ms());
+            if turn.ended {
+                return Some(End::of(&turn));
+            }
+        }
+    }
+
     /// Lets a client wait for an answer that does not come, until it has waited for long enough or
     /// is gone.
     async fn keep_silent(&self) {
@@ -434,24 +455,6 @@ impl<'a> ConnectionReader<'a> {
         if self.in_turn && self.connection.lock().is_running() {
             throttle.accepted(address);
             self.in_turn = false;
-        }
-    }
-}
-
-/// Waits while the connection's own replies pile up, or while the disk is behind with what it has
-/// published; gives how the connection ends meanwhile, if it does.
-async fn wait_for_room(connection: &Mutex<Connection>, persistent: bool) -> Option<End> {
-    loop {
-        let pause = connection.lock().pause(persistent, now_ms());
-        sleep(match pause? {
-            Pause::Replies => CONGESTION_CHECK,
-            Pause::Disk => DISK_CHECK,
-        })
-        .await;
-        // Answers may have waited for the disk only.
-        let turn = connection.lock().receive(&[], now_ms());
-        if turn.ended {
-            return Some(End::of(&turn));
         }
     }
 }

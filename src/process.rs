@@ -1,7 +1,9 @@
 //! The process as the operating system sees it: descriptors, memory, disk, signals.
 
+mod cores;
 mod memory;
 
+pub use cores::CoreWatch;
 pub use memory::{MemoryLimit, memory_limit, resident_bytes};
 
 use std::io;

@@ -27,7 +27,7 @@ use crate::journal::{self, StartRefusal};
 use crate::listeners::Listeners;
 use crate::logging::Logging;
 use crate::process::{
-    OtherSignals, SignalRequest, StopSignals, disk_free_bytes, memory_limit,
+    CoreWatch, OtherSignals, SignalRequest, StopSignals, disk_free_bytes, memory_limit,
     raise_descriptor_limit, resident_bytes,
 };
 use crate::queue_pager::QueuePager;
@@ -448,6 +448,16 @@ fn log_ignored(broker: &Broker) {
     }
 }
 
+/// Tells the broker whether there are processors to spare, while it wants to know.
+fn look_at_cores(broker: &Broker, cores: &mut CoreWatch) {
+    if broker.wants_cores() {
+        broker.set_cores_idle(cores.look());
+    } else {
+        broker.set_cores_idle(false);
+        cores.forget();
+    }
+}
+
 async fn tick(gate: Arc<Gate>, data_dir: PathBuf) {
     let broker = &gate.broker;
     let mut ticks = interval(TICK);
@@ -455,9 +465,11 @@ async fn tick(gate: Arc<Gate>, data_dir: PathBuf) {
     let mut ticker = Ticker::default();
     let mut alarms = broker.alarms();
     let mut refused = None;
+    let mut cores = CoreWatch::default();
     for count in 0u32.. {
         ticks.tick().await;
         ticker.tick(broker, now_ms());
+        look_at_cores(broker, &mut cores);
         if count.is_multiple_of(MEASURE_TICKS) {
             broker.measure(Measured {
                 memory_bytes: resident_bytes(),

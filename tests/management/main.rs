@@ -7,6 +7,7 @@ mod encoding;
 mod exchanges;
 mod figures;
 mod firehose;
+mod flow;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;

@@ -155,6 +155,18 @@ impl Broker {
         self.timer.now_ms()
     }
 
+    /// Whether somebody has asked since the last time whether the machine has processors to spare:
+    /// then [`Self::set_cores_idle`] has to be called soon.
+    pub fn wants_cores(&self) -> bool {
+        self.timer.cores.are_asked_for()
+    }
+
+    /// The machine has processors to spare, or not any more. Publishers wait for consumers' sake
+    /// only while it has none.
+    pub fn set_cores_idle(&self, idle: bool) {
+        self.timer.cores.set_idle(idle);
+    }
+
     /// Calls `wake` whenever something is due before the time that [`Broker::run_due`] gave.
     pub fn wake_timer_with(&self, wake: impl Fn() + Send + Sync + 'static) {
         self.timer.wake_with(Box::new(wake));

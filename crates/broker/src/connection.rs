@@ -24,7 +24,7 @@ use crate::broker::Broker;
 use crate::connection::desk::Desk;
 use crate::connection::login::{Login, LoginRefusal};
 use crate::connection::parting::Parting;
-use crate::connection::pause::Stall;
+use crate::connection::pause::{Slowed, Stall};
 use crate::connection::phase::Phase;
 use crate::context::client::{Client, Origin};
 use crate::peer::Peer;
@@ -69,6 +69,8 @@ pub struct Connection {
     silent: bool,
     /// Its replies pile up.
     stall: Option<Stall>,
+    /// A queue it publishes to slows it down.
+    slowed: Option<Slowed>,
     /// Bytes of a large frame that is not there wholly yet.
     partial_frame_bytes: usize,
 }
@@ -95,6 +97,7 @@ impl Connection {
             parting: None,
             silent: false,
             stall: None,
+            slowed: None,
             partial_frame_bytes: 0,
         }
     }
@@ -288,6 +291,13 @@ impl Connection {
         turn.messages = std::mem::take(published).max(std::mem::take(settled));
         turn.login_refused = std::mem::take(&mut self.login.refused_now);
         turn.silent = std::mem::take(&mut self.silent);
+        if let Some((cell, _)) = self.desk.work.slowed.take() {
+            self.slow_down(cell);
+        }
+        if turn.pause_ms > 0 {
+            let now_ms = self.desk.broker.now_ms();
+            self.desk.peer.was_slowed(turn.pause_ms, now_ms);
+        }
     }
 
     /// Moves the session's own frames to the outlet.

@@ -17,6 +17,9 @@ use crate::peer::unfinished::UnfinishedOf;
 use crate::queue::consumer::SharedOutlet;
 use crate::queue::lease::DeliveryWatch;
 
+/// So long after it was slowed down a connection is still said to be, as with RabbitMQ.
+const FLOW_MS: u64 = 1000;
+
 /// A connection as the rest of the broker sees it.
 pub struct Peer {
     /// Who it is.
@@ -43,6 +46,9 @@ pub struct Peer {
     pub(crate) unfinished: UnfinishedOf,
     pub(crate) received_bytes: Count,
     pub(crate) reads: Count,
+    /// How long its publishing was slowed down, milliseconds, and when that was last.
+    pub(crate) flow_ms: Count,
+    pub(crate) flow_at_ms: AtomicU64,
 }
 
 impl Peer {
@@ -66,6 +72,8 @@ impl Peer {
             unfinished: UnfinishedOf::default(),
             received_bytes: Count::default(),
             reads: Count::default(),
+            flow_ms: Count::default(),
+            flow_at_ms: AtomicU64::new(0),
         }
     }
 
@@ -74,6 +82,25 @@ impl Peer {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// Its publishing was slowed down for so long.
+    pub(crate) fn was_slowed(&self, ms: u64, now_ms: u64) {
+        self.flow_ms.add(ms);
+        self.flow_at_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// How long its publishing was slowed down in all, milliseconds.
+    #[must_use]
+    pub fn flow_ms(&self) -> u64 {
+        self.flow_ms.get()
+    }
+
+    /// Whether its publishing is slowed down, or was a moment ago.
+    #[must_use]
+    pub fn is_in_flow(&self, now_ms: u64) -> bool {
+        let slowed_ms = self.flow_at_ms.load(Ordering::Relaxed);
+        slowed_ms > 0 && now_ms.saturating_sub(slowed_ms) < FLOW_MS
     }
 
     /// Its open channels, in the order they were opened.
@@ -123,6 +150,7 @@ impl Peer {
             messages: self.message_counts(),
             sizes: self.size_counts(),
             traffic: self.traffic(),
+            flow_ms: self.flow_ms(),
         }
     }
 

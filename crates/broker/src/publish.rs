@@ -24,6 +24,7 @@ use crate::publish::room::Room;
 use crate::queue::cell::QueueCell;
 use crate::queue::consumer::Handle;
 use crate::queue::copied::is_shared;
+use crate::queue::pace;
 use crate::queue::pump::Pump;
 use crate::queue::work::Work;
 
@@ -32,8 +33,6 @@ const PAUSE_BYTES: u64 = 512 * 1024;
 /// For each such a backlog one millisecond, up to these: a wide route's backlog grows faster than a
 /// millisecond a turn holds it.
 pub(crate) const PAUSE_MS_MAX: u64 = 5;
-/// What a ready message takes beside its body, about.
-const RECORD_BYTES: u64 = 64;
 pub(crate) const PERSISTENT: u8 = 2;
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 /// A batch and its bodies that are shared.
@@ -149,8 +148,13 @@ impl Load<'_> {
         if state.queue.is_paged() {
             *backlog += above_share(cell, &state.queue);
         }
+        let waiting = pace::backlog(&state.queue);
         if state.queue.has_credit() {
-            *backlog += state.queue.ready_bytes() + state.queue.ready() * RECORD_BYTES;
+            *backlog += waiting;
+        }
+        let wait_ms = cell.came(state, self.batch.len(), waiting);
+        if wait_ms > 0 {
+            pump.work.slow_down(cell, wait_ms);
         }
         refused
     }

@@ -6,6 +6,7 @@ pub(crate) mod consumer;
 pub(crate) mod copied;
 pub(crate) mod drain;
 pub(crate) mod lease;
+pub(crate) mod pace;
 pub(crate) mod pager;
 pub(crate) mod pump;
 pub(crate) mod timer;

@@ -50,6 +50,14 @@ pub(crate) fn details(app: &App, client: &Client, number: u16) -> Value {
     })
 }
 
+impl ChannelRow {
+    /// What is slowed down is the connection, with those of its channels that publish.
+    fn state(&self, now_ms: u64) -> &'static str {
+        let in_flow = self.stats.published.get() > 0 && self.peer.is_in_flow(now_ms);
+        if in_flow { "flow" } else { "running" }
+    }
+}
+
 impl Row for ChannelRow {
     fn name(&self) -> &str {
         &self.name
@@ -71,7 +79,7 @@ impl Row for ChannelRow {
             "user": *self.peer.client.user.lock(),
             "user_who_performed_action": *self.peer.client.user.lock(),
             "node": app.node(),
-            "state": "running",
+            "state": self.state(now_ms),
             "consumer_count": self.stats.consumers.get(),
             "confirm": self.stats.confirming.get() > 0,
             "transactional": self.stats.transactional.get() > 0,

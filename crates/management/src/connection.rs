@@ -83,7 +83,7 @@ fn described(app: &App, peer: &Peer) -> Map<String, Value> {
         "node": app.node(),
         "type": "network",
         "protocol": "AMQP 0-9-1",
-        "state": if peer.is_blocked() { "blocked" } else { "running" },
+        "state": state(app, peer),
         "user": *peer.client.user.lock(),
         "user_who_performed_action": *peer.client.user.lock(),
         "vhost": *peer.client.vhost.lock(),
@@ -98,11 +98,22 @@ fn described(app: &App, peer: &Peer) -> Map<String, Value> {
         "frame_max": frame_max,
         "connected_at": peer.client.connected_at_ms,
         "send_pend": pending,
+        "x_flow_ms": peer.flow_ms(),
         "timeout": peer.heartbeat_s.load(Relaxed),
     });
     match row {
         Value::Object(row) => row,
         _ => Map::new(),
+    }
+}
+
+fn state(app: &App, peer: &Peer) -> &'static str {
+    if peer.is_blocked() {
+        "blocked"
+    } else if peer.is_in_flow(app.now_ms()) {
+        "flow"
+    } else {
+        "running"
     }
 }
 

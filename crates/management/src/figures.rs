@@ -135,7 +135,7 @@ pub(crate) const QUEUE_HELD: [Metric<OfQueue>; 12] = [
     ),
 ];
 
-pub(crate) const QUEUE_ALONE: [Metric<OfQueue>; 4] = [
+pub(crate) const QUEUE_ALONE: [Metric<OfQueue>; 5] = [
     // Ours: RabbitMQ does not know when a message came.
     gauge(
         "queue_oldest_message_age_seconds",
@@ -156,6 +156,11 @@ pub(crate) const QUEUE_ALONE: [Metric<OfQueue>; 4] = [
         "queue_messages_refused_total",
         "Total number of publishes refused because the queue was full",
         |(_, cell)| cell.lock().queue.counters().refused as f64,
+    ),
+    counter(
+        "queue_flow_seconds_total",
+        "Total time that publishers had to wait until the queue was short, all together",
+        |(_, cell)| cell.lock().flow_ms() as f64 / 1000.0,
     ),
 ];
 
@@ -359,7 +364,7 @@ pub(crate) const CONNECTION_COARSE: [Metric<Arc<Peer>>; 2] = [
     ),
 ];
 
-pub(crate) const CONNECTION: [Metric<Arc<Peer>>; 4] = [
+pub(crate) const CONNECTION: [Metric<Arc<Peer>>; 5] = [
     counter(
         "connection_incoming_packets_total",
         "Total number of packets received on a connection",
@@ -379,6 +384,12 @@ pub(crate) const CONNECTION: [Metric<Arc<Peer>>; 4] = [
     gauge("connection_channels", "Channels on a connection", |peer| {
         peer.channel_count() as f64
     }),
+    // Ours.
+    counter(
+        "connection_flow_seconds_total",
+        "Total time that a connection's publishing was slowed down",
+        |peer| peer.flow_ms() as f64 / 1000.0,
+    ),
 ];
 
 /// An exchange, by its name and counters.

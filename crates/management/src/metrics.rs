@@ -314,7 +314,8 @@ impl MetricsPage {
         self.each(&CONNECTION_COARSE, numbers(&bytes));
         let [pending, channels] = clients.of_connections;
         let (reads, writes) = (traffic.reads as f64, traffic.writes as f64);
-        self.each(&CONNECTION, [reads, writes, pending, channels]);
+        let flow_s = totals.flow_ms as f64 / 1000.0;
+        self.each(&CONNECTION, [reads, writes, pending, channels, flow_s]);
     }
 
     /// What comes and goes.
@@ -533,7 +534,7 @@ pub(crate) struct Clients {
 impl Clients {
     fn of(app: &App) -> Self {
         let mut found = Self::default();
-        let [_, _, pending, channels] = &CONNECTION;
+        let [_, _, pending, channels, _] = &CONNECTION;
         for peer in walk::peers(&app.broker) {
             for (sum, metric) in found.of_connections.iter_mut().zip([pending, channels]) {
                 *sum += (metric.value)(&peer);

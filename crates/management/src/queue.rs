@@ -46,6 +46,7 @@ struct QueueMoment {
     dropped: u64,
     expired: u64,
     timed_out: u64,
+    flow_ms: u64,
     /// How long a delivery may stay unacknowledged, if that is limited.
     consumer_timeout_ms: Option<u64>,
     moved_on: [u64; 4],
@@ -99,6 +100,7 @@ impl QueueMoment {
             dropped: queue.counters().dropped,
             expired: queue.counters().expired,
             timed_out: state.timed_out,
+            flow_ms: state.flow_ms(),
             consumer_timeout_ms: cell.consumer_timeout_ms(),
             moved_on: queue.counters().moved_on,
             oldest_ms,
@@ -150,6 +152,7 @@ impl QueueMoment {
             ("x_messages_expired", self.expired),
             ("x_messages_timed_out", self.timed_out),
             ("x_messages_lost", self.lost),
+            ("x_flow_ms", self.flow_ms),
         ];
         for (name, number) in numbers {
             row.insert(name.to_owned(), number.into());

@@ -1,11 +1,13 @@
 //! When a connection is not read for a while: back-pressure on what its client sends.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::connection::Connection;
 use crate::connection::desk::Desk;
 use crate::connection::phase::Running;
 use crate::peer::alarms::Obstacle;
+use crate::queue::cell::QueueCell;
 
 /// A client that takes not one byte of its replies for so long is given up. It may be silent for as
 /// long with the heartbeat that is offered by default.
@@ -18,6 +20,9 @@ pub enum Pause {
     Replies,
     /// The disk is behind with what it published or asked for.
     Disk,
+    /// A queue it publishes to is long, and its consumers are to get it short first: look again
+    /// after so many milliseconds.
+    Flow(u64),
 }
 
 /// Replies that pile up and are not taken.
@@ -28,7 +33,36 @@ pub(crate) struct Stall {
     since_ms: u64,
 }
 
+/// A queue that slows a publisher down.
+pub(crate) struct Slowed {
+    by: Arc<QueueCell>,
+    /// Up to when that is counted, unix milliseconds.
+    counted_ms: u64,
+}
+
 impl Connection {
+    /// A queue has it wait after this turn. One that consumes too does not wait, as its
+    /// acknowledgements would do so as well.
+    pub(crate) fn slow_down(&mut self, by: Arc<QueueCell>) {
+        if !self.phase.running().is_some_and(Running::consumes) {
+            let counted_ms = self.desk.broker.now_ms();
+            self.slowed = Some(Slowed { by, counted_ms });
+        }
+    }
+
+    /// For how many milliseconds a queue has it wait on.
+    fn waits_for_queue(&mut self, now_ms: u64) -> Option<u64> {
+        let Slowed { by, counted_ms } = self.slowed.as_mut()?;
+        let since_ms = std::mem::replace(counted_ms, now_ms);
+        let waited_ms = now_ms.saturating_sub(since_ms);
+        self.desk.peer.was_slowed(waited_ms, now_ms);
+        let ms = by.goes_on(waited_ms, now_ms);
+        if ms == 0 {
+            self.slowed = None;
+        }
+        (ms > 0).then_some(ms)
+    }
+
     /// Why nothing more should be read for now, if so; to be asked after a turn and then now and
     /// then, as the client's silence does not count in between. `persistent` is what the turn told.
     /// Gives up a client that takes nothing for ever.
@@ -38,21 +72,9 @@ impl Connection {
         if self.is_closing() || self.ending.is_some() {
             return None;
         }
-        let Desk { broker, peer, .. } = &self.desk;
-        let (replies, written) = {
-            let outlet = peer.outlet.lock();
-            (outlet.queued_replies(), outlet.written())
-        };
-        let max = broker.config.reply_bytes_max;
-        let running = self.phase.running();
-        let pause = if replies > max {
-            Some(Pause::Replies)
-        } else {
-            let behind = running.is_some_and(Running::is_waiting)
-                || replies + running.map_or(0, |running| running.shared.held_bytes) > max
-                || (persistent && broker.is_store_behind());
-            behind.then_some(Pause::Disk)
-        };
+        let (pause, written) = self.backlog(persistent);
+        let pause = pause.or_else(|| self.waits_for_queue(now_ms).map(Pause::Flow));
+        let peer = &self.desk.peer;
         peer.paused.store(pause.is_some(), Ordering::Relaxed);
         self.stall = (pause == Some(Pause::Replies)).then(|| {
             let last = self.stall.filter(|stall| stall.written == written);
@@ -67,6 +89,25 @@ impl Connection {
             peer.dead.store(true, Ordering::Release);
         }
         pause
+    }
+
+    /// Whether its replies or its records have to get fewer first, and how many bytes of the former
+    /// have been written in all.
+    fn backlog(&self, persistent: bool) -> (Option<Pause>, u64) {
+        let Desk { broker, peer, .. } = &self.desk;
+        let (replies, written) = {
+            let outlet = peer.outlet.lock();
+            (outlet.queued_replies(), outlet.written())
+        };
+        let max = broker.config.reply_bytes_max;
+        if replies > max {
+            return (Some(Pause::Replies), written);
+        }
+        let running = self.phase.running();
+        let behind = running.is_some_and(Running::is_waiting)
+            || replies + running.map_or(0, |running| running.shared.held_bytes) > max
+            || (persistent && broker.is_store_behind());
+        (behind.then_some(Pause::Disk), written)
     }
 
     /// The client has hung up: what it sent before is read to its end, whatever it would have

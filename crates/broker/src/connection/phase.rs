@@ -216,6 +216,12 @@ impl Running {
         })
     }
 
+    /// Whether it has a consumer on any channel.
+    pub(crate) fn consumes(&self) -> bool {
+        let mut open = self.channels.iter().flatten();
+        open.any(|channel| channel.stats.consumers.get() > 0)
+    }
+
     /// Whether the rest of the input waits for answers before it.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waits

@@ -297,6 +297,8 @@ pub struct Totals {
     pub sizes: SizeCounts,
     /// Bytes.
     pub traffic: Traffic,
+    /// How long publishing was slowed down, milliseconds.
+    pub flow_ms: u64,
 }
 
 impl AddAssign for Totals {
@@ -304,6 +306,7 @@ impl AddAssign for Totals {
         self.messages += other.messages;
         self.sizes += other.sizes;
         self.traffic += other.traffic;
+        self.flow_ms += other.flow_ms;
     }
 }
 

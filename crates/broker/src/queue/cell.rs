@@ -15,6 +15,7 @@ use crate::context::stats::{HoldingCounts, Holdings};
 use crate::queue::consumer::Handle;
 use crate::queue::drain::Drain;
 use crate::queue::lease::Lease;
+use crate::queue::pace::Pace;
 use crate::queue::pager::{PageLines, Pager};
 use crate::queue::pump::Pump;
 use crate::queue::timer::Timer;
@@ -99,6 +100,8 @@ pub struct QueueState {
     /// Whom it refuses is told why, unasked.
     pub(crate) tells_reason: bool,
     pub(crate) drain: Drain,
+    /// There once it was long.
+    pub(crate) pace: Option<Box<Pace>>,
     /// Whether it waits to have chunks written or read.
     pub page_lines: PageLines,
     /// What its virtual host counts for it.
@@ -200,6 +203,7 @@ impl QueueCell {
             timed_out: 0,
             tells_reason: in_force.tells_reason,
             drain: Drain::default(),
+            pace: None,
             page_lines: PageLines::default(),
             counted: HoldingCounts::default(),
         });

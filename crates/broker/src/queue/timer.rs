@@ -4,7 +4,7 @@
 //! keeps the time calls [`run_due`](crate::Broker::run_due) then.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
@@ -26,6 +26,34 @@ pub(crate) struct Timer {
     /// [`DeliveryWatch::armed_ms`] say which.
     due: Mutex<BTreeMap<Due, Owner>>,
     waker: OnceLock<Waker>,
+    pub(crate) cores: Cores,
+}
+
+/// Whether the machine has processors to spare, as those want to know who have publishers wait
+/// for others' sake.
+#[derive(Default)]
+pub(crate) struct Cores {
+    asked: AtomicBool,
+    idle: AtomicBool,
+}
+
+impl Cores {
+    /// Whether they are idle, as far as is known: it is measured once somebody has asked.
+    pub(crate) fn are_idle(&self) -> bool {
+        if !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+        self.idle.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody has asked since the last time.
+    pub(crate) fn are_asked_for(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
+    }
 }
 
 /// When something is due, and whose it is: where that lives tells those of one time apart.

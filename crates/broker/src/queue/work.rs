@@ -42,6 +42,8 @@ pub struct Work {
     pub(crate) persistent: bool,
     /// A queue grows although its consumers have credit: its publisher should pause.
     pub(crate) pause_ms: u64,
+    /// The queue that has its publisher wait for longest, and for how many milliseconds.
+    pub(crate) slowed: Option<(Arc<QueueCell>, u64)>,
     /// Copies of messages put into queues, steps of routing, and consumers that were asked in vain.
     pub(crate) steps: usize,
     /// Messages that were published.
@@ -116,6 +118,18 @@ impl Work {
             *messages += 1;
         } else {
             self.refused.push((Arc::clone(cell), reason, 1));
+        }
+    }
+
+    /// A queue has its publisher wait for so many milliseconds.
+    #[cold]
+    pub(crate) fn slow_down(&mut self, cell: &Arc<QueueCell>, ms: u64) {
+        if self
+            .slowed
+            .as_ref()
+            .is_none_or(|(_, longest)| *longest < ms)
+        {
+            self.slowed = Some((Arc::clone(cell), ms));
         }
     }
 

@@ -10,6 +10,7 @@ mod corpses;
 mod counters;
 mod fanout;
 mod firehose;
+mod flow;
 mod frames;
 mod held;
 mod leaving;
