@@ -185,8 +185,9 @@ fn metrics_of_all_objects_are_the_sums_of_those_of_single_ones() {
     let mut left: Vec<_> = names(&single).difference(&names(&page)).cloned().collect();
     left.sort();
     let alone = ["capacity", "utilisation"].map(|of| format!("rabbitmq_queue_consumer_{of}"));
-    let others = ["info", "oldest_message_age_seconds"].map(|of| format!("rabbitmq_queue_{of}"));
-    assert_eq!(left, [alone, others].concat());
+    let others = ["flow_seconds_total", "info", "oldest_message_age_seconds"];
+    let others = others.map(|of| format!("rabbitmq_queue_{of}"));
+    assert_eq!(left, [alone.to_vec(), others.to_vec()].concat());
 }
 
 #[test]
@@ -433,6 +434,7 @@ const OF_CLIENTS: &[(&str, &str, &[ClientMetric])] = &[
             ("connection_outgoing_packets_total", None),
             ("connection_pending_packets", Some(0)),
             ("connection_channels", Some(2)),
+            ("connection_flow_seconds_total", Some(0)),
         ],
     ),
 ];
