@@ -17,7 +17,9 @@ mod error;
 mod limits;
 mod password;
 mod pattern;
+mod patterns;
 mod permission;
+mod plain;
 mod user;
 mod uses;
 mod validate;
@@ -25,11 +27,13 @@ mod validate;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
+use std::sync::Arc;
 
 pub use error::AdminError;
 pub use limits::{UserLimits, VhostLimits};
 pub use password::{Hashing, PasswordHash, Scratch};
 pub use pattern::Pattern;
+use patterns::Patterns;
 use permission::{Grant, GrantPatterns, Keys};
 pub use permission::{KeyUse, Permission, Right, TopicPermission};
 pub use user::{ADMINISTRATOR, IMPERSONATOR, User};
@@ -93,18 +97,18 @@ pub struct Access {
     slow_users: usize,
     /// By virtual host, then by user.
     grants: BTreeMap<String, BTreeMap<String, Grant>>,
+    /// Of all grants. A copy shares them.
+    patterns: Arc<Patterns>,
     loopback_only: Vec<String>,
 }
 
 impl Access {
     /// Nobody may log in yet. Users in `loopback_only` may do so from the broker's machine only.
     #[must_use]
-    pub const fn new(loopback_only: Vec<String>) -> Self {
+    pub fn new(loopback_only: Vec<String>) -> Self {
         Self {
-            users: BTreeMap::new(),
-            slow_users: 0,
-            grants: BTreeMap::new(),
             loopback_only,
+            ..Self::default()
         }
     }
 
@@ -177,7 +181,7 @@ impl Access {
     /// # Errors
     /// When the user does not exist or a pattern cannot be compiled.
     pub fn put_permission(&mut self, permission: Permission) -> Result<Put, AdminError> {
-        let names = GrantPatterns::compile(permission)?;
+        let names = GrantPatterns::new(permission, &self.patterns)?;
         let (user, vhost) = (names.given.user.clone(), names.given.vhost.clone());
         let grant = self.grant(&user, &vhost)?;
         Ok(Put::of(&grant.permission.replace(names)))
@@ -188,7 +192,7 @@ impl Access {
     /// # Errors
     /// When the user does not exist or a pattern cannot be compiled.
     pub fn put_topic_permission(&mut self, permission: TopicPermission) -> Result<Put, AdminError> {
-        let keys = Keys::compile(permission)?;
+        let keys = Keys::new(permission, &self.patterns)?;
         let (user, vhost) = (keys.given.user.clone(), keys.given.vhost.clone());
         let grant = self.grant(&user, &vhost)?;
         let exchange = keys.given.exchange.clone();
@@ -196,7 +200,7 @@ impl Access {
         if full {
             return Err(AdminError::Limit("topic permissions", GRANTS_MAX));
         }
-        Ok(Put::of(&grant.topics.insert(exchange, keys)))
+        Ok(Put::of(&grant.topics.insert(exchange, keys.into())))
     }
 
     fn grant(&mut self, user: &str, vhost: &str) -> Result<&mut Grant, AdminError> {
@@ -326,7 +330,7 @@ impl Access {
             .grant_of(vhost, user)
             .and_then(|grant| grant.permission.as_ref());
         let name = if name.is_empty() { "amq.default" } else { name };
-        names.is_some_and(|names| names.allow(right, name))
+        names.is_some_and(|names| self.patterns.matches(names.of(right), name))
     }
 
     /// Whether a user may use a routing key with a topic exchange.
@@ -334,7 +338,10 @@ impl Access {
     pub fn may_use_key(&self, right: Right, used: &KeyUse<'_>) -> bool {
         let grant = self.grant_of(used.vhost, used.user);
         let keys = grant.and_then(|grant| grant.topics.get(used.exchange));
-        keys.is_none_or(|keys| keys.allow(right, used.key))
+        keys.is_none_or(|keys| {
+            let key = String::from_utf8_lossy(used.key);
+            self.patterns.matches(keys.of(right), &key)
+        })
     }
 
     /// Whether any of a user's routing keys are restricted with a topic exchange.

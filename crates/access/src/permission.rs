@@ -1,11 +1,13 @@
 //! What users may do in a virtual host.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::AdminError;
-use crate::pattern::{Pattern, escaped};
+use crate::pattern::escaped;
+use crate::patterns::{Granted, Patterns};
 
 /// A kind of access to an exchange or a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,13 +89,14 @@ pub struct TopicPermission {
     pub read: String,
 }
 
-/// What one user may do in one virtual host, compiled.
+/// What one user may do in one virtual host, with its patterns.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grant {
     /// Without one the user may not enter.
     pub(crate) permission: Option<GrantPatterns>,
-    /// By exchange. One that is not there is not restricted.
-    pub(crate) topics: BTreeMap<String, Keys>,
+    /// By exchange. One that is not there is not restricted. Boxed, as a map of one has room for
+    /// eleven.
+    pub(crate) topics: BTreeMap<String, Box<Keys>>,
 }
 
 impl Grant {
@@ -105,45 +108,44 @@ impl Grant {
 #[derive(Clone, Debug)]
 pub(crate) struct GrantPatterns {
     pub(crate) given: Permission,
-    configure: Pattern,
-    write: Pattern,
-    read: Pattern,
+    configure: Arc<Granted>,
+    write: Arc<Granted>,
+    read: Arc<Granted>,
 }
 
 impl GrantPatterns {
-    pub(crate) fn compile(given: Permission) -> Result<Self, AdminError> {
+    pub(crate) fn new(given: Permission, patterns: &Patterns) -> Result<Self, AdminError> {
         Ok(Self {
-            configure: pattern(&given.configure)?,
-            write: pattern(&given.write)?,
-            read: pattern(&given.read)?,
+            configure: patterns.grant(&given.configure)?,
+            write: patterns.grant(&given.write)?,
+            read: patterns.grant(&given.read)?,
             given,
         })
     }
 
-    pub(crate) fn allow(&self, right: Right, name: &str) -> bool {
+    pub(crate) const fn of(&self, right: Right) -> &Arc<Granted> {
         match right {
             Right::Configure => &self.configure,
             Right::Write => &self.write,
             Right::Read => &self.read,
         }
-        .matches(name)
     }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     pub(crate) given: TopicPermission,
-    write: Pattern,
-    read: Pattern,
+    write: Arc<Granted>,
+    read: Arc<Granted>,
 }
 
 impl Keys {
-    pub(crate) fn compile(given: TopicPermission) -> Result<Self, AdminError> {
+    pub(crate) fn new(given: TopicPermission, patterns: &Patterns) -> Result<Self, AdminError> {
         let expand = |text: &str| {
             let text = text.replace("{username}", &escaped(&given.user));
             let text = text.replace("{vhost}", &escaped(&given.vhost));
             // AMQP clients have no client id, so the variable stands for itself, as in RabbitMQ.
-            pattern(&text.replace("{client_id}", r"\{client_id\}"))
+            patterns.grant(&text.replace("{client_id}", r"\{client_id\}"))
         };
         Ok(Self {
             write: expand(&given.write)?,
@@ -152,20 +154,12 @@ impl Keys {
         })
     }
 
-    pub(crate) fn allow(&self, right: Right, key: &[u8]) -> bool {
-        let pattern = match right {
+    pub(crate) const fn of(&self, right: Right) -> &Arc<Granted> {
+        match right {
             Right::Read => &self.read,
             Right::Write | Right::Configure => &self.write,
-        };
-        pattern.matches(&String::from_utf8_lossy(key))
+        }
     }
-}
-
-fn pattern(text: &str) -> Result<Pattern, AdminError> {
-    Pattern::of_permission(text).map_err(|reason| AdminError::Pattern {
-        pattern: text.into(),
-        reason,
-    })
 }
 
 #[cfg(test)]
@@ -174,39 +168,43 @@ mod tests {
 
     #[test]
     fn names_are_allowed_by_their_own_pattern() {
-        let names = GrantPatterns::compile(Permission {
+        let patterns = Patterns::default();
+        let permission = Permission {
             configure: "^mine-".into(),
             write: String::new(),
             ..Permission::full("u", "/")
-        })
-        .unwrap();
-        assert!(names.allow(Right::Configure, "mine-1"));
-        assert!(!names.allow(Right::Configure, "not-mine-1"));
-        assert!(!names.allow(Right::Write, "mine-1"));
-        assert!(names.allow(Right::Read, "anything"));
+        };
+        let names = GrantPatterns::new(permission, &patterns).unwrap();
+        let allow = |right, name| patterns.matches(names.of(right), name);
+        assert!(allow(Right::Configure, "mine-1"));
+        assert!(!allow(Right::Configure, "not-mine-1"));
+        assert!(!allow(Right::Write, "mine-1"));
+        assert!(allow(Right::Read, "anything"));
         let broken = Permission {
             read: "(".into(),
             ..Permission::full("u", "/")
         };
         assert!(matches!(
-            GrantPatterns::compile(broken),
+            GrantPatterns::new(broken, &patterns),
             Err(AdminError::Pattern { .. })
         ));
     }
 
     #[test]
     fn topic_patterns_know_user_and_vhost() {
-        let keys = Keys::compile(TopicPermission {
+        let patterns = Patterns::default();
+        let permission = TopicPermission {
             user: "a.b".into(),
             vhost: "/".into(),
             exchange: "events".into(),
             write: "^{username}\\.".into(),
             read: "^{vhost}-{client_id}$".into(),
-        })
-        .unwrap();
-        assert!(keys.allow(Right::Write, b"a.b.created"));
-        assert!(!keys.allow(Right::Write, b"axb.created"));
-        assert!(keys.allow(Right::Read, b"/-{client_id}"));
-        assert!(!keys.allow(Right::Read, b"/-me"));
+        };
+        let keys = Keys::new(permission, &patterns).unwrap();
+        let allow = |right, key| patterns.matches(keys.of(right), key);
+        assert!(allow(Right::Write, "a.b.created"));
+        assert!(!allow(Right::Write, "axb.created"));
+        assert!(allow(Right::Read, "/-{client_id}"));
+        assert!(!allow(Right::Read, "/-me"));
     }
 }
