@@ -29,11 +29,11 @@ pub(crate) struct Granted {
 #[derive(Debug)]
 pub(crate) struct Patterns {
     max: usize,
-    table: Mutex<Table>,
+    table: Mutex<PatternTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct PatternTable {
     known: BTreeMap<Arc<str>, Weak<Granted>>,
     /// Look for those that are gone when so many are known.
     sweep_at: usize,
@@ -104,7 +104,7 @@ impl Patterns {
     }
 }
 
-impl Table {
+impl PatternTable {
     fn add(&mut self, granted: &Arc<Granted>) {
         if self.known.len() >= self.sweep_at {
             self.known.retain(|_, known| known.strong_count() > 0);
