@@ -33,6 +33,12 @@ const DEFINITIONS: &str = r#"{
                      "configure": ".*", "write": ".*", "read": ".*"}]
 }"#;
 
+/// Whether cases that are scaled down for each run of the tests have the sizes that once stopped a
+/// broker: `LEVERET_HOSTILE_FULL=1`.
+pub(crate) fn is_full() -> bool {
+    std::env::var_os("LEVERET_HOSTILE_FULL").is_some()
+}
+
 /// A broker with tenants who misbehave and others who do not, another one where nobody does, and
 /// what memory the broker had at first.
 pub(crate) struct Case {

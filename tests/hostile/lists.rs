@@ -7,13 +7,11 @@ use std::time::{Duration, Instant};
 
 use leveret_codec::{BasicConsume, ExchangeDeclare, QueueBind, QueueDeclare};
 
-use crate::case::Case;
+use crate::case::{Case, is_full};
 use crate::support::{Client, encode};
 
-/// Bindings of one exchange.
-const BINDINGS: u32 = 50_000;
-/// What so many bindings take by themselves, MiB.
-const BINDINGS_MIB: u64 = 20;
+/// What a thousand bindings of one exchange take by themselves, KiB.
+const THOUSAND_BINDINGS_KIB: u64 = 410;
 /// Queues with a consumer each.
 const QUEUES: u32 = 5_000;
 /// What so many take by themselves, MiB.
@@ -22,6 +20,16 @@ const QUEUES_MIB: u64 = 16;
 const OTHERS_MAX: Duration = Duration::from_secs(2);
 const TRIES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Bindings of one exchange.
+fn bindings() -> u32 {
+    if is_full() { 500_000 } else { 50_000 }
+}
+
+/// What so many take by themselves, MiB.
+fn bindings_mib(bindings: u32) -> u64 {
+    u64::from(bindings) / 1_000 * THOUSAND_BINDINGS_KIB / 1_024
+}
 
 /// Binds a queue to one exchange again and again, and waits until that is done.
 fn bind(client: &mut Client, bindings: u32) {
@@ -124,7 +132,7 @@ fn assert_api_serves(case: &Case) {
 fn lists_that_nobody_reads_cost_what_is_on_their_way() {
     let case = Case::start_http(&[]);
     let mut client = case.server.login();
-    bind(&mut client, BINDINGS);
+    bind(&mut client, bindings());
     let paths = [
         "/api/bindings",
         "/api/bindings/%2F",
@@ -142,7 +150,7 @@ fn lists_that_nobody_reads_cost_what_is_on_their_way() {
     }
     assert_api_serves(&case);
     drop(unread);
-    case.end(BINDINGS_MIB + 32);
+    case.end(bindings_mib(bindings()) + 32);
 }
 
 /// Each would be 8 MiB, and each list a few.
@@ -184,7 +192,12 @@ fn what_is_told_of_all_queues_that_nobody_reads_costs_what_is_on_its_way() {
 fn lists_of_all_kinds_that_are_read_share_one_budget() {
     let case = Case::start_http(&[]);
     let mut client = case.server.login();
-    bind(&mut client, BINDINGS / 4);
+    let (bindings, rounds) = if is_full() {
+        (bindings(), 3)
+    } else {
+        (bindings() / 4, 2)
+    };
+    bind(&mut client, bindings);
     consume(&mut client, 2_000);
     let gzip = "accept-encoding: gzip\r\n";
     let lists = [
@@ -205,7 +218,7 @@ fn lists_of_all_kinds_that_are_read_share_one_budget() {
             "",
         ),
     ];
-    let readers: Vec<_> = (0..2)
+    let readers: Vec<_> = (0..rounds)
         .flat_map(|_| lists)
         .map(|(path, fields)| {
             let stream = ask(&case, path, fields);
@@ -218,5 +231,5 @@ fn lists_of_all_kinds_that_are_read_share_one_budget() {
         assert_eq!(status, 200, "{path}");
         assert!(bytes > 1000, "{path}: {bytes}");
     }
-    case.end(BINDINGS_MIB / 4 + 40);
+    case.end(bindings_mib(bindings) + 40);
 }
