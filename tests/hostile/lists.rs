@@ -188,6 +188,8 @@ fn what_is_told_of_all_queues_that_nobody_reads_costs_what_is_on_its_way() {
     case.end(QUEUES_MIB + 32);
 }
 
+const SORTED: &str = "/api/bindings/%2F?sort=routing_key&sort_reverse=true";
+
 #[test]
 fn lists_of_all_kinds_that_are_read_share_one_budget() {
     let case = Case::start_http(&[]);
@@ -203,7 +205,7 @@ fn lists_of_all_kinds_that_are_read_share_one_budget() {
     let lists = [
         ("/api/bindings", ""),
         ("/api/bindings", gzip),
-        ("/api/bindings/%2F?sort=routing_key&sort_reverse=true", ""),
+        (SORTED, ""),
         ("/api/queues?sort=memory", ""),
         ("/api/queues", gzip),
         (
@@ -228,8 +230,15 @@ fn lists_of_all_kinds_that_are_read_share_one_budget() {
     assert_api_serves(&case);
     for (path, reader) in readers {
         let (status, bytes) = reader.join().expect("it is answered");
+        // A sort of so many bindings takes nearly the whole budget: it is to come again.
+        if is_full() && path == SORTED && status == 503 {
+            continue;
+        }
         assert_eq!(status, 200, "{path}");
         assert!(bytes > 1000, "{path}: {bytes}");
     }
-    case.end(bindings_mib(bindings) + 40);
+    assert_eq!(read(ask(&case, SORTED, "")).0, 200);
+    // `management.lists_bytes_max`, of which a sort of so many takes 56 MiB.
+    let sorted_mib = if is_full() { 64 } else { 0 };
+    case.end(bindings_mib(bindings) + sorted_mib + 40);
 }

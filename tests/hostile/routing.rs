@@ -22,7 +22,7 @@ const FLOOD_PATIENCE: Duration = Duration::from_secs(60);
 const WINDOW: u64 = 4;
 
 /// What a bystander keeps of its rounds a second while others' messages are routed, at least,
-const KEPT: f64 = 0.5;
+const KEPT: f64 = 2.0 / 3.0;
 /// in one of so many tries: it is 70 to 110 % mostly, but the machine may be busy.
 const TRIES: usize = 3;
 

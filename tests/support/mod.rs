@@ -3,6 +3,8 @@
 pub(crate) mod http;
 pub(crate) mod machine;
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -28,9 +30,14 @@ const STUCK: Duration = Duration::from_secs(1);
 /// The largest frame the clients here agree on, bytes.
 pub(crate) const FRAME_MAX: u32 = 131_072;
 
+/// What is tested: the broker that was compiled for it, or the one that `LEVERET_BINARY` names.
+fn binary() -> OsString {
+    env::var_os("LEVERET_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_leveret").into())
+}
+
 /// A command for the broker under test, untouched by the environment of whoever runs the tests.
 pub(crate) fn leveret() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+    let mut command = Command::new(binary());
     command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));
     command
 }

@@ -213,12 +213,22 @@ fn tidy_suite(project: &Project) -> Result<Suite> {
 
 /// A suite for each test program.
 fn run_tests<P: Borrow<TestProgram>>(programs: impl IntoIterator<Item = P>, report: &mut Report) {
+    run_tests_of(None, programs, report);
+}
+
+/// The same of the broker in `binary`, or of the one that was compiled for each program.
+fn run_tests_of<P: Borrow<TestProgram>>(
+    binary: Option<&Path>,
+    programs: impl IntoIterator<Item = P>,
+    report: &mut Report,
+) {
     for program in programs {
         let program = program.borrow();
         step(report, &program.name, || {
             let start = Instant::now();
             let mut command = Command::new(&program.executable);
             command.current_dir(&program.package);
+            command.envs(binary.map(|binary| ("LEVERET_BINARY", binary)));
             let output = shell::capture_tests(command)?;
             let mut outcomes = outcomes::libtest(&output.text);
             let failed = outcomes
@@ -316,8 +326,8 @@ fn shipped(
 }
 
 /// What is said of the sources, and the tests of the project's own. What takes longest to run is
-/// compiled first; it goes by the time, so that it waits for what is built for `release`. Lets go
-/// of `compiled` when cargo is free, and takes it again after `clients`.
+/// compiled first; it goes by the time, so that it waits for what is built for `release`, and
+/// attacks that. Lets go of `compiled` when cargo is free, and takes it again after `clients`.
 fn tested(
     project: &Project,
     compiled: mpsc::Sender<()>,
@@ -331,7 +341,8 @@ fn tested(
         report,
         move |report| {
             let _ = release.recv();
-            run_tests(first, report);
+            let shipped = project.target.join("release/leveret");
+            run_tests_of(Some(&shipped), first, report);
         },
         |report| {
             let mut programs = checks(project, &ALL, report);
