@@ -59,7 +59,7 @@ fn bytes_may_arrive_one_at_a_time() {
     assert_eq!(peer.get(1, "drip"), b"abcd");
 }
 
-/// Threads of the broker that the kernel lets interrupt nobody.
+/// Workers of the broker that the kernel lets interrupt nobody.
 fn deferring(server: &Server) -> usize {
     const SCHED_BATCH: &str = "3";
     let tasks = format!("/proc/{}/task", server.pid().as_raw_nonzero());
@@ -68,8 +68,8 @@ fn deferring(server: &Server) -> usize {
         .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
     // The second field is a name in brackets; the policy is the 41st.
     let policies = stats.map(|stat| {
-        let fields = stat.rsplit_once(')').unwrap().1;
-        fields.split_whitespace().nth(38) == Some(SCHED_BATCH)
+        let (name, fields) = stat.rsplit_once(')').unwrap();
+        name.contains("(tokio-") && fields.split_whitespace().nth(38) == Some(SCHED_BATCH)
     });
     policies.filter(|defers| *defers).count()
 }
