@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use ending::Ending;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, stopping};
 use crate::connection::desk::Desk;
 use crate::connection::login::{Login, LoginRefusal};
 use crate::connection::parting::Parting;
@@ -88,6 +88,10 @@ impl Connection {
         let outlet = Outlet::new(Arc::clone(&flusher), limits);
         let peer = Arc::new(Peer::new(client, Arc::new(Mutex::new(outlet)), now_ms));
         broker.register(&peer);
+        // Whoever is there when the broker stops is told; this one may have come a moment later.
+        if broker.is_stopping() {
+            peer.close(stopping());
+        }
         Self {
             session: Session::new(broker.session()),
             desk: Desk::new(broker, peer, flusher),
@@ -231,7 +235,6 @@ impl Connection {
                 phase.enter(vhost, desk)?;
                 desk.agreed(session);
                 session.open_ok();
-                self.refuse_if_stopping()?;
             }
             Event::ChannelOpened(channel) => {
                 phase.at_work()?.open_channel(channel, desk)?;

@@ -3,7 +3,6 @@
 use leveret_session::Fault;
 
 use super::{Connection, Step};
-use crate::broker::stopping;
 use crate::connection::desk::Desk;
 use crate::connection::parting::Parting;
 use crate::connection::phase::Phase;
@@ -22,14 +21,6 @@ impl Connection {
             && self.ending.is_none()
         {
             self.fail(fault);
-        }
-    }
-
-    pub(super) fn refuse_if_stopping(&self) -> Result<(), Fault> {
-        if self.desk.broker.is_stopping() {
-            Err(stopping())
-        } else {
-            Ok(())
         }
     }
 

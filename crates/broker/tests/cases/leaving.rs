@@ -12,7 +12,7 @@ use leveret_codec::{
 use leveret_store::InstantStore;
 
 use crate::support::store::DelayedStore;
-use crate::support::{Client, broker, declaration};
+use crate::support::{Client, broker, connect, declaration};
 
 /// Waits for another thread, which may not come so far.
 fn wait_for(mut reached: impl FnMut() -> bool) {
@@ -417,4 +417,18 @@ fn the_end_of_a_connection_takes_as_long_as_it_has_consumers() {
         many < few * 10
     };
     assert!((0..4).any(is_alike));
+}
+
+/// A stop waits for all who are there, so it has to tell all of them: those as well who come in while
+/// it does.
+#[test]
+fn who_comes_in_while_the_broker_stops_is_sent_away() {
+    let broker = broker(Arc::new(InstantStore::default()));
+    let (mut early, mut opened) = (connect(&broker), Client::new(&broker));
+    broker.stop();
+    let mut late = connect(&broker);
+    assert!(early.receive(&[], 1).ended);
+    assert!(late.receive(&[], 1).ended);
+    opened.turn();
+    assert!(opened.hear()[0].starts_with("0 close 320 CONNECTION_FORCED"));
 }

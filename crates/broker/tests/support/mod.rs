@@ -58,6 +58,16 @@ pub(crate) fn on_disk(disk: &SimDisk) -> (Broker, Arc<Journal>) {
     (broker, journal)
 }
 
+/// A connection that nothing has come from.
+pub(crate) fn connect(broker: &Arc<Broker>) -> Connection {
+    let origin = Origin {
+        name: "memory".into(),
+        loopback: true,
+        connected_at_ms: 0,
+    };
+    Connection::new(Arc::clone(broker), origin, 0, Arc::new(NoSocket))
+}
+
 pub(crate) struct Client {
     pub(crate) broker: Arc<Broker>,
     pub(crate) connection: Connection,
@@ -95,15 +105,9 @@ impl Client {
         (user, virtual_host): (&str, &[u8]),
         (client_properties, heartbeat): (RawTable<'_>, u16),
     ) -> Self {
-        let origin = Origin {
-            name: "memory".into(),
-            loopback: true,
-            connected_at_ms: 0,
-        };
-        let connection = Connection::new(Arc::clone(broker), origin, 0, Arc::new(NoSocket));
         let mut client = Self {
             broker: Arc::clone(broker),
-            connection,
+            connection: connect(broker),
             work: Work::default(),
             rest: Vec::new(),
         };
