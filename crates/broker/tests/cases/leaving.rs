@@ -419,11 +419,11 @@ fn the_end_of_a_connection_takes_as_long_as_it_has_consumers() {
     assert!((0..4).any(is_alike));
 }
 
-/// A stop waits for all who are there, so it has to tell all of them: those as well who come in while
-/// it does.
+/// A stop waits for all who are there, so it has to tell all of them: those as well who come in
+/// while it does.
 #[test]
 fn who_comes_in_while_the_broker_stops_is_sent_away() {
-    let broker = broker(Arc::new(InstantStore::default()));
+    let broker = broker(Arc::new(InstantStore));
     let (mut early, mut opened) = (connect(&broker), Client::new(&broker));
     broker.stop();
     let mut late = connect(&broker);
