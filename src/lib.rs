@@ -1,5 +1,6 @@
 //! The Leveret broker's edge: configuration, logs, the process and its sockets.
 
+mod background;
 mod backup;
 mod clock;
 pub mod config;

@@ -3,14 +3,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use leveret_broker::{Broker, LostMessages, PageOut, RunError, Work};
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use crate::background::Background;
 use crate::clock::now_ms;
 
 /// After a write that failed nothing is written for so long.
@@ -24,31 +24,25 @@ const REWRITE_PAUSE: Duration = Duration::from_millis(5);
 /// least.
 const GIVE_BACK_PAUSE: Duration = Duration::from_millis(500);
 
+const NOT_MOVED: &str = "run files cannot be synced: what is in them stays in the journal, which \
+                         becomes longer than storage.journal_window";
+const NOT_REWRITTEN: &str = "what is left of long queues cannot be written anew: what is settled \
+                             of it keeps its place on the disk";
+
 /// The running threads.
 pub(crate) struct QueuePager {
-    threads: [JoinHandle<()>; 3],
-    stopping: Arc<AtomicBool>,
+    threads: [Background; 3],
 }
 
 impl QueuePager {
-    /// Starts them; each receiver hears when one ends, which is when it has panicked or was
-    /// stopped.
+    /// Starts them; each receiver hears when one ends.
     ///
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn start(broker: &Arc<Broker>) -> io::Result<(Self, [oneshot::Receiver<()>; 3])> {
-        let stopping = Arc::new(AtomicBool::new(false));
         let spawn = |name: &str, work: fn(&Broker, &AtomicBool)| {
-            let (broker, stopping) = (Arc::clone(broker), Arc::clone(&stopping));
-            let runtime = Handle::current();
-            let (alive, ended) = oneshot::channel::<()>();
-            let thread = thread::Builder::new().name(name.to_owned());
-            let thread = thread.spawn(move || {
-                let _inside = runtime.enter();
-                work(&broker, &stopping);
-                drop(alive);
-            })?;
-            io::Result::Ok((thread, ended))
+            let broker = Arc::clone(broker);
+            Background::start(name, move |stopping| work(&broker, stopping))
         };
         let (writer, write_ended) = spawn("queue-writer", write)?;
         let (reader, read_ended) = spawn("queue-reader", read)?;
@@ -61,19 +55,13 @@ impl QueuePager {
         let [writing, reading, moving] = wakers;
         broker.wake_pager_with(writing, reading, moving);
         // Something may have come before anybody could wake them.
-        threads.iter().for_each(|thread| thread.thread().unpark());
-        let ended = [write_ended, read_ended, move_ended];
-        Ok((Self { threads, stopping }, ended))
+        threads.iter().for_each(|it| it.thread().unpark());
+        Ok((Self { threads }, [write_ended, read_ended, move_ended]))
     }
 
-    /// Has them end, and waits for that.
+    /// Has them end, one after the other, and waits for that.
     pub(crate) fn stop(self) {
-        self.stopping.store(true, Ordering::Release);
-        for thread in self.threads {
-            thread.thread().unpark();
-            // That it has panicked was heard before.
-            let _ = thread.join();
-        }
+        self.threads.into_iter().for_each(Background::stop);
     }
 }
 
@@ -105,13 +93,19 @@ fn write(broker: &Broker, stopping: &AtomicBool) {
     }
 }
 
-/// Hands over to run files what keeps the journal long. A disk that fails here costs no message.
+/// Hands over to run files what keeps the journal long, and writes anew what is mostly dead. A disk
+/// that fails here costs no message.
 fn hand_over(broker: &Broker, stopping: &AtomicBool) {
     let mut failing = false;
     while !stopping.load(Ordering::Acquire) {
         broker.set_now(now_ms());
-        let moved = broker.move_chunks();
-        let rewritten = moved.and_then(|moved| Ok((moved, broker.rewrite_chunks()?)));
+        let moved = broker.move_chunks().map_err(|error| (NOT_MOVED, error));
+        let rewritten = moved.and_then(|moved| {
+            let rewritten = broker
+                .rewrite_chunks()
+                .map_err(|error| (NOT_REWRITTEN, error));
+            Ok((moved, rewritten?))
+        });
         match rewritten {
             // Whoever writes the first one wakes it.
             Ok((0, false)) if broker.runs_stats().files == 0 => thread::park(),
@@ -122,13 +116,9 @@ fn hand_over(broker: &Broker, stopping: &AtomicBool) {
                     thread::park_timeout(REWRITE_PAUSE);
                 }
             }
-            Err(error) => {
+            Err((what, error)) => {
                 if !std::mem::replace(&mut failing, true) {
-                    error!(
-                        %error,
-                        "run files cannot be synced: what is in them stays in the journal, which \
-                         becomes longer than storage.journal_window; check the disk"
-                    );
+                    error!(%error, "{what}; check the disk");
                 }
                 thread::park_timeout(FAILURE_PAUSE);
             }

@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use leveret_broker::{Broker, Work};
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::background::Background;
 use crate::clock::now_ms;
 
 /// When very much is due at once, so long is worked at it
@@ -18,38 +18,13 @@ const SLICE: Duration = Duration::from_micros(100);
 /// connections of the same worker would wait.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// The running thread.
-pub(crate) struct QueueTimer {
-    thread: JoinHandle<()>,
-    stopping: Arc<AtomicBool>,
-}
-
-impl QueueTimer {
-    /// Starts it; the receiver hears when it ends, which is when it has panicked or was stopped.
-    ///
-    /// # Errors
-    /// The system gives no thread.
-    pub(crate) fn start(broker: &Arc<Broker>) -> io::Result<(Self, oneshot::Receiver<()>)> {
-        let (broker, runtime) = (Arc::clone(broker), Handle::current());
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (alive, ended) = oneshot::channel::<()>();
-        let stops = Arc::clone(&stopping);
-        let thread = thread::Builder::new().name("queue-timer".to_owned());
-        let thread = thread.spawn(move || {
-            let _inside = runtime.enter();
-            keep_time(&broker, &stops);
-            drop(alive);
-        })?;
-        Ok((Self { thread, stopping }, ended))
-    }
-
-    /// Has it end, and waits for that.
-    pub(crate) fn stop(self) {
-        self.stopping.store(true, Ordering::Release);
-        self.thread.thread().unpark();
-        // That it has panicked was heard before.
-        let _ = self.thread.join();
-    }
+/// Starts it.
+///
+/// # Errors
+/// The system gives no thread.
+pub(crate) fn start(broker: &Arc<Broker>) -> io::Result<(Background, oneshot::Receiver<()>)> {
+    let broker = Arc::clone(broker);
+    Background::start("queue-timer", move |stopping| keep_time(&broker, stopping))
 }
 
 fn keep_time(broker: &Broker, stopping: &AtomicBool) {

@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use leveret_broker::{Broker, Scrub, ScrubStep};
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::background::Background;
 use crate::clock::now_ms;
 use crate::deference;
 
@@ -18,43 +18,19 @@ const PASS_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// After a look at queues that have nothing on the disk.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
-/// The running thread.
-pub(crate) struct Scrubber {
-    thread: JoinHandle<()>,
-    stopping: Arc<AtomicBool>,
-}
-
-impl Scrubber {
-    /// Starts it with so many bytes a second; with 0 it reads nothing. The receiver hears when it
-    /// ends, which is when it has panicked or was stopped.
-    ///
-    /// # Errors
-    /// The system gives no thread.
-    pub(crate) fn start(
-        broker: &Arc<Broker>,
-        rate: u64,
-    ) -> io::Result<(Self, oneshot::Receiver<()>)> {
-        let (broker, runtime) = (Arc::clone(broker), Handle::current());
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (alive, ended) = oneshot::channel::<()>();
-        let stops = Arc::clone(&stopping);
-        let thread = thread::Builder::new().name("queue-scrubber".to_owned());
-        let thread = thread.spawn(move || {
-            let _inside = runtime.enter();
-            deference::begin_background();
-            scrub(&broker, rate, &stops);
-            drop(alive);
-        })?;
-        Ok((Self { thread, stopping }, ended))
-    }
-
-    /// Has it end, and waits for that.
-    pub(crate) fn stop(self) {
-        self.stopping.store(true, Ordering::Release);
-        self.thread.thread().unpark();
-        // That it has panicked was heard before.
-        let _ = self.thread.join();
-    }
+/// Starts it with so many bytes a second; with 0 it reads nothing.
+///
+/// # Errors
+/// The system gives no thread.
+pub(crate) fn start(
+    broker: &Arc<Broker>,
+    rate: u64,
+) -> io::Result<(Background, oneshot::Receiver<()>)> {
+    let broker = Arc::clone(broker);
+    Background::start("queue-scrubber", move |stopping| {
+        deference::begin_background();
+        scrub(&broker, rate, stopping);
+    })
 }
 
 fn scrub(broker: &Broker, rate: u64, stopping: &AtomicBool) {

@@ -31,12 +31,12 @@ use crate::process::{
     raise_descriptor_limit, resident_bytes,
 };
 use crate::queue_pager::QueuePager;
-use crate::queue_timer::QueueTimer;
 use crate::reload::Reloader;
 use crate::run_files::RunFolder;
-use crate::scrubber::Scrubber;
 use crate::throttle::Throttle;
-use crate::{default_password, deference, definitions, run_files, settings, state};
+use crate::{
+    default_password, deference, definitions, queue_timer, run_files, scrubber, settings, state,
+};
 
 const BACKLOG: u32 = 4096;
 /// Memory and disk are measured every so many ticks: once a second.
@@ -131,9 +131,9 @@ async fn serve_until_stopped(
     process.opens(&listeners);
     let http = serve_http(config, broker, &process).await?;
     let ticking = tokio::spawn(tick(Arc::clone(&gate), config.data_dir.clone()));
-    let (timer, timing) = QueueTimer::start(broker)?;
+    let (timer, timing) = queue_timer::start(broker)?;
     let (pager, [writing, reading, moving]) = QueuePager::start(broker)?;
-    let (scrubber, scrubbing) = Scrubber::start(broker, config.storage.scrub_rate)?;
+    let (scrubber, scrubbing) = scrubber::start(broker, config.storage.scrub_rate)?;
     let reloader = Reloader {
         arguments: rereading.arguments,
         config: config.clone(),
