@@ -43,8 +43,8 @@ struct Rewritten {
 }
 
 impl Broker {
-    /// Writes some chunks anew of which little lives; `false` when there are none to be done now.
-    /// Waits for the disk, with nothing locked.
+    /// Writes some chunks anew of which little lives; `false` when there are none to be done now, or
+    /// the store has no room to take note of them. Waits for the disk, with nothing locked.
     ///
     /// # Errors
     /// A run file could not be read, written or synced: they stay where they are.
@@ -65,8 +65,7 @@ impl Broker {
         if rewrites.before == 0 {
             return Ok(false);
         }
-        self.finish_rewrites(runs, rewrites)?;
-        Ok(true)
+        self.finish_rewrites(runs, rewrites)
     }
 
     /// Bytes that are on the disk twice until the store needs the places of before no more.
@@ -141,9 +140,9 @@ impl Broker {
         true
     }
 
-    fn finish_rewrites(&self, runs: &Runs, rewrites: Rewrites) -> Result<(), RunError> {
+    fn finish_rewrites(&self, runs: &Runs, rewrites: Rewrites) -> Result<bool, RunError> {
         if rewrites.chunks.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let written = runs.rewrite(&rewrites.bytes, &rewrites.ends);
         let synced = written.and_then(|spots| {
@@ -173,12 +172,11 @@ impl Broker {
                 lane,
             }
         });
-        self.put_rewritten(chunks.collect());
-        Ok(())
+        Ok(self.put_rewritten(chunks.collect()))
     }
 
-    /// Tells the store first, then the queues.
-    fn put_rewritten(&self, chunks: Vec<Rewritten>) {
+    /// Tells the store first, then the queues; `false` when the store takes none.
+    fn put_rewritten(&self, chunks: Vec<Rewritten>) -> bool {
         let is_recorded = self.record_rewrites(&chunks);
         for chunk in chunks {
             if chunk.lane.is_some() && !is_recorded {
@@ -191,6 +189,7 @@ impl Broker {
                 chunk.cell.page(&mut state);
             }
         }
+        is_recorded
     }
 
     /// Records them as moved, with the messages that are left and no others: what is settled and

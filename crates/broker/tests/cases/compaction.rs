@@ -3,6 +3,7 @@
 
 use leveret_codec::{BasicAck, BasicCancel, BasicNack};
 use leveret_runs::RunFiles as _;
+use leveret_store::{Batch, Store as _};
 
 use crate::moving::{World, numbers};
 use crate::support::{consume, declaration, ready};
@@ -254,4 +255,28 @@ fn a_full_disk_is_emptied_by_what_is_settled() {
     assert!(world.files.free_bytes().is_ok());
     let mut world = world.cut_power(1);
     assert_eq!(world.take_all().0, left);
+}
+
+/// Nothing is written again and again of which the journal can take no note.
+#[test]
+fn where_the_journal_has_no_room_nobody_goes_on_to_write() {
+    let mut world = World::new();
+    world.fill(0..MESSAGES);
+    let (taken, _) = world.take_all();
+    world.broker.leave_free(40_000);
+    world.files.set_free_bytes(20_000);
+    for (tag, _) in (1..).zip(&taken).filter(|(_, it)| !it.is_multiple_of(16)) {
+        world.ack(tag);
+    }
+    world.cancel();
+    world.turn_on_full_disk();
+    let mut held = Batch::new();
+    for bytes in [1_000, 100, 10, 1] {
+        while world.journal.admit_change(&mut held, bytes).is_ok() {}
+    }
+    let written = world.broker.runs_stats().written_bytes;
+    world.now_ms += 1_200;
+    world.broker.set_now(world.now_ms);
+    assert_eq!(world.broker.rewrite_chunks(), Ok(false));
+    assert!(world.broker.runs_stats().written_bytes > written);
 }

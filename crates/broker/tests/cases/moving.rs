@@ -46,7 +46,7 @@ pub(crate) struct World {
     pub(crate) broker: Arc<Broker>,
     pub(crate) client: Client,
     work: Work,
-    now_ms: u64,
+    pub(crate) now_ms: u64,
     /// Messages that the start found in the journal, and those that it found elsewhere.
     pub(crate) found: (usize, u64),
 }
