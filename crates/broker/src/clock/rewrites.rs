@@ -43,8 +43,8 @@ struct Rewritten {
 }
 
 impl Broker {
-    /// Writes some chunks anew of which little lives; `false` when there are none to be done now, or
-    /// the store has no room to take note of them. Waits for the disk, with nothing locked.
+    /// Writes some chunks anew of which little lives; `false` when there are none to be done now,
+    /// or the store has no room to take note of them. Waits for the disk, with nothing locked.
     ///
     /// # Errors
     /// A run file could not be read, written or synced: they stay where they are.
