@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Buf as _;
-use leveret_broker::{Broker, Connection, Handle, SharedOutlet, Work, resume};
+use leveret_broker::{Broker, Connection, Effects, Handle, SharedOutlet, resume};
 use leveret_session::{Flush, Pending};
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
@@ -29,7 +29,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// What a flush needs to pump those who waited for room; a flush never nests.
-    static ROOM: RefCell<(Work, Vec<Arc<Handle>>)> = RefCell::default();
+    static ROOM: RefCell<(Effects, Vec<Arc<Handle>>)> = RefCell::default();
 }
 
 /// A connection's socket, written to by its own writer and by whoever made the connection dirty.
@@ -179,14 +179,14 @@ impl Link {
                 outlet.lock().disconnect();
                 return Flushed::Everything;
             };
-            ROOM.with_borrow_mut(|(work, starved)| {
+            ROOM.with_borrow_mut(|(effects, starved)| {
                 // What came in meanwhile is taken by the next round.
                 outlet.lock().end_flush(pending, starved);
                 if !starved.is_empty() {
                     self.broker.set_now(now_ms());
-                    resume(starved, work);
-                    self.broker.submit(work);
-                    work.wake();
+                    resume(starved, effects);
+                    self.broker.submit(effects);
+                    effects.wake();
                 }
             });
             if full {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leveret_broker::Work;
+use leveret_broker::Effects;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -75,12 +75,12 @@ impl Listeners {
                 "connections did not close in time"
             );
         }
-        let mut work = Work::default();
-        if let Err(refusal) = self.gate.broker.forget_transient(&mut work) {
+        let mut effects = Effects::default();
+        if let Err(refusal) = self.gate.broker.forget_transient(&mut effects) {
             warn!(?refusal, "cannot delete what is transient");
         }
-        self.gate.broker.submit(&mut work);
-        work.wake();
+        self.gate.broker.submit(&mut effects);
+        effects.wake();
         info!("closed for clients");
     }
 

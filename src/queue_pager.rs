@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leveret_broker::{Broker, LostMessages, PageOut, RunError, Work};
+use leveret_broker::{Broker, Effects, LostMessages, PageOut, RunError};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -141,11 +141,11 @@ fn tell(error: &RunError) {
 }
 
 fn read(broker: &Broker, stopping: &AtomicBool) {
-    let (mut work, mut log) = (Work::default(), LostLog::default());
+    let (mut effects, mut log) = (Effects::default(), LostLog::default());
     while !stopping.load(Ordering::Acquire) {
         broker.set_now(now_ms());
         match broker.begin_page_in() {
-            Some(page) => broker.finish_page_in(page, &mut work),
+            Some(page) => broker.finish_page_in(page, &mut effects),
             None if log.untold.0 > 0 => thread::park_timeout(LostLog::WINDOW),
             None => thread::park(),
         }

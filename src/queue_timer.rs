@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leveret_broker::{Broker, Work};
+use leveret_broker::{Broker, Effects};
 use tokio::sync::oneshot;
 
 use crate::background::Background;
@@ -30,9 +30,9 @@ pub(crate) fn start(broker: &Arc<Broker>) -> io::Result<(Background, oneshot::Re
 fn keep_time(broker: &Broker, stopping: &AtomicBool) {
     let thread = thread::current();
     broker.wake_timer_with(move || thread.unpark());
-    let (mut work, mut begun) = (Work::default(), Instant::now());
+    let (mut effects, mut begun) = (Effects::default(), Instant::now());
     while !stopping.load(Ordering::Acquire) {
-        let due_ms = broker.run_due(now_ms(), &mut work);
+        let due_ms = broker.run_due(now_ms(), &mut effects);
         match due_ms.map(|due_ms| due_ms.saturating_sub(now_ms())) {
             Some(0) if begun.elapsed() < SLICE => continue,
             Some(0) => thread::sleep(PAUSE),

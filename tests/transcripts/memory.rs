@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use leveret_broker::{ApplyTo, Broker, Policy, PolicyKind, Ticker, Work};
+use leveret_broker::{ApplyTo, Broker, Effects, Policy, PolicyKind, Ticker};
 use leveret_store::InstantStore;
 use serde_json::Value as Json;
 
@@ -42,8 +42,8 @@ impl Memory {
         if now_ms % Ticker::INTERVAL_MS < STEP_MS {
             self.ticker.borrow_mut().tick(&self.broker, now_ms);
         }
-        let mut work = Work::default();
-        while let Some(due_ms) = self.broker.run_due(now_ms, &mut work)
+        let mut effects = Effects::default();
+        while let Some(due_ms) = self.broker.run_due(now_ms, &mut effects)
             && due_ms <= now_ms
         {}
         for client in self.clients.borrow().iter() {

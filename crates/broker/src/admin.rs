@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::broker::Broker;
 use crate::peer::Peer;
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 use crate::settings::parameters::check_value;
 use crate::topology::DurableKind;
 
@@ -34,7 +34,7 @@ pub const GLOBALS_MAX: usize = 10_000;
 /// says when it is durable. Dropping it submits the records as well.
 pub struct Admin<'a> {
     broker: &'a Broker,
-    work: MutexGuard<'a, Work>,
+    effects: MutexGuard<'a, Effects>,
     /// Policies to apply at the end.
     touched: Vec<policy::TouchedPolicies>,
 }
@@ -45,7 +45,7 @@ impl Broker {
     pub fn administer(&self) -> Admin<'_> {
         Admin {
             broker: self,
-            work: self.administration.lock(),
+            effects: self.administration.lock(),
             touched: Vec::new(),
         }
     }
@@ -137,7 +137,7 @@ impl Admin<'_> {
         let names_len: usize = names.iter().map(|name| name.len()).sum();
         let bytes = names_len + serde_json::to_vec(value).map_or(0, |value| value.len());
         let name = names.last().copied().unwrap_or_default();
-        let claimed = self.broker.claim_record(&mut self.work, bytes);
+        let claimed = self.broker.claim_record(&mut self.effects, bytes);
         claimed.map_err(|refused| {
             AdminError::Invalid(format!("cannot put {what} '{name}': {refused}"))
         })
@@ -146,11 +146,13 @@ impl Admin<'_> {
     fn keep(&mut self, kind: DurableKind, names: &[&str], value: &impl Serialize) {
         let value = serde_json::to_vec(value).unwrap_or_default();
         let key = record::key(kind, names);
-        self.work.journal.topology(&key, Some(&value));
+        self.effects.journal.topology(&key, Some(&value));
     }
 
     fn forget(&mut self, kind: DurableKind, names: &[&str]) {
-        self.work.journal.topology(&record::key(kind, names), None);
+        self.effects
+            .journal
+            .topology(&record::key(kind, names), None);
     }
 
     /// Has every connection look again at what its user may do.
@@ -160,8 +162,8 @@ impl Admin<'_> {
 
     fn submit(&mut self) -> Ticket {
         self.apply_policies();
-        let ticket = self.broker.submit(&mut self.work);
-        self.work.flush();
+        let ticket = self.broker.submit(&mut self.effects);
+        self.effects.flush();
         ticket
     }
 }

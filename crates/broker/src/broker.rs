@@ -22,9 +22,9 @@ use crate::peer::Peer;
 use crate::peer::alarms::Alarms;
 use crate::peer::unfinished::Unfinished;
 use crate::queue::cell::{Home, QueueCell};
+use crate::queue::effects::Effects;
 use crate::queue::pager::Pager;
 use crate::queue::timer::Timer;
-use crate::queue::work::Work;
 use crate::settings::notices::Notices;
 use crate::vhost::Vhost;
 use crate::vhost::refused::RefusedMessages;
@@ -55,7 +55,7 @@ pub struct Broker {
     /// Global parameters.
     pub(crate) globals: RwLock<BTreeMap<String, serde_json::Value>>,
     /// Held while anything administrative changes, so that records are kept in order.
-    pub(crate) administration: Mutex<Work>,
+    pub(crate) administration: Mutex<Effects>,
     pub(crate) names: NameGenerator,
     pub(crate) alarms: Alarms,
     pub(crate) unfinished: Unfinished,

@@ -151,7 +151,7 @@ impl Channel {
             consumers.retain(|_, &mut index| {
                 let source = self.sources.get_mut(index as usize);
                 source.is_some_and(|source| {
-                    source.cancelled |= source.is_over();
+                    source.cancelled |= source.has_ended();
                     !source.cancelled
                 })
             });

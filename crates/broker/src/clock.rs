@@ -13,7 +13,7 @@ use leveret_codec::HEARTBEAT;
 
 use crate::broker::Broker;
 use crate::peer::Peer;
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 
 /// Intervals without a byte after which a peer counts as gone.
 const SILENT_INTERVALS: u64 = 2;
@@ -35,7 +35,7 @@ const BUSY_TICKS: usize = 4;
 /// at about once in four seconds.
 #[derive(Default)]
 pub struct Ticker {
-    work: Work,
+    effects: Effects,
     ticks: usize,
     /// Connections by the tick they are looked at next.
     wheel: [Vec<Weak<Peer>>; WHEEL_TICKS],
@@ -66,8 +66,8 @@ impl Ticker {
             Self::sweep(broker);
         }
         self.ticks = self.ticks.wrapping_add(1);
-        broker.submit(&mut self.work);
-        self.work.wake();
+        broker.submit(&mut self.effects);
+        self.effects.wake();
     }
 
     fn sweep(broker: &Broker) {
@@ -115,7 +115,7 @@ impl Ticker {
             return next;
         }
         if quiet_ms >= interval_ms / 2 {
-            self.work
+            self.effects
                 .reply(&mut outlet, |out| out.extend_from_slice(&HEARTBEAT));
             // Its own bytes are not traffic: the next one is due whether or not they are written.
             peer.wrote

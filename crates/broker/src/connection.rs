@@ -177,7 +177,7 @@ impl Connection {
     /// Takes steps until the turn is full or the input at its end; tells whether it is the latter.
     fn take_steps(&mut self, input: &[u8], turn: &mut Turn) -> bool {
         loop {
-            if self.desk.work.is_full() || self.waits_for_room() {
+            if self.desk.effects.is_full() || self.waits_for_room() {
                 turn.unfinished = true;
                 return false;
             }
@@ -265,7 +265,7 @@ impl Connection {
     /// Hands the turn's records to the store, confirms what needs no waiting, flushes.
     fn end_turn(&mut self) {
         let desk = &mut self.desk;
-        let ticket = desk.broker.submit(&mut desk.work);
+        let ticket = desk.broker.submit(&mut desk.effects);
         let running = self.phase.running_mut();
         let waits_for = running.and_then(|running| running.end_turn(ticket, desk));
         if let Some(ticket) = waits_for {
@@ -273,13 +273,13 @@ impl Connection {
         }
         // The answer to a refused login waits for the caller.
         if !self.login.refused_now {
-            desk.work.flush();
+            desk.effects.flush();
         }
     }
 
     /// Tells the caller what to do after the turn.
     fn tell(&mut self, turn: &mut Turn) {
-        let Desk { peer, work, .. } = &mut self.desk;
+        let Desk { peer, effects, .. } = &mut self.desk;
         turn.unfinished |= self.ending.is_some();
         if let Some(running) = self.phase.running_mut() {
             turn.unfinished |= running.waits.is_some();
@@ -287,14 +287,14 @@ impl Connection {
         }
         peer.received_bytes.add(turn.consumed as u64);
         turn.ended |= peer.dead.load(Ordering::Acquire);
-        turn.pause_ms = std::mem::take(&mut work.pause_ms);
-        work.steps = 0;
-        turn.persistent = std::mem::take(&mut work.persistent);
-        let (published, settled) = (&mut work.published, &mut work.settled);
+        turn.pause_ms = std::mem::take(&mut effects.pause_ms);
+        effects.steps = 0;
+        turn.persistent = std::mem::take(&mut effects.persistent);
+        let (published, settled) = (&mut effects.published, &mut effects.settled);
         turn.messages = std::mem::take(published).max(std::mem::take(settled));
         turn.login_refused = std::mem::take(&mut self.login.refused_now);
         turn.silent = std::mem::take(&mut self.silent);
-        if let Some((cell, _)) = self.desk.work.slowed.take() {
+        if let Some((cell, _)) = self.desk.effects.slowed.take() {
             self.slow_down(cell);
         }
         if turn.pause_ms > 0 {
@@ -309,7 +309,7 @@ impl Connection {
         if !replies.is_empty() {
             let mut outlet = self.desk.peer.outlet.lock();
             self.desk
-                .work
+                .effects
                 .reply(&mut outlet, |out| out.extend_from_slice(replies));
             // Replies are rare, connections may be many.
             *replies = Vec::new();
@@ -322,7 +322,7 @@ impl Connection {
         if !replies.is_empty() {
             let mut outlet = self.desk.peer.outlet.lock();
             if outlet.close_ok(|out| out.extend_from_slice(replies)) {
-                self.desk.work.dirtied(&outlet);
+                self.desk.effects.dirtied(&outlet);
             }
             replies.clear();
         }

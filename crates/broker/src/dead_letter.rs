@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use leveret_codec::Properties;
-use leveret_queue::{Buried, Death, MessageBody, Rank, Wait};
+use leveret_queue::{BurialWait, Buried, Death, MessageBody, Rank};
 use leveret_record::{Sabotage, breaks};
 use leveret_settings::DeadLetters;
 use leveret_store::MessageParts;
@@ -30,14 +30,14 @@ use crate::publish::direct::{find, raw_route};
 use crate::publish::room::Room;
 use crate::publish::routes::{Route, RouteCache, RouteQuery};
 use crate::queue::cell::QueueCell;
+use crate::queue::effects::{Effects, STEPS_OF_TURN};
 use crate::queue::pump::Pump;
-use crate::queue::work::{STEPS_OF_TURN, Work};
 use crate::vhost::Vhost;
 use crate::vhost::refused::counts_of;
 use copies::Copies;
-use corpses::{Corpse, Corpses, Run};
+use corpses::{Corpse, CorpseRun, Corpses};
 use headers::{Dying, Letter};
-use kind::{Kind, Onward};
+use kind::{DeathKind, Onward};
 
 /// What one group of the journal moves at most.
 const GROUP_MESSAGES: usize = 1024;
@@ -64,7 +64,7 @@ fn route_of(letters: &DeadLetters, corpse: &Corpse<'_>) -> Option<Vec<u8>> {
 
 /// Whether the messages behind those that were moved on can follow.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum Followers {
     Follows,
     /// There is no room for it now.
     Waits,
@@ -74,7 +74,7 @@ enum Next {
 
 /// What the groups of a turn use, one after the other.
 #[derive(Default)]
-struct Kept {
+struct GroupBuffers {
     corpses: Corpses,
     copies: Copies,
 }
@@ -87,19 +87,19 @@ struct Burial<'a> {
     letters: Option<&'a DeadLetters>,
     routes: RouteCache,
     /// Of the messages before: most of a group are alike.
-    kind: Option<Kind>,
+    kind: Option<DeathKind>,
     copies: &'a mut Copies,
     /// Places of those that have no way and must not be lost.
     stay: Vec<usize>,
     /// Queues that got copies, to be run when the group is submitted, each with what may not be
     /// served until then: of each level the first durable copy.
-    touched: Vec<Touched>,
+    touched: Vec<CopyTarget>,
     /// Where each queue stands in there, by where it lives.
     places: FxHashMap<usize, usize>,
 }
 
 /// A queue that got copies.
-struct Touched {
+struct CopyTarget {
     cell: Arc<QueueCell>,
     held: Vec<Rank>,
 }
@@ -107,20 +107,20 @@ struct Touched {
 impl Broker {
     /// Moves on what died in queues that the work names; what is more than a turn or the store
     /// bears is left to the timer.
-    pub(crate) fn bury(&self, work: &mut Work) {
-        let (most, pause_ms) = match (self.is_store_behind(), work.briefly) {
+    pub(crate) fn bury(&self, effects: &mut Effects) {
+        let (most, pause_ms) = match (self.is_store_behind(), effects.briefly) {
             (true, _) => (0, STORE_PAUSE_MS),
             (false, true) => (1, 0),
             (false, false) => (GROUPS_OF_TURN, 0),
         };
-        let (mut kept, mut groups) = (Kept::default(), 0);
+        let (mut kept, mut groups) = (GroupBuffers::default(), 0);
         while groups < most
-            && let Some(cell) = work.dying.pop()
+            && let Some(cell) = effects.dying.pop()
         {
-            groups += usize::from(self.bury_some(&cell, &mut kept, work));
+            groups += usize::from(self.bury_some(&cell, &mut kept, effects));
         }
         let now_ms = self.timer.now_ms();
-        for cell in work.dying.drain(..) {
+        for cell in effects.dying.drain(..) {
             let mut state = cell.lock();
             if state.queue.has_unburied(now_ms) {
                 self.timer.arm(&cell, &mut state, now_ms + pause_ms);
@@ -129,15 +129,20 @@ impl Broker {
     }
 
     /// Moves a group on; `false` when there is none, or somebody else does.
-    fn bury_some(&self, cell: &Arc<QueueCell>, kept: &mut Kept, work: &mut Work) -> bool {
+    fn bury_some(
+        &self,
+        cell: &Arc<QueueCell>,
+        kept: &mut GroupBuffers,
+        effects: &mut Effects,
+    ) -> bool {
         let Some(letters) = self.exhume(cell, &mut kept.corpses) else {
             return false;
         };
         // What the turn recorded before is no part of the group.
-        work.submit(&*self.store);
-        let (mut moved, mut next) = (0, Next::Waits);
+        effects.submit(&*self.store);
+        let (mut moved, mut next) = (0, Followers::Waits);
         let (mut stay, mut touched) = (Vec::new(), Vec::new());
-        let corpses = self.claim_for(kept.corpses.all(), work);
+        let corpses = self.claim_for(kept.corpses.all(), effects);
         if let Some(vhost) = self.vhost(&cell.vhost)
             && corpses.len() > 0
         {
@@ -153,10 +158,10 @@ impl Broker {
                 touched,
                 places: FxHashMap::default(),
             };
-            work.journal.begin_group();
-            (moved, next) = burial.bury(corpses, work);
-            work.journal.end_group();
-            work.submit(&*self.store);
+            effects.journal.begin_group();
+            (moved, next) = burial.bury(corpses, effects);
+            effects.journal.end_group();
+            effects.submit(&*self.store);
             (stay, touched) = (burial.stay, burial.touched);
         }
         let at_least_once = letters.is_some_and(|letters| letters.at_least_once);
@@ -164,8 +169,8 @@ impl Broker {
         let stays = |index: &usize| !stay.is_empty() && stay.binary_search(index).is_ok();
         let gone = gone.filter(|(index, _)| !stays(index));
         self.count_deaths(cell, gone.map(|(_, corpse)| corpse), at_least_once);
-        let wait = Wait {
-            all: next == Next::Waits,
+        let wait = BurialWait {
+            all: next == Followers::Waits,
             until_ms: self.timer.now_ms().saturating_add(RETRY_MS),
         };
         let buried = Buried {
@@ -173,12 +178,12 @@ impl Broker {
             stay: &stay,
             wait,
         };
-        self.end_burial(cell, buried, work);
-        for Touched { cell, held } in touched {
+        self.end_burial(cell, buried, effects);
+        for CopyTarget { cell, held } in touched {
             let mut state = cell.lock();
             if !cell.is_deleted() {
                 held.iter().for_each(|rank| state.queue.release_hold(*rank));
-                cell.run(&mut state, &mut Pump::new(&cell, work));
+                cell.run(&mut state, &mut Pump::new(&cell, effects));
             }
         }
         true
@@ -186,13 +191,13 @@ impl Broker {
 
     /// Has the disk keep space for copies of all of them, or where it is short of that of the first
     /// one; gives for which it does.
-    fn claim_for<'a>(&self, corpses: Run<'a>, work: &mut Work) -> Run<'a> {
-        let mut claims = |run: Run<'_>| {
+    fn claim_for<'a>(&self, corpses: CorpseRun<'a>, effects: &mut Effects) -> CorpseRun<'a> {
+        let mut claims = |run: CorpseRun<'_>| {
             let bytes = run.claimed_bytes();
             bytes == 0
                 || self
                     .store
-                    .claim(&mut work.journal, run.len(), bytes)
+                    .claim(&mut effects.journal, run.len(), bytes)
                     .is_ok()
         };
         let runs = [corpses, corpses.take(1)];
@@ -222,29 +227,29 @@ impl Broker {
 
     /// Frees the places of what was moved. What has to wait is tried again in a while, the rest
     /// when others had their turn.
-    fn end_burial(&self, cell: &Arc<QueueCell>, buried: Buried<'_>, work: &mut Work) {
+    fn end_burial(&self, cell: &Arc<QueueCell>, buried: Buried<'_>, effects: &mut Effects) {
         let mut state = cell.lock();
         if !cell.is_deleted() {
             state.queue.buried(buried);
-            cell.run(&mut state, &mut Pump::new(cell, work));
+            cell.run(&mut state, &mut Pump::new(cell, effects));
         }
     }
 
     /// Moves on what died in a queue that is about to end, but for what cannot be.
-    pub(crate) fn bury_all(&self, cell: &Arc<QueueCell>, work: &mut Work) {
-        let (mut kept, mut patience) = (Kept::default(), OTHERS_PATIENCE);
+    pub(crate) fn bury_all(&self, cell: &Arc<QueueCell>, effects: &mut Effects) {
+        let (mut kept, mut patience) = (GroupBuffers::default(), OTHERS_PATIENCE);
         loop {
             let state = cell.lock();
             let (now_ms, queue) = (self.timer.now_ms(), &state.queue);
             let (is_left, is_others) = (queue.has_unburied(now_ms), queue.is_being_buried());
             let waits = queue.burial_waits_for_page(now_ms);
             drop(state);
-            if waits && patience > 0 && self.load_now(cell, work) == PageLoad::Done {
+            if waits && patience > 0 && self.load_now(cell, effects) == PageLoad::Done {
                 patience -= 1;
                 continue;
             }
             if is_left {
-                self.bury_some(cell, &mut kept, work);
+                self.bury_some(cell, &mut kept, effects);
             } else if is_others && patience > 0 {
                 // They have nothing locked for long, and do not wait for anybody.
                 patience -= 1;
@@ -277,7 +282,7 @@ impl Broker {
 
 impl Burial<'_> {
     /// Moves messages on, until one has to wait; gives how many, and what becomes of the next one.
-    fn bury(&mut self, corpses: Run<'_>, work: &mut Work) -> (usize, Next) {
+    fn bury(&mut self, corpses: CorpseRun<'_>, effects: &mut Effects) -> (usize, Followers) {
         let (mut moved, mut copies) = (0, 0);
         while let Some(first) = corpses.skip(moved).first()
             && copies < STEPS_OF_TURN
@@ -293,34 +298,34 @@ impl Burial<'_> {
                     moved += 1;
                     continue;
                 }
-                Some(kind) => self.send(rest, kind, work),
-                None => (1, Next::Follows),
+                Some(kind) => self.send(rest, kind, effects),
+                None => (1, Followers::Follows),
             };
-            self.settle(rest.take(sent), work);
+            self.settle(rest.take(sent), effects);
             moved += sent;
-            if next != Next::Follows {
+            if next != Followers::Follows {
                 return (moved, next);
             }
             let targets = kind.as_ref().map_or(0, |kind| kind.onward.targets.len());
             copies += sent * targets;
             self.kind = kind;
         }
-        (moved, Next::Follows)
+        (moved, Followers::Follows)
     }
 
     /// Whether a message that must not be lost has no way. Others are not held up by it.
-    fn is_stuck(&self, kind: &Kind) -> bool {
+    fn is_stuck(&self, kind: &DeathKind) -> bool {
         kind.onward.targets.is_empty() && self.is_at_least_once()
     }
 
     /// Records that messages have left their queue.
-    fn settle(&self, run: Run<'_>, work: &mut Work) {
+    fn settle(&self, run: CorpseRun<'_>, effects: &mut Effects) {
         if breaks(Sabotage::KeepDead) {
             return;
         }
         for corpse in run.iter().filter(|corpse| corpse.stored) {
             if let Some(lane) = self.cell.lane_of(corpse.rank.level) {
-                work.journal.settle(lane, corpse.rank.seq);
+                effects.journal.settle(lane, corpse.rank.seq);
             }
         }
     }
@@ -328,10 +333,10 @@ impl Burial<'_> {
     /// What a message has in common with others, and where they go; `None` when that is nowhere:
     /// since a policy was taken away that sent it on, or as its policy names what is longer than a
     /// short string.
-    fn kind_of(&mut self, corpse: &Corpse<'_>) -> Option<Kind> {
+    fn kind_of(&mut self, corpse: &Corpse<'_>) -> Option<DeathKind> {
         let properties = Properties::decode(corpse.header).ok()?;
         let onward = self.onward(corpse, &properties)?;
-        Some(Kind::of(corpse, &properties, onward))
+        Some(DeathKind::of(corpse, &properties, onward))
     }
 
     fn onward(&mut self, corpse: &Corpse<'_>, properties: &Properties<'_>) -> Option<Onward> {
@@ -383,7 +388,12 @@ impl Burial<'_> {
 
     /// Sends those at the beginning of a run on that are of this kind; gives how many it was, and
     /// what becomes of the next one.
-    fn send(&mut self, run: Run<'_>, kind: &Kind, work: &mut Work) -> (usize, Next) {
+    fn send(
+        &mut self,
+        run: CorpseRun<'_>,
+        kind: &DeathKind,
+        effects: &mut Effects,
+    ) -> (usize, Followers) {
         let targets = kind.onward.targets.as_slice();
         let room = Room::of_impatient(self.broker);
         let most = match room {
@@ -393,7 +403,7 @@ impl Burial<'_> {
         let run = run.take(most.max(1));
         let run = run.take(self.copies.make(run, kind, &self.broker.memory));
         let (fit, next) = self.find_room(run, targets, room);
-        self.enqueue(run.take(fit), &kind.onward, work);
+        self.enqueue(run.take(fit), &kind.onward, effects);
         (fit, next)
     }
 
@@ -403,8 +413,13 @@ impl Burial<'_> {
 
     /// How many of a run find room for a copy in all of these queues, and what becomes of the next
     /// one; the room is reserved if no copy may be lost.
-    fn find_room(&self, run: Run<'_>, targets: &[Arc<QueueCell>], room: Room) -> (usize, Next) {
-        let mut found = (run.len(), Next::Follows);
+    fn find_room(
+        &self,
+        run: CorpseRun<'_>,
+        targets: &[Arc<QueueCell>],
+        room: Room,
+    ) -> (usize, Followers) {
+        let mut found = (run.len(), Followers::Follows);
         for (done, cell) in targets.iter().enumerate() {
             let (fit, next) = self.find_room_in(cell, run.take(found.0), room);
             if fit < found.0 {
@@ -420,18 +435,23 @@ impl Burial<'_> {
     }
 
     /// The same for one queue.
-    fn find_room_in(&self, cell: &Arc<QueueCell>, run: Run<'_>, room: Room) -> (usize, Next) {
+    fn find_room_in(
+        &self,
+        cell: &Arc<QueueCell>,
+        run: CorpseRun<'_>,
+        room: Room,
+    ) -> (usize, Followers) {
         let mut state = cell.lock();
         let queue = &mut state.queue;
         if cell.is_deleted() {
-            return (run.len(), Next::Follows);
+            return (run.len(), Followers::Follows);
         }
         if room.is_above_share(queue) {
-            return (0, Next::Waits);
+            return (0, Followers::Waits);
         }
         let reserves = self.is_at_least_once();
         if !reserves && queue.has_room_for(run.len() as u64, run.body_bytes()) {
-            return (run.len(), Next::Follows);
+            return (run.len(), Followers::Follows);
         }
         // What a consumer takes at once never counts against a limit: where copies are held back
         // it has to be seen first what becomes of those.
@@ -443,11 +463,11 @@ impl Burial<'_> {
             let size = corpse.body_bytes();
             let fits = queue.has_room_for(messages + 1, bytes + size);
             if holds && !fits {
-                return (index, Next::InTheNextGroup);
+                return (index, Followers::InTheNextGroup);
             }
             if reserves {
                 if !queue.reserve(1, size) {
-                    return (index, Next::Waits);
+                    return (index, Followers::Waits);
                 }
             } else if fits {
                 messages += 1;
@@ -455,11 +475,11 @@ impl Burial<'_> {
             }
             holds |= fits && cell.lane.is_some() && corpse.is_persistent();
         }
-        (run.len(), Next::Follows)
+        (run.len(), Followers::Follows)
     }
 
     /// Gives up room that was found.
-    fn give_up_room(&self, cell: &QueueCell, run: Run<'_>) {
+    fn give_up_room(&self, cell: &QueueCell, run: CorpseRun<'_>) {
         let mut state = cell.lock();
         if self.is_at_least_once() && !cell.is_deleted() {
             let queue = &mut state.queue;
@@ -468,7 +488,7 @@ impl Burial<'_> {
     }
 
     /// Puts copies into all their targets.
-    fn enqueue(&mut self, run: Run<'_>, onward: &Onward, work: &mut Work) {
+    fn enqueue(&mut self, run: CorpseRun<'_>, onward: &Onward, effects: &mut Effects) {
         let way = (onward.route.as_slice(), self.broker.timer.now_ms());
         if onward.targets.is_empty()
             && let Some(counts) = counts_of(self.vhost, &onward.route)
@@ -477,19 +497,19 @@ impl Burial<'_> {
             counts.dropped.fetch_add(messages, Ordering::Relaxed);
         }
         for cell in &onward.targets {
-            self.push(cell, run, way, work);
+            self.push(cell, run, way, effects);
         }
-        if !work.refused.is_empty() {
+        if !effects.refused.is_empty() {
             let account = &self.broker.refused;
-            account.note_all(self.vhost, &onward.route, &mut work.refused);
+            account.note_all(self.vhost, &onward.route, &mut effects.refused);
         }
         if breaks(Sabotage::LoseCopy) {
-            work.targets.clear();
+            effects.targets.clear();
         }
-        if work.targets.is_empty() {
+        if effects.targets.is_empty() {
             return;
         }
-        work.record(self.copies.messages(run, way), |journal, lanes, copy| {
+        effects.record(self.copies.messages(run, way), |journal, lanes, copy| {
             let body: &[u8] = match copy.body {
                 MessageBody::Inline(body) => body,
                 MessageBody::Shared(blob) => blob,
@@ -515,13 +535,19 @@ impl Burial<'_> {
             .or_insert_with(|| {
                 let cell = Arc::clone(cell);
                 let held = Vec::new();
-                touched.push(Touched { cell, held });
+                touched.push(CopyTarget { cell, held });
                 touched.len() - 1
             })
     }
 
     /// Puts copies into a queue, and notes the places of those that the store has to know of.
-    fn push(&mut self, cell: &Arc<QueueCell>, run: Run<'_>, way: (&[u8], u64), work: &mut Work) {
+    fn push(
+        &mut self,
+        cell: &Arc<QueueCell>,
+        run: CorpseRun<'_>,
+        way: (&[u8], u64),
+        effects: &mut Effects,
+    ) {
         let room = match self.is_at_least_once() {
             true => Room::Reserved,
             false => Room::Plenty,
@@ -534,7 +560,7 @@ impl Burial<'_> {
         let Some(touched) = self.touched.get_mut(place) else {
             return;
         };
-        let (state, mut pump) = (&mut *guard, Pump::new(cell, work));
+        let (state, mut pump) = (&mut *guard, Pump::new(cell, effects));
         for (index, mut copy) in (0u32..).zip(self.copies.messages(run, way)) {
             copy.persistent &= cell.lane.is_some();
             copy.priority = cell.priority_of(copy.header, copy.priority);
@@ -542,14 +568,14 @@ impl Burial<'_> {
                 Ok(rank) => rank,
                 Err(reason) => {
                     state.refused(&copy, reason);
-                    pump.work.refuse(cell, reason);
+                    pump.effects.refuse(cell, reason);
                     continue;
                 }
             };
             if copy.persistent
                 && let Some(lane) = cell.lane_of(rank.level)
             {
-                pump.work.targets.push((index, lane, rank.seq));
+                pump.effects.targets.push((index, lane, rank.seq));
                 if touched.held.iter().all(|held| held.level != rank.level) {
                     state.queue.hold_from(rank);
                     touched.held.push(rank);

@@ -6,7 +6,7 @@ use crate::broker::Broker;
 use crate::context::refusal::Refusal;
 use crate::queue::cell::QueueCell;
 use crate::queue::consumer::{Handle, tell_end};
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 use crate::topology::operations::Condition;
 use crate::vhost::Vhost;
 
@@ -20,13 +20,13 @@ impl Broker {
         vhost: &Vhost,
         cell: &Arc<QueueCell>,
         condition: Condition,
-        work: &mut Work,
+        effects: &mut Effects,
     ) -> Result<u64, Refusal> {
         self.end_queue(
             (vhost, cell),
             condition,
-            |one, work| tell_end(one, work),
-            work,
+            |one, effects| tell_end(one, effects),
+            effects,
         )
     }
 
@@ -35,12 +35,12 @@ impl Broker {
         &self,
         (vhost, cell): (&Vhost, &Arc<QueueCell>),
         condition: Condition,
-        mut tell: impl FnMut(&Arc<Handle>, &mut Work),
-        work: &mut Work,
+        mut tell: impl FnMut(&Arc<Handle>, &mut Effects),
+        effects: &mut Effects,
     ) -> Result<u64, Refusal> {
         let (directory, mut state) = loop {
             // What has died is no part of it any more.
-            self.bury_all(cell, work);
+            self.bury_all(cell, effects);
             let (directory, state) = (vhost.directory.write(), cell.lock());
             let (now_ms, queue) = (self.timer.now_ms(), &state.queue);
             if !queue.has_unburied(now_ms) && !queue.burial_waits_for_page(now_ms) {
@@ -48,7 +48,7 @@ impl Broker {
             }
         };
         if cell.is_deleted() {
-            work.depends_on(directory.changed);
+            effects.depends_on(directory.changed);
             return Ok(0);
         }
         let consumers = state.queue.consumer_count();
@@ -63,37 +63,42 @@ impl Broker {
             return Ok(0);
         }
         cell.mark_deleted();
-        self.take_out(vhost, directory, cell, work);
+        self.take_out(vhost, directory, cell, effects);
         self.timer.disarm(cell, &mut state);
         let ended = state.queue.take();
         // With the queue locked: a channel that is closing, or has one of these consumers end,
         // waits for that, so that it is not told of what it has been done with.
         for handle in ended.handles() {
-            handle.left();
-            tell(handle, work);
+            handle.end();
+            tell(handle, effects);
         }
         drop(state);
         Ok(ended.ready())
     }
 
     /// A consumer has left: the queue may end with it, or another one may be active now.
-    pub(crate) fn consumer_left(&self, vhost: &Vhost, cell: &Arc<QueueCell>, work: &mut Work) {
+    pub(crate) fn consumer_left(
+        &self,
+        vhost: &Vhost,
+        cell: &Arc<QueueCell>,
+        effects: &mut Effects,
+    ) {
         if cell.spec.auto_delete {
             let abandoned = Condition {
                 abandoned: true,
                 ..Condition::default()
             };
             // Its only condition is looked at there; that it fails means somebody else consumes.
-            let _ = self.delete_queue(vhost, cell, abandoned, work);
+            let _ = self.delete_queue(vhost, cell, abandoned, effects);
         }
-        cell.pump(work);
+        cell.pump(effects);
     }
 
     /// Deletes queues and exchanges that do not survive a restart.
     ///
     /// # Errors
     /// None is expected: what is in use is deleted as well.
-    pub fn forget_transient(&self, work: &mut Work) -> Result<(), Refusal> {
+    pub fn forget_transient(&self, effects: &mut Effects) -> Result<(), Refusal> {
         for vhost in self.vhosts() {
             let directory = vhost.directory.read();
             let cells = directory.queues().filter(|cell| !cell.spec.durable);
@@ -105,10 +110,10 @@ impl Broker {
                 .collect();
             drop(directory);
             for cell in cells {
-                self.delete_queue(&vhost, &cell, Condition::default(), work)?;
+                self.delete_queue(&vhost, &cell, Condition::default(), effects)?;
             }
             for name in names {
-                self.delete_exchange(&vhost, &name, false, work)?;
+                self.delete_exchange(&vhost, &name, false, effects)?;
             }
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! Vhosts, publish, consume and settle: runs a session's batches against router, queues and store.
 //!
 //! Everything here is synchronous and driven from outside: bytes and the time come in through
-//! [`Connection::receive`], what must be written waits in outlets, and [`Work`] says whom to flush.
+//! [`Connection::receive`], what must be written waits in outlets, and [`Effects`] says whom to
+//! flush.
 
 #![cfg_attr(
     not(test),
@@ -62,9 +63,9 @@ pub use queue::cell::{QueueCell, QueueGuard, QueueState};
 pub use queue::consumer::{Handle, SharedOutlet};
 pub use queue::copied::Copied;
 pub use queue::drain::NackReason;
+pub use queue::effects::Effects;
 pub use queue::pager::{LostMessages, PageLines, ScrubStats};
 pub use queue::pump::resume;
-pub use queue::work::Work;
 pub use restore::moved::MovedReader;
 pub use restore::topology::NotUnderstood;
 pub use restore::{LaneOwner, NotRestored, Restored};

@@ -24,9 +24,9 @@ use crate::publish::room::Room;
 use crate::queue::cell::QueueCell;
 use crate::queue::consumer::Handle;
 use crate::queue::copied::is_shared;
+use crate::queue::effects::Effects;
 use crate::queue::pace;
 use crate::queue::pump::Pump;
-use crate::queue::work::Work;
 
 /// Ready bytes of a route's queues above which its publisher pauses while consumers have credit.
 const PAUSE_BYTES: u64 = 512 * 1024;
@@ -36,7 +36,7 @@ pub(crate) const PAUSE_MS_MAX: u64 = 5;
 pub(crate) const PERSISTENT: u8 = 2;
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 /// A batch and its bodies that are shared.
-struct Load<'a> {
+struct SharedBatch<'a> {
     batch: &'a Publishes<'a>,
     blobs: &'a [Option<Arc<Blob>>],
     /// The messages for consumers that take them at once, made when the first of those is met.
@@ -53,32 +53,34 @@ pub(crate) fn enqueue(
     batch: &Publishes<'_>,
     blob: Option<Arc<Blob>>,
     room: Room,
-    work: &mut Work,
+    effects: &mut Effects,
 ) -> u128 {
     let blobs: Vec<_> = match blob {
         Some(blob) => vec![Some(blob)],
         None => shared_bodies(batch, cells),
     };
-    let mut load = Load {
+    let mut shared = SharedBatch {
         batch,
         blobs: &blobs,
-        tails: std::mem::take(&mut work.tails),
+        tails: std::mem::take(&mut effects.tails),
         now_ms: cells.first().map_or(0, |cell| cell.timer.now_ms()),
         expiration_ms: expiration_of(batch),
     };
-    load.tails.begin(1);
+    shared.tails.begin(1);
     let (mut refused, mut backlog) = (0, 0);
     let by_many = cells.len() > 1;
-    let mut pump = Pump::of_many(work, cells);
+    let mut pump = Pump::of_many(effects, cells);
     for cell in cells {
-        refused |= load.enqueue(cell, (room, by_many), &mut pump, &mut backlog);
+        refused |= shared.enqueue(cell, (room, by_many), &mut pump, &mut backlog);
     }
     drop(pump);
-    work.pause_ms = work.pause_ms.max((backlog / PAUSE_BYTES).min(PAUSE_MS_MAX));
-    if !work.targets.is_empty() {
-        load.record(work);
+    effects.pause_ms = effects
+        .pause_ms
+        .max((backlog / PAUSE_BYTES).min(PAUSE_MS_MAX));
+    if !effects.targets.is_empty() {
+        shared.record(effects);
     }
-    work.tails = load.tails;
+    effects.tails = shared.tails;
     refused
 }
 
@@ -92,7 +94,7 @@ fn shared_bodies(batch: &Publishes<'_>, cells: &[Arc<QueueCell>]) -> Vec<Option<
     batch.iter().map(|publish| share(publish.body)).collect()
 }
 
-impl Load<'_> {
+impl SharedBatch<'_> {
     /// `backlog` grows by what stays in the queue although its consumers have credit.
     fn enqueue<'c>(
         &mut self,
@@ -129,13 +131,13 @@ impl Load<'_> {
                         && let Some(lane) = cell.lane_of(place.level)
                     {
                         let index = u32::try_from(index).unwrap_or(u32::MAX);
-                        pump.work.targets.push((index, lane, place.seq));
+                        pump.effects.targets.push((index, lane, place.seq));
                     }
                 }
                 Err(reason) => {
                     refused |= 1 << index;
                     state.refused(&message, reason);
-                    pump.work.refuse(cell, reason);
+                    pump.effects.refuse(cell, reason);
                 }
             }
         }
@@ -143,7 +145,7 @@ impl Load<'_> {
         pump.emptied(state.queue.ready() == 0);
         if !state.warm && state.queue.is_grown() {
             state.warm = true;
-            pump.work.warm.push(Arc::clone(cell));
+            pump.effects.warm.push(Arc::clone(cell));
         }
         if state.queue.is_paged() {
             *backlog += above_share(cell, &state.queue);
@@ -154,7 +156,7 @@ impl Load<'_> {
         }
         let wait_ms = cell.came(state, self.batch.len(), waiting);
         if wait_ms > 0 {
-            pump.work.slow_down(cell, wait_ms);
+            pump.effects.slow_down(cell, wait_ms);
         }
         refused
     }
@@ -267,8 +269,8 @@ impl Load<'_> {
     }
 
     /// Writes each message once into the turn's records, with all its durable targets.
-    fn record(&self, work: &mut Work) {
-        work.record(self.batch.iter(), |journal, lanes, publish| {
+    fn record(&self, effects: &mut Effects) {
+        effects.record(self.batch.iter(), |journal, lanes, publish| {
             let parts = MessageParts {
                 entered_ms: Some(self.now_ms),
                 expiration_ms: self.expiration_ms,
@@ -279,7 +281,7 @@ impl Load<'_> {
             };
             journal.message(lanes, &parts);
         });
-        work.persistent = true;
+        effects.persistent = true;
     }
 }
 

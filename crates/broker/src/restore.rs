@@ -20,8 +20,8 @@ use crate::broker::Broker;
 use crate::broker::paging::PageOut;
 use crate::queue::cell::QueueCell;
 use crate::queue::copied::is_shared;
+use crate::queue::effects::Effects;
 use crate::queue::pump::Pump;
-use crate::queue::work::Work;
 
 /// What came back from a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,10 +137,10 @@ impl Broker {
         if let Some(error) = back.lacks {
             return Err(NotRestored::NoRoom(error));
         }
-        let mut work = Work::default();
+        let mut effects = Effects::default();
         for lane in lanes {
             let Some((_, cell, level)) = queues.get(&lane.lane) else {
-                work.journal.reset(lane.lane, u64::MAX);
+                effects.journal.reset(lane.lane, u64::MAX);
                 continue;
             };
             cell.lock().queue.begin_at(Rank {
@@ -149,9 +149,9 @@ impl Broker {
             });
         }
         for (_, cell, _) in queues.values() {
-            self.resume_queue(cell, &mut work);
+            self.resume_queue(cell, &mut effects);
         }
-        self.submit(&mut work);
+        self.submit(&mut effects);
         if back.again > 0 {
             let resident = self.memory.resident_bytes();
             restored.beyond_bytes = resident.saturating_sub(self.config.resident_bytes_max);
@@ -205,13 +205,13 @@ impl Broker {
 
     /// What was out comes back above a limit, as with any other way back, and what has waited too
     /// long meanwhile goes.
-    fn resume_queue(&self, cell: &Arc<QueueCell>, work: &mut Work) {
+    fn resume_queue(&self, cell: &Arc<QueueCell>, effects: &mut Effects) {
         let mut state = cell.lock();
         cell.used(&mut state);
-        cell.run(&mut state, &mut Pump::new(cell, work));
+        cell.run(&mut state, &mut Pump::new(cell, effects));
         let grown = state.queue.is_grown();
         if grown && !std::mem::replace(&mut state.warm, true) {
-            work.warm.push(Arc::clone(cell));
+            effects.warm.push(Arc::clone(cell));
         }
     }
 

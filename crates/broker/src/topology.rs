@@ -14,7 +14,7 @@ use leveret_router::{BindingSpec, Destination, ExchangeSpec, Removal};
 use leveret_store::LaneId;
 
 use crate::queue::cell::QueueCell;
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 use crate::vhost::{Directory, Vhost};
 
 /// What a durable thing is. Numbers are on disk: they never change and are never given twice.
@@ -210,7 +210,7 @@ fn missing_end(
 }
 
 /// Writes an exchange.
-pub(crate) fn exchange(work: &mut Work, vhost: &Vhost, name: &str, spec: &ExchangeSpec) {
+pub(crate) fn exchange(effects: &mut Effects, vhost: &Vhost, name: &str, spec: &ExchangeSpec) {
     let mut value = FieldWriter::default();
     value
         .bytes(spec.kind.name().as_bytes())
@@ -220,11 +220,11 @@ pub(crate) fn exchange(work: &mut Work, vhost: &Vhost, name: &str, spec: &Exchan
         DurableKind::Exchange,
         &[vhost.name.as_bytes(), name.as_bytes()],
     );
-    work.journal.topology(&key, Some(value.as_bytes()));
+    effects.journal.topology(&key, Some(value.as_bytes()));
 }
 
 /// Writes a queue, if it has a lane.
-pub(crate) fn queue(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
+pub(crate) fn queue(effects: &mut Effects, vhost: &Vhost, cell: &QueueCell) {
     let Some(lane) = cell.lane else { return };
     let mut value = FieldWriter::default();
     value
@@ -243,11 +243,11 @@ pub(crate) fn queue(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
         DurableKind::Queue,
         &[vhost.name.as_bytes(), cell.name.as_bytes()],
     );
-    work.journal.topology(&key, Some(value.as_bytes()));
+    effects.journal.topology(&key, Some(value.as_bytes()));
 }
 
 /// Writes that a queue and all its messages are gone, if it had a lane.
-pub(crate) fn queue_gone(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
+pub(crate) fn queue_gone(effects: &mut Effects, vhost: &Vhost, cell: &QueueCell) {
     if cell.lane.is_none() {
         return;
     }
@@ -255,9 +255,9 @@ pub(crate) fn queue_gone(work: &mut Work, vhost: &Vhost, cell: &QueueCell) {
         DurableKind::Queue,
         &[vhost.name.as_bytes(), cell.name.as_bytes()],
     );
-    work.journal.topology(&key, None);
+    effects.journal.topology(&key, None);
     for (_, lane) in cell.lanes() {
-        work.journal.reset(lane, u64::MAX);
+        effects.journal.reset(lane, u64::MAX);
     }
 }
 
@@ -268,7 +268,7 @@ pub(crate) fn keeps(vhost: &Vhost, directory: &Directory, spec: &BindingSpec) ->
 
 /// Writes a binding, if both its ends are durable. `false` if they are not.
 pub(crate) fn binding(
-    work: &mut Work,
+    effects: &mut Effects,
     (vhost, directory): (&Vhost, &Directory),
     spec: &BindingSpec,
 ) -> bool {
@@ -276,14 +276,14 @@ pub(crate) fn binding(
     let Some(key) = binding_key(vhost, directory, spec, (None, &no_removal)) else {
         return false;
     };
-    work.journal.topology(&key, Some(&[]));
+    effects.journal.topology(&key, Some(&[]));
     true
 }
 
 /// Writes everything that went with an exchange, a binding or the queue `gone`. `false` if none of
 /// it was durable.
 pub(crate) fn removal(
-    work: &mut Work,
+    effects: &mut Effects,
     (vhost, directory): (&Vhost, &Directory),
     gone: Option<&QueueCell>,
     removal: &Removal,
@@ -291,7 +291,7 @@ pub(crate) fn removal(
     let mut any = false;
     for spec in &removal.bindings {
         if let Some(key) = binding_key(vhost, directory, spec, (gone, removal)) {
-            work.journal.topology(&key, None);
+            effects.journal.topology(&key, None);
             any = true;
         }
     }
@@ -301,7 +301,7 @@ pub(crate) fn removal(
                 DurableKind::Exchange,
                 &[vhost.name.as_bytes(), name.as_bytes()],
             );
-            work.journal.topology(&key, None);
+            effects.journal.topology(&key, None);
             any = true;
         }
     }

@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use leveret_queue::{
-    Attempts, Buried, Consumer, ConsumerKey, Consuming, Death, Delivery, Limits, Message,
-    MessageBody, Offer, Overflow, Queue, Rank, Settings, Shape, Sink, Unacked, Wait,
+    Attempts, BurialWait, Buried, Consumer, ConsumerKey, Consuming, Death, Delivery, Limits,
+    Message, MessageBody, Offer, Overflow, Queue, Rank, Settings, Shape, Sink, Unacked,
 };
 
 use crate::paged::Pages;
@@ -42,7 +42,7 @@ impl Sink<u32> for Taker {
         Offer::Taken
     }
 
-    fn gone(&mut self, _: Rank) {}
+    fn settled(&mut self, _: Rank) {}
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -484,7 +484,7 @@ impl World {
         self.queue.buried(Buried {
             count: seen.len(),
             stay: &[],
-            wait: Wait {
+            wait: BurialWait {
                 all: false,
                 until_ms: 0,
             },

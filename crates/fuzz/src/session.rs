@@ -4,7 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::BufMut as _;
 use leveret_broker::{
-    Access, Broker, BrokerConfig, Connection, Handle, Origin, QueueCell, SharedOutlet, Work, resume,
+    Access, Broker, BrokerConfig, Connection, Effects, Handle, Origin, QueueCell, SharedOutlet,
+    resume,
 };
 use leveret_codec::{
     BasicConsume, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, FRAME_MIN_SIZE,
@@ -68,8 +69,8 @@ pub fn session(input: &[u8]) {
 /// What is due is done.
 fn pass_time(broker: &Broker, now_ms: u64) {
     const ROUNDS_MAX: usize = 1_000;
-    let mut work = Work::default();
-    let mut due = (0..ROUNDS_MAX).map(|_| broker.run_due(now_ms, &mut work));
+    let mut effects = Effects::default();
+    let mut due = (0..ROUNDS_MAX).map(|_| broker.run_due(now_ms, &mut effects));
     let rests = due.any(|due_ms| due_ms.is_none_or(|due_ms| due_ms > now_ms));
     assert!(rests, "something is due for ever");
 }
@@ -268,7 +269,7 @@ impl Flush for Socket {
         let Some(outlet) = self.outlet.get() else {
             return;
         };
-        let mut work = Work::default();
+        let mut effects = Effects::default();
         let mut starved: Vec<Arc<Handle>> = Vec::new();
         loop {
             let Some(mut pending) = outlet.lock().begin_flush() else {
@@ -276,8 +277,8 @@ impl Flush for Socket {
             };
             self.written.lock().put(&mut pending);
             outlet.lock().end_flush(pending, &mut starved);
-            resume(&mut starved, &mut work);
-            work.wake();
+            resume(&mut starved, &mut effects);
+            effects.wake();
         }
     }
 

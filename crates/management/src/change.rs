@@ -1,6 +1,6 @@
 //! Declares and deletes queues, exchanges and bindings.
 
-use leveret_broker::{Binding, Churn, Condition, QueueSpec, Work};
+use leveret_broker::{Binding, Churn, Condition, Effects, QueueSpec};
 use leveret_codec::Table;
 use leveret_router::{BindingSpec, BindingView, Declared, ExchangeKind, ExchangeSpec};
 
@@ -60,11 +60,14 @@ pub(crate) fn declare_queue(call: &Call) -> Answer {
     require(call, &vhost, |acting| {
         acting.declare_queue(name, &spec.arguments)
     })?;
-    let mut work = Work::default();
+    let mut effects = Effects::default();
     call.app.broker.events.count(Churn::QueueDeclared);
-    let declared = call.app.broker.declare_queue(&vhost, name, spec, &mut work);
+    let declared = call
+        .app
+        .broker
+        .declare_queue(&vhost, name, spec, &mut effects);
     let (_, created) = declared.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
-    finish(&call.app.broker, &mut work)?;
+    finish(&call.app.broker, &mut effects)?;
     Ok(Reply::put(created))
 }
 
@@ -83,13 +86,13 @@ pub(crate) fn delete_queue(call: &Call) -> Answer {
         empty: call.flag("if-empty"),
         ..Condition::default()
     };
-    let mut work = Work::default();
+    let mut effects = Effects::default();
     let deleted = call
         .app
         .broker
-        .delete_queue(&vhost, &cell, condition, &mut work);
+        .delete_queue(&vhost, &cell, condition, &mut effects);
     deleted.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
-    finish(&call.app.broker, &mut work)?;
+    finish(&call.app.broker, &mut effects)?;
     Ok(Reply::NoContent)
 }
 
@@ -98,9 +101,9 @@ pub(crate) fn purge(call: &Call) -> Answer {
     let (vhost, cell) = queue::find(call)?;
     require_read(call, &vhost, &cell.name)?;
     queue::not_exclusive(&vhost, &cell)?;
-    let mut work = Work::default();
-    call.app.broker.purge_queue(&cell, &mut work);
-    finish(&call.app.broker, &mut work)?;
+    let mut effects = Effects::default();
+    call.app.broker.purge_queue(&cell, &mut effects);
+    finish(&call.app.broker, &mut effects)?;
     Ok(Reply::NoContent)
 }
 
@@ -143,13 +146,13 @@ pub(crate) fn declare_exchange(call: &Call) -> Answer {
     require(call, &vhost, |acting| {
         acting.declare_exchange(name, &spec.arguments)
     })?;
-    let mut work = Work::default();
+    let mut effects = Effects::default();
     let declared = call
         .app
         .broker
-        .declare_exchange(&vhost, name, spec, &mut work);
+        .declare_exchange(&vhost, name, spec, &mut effects);
     let declared = declared.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
-    finish(&call.app.broker, &mut work)?;
+    finish(&call.app.broker, &mut effects)?;
     Ok(Reply::put(declared == Declared::Created))
 }
 
@@ -161,14 +164,14 @@ pub(crate) fn delete_exchange(call: &Call) -> Answer {
         return Err(Problem::NotFound);
     }
     require(call, &vhost, |acting| acting.delete_exchange(name))?;
-    let mut work = Work::default();
+    let mut effects = Effects::default();
     let if_unused = call.flag("if-unused");
     let deleted = call
         .app
         .broker
-        .delete_exchange(&vhost, name, if_unused, &mut work);
+        .delete_exchange(&vhost, name, if_unused, &mut effects);
     deleted.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
-    finish(&call.app.broker, &mut work)?;
+    finish(&call.app.broker, &mut effects)?;
     Ok(Reply::NoContent)
 }
 
@@ -185,10 +188,10 @@ pub(crate) fn bind(call: &Call) -> Answer {
     let binding = binding(&ends, key, arguments(&fields)?)?;
     may_bind(call, &ends, key.as_bytes())?;
     not_exclusive(&ends)?;
-    let mut work = Work::default();
-    let bound = call.app.broker.bind(&ends.vhost, &binding, &mut work);
+    let mut effects = Effects::default();
+    let bound = call.app.broker.bind(&ends.vhost, &binding, &mut effects);
     bound.map_err(|refusal| Problem::refused(refusal, &ends.vhost.name))?;
-    finish(&call.app.broker, &mut work)?;
+    finish(&call.app.broker, &mut effects)?;
     Ok(created(&ends, &properties_key(binding.spec())))
 }
 
@@ -246,10 +249,10 @@ pub(crate) fn unbind(call: &Call) -> Answer {
     let binding = binding.ok_or(Problem::NotFound)?;
     may_bind(call, &ends, &binding.spec().key)?;
     not_exclusive(&ends)?;
-    let mut work = Work::default();
-    let unbound = call.app.broker.unbind(&ends.vhost, &binding, &mut work);
+    let mut effects = Effects::default();
+    let unbound = call.app.broker.unbind(&ends.vhost, &binding, &mut effects);
     let found = unbound.map_err(|refusal| Problem::refused(refusal, &ends.vhost.name))?;
-    finish(&call.app.broker, &mut work)?;
+    finish(&call.app.broker, &mut effects)?;
     if found {
         Ok(Reply::NoContent)
     } else {

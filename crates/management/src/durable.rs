@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leveret_broker::{Broker, Work};
+use leveret_broker::{Broker, Effects};
 use leveret_store::{StoreRefusal, Ticket, Waiter};
 use parking_lot::{Condvar, Mutex};
 
@@ -26,9 +26,9 @@ impl Waiter for Signal {
 }
 
 /// Hands over what some work recorded, wakes whom it concerns, and waits for the disk.
-pub(crate) fn finish(broker: &Broker, work: &mut Work) -> Result<(), Problem> {
-    let ticket = broker.submit(work);
-    work.wake();
+pub(crate) fn finish(broker: &Broker, effects: &mut Effects) -> Result<(), Problem> {
+    let ticket = broker.submit(effects);
+    effects.wake();
     wait(broker, ticket)
 }
 

@@ -1,7 +1,7 @@
 //! Messages over HTTP: RabbitMQ's publish and get, and our own ingress with back pressure.
 
 use axum::http::StatusCode;
-use leveret_broker::{Direct, Fetch, NackReason, Published, Vhost, Work};
+use leveret_broker::{Direct, Effects, Fetch, NackReason, Published, Vhost};
 use leveret_codec::split_route;
 use serde_json::{Map, Value, json};
 
@@ -56,7 +56,7 @@ fn publish_one(
     call: &Call,
     vhost: &Vhost,
     message: &Described,
-    work: &mut Work,
+    effects: &mut Effects,
 ) -> Result<Published, Problem> {
     let exchange = call.exchange_segment("exchange");
     if message.key.len() > 255 {
@@ -71,7 +71,7 @@ fn publish_one(
     let published = call
         .app
         .broker
-        .publish(vhost, &call.caller.name, &direct, work);
+        .publish(vhost, &call.caller.name, &direct, effects);
     published.map_err(|refusal| Problem::refused_on_channel(refusal, &vhost.name))
 }
 
@@ -93,9 +93,9 @@ pub(crate) fn publish(call: &Call) -> Answer {
     let vhost = publisher(call)?;
     let body = call.object()?;
     let message = Described::of(&BodyFields(&body), true)?;
-    let mut work = Work::default();
-    let published = publish_one(call, &vhost, &message, &mut work)?;
-    durable::finish(&call.app.broker, &mut work)?;
+    let mut effects = Effects::default();
+    let published = publish_one(call, &vhost, &message, &mut effects)?;
+    durable::finish(&call.app.broker, &mut effects)?;
     match published {
         Published::Unroutable => Ok(Reply::Json(json!({"routed": false}))),
         Published::Routed(_) => Ok(Reply::Json(json!({"routed": true}))),
@@ -138,15 +138,15 @@ pub(crate) fn get(call: &Call) -> Answer {
     let truncate = fields
         .integer("truncate")?
         .and_then(|bytes| usize::try_from(bytes).ok());
-    let mut work = Work::default();
+    let mut effects = Effects::default();
     let limits = (usize::try_from(count).unwrap_or(0), FETCH_BYTES_MAX);
-    let taken = call.app.broker.fetch(&cell, limits, fetch, &mut work);
+    let taken = call.app.broker.fetch(&cell, limits, fetch, &mut effects);
     let taken = taken.map_err(|refusal| Problem::refused(refusal, &vhost.name))?;
     let reader = (&*vhost, &*call.caller.name);
     call.app
         .broker
-        .trace_fetched(reader, &cell, &taken, &mut work);
-    durable::finish(&call.app.broker, &mut work)?;
+        .trace_fetched(reader, &cell, &taken, &mut effects);
+    durable::finish(&call.app.broker, &mut effects)?;
     let messages = taken.iter().map(|(message, left)| {
         let (exchange, key) = split_route(&message.route).unwrap_or_default();
         let payload = message.body();
@@ -292,9 +292,9 @@ fn seconds(reason: &NackReason) -> u32 {
 }
 
 fn one(call: &Call, vhost: &Vhost, message: &Described) -> Answer {
-    let mut work = Work::default();
-    let published = publish_one(call, vhost, message, &mut work)?;
-    durable::finish(&call.app.broker, &mut work)?;
+    let mut effects = Effects::default();
+    let published = publish_one(call, vhost, message, &mut effects)?;
+    durable::finish(&call.app.broker, &mut effects)?;
     match published {
         Published::Routed(queues) => Ok(Reply::Status(
             StatusCode::ACCEPTED,
@@ -316,7 +316,7 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
     if list.len() > COUNT_MAX as usize {
         return Err(Problem::bad(format!("more than {COUNT_MAX} messages")));
     }
-    let mut work = Work::default();
+    let mut effects = Effects::default();
     let mut results = Vec::with_capacity(list.len());
     let (mut refused, mut failed, mut retry_after_s) = (0_usize, 0_usize, 0);
     for entry in list {
@@ -327,7 +327,7 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
                 too_large(call, object)?;
                 Described::of(&BodyFields(object), false)
             })
-            .and_then(|message| publish_one(call, vhost, &message, &mut work));
+            .and_then(|message| publish_one(call, vhost, &message, &mut effects));
         results.push(match outcome {
             Ok(Published::Routed(queues)) => json!({"status": 202, "queues": queues}),
             Ok(Published::Unroutable) => {
@@ -352,7 +352,7 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
             }
         });
     }
-    durable::finish(&call.app.broker, &mut work)?;
+    durable::finish(&call.app.broker, &mut effects)?;
     let accepted = list.len() - refused - failed;
     let body = json!({"accepted": accepted, "results": results});
     if refused > 0 {

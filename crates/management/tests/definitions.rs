@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use leveret_broker::{
-    Access, Admin, ApplyTo, Broker, BrokerConfig, BrokerLimits, GLOBALS_MAX, Policy, PolicyKind,
-    QueueSpec, Vhost, VhostMetadata, Work,
+    Access, Admin, ApplyTo, Broker, BrokerConfig, BrokerLimits, Effects, GLOBALS_MAX, Policy,
+    PolicyKind, QueueSpec, Vhost, VhostMetadata,
 };
 use leveret_codec::Table;
 use leveret_management::import_definitions;
@@ -31,8 +31,8 @@ fn vhost(broker: &Broker, name: &str) -> Arc<Vhost> {
 
 fn declare(broker: &Broker, vhost: &Vhost, names: &[&str]) {
     for name in names {
-        let mut work = Work::default();
-        let declared = broker.declare_queue(vhost, name, durable(), &mut work);
+        let mut effects = Effects::default();
+        let declared = broker.declare_queue(vhost, name, durable(), &mut effects);
         declared.unwrap();
     }
 }
@@ -340,8 +340,8 @@ fn keys(vhost: &Vhost) -> Vec<String> {
 fn bindings_of_queues_with_a_servers_name_come_in_where_the_queue_exists() {
     let broker = broker(BrokerConfig::default());
     let slash = broker.vhost("/").unwrap();
-    let mut work = Work::default();
-    let made = broker.declare_queue(&slash, "", durable(), &mut work);
+    let mut effects = Effects::default();
+    let made = broker.declare_queue(&slash, "", durable(), &mut effects);
     let (here, _) = made.unwrap();
     let bound = |queue: &str, key| {
         json!({"vhost": "/", "source": "amq.direct", "destination": queue,

@@ -422,7 +422,7 @@ impl<C> Consumers<C> {
     }
 
     /// The consumer in turn takes nothing any more: it is not asked again.
-    pub(crate) fn left(&mut self, key: ConsumerKey) {
+    pub(crate) fn retire(&mut self, key: ConsumerKey) {
         if let Some(consumer) = self.slots.get_mut(key.index) {
             consumer.leaving = true;
         }

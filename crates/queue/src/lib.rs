@@ -33,7 +33,7 @@ pub use limits::{Death, Limits, Overflow, Reason, Settings, Shape};
 pub use message::{Message, MessageBody};
 pub use peek::PeekedMessage;
 pub use queue::{
-    Buried, ColdCursor, Counters, Dead, Delivery, LostPage, Offer, PageRead, PageRewrite,
-    PageWrite, Queue, QueueFull, Rank, Sink, Wait,
+    BurialWait, Buried, ColdCursor, Counters, Dead, Delivery, LostPage, Offer, PageRead,
+    PageRewrite, PageWrite, Queue, QueueFull, Rank, Sink,
 };
 pub use reserve::Filled;

@@ -82,7 +82,7 @@ mod tests {
             Offer::Refused
         }
 
-        fn gone(&mut self, _: Rank) {}
+        fn settled(&mut self, _: Rank) {}
     }
 
     fn seqs(queue: &Queue<()>, from: u64, max: usize) -> Vec<u64> {

@@ -18,10 +18,10 @@ use crate::consumers::{Consumer, ConsumerKey, Consumers, Consuming};
 use crate::lane::Lanes;
 use crate::limits::{Overflow, Settings, Shape};
 use crate::message::Message;
-use crate::queue::bury::Rare;
+use crate::queue::bury::Mortuary;
 use crate::reserve::Reserved;
 
-pub use bury::{Buried, Dead, Wait};
+pub use bury::{BurialWait, Buried, Dead};
 pub use cold::ColdCursor;
 pub use page::{LostPage, PageRead, PageRewrite, PageWrite};
 
@@ -63,7 +63,7 @@ pub trait Sink<C> {
     -> Offer;
 
     /// A persistent message is no longer in the queue, and nobody settles it.
-    fn gone(&mut self, rank: Rank);
+    fn settled(&mut self, rank: Rank);
 }
 
 /// The queue is full and its policy is to refuse.
@@ -137,7 +137,7 @@ pub struct Queue<C> {
     consumers: Consumers<C>,
     pub(crate) counters: Counters,
     pub(crate) reserved: Option<Box<Reserved>>,
-    rare: Option<Box<Rare>>,
+    mortuary: Option<Box<Mortuary>>,
 }
 
 impl<C> Queue<C> {
@@ -160,7 +160,7 @@ impl<C> Queue<C> {
             behind: false,
             due_ms: u64::MAX,
             wake_ms: u64::MAX,
-            rare: None,
+            mortuary: None,
         }
     }
 
@@ -303,7 +303,7 @@ impl<C> Queue<C> {
 
     /// Counts what is ready no more.
     #[inline]
-    fn left(&mut self, level: u8, messages: u64, bytes: u64) {
+    fn uncount_ready(&mut self, level: u8, messages: u64, bytes: u64) {
         self.ready -= messages;
         self.ready_bytes -= bytes;
         self.lanes.went(level, messages);
@@ -353,7 +353,7 @@ impl<C> Queue<C> {
     fn leave(&mut self, unacked: &Unacked, next: u32) {
         let lane = self.lanes.at_mut(unacked.level);
         lane.take_head(next, unacked.body_len);
-        self.left(unacked.level, 1, u64::from(unacked.body_len));
+        self.uncount_ready(unacked.level, 1, u64::from(unacked.body_len));
         self.counters.redelivered += u64::from(unacked.attempts.acquired > 0);
     }
 
@@ -364,7 +364,7 @@ impl<C> Queue<C> {
         let (found, unacked) = lane.look(level, head)?;
         let next = found.next;
         lane.take_head(next, unacked.body_len);
-        self.left(level, 1, u64::from(unacked.body_len));
+        self.uncount_ready(level, 1, u64::from(unacked.body_len));
         Some(unacked)
     }
 
@@ -378,7 +378,7 @@ impl<C> Queue<C> {
         let lane = self.lanes.at_mut(unacked.level);
         lane.chunks.release(unacked.position, unacked.body_len);
         if unacked.persistent {
-            sink.gone(rank(unacked));
+            sink.settled(rank(unacked));
         }
     }
 

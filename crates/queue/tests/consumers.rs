@@ -40,7 +40,7 @@ impl Sink<u32> for Taker {
         Offer::Taken
     }
 
-    fn gone(&mut self, _: Rank) {}
+    fn settled(&mut self, _: Rank) {}
 }
 
 fn push(queue: &mut Queue<u32>, sink: &mut Taker) {

@@ -23,7 +23,7 @@ impl Sink<u32> for Nobody {
         Offer::Refused
     }
 
-    fn gone(&mut self, _: Rank) {}
+    fn settled(&mut self, _: Rank) {}
 }
 
 /// Every kind of record.

@@ -13,7 +13,7 @@ impl Sink<()> for Nobody {
         Offer::Gone
     }
 
-    fn gone(&mut self, _: Rank) {}
+    fn settled(&mut self, _: Rank) {}
 }
 
 /// What is left of a record whose route and headers are those of one before it.

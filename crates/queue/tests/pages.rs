@@ -17,7 +17,7 @@ impl Sink<u32> for Nobody {
         Offer::Refused
     }
 
-    fn gone(&mut self, _: Rank) {}
+    fn settled(&mut self, _: Rank) {}
 }
 
 /// A queue that keeps little in memory, and what it has written.

@@ -43,7 +43,7 @@ impl Sink<u32> for Taker {
         Offer::Taken
     }
 
-    fn gone(&mut self, rank: Rank) {
+    fn settled(&mut self, rank: Rank) {
         self.gone.push(rank.seq);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::{Buf as _, BufMut as _};
-use leveret_broker::{Broker, Handle, SharedOutlet, Work, resume};
+use leveret_broker::{Broker, Effects, Handle, SharedOutlet, resume};
 use leveret_session::{Flush, Pending};
 use parking_lot::Mutex;
 
@@ -17,7 +17,7 @@ pub(crate) struct Link {
     /// The connection's reader is to take a turn without bytes.
     interrupted: AtomicBool,
     socket: Mutex<Socket>,
-    room: Mutex<(Work, Vec<Arc<Handle>>)>,
+    room: Mutex<(Effects, Vec<Arc<Handle>>)>,
 }
 
 #[derive(Default)]
@@ -154,14 +154,14 @@ impl Link {
                 return false;
             };
             let full = self.write_some(&mut pending);
-            let (work, starved) = &mut *self.room.lock();
+            let (effects, starved) = &mut *self.room.lock();
             outlet.lock().end_flush(pending, starved);
             if !starved.is_empty() {
-                resume(starved, work);
+                resume(starved, effects);
                 if let Some(broker) = self.broker.upgrade() {
-                    broker.submit(work);
+                    broker.submit(effects);
                 }
-                work.wake();
+                effects.wake();
             }
             if full {
                 return true;

@@ -6,7 +6,7 @@ mod pages;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use leveret_broker::{Broker, BrokerConfig, PageIn, PageOut, Ticker, Vhost, Work};
+use leveret_broker::{Broker, BrokerConfig, Effects, PageIn, PageOut, Ticker, Vhost};
 use leveret_store::sim::{DiskImage, Rng};
 
 use crate::Summary;
@@ -35,7 +35,7 @@ pub(crate) struct World {
     storage: Storage,
     config: BrokerConfig,
     ticker: Ticker,
-    due: Work,
+    due: Effects,
     /// When chunks leave memory and come back, where they do.
     page_rng: Option<Rng>,
     /// What is read back from the disk, in whatever order it comes.
@@ -422,7 +422,7 @@ impl World {
             // A computer takes its time.
             self.now_ms += self.rng.below(3_000);
         }
-        self.due = Work::default();
+        self.due = Effects::default();
         (self.pages, self.page_out) = (Vec::new(), None);
         let begun = begin(&self.config, image, self.now_ms)?;
         (self.storage, self.broker, self.vhost) = begun;

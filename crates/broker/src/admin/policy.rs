@@ -91,7 +91,7 @@ impl Admin<'_> {
             }
             let mut sooner = false;
             for cell in queues.iter().filter(|cell| touched.concerns(&cell.name)) {
-                sooner |= vhost.apply_to_queue(cell, defaults, &mut self.work);
+                sooner |= vhost.apply_to_queue(cell, defaults, &mut self.effects);
             }
             if sooner {
                 self.broker.look_at_deliveries(&vhost.name);

@@ -79,7 +79,7 @@ impl Admin<'_> {
             let condition = Condition::default();
             let _ = self
                 .broker
-                .delete_queue(vhost, &cell, condition, &mut self.work);
+                .delete_queue(vhost, &cell, condition, &mut self.effects);
         }
         let directory = vhost.directory.read();
         let exchanges = directory.router.exchanges();
@@ -90,7 +90,7 @@ impl Admin<'_> {
         for name in exchanges {
             let _ = self
                 .broker
-                .delete_exchange(vhost, &name, false, &mut self.work);
+                .delete_exchange(vhost, &name, false, &mut self.effects);
         }
         self.unbind_predeclared(vhost);
     }
@@ -103,7 +103,7 @@ impl Admin<'_> {
             .collect();
         drop(directory);
         for binding in left {
-            let _ = self.broker.unbind(vhost, &binding, &mut self.work);
+            let _ = self.broker.unbind(vhost, &binding, &mut self.effects);
         }
     }
 

@@ -10,9 +10,9 @@ use leveret_runs::{RunError, Runs, RunsStats};
 use crate::broker::Broker;
 use crate::context::refusal::Refusal;
 use crate::queue::cell::{QueueCell, QueueState};
+use crate::queue::effects::Effects;
 use crate::queue::pager::LostMessages;
 use crate::queue::pump::Pump;
-use crate::queue::work::Work;
 
 /// So much is written at once, about.
 const WRITE_BYTES: usize = 1 << 20;
@@ -192,12 +192,12 @@ impl Broker {
         (cell, state): (&Arc<QueueCell>, &mut QueueState),
         read: &PageRead,
         page: Result<LoadedPage, RunError>,
-        work: &mut Work,
+        effects: &mut Effects,
     ) {
         let runs = self.pager.runs.get();
         match page {
             Ok(page) => {
-                let mut pump = Pump::new(cell, work);
+                let mut pump = Pump::new(cell, effects);
                 let now_ms = self.timer.now_ms();
                 state.queue.page_read(read, page, now_ms, &mut pump);
             }
@@ -232,7 +232,7 @@ impl Broker {
 
     /// Reads what somebody waits for, aside. The caller runs the queue afterwards. Nothing is
     /// locked.
-    pub(crate) fn load_now(&self, cell: &Arc<QueueCell>, work: &mut Work) -> PageLoad {
+    pub(crate) fn load_now(&self, cell: &Arc<QueueCell>, effects: &mut Effects) -> PageLoad {
         let begin = || {
             let mut state = cell.lock();
             let begun = state.queue.begin_read(self.timer.now_ms(), true);
@@ -249,7 +249,7 @@ impl Broker {
         };
         let mut state = cell.lock();
         if !cell.is_deleted() {
-            self.put_page((cell, &mut state), &read, page, work);
+            self.put_page((cell, &mut state), &read, page, effects);
         }
         loaded
     }

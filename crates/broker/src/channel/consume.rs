@@ -61,7 +61,7 @@ impl OpenChannel<'_> {
             tag: tag.clone(),
             waiting: AtomicBool::new(false),
             replies: !cell.is_listed(),
-            over: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         });
         if handle.own_timeout_ms.is_some() {
             cell.lease_to_one();
@@ -80,7 +80,7 @@ impl OpenChannel<'_> {
             let consumer_tag = &tag;
             self.reply_now(BasicConsumeOk { consumer_tag });
         }
-        cell.run(&mut state, &mut Pump::new(cell, self.work));
+        cell.run(&mut state, &mut Pump::new(cell, self.effects));
         Ok(())
     }
 
@@ -149,7 +149,7 @@ impl OpenChannel<'_> {
         let state = &mut *self.state;
         if let Some(&source) = state.consumers.get(tag) {
             // The consumer of a deleted queue is gone without the client having to say so.
-            if !state.source(source).is_some_and(DeliverySource::is_over) {
+            if !state.source(source).is_some_and(DeliverySource::has_ended) {
                 let tag = String::from_utf8_lossy(tag).into_owned();
                 return Err(Refusal::ConsumerTagInUse(tag));
             }
@@ -199,8 +199,8 @@ impl OpenChannel<'_> {
         }
         drop(state);
         if let Some(handle) = gone {
-            handle.left();
-            self.broker.consumer_left(self.vhost, &cell, self.work);
+            handle.end();
+            self.broker.consumer_left(self.vhost, &cell, self.effects);
         }
     }
 
@@ -237,7 +237,7 @@ impl OpenChannel<'_> {
             .collect();
         for (cell, key) in running {
             cell.lock().queue.set_prefetch(key, u32::from(prefetch));
-            cell.pump(self.work);
+            cell.pump(self.effects);
         }
     }
 
@@ -251,7 +251,7 @@ impl OpenChannel<'_> {
         let mut state = self.ready_to_get(cell)?;
         let (mut first, mut taken, mut traced) = (false, None, None);
         let (client, leases) = (&self.peer.client, &self.peer.leases);
-        let mut pump = Pump::new(cell, self.work);
+        let mut pump = Pump::new(cell, self.effects);
         let is_traced = pump.traced;
         let found = state.queue.get(no_ack, &mut pump, |delivery, left| {
             let counted = counted_header(cell, delivery);
@@ -297,13 +297,13 @@ impl OpenChannel<'_> {
         if let Some(unacked) = taken.filter(|_| !no_ack) {
             pump.note_delivered(&unacked);
         }
-        pump.work.traced.extend(traced);
+        pump.effects.traced.extend(traced);
         drop(state);
         if !found {
             self.state.stats.got_empty.add(1);
             self.reply_now(Method::BasicGetEmpty(BasicGetEmpty {}));
         } else if first {
-            self.work.dirtied(&outlet.lock());
+            self.effects.dirtied(&outlet.lock());
         }
         Ok(())
     }
@@ -320,19 +320,19 @@ impl OpenChannel<'_> {
                 break;
             }
             cell.used(&mut state);
-            cell.run(&mut state, &mut Pump::new(cell, self.work));
+            cell.run(&mut state, &mut Pump::new(cell, self.effects));
             let waits = state.queue.waits_for_page();
             if !state.queue.is_behind() && !waits {
                 return Ok(state);
             }
             drop(state);
-            if waits && self.broker.load_now(cell, self.work) == PageLoad::NotNow {
+            if waits && self.broker.load_now(cell, self.effects) == PageLoad::NotNow {
                 failures += 1;
                 if failures == LOADS_MAX {
                     return Err(unreadable(&cell.name));
                 }
             }
-            self.broker.bury(self.work);
+            self.broker.bury(self.effects);
         }
         let state = cell.lock();
         if cell.is_deleted() {

@@ -44,7 +44,7 @@ impl OpenChannel<'_> {
             };
             self.acting().declare_exchange(&name, &spec.arguments)?;
             self.broker
-                .declare_exchange(self.vhost, &name, spec, self.work)?;
+                .declare_exchange(self.vhost, &name, spec, self.effects)?;
         }
         if !declare.nowait {
             self.reply_durable(ExchangeDeclareOk {});
@@ -56,7 +56,7 @@ impl OpenChannel<'_> {
         let name = name_of(delete.exchange, "exchange name")?;
         self.acting().delete_exchange(&name)?;
         self.broker
-            .delete_exchange(self.vhost, &name, delete.if_unused, self.work)?;
+            .delete_exchange(self.vhost, &name, delete.if_unused, self.effects)?;
         if !delete.nowait {
             self.reply_durable(ExchangeDeleteOk {});
         }
@@ -70,7 +70,7 @@ impl OpenChannel<'_> {
         self.acting().bind(&source, resource, bind.routing_key)?;
         let (key, arguments) = (bind.routing_key, bind.arguments.to_table());
         let binding = Binding::of_exchange(&source, &destination, key, arguments);
-        self.broker.bind(self.vhost, &binding, self.work)?;
+        self.broker.bind(self.vhost, &binding, self.effects)?;
         if !bind.nowait {
             self.reply_durable(ExchangeBindOk {});
         }
@@ -84,7 +84,7 @@ impl OpenChannel<'_> {
         self.acting().bind(&source, resource, unbind.routing_key)?;
         let (key, arguments) = (unbind.routing_key, unbind.arguments.to_table());
         let binding = Binding::of_exchange(&source, &destination, key, arguments);
-        self.broker.unbind(self.vhost, &binding, self.work)?;
+        self.broker.unbind(self.vhost, &binding, self.effects)?;
         if !unbind.nowait {
             self.reply_durable(ExchangeUnbindOk {});
         }

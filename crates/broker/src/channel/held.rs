@@ -45,7 +45,7 @@ impl OpenChannel<'_> {
 
     /// Sends a method once everything this turn has submitted so far is durable.
     pub(crate) fn reply_durable<'m>(&mut self, method: impl Into<Method<'m>>) {
-        self.reply_at(self.work.ticket, method);
+        self.reply_at(self.effects.ticket, method);
     }
 
     fn reply_at<'m>(&mut self, ticket: Ticket, method: impl Into<Method<'m>>) {
@@ -62,7 +62,7 @@ impl OpenChannel<'_> {
     pub(crate) fn reply_now<'m>(&mut self, method: impl Into<Method<'m>>) {
         let method = method.into();
         let mut outlet = self.peer.outlet.lock();
-        self.work
+        self.effects
             .reply(&mut outlet, |out| method.encode(self.number, out));
     }
 
@@ -74,7 +74,7 @@ impl OpenChannel<'_> {
         {
             self.shared.held_bytes -= bytes(&held);
             let mut outlet = self.peer.outlet.lock();
-            self.work
+            self.effects
                 .reply(&mut outlet, |out| out.extend_from_slice(&held.1));
         }
         self.holds()

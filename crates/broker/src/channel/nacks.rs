@@ -19,7 +19,7 @@ impl OpenChannel<'_> {
     #[cold]
     pub(crate) fn return_refused(&mut self, batch: &Publishes<'_>, refused: u128) {
         let asks = self.peer.client.nack_reason.load(Ordering::Relaxed);
-        let Some(reason) = nack_reason(&self.work.refused, asks) else {
+        let Some(reason) = nack_reason(&self.effects.refused, asks) else {
             return;
         };
         let (code, text) = (HardCode::ResourceError.code(), reason.text.as_bytes());
@@ -33,7 +33,7 @@ impl OpenChannel<'_> {
             let header = with_wait(publish.header, reason.retry_after_ms);
             let header = header.filter(|header| header.len() <= header_max);
             let header = header.as_deref().unwrap_or(publish.header);
-            self.work.reply(&mut outlet, |out| {
+            self.effects.reply(&mut outlet, |out| {
                 basic_return(out, batch.channel, code, text, batch.route);
                 content(out, batch.channel, header, publish.body, frame_max);
             });

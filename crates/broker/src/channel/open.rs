@@ -15,7 +15,7 @@ use crate::context::stats::SizeCounts;
 use crate::peer::Peer;
 use crate::publish::routes::{ExchangeTally, RouteCache};
 use crate::queue::cell::QueueCell;
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 use crate::vhost::Vhost;
 
 /// What the channels of a connection have together.
@@ -79,7 +79,7 @@ pub(crate) struct OpenChannel<'a> {
     pub(crate) vhost: &'a Arc<Vhost>,
     pub(crate) broker: &'a Arc<Broker>,
     pub(crate) peer: &'a Arc<Peer>,
-    pub(crate) work: &'a mut Work,
+    pub(crate) effects: &'a mut Effects,
 }
 
 impl<'a> OpenChannel<'a> {

@@ -53,7 +53,7 @@ impl OpenChannel<'_> {
             let mut queue = source.cell.lock();
             if !source.cell.is_deleted() {
                 queue.timed_out += run.len() as u64;
-                let mut pump = Pump::new(&source.cell, self.work);
+                let mut pump = Pump::new(&source.cell, self.effects);
                 give_back(&mut queue, source, run, &mut pump);
                 source.cell.run(&mut queue, &mut pump);
             }

@@ -16,8 +16,8 @@ use crate::publish::reply_to::asks_for_replies;
 use crate::publish::room::Room;
 use crate::publish::routes::{Route, sender_selected};
 use crate::publish::{PUBLISH, enqueue, visible_header};
+use crate::queue::effects::STEPS_OF_TURN;
 use crate::queue::traced::{Close, Party};
-use crate::queue::work::STEPS_OF_TURN;
 
 /// Properties that make the broker look closer at a message.
 const INSPECTED: u16 = flag::HEADERS | flag::EXPIRATION | flag::USER_ID;
@@ -45,7 +45,7 @@ impl OpenChannel<'_> {
             if !self.publish_inspected(&one, publish, None)? {
                 return Ok(before);
             }
-            if self.work.is_full() {
+            if self.effects.is_full() {
                 return Ok(before + 1);
             }
         }
@@ -88,14 +88,14 @@ impl OpenChannel<'_> {
     ) -> Result<Inspected, Refusal> {
         // Whether the user may publish there, and whether there is anything, comes first.
         let acting = self.acting();
-        let mut steps = self.work.steps_left();
+        let mut steps = self.effects.steps_left();
         let by_header = if self.shared.routes.goes_by_header() {
             Some(true)
         } else {
             let plain = self.shared.routes.get(acting, one.route, &mut steps)?;
             plain.map(|plain| plain.is_for_one())
         };
-        self.work.steps += steps.taken();
+        self.effects.steps += steps.taken();
         let Some(by_header) = by_header else {
             return Ok(Inspected::Later);
         };
@@ -114,18 +114,18 @@ impl OpenChannel<'_> {
         if keys.is_empty() && !by_header {
             return Ok(Inspected::Plain);
         }
-        let mut steps = self.work.steps_left();
+        let mut steps = self.effects.steps_left();
         let message = (one.route, &*keys, Some((publish.header, &properties)));
         let found = self.shared.routes.resolve(acting, message, &mut steps)?;
-        self.work.steps += steps.taken();
+        self.effects.steps += steps.taken();
         Ok(found.map_or(Inspected::Later, Inspected::Routed))
     }
 
     fn route(&mut self, batch: &Publishes<'_>) -> Result<Option<Arc<Route>>, Fault> {
         let acting = self.acting();
-        let mut steps = self.work.steps_left();
+        let mut steps = self.effects.steps_left();
         let found = self.shared.routes.get(acting, batch.route, &mut steps);
-        self.work.steps += steps.taken();
+        self.effects.steps += steps.taken();
         found.map_err(|refusal| self.fault_of(refusal, PUBLISH))
     }
 
@@ -161,11 +161,11 @@ impl OpenChannel<'_> {
         if route.cells.is_empty() {
             self.return_unroutable(batch);
         }
-        self.work.published += batch.len();
-        self.work.steps += route.cells.len() * batch.len();
+        self.effects.published += batch.len();
+        self.effects.steps += route.cells.len() * batch.len();
         let store = &*self.broker.store;
-        let room = room.claimed(store, &route.cells, batch, self.work);
-        let refused = enqueue(&route.cells, batch, blob, room, self.work);
+        let room = room.claimed(store, &route.cells, batch, self.effects);
+        let refused = enqueue(&route.cells, batch, blob, room, self.effects);
         if refused != 0 {
             if self.state.confirms.is_some() {
                 self.return_refused(batch, refused);
@@ -202,7 +202,7 @@ impl OpenChannel<'_> {
         let mut outlet = self.peer.outlet.lock();
         let frame_max = outlet.frame_max();
         for publish in batch.iter().filter(|publish| publish.mandatory) {
-            self.work.reply(&mut outlet, |out| {
+            self.effects.reply(&mut outlet, |out| {
                 let (code, text) = (NO_ROUTE.code(), NO_ROUTE.name().as_bytes());
                 basic_return(out, batch.channel, code, text, batch.route);
                 content(out, batch.channel, publish.header, publish.body, frame_max);
@@ -233,7 +233,7 @@ impl OpenChannel<'_> {
     #[cold]
     fn trace(&mut self, route: &Route, batch: &Publishes<'_>, close: Option<Close<'_>>) {
         let party = Party::client(&self.peer.client, batch.channel);
-        self.work.trace(&party, &route.cells, batch, close);
+        self.effects.trace(&party, &route.cells, batch, close);
     }
 }
 

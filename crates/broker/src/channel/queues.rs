@@ -17,7 +17,7 @@ use crate::context::stats::Churn;
 use crate::publish::reply_to::REPLY_TO;
 use crate::queue::cell::QueueCell;
 use crate::queue::consumer::{Handle, tell_end};
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 use crate::settings::spec::QueueSpec;
 use crate::topology::operations::{Condition, give_default_type};
 use crate::vhost::binding::Binding;
@@ -85,10 +85,10 @@ impl OpenChannel<'_> {
         self.broker.events.count(Churn::QueueDeclared);
         let (cell, created) = if made_up {
             self.broker
-                .declare_new_queue(self.vhost, &name, spec, self.work)?
+                .declare_new_queue(self.vhost, &name, spec, self.effects)?
         } else {
             self.broker
-                .declare_queue(self.vhost, &name, spec, self.work)?
+                .declare_queue(self.vhost, &name, spec, self.effects)?
         };
         if created && cell.spec.owner.is_some() {
             self.own(&cell);
@@ -173,7 +173,7 @@ impl OpenChannel<'_> {
         }
         let cell = self.existing_queue(name)?;
         let binding = Binding::of_queue(&source, &cell, &key, bind.arguments.to_table());
-        self.broker.bind(self.vhost, &binding, self.work)?;
+        self.broker.bind(self.vhost, &binding, self.effects)?;
         if !bind.nowait {
             self.reply_durable(QueueBindOk {});
         }
@@ -191,7 +191,7 @@ impl OpenChannel<'_> {
             if self.vhost.directory.read().router.is_bound(binding.spec()) {
                 self.check_owner(&cell)?;
             }
-            self.broker.unbind(self.vhost, &binding, self.work)?;
+            self.broker.unbind(self.vhost, &binding, self.effects)?;
         } else {
             self.found_gone();
         }
@@ -201,12 +201,12 @@ impl OpenChannel<'_> {
 
     /// What was not found may be gone for a moment only: not yet for a restart.
     fn found_gone(&mut self) {
-        self.work.depends_on(self.vhost.directory.read().changed);
+        self.effects.depends_on(self.vhost.directory.read().changed);
     }
 
     pub(crate) fn queue_purge(&mut self, purge: &QueuePurge<'_>) -> Result<(), Refusal> {
         let cell = self.named_queue(purge.queue, Right::Read)?;
-        let count = self.broker.purge_queue(&cell, self.work);
+        let count = self.broker.purge_queue(&cell, self.effects);
         if !purge.nowait {
             let message_count = u32::try_from(count).unwrap_or(u32::MAX);
             self.reply_durable(QueuePurgeOk { message_count });
@@ -225,15 +225,15 @@ impl OpenChannel<'_> {
                 };
                 let (number, client) = (self.number, &self.peer.client);
                 // Of its own consumers a channel hears behind the answer.
-                let tell = |handle: &Arc<Handle>, work: &mut Work| {
+                let tell = |handle: &Arc<Handle>, effects: &mut Effects| {
                     if handle.channel == number && Arc::ptr_eq(&handle.client, client) {
                         own.push(Arc::clone(handle));
                     } else {
-                        tell_end(handle, work);
+                        tell_end(handle, effects);
                     }
                 };
                 self.broker
-                    .end_queue((self.vhost, &cell), condition, tell, self.work)?
+                    .end_queue((self.vhost, &cell), condition, tell, self.effects)?
             }
             Err(Refusal::NoQueue(_)) => {
                 self.found_gone();
@@ -245,7 +245,7 @@ impl OpenChannel<'_> {
             let message_count = u32::try_from(count).unwrap_or(u32::MAX);
             self.reply_durable(QueueDeleteOk { message_count });
         }
-        for cancel in own.iter().filter_map(|handle| handle.end()) {
+        for cancel in own.iter().filter_map(|handle| handle.cancel()) {
             self.reply_durable(cancel);
         }
         Ok(())

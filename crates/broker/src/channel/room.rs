@@ -112,18 +112,18 @@ impl OpenChannel<'_> {
         }
         let mut outlet = self.peer.outlet.lock();
         self.peer
-            .block(Obstacle::Share, REASON, &mut outlet, self.work);
+            .block(Obstacle::Share, REASON, &mut outlet, self.effects);
         None
     }
 
     /// Takes note of what the queues of a route refused in this turn.
     #[cold]
     pub(crate) fn note_refused(&mut self, route: &[u8]) {
-        let refused = &mut self.work.refused;
+        let refused = &mut self.effects.refused;
         let by_memory = |(_, reason, _): &(_, Reason, _)| *reason == Reason::Memory;
         if refused.iter().any(by_memory) {
             // The publisher is told, and slowed down.
-            self.work.pause_ms = PAUSE_MS_MAX;
+            self.effects.pause_ms = PAUSE_MS_MAX;
         }
         self.broker.refused.note_all(self.vhost, route, refused);
     }

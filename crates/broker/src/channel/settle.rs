@@ -8,8 +8,8 @@ use crate::channel::open::OpenChannel;
 use crate::context::refusal::Refusal;
 use crate::queue::cell::QueueState;
 use crate::queue::consumer::DeliverySource;
+use crate::queue::effects::Effects;
 use crate::queue::pump::Pump;
-use crate::queue::work::Work;
 
 impl OpenChannel<'_> {
     /// Settles deliveries of one channel; an unknown tag closes it after those before it.
@@ -51,7 +51,7 @@ impl OpenChannel<'_> {
         stats.acked.add(acked);
         stats.rejected.add(rejected);
         stats.requeued.add(requeued);
-        self.work.settled += self.shared.settled.len();
+        self.effects.settled += self.shared.settled.len();
         self.release();
         if others_wait {
             self.share_room();
@@ -69,7 +69,7 @@ impl OpenChannel<'_> {
             let source = run.first();
             let source = source.and_then(|(source, ..)| self.state.source(*source));
             if let Some(source) = source {
-                release(source, run, self.work);
+                release(source, run, self.effects);
             }
         }
         settled.clear();
@@ -102,18 +102,18 @@ impl OpenChannel<'_> {
         loop {
             let next = self.peer.outlet.lock().next_in_line(self.number);
             let Some(handle) = next else { return };
-            handle.cell.pump(self.work);
+            handle.cell.pump(self.effects);
         }
     }
 }
 
 /// Gives a run of deliveries from one source back to its queue, unless that is gone, and pumps it.
-fn release(source: &DeliverySource, run: &[(u32, Unacked, Verdict)], work: &mut Work) {
+fn release(source: &DeliverySource, run: &[(u32, Unacked, Verdict)], effects: &mut Effects) {
     let mut state = source.cell.lock();
     if source.cell.is_deleted() {
         return;
     }
-    let mut pump = Pump::new(&source.cell, work);
+    let mut pump = Pump::new(&source.cell, effects);
     give_back(&mut state, source, run, &mut pump);
     source.cell.run(&mut state, &mut pump);
 }

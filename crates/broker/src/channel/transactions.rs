@@ -200,7 +200,7 @@ impl OpenChannel<'_> {
         } = self.take_transaction()?;
         self.shared.staged_bytes -= bytes;
         self.state.count_uncommitted();
-        self.work.journal.begin_group();
+        self.effects.journal.begin_group();
         for staged in publishes {
             self.publish_staged(staged);
         }
@@ -210,8 +210,8 @@ impl OpenChannel<'_> {
             .map(|(_, slot, verdict)| (slot.source, slot.unacked, *verdict));
         self.shared.settled.extend(settled);
         self.release();
-        self.work.journal.end_group();
-        self.work.submit(&*self.broker.store);
+        self.effects.journal.end_group();
+        self.effects.submit(&*self.broker.store);
         self.peer.outlet.lock().end_transaction(self.number);
         self.share_room();
         self.reply_durable(TxCommitOk {});
@@ -290,8 +290,8 @@ impl OpenChannel<'_> {
     fn room_for_commit(&mut self, messages: usize, bytes: usize) -> Result<Room, Refusal> {
         let room = Room::of_impatient(self.broker);
         let store = &self.broker.store;
-        self.work.submit(&**store);
-        match store.claim(&mut self.work.journal, messages, bytes) {
+        self.effects.submit(&**store);
+        match store.claim(&mut self.effects.journal, messages, bytes) {
             Ok(()) => Ok(room),
             Err(_) if messages > 0 => Ok(room.without_disk()),
             Err(refused) => Err(Refusal::Precondition(format!(
@@ -315,9 +315,9 @@ impl OpenChannel<'_> {
             self.return_unroutable(&one);
             return;
         }
-        self.work.steps += cells.len();
+        self.effects.steps += cells.len();
         let blob = staged.blob.clone();
-        enqueue(cells, &one, blob, Room::Reserved, self.work);
+        enqueue(cells, &one, blob, Room::Reserved, self.effects);
     }
 
     fn count_settled(&self, settlements: &[(u64, Slot, Verdict)]) {

@@ -12,9 +12,9 @@ use leveret_runs::RunError;
 
 use crate::broker::Broker;
 use crate::queue::cell::QueueCell;
+use crate::queue::effects::Effects;
 use crate::queue::pager::ScrubStats;
 use crate::queue::pump::Pump;
-use crate::queue::work::Work;
 
 /// So many queues without such chunks are passed at once.
 const QUEUES_MAX: usize = 256;
@@ -30,7 +30,7 @@ pub struct Scrub {
     /// When it began, unix milliseconds.
     begun_ms: Option<u64>,
     bytes: Vec<u8>,
-    work: Work,
+    effects: Effects,
 }
 
 /// What came of going on with a pass.
@@ -107,7 +107,7 @@ impl Broker {
         scrubbed.bytes += u64::from(read.place.len);
         drop(scrubbed);
         if let Err(error) = checked {
-            self.quarantine((cell, read), error, &mut scrub.work);
+            self.quarantine((cell, read), error, &mut scrub.effects);
         }
     }
 
@@ -116,16 +116,16 @@ impl Broker {
         &self,
         (cell, read): (&Arc<QueueCell>, &PageRead),
         error: RunError,
-        work: &mut Work,
+        effects: &mut Effects,
     ) {
         let mut state = cell.lock();
         if !cell.is_deleted() {
-            self.put_page((cell, &mut state), read, Err(error), work);
-            cell.run(&mut state, &mut Pump::new(cell, work));
+            self.put_page((cell, &mut state), read, Err(error), effects);
+            cell.run(&mut state, &mut Pump::new(cell, effects));
         }
         drop(state);
-        self.submit(work);
-        work.wake();
+        self.submit(effects);
+        effects.wake();
     }
 }
 

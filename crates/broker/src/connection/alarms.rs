@@ -12,7 +12,7 @@ use crate::connection::Step;
 use crate::connection::desk::Desk;
 use crate::connection::phase::Running;
 use crate::peer::alarms::{Alarm, AlarmState, Measured, Obstacle, PARTS_PER_MILLION, margin};
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 
 impl Broker {
     /// Both alarms.
@@ -108,11 +108,11 @@ impl Broker {
         alarms.raised.store(after, Ordering::Release);
         // When one begins nobody has to be told yet.
         if after == 0 {
-            let mut work = Work::default();
+            let mut effects = Effects::default();
             for peer in self.peers() {
-                peer.unblock(Obstacle::Alarm, &mut work);
+                peer.unblock(Obstacle::Alarm, &mut effects);
             }
-            work.wake();
+            effects.wake();
         }
     }
 }
@@ -149,7 +149,7 @@ impl Desk {
         let reason = self.broker.alarms.reason();
         if let Some(reason) = reason {
             self.peer
-                .block(Obstacle::Alarm, reason, &mut outlet, &mut self.work);
+                .block(Obstacle::Alarm, reason, &mut outlet, &mut self.effects);
         }
         reason.is_some()
     }

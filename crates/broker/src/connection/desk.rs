@@ -9,13 +9,13 @@ use leveret_store::{Ticket, Waiter};
 
 use crate::broker::Broker;
 use crate::peer::Peer;
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 
 /// The broker, the connection as others see it, and what a turn leaves to be done at its end.
 pub(crate) struct Desk {
     pub(crate) broker: Arc<Broker>,
     pub(crate) peer: Arc<Peer>,
-    pub(crate) work: Work,
+    pub(crate) effects: Effects,
     /// The client has hung up: what it has left is read to its end.
     pub(crate) hung_up: bool,
     waiter: Arc<Woken>,
@@ -27,7 +27,7 @@ impl Desk {
         Self {
             broker,
             peer,
-            work: Work::default(),
+            effects: Effects::default(),
             hung_up: false,
             waiter: Arc::new(Woken { flusher, waiting }),
         }
@@ -46,7 +46,7 @@ impl Desk {
     pub(crate) fn send<'a>(&mut self, channel: u16, method: impl Into<Method<'a>>) {
         let method = method.into();
         let mut outlet = self.peer.outlet.lock();
-        self.work
+        self.effects
             .reply(&mut outlet, |out| method.encode(channel, out));
     }
 

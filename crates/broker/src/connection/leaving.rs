@@ -13,8 +13,8 @@ use crate::connection::phase::Running;
 use crate::context::stats::Churn;
 use crate::queue::cell::QueueCell;
 use crate::queue::consumer::DeliverySource;
+use crate::queue::effects::Effects;
 use crate::queue::pump::Pump;
-use crate::queue::work::Work;
 use crate::topology::operations::Condition;
 use crate::vhost::Vhost;
 
@@ -87,7 +87,7 @@ fn confirm_last(number: u16, state: &mut Channel, desk: &mut Desk) {
     if state.held.is_empty() {
         let mut outlet = desk.peer.outlet.lock();
         if state.confirm(number, desk.broker.store.durable(), &mut outlet) {
-            desk.work.dirtied(&outlet);
+            desk.effects.dirtied(&outlet);
         }
     }
 }
@@ -98,11 +98,13 @@ impl Leaving {
         if self.returning.go_on(&self.vhost, LEAVERS_OF_TURN, desk) {
             return true;
         }
-        let Desk { broker, work, .. } = desk;
+        let Desk {
+            broker, effects, ..
+        } = desk;
         broker.uses.lock().leave(&self.vhost.name, &self.user);
         for cell in self.exclusive.drain(..).filter(|cell| !cell.is_deleted()) {
             // Without a condition it cannot be refused.
-            let _ = broker.delete_queue(&self.vhost, &cell, Condition::default(), work);
+            let _ = broker.delete_queue(&self.vhost, &cell, Condition::default(), effects);
         }
         false
     }
@@ -137,12 +139,12 @@ impl Returning {
             let Some(cell) = self.cell() else {
                 return false;
             };
-            left += self.leave_some(&cell, &mut desk.work).max(1);
+            left += self.leave_some(&cell, &mut desk.effects).max(1);
             if self.cell().is_none_or(|next| !Arc::ptr_eq(&next, &cell)) {
                 let consumed = std::mem::take(&mut self.consumed);
                 self.returned = false;
                 if consumed {
-                    desk.broker.consumer_left(vhost, &cell, &mut desk.work);
+                    desk.broker.consumer_left(vhost, &cell, &mut desk.effects);
                 }
             }
         }
@@ -152,7 +154,7 @@ impl Returning {
     /// Takes a queue's lock once for a part of those who leave it. Their deliveries go back in one
     /// step before: a consumer that is served in their place gets what they had before anything
     /// later. The queue is pumped when it has everything back, so that others get it in order.
-    fn leave_some(&mut self, cell: &Arc<QueueCell>, work: &mut Work) -> usize {
+    fn leave_some(&mut self, cell: &Arc<QueueCell>, effects: &mut Effects) -> usize {
         // They are dropped when the queue is unlocked.
         let mut gone = Vec::new();
         let mut state = cell.lock();
@@ -161,7 +163,7 @@ impl Returning {
             return 0;
         }
         if !std::mem::replace(&mut self.returned, true) {
-            let mut pump = Pump::new(cell, work);
+            let mut pump = Pump::new(cell, effects);
             for (source, run) in self.of(cell) {
                 give_back(&mut state, source, run, &mut pump);
             }
@@ -171,12 +173,12 @@ impl Returning {
         {
             let handle = source.consumer.and_then(|key| state.queue.cancel(key));
             if let Some(handle) = &handle {
-                handle.left();
+                handle.end();
                 self.consumed = true;
             }
             gone.push((source, handle));
         }
-        cell.run(&mut state, &mut Pump::new(cell, work));
+        cell.run(&mut state, &mut Pump::new(cell, effects));
         if state.queue.consumer_count() == 0 && self.consumed {
             cell.used(&mut state);
         }

@@ -137,12 +137,15 @@ impl Connection {
     /// Has the connection read on when there is room again, or when it has waited long enough.
     pub fn look_for_room(&mut self, now_ms: u64) {
         let Desk {
-            broker, peer, work, ..
+            broker,
+            peer,
+            effects,
+            ..
         } = &mut self.desk;
         if let Some(running) = self.phase.running_mut()
             && running.shared.room.look(broker, now_ms)
         {
-            peer.unblock(Obstacle::Share, work);
+            peer.unblock(Obstacle::Share, effects);
             self.end_turn();
         }
     }

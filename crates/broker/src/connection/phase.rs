@@ -178,7 +178,7 @@ impl Running {
             vhost: &self.vhost,
             broker: &desk.broker,
             peer: &desk.peer,
-            work: &mut desk.work,
+            effects: &mut desk.effects,
         })
     }
 
@@ -290,7 +290,7 @@ impl Running {
             state.confirming
         });
         if first {
-            desk.work.dirtied(&outlet);
+            desk.effects.dirtied(&outlet);
         }
         waits_for.map(Ticket)
     }

@@ -6,8 +6,8 @@ use leveret_codec::Properties;
 use leveret_queue::{Attempts, Message, MessageBody};
 use leveret_record::{Blob, Memory};
 
-use super::corpses::{Corpse, Run};
-use super::kind::Kind;
+use super::corpses::{Corpse, CorpseRun};
+use super::kind::DeathKind;
 
 /// The copies of a run, each made of the dead message at the same place; kept between runs for its
 /// memory.
@@ -31,7 +31,7 @@ struct Written {
 impl Copies {
     /// Makes copies of those at the beginning of a run that are of this kind; gives how many these
     /// are.
-    pub(super) fn make(&mut self, run: Run<'_>, kind: &Kind, memory: &Memory) -> usize {
+    pub(super) fn make(&mut self, run: CorpseRun<'_>, kind: &DeathKind, memory: &Memory) -> usize {
         self.headers.clear();
         self.each.clear();
         self.each.reserve(run.len());
@@ -50,7 +50,7 @@ impl Copies {
     }
 
     /// Writes a header; none for another kind.
-    fn write(&mut self, corpse: &Corpse<'_>, kind: &Kind) -> Option<Written> {
+    fn write(&mut self, corpse: &Corpse<'_>, kind: &DeathKind) -> Option<Written> {
         let properties = Properties::decode(corpse.header).ok()?;
         if !kind.covers(corpse, &properties) {
             return None;
@@ -69,7 +69,7 @@ impl Copies {
     /// The copies as messages that go this way, and are taken now.
     pub(super) fn messages<'a>(
         &'a self,
-        run: Run<'a>,
+        run: CorpseRun<'a>,
         (route, entered_ms): (&'a [u8], u64),
     ) -> impl Iterator<Item = Message<'a>> {
         let copies = self.each.iter().zip(run.iter());

@@ -53,7 +53,7 @@ pub(super) struct Corpse<'a> {
 
 /// Some that died one after the other.
 #[derive(Clone, Copy)]
-pub(super) struct Run<'a> {
+pub(super) struct CorpseRun<'a> {
     bytes: &'a [u8],
     places: &'a [Place],
 }
@@ -116,15 +116,15 @@ impl Corpses {
         self.bytes.len() + self.shared_bytes
     }
 
-    pub(super) fn all(&self) -> Run<'_> {
-        Run {
+    pub(super) fn all(&self) -> CorpseRun<'_> {
+        CorpseRun {
             bytes: &self.bytes,
             places: &self.places,
         }
     }
 }
 
-impl<'a> Run<'a> {
+impl<'a> CorpseRun<'a> {
     pub(super) const fn len(self) -> usize {
         self.places.len()
     }

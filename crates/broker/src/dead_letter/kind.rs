@@ -11,7 +11,7 @@ use crate::publish::routes::Route;
 use crate::queue::cell::QueueCell;
 
 /// What all that has to do with the death of a message, and where messages go that share it.
-pub(super) struct Kind {
+pub(super) struct DeathKind {
     death: Death,
     /// The broker wrote what the headers tell of deaths.
     deaths: bool,
@@ -33,7 +33,7 @@ pub(super) struct Onward {
     pub(super) targets: Vec<Arc<QueueCell>>,
 }
 
-impl Kind {
+impl DeathKind {
     /// The kind of one that died with these properties.
     pub(super) fn of(corpse: &Corpse<'_>, properties: &Properties<'_>, onward: Onward) -> Self {
         Self {

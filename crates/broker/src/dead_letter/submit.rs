@@ -3,22 +3,22 @@
 use leveret_store::Ticket;
 
 use crate::broker::Broker;
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 
 impl Broker {
-    /// Hands what some work recorded to the store and gives when all of it is durable. Everything
-    /// that fills a [`Work`] ends with this, and with [`Work::flush`] or [`Work::wake`].
-    pub fn submit(&self, work: &mut Work) -> Ticket {
-        if !work.traced.is_empty() {
-            self.emit_traced(work);
+    /// Hands what was recorded to the store and gives when all of it is durable. Everything that
+    /// has [`Effects`] ends with this, and with [`Effects::flush`] or [`Effects::wake`].
+    pub fn submit(&self, effects: &mut Effects) -> Ticket {
+        if !effects.traced.is_empty() {
+            self.emit_traced(effects);
         }
-        if !work.dying.is_empty() {
-            self.bury(work);
+        if !effects.dying.is_empty() {
+            self.bury(effects);
         }
-        work.submit(&*self.store);
-        if !work.warm.is_empty() {
-            self.warm.lock().append(&mut work.warm);
+        effects.submit(&*self.store);
+        if !effects.warm.is_empty() {
+            self.warm.lock().append(&mut effects.warm);
         }
-        std::mem::take(&mut work.ticket)
+        std::mem::take(&mut effects.ticket)
     }
 }

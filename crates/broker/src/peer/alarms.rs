@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::peer::Peer;
 use crate::queue::consumer::Handle;
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 
 /// Once on, a memory alarm stays until use is this much (parts of 100) below its mark, and a disk
 /// alarm until that much more is free, so that neither flickers.
@@ -179,19 +179,19 @@ impl Peer {
         by: Obstacle,
         reason: &str,
         outlet: &mut Outlet<Arc<Handle>>,
-        work: &mut Work,
+        effects: &mut Effects,
     ) {
         let before = self.blocked.fetch_or(by.bit(), Ordering::AcqRel);
         if before == 0 && self.client.blocked_notify.load(Ordering::Relaxed) {
             let blocked = ConnectionBlocked {
                 reason: reason.as_bytes(),
             };
-            work.reply(outlet, |out| Method::from(blocked).encode(0, out));
+            effects.reply(outlet, |out| Method::from(blocked).encode(0, out));
         }
     }
 
     /// Takes an obstacle away; tells it, and has it read on, if it was the last one.
-    pub(crate) fn unblock(&self, from: Obstacle, work: &mut Work) {
+    pub(crate) fn unblock(&self, from: Obstacle, effects: &mut Effects) {
         let mut outlet = self.outlet.lock();
         let before = self.blocked.fetch_and(!from.bit(), Ordering::AcqRel);
         if before != from.bit() {
@@ -199,7 +199,7 @@ impl Peer {
         }
         if self.client.blocked_notify.load(Ordering::Relaxed) {
             let unblocked = ConnectionUnblocked {};
-            work.reply(&mut outlet, |out| Method::from(unblocked).encode(0, out));
+            effects.reply(&mut outlet, |out| Method::from(unblocked).encode(0, out));
         }
         if let Some(flusher) = outlet.flusher() {
             flusher.interrupt();

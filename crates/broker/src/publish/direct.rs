@@ -24,9 +24,9 @@ use crate::queue::cell::QueueCell;
 use crate::queue::consumer::Handle;
 use crate::queue::copied::Copied;
 use crate::queue::drain::{NackReason, nack_reason};
+use crate::queue::effects::{Effects, STEPS_OF_TURN};
 use crate::queue::pump::Pump;
 use crate::queue::traced::Party;
-use crate::queue::work::{STEPS_OF_TURN, Work};
 use crate::vhost::Vhost;
 
 /// A message to be published.
@@ -91,7 +91,7 @@ impl Broker {
         vhost: &Vhost,
         user: &str,
         message: &Direct<'_>,
-        work: &mut Work,
+        effects: &mut Effects,
     ) -> Result<Published, Refusal> {
         let (route, raw) = self.route_of(vhost, user, message)?;
         let visible = visible_header(message.header, None);
@@ -103,7 +103,7 @@ impl Broker {
         let batch = Publishes::one(0, &raw, publish);
         if vhost.holdings.is_traced() {
             let party = Party::tool(&vhost.name, user);
-            work.trace(&party, &route.cells, &batch, Some((message.header, None)));
+            effects.trace(&party, &route.cells, &batch, Some((message.header, None)));
         }
         let mut tally = ExchangeTally::default();
         tally.count(&route, 1);
@@ -112,17 +112,18 @@ impl Broker {
         let published = if route.cells.is_empty() {
             Published::Unroutable
         } else {
-            let room = Room::of_impatient(self).claimed(&*self.store, &route.cells, &batch, work);
-            match enqueue(&route.cells, &batch, None, room, work) {
+            let room =
+                Room::of_impatient(self).claimed(&*self.store, &route.cells, &batch, effects);
+            match enqueue(&route.cells, &batch, None, room, effects) {
                 0 => Published::Routed(route.cells.len()),
                 _ => {
-                    let reason = nack_reason(&work.refused, true);
+                    let reason = nack_reason(&effects.refused, true);
                     Published::Refused(reason.unwrap_or_else(NackReason::unknown))
                 }
             }
         };
-        if !work.refused.is_empty() {
-            self.refused.note_all(vhost, &raw, &mut work.refused);
+        if !effects.refused.is_empty() {
+            self.refused.note_all(vhost, &raw, &mut effects.refused);
         }
         let counted = count_of(&published, message.body.len());
         vhost.ended.add(counted);
@@ -180,7 +181,7 @@ impl Broker {
         cell: &Arc<QueueCell>,
         (count, bytes_max): (usize, usize),
         fetch: Fetch,
-        work: &mut Work,
+        effects: &mut Effects,
     ) -> Result<Vec<(Copied, u64)>, Refusal> {
         let mut fetched = Fetched::new(count, bytes_max, fetch == Fetch::Settle);
         let mut failures = 0;
@@ -189,14 +190,14 @@ impl Broker {
             if cell.is_deleted() {
                 return fetched.or(|| Refusal::NoQueue(cell.name.to_string()));
             }
-            let mut pump = Pump::new(cell, work);
+            let mut pump = Pump::new(cell, effects);
             cell.used(&mut state);
             cell.run(&mut state, &mut pump);
             fetched.take(cell, &mut state.queue, &mut pump);
             let is_over = fetched.is_enough() || failures == LOADS_MAX;
             if state.queue.waits_for_page() && !is_over {
                 drop(state);
-                failures += u32::from(self.load_now(cell, work) == PageLoad::NotNow);
+                failures += u32::from(self.load_now(cell, effects) == PageLoad::NotNow);
                 continue;
             }
             if fetch == Fetch::Requeue {

@@ -17,8 +17,8 @@ use crate::publish::room::Room;
 use crate::publish::routes::sender_selected;
 use crate::queue::cell::QueueCell;
 use crate::queue::copied::{Copied, CopiedBody};
+use crate::queue::effects::Effects;
 use crate::queue::traced::{Party, Passage, TRACE_EXCHANGE, Traced, is_copy};
-use crate::queue::work::Work;
 use crate::vhost::Vhost;
 
 /// A copy's headers go without the message's own above this size.
@@ -149,7 +149,7 @@ impl Broker {
         (vhost, user): (&Vhost, &str),
         cell: &QueueCell,
         fetched: &[(Copied, u64)],
-        work: &mut Work,
+        effects: &mut Effects,
     ) {
         if !vhost.holdings.is_traced() {
             return;
@@ -158,7 +158,7 @@ impl Broker {
             .iter()
             .filter(|(message, _)| !is_copy(&message.route))
         {
-            work.traced.push(Traced {
+            effects.traced.push(Traced {
                 party: Party::tool(&vhost.name, user),
                 passage: Passage::Delivered {
                     queue: Arc::clone(&cell.name),
@@ -174,17 +174,17 @@ impl Broker {
 
     /// Publishes copies of what was traced. Nothing is locked.
     #[cold]
-    pub(crate) fn emit_traced(&self, work: &mut Work) {
+    pub(crate) fn emit_traced(&self, effects: &mut Effects) {
         let mut routes = Routes::default();
         // What consumers of the copies' queues get on the way may be traced in turn.
-        while !work.traced.is_empty() {
-            for traced in std::mem::take(&mut work.traced) {
-                self.emit(&traced, &mut routes, work);
+        while !effects.traced.is_empty() {
+            for traced in std::mem::take(&mut effects.traced) {
+                self.emit(&traced, &mut routes, effects);
             }
         }
     }
 
-    fn emit(&self, traced: &Traced, routes: &mut Routes, work: &mut Work) {
+    fn emit(&self, traced: &Traced, routes: &mut Routes, effects: &mut Effects) {
         let Some(vhost) = self.vhost(&traced.party.vhost) else {
             return;
         };
@@ -216,10 +216,10 @@ impl Broker {
             mandatory: false,
         };
         let copy = Publishes::one(0, &route, publish);
-        work.steps += cells.len();
-        let room = Room::of_impatient(self).claimed(&*self.store, &cells, &copy, work);
-        if enqueue(&cells, &copy, blob.cloned(), room, work) != 0 {
-            self.refused.note_all(&vhost, &route, &mut work.refused);
+        effects.steps += cells.len();
+        let room = Room::of_impatient(self).claimed(&*self.store, &cells, &copy, effects);
+        if enqueue(&cells, &copy, blob.cloned(), room, effects) != 0 {
+            self.refused.note_all(&vhost, &route, &mut effects.refused);
         }
     }
 

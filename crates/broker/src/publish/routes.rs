@@ -11,7 +11,7 @@ use leveret_router::{ExchangeCounts, KeyedHash, NoExchange, Routes, Steps};
 use crate::access::acting::{Acting, Resource};
 use crate::context::refusal::Refusal;
 use crate::queue::cell::QueueCell;
-use crate::queue::work::STEPS_OF_TURN;
+use crate::queue::effects::STEPS_OF_TURN;
 use crate::vhost::Directory;
 
 /// Remembered routes of one connection; emptied when full, as keys are the client's to invent.

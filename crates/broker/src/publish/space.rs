@@ -8,7 +8,7 @@ use leveret_store::Store;
 
 use crate::publish::room::Room;
 use crate::queue::cell::QueueCell;
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 use crate::topology::space::RECORD_BYTES;
 
 /// What a record takes for each queue.
@@ -27,7 +27,7 @@ impl Room {
         store: &dyn Store,
         cells: &[Arc<QueueCell>],
         batch: &Publishes<'_>,
-        work: &mut Work,
+        effects: &mut Effects,
     ) -> Self {
         let lasts = batch.properties & flag::DELIVERY_MODE != 0
             && cells.iter().any(|cell| cell.lane.is_some());
@@ -36,10 +36,10 @@ impl Room {
         }
         let each = record_bytes(batch.route.len(), cells.len());
         let bytes = batch.content_bytes() + each * batch.len();
-        if !work.journal.is_empty() && work.journal.bytes_len() + bytes > SUBMIT_BYTES {
-            work.submit(store);
+        if !effects.journal.is_empty() && effects.journal.bytes_len() + bytes > SUBMIT_BYTES {
+            effects.submit(store);
         }
-        match store.claim(&mut work.journal, cells.len() * batch.len(), bytes) {
+        match store.claim(&mut effects.journal, cells.len() * batch.len(), bytes) {
             Ok(()) => self,
             Err(_) => self.without_disk(),
         }

@@ -335,7 +335,7 @@ impl QueueCell {
             self.arm(state);
         }
         if state.queue.has_unburied(now_ms) {
-            pump.work.died_in(self);
+            pump.effects.died_in(self);
         }
     }
 

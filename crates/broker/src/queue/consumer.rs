@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use crate::context::client::Client;
 use crate::context::stats::ChannelStats;
 use crate::queue::cell::QueueCell;
+use crate::queue::effects::Effects;
 use crate::queue::lease::DeliveryWatch;
-use crate::queue::work::Work;
 
 /// A connection's outlet, shared by everyone who writes to it.
 pub type SharedOutlet = Arc<Mutex<Outlet<Arc<Handle>>>>;
@@ -45,7 +45,7 @@ pub struct Handle {
     /// Its queue is one of direct reply-to.
     pub(crate) replies: bool,
     /// Its queue has had it.
-    pub(crate) over: AtomicBool,
+    pub(crate) ended: AtomicBool,
 }
 
 /// What a consumer was started with; its connection counts the bytes while they are kept.
@@ -86,7 +86,7 @@ impl Handle {
     }
 
     /// What tells its client that its queue is gone, if that wants to know.
-    pub(crate) fn end(&self) -> Option<BasicCancel<'_>> {
+    pub(crate) fn cancel(&self) -> Option<BasicCancel<'_>> {
         let cancel = BasicCancel {
             consumer_tag: &self.tag,
             nowait: true,
@@ -103,15 +103,15 @@ impl Handle {
     }
 
     /// Its queue has it no more, and is pumped if it has others: these may still wait for room.
-    pub(crate) fn left(&self) {
+    pub(crate) fn end(&self) {
         let mut outlet = self.outlet.lock();
         outlet.leave_line(self.channel, self.queue());
         self.stats.consumers.subtract(u64::from(!self.replies));
-        self.over.store(true, Ordering::Release);
+        self.ended.store(true, Ordering::Release);
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 }
 
@@ -129,7 +129,7 @@ pub(crate) struct DeliverySource {
 
 impl DeliverySource {
     /// Whether its consumer has ended with its queue.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         // Under the queue's lock: whoever deletes it has told the client by then.
         self.cell.is_deleted()
             && self
@@ -139,13 +139,13 @@ impl DeliverySource {
 }
 
 /// Tells a consumer's client that its queue is gone, if it wants to know.
-pub(crate) fn tell_end(handle: &Handle, work: &mut Work) {
-    let Some(cancel) = handle.end() else {
+pub(crate) fn tell_end(handle: &Handle, effects: &mut Effects) {
+    let Some(cancel) = handle.cancel() else {
         return;
     };
     let mut outlet = handle.outlet.lock();
     if outlet.is_open(handle.channel) {
-        work.reply(&mut outlet, |out| {
+        effects.reply(&mut outlet, |out| {
             Method::from(cancel).encode(handle.channel, out);
         });
     }

@@ -3,7 +3,7 @@
 use leveret_queue::{Filled, Queue, Reason};
 
 use crate::queue::cell::{QueueCell, QueueState};
-use crate::queue::work::RefusedBy;
+use crate::queue::effects::RefusedBy;
 
 /// What a refused publisher is told to wait at least and at most, milliseconds.
 const WAIT_MS_MIN: u64 = 250;

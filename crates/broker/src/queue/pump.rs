@@ -13,22 +13,22 @@ use parking_lot::{ArcMutexGuard, RawMutex};
 use crate::queue::attempts::counted_header;
 use crate::queue::cell::{QueueCell, QueueGuard};
 use crate::queue::consumer::Handle;
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 
 /// Pumps the queues of consumers that waited for room, and empties the list.
-pub fn resume(starved: &mut Vec<Arc<Handle>>, work: &mut Work) {
+pub fn resume(starved: &mut Vec<Arc<Handle>>, effects: &mut Effects) {
     for handle in starved.drain(..) {
         handle.waiting.store(false, Ordering::Release);
-        handle.cell.pump(work);
+        handle.cell.pump(effects);
     }
 }
 
 impl QueueCell {
     /// Moves ready messages to consumers with credit, and drops what may not stay.
-    pub fn pump(self: &Arc<Self>, work: &mut Work) {
+    pub fn pump(self: &Arc<Self>, effects: &mut Effects) {
         let mut state = self.lock();
         if !self.is_deleted() {
-            self.run(&mut state, &mut Pump::new(self, work));
+            self.run(&mut state, &mut Pump::new(self, effects));
         }
     }
 }
@@ -36,7 +36,7 @@ impl QueueCell {
 /// Encodes what one queue hands out. Keeps the last consumer's outlet locked, as the next message
 /// is often for the same connection.
 pub(crate) struct Pump<'a> {
-    pub(crate) work: &'a mut Work,
+    pub(crate) effects: &'a mut Effects,
     /// The present queue, if it is durable.
     durable: Option<&'a QueueCell>,
     held: Option<ArcMutexGuard<RawMutex, Outlet<Arc<Handle>>>>,
@@ -49,10 +49,10 @@ pub(crate) struct Pump<'a> {
 }
 
 impl<'a> Pump<'a> {
-    pub(crate) fn new(cell: &'a QueueCell, work: &'a mut Work) -> Self {
+    pub(crate) fn new(cell: &'a QueueCell, effects: &'a mut Effects) -> Self {
         let traced = cell.is_traced();
         Self {
-            work,
+            effects,
             durable: cell.lane.is_some().then_some(cell),
             held: None,
             used: false,
@@ -62,7 +62,7 @@ impl<'a> Pump<'a> {
     }
 
     /// For queues of one virtual host, each begun with [`Self::lock`].
-    pub(crate) fn of_many(work: &'a mut Work, cells: &[Arc<QueueCell>]) -> Self {
+    pub(crate) fn of_many(effects: &'a mut Effects, cells: &[Arc<QueueCell>]) -> Self {
         let traced = cells.first().is_some_and(|cell| cell.is_traced());
         let leased = match cells {
             [] => false,
@@ -70,7 +70,7 @@ impl<'a> Pump<'a> {
             [cell, ..] => cell.are_any_leased(),
         };
         Self {
-            work,
+            effects,
             durable: None,
             held: None,
             used: false,
@@ -101,7 +101,7 @@ impl<'a> Pump<'a> {
         let (passed, first) = outlet.pass(handle.channel, &handle.template, tails);
         if first {
             let flusher = outlet.flusher().cloned();
-            self.work.dirty.extend(flusher);
+            self.effects.dirty.extend(flusher);
         }
         passed
     }
@@ -125,7 +125,7 @@ impl<'a> Pump<'a> {
         };
         if first {
             let flusher = outlet.flusher().cloned();
-            self.work.dirty.extend(flusher);
+            self.effects.dirty.extend(flusher);
         }
         true
     }
@@ -143,7 +143,7 @@ impl<'a> Pump<'a> {
             && let Some(lane) = self.lane_of(unacked.level)
         {
             let attempts = unacked.attempts.and_one(false);
-            self.work.journal.returned(lane, unacked.seq, attempts);
+            self.effects.journal.returned(lane, unacked.seq, attempts);
         }
     }
 
@@ -155,7 +155,7 @@ impl<'a> Pump<'a> {
         }
         for unacked in run.filter(|one| one.persistent) {
             if let Some(lane) = self.lane_of(unacked.level) {
-                self.work.journal.settle(lane, unacked.seq);
+                self.effects.journal.settle(lane, unacked.seq);
             }
         }
     }
@@ -165,7 +165,7 @@ impl<'a> Pump<'a> {
         for unacked in run.filter(|one| one.persistent) {
             if let Some(lane) = self.lane_of(unacked.level) {
                 let attempts = unacked.attempts.and_one(true);
-                self.work.journal.returned(lane, unacked.seq, attempts);
+                self.effects.journal.returned(lane, unacked.seq, attempts);
             }
         }
     }
@@ -176,7 +176,7 @@ impl<'a> Pump<'a> {
     #[inline(always)]
     fn sent(&mut self, handle: &Handle, delivery: &Delivery<'_>, (first, no_ack): (bool, bool)) {
         if first && let Some(outlet) = &self.held {
-            self.work.dirty.extend(outlet.flusher().cloned());
+            self.effects.dirty.extend(outlet.flusher().cloned());
         }
         if !no_ack {
             self.note_delivered(&delivery.unacked);
@@ -191,7 +191,7 @@ impl<'a> Pump<'a> {
     #[inline(never)]
     fn note(&mut self, handle: &Handle, delivery: &Delivery<'_>, no_ack: bool) {
         if self.traced {
-            self.work.trace_delivery(handle, delivery);
+            self.effects.trace_delivery(handle, delivery);
         }
         if !no_ack && let Some(outlet) = &mut self.held {
             handle.lease(outlet);
@@ -221,7 +221,7 @@ impl<'a> Pump<'a> {
             Delivered::Full => {
                 let waits = handle.waiting.swap(true, Ordering::AcqRel);
                 if !waits && !breaks(Sabotage::LoseWakeup) {
-                    outlet.starve(Arc::clone(handle), |other| other.is_over());
+                    outlet.starve(Arc::clone(handle), |other| other.has_ended());
                 }
             }
             Delivered::Waits => {
@@ -233,7 +233,7 @@ impl<'a> Pump<'a> {
             // The channel is being closed: its consumers are about to leave their queues.
             Delivered::Gone => return Offer::Gone,
         }
-        self.work.steps += 1;
+        self.effects.steps += 1;
         Offer::Refused
     }
 
@@ -273,9 +273,9 @@ impl Sink<Arc<Handle>> for Pump<'_> {
         self.hand(consumer, delivery)
     }
 
-    fn gone(&mut self, rank: Rank) {
+    fn settled(&mut self, rank: Rank) {
         if let Some(lane) = self.lane_of(rank.level) {
-            self.work.journal.settle(lane, rank.seq);
+            self.effects.journal.settle(lane, rank.seq);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::context::client::Client;
 use crate::queue::cell::QueueCell;
 use crate::queue::consumer::Handle;
 use crate::queue::copied::CopiedBody;
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 
 /// Where copies are published.
 pub(crate) const TRACE_EXCHANGE: &[u8] = b"amq.rabbitmq.trace";
@@ -128,7 +128,7 @@ pub(crate) fn is_copy(route: &[u8]) -> bool {
     split_route(route).is_some_and(|(exchange, _)| exchange == TRACE_EXCHANGE)
 }
 
-impl Work {
+impl Effects {
     #[cold]
     pub(crate) fn trace(
         &mut self,

@@ -9,7 +9,7 @@ use leveret_store::LaneId;
 
 use crate::broker::Broker;
 use crate::queue::cell::{QueueCell, QueueIdentity, StoreLanes};
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 use crate::settings::arguments::InForce;
 use crate::settings::spec::QueueSpec;
 use crate::topology::{DurableKind, FieldReader, queue};
@@ -59,7 +59,7 @@ impl Broker {
 
     /// Gives queues with priorities the lanes for them that the first version did not.
     fn give_lanes(&self, vhost: &Vhost) {
-        let mut work = Work::default();
+        let mut effects = Effects::default();
         for cell in vhost.directory.read().queues() {
             let others = cell.levels() - 1;
             if others > 0
@@ -67,10 +67,10 @@ impl Broker {
                 && let Some(lowest) = self.next_lanes(others)
             {
                 cell.set_other_lanes(lowest);
-                queue(&mut work, vhost, cell);
+                queue(&mut effects, vhost, cell);
             }
         }
-        work.submit(&*self.store);
+        effects.submit(&*self.store);
     }
 
     fn restore_one(&self, key: &[u8], value: &[u8]) -> Option<()> {

@@ -15,7 +15,7 @@ use crate::broker::Broker;
 use crate::context::refusal::{Refusal, from_router};
 use crate::context::stats::Existing;
 use crate::queue::cell::{QueueCell, QueueIdentity, StoreLanes};
-use crate::queue::work::Work;
+use crate::queue::effects::Effects;
 use crate::settings::arguments::{
     InForce, asks_for_default_type, check_size, equivalent, validate,
 };
@@ -51,19 +51,19 @@ impl Broker {
         vhost: &Vhost,
         name: &str,
         mut spec: QueueSpec,
-        work: &mut Work,
+        effects: &mut Effects,
     ) -> Result<(Arc<QueueCell>, bool), Refusal> {
         give_default_type(vhost, name, &mut spec);
-        if let Some(cell) = redeclare(&vhost.directory.read(), name, &spec, work)? {
+        if let Some(cell) = redeclare(&vhost.directory.read(), name, &spec, effects)? {
             return Ok((cell, false));
         }
         if name.starts_with("amq.") {
             return Err(Refusal::ReservedName("queue", name.into()));
         }
         if name.is_empty() {
-            return self.declare_new_queue(vhost, &self.queue_name(), spec, work);
+            return self.declare_new_queue(vhost, &self.queue_name(), spec, effects);
         }
-        self.declare_new_queue(vhost, name, spec, work)
+        self.declare_new_queue(vhost, name, spec, effects)
     }
 
     /// A name for a queue that is declared without one.
@@ -80,7 +80,7 @@ impl Broker {
         vhost: &Vhost,
         name: &str,
         mut spec: QueueSpec,
-        work: &mut Work,
+        effects: &mut Effects,
     ) -> Result<(Arc<QueueCell>, bool), Refusal> {
         give_default_type(vhost, name, &mut spec);
         check_size(spec.arguments.as_raw(), self.limits().arguments_bytes_max)?;
@@ -88,7 +88,7 @@ impl Broker {
         // Names are matched with nothing locked that others wait for.
         let (generation, policy) = vhost.rules.read().effective_now(spec.object(name));
         let mut directory = vhost.directory.write();
-        if let Some(cell) = redeclare(&directory, name, &spec, work)? {
+        if let Some(cell) = redeclare(&directory, name, &spec, effects)? {
             return Ok((cell, false));
         }
         directory.check_open(vhost)?;
@@ -107,7 +107,7 @@ impl Broker {
         }
         if spec.durable && spec.owner.is_none() {
             let bytes = name.len() + spec.arguments.as_raw().as_bytes().len();
-            self.claim_change(work, vhost.name.len() + bytes, || {
+            self.claim_change(effects, vhost.name.len() + bytes, || {
                 format!("declare queue '{name}' in vhost '{}'", vhost.name)
             })?;
         }
@@ -120,8 +120,8 @@ impl Broker {
         cell.used(&mut cell.lock());
         self.notices.note(&vhost.name, name, &cell.spec.arguments);
         if cell.lane.is_some() {
-            topology::queue(work, vhost, &cell);
-            self.changed(&mut directory, work);
+            topology::queue(effects, vhost, &cell);
+            self.changed(&mut directory, effects);
         }
         Ok((cell, true))
     }
@@ -168,9 +168,9 @@ impl Broker {
     }
 
     /// Submits a change of durable things while it cannot be overtaken by another one.
-    fn changed(&self, directory: &mut Directory, work: &mut Work) {
-        work.submit(&*self.store);
-        directory.changed = directory.changed.and(work.ticket);
+    fn changed(&self, directory: &mut Directory, effects: &mut Effects) {
+        effects.submit(&*self.store);
+        directory.changed = directory.changed.and(effects.ticket);
     }
 
     /// Takes a queue and its bindings out of the directory, and gives that one back.
@@ -179,27 +179,27 @@ impl Broker {
         vhost: &Vhost,
         mut directory: RwLockWriteGuard<'_, Directory>,
         cell: &QueueCell,
-        work: &mut Work,
+        effects: &mut Effects,
     ) {
         let Some(removal) = directory.remove(cell) else {
             return;
         };
-        let more = topology::removal(work, (vhost, &directory), Some(cell), &removal);
-        topology::queue_gone(work, vhost, cell);
+        let more = topology::removal(effects, (vhost, &directory), Some(cell), &removal);
+        topology::queue_gone(effects, vhost, cell);
         if more || cell.lane.is_some() {
-            self.changed(&mut directory, work);
+            self.changed(&mut directory, effects);
         }
     }
 
     /// Drops all ready messages of a queue and tells how many there were.
-    pub fn purge_queue(&self, cell: &QueueCell, work: &mut Work) -> u64 {
+    pub fn purge_queue(&self, cell: &QueueCell, effects: &mut Effects) -> u64 {
         let mut state = cell.lock();
         if cell.is_deleted() {
             return 0;
         }
         if cell.lane.is_some() {
             // Messages that are out stay: only those that are ready are settled, one by one.
-            let journal = &mut work.journal;
+            let journal = &mut effects.journal;
             state.queue.persistent_ready(|place| {
                 if let Some(lane) = cell.lane_of(place.level) {
                     journal.settle(lane, place.seq);
@@ -208,7 +208,7 @@ impl Broker {
         }
         let purged = state.queue.purge();
         drop(state);
-        work.submit(&*self.store);
+        effects.submit(&*self.store);
         purged
     }
 
@@ -221,7 +221,7 @@ impl Broker {
         vhost: &Vhost,
         name: &str,
         spec: ExchangeSpec,
-        work: &mut Work,
+        effects: &mut Effects,
     ) -> Result<Declared, Refusal> {
         let mut directory = vhost.directory.write();
         directory.check_open(vhost)?;
@@ -237,7 +237,7 @@ impl Broker {
             check_size(spec.arguments.as_raw(), self.limits().arguments_bytes_max)?;
             if spec.durable {
                 let bytes = name.len() + spec.arguments.as_raw().as_bytes().len();
-                self.claim_change(work, vhost.name.len() + bytes, || {
+                self.claim_change(effects, vhost.name.len() + bytes, || {
                     format!("declare exchange '{name}' in vhost '{}'", vhost.name)
                 })?;
             }
@@ -250,10 +250,10 @@ impl Broker {
         directory.recount();
         match declared {
             Declared::Created if spec.durable => {
-                topology::exchange(work, vhost, name, &spec);
-                self.changed(&mut directory, work);
+                topology::exchange(effects, vhost, name, &spec);
+                self.changed(&mut directory, effects);
             }
-            Declared::Existing if spec.durable => work.depends_on(directory.changed),
+            Declared::Existing if spec.durable => effects.depends_on(directory.changed),
             Declared::Created | Declared::Existing => {}
         }
         Ok(declared)
@@ -268,12 +268,12 @@ impl Broker {
         vhost: &Vhost,
         name: &str,
         if_unused: bool,
-        work: &mut Work,
+        effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let mut directory = vhost.directory.write();
         let removal = directory.router.delete(name, if_unused);
         let removal = removal.map_err(|refused| from_router(refused, name))?;
-        self.removed(vhost, &mut directory, &removal, work);
+        self.removed(vhost, &mut directory, &removal, effects);
         Ok(())
     }
 
@@ -283,14 +283,14 @@ impl Broker {
         vhost: &Vhost,
         directory: &mut Directory,
         removal: &Removal,
-        work: &mut Work,
+        effects: &mut Effects,
     ) {
         directory.recount();
         if removal.is_empty() {
             // It may be gone for a moment only: not yet for a restart.
-            work.depends_on(directory.changed);
-        } else if topology::removal(work, (vhost, directory), None, removal) {
-            self.changed(directory, work);
+            effects.depends_on(directory.changed);
+        } else if topology::removal(effects, (vhost, directory), None, removal) {
+            self.changed(directory, effects);
         }
     }
 
@@ -298,7 +298,12 @@ impl Broker {
     ///
     /// # Errors
     /// When an end is missing, or the arguments cannot be accepted.
-    pub fn bind(&self, vhost: &Vhost, binding: &Binding, work: &mut Work) -> Result<bool, Refusal> {
+    pub fn bind(
+        &self,
+        vhost: &Vhost,
+        binding: &Binding,
+        effects: &mut Effects,
+    ) -> Result<bool, Refusal> {
         let mut directory = vhost.directory.write();
         directory.check_open(vhost)?;
         if let Some(cell) = binding.cell()
@@ -329,7 +334,7 @@ impl Broker {
             // A name has 255 bytes at most.
             let names = vhost.name.len() + binding.source.len() + usize::from(u8::MAX);
             let bytes = binding.key.len() + binding.arguments.as_raw().as_bytes().len();
-            self.claim_change(work, names + bytes, || {
+            self.claim_change(effects, names + bytes, || {
                 format!(
                     "bind to exchange '{}' in vhost '{}'",
                     binding.source, vhost.name
@@ -340,9 +345,9 @@ impl Broker {
         let bound = bound.map_err(|refused| from_router(refused, &binding.source))?;
         directory.recount();
         if !bound {
-            work.depends_on(directory.changed);
-        } else if topology::binding(work, (vhost, &directory), binding) {
-            self.changed(&mut directory, work);
+            effects.depends_on(directory.changed);
+        } else if topology::binding(effects, (vhost, &directory), binding) {
+            self.changed(&mut directory, effects);
         }
         Ok(bound)
     }
@@ -356,7 +361,7 @@ impl Broker {
         &self,
         vhost: &Vhost,
         binding: &Binding,
-        work: &mut Work,
+        effects: &mut Effects,
     ) -> Result<bool, Refusal> {
         let mut directory = vhost.directory.write();
         let has_queue = binding.has_queue(&directory);
@@ -367,7 +372,7 @@ impl Broker {
             Ok(Removal::default())
         };
         let removal = removal.map_err(|refused| from_router(refused, &binding.source))?;
-        self.removed(vhost, &mut directory, &removal, work);
+        self.removed(vhost, &mut directory, &removal, effects);
         Ok(!removal.is_empty())
     }
 }
@@ -397,7 +402,7 @@ fn redeclare(
     directory: &Directory,
     name: &str,
     spec: &QueueSpec,
-    work: &mut Work,
+    effects: &mut Effects,
 ) -> Result<Option<Arc<QueueCell>>, Refusal> {
     let Some(cell) = directory.queue(name) else {
         return Ok(None);
@@ -407,7 +412,7 @@ fn redeclare(
     }
     equivalent(&cell.name, &cell.spec, spec)?;
     if cell.lane.is_some() {
-        work.depends_on(directory.changed);
+        effects.depends_on(directory.changed);
     }
     Ok(Some(Arc::clone(cell)))
 }

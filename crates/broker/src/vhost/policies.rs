@@ -6,8 +6,8 @@ use leveret_settings::ExchangeSettings;
 
 use crate::context::config::QueueDefaults;
 use crate::queue::cell::QueueCell;
+use crate::queue::effects::Effects;
 use crate::queue::pump::Pump;
-use crate::queue::work::Work;
 use crate::settings::arguments::InForce;
 use crate::settings::policy::Object;
 use crate::vhost::{Directory, Vhost};
@@ -19,7 +19,7 @@ impl Vhost {
         &self,
         cell: &Arc<QueueCell>,
         defaults: QueueDefaults,
-        work: &mut Work,
+        effects: &mut Effects,
     ) -> bool {
         let policy = self.rules.read().effective(cell.object());
         let mut state = cell.lock();
@@ -37,7 +37,7 @@ impl Vhost {
         }
         state.expires_ms = in_force.expires_ms;
         let sooner = cell.set_lease(in_force.timeout);
-        cell.run(&mut state, &mut Pump::new(cell, work));
+        cell.run(&mut state, &mut Pump::new(cell, effects));
         sooner && state.queue.unacked() > 0
     }
 

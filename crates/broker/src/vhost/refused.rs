@@ -13,7 +13,7 @@ use leveret_router::ExchangeCounts;
 use parking_lot::Mutex;
 
 use crate::queue::cell::QueueCell;
-use crate::queue::work::RefusedBy;
+use crate::queue::effects::RefusedBy;
 use crate::vhost::Vhost;
 
 /// So many different places are noted between two looks of the log; others are only counted.

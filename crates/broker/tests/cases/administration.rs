@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::support::on_disk;
 use leveret_broker::{
-    Admin, AdminError, ApplyTo, Binding, Broker, Parameter, Permission, Policy, PolicyKind,
-    QueueSpec, Right, TopicPermission, User, UserLimits, VhostMetadata, Work,
+    Admin, AdminError, ApplyTo, Binding, Broker, Effects, Parameter, Permission, Policy,
+    PolicyKind, QueueSpec, Right, TopicPermission, User, UserLimits, VhostMetadata,
 };
 use leveret_codec::Table;
 use leveret_router::{ExchangeKind, ExchangeSpec};
@@ -146,17 +146,17 @@ fn a_deleted_vhost_leaves_nothing_in_the_store() {
         fill(admin).expect("fills");
         let broker = admin.broker();
         let vhost = broker.vhost("v").expect("is there");
-        let mut work = Work::default();
+        let mut effects = Effects::default();
         let durable = QueueSpec {
             durable: true,
             ..QueueSpec::default()
         };
         let topic = ExchangeSpec::durable(ExchangeKind::Topic);
         broker
-            .declare_exchange(&vhost, "x", topic, &mut work)
+            .declare_exchange(&vhost, "x", topic, &mut effects)
             .expect("is declared");
         let (cell, _) = broker
-            .declare_queue(&vhost, "q", durable, &mut work)
+            .declare_queue(&vhost, "q", durable, &mut effects)
             .expect("is declared");
         let between = |source: &str, destination: &str| {
             Binding::of_exchange(source, destination, b"k", Table::new())
@@ -167,9 +167,11 @@ fn a_deleted_vhost_leaves_nothing_in_the_store() {
             between("x", "amq.fanout"),
             between("amq.topic", "amq.fanout"),
         ] {
-            broker.bind(&vhost, &binding, &mut work).expect("is bound");
+            broker
+                .bind(&vhost, &binding, &mut effects)
+                .expect("is bound");
         }
-        broker.submit(&mut work);
+        broker.submit(&mut effects);
         admin.delete_vhost("v").expect("is deleted");
         admin.delete_user("app").expect("is deleted");
         admin.delete_user("gone").expect("is deleted");

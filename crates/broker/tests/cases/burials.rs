@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use leveret_broker::{ApplyTo, Broker, Outcome, Policy, PolicyKind, Reason, RefusedAt, Work};
+use leveret_broker::{ApplyTo, Broker, Effects, Outcome, Policy, PolicyKind, Reason, RefusedAt};
 use leveret_codec::{
     BasicCancel, BasicGet, BasicNack, ConnectionClose, Method, QueueBind, QueueDeclare,
     QueueDelete, RawTable, Table, Value,
@@ -18,7 +18,7 @@ struct World {
     broker: Arc<Broker>,
     client: Client,
     now_ms: u64,
-    work: Work,
+    effects: Effects,
 }
 
 impl World {
@@ -33,7 +33,7 @@ impl World {
             client: Client::new(&broker),
             broker,
             now_ms: 1_000_000,
-            work: Work::default(),
+            effects: Effects::default(),
         };
         world.declare(declaration("dead", true), &[]);
         world
@@ -83,7 +83,7 @@ impl World {
     fn wait(&mut self, ms: u64) {
         self.now_ms += ms;
         let until = self.now_ms;
-        while let Some(next_ms) = self.broker.run_due(self.now_ms, &mut self.work)
+        while let Some(next_ms) = self.broker.run_due(self.now_ms, &mut self.effects)
             && next_ms <= until
         {}
     }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use leveret_broker::{
-    Access, Broker, BrokerConfig, LostMessages, MovedReader, NotRestored, PageOut, Restored, Runs,
-    RunsConfig, Scrub, ScrubStep, Work,
+    Access, Broker, BrokerConfig, Effects, LostMessages, MovedReader, NotRestored, PageOut,
+    Restored, Runs, RunsConfig, Scrub, ScrubStep,
 };
 use leveret_codec::{BasicAck, BasicGet, QueuePurge};
 use leveret_runs::sim::SimFiles;
@@ -45,7 +45,7 @@ pub(crate) struct World {
     pub(crate) journal: Arc<Journal>,
     pub(crate) broker: Arc<Broker>,
     pub(crate) client: Client,
-    work: Work,
+    effects: Effects,
     pub(crate) now_ms: u64,
     /// Messages that the start found in the journal, and those that it found elsewhere.
     pub(crate) found: (usize, u64),
@@ -101,7 +101,7 @@ impl World {
             files,
             journal,
             broker,
-            work: Work::default(),
+            effects: Effects::default(),
             now_ms: START_MS,
             found,
         };
@@ -161,7 +161,7 @@ impl World {
     /// Reads what is asked for.
     pub(crate) fn read_pages(&mut self) {
         while let Some(page) = self.broker.begin_page_in() {
-            self.broker.finish_page_in(page, &mut self.work);
+            self.broker.finish_page_in(page, &mut self.effects);
         }
     }
 

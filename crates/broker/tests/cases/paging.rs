@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use leveret_broker::{
-    Broker, BrokerConfig, Fetch, PageOut, QueueCell, Rank, RunError, Runs, RunsConfig, Work,
+    Broker, BrokerConfig, Effects, Fetch, PageOut, QueueCell, Rank, RunError, Runs, RunsConfig,
 };
 use leveret_codec::{
     BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicPublish, BasicQos,
@@ -23,7 +23,7 @@ struct World {
     broker: Arc<Broker>,
     files: Arc<SimFiles>,
     client: Client,
-    work: Work,
+    effects: Effects,
     now_ms: u64,
 }
 
@@ -51,7 +51,7 @@ impl World {
             client: Client::new(&broker),
             broker,
             files,
-            work: Work::default(),
+            effects: Effects::default(),
             now_ms: START_MS,
         }
     }
@@ -102,7 +102,7 @@ impl World {
     /// All that should come back does.
     fn read(&mut self) {
         while let Some(page) = self.broker.begin_page_in() {
-            self.broker.finish_page_in(page, &mut self.work);
+            self.broker.finish_page_in(page, &mut self.effects);
         }
     }
 
@@ -113,7 +113,7 @@ impl World {
             self.now_ms += 500;
             self.broker.set_now(self.now_ms);
             for _ in 0..100 {
-                self.broker.run_due(self.now_ms, &mut self.work);
+                self.broker.run_due(self.now_ms, &mut self.effects);
                 self.read();
                 self.write().unwrap();
             }
@@ -216,7 +216,7 @@ fn a_get_is_refused_while_the_disk_cannot_be_read_and_nothing_is_lost() {
     let cell = world.cell();
     let fetched = world
         .broker
-        .fetch(&cell, (5, 1 << 20), Fetch::Settle, &mut world.work);
+        .fetch(&cell, (5, 1 << 20), Fetch::Settle, &mut world.effects);
     assert!(fetched.is_err());
     world.files.set_busy(false);
     world.client = Client::new(&world.broker);
@@ -559,7 +559,7 @@ fn what_is_on_the_disk_is_looked_at_and_fetched_without_a_connection() {
     let fetched = |world: &mut World, fetch| {
         let fetched = world
             .broker
-            .fetch(&cell, (30, 1 << 20), fetch, &mut world.work);
+            .fetch(&cell, (30, 1 << 20), fetch, &mut world.effects);
         let fetched = fetched.unwrap();
         fetched
             .iter()

@@ -492,12 +492,12 @@ fn a_deleted_user_or_vhost_closes_its_connections() {
     );
     assert_eq!(vhost.directory.read().queues().len(), 0);
     // Somebody who had the virtual host in hand makes nothing in it any more.
-    let mut work = leveret_broker::Work::default();
+    let mut effects = leveret_broker::Effects::default();
     let late = broker.declare_queue(
         &vhost,
         "late",
         leveret_broker::QueueSpec::default(),
-        &mut work,
+        &mut effects,
     );
     assert_eq!(
         late.err(),

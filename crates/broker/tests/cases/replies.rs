@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leveret_broker::{
-    BrokerConfig, Direct, Existing, Permission, QueueDefaults, Refusal, User, UserLimits, Work,
+    BrokerConfig, Direct, Effects, Existing, Permission, QueueDefaults, Refusal, User, UserLimits,
 };
 use leveret_codec::{
     BasicCancel, BasicConsume, BasicGet, BasicPublish, BasicQos, ChannelClose, ChannelOpen,
@@ -181,7 +181,7 @@ fn what_is_refused() {
     let vhost = client.broker.vhost("/").unwrap();
     let published = client
         .broker
-        .publish(&vhost, "guest", &direct, &mut Work::default());
+        .publish(&vhost, "guest", &direct, &mut Effects::default());
     let text = "fast reply consumer does not exist";
     assert_eq!(published, Err(Refusal::Precondition(text.into())));
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{ApplyTo, Broker, Policy, PolicyKind, Work};
+use leveret_broker::{ApplyTo, Broker, Effects, Policy, PolicyKind};
 use leveret_codec::{
     BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicQos, BasicRecover, BasicReject,
     ChannelOpen, Method, QueueDelete, RawTable, Table, TxCommit, TxRollback, TxSelect, Value,
@@ -21,7 +21,7 @@ struct World {
     broker: Arc<Broker>,
     client: Client,
     now_ms: u64,
-    work: Work,
+    effects: Effects,
 }
 
 impl World {
@@ -32,7 +32,7 @@ impl World {
             client: Client::new(&broker),
             broker,
             now_ms: 1_000_000,
-            work: Work::default(),
+            effects: Effects::default(),
         }
     }
 
@@ -60,7 +60,7 @@ impl World {
     /// Lets time pass; whoever is due has turns until there is nothing left to do. Gives how many.
     fn wait(&mut self, ms: u64) -> usize {
         self.now_ms += ms;
-        self.broker.run_due(self.now_ms, &mut self.work);
+        self.broker.run_due(self.now_ms, &mut self.effects);
         let mut turns = 1;
         while self.client.connection.receive(&[], self.now_ms).unfinished {
             turns += 1;
@@ -114,7 +114,9 @@ impl World {
 
     /// Nothing waits for a time any more.
     fn is_at_rest(&mut self) -> bool {
-        self.broker.run_due(self.now_ms, &mut self.work).is_none()
+        self.broker
+            .run_due(self.now_ms, &mut self.effects)
+            .is_none()
     }
 }
 

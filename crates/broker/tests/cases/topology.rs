@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::support::on_disk;
 use leveret_broker::{
-    Binding, Broker, Condition, ConnectionId, Existing, QueueSpec, Refusal, Vhost, Work,
+    Binding, Broker, Condition, ConnectionId, Effects, Existing, QueueSpec, Refusal, Vhost,
 };
 use leveret_codec::{Table, Value};
 use leveret_router::{ExchangeKind, ExchangeSpec};
@@ -15,7 +15,7 @@ struct World {
     broker: Broker,
     journal: Arc<Journal>,
     vhost: Arc<Vhost>,
-    work: Work,
+    effects: Effects,
 }
 
 fn start(disk: &SimDisk) -> World {
@@ -24,7 +24,7 @@ fn start(disk: &SimDisk) -> World {
         vhost: broker.add_vhost("/"),
         broker,
         journal,
-        work: Work::default(),
+        effects: Effects::default(),
     }
 }
 
@@ -32,14 +32,14 @@ impl World {
     fn queue(&mut self, name: &str, spec: QueueSpec) {
         let declared = self
             .broker
-            .declare_queue(&self.vhost, name, spec, &mut self.work);
+            .declare_queue(&self.vhost, name, spec, &mut self.effects);
         declared.expect("is declared");
     }
 
     fn exchange(&mut self, name: &str, spec: ExchangeSpec) {
         let declared = self
             .broker
-            .declare_exchange(&self.vhost, name, spec, &mut self.work);
+            .declare_exchange(&self.vhost, name, spec, &mut self.effects);
         declared.expect("is declared");
     }
 
@@ -47,7 +47,7 @@ impl World {
         let cell = self.vhost.queue(queue).expect("exists");
         let binding = Binding::of_queue(source, &cell, key.as_bytes(), Table::new());
         assert_eq!(
-            self.broker.bind(&self.vhost, &binding, &mut self.work),
+            self.broker.bind(&self.vhost, &binding, &mut self.effects),
             Ok(true)
         );
     }
@@ -71,7 +71,7 @@ impl World {
     }
 
     fn restart(mut self, disk: &SimDisk) -> Self {
-        let ticket = self.broker.submit(&mut self.work);
+        let ticket = self.broker.submit(&mut self.effects);
         self.journal.commit().expect("commits");
         assert!(self.journal.durable() >= ticket);
         start(disk)
@@ -112,7 +112,9 @@ fn durable_things_survive_a_restart_and_no_others() {
         }
     }
     let between = Binding::of_exchange("x", "amq.fanout", b"\xff", Table::new());
-    let bound = world.broker.bind(&world.vhost, &between, &mut world.work);
+    let bound = world
+        .broker
+        .bind(&world.vhost, &between, &mut world.effects);
     assert_eq!(bound, Ok(true));
 
     let world = world.restart(&disk);
@@ -178,18 +180,18 @@ fn what_was_deleted_stays_away_with_all_that_went_with_it() {
     world.bind("plain", "other", "k");
     let mut world = world.restart(&disk);
 
-    let (vhost, work) = (Arc::clone(&world.vhost), &mut world.work);
+    let (vhost, effects) = (Arc::clone(&world.vhost), &mut world.effects);
     let cell = vhost.queue("q").expect("exists");
     let condition = Condition::default();
-    let deleted = world.broker.delete_queue(&vhost, &cell, condition, work);
+    let deleted = world.broker.delete_queue(&vhost, &cell, condition, effects);
     assert_eq!(deleted, Ok(0));
     assert_eq!(
-        world.broker.delete_exchange(&vhost, "x", false, work),
+        world.broker.delete_exchange(&vhost, "x", false, effects),
         Ok(())
     );
     let other = vhost.queue("other").expect("exists");
     let binding = Binding::of_queue("plain", &other, b"k", Table::new());
-    assert_eq!(world.broker.unbind(&vhost, &binding, work), Ok(true));
+    assert_eq!(world.broker.unbind(&vhost, &binding, effects), Ok(true));
 
     let world = world.restart(&disk);
     assert_eq!(world.listed(), ["q other", "x plain"]);
@@ -212,11 +214,11 @@ fn a_lasting_auto_delete_exchange_outlives_bindings_that_do_not() {
     assert_eq!(world.listed(), ["x x"]);
     world.queue("transient", QueueSpec::default());
     world.bind("x", "transient", "");
-    let (vhost, work) = (Arc::clone(&world.vhost), &mut world.work);
+    let (vhost, effects) = (Arc::clone(&world.vhost), &mut world.effects);
     let cell = vhost.queue("transient").expect("exists");
     let deleted = world
         .broker
-        .delete_queue(&vhost, &cell, Condition::default(), work);
+        .delete_queue(&vhost, &cell, Condition::default(), effects);
     assert_eq!(deleted, Ok(0));
     assert_eq!(world.listed(), [""; 0]);
     assert_eq!(world.restart(&disk).listed(), [""; 0]);
@@ -232,7 +234,7 @@ fn a_queue_made_again_has_a_lane_of_its_own() {
     let condition = Condition::default();
     let deleted = world
         .broker
-        .delete_queue(&vhost, &first, condition, &mut world.work);
+        .delete_queue(&vhost, &first, condition, &mut world.effects);
     assert_eq!(deleted, Ok(0));
     world.queue("q", durable());
     let second = vhost.queue("q").expect("exists");
@@ -275,25 +277,25 @@ fn a_binding_of_a_queue_that_is_gone_is_not_made_for_the_next_one() {
     let mut world = start(&disk);
     world.exchange("x", exchange(ExchangeKind::Direct));
     world.queue("first", durable());
-    let (vhost, work) = (Arc::clone(&world.vhost), &mut world.work);
+    let (vhost, effects) = (Arc::clone(&world.vhost), &mut world.effects);
     let first = vhost.queue("first").expect("exists");
     let binding = Binding::of_queue("x", &first, b"k", Table::new());
     let deleted = world
         .broker
-        .delete_queue(&vhost, &first, Condition::default(), work);
+        .delete_queue(&vhost, &first, Condition::default(), effects);
     assert_eq!(deleted, Ok(0));
     world.queue("second", durable());
     let second = vhost.queue("second").expect("exists");
     assert_eq!(second.id, first.id);
-    let work = &mut world.work;
+    let effects = &mut world.effects;
     assert_eq!(
-        world.broker.bind(&vhost, &binding, work),
+        world.broker.bind(&vhost, &binding, effects),
         Err(Refusal::NoQueue("first".into()))
     );
     let others = Binding::of_queue("x", &second, b"k", Table::new());
-    assert_eq!(world.broker.bind(&vhost, &others, work), Ok(true));
-    assert_eq!(world.broker.unbind(&vhost, &binding, work), Ok(false));
-    assert_eq!(world.broker.unbind(&vhost, &others, work), Ok(true));
+    assert_eq!(world.broker.bind(&vhost, &others, effects), Ok(true));
+    assert_eq!(world.broker.unbind(&vhost, &binding, effects), Ok(false));
+    assert_eq!(world.broker.unbind(&vhost, &others, effects), Ok(true));
 }
 
 #[test]

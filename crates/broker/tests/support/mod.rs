@@ -5,7 +5,7 @@ pub(crate) mod store;
 use std::sync::Arc;
 
 use bytes::BufMut as _;
-use leveret_broker::{Access, Broker, BrokerConfig, Connection, Origin, Work, resume, topology};
+use leveret_broker::{Access, Broker, BrokerConfig, Connection, Effects, Origin, resume, topology};
 use leveret_codec::{
     BasicConsume, BasicPublish, ChannelCloseOk, ChannelOpen, ConnectionOpen, ConnectionStartOk,
     ConnectionTuneOk, FrameKind, Method, PROTOCOL_HEADER, Properties, QueueDeclare, RawTable,
@@ -71,7 +71,7 @@ pub(crate) fn connect(broker: &Arc<Broker>) -> Connection {
 pub(crate) struct Client {
     pub(crate) broker: Arc<Broker>,
     pub(crate) connection: Connection,
-    work: Work,
+    effects: Effects,
     rest: Vec<u8>,
 }
 
@@ -108,7 +108,7 @@ impl Client {
         let mut client = Self {
             broker: Arc::clone(broker),
             connection: connect(broker),
-            work: Work::default(),
+            effects: Effects::default(),
             rest: Vec::new(),
         };
         client.send(&PROTOCOL_HEADER);
@@ -191,8 +191,8 @@ impl Client {
             };
             bytes.put(&mut pending);
             outlet.lock().end_flush(pending, &mut starved);
-            resume(&mut starved, &mut self.work);
-            self.broker.submit(&mut self.work);
+            resume(&mut starved, &mut self.effects);
+            self.broker.submit(&mut self.effects);
         }
         bytes
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{Admin, AdminError, Broker, QueueSpec, Refusal, Vhost, VhostLimits, Work};
+use leveret_broker::{Admin, AdminError, Broker, Effects, QueueSpec, Refusal, Vhost, VhostLimits};
 use leveret_router::ExchangeSpec;
 
 use super::import::{Import, ImportedBinding, Item, is_reserved};
@@ -32,9 +32,9 @@ impl Import<'_> {
         self.apply_rules(&mut admin, problems);
         self.apply_limits(&mut admin, wider, problems);
         durable::wait(broker, admin.commit())?;
-        let mut work = Work::default();
-        self.apply_topology(broker, &mut work, problems);
-        durable::finish(broker, &mut work)?;
+        let mut effects = Effects::default();
+        self.apply_topology(broker, &mut effects, problems);
+        durable::finish(broker, &mut effects)?;
         // Last: a virtual host may hold more queues than its limit, which was set later. What is
         // wrong with a limit is told already.
         let mut admin = broker.administer();
@@ -100,20 +100,20 @@ impl Import<'_> {
         });
     }
 
-    fn apply_topology(&self, broker: &Broker, work: &mut Work, problems: &mut Problems) {
+    fn apply_topology(&self, broker: &Broker, effects: &mut Effects, problems: &mut Problems) {
         let mut all = |result: Result<(), String>| {
             if let Err(problem) = result {
                 problems.add(problem);
             }
         };
         for item in &self.exchanges {
-            all(declare_exchange(broker, item, work));
+            all(declare_exchange(broker, item, effects));
         }
         for item in &self.queues {
-            all(declare_queue(broker, item, work));
+            all(declare_queue(broker, item, effects));
         }
         for item in &self.bindings {
-            all(bind(broker, item, work));
+            all(bind(broker, item, effects));
         }
     }
 }
@@ -121,14 +121,14 @@ impl Import<'_> {
 fn declare_exchange(
     broker: &Broker,
     item: &Item<'_, (String, String, ExchangeSpec)>,
-    work: &mut Work,
+    effects: &mut Effects,
 ) -> Result<(), String> {
     let (vhost, name, spec) = &item.of;
     let vhost = vhost_of(broker, item, vhost)?;
     if vhost.directory.read().router.exchange(name).is_some() {
         return Ok(());
     }
-    let declared = broker.declare_exchange(&vhost, name, spec.clone(), work);
+    let declared = broker.declare_exchange(&vhost, name, spec.clone(), effects);
     declared
         .map(drop)
         .map_err(|refusal| item.wrong(about(refusal, &vhost)))
@@ -137,20 +137,24 @@ fn declare_exchange(
 fn declare_queue(
     broker: &Broker,
     item: &Item<'_, (String, String, QueueSpec)>,
-    work: &mut Work,
+    effects: &mut Effects,
 ) -> Result<(), String> {
     let (vhost, name, spec) = &item.of;
     let vhost = vhost_of(broker, item, vhost)?;
     if vhost.queue(name).is_some() {
         return Ok(());
     }
-    let declared = broker.declare_queue(&vhost, name, spec.clone(), work);
+    let declared = broker.declare_queue(&vhost, name, spec.clone(), effects);
     declared
         .map(drop)
         .map_err(|refusal| item.wrong(about(refusal, &vhost)))
 }
 
-fn bind(broker: &Broker, item: &Item<'_, ImportedBinding>, work: &mut Work) -> Result<(), String> {
+fn bind(
+    broker: &Broker,
+    item: &Item<'_, ImportedBinding>,
+    effects: &mut Effects,
+) -> Result<(), String> {
     let vhost = vhost_of(broker, item, &item.of.vhost)?;
     if item.of.is_left_out(&vhost) {
         return Ok(());
@@ -159,7 +163,7 @@ fn bind(broker: &Broker, item: &Item<'_, ImportedBinding>, work: &mut Work) -> R
         .of
         .in_vhost(&vhost)
         .map_err(|reason| item.wrong(reason))?;
-    let bound = broker.bind(&vhost, &binding, work);
+    let bound = broker.bind(&vhost, &binding, effects);
     bound
         .map(drop)
         .map_err(|refusal| item.wrong(about(refusal, &vhost)))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use leveret_broker::{Broker, BrokerConfig, User, Vhost, Work};
+use leveret_broker::{Broker, BrokerConfig, Effects, User, Vhost};
 use leveret_router::ExchangeSpec;
 use leveret_store::InstantStore;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ pub(super) fn rehearse(broker: &Broker, import: &Import<'_>) -> Result<(), Probl
 
 /// Copies what exists of all that the import speaks of: it is kept as it is.
 fn set_the_stage(broker: &Broker, stage: &Broker, import: &Import<'_>) -> Result<(), Problem> {
-    let mut work = Work::default();
+    let mut effects = Effects::default();
     let mut exchanges = BTreeSet::new();
     let mut queues = BTreeSet::new();
     exchanges.extend(import.exchanges.iter().map(|item| (&item.of.0, &item.of.1)));
@@ -69,7 +69,7 @@ fn set_the_stage(broker: &Broker, stage: &Broker, import: &Import<'_>) -> Result
         };
         let spec = spec_of(&real, name);
         if let Some(spec) = spec.filter(|_| spec_of(&copy, name).is_none()) {
-            let declared = stage.declare_exchange(&copy, name, spec, &mut work);
+            let declared = stage.declare_exchange(&copy, name, spec, &mut effects);
             declared.map_err(|refusal| Problem::bad(about(refusal, &real)))?;
         }
     }
@@ -78,7 +78,7 @@ fn set_the_stage(broker: &Broker, stage: &Broker, import: &Import<'_>) -> Result
             continue;
         };
         if let Some(cell) = real.queue(name) {
-            let made = stage.declare_new_queue(&copy, name, cell.spec.clone(), &mut work);
+            let made = stage.declare_new_queue(&copy, name, cell.spec.clone(), &mut effects);
             made.map_err(|refusal| Problem::bad(about(refusal, &real)))?;
         }
     }

@@ -15,7 +15,7 @@ const REFUSED_MAX: usize = 4096;
 
 /// What few queues have.
 #[derive(Debug, Default)]
-pub(super) struct Rare {
+pub(super) struct Mortuary {
     /// In the order they died.
     dying: VecDeque<(Unacked, Death)>,
     /// Those that could not be moved on, though others could; in that order.
@@ -52,12 +52,12 @@ pub struct Buried<'a> {
     /// Those of them that stay, by their places, in order: they could not be moved on.
     pub stay: &'a [usize],
     /// When these are tried again.
-    pub wait: Wait,
+    pub wait: BurialWait,
 }
 
 /// What cannot be moved on, and until when.
 #[derive(Clone, Copy, Debug)]
-pub struct Wait {
+pub struct BurialWait {
     /// None of those behind can.
     pub all: bool,
     /// Unix milliseconds.
@@ -85,7 +85,7 @@ impl<C> Queue<C> {
         let lane = self.lanes.at_mut(dead.level);
         lane.chunks.release(dead.position, dead.body_len);
         if dead.persistent {
-            sink.gone(rank(dead));
+            sink.settled(rank(dead));
         }
     }
 
@@ -107,9 +107,9 @@ impl<C> Queue<C> {
     }
 
     fn keep_dead(&mut self, dead: Unacked, death: Death) {
-        let rare = self.rare.get_or_insert_default();
-        rare.dying.push_back((dead, death));
-        if rare.all_wait {
+        let mortuary = self.mortuary.get_or_insert_default();
+        mortuary.dying.push_back((dead, death));
+        if mortuary.all_wait {
             let Amount { messages, bytes } = self.stuck_room();
             self.set_stuck(Amount {
                 messages: messages + 1,
@@ -127,38 +127,41 @@ impl<C> Queue<C> {
 
     /// The dead of a chunk that was lost cannot be moved on; gives how many there were.
     pub(super) fn forget_dead(&mut self, level: u8, chunk: u32) -> u64 {
-        let Some(mut rare) = self.rare.take() else {
+        let Some(mut mortuary) = self.mortuary.take() else {
             return 0;
         };
         let stays =
             |(dead, _): &(Unacked, Death)| dead.level != level || dead.position.chunk != chunk;
-        let before = rare.dying.len() + rare.waiting.len();
-        rare.dying.retain(stays);
-        rare.waiting.retain(stays);
+        let before = mortuary.dying.len() + mortuary.waiting.len();
+        mortuary.dying.retain(stays);
+        mortuary.waiting.retain(stays);
         let bytes = |dead: &VecDeque<(Unacked, Death)>| -> u64 {
             dead.iter().map(|(dead, _)| u64::from(dead.body_len)).sum()
         };
-        rare.waiting_bytes = bytes(&rare.waiting);
+        mortuary.waiting_bytes = bytes(&mortuary.waiting);
         let mut stuck = Amount {
-            messages: rare.waiting.len() as u64,
-            bytes: rare.waiting_bytes,
+            messages: mortuary.waiting.len() as u64,
+            bytes: mortuary.waiting_bytes,
         };
-        if rare.all_wait {
-            stuck.messages += rare.dying.len() as u64;
-            stuck.bytes += bytes(&rare.dying);
+        if mortuary.all_wait {
+            stuck.messages += mortuary.dying.len() as u64;
+            stuck.bytes += bytes(&mortuary.dying);
         }
-        let after = rare.dying.len() + rare.waiting.len();
-        self.rare = Some(rare);
+        let after = mortuary.dying.len() + mortuary.waiting.len();
+        self.mortuary = Some(mortuary);
         self.set_stuck(stuck);
         (before - after) as u64
     }
 
     /// The dead message that is moved on next, if it is time.
     pub(super) fn first_dead(&self, now_ms: u64) -> Option<Unacked> {
-        let rare = self.rare.as_ref()?;
-        let is_time = now_ms >= rare.again_ms;
-        let waiting = rare.waiting.front().filter(|_| is_time);
-        let dying = rare.dying.front().filter(|_| is_time || !rare.all_wait);
+        let mortuary = self.mortuary.as_ref()?;
+        let is_time = now_ms >= mortuary.again_ms;
+        let waiting = mortuary.waiting.front().filter(|_| is_time);
+        let dying = mortuary
+            .dying
+            .front()
+            .filter(|_| is_time || !mortuary.all_wait);
         Some(waiting.or(dying)?.0)
     }
 
@@ -175,14 +178,14 @@ impl<C> Queue<C> {
     /// How many messages died and have not been moved on.
     #[must_use]
     pub fn dead(&self) -> usize {
-        let rare = self.rare.as_ref();
-        rare.map_or(0, |rare| rare.dying.len() + rare.waiting.len())
+        let mortuary = self.mortuary.as_ref();
+        mortuary.map_or(0, |mortuary| mortuary.dying.len() + mortuary.waiting.len())
     }
 
     /// How many of them are about to be moved on.
     pub(super) fn leaving(&self) -> usize {
-        let rare = self.rare.as_ref().filter(|rare| !rare.all_wait);
-        rare.map_or(0, |rare| rare.dying.len())
+        let mortuary = self.mortuary.as_ref().filter(|mortuary| !mortuary.all_wait);
+        mortuary.map_or(0, |mortuary| mortuary.dying.len())
     }
 
     /// Messages that died and cannot be moved on for now. They count towards the limits.
@@ -201,18 +204,18 @@ impl<C> Queue<C> {
     #[must_use]
     #[inline]
     pub const fn may_hold_dead(&self) -> bool {
-        self.rare.is_some()
+        self.mortuary.is_some()
     }
 
     /// Whether somebody has to move dead messages on at this time, and nobody does.
     #[must_use]
     pub fn has_unburied(&self, now_ms: u64) -> bool {
-        let rare = self.rare.as_ref();
-        rare.is_some_and(|rare| {
-            let is_time = now_ms >= rare.again_ms;
-            let dying = !rare.dying.is_empty() && (is_time || !rare.all_wait);
-            !rare.is_being_buried
-                && (dying || (is_time && !rare.waiting.is_empty()))
+        let mortuary = self.mortuary.as_ref();
+        mortuary.is_some_and(|mortuary| {
+            let is_time = now_ms >= mortuary.again_ms;
+            let dying = !mortuary.dying.is_empty() && (is_time || !mortuary.all_wait);
+            !mortuary.is_being_buried
+                && (dying || (is_time && !mortuary.waiting.is_empty()))
                 && !self.burial_waits_for_page(now_ms)
         })
     }
@@ -220,15 +223,17 @@ impl<C> Queue<C> {
     /// Whether somebody is moving dead messages on.
     #[must_use]
     pub fn is_being_buried(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.is_being_buried)
+        self.mortuary
+            .as_ref()
+            .is_some_and(|mortuary| mortuary.is_being_buried)
     }
 
     /// When those that could not be moved on are to be tried again, unix milliseconds; `u64::MAX`:
     /// there are none.
     #[must_use]
     pub fn buries_at(&self) -> u64 {
-        let rare = self.rare.as_ref().filter(|_| self.stuck() > 0);
-        rare.map_or(u64::MAX, |rare| rare.again_ms)
+        let mortuary = self.mortuary.as_ref().filter(|_| self.stuck() > 0);
+        mortuary.map_or(u64::MAX, |mortuary| mortuary.again_ms)
     }
 
     /// Shows messages that died, oldest death first, until `show` says that it has enough. They are
@@ -238,16 +243,16 @@ impl<C> Queue<C> {
         if !self.has_unburied(now_ms) {
             return false;
         }
-        let Some(rare) = &mut self.rare else {
+        let Some(mortuary) = &mut self.mortuary else {
             return false;
         };
-        if now_ms >= rare.again_ms {
-            rare.waiting.append(&mut rare.dying);
-            std::mem::swap(&mut rare.waiting, &mut rare.dying);
-            rare.waiting_bytes = 0;
+        if now_ms >= mortuary.again_ms {
+            mortuary.waiting.append(&mut mortuary.dying);
+            std::mem::swap(&mut mortuary.waiting, &mut mortuary.dying);
+            mortuary.waiting_bytes = 0;
         }
-        rare.is_being_buried = true;
-        for (unacked, death) in &rare.dying {
+        mortuary.is_being_buried = true;
+        for (unacked, death) in &mortuary.dying {
             let lane = self.lanes.at(unacked.level);
             let Some(found) = lane.chunks.record(unacked.position) else {
                 // It is not in memory, and comes first the next time.
@@ -269,16 +274,19 @@ impl<C> Queue<C> {
     /// The first messages that died were moved on, or dropped: their ranks are free. A settlement
     /// of those that the store knows is the caller's business.
     pub fn buried(&mut self, Buried { count, stay, wait }: Buried<'_>) {
-        let Some(mut rare) = self.rare.take() else {
+        let Some(mut mortuary) = self.mortuary.take() else {
             return;
         };
-        rare.is_being_buried = false;
-        let mut gone: Vec<_> = rare.dying.drain(..count.min(rare.dying.len())).collect();
-        let place = rare.waiting.len();
+        mortuary.is_being_buried = false;
+        let mut gone: Vec<_> = mortuary
+            .dying
+            .drain(..count.min(mortuary.dying.len()))
+            .collect();
+        let place = mortuary.waiting.len();
         for index in stay.iter().rev().filter(|index| **index < count) {
             let one = gone.remove(*index);
-            rare.waiting_bytes += u64::from(one.0.body_len);
-            rare.waiting.insert(place, one);
+            mortuary.waiting_bytes += u64::from(one.0.body_len);
+            mortuary.waiting.insert(place, one);
         }
         self.release_all(&gone, |(dead, _)| *dead);
         for (_, death) in &gone {
@@ -286,40 +294,43 @@ impl<C> Queue<C> {
                 *moved_on += 1;
             }
         }
-        rare.all_wait = wait.all;
+        mortuary.all_wait = wait.all;
         if wait.all || !stay.is_empty() {
-            rare.again_ms = wait.until_ms;
+            mortuary.again_ms = wait.until_ms;
         }
         let mut stuck = Amount {
-            messages: rare.waiting.len() as u64,
-            bytes: rare.waiting_bytes,
+            messages: mortuary.waiting.len() as u64,
+            bytes: mortuary.waiting_bytes,
         };
         if wait.all {
             // Seldom, and not for each group of very many.
-            let bytes = rare.dying.iter().map(|(dead, _)| u64::from(dead.body_len));
+            let bytes = mortuary
+                .dying
+                .iter()
+                .map(|(dead, _)| u64::from(dead.body_len));
             stuck.bytes += bytes.sum::<u64>();
-            stuck.messages += rare.dying.len() as u64;
+            stuck.messages += mortuary.dying.len() as u64;
         }
         self.set_stuck(stuck);
-        if rare.dying.is_empty() {
-            rare.dying = VecDeque::new();
+        if mortuary.dying.is_empty() {
+            mortuary.dying = VecDeque::new();
         }
-        self.rare = Some(rare);
+        self.mortuary = Some(mortuary);
         self.stale |= self.behind;
     }
 
     /// Serves nothing of a level from this rank on, until [`Queue::release_hold`].
     pub fn hold_from(&mut self, from: Rank) {
-        self.rare.get_or_insert_default().holds.push(from);
+        self.mortuary.get_or_insert_default().holds.push(from);
         self.set_held_from(from.level);
     }
 
     /// Undoes one [`Queue::hold_from`]; the caller runs the queue afterwards.
     pub fn release_hold(&mut self, from: Rank) {
-        if let Some(rare) = &mut self.rare
-            && let Some(at) = rare.holds.iter().position(|held| *held == from)
+        if let Some(mortuary) = &mut self.mortuary
+            && let Some(at) = mortuary.holds.iter().position(|held| *held == from)
         {
-            rare.holds.swap_remove(at);
+            mortuary.holds.swap_remove(at);
         }
         // While it was held back nobody looked for its deadline.
         self.stale = true;
@@ -327,7 +338,7 @@ impl<C> Queue<C> {
     }
 
     fn set_held_from(&mut self, level: u8) {
-        let holds = self.rare.iter().flat_map(|rare| &rare.holds);
+        let holds = self.mortuary.iter().flat_map(|mortuary| &mortuary.holds);
         let of_level = holds.filter(|held| held.level == level);
         let mut from = of_level.map(|held| held.seq).min().unwrap_or(u64::MAX);
         if breaks(Sabotage::ServeEarly) {

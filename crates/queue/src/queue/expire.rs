@@ -141,7 +141,7 @@ impl<C> Queue<C> {
         lane.swept_ms = now_ms;
         for mut one in expired.iter().copied() {
             one.level = level;
-            self.left(level, 1, u64::from(one.body_len));
+            self.uncount_ready(level, 1, u64::from(one.body_len));
             self.die(&one, Death::Expired, sink);
         }
         expired.len()

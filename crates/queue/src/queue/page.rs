@@ -262,7 +262,7 @@ impl<C> Queue<C> {
         }
         for mut one in expired {
             one.level = level;
-            self.left(level, 1, u64::from(one.body_len));
+            self.uncount_ready(level, 1, u64::from(one.body_len));
             self.die(&one, Death::Expired, sink);
         }
     }
@@ -288,7 +288,7 @@ impl<C> Queue<C> {
         let dead = self.forget_dead(level, job.chunk);
         let chunks = &mut self.lanes.at_mut(level).chunks;
         chunks.uncount(job.chunk, returned + dead);
-        self.left(level, messages, bytes);
+        self.uncount_ready(level, messages, bytes);
         self.counters.lost += messages + dead;
         self.stale = true;
         Some(LostPage {

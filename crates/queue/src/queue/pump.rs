@@ -45,18 +45,18 @@ impl<C> Queue<C> {
                 }
                 if no_ack && record.persistent {
                     let seq = unacked.seq;
-                    sink.gone(Rank { level, seq });
+                    sink.settled(Rank { level, seq });
                 }
                 true
             });
         self.consumers.took(*turn, key, handed.messages);
-        self.left(level, u64::from(handed.messages), handed.bytes);
+        self.uncount_ready(level, u64::from(handed.messages), handed.bytes);
         self.counters.redelivered += u64::from(handed.redelivered);
         self.sent(no_ack, u64::from(handed.messages), handed.bytes);
         match answer {
             Offer::Taken => {}
             Offer::Refused => self.consumers.refused(turn, key),
-            Offer::Gone => self.consumers.left(key),
+            Offer::Gone => self.consumers.retire(key),
         }
         answer != Offer::Taken || handed.messages > 0
     }
@@ -101,7 +101,7 @@ impl<C> Queue<C> {
             match sink.offer(consumer, key, &delivery) {
                 Offer::Taken => break (key, consumer.asked.no_ack),
                 Offer::Refused => self.consumers.refused(turn, key),
-                Offer::Gone => self.consumers.left(key),
+                Offer::Gone => self.consumers.retire(key),
             }
         };
         let next = found.next;

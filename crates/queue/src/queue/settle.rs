@@ -45,7 +45,7 @@ impl<C> Queue<C> {
         }
         self.counters.rejected += run.len() as u64;
         for unacked in run.iter().map(&unacked).filter(|one| one.persistent) {
-            sink.gone(rank(&unacked));
+            sink.settled(rank(&unacked));
         }
         self.release_all(run, unacked);
     }

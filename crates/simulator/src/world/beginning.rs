@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_broker::{Access, Broker, BrokerConfig, Runs, RunsConfig, Ticker, Vhost, Work};
+use leveret_broker::{Access, Broker, BrokerConfig, Effects, Runs, RunsConfig, Ticker, Vhost};
 use leveret_runs::sim::SimFiles;
 use leveret_store::sim::{DiskImage, Rng};
 
@@ -63,7 +63,7 @@ impl World {
             storage,
             config,
             ticker: Ticker::default(),
-            due: Work::default(),
+            due: Effects::default(),
             page_rng: paged.then_some(page_rng),
             pages: Vec::new(),
             page_out: None,

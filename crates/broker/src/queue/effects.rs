@@ -27,7 +27,7 @@ pub(crate) type RefusedBy = (Arc<QueueCell>, Reason, u64);
 
 /// What one turn leaves to be done at its end; kept between turns for its memory.
 #[derive(Default)]
-pub struct Work {
+pub struct Effects {
     /// Connections with something to flush.
     pub(crate) dirty: Vec<Arc<dyn Flush>>,
     /// Records for the store.
@@ -63,7 +63,7 @@ pub struct Work {
     pub(crate) dying: Vec<Arc<QueueCell>>,
 }
 
-impl Work {
+impl Effects {
     /// Hands the records to the store. Called with the directory locked by what changes it, so that
     /// records about one thing are submitted in the order they took effect.
     pub(crate) fn submit(&mut self, store: &dyn Store) {
