@@ -3,7 +3,6 @@
 mod bodies;
 mod deaths;
 mod declarers;
-mod encoding;
 mod exchanges;
 mod figures;
 mod firehose;

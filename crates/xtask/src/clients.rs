@@ -85,6 +85,7 @@ const CLIENTS: &[Client] = &[
     Client::new("aio-pika", Language::Python("test_aio_pika")),
     Client::new("kombu", Language::Python("test_kombu")),
     Client::new("celery", Language::Python("test_celery")),
+    Client::new("flower", Language::Python("test_flower")),
     Client::new("prometheus", Language::Python("test_prometheus")),
     Client::new("amqplib", Language::JavaScript),
     Client::new("amqp091-go", Language::Go),

@@ -44,16 +44,21 @@ def alarm():
 
 
 class OwnBroker:
-    """A Leveret of the test's own, which may be stopped, killed and started again."""
+    """A Leveret of the test's own, which may be stopped, killed and started again. It listens for
+    AMQP and for what else is named, each on a port of its own."""
 
-    def __init__(self, binary, folder):
-        port = free_port()
+    LISTENERS = ["amqp.listen", "management.listen", "management.metrics_listen"]
+
+    def __init__(self, binary, folder, *others):
+        self.ports = {listener: free_port() for listener in ["amqp.listen", *others]}
+        port = self.ports["amqp.listen"]
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/%2f"
         self.address = ("127.0.0.1", port)
         self.command = [binary, "--data-dir", folder / "data"]
-        for setting in [f'amqp.listen=["127.0.0.1:{port}"]', "management.listen=[]",
-                        "management.metrics_listen=[]"]:
-            self.command += ["--set", setting]
+        for listener in self.LISTENERS:
+            known = listener in self.ports
+            addresses = f'["127.0.0.1:{self.ports[listener]}"]' if known else "[]"
+            self.command += ["--set", f"{listener}={addresses}"]
         self.log = folder / "log"
         self.start()
 
@@ -83,11 +88,23 @@ class OwnBroker:
 
 
 @pytest.fixture
-def own_broker(tmp_path):
+def start_broker(tmp_path):
+    """Starts the one broker of the test's own."""
     binary = os.environ.get("LEVERET_BIN")
     if not binary:
-        pytest.skip("only a Leveret can be restarted")
-    broker = OwnBroker(binary, tmp_path)
-    yield broker
-    broker.process.kill()
-    broker.process.wait()
+        pytest.skip("only a Leveret can be started here")
+    started = []
+
+    def start(*listeners):
+        started.append(OwnBroker(binary, tmp_path, *listeners))
+        return started[0]
+
+    yield start
+    for broker in started:
+        broker.process.kill()
+        broker.process.wait()
+
+
+@pytest.fixture
+def own_broker(start_broker):
+    return start_broker()

@@ -1,17 +1,11 @@
 """The metrics endpoint, read by Prometheus' own library."""
 
 import gzip
-import os
-import socket
-import subprocess
-import time
 import urllib.request
 
 import pika
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-
-from ports import free_port
 
 PAGES = [
     "metrics",
@@ -24,29 +18,9 @@ NAME = 'q"with\\quotes'
 
 
 @pytest.fixture
-def broker(tmp_path):
-    """Addresses of a Leveret's own listeners: of AMQP and of the metrics."""
-    binary = os.environ.get("LEVERET_BIN")
-    if not binary:
-        pytest.skip("only a Leveret can be started here")
-    ports = [free_port() for _ in range(2)]
-    settings = [f'amqp.listen=["127.0.0.1:{ports[0]}"]', "management.listen=[]",
-                f'management.metrics_listen=["127.0.0.1:{ports[1]}"]']
-    command = [binary, "--data-dir", tmp_path]
-    for setting in settings:
-        command += ["--set", setting]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={})
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", ports[0])).close()
-            break
-        except OSError:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-    yield ports
-    process.kill()
-    process.wait()
+def broker(start_broker):
+    """Ports of a Leveret's own listeners: of AMQP and of the metrics."""
+    return list(start_broker("management.metrics_listen").ports.values())
 
 
 def families(port, page, coding):
