@@ -424,6 +424,13 @@ fn log_refused(broker: &Broker, last: &mut Option<Instant>) {
                 connections = count,
                 "publishers are blocked: the queue has its share of limits.resident_bytes"
             ),
+            Outcome::Limited(limit) => warn!(
+                vhost,
+                exchange,
+                limit,
+                times = count,
+                "publishers are blocked: the virtual host has reached a limit"
+            ),
         }
     }
     if more > 0 {

@@ -11,6 +11,7 @@ mod flow;
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
+mod quotas;
 mod semantics;
 mod timeouts;
 

@@ -28,11 +28,23 @@ pub struct VhostLimits {
     /// Queues that exist at once, of any type.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub max_queues: Option<i64>,
+    /// Bytes of bodies that its queues hold before publishers have to wait.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_bytes: Option<i64>,
+    /// Messages that are published in a second, by all its clients together.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_publish_rate: Option<i64>,
+    /// Bytes of their bodies.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_publish_byte_rate: Option<i64>,
 }
 
 macro_rules! limits {
     ($limits:ty, $whose:literal, $($name:literal => $field:ident),+) => {
         impl $limits {
+            /// All of their names.
+            pub const NAMES: &[&str] = &[$($name),+];
+
             /// Reads limits from JSON.
             ///
             /// # Errors
@@ -53,6 +65,12 @@ macro_rules! limits {
                 let field = self.field(name).ok_or_else(|| unrecognised(name, value, $whose))?;
                 *field = Some(integer(name, value)?);
                 Ok(())
+            }
+
+            /// One limit by its name.
+            #[must_use]
+            pub fn get(mut self, name: &str) -> Option<i64> {
+                *self.field(name)?
             }
 
             /// Takes one limit away; tells whether the name is a limit's.
@@ -85,7 +103,9 @@ macro_rules! limits {
 limits!(UserLimits, "user-limits",
     "max-connections" => max_connections, "max-channels" => max_channels);
 limits!(VhostLimits, "limits",
-    "max-connections" => max_connections, "max-queues" => max_queues);
+    "max-connections" => max_connections, "max-queues" => max_queues, "max-bytes" => max_bytes,
+    "max-publish-rate" => max_publish_rate,
+    "max-publish-byte-rate" => max_publish_byte_rate);
 
 #[cfg(test)]
 mod tests {

@@ -113,7 +113,7 @@ mod tests {
         let mut uses = Uses::default();
         let vhost = VhostLimits {
             max_connections: Some(2),
-            max_queues: None,
+            ..VhostLimits::default()
         };
         let user = UserLimits {
             max_connections: Some(1),

@@ -2,6 +2,7 @@
 
 pub(crate) mod binding;
 pub(crate) mod policies;
+pub(crate) mod quota;
 pub(crate) mod refused;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,6 +17,7 @@ use crate::context::refusal::Refusal;
 use crate::context::stats::{Churn, Ended, Events, Existing, Holdings};
 use crate::queue::cell::{Home, QueueCell};
 use crate::settings::rules::Rules;
+use crate::vhost::quota::Quota;
 
 /// Entries up to which a table is not worth shrinking.
 pub(crate) const SHRINK_ABOVE: usize = 64;
@@ -35,6 +37,8 @@ pub struct Vhost {
     pub(crate) ended: Ended,
     /// What administrators set. Never locked while a queue is.
     pub rules: RwLock<Rules>,
+    /// What of them publishers have to keep to.
+    pub(crate) quota: Quota,
     home: Home,
 }
 
@@ -47,6 +51,7 @@ impl Vhost {
             holdings,
             ended: Ended::default(),
             rules: RwLock::default(),
+            quota: Quota::default(),
             home,
         }
     }

@@ -74,8 +74,7 @@ const fn status_of(reply: &Reply) -> u16 {
     match reply {
         Reply::Created | Reply::CreatedAt(_) => 201,
         Reply::NoContent => 204,
-        Reply::RetryAfter(..) => 503,
-        Reply::Status(status, _) => status.as_u16(),
+        Reply::RetryAfter(status, ..) | Reply::Status(status, _) => status.as_u16(),
         Reply::Json(_) | Reply::Stream(_) => 200,
     }
 }

@@ -75,6 +75,13 @@ fn publish_one(
     published.map_err(|refusal| Problem::refused_on_channel(refusal, &vhost.name))
 }
 
+fn limited(reason: NackReason) -> Problem {
+    Problem::Limited {
+        reason: reason.text,
+        retry_after_ms: reason.retry_after_ms,
+    }
+}
+
 /// The virtual host and a permission to publish to the path's exchange.
 fn publisher(call: &Call) -> Result<std::sync::Arc<Vhost>, Problem> {
     let vhost = call.needed_vhost()?;
@@ -100,6 +107,7 @@ pub(crate) fn publish(call: &Call) -> Answer {
         Published::Unroutable => Ok(Reply::Json(json!({"routed": false}))),
         Published::Routed(_) => Ok(Reply::Json(json!({"routed": true}))),
         Published::Refused(_) => Err(Problem::bad("rejected")),
+        Published::Limited(reason) => Err(limited(reason)),
     }
 }
 
@@ -308,7 +316,15 @@ fn one(call: &Call, vhost: &Vhost, message: &Described) -> Answer {
             let retry_after_s = seconds(&reason);
             Err(busy(reason.text, retry_after_s))
         }
+        Published::Limited(reason) => Err(limited(reason)),
     }
+}
+
+/// What a list says of a message that was not published.
+fn entry_of(problem: &Problem) -> Value {
+    let mut body = problem.body();
+    body["status"] = problem.status_code().into();
+    body
 }
 
 /// Publishes a list in order; each message has its own result, and the request the worst of them.
@@ -319,6 +335,7 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
     let mut effects = Effects::default();
     let mut results = Vec::with_capacity(list.len());
     let (mut refused, mut failed, mut retry_after_s) = (0_usize, 0_usize, 0);
+    let mut worst = StatusCode::TOO_MANY_REQUESTS;
     for entry in list {
         let outcome = entry
             .as_object()
@@ -335,6 +352,7 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
                 json!({"status": 404, "error": "unroutable"})
             }
             Ok(Published::Refused(reason)) => {
+                worst = StatusCode::SERVICE_UNAVAILABLE;
                 refused += 1;
                 retry_after_s = retry_after_s.max(seconds(&reason));
                 json!({
@@ -344,11 +362,14 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
                     "retry_after_ms": reason.retry_after_ms,
                 })
             }
+            Ok(Published::Limited(reason)) => {
+                refused += 1;
+                retry_after_s = retry_after_s.max(seconds(&reason));
+                entry_of(&limited(reason))
+            }
             Err(problem) => {
                 failed += 1;
-                let mut body = problem.body();
-                body["status"] = problem.status_code().into();
-                body
+                entry_of(&problem)
             }
         });
     }
@@ -356,7 +377,7 @@ fn batch(call: &Call, vhost: &Vhost, list: &[Value]) -> Answer {
     let accepted = list.len() - refused - failed;
     let body = json!({"accepted": accepted, "results": results});
     if refused > 0 {
-        return Ok(Reply::RetryAfter(retry_after_s, body));
+        return Ok(Reply::RetryAfter(worst, retry_after_s, body));
     }
     let status = if failed > 0 {
         StatusCode::MULTI_STATUS

@@ -563,6 +563,7 @@ fn held(app: &App) -> HoldingCounts {
         sum.ready += held.ready;
         sum.unacked += held.unacked;
         sum.consumers += held.consumers;
+        sum.bytes += held.bytes;
     }
     sum
 }

@@ -50,6 +50,13 @@ pub(crate) enum Problem {
         /// Seconds to wait.
         retry_after_s: u32,
     },
+    /// The virtual host has reached one of its limits: 429.
+    Limited {
+        /// Which one.
+        reason: String,
+        /// Milliseconds to wait.
+        retry_after_ms: u64,
+    },
     /// The broker failed.
     Internal(String),
 }
@@ -126,6 +133,7 @@ impl Problem {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -136,7 +144,11 @@ impl Problem {
         if let Self::WrongValue { what, value, .. } = self {
             return json!({"error": error, "reason": [what, value]});
         }
-        json!({"error": error, "reason": reason})
+        let mut body = json!({"error": error, "reason": reason});
+        if let Self::Limited { retry_after_ms, .. } = self {
+            body["retry_after_ms"] = (*retry_after_ms).into();
+        }
+        body
     }
 
     /// What is wrong, for people and logs: it quotes no value of the wrong kind, which may be a
@@ -165,6 +177,7 @@ impl Problem {
             ),
             Self::NoRoom(reason) => ("no_room", reason.clone()),
             Self::Busy { reason, .. } => ("busy", reason.clone()),
+            Self::Limited { reason, .. } => ("too_many_requests", reason.clone()),
             Self::Internal(reason) => ("internal_error", reason.clone()),
         }
     }
@@ -188,6 +201,10 @@ impl IntoResponse for Problem {
             }
             Self::Busy { retry_after_s, .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+            }
+            Self::Limited { retry_after_ms, .. } => {
+                let seconds = HeaderValue::from(retry_after_ms.div_ceil(1000));
+                headers.insert(header::RETRY_AFTER, seconds);
             }
             _ => {}
         }

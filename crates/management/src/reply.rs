@@ -15,8 +15,9 @@ pub(crate) enum Reply {
     Stream(Stream),
     /// Another status with a body.
     Status(StatusCode, Value),
-    /// 503 with a body: some of it was refused, and may be tried again after so many seconds.
-    RetryAfter(u32, Value),
+    /// 503 or 429 with a body: some of it was refused, and may be tried again after so
+    /// many seconds.
+    RetryAfter(StatusCode, u32, Value),
     /// 201: the object is new.
     Created,
     /// 201, and where the object is, relative to the request.
@@ -44,8 +45,8 @@ impl IntoResponse for Reply {
             Self::Json(body) => json_response(StatusCode::OK, &body),
             Self::Stream(stream) => stream.into_response(),
             Self::Status(status, body) => json_response(status, &body),
-            Self::RetryAfter(seconds, body) => {
-                let mut response = json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
+            Self::RetryAfter(status, seconds, body) => {
+                let mut response = json_response(status, &body);
                 response
                     .headers_mut()
                     .insert(header::RETRY_AFTER, seconds.into());

@@ -31,6 +31,8 @@ impl Row for VhostRow {
         row.insert("messages".to_owned(), (held.ready + held.unacked).into());
         row.insert("messages_ready".to_owned(), held.ready.into());
         row.insert("messages_unacknowledged".to_owned(), held.unacked.into());
+        row.insert("x_message_bytes".to_owned(), held.bytes.into());
+        row.insert("x_times_limited".to_owned(), self.0.times_limited().into());
         row.extend(app.sampler.vhost_stats(&self.0, window, app.now_ms()));
         row
     }

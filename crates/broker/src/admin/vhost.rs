@@ -191,7 +191,10 @@ impl Admin<'_> {
         change: impl FnOnce(&mut VhostLimits) -> Result<(), AdminError>,
     ) -> Result<(), AdminError> {
         let vhost = self.existing_vhost(vhost)?;
-        change(&mut vhost.rules.write().limits)?;
+        let mut rules = vhost.rules.write();
+        change(&mut rules.limits)?;
+        vhost.quota.set(&rules.limits);
+        drop(rules);
         self.keep_vhost(&vhost);
         Ok(())
     }

@@ -139,6 +139,10 @@ impl OpenChannel<'_> {
         original: Option<&[u8]>,
         blob: Option<Arc<Blob>>,
     ) -> Result<bool, Fault> {
+        let limited = self.vhost.quota.is_set();
+        if limited && self.waits_for_quota(batch) {
+            return Ok(false);
+        }
         // Room for a transaction is found when it is committed.
         let staged = self.state.transaction.is_some();
         let room = if staged {
@@ -149,6 +153,9 @@ impl OpenChannel<'_> {
         let Some(room) = room else {
             return Ok(false);
         };
+        if limited {
+            self.vhost.quota.charge_for(batch);
+        }
         if self.vhost.holdings.is_traced() {
             let close = original.map(|original| (original, blob.as_ref()));
             self.trace(route, batch, close);

@@ -1,4 +1,5 @@
-//! Publishers that wait for room in a queue that holds more than its share of the memory.
+//! Publishers that wait: for room in a queue that holds more than its share of the memory, or until
+//! their virtual host may take more.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,23 +14,32 @@ use crate::publish::PAUSE_MS_MAX;
 use crate::publish::room::Room;
 use crate::publish::routes::Route;
 use crate::queue::cell::QueueCell;
+use crate::vhost::Vhost;
+use crate::vhost::quota::Wait;
 use crate::vhost::refused::Outcome;
 
 /// So long a publisher in confirm mode waits before it is refused.
 const WAIT_MS: u64 = 2000;
 const REASON: &str = "low on memory";
 
-/// Whether a connection waits for room in a queue above its share.
+/// Whether a connection waits for room.
 #[derive(Default)]
 pub(crate) struct RoomOfPublishers {
-    waits_for: Option<RoomWait>,
+    waits_for: Option<Awaited>,
     /// It has waited long enough, and is refused until there is room.
     waited: bool,
     /// The client has hung up: nothing waits for anything.
     pub(crate) hung_up: bool,
 }
 
-/// A publisher's wait for room in a queue.
+/// What a publisher waits for.
+enum Awaited {
+    Queue(RoomWait),
+    /// Its virtual host has reached a limit.
+    Quota,
+}
+
+/// A publisher's wait for room in a queue above its share.
 struct RoomWait {
     cell: Arc<QueueCell>,
     since_ms: u64,
@@ -51,9 +61,17 @@ impl RoomOfPublishers {
     }
 
     /// Whether a wait is over, as there is room again or it has lasted long enough.
-    pub(crate) fn look(&mut self, broker: &Broker, now_ms: u64) -> bool {
-        let Some(wait) = &mut self.waits_for else {
-            return false;
+    pub(crate) fn look(&mut self, broker: &Broker, vhost: &Vhost, now_ms: u64) -> bool {
+        let wait = match &mut self.waits_for {
+            None => return false,
+            Some(Awaited::Quota) => {
+                let over = vhost.reached(Wait::GoesOn, now_ms).is_none();
+                if over {
+                    self.waits_for = None;
+                }
+                return over;
+            }
+            Some(Awaited::Queue(wait)) => wait,
         };
         let written = broker.runs_stats().written_bytes;
         if written != wait.written && broker.pager.makes_room() {
@@ -101,19 +119,42 @@ impl OpenChannel<'_> {
             return Some(room);
         }
         if waiting.waits_for.is_none() {
-            waiting.waits_for = Some(RoomWait {
+            waiting.waits_for = Some(Awaited::Queue(RoomWait {
                 cell: Arc::clone(cell),
                 since_ms: self.peer.received_ms.load(Ordering::Relaxed),
                 written: self.broker.runs_stats().written_bytes,
                 confirms,
-            });
+            }));
             let account = &self.broker.refused;
-            account.note(self.vhost, cell, batch.route, (Outcome::Waits, 1));
+            account.note(self.vhost, &cell.name, batch.route, (Outcome::Waits, 1));
         }
+        self.block(REASON);
+        None
+    }
+
+    fn block(&mut self, reason: &str) {
         let mut outlet = self.peer.outlet.lock();
         self.peer
-            .block(Obstacle::Share, REASON, &mut outlet, self.effects);
-        None
+            .block(Obstacle::Room, reason, &mut outlet, self.effects);
+    }
+
+    /// Whether the virtual host has reached one of its limits, so that its publishers wait.
+    #[cold]
+    pub(crate) fn waits_for_quota(&mut self, batch: &Publishes<'_>) -> bool {
+        let room = &mut self.shared.room;
+        if room.hung_up {
+            return false;
+        }
+        let now_ms = self.peer.received_ms.load(Ordering::Relaxed);
+        let Some(reached) = self.vhost.reached(Wait::Begins, now_ms) else {
+            return false;
+        };
+        room.waits_for = Some(Awaited::Quota);
+        let outcome = Outcome::Limited(reached.limit);
+        let account = &self.broker.refused;
+        account.note(self.vhost, "", batch.route, (outcome, 1));
+        self.block(&reached.text(self.vhost));
+        true
     }
 
     /// Takes note of what the queues of a route refused in this turn.

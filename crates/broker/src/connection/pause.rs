@@ -126,8 +126,9 @@ impl Connection {
         self.desk.peer.is_blocked() && !self.session.is_closing() && self.ending.is_none()
     }
 
-    /// Whether a queue it publishes to holds more than its share of the memory for messages: then
-    /// [`Self::look_for_room`] has to be called again and again.
+    /// Whether a queue it publishes to holds more than its share of the memory for messages, or its
+    /// virtual host has reached a limit: then [`Self::look_for_room`] has to be called again and
+    /// again.
     #[must_use]
     pub fn waits_for_room(&self) -> bool {
         let running = self.phase.running();
@@ -143,9 +144,9 @@ impl Connection {
             ..
         } = &mut self.desk;
         if let Some(running) = self.phase.running_mut()
-            && running.shared.room.look(broker, now_ms)
+            && running.shared.room.look(broker, &running.vhost, now_ms)
         {
-            peer.unblock(Obstacle::Share, effects);
+            peer.unblock(Obstacle::Room, effects);
             self.end_turn();
         }
     }

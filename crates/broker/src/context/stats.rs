@@ -420,6 +420,8 @@ pub struct HoldingCounts {
     pub unacked: u64,
     /// Those that are subscribed now.
     pub consumers: u64,
+    /// Body bytes of what is ready or waits for its settlement.
+    pub bytes: u64,
 }
 
 /// What all queues of a virtual host hold, kept up to date by each of them.
@@ -436,6 +438,7 @@ struct HoldingShard {
     ready: AtomicI64,
     unacked: AtomicI64,
     consumers: AtomicI64,
+    bytes: AtomicI64,
 }
 
 impl Holdings {
@@ -474,6 +477,7 @@ impl Holdings {
             ready: sum(|shard| &shard.ready),
             unacked: sum(|shard| &shard.unacked),
             consumers: sum(|shard| &shard.consumers),
+            bytes: sum(|shard| &shard.bytes),
         }
     }
 
@@ -491,6 +495,7 @@ impl Holdings {
         change(&shard.ready, before.ready, after.ready);
         change(&shard.unacked, before.unacked, after.unacked);
         change(&shard.consumers, before.consumers, after.consumers);
+        change(&shard.bytes, before.bytes, after.bytes);
     }
 }
 

@@ -152,22 +152,23 @@ pub(crate) const fn margin(bytes: u64) -> u64 {
 pub(crate) enum Obstacle {
     /// An alarm is on.
     Alarm,
-    /// A queue it publishes to holds more than its share of the memory for messages.
-    Share,
+    /// A queue it publishes to holds more than its share of the memory for messages, or its virtual
+    /// host has reached a limit.
+    Room,
 }
 
 impl Obstacle {
     const fn bit(self) -> u8 {
         match self {
             Self::Alarm => 1,
-            Self::Share => 2,
+            Self::Room => 2,
         }
     }
 }
 
 impl Peer {
-    /// Whether it is not read, as an alarm is on and it publishes, or publishes to a queue above
-    /// its share.
+    /// Whether it is not read, as an alarm is on and it publishes, or publishes where there is
+    /// no room.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Acquire) != 0

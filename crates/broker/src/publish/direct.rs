@@ -28,6 +28,8 @@ use crate::queue::effects::{Effects, STEPS_OF_TURN};
 use crate::queue::pump::Pump;
 use crate::queue::traced::Party;
 use crate::vhost::Vhost;
+use crate::vhost::quota::Wait;
+use crate::vhost::refused::Outcome;
 
 /// A message to be published.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +51,8 @@ pub enum Published {
     Unroutable,
     /// A queue, or the broker's memory or disk, is full.
     Refused(NackReason),
+    /// The virtual host has reached one of its limits.
+    Limited(NackReason),
     /// It is in so many queues; durable when the work's ticket is.
     Routed(usize),
 }
@@ -94,6 +98,9 @@ impl Broker {
         effects: &mut Effects,
     ) -> Result<Published, Refusal> {
         let (route, raw) = self.route_of(vhost, user, message)?;
+        if let Some(reason) = self.limited(vhost, &raw, message.body.len()) {
+            return Ok(Published::Limited(reason));
+        }
         let visible = visible_header(message.header, None);
         let publish = BatchMessage {
             header: visible.as_deref().unwrap_or(message.header),
@@ -129,6 +136,24 @@ impl Broker {
         vhost.ended.add(counted);
         self.count(counted);
         Ok(published)
+    }
+
+    /// Why a message with this raw route is not taken, if its virtual host has reached a limit;
+    /// else it counts for the next one.
+    fn limited(&self, vhost: &Vhost, route: &[u8], body_bytes: usize) -> Option<NackReason> {
+        if !vhost.quota.is_set() {
+            return None;
+        }
+        let Some(reached) = vhost.reached(Wait::Begins, self.now_ms()) else {
+            vhost.quota.charge(1, body_bytes as u64);
+            return None;
+        };
+        let outcome = Outcome::Limited(reached.limit);
+        self.refused.note(vhost, "", route, (outcome, 1));
+        Some(NackReason {
+            text: reached.text(vhost),
+            retry_after_ms: reached.wait_ms,
+        })
     }
 
     /// Where a message would go, and its exchange and key as a record has them.

@@ -175,6 +175,7 @@ impl Drop for QueueGuard<'_> {
                 ready: queue.ready(),
                 unacked: queue.unacked(),
                 consumers: queue.consumer_count() as u64,
+                bytes: queue.ready_bytes() + queue.unacked_bytes(),
             }
         };
         let before = std::mem::replace(&mut self.state.counted, after);

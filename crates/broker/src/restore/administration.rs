@@ -19,7 +19,9 @@ impl Broker {
             self.access.write().put_user(read(value)?).ok()?;
         } else if is(DurableKind::Vhost) {
             let vhost = self.add_vhost(names.text()?);
-            vhost.rules.write().apply(read(value)?);
+            let mut rules = vhost.rules.write();
+            rules.apply(read(value)?);
+            vhost.quota.set(&rules.limits);
         } else if is(DurableKind::Permission) {
             self.access.write().put_permission(read(value)?).ok()?;
         } else if is(DurableKind::TopicPermission) {

@@ -12,7 +12,6 @@ use leveret_queue::Reason;
 use leveret_router::ExchangeCounts;
 use parking_lot::Mutex;
 
-use crate::queue::cell::QueueCell;
 use crate::queue::effects::RefusedBy;
 use crate::vhost::Vhost;
 
@@ -26,6 +25,8 @@ pub enum Outcome {
     Refused(Reason),
     /// Their publisher waits, as the queue holds more than its share of the memory for messages.
     Waits,
+    /// Their publisher waits, or was sent away, as the virtual host has reached this limit.
+    Limited(&'static str),
 }
 
 /// Where messages were refused, or their publishers have to wait.
@@ -33,7 +34,7 @@ pub enum Outcome {
 pub struct RefusedAt {
     /// The virtual host.
     pub vhost: String,
-    /// Which one refused them.
+    /// Which one refused them; empty where none was asked.
     pub queue: String,
     /// The exchange they were published to.
     pub exchange: String,
@@ -82,7 +83,8 @@ impl RefusedMessages {
             if let Some(total) = self.totals.get(reason as usize) {
                 total.fetch_add(messages, Ordering::Relaxed);
             }
-            self.note(vhost, &cell, route, (Outcome::Refused(reason), messages));
+            let outcome = Outcome::Refused(reason);
+            self.note(vhost, &cell.name, route, (outcome, messages));
         }
     }
 
@@ -90,14 +92,14 @@ impl RefusedMessages {
     pub(crate) fn note(
         &self,
         vhost: &Vhost,
-        cell: &QueueCell,
+        queue: &str,
         route: &[u8],
         (outcome, count): (Outcome, u64),
     ) {
         let exchange = split_route(route).map_or(&[][..], |(exchange, _)| exchange);
         let place = RefusedAt {
             vhost: vhost.name.to_string(),
-            queue: cell.name.to_string(),
+            queue: queue.to_owned(),
             exchange: String::from_utf8_lossy(exchange).into_owned(),
             outcome,
         };

@@ -291,19 +291,20 @@ fn what_queues_hold_is_known_without_asking_them() {
     let mut client = Client::new(&broker);
     traffic(&mut client, Mode::Confirms);
     let vhost = broker.vhost("/").unwrap();
-    let held = |ready, unacked, consumers| HoldingCounts {
+    let held = |ready, unacked, consumers, bytes| HoldingCounts {
         ready,
         unacked,
         consumers,
+        bytes,
     };
-    assert_eq!(vhost.holdings.get(), held(0, 1, 1));
+    assert_eq!(vhost.holdings.get(), held(0, 1, 1, 1));
     let cancel = BasicCancel {
         consumer_tag: b"c",
         nowait: true,
     };
     client.say(1, cancel);
     client.publish(1, "q", "ready", false);
-    assert_eq!(vhost.holdings.get(), held(1, 1, 0));
+    assert_eq!(vhost.holdings.get(), held(1, 1, 0, 6));
     client.say(
         1,
         QueueDelete {
@@ -312,7 +313,7 @@ fn what_queues_hold_is_known_without_asking_them() {
             ..Default::default()
         },
     );
-    assert_eq!(vhost.holdings.get(), held(0, 0, 0));
+    assert_eq!(vhost.holdings.get(), held(0, 0, 0, 0));
 }
 
 #[test]

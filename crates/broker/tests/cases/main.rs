@@ -23,6 +23,7 @@ mod pauses;
 mod permissions;
 mod policies;
 mod prefetch;
+mod quotas;
 mod replies;
 mod submitted;
 #[path = "../support/mod.rs"]

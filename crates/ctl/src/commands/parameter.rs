@@ -153,7 +153,8 @@ pub(crate) enum LimitCommand {
     Set {
         of: Limited,
         name: String,
-        /// max-connections, max-queues or max-channels
+        /// max-connections, of users max-channels, of virtual hosts max-queues, max-bytes,
+        /// max-publish-rate or max-publish-byte-rate
         limit: String,
         #[arg(allow_negative_numbers = true)]
         value: i64,

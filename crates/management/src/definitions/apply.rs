@@ -80,18 +80,9 @@ impl Import<'_> {
             let known = admin.broker().vhost(name);
             let known = known.ok_or_else(|| AdminError::NoVhost(name.clone()))?;
             let before = known.rules.read().limits;
-            let after = VhostLimits {
-                max_connections: choose(before.max_connections, limits.max_connections),
-                max_queues: choose(before.max_queues, limits.max_queues),
-            };
-            for (limit, before, after) in [
-                (
-                    "max-connections",
-                    before.max_connections,
-                    after.max_connections,
-                ),
-                ("max-queues", before.max_queues, after.max_queues),
-            ] {
+            for limit in VhostLimits::NAMES {
+                let before = before.get(limit);
+                let after = choose(before, limits.get(limit));
                 if let Some(after) = after.filter(|_| before != after) {
                     admin.set_vhost_limit(name, limit, &after.into())?;
                 }

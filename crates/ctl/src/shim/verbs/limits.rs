@@ -23,7 +23,13 @@ const VHOST: Owner = Owner {
     parents: "vhosts",
     field: "vhost",
     noun: "limits",
-    known: &["max-connections", "max-queues"],
+    known: &[
+        "max-connections",
+        "max-queues",
+        "max-bytes",
+        "max-publish-rate",
+        "max-publish-byte-rate",
+    ],
 };
 const USER: Owner = Owner {
     path: "user-limits",
