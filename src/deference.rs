@@ -20,8 +20,8 @@ use tracing::debug;
 const READS: usize = 64;
 /// So many messages in one read are a stream; more say no more.
 const MANY: usize = 8;
-/// Reads this large on average need no more to gather.
-const GATHERED_BYTES: usize = 16 * 1024;
+/// Reads that are nearly as large as one may be need no more to gather.
+const GATHERED_BYTES: usize = 56 * 1024;
 /// Fewer messages leave clients enough of the processors: then they are to be served at once.
 const MESSAGES_PER_MS: u64 = 32;
 /// A worker that read nothing for so long begins anew.
