@@ -54,6 +54,7 @@ mutations! {
     deleted_lanes_come_back: ReviveLanes, None;
     a_death_without_its_copy: SettleBeforeCopy, None;
     a_copy_without_its_death: CopyBeforeSettle, None;
+    files_of_copies_are_written_again: ReuseLinked, None;
     run_files_are_never_synced: None, Some("run-");
     a_checkpoint_forgets_moved_chunks: ForgetMoved, None;
     a_chunk_is_moved_before_its_file_is_synced: MoveBeforeSync, None;

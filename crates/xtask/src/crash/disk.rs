@@ -20,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use self::wire::Client;
 use super::wait_for_listener;
@@ -41,6 +42,9 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 const HEAL_TIME_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
 const QUEUE: &str = "full";
+/// Memory for messages in half of the histories, MiB: then what is published leaves memory, and
+/// what waits for long leaves the journal.
+const RESIDENT_MIB: [u64; 2] = [64, 96];
 /// Sizes of messages, bytes.
 const SIZES: [u64; 8] = [
     64,
@@ -107,6 +111,8 @@ struct Totals {
     confirmed: u64,
     refused: u64,
     blocked: u64,
+    /// Histories in which chunks in run files had left the journal.
+    moved: u64,
     slowest_start: Duration,
     slowest_heal: Duration,
 }
@@ -118,6 +124,7 @@ impl Totals {
         self.confirmed += other.confirmed;
         self.refused += other.refused;
         self.blocked += other.blocked;
+        self.moved += other.moved;
         self.slowest_start = self.slowest_start.max(other.slowest_start);
         self.slowest_heal = self.slowest_heal.max(other.slowest_heal);
     }
@@ -128,12 +135,14 @@ impl std::fmt::Display for Totals {
         write!(
             f,
             "{} histories kept every promise: {} starts, {} messages confirmed, {} refused, {} \
-             times blocked; slowest start {} ms, slowest to heal {} ms",
+             times blocked, {} with chunks that had left the journal; slowest start {} ms, slowest \
+             to heal {} ms",
             self.histories,
             self.starts,
             self.confirmed,
             self.refused,
             self.blocked,
+            self.moved,
             self.slowest_start.as_millis(),
             self.slowest_heal.as_millis(),
         )
@@ -146,6 +155,8 @@ struct History {
     binary: PathBuf,
     random: Random,
     floor: u64,
+    /// Memory for messages; none: what the broker takes.
+    resident_mib: Option<u64>,
     address: SocketAddr,
     broker: Option<Child>,
     /// What was done, for people.
@@ -154,6 +165,8 @@ struct History {
     owed: BTreeSet<u64>,
     next: u64,
     bytes: u64,
+    /// Chunks in run files had left the journal when it was killed.
+    has_moved: bool,
     totals: Totals,
 }
 
@@ -169,17 +182,20 @@ impl History {
         let (least, most) = (*DISK_MIB.start() as f64, *DISK_MIB.end() as f64);
         let mib = (least * (most / least).powf(share)) as u64;
         let floor = [0, 4 << 20, 8 << 20, mib << 17][random.below(4) as usize];
+        let resident_mib = RESIDENT_MIB.get(random.below(4) as usize).copied();
         let mut history = Self {
             folder,
             binary: binary.to_owned(),
             random,
             floor,
+            resident_mib,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?)),
             broker: None,
-            told: format!("disk of {mib} MiB, floor {floor}\n"),
+            told: format!("disk of {mib} MiB, floor {floor}, memory {resident_mib:?} MiB\n"),
             owed: BTreeSet::new(),
             next: 0,
             bytes: 0,
+            has_moved: false,
             totals: Totals::default(),
         };
         history.mount(mib)?;
@@ -235,6 +251,9 @@ impl History {
         drop(client);
         for _ in 0..self.random.within(&STEPS) {
             self.step()?;
+            if self.resident_mib.is_some() && self.random.below(2) == 0 {
+                self.publish()?;
+            }
         }
         self.conclude()
     }
@@ -271,6 +290,11 @@ impl History {
         command.args(["--set", "management.listen=[]"]);
         command.args(["--set", "management.metrics_listen=[]"]);
         command.args(["--set", &format!("limits.disk_free_min={}", self.floor)]);
+        if let Some(mib) = self.resident_mib {
+            command.args(["--set", &format!("limits.resident_bytes={}", mib << 20)]);
+            command.args(["--set", "limits.queue_resident_bytes=1048576"]);
+            command.args(["--set", "storage.journal_window=16777216"]);
+        }
         let data = self.disk().join("data");
         command.args(["--set", &format!("data_dir=\"{}\"", data.display())]);
         command.current_dir(&self.folder).stdin(Stdio::null());
@@ -305,7 +329,25 @@ impl History {
         }
         self.tell("kill and start");
         self.stop();
+        self.verify()?;
         self.start()
+    }
+
+    /// What a killed broker has left is whole, and all that is owed is there.
+    fn verify(&mut self) -> Result<()> {
+        let mut verify = Command::new(&self.binary);
+        verify.args(["data", "verify", "--json"]);
+        let output = verify.arg(self.disk().join("data")).output()?;
+        let report: Value = serde_json::from_slice(&output.stdout).context("verifying")?;
+        let count = |name: &str| report[name].as_u64().unwrap_or(0);
+        if report["well"] != true || count("messages") < self.owed.len() as u64 {
+            bail!(
+                "{} messages are owed; on the disk: {report}",
+                self.owed.len()
+            );
+        }
+        self.has_moved |= count("chunks") > 0;
+        Ok(())
     }
 
     /// Publishes some messages of one size; each is confirmed, refused, or not read for an alarm.
@@ -494,6 +536,7 @@ impl History {
     /// broker must take messages again.
     fn conclude(&mut self) -> Result<()> {
         self.kill_and_start()?;
+        self.totals.moved = u64::from(self.has_moved);
         let mut client = self.login()?;
         client.declare(QUEUE, true)?;
         let ready = client.expect(wire::DECLARE_OK, self.deadline())?;

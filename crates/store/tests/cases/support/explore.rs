@@ -167,7 +167,7 @@ fn check_image(
 }
 
 /// Opens the store and compares it with the states that may be left.
-fn recover(
+pub(crate) fn recover(
     disk: &SimDisk,
     allowed: &[&Model],
     config: &JournalConfig,

@@ -9,6 +9,7 @@ use leveret_store::{
 };
 use parking_lot::Mutex;
 
+use super::copies::Copy;
 use super::model::{Message, Model, Op, Visible};
 use super::runs::{self, Runs};
 
@@ -55,6 +56,7 @@ pub(crate) fn play(seed: u64, steps: u64, config: &JournalConfig, deaf: Option<&
     if violation.is_none() {
         violation = player.forget_the_dead().err();
     }
+    let violation = violation.or_else(|| player.check_copies().err());
     let marks = player.shared.lock().clone();
     Played {
         points: disk.crash_points(),
@@ -101,7 +103,11 @@ struct Player {
     rng: Rng,
     disk: SimDisk,
     config: JournalConfig,
-    journal: Journal,
+    journal: Arc<Journal>,
+    /// Copies of it that were made.
+    copies: Vec<Copy>,
+    /// One is being made.
+    copying: bool,
     /// What the queues hold: lane to sequence numbers.
     queues: BTreeMap<u32, BTreeSet<u64>>,
     next_seq: BTreeMap<u32, u64>,
@@ -153,12 +159,14 @@ impl Waiter for Announce {
 impl Player {
     fn start(seed: u64, disk: SimDisk, config: &JournalConfig) -> Result<Self, String> {
         let opened = Journal::open(Arc::new(disk.clone()), config.clone());
-        let journal = opened.map_err(|error| error.to_string())?.journal;
+        let journal = Arc::new(opened.map_err(|error| error.to_string())?.journal);
         Ok(Self {
             rng: Rng::new(seed),
             disk,
             config: config.clone(),
             journal,
+            copies: Vec::new(),
+            copying: false,
             queues: (0..3 * LANES).map(|lane| (lane, BTreeSet::new())).collect(),
             next_seq: BTreeMap::new(),
             next_lane: 3 * LANES,
@@ -185,7 +193,7 @@ impl Player {
             self.commit()?;
             return self.housekeep();
         }
-        match self.rng.below(46) {
+        match self.rng.below(47) {
             0..=13 => self.publish(),
             14..=20 => self.settle(),
             21 => self.requeue(),
@@ -199,8 +207,11 @@ impl Player {
             35 => self.journal.cover().map_err(|error| error.to_string())?,
             36..=37 => self.housekeep()?,
             38 => self.checkpoint()?,
+            39 if self.copying => {}
             39 => self.reopen()?,
             40..=42 => self.move_some()?,
+            43 if self.copying || self.gentle => {}
+            43 => self.back_up()?,
             _ => self.rewrite_some()?,
         }
         self.free_runs();
@@ -273,6 +284,35 @@ impl Player {
         }
         self.submit(vec![Op::Moved(chunk, kept)]);
         Ok(())
+    }
+
+    /// A copy is made while life goes on.
+    fn back_up(&mut self) -> Result<(), String> {
+        self.commit()?;
+        let allowed = vec![self.states[self.durable].clone(), self.model.clone()];
+        let journal = Arc::clone(&self.journal);
+        let backup = journal.begin_backup().map_err(|no| format!("{no:?}"))?;
+        let copy = Copy::begin(&backup, &self.disk, allowed);
+        let mut copy = copy.map_err(|error| error.to_string())?;
+        self.copying = true;
+        let goes_on = |copy: &mut Copy, disk: &SimDisk| {
+            let added = copy.go_on(disk);
+            added.map_err(|error| format!("a copy: {error}"))
+        };
+        while goes_on(&mut copy, &self.disk)? {
+            self.step()?;
+        }
+        self.copying = false;
+        drop(backup);
+        copy.check(&self.disk, &self.config)?;
+        self.copies.push(copy);
+        Ok(())
+    }
+
+    /// Whatever has happened since, copies have what they had.
+    fn check_copies(&self) -> Result<(), String> {
+        let mut copies = self.copies.iter();
+        copies.try_for_each(|copy| copy.check(&self.disk, &self.config))
     }
 
     /// Removes files that the store says are not needed any more. That one stays costs space only.
@@ -632,7 +672,7 @@ impl Player {
         self.durable = self.states.len();
         self.states.push(self.model.clone());
         self.allow(vec![self.durable]);
-        self.journal = journal;
+        self.journal = Arc::new(journal);
         self.late.clear();
         self.turns.clear();
         self.last = Ticket(0);

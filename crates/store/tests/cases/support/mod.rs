@@ -1,6 +1,7 @@
 //! Crash-point enumeration: random histories, a model of what must survive, crashes everywhere.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub(crate) mod copies;
 pub(crate) mod explore;
 pub(crate) mod history;
 pub(crate) mod model;

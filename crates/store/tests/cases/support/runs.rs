@@ -20,7 +20,7 @@ pub(crate) struct Runs {
     open: Option<(u64, u64)>,
 }
 
-fn name_of(run: u64) -> String {
+pub(crate) fn name_of(run: u64) -> String {
     format!("run-{run:06}")
 }
 
