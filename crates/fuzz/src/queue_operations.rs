@@ -479,7 +479,7 @@ impl World {
         assert_eq!(queue.unacked_bytes(), self.out_bytes());
         assert_eq!(queue.consumer_count(), self.seats.len());
         let mut persistent = Vec::new();
-        queue.persistent_ready(|rank| persistent.push(rank.seq));
+        queue.persistent_ready(|_, seqs| persistent.extend(seqs));
         assert!(
             persistent
                 .into_iter()

@@ -254,3 +254,28 @@ fn chunks_that_nobody_asks_for_are_met_once_each() {
     assert!(world.queue.next_cold(&mut cursor).is_none());
     assert!(world.queue.next_cold(&mut ColdCursor::default()).is_none());
 }
+
+/// A purge is told of what is on the disk chunk by chunk, not message by message: a long queue is
+/// locked no longer for it.
+#[test]
+fn a_purge_names_what_is_on_the_disk_in_ranges() {
+    let mut world = World::new();
+    for _ in 0..2_000 {
+        world.push(None);
+    }
+    let out = world.queue.paged_out();
+    assert!(out.messages > 1_500 && out.chunks < 500, "{out:?}");
+    let (mut shown, mut seqs) = (0, Vec::new());
+    world.queue.persistent_ready(|level, range| {
+        assert_eq!(level, 0);
+        shown += 1;
+        seqs.extend(range);
+    });
+    assert!(seqs.into_iter().eq(0..2_000));
+    let in_memory = 2_000 - out.messages;
+    assert!(shown <= in_memory + out.chunks, "{shown} of {out:?}");
+    assert_eq!(world.queue.purge(), 2_000);
+    world
+        .queue
+        .persistent_ready(|_, seqs| panic!("{seqs:?} is still there"));
+}

@@ -271,7 +271,7 @@ impl World {
             Op::RequeueSome(pick, count) => self.requeue_some(pick, count),
             Op::Purge => {
                 let mut shown = Vec::new();
-                self.queue.persistent_ready(|rank| shown.push(rank.seq));
+                self.queue.persistent_ready(|_, seqs| shown.extend(seqs));
                 assert!(
                     shown
                         .iter()

@@ -1,5 +1,7 @@
 //! One turn's records, encoded by the connection's own thread and handed over whole.
 
+use std::ops::Range;
+
 use leveret_record::Attempts;
 
 use crate::moved::{Move, image_bytes};
@@ -266,19 +268,28 @@ impl Batch {
     ///
     /// Only for messages that were given to [`Self::message`], by whichever connection.
     pub fn settle(&mut self, lane: LaneId, seq: u64) {
+        self.settle_all(lane, seq..seq.saturating_add(1));
+    }
+
+    /// The same for messages whose numbers follow each other, however many.
+    #[inline]
+    pub fn settle_all(&mut self, lane: LaneId, seqs: Range<u64>) {
+        if seqs.is_empty() {
+            return;
+        }
         let grouped = self.in_group;
         if let Some(last) = self.settled.last_mut()
             && last.lane == lane
-            && last.to == seq
+            && last.to == seqs.start
             && last.grouped == grouped
         {
-            last.to += 1;
+            last.to = seqs.end;
             return;
         }
         self.settled.push(Settled {
             lane,
-            from: seq,
-            to: seq.saturating_add(1),
+            from: seqs.start,
+            to: seqs.end,
             grouped,
         });
     }

@@ -198,11 +198,11 @@ impl Broker {
             return 0;
         }
         if cell.lane.is_some() {
-            // Messages that are out stay: only those that are ready are settled, one by one.
+            // Messages that are out stay: only those that are ready are settled.
             let journal = &mut effects.journal;
-            state.queue.persistent_ready(|place| {
-                if let Some(lane) = cell.lane_of(place.level) {
-                    journal.settle(lane, place.seq);
+            state.queue.persistent_ready(|level, seqs| {
+                if let Some(lane) = cell.lane_of(level) {
+                    journal.settle_all(lane, seqs);
                 }
             });
         }

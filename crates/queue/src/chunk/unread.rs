@@ -1,6 +1,6 @@
 //! Records the cursor has not reached.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use leveret_record::{Blob, Body, Position, Record, RunPlace, read};
@@ -8,19 +8,19 @@ use leveret_record::{Blob, Body, Position, Record, RunPlace, read};
 use super::{Chunk, Chunks, LoadedPage};
 
 impl Chunks {
-    /// Shows the number of every persistent message the cursor has not reached, in order.
-    pub(crate) fn persistent_unread(&self, mut show: impl FnMut(u64)) {
+    /// Shows the numbers of all persistent messages the cursor has not reached, in order.
+    pub(crate) fn persistent_unread(&self, mut show: impl FnMut(Range<u64>)) {
         let mut at = self.cursor;
         while let Some(chunk) = self.chunk(at.chunk) {
             if let Some(ranges) = self.away_persistent(at.chunk, true) {
-                ranges.for_each(|(from, to)| (from..to).for_each(&mut show));
+                ranges.for_each(|(from, to)| show(from..to));
             } else {
                 for _ in chunk.read..chunk.count {
                     let Some((record, next)) = read(&chunk.data, at.offset) else {
                         break;
                     };
                     if record.persistent && !record.marks.left() {
-                        show(record.seq);
+                        show(record.seq..record.seq + 1);
                     }
                     at.offset = next;
                 }

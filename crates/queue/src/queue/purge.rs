@@ -1,12 +1,16 @@
 //! All that is ready at once.
 
-use super::{Queue, Rank};
+use std::ops::Range;
+
+use super::Queue;
 
 impl<C> Queue<C> {
-    /// Shows the ranks of all ready persistent messages, in order.
-    pub fn persistent_ready(&self, mut show: impl FnMut(Rank)) {
+    /// Shows the levels and sequence numbers of all ready persistent messages, in order. Of what is
+    /// on the disk those that follow each other are shown at once, so a purge takes as long as its
+    /// chunks are many, and not its messages.
+    pub fn persistent_ready(&self, mut show: impl FnMut(u8, Range<u64>)) {
         for (level, lane) in self.lanes.iter() {
-            let mut show = |seq| show(Rank { level, seq });
+            let mut show = |seqs| show(level, seqs);
             for run in lane.requeued.runs_from(0) {
                 lane.persistent_of(run, &mut show);
             }

@@ -1,6 +1,6 @@
 //! Deliveries that come back.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use leveret_record::{Blob, Record, RunPlace, Sabotage, Unacked, breaks};
@@ -150,11 +150,11 @@ impl Lane {
     }
 
     /// Shows the numbers of persistent messages among some that came back, in order.
-    pub(super) fn persistent_of(&self, run: &RequeuedRun, mut show: impl FnMut(u64)) {
+    pub(super) fn persistent_of(&self, run: &RequeuedRun, mut show: impl FnMut(Range<u64>)) {
         let mut at = run.position;
         if let Some(ranges) = self.chunks.away_persistent(at.chunk, false) {
             let parts = ranges.map(|(from, to)| from.max(run.first)..to.min(run.last + 1));
-            parts.for_each(|part| part.for_each(&mut show));
+            parts.filter(|part| !part.is_empty()).for_each(&mut show);
             return;
         }
         for seq in run.first..=run.last {
@@ -162,7 +162,7 @@ impl Lane {
                 return;
             };
             if found.record.persistent {
-                show(seq);
+                show(seq..seq + 1);
             }
             at.offset = found.next;
         }
