@@ -23,7 +23,7 @@ use crate::process::memory_limit;
 /// Exit code after a write or sync of the journal failed: nothing may be confirmed any more.
 const JOURNAL_FAILED: i32 = 3;
 /// Between two chores: making segments takes no processor for long.
-const CHORE_PAUSE: Duration = Duration::from_micros(150);
+const CHORE_PAUSE: Duration = Duration::from_micros(50);
 /// How often the free space is looked at while the journal is idle, and while it is not.
 const SPACE_CHECK_IDLE: Duration = Duration::from_secs(1);
 const SPACE_CHECK: Duration = Duration::from_millis(100);

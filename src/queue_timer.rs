@@ -13,10 +13,10 @@ use crate::background::Background;
 use crate::clock::now_ms;
 
 /// When very much is due at once, so long is worked at it
-const SLICE: Duration = Duration::from_micros(100);
-/// before others have the processor for so long. The runtime's timers know milliseconds only, and
-/// connections of the same worker would wait.
-const PAUSE: Duration = Duration::from_micros(200);
+const SLICE: Duration = Duration::from_micros(20);
+/// before others have the processor for so long; a group of dead letters takes longer than that.
+/// The runtime's timers know milliseconds only, and connections of the same worker would wait.
+const PAUSE: Duration = Duration::from_micros(300);
 
 /// Starts it.
 ///

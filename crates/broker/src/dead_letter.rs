@@ -42,6 +42,8 @@ use kind::{DeathKind, Onward};
 /// What one group of the journal moves at most.
 const GROUP_MESSAGES: usize = 1024;
 const GROUP_BYTES: usize = 4 << 20;
+/// The same for the timer, which is to have the processor for no longer than others notice.
+const BRIEF_MESSAGES: usize = 128;
 /// Copies that are made for one look at the room there is, unless one message has more.
 const RUN_COPIES: usize = 1024;
 /// Groups after which others get their turn: the timer goes on.
@@ -135,7 +137,12 @@ impl Broker {
         kept: &mut GroupBuffers,
         effects: &mut Effects,
     ) -> bool {
-        let Some(letters) = self.exhume(cell, &mut kept.corpses) else {
+        let most = if effects.briefly {
+            BRIEF_MESSAGES
+        } else {
+            GROUP_MESSAGES
+        };
+        let Some(letters) = self.exhume(cell, most, &mut kept.corpses) else {
             return false;
         };
         // What the turn recorded before is no part of the group.
@@ -260,10 +267,11 @@ impl Broker {
         }
     }
 
-    /// Copies dead messages out of their queue, which keeps them.
+    /// Copies dead messages out of their queue, which keeps them, so many at most.
     fn exhume(
         &self,
         cell: &Arc<QueueCell>,
+        most: usize,
         corpses: &mut Corpses,
     ) -> Option<Option<Arc<DeadLetters>>> {
         corpses.clear();
@@ -271,10 +279,10 @@ impl Broker {
         if cell.is_deleted() {
             return None;
         }
-        corpses.reserve(state.queue.dead().min(GROUP_MESSAGES));
+        corpses.reserve(state.queue.dead().min(most));
         let begun = state.queue.begin_burial(self.timer.now_ms(), |dead| {
             corpses.push(dead);
-            corpses.len() < GROUP_MESSAGES && corpses.recorded_bytes() < GROUP_BYTES
+            corpses.len() < most && corpses.recorded_bytes() < GROUP_BYTES
         });
         begun.then(|| state.dead_letters.clone())
     }

@@ -34,12 +34,7 @@ enum Job {
     None,
     Write(Checkpoint),
     Sync(Checkpoint, Arc<dyn VfsFile>),
-    Grow {
-        slot: u32,
-        file: Arc<dyn VfsFile>,
-        bytes: u64,
-        zeroed: u64,
-    },
+    Grow(Growing),
     Empty(Emptying),
     /// Frames up to this one, announced without a sync, are to be synced.
     Frames {
@@ -47,6 +42,17 @@ enum Job {
         serial: Serial,
         last: u64,
     },
+}
+
+/// A segment that is being made.
+struct Growing {
+    slot: u32,
+    file: Arc<dyn VfsFile>,
+    bytes: u64,
+    /// How much of it is zeros already.
+    zeroed: u64,
+    /// The next frame when that was written.
+    next_frame: u64,
 }
 
 struct Checkpoint {
@@ -264,12 +270,7 @@ impl Journal {
                 self.judge_space(None);
                 Ok((Job::None, true))
             }
-            Job::Grow {
-                slot,
-                file,
-                bytes,
-                zeroed,
-            } => self.grow((slot, bytes), file, zeroed),
+            Job::Grow(growing) => self.grow(growing),
             Job::Empty(emptying) => self.empty(emptying),
             Job::Frames { file, serial, last } => {
                 if let Err(error) = file.sync() {
@@ -322,12 +323,13 @@ impl Journal {
 
     fn begin_growing(&self, slot: u32, bytes: u64) -> Result<Job, StoreFailure> {
         match self.vfs.create(&segment::name_of(slot)) {
-            Ok(file) => Ok(Job::Grow {
+            Ok(file) => Ok(Job::Grow(Growing {
                 slot,
                 file,
                 bytes,
                 zeroed: 0,
-            }),
+                next_frame: 0,
+            })),
             Err(DiskError::NoSpace | DiskError::Busy(_)) => {
                 self.core.lock().growing = None;
                 self.give_way(false);
@@ -337,43 +339,47 @@ impl Journal {
         }
     }
 
-    /// Zeros a piece of a new segment; the last piece makes it free.
-    fn grow(
-        &self,
-        (slot, bytes): (u32, u64),
-        file: Arc<dyn VfsFile>,
-        zeroed: u64,
-    ) -> Result<(Job, bool), DiskError> {
-        let made = if zeroed < bytes {
-            segment::zero(&*file, zeroed, bytes)
+    /// How much of a new segment is zeroed at once: little while frames are written, as long as
+    /// there is a free one for these.
+    fn zero_piece(&self, growing: &mut Growing) -> u64 {
+        let core = self.core.lock();
+        let before = std::mem::replace(&mut growing.next_frame, core.head.seq);
+        if core.head.seq == before || core.pool.free_of(self.config.segment_bytes) == 0 {
+            segment::ZERO_PIECE
         } else {
+            segment::ZERO_PIECE_BESIDE
+        }
+    }
+
+    /// Zeros a piece of a new segment; the last piece makes it free.
+    fn grow(&self, mut growing: Growing) -> Result<(Job, bool), DiskError> {
+        let made = if growing.zeroed < growing.bytes {
+            let piece = self.zero_piece(&mut growing);
+            segment::zero(&*growing.file, growing.zeroed, growing.bytes, piece)
+        } else {
+            let file = &growing.file;
             file.sync()
                 .and_then(|()| self.vfs.sync_dir())
                 .map(|()| u64::MAX)
         };
         match made {
             Ok(u64::MAX) => {
-                let segment = Segment::free(file, bytes);
+                let segment = Segment::free(growing.file, growing.bytes);
                 let mut core = self.core.lock();
                 core.growing = None;
                 // Where there was space for this one there may be for the next.
                 core.may_grow = true;
-                core.pool.segments.insert(slot, segment);
+                core.pool.segments.insert(growing.slot, segment);
                 drop(core);
                 self.judge_space(None);
                 Ok((Job::None, true))
             }
             Ok(zeroed) => {
-                let job = Job::Grow {
-                    slot,
-                    file,
-                    bytes,
-                    zeroed,
-                };
-                Ok((job, true))
+                growing.zeroed = zeroed;
+                Ok((Job::Grow(growing), true))
             }
             Err(error) => {
-                drop(self.vfs.remove(&segment::name_of(slot)));
+                drop(self.vfs.remove(&segment::name_of(growing.slot)));
                 self.core.lock().growing = None;
                 Err(error)
             }

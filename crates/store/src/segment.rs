@@ -230,8 +230,11 @@ impl Pool {
     }
 }
 
-/// How much is zeroed with one write: others want the processor, too.
+/// How much is zeroed with one write,
 pub(crate) const ZERO_PIECE: u64 = 256 << 10;
+/// and beside others' work: memory for the page cache is dear, and the kernel takes the processor
+/// from nobody who writes.
+pub(crate) const ZERO_PIECE_BESIDE: u64 = 16 << 10;
 
 /// Makes a segment of zeros that survives a crash, all at once.
 pub(crate) fn create(vfs: &dyn Vfs, slot: u32, bytes: u64) -> Result<Segment, DiskError> {
@@ -247,7 +250,7 @@ pub(crate) fn create(vfs: &dyn Vfs, slot: u32, bytes: u64) -> Result<Segment, Di
 pub(crate) fn make(vfs: &dyn Vfs, slot: u32, bytes: u64) -> Result<Segment, DiskError> {
     let file = vfs.create(&name_of(slot))?;
     let zeroed = (0..bytes.div_ceil(ZERO_PIECE))
-        .try_for_each(|piece| zero(&*file, piece * ZERO_PIECE, bytes).map(|_| ()));
+        .try_for_each(|piece| zero(&*file, piece * ZERO_PIECE, bytes, ZERO_PIECE).map(|_| ()));
     if let Err(error) = zeroed {
         give_up(vfs, slot);
         return Err(error);
@@ -261,8 +264,13 @@ pub(crate) fn give_up(vfs: &dyn Vfs, slot: u32) {
 }
 
 /// Zeros one piece of a segment at `from`; returns where the next begins.
-pub(crate) fn zero(file: &dyn VfsFile, from: u64, bytes: u64) -> Result<u64, DiskError> {
-    let len = ZERO_PIECE.min(bytes.saturating_sub(from));
+pub(crate) fn zero(
+    file: &dyn VfsFile,
+    from: u64,
+    bytes: u64,
+    piece: u64,
+) -> Result<u64, DiskError> {
+    let len = piece.min(bytes.saturating_sub(from));
     file.write_at(from, &vec![0; usize::try_from(len).unwrap_or(0)])?;
     Ok(from + len)
 }

@@ -15,6 +15,8 @@ impl Broker {
             cell.run(&mut state, &mut Pump::new(&cell, effects));
         }
         drop(state);
+        // The timer goes on with what died.
+        effects.briefly = true;
         self.submit(effects);
         effects.wake();
     }

@@ -32,7 +32,8 @@ pub struct Effects {
     pub(crate) dirty: Vec<Arc<dyn Flush>>,
     /// Records for the store.
     pub(crate) journal: Batch,
-    /// It has the processor for a moment each time, and comes again: the timer's.
+    /// It has the processor for a moment each time: the timer's, which comes again, and those of
+    /// others who leave the rest to that.
     pub(crate) briefly: bool,
     /// When all that was submitted is durable, and what an answer depends on besides.
     pub(crate) ticket: Ticket,
