@@ -980,3 +980,59 @@ fn sequence_numbers_stay_whole_over_a_restart() {
         .collect();
     assert_eq!(seqs, [5, FAR + 4, FAR + 5, FAR + 9]);
 }
+
+/// What is read ahead makes the lane's share smaller: it must not leave again for that, and be read
+/// for ever.
+#[test]
+fn what_is_read_ahead_stays_when_memory_is_short() {
+    let memory = Memory::new(MemoryLimits {
+        chunk_bytes: 1,
+        lane_bytes: 1044,
+        all_bytes: 2126,
+    });
+    let push = |size| Op::Push {
+        size,
+        shared: false,
+    };
+    let share = |size| Op::Push { size, shared: true };
+    let ops = [
+        push(0),
+        push(0),
+        Op::Get { no_ack: true },
+        push(0),
+        Op::Get { no_ack: false },
+        push(0),
+        share(474),
+        push(52),
+        push(0),
+        push(0),
+        push(0),
+        Op::Consume {
+            prefetch: 0,
+            no_ack: false,
+        },
+        push(0),
+        Op::Settle(16709048523314367678),
+        push(0),
+        Op::Shrink,
+        Op::Settle(6524778910769027469),
+        Op::Leave(9925702690257636327),
+        push(163),
+        share(342),
+        Op::Write {
+            done: true,
+            fails: false,
+        },
+        Op::Get { no_ack: false },
+        Op::Settle(11291039439922514581),
+        share(139),
+        push(354),
+        share(237),
+    ];
+    let mut world = World::new(memory);
+    for op in &ops {
+        world.apply(op);
+    }
+    world.peek();
+    world.rest();
+}

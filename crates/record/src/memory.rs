@@ -66,13 +66,19 @@ impl Memory {
     /// on, and nothing beyond three quarters.
     #[must_use]
     pub fn lane_share(&self) -> u64 {
+        self.lane_share_beside(0)
+    }
+
+    /// The same when so many bytes more are held.
+    #[must_use]
+    pub fn lane_share_beside(&self, bytes: u64) -> u64 {
         let MemoryLimits {
             lane_bytes,
             all_bytes,
             ..
         } = self.0.limits;
         let (from, to) = (all_bytes / 2, all_bytes / 4 * 3);
-        let free = to.saturating_sub(self.resident_bytes());
+        let free = to.saturating_sub(self.resident_bytes().saturating_add(bytes));
         let most = (to - from).max(1);
         if free >= most {
             return lane_bytes;

@@ -4,7 +4,7 @@ use leveret_record::RunPlace;
 
 use super::{DiskPage, LostChunk, PageJob, PageNeeds, PageState};
 use crate::chunk::sparse::settle;
-use crate::chunk::{Chunks, LoadedPage};
+use crate::chunk::{Chunk, Chunks, LoadedPage};
 
 impl Chunks {
     /// The next chunk that is to be read. With `urgent` one that somebody waits for, even if it is
@@ -36,7 +36,14 @@ impl Chunks {
         if share < most / 2 {
             self.head_chunks(0, u32::from(needs_head))
         } else {
-            self.head_chunks(share / 4, 1)
+            let ahead = self.head_chunks(share / 4, 1);
+            // What is read makes the share smaller: no more than what then stays, or it would leave
+            // at once, and be read again for ever.
+            let first = self.head_chunk();
+            let ids = (0..ahead).map(|index| first.wrapping_add(index));
+            let away = ids.filter_map(|id| self.chunk(id).filter(|chunk| chunk.is_away()));
+            let more = away.map(Chunk::extent).sum();
+            ahead.min(self.head_chunks(self.memory.lane_share_beside(more) / 2, 1))
         }
     }
 
