@@ -9,6 +9,7 @@ pub mod compare;
 pub mod connection;
 pub mod consumer;
 pub mod deaths;
+pub mod deep;
 pub mod durable;
 pub mod floor;
 pub mod management;

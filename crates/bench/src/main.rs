@@ -43,6 +43,9 @@ struct Arguments {
     /// Builds and measures another commit of this project.
     #[arg(long, value_name = "REV")]
     against_commit: Vec<String>,
+    /// Messages of the scenarios about very long queues.
+    #[arg(long)]
+    messages: Option<u64>,
     /// Rounds of each broker in each scenario.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -99,10 +102,13 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
             .for_each(|scenario| println!("{}", scenario.name));
         return Ok(true);
     }
-    let scenarios = match arguments.users {
+    let mut scenarios = match arguments.users {
         true => scenario::of_users(),
         false => scenario::select(&arguments.scenarios)?,
     };
+    if let Some(messages) = arguments.messages {
+        scenarios.iter_mut().for_each(|one| *one = one.of(messages));
+    }
     let window = Duration::try_from_secs_f64(arguments.seconds).map_err(|e| e.to_string())?;
     let effort = Effort {
         rounds: arguments.rounds.max(1),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::brokers::{Broker, Floor};
 use crate::connection::QueueKind;
+use crate::deep::{self, Deep};
 use crate::process::Cost;
 use crate::traffic::{self, Load, LoadPace, Measured};
 use crate::unpaced::{self, Unpaced};
@@ -61,6 +62,8 @@ pub enum Work {
     DeadLetter,
     /// A great many messages that expire at once, in queues of this kind: durable ones dead-letter.
     Expiry(QueueKind),
+    /// A very long queue.
+    Deep(Deep),
     /// Requests over HTTP to a broker with very many queues, alone and beside traffic.
     Management(Load),
 }
@@ -155,6 +158,15 @@ impl Scenario {
         self
     }
 
+    /// The same with so many messages, where their number is what it is about.
+    #[must_use]
+    pub const fn of(mut self, messages: u64) -> Self {
+        if let Work::Deep(deep) = &mut self.work {
+            deep.messages = messages;
+        }
+        self
+    }
+
     /// Runs one round against `broker`.
     pub fn round(&self, broker: &mut Broker, window: Duration) -> Result<Sample, String> {
         match self.work {
@@ -178,6 +190,7 @@ impl Scenario {
             Work::WithAndWithout(load) => deaths::with_and_without(broker.target()?, &load, window),
             Work::DeadLetter => deaths::dead_letter(broker),
             Work::Expiry(kind) => deaths::expiry(broker, kind),
+            Work::Deep(deep) => deep::run(broker, deep),
             Work::Management(load) => management::run(broker, &load, window),
         }
     }
@@ -241,6 +254,15 @@ const FOUR_TO_FOUR: Unpaced = Unpaced {
     consumers: 4,
     body_bytes: 16,
     ack_every: 100,
+};
+/// Ten million messages of 100 bytes, or as many as `--messages` says.
+const DEEP: Deep = Deep {
+    messages: 10_000_000,
+    persistent: true,
+};
+const DEEP_TRANSIENT: Deep = Deep {
+    persistent: false,
+    ..DEEP
 };
 /// What others may notice of it.
 const OTHERS: (&str, f64) = ("others_p99_ratio", 2.0);
@@ -323,6 +345,21 @@ pub const ALL: &[Scenario] = &[
         .goal(Goal::Figures(&[("gone_ms", 2000.0), OTHERS])),
     plain("expiry-1m-durable", Work::Expiry(QueueKind::Durable), MANY)
         .goal(Goal::Figures(&[("gone_ms", 5000.0), OTHERS])),
+    plain("deep", Work::Deep(DEEP), 1).goal(Goal::Figures(&[
+        ("serving_ms", 1000.0),
+        ("grown_mb", 64.0),
+        ("publish_slower", 1.3),
+        ("publish_dearer", 1.3),
+        ("drain_slower", 1.5),
+        ("drain_dearer", 1.5),
+    ])),
+    plain("deep-transient", Work::Deep(DEEP_TRANSIENT), 1).goal(Goal::Figures(&[
+        ("grown_mb", 64.0),
+        ("publish_slower", 1.3),
+        ("publish_dearer", 1.3),
+        ("drain_slower", 1.5),
+        ("drain_dearer", 1.5),
+    ])),
     plain("temporary-queues", Work::TemporaryQueues(BASE), MANY),
     plain("publish-only", Work::PublishOnly, MANY),
     plain("perftest-16", Work::PerfTest(&["-s", "16"]), MANY),
