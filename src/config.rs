@@ -478,7 +478,7 @@ impl Default for Storage {
         Self {
             sync: SyncMode::Group,
             on_corruption: Corruption::Salvage,
-            journal_window: 1024 * MIB,
+            journal_window: 256 * MIB,
             scrub_rate: 8 * MIB,
             backup_dir: String::new(),
         }

@@ -427,10 +427,10 @@ mod tests {
     fn what_the_journal_holds_fits_in_memory() {
         let mut config = Config::default();
         let window = |config: &Config, mib: u64| window_bytes(config, Some(mib << 20)) >> 20;
-        assert_eq!(window(&config, 64 << 10), 1024);
+        assert_eq!(window(&config, 64 << 10), 256);
         assert_eq!(window(&config, 512), 64);
         assert_eq!(window(&config, 32), 16);
-        assert_eq!(window_bytes(&config, None), 1 << 30);
+        assert_eq!(window_bytes(&config, None), 256 << 20);
         config.limits.resident_bytes = 48 << 20;
         assert_eq!(window(&config, 64 << 10), 24);
         config.limits.resident_bytes = 1;

@@ -58,7 +58,8 @@ pub fn run(broker: &mut Broker, deep: Deep) -> Result<Sample, String> {
     process::reset_peak(target.pid);
     let publish = fill(target, content, messages)?;
     let held = process::resident(target.pid)?.saturating_sub(idle);
-    let mut grown = process::peak_resident(target.pid)?.saturating_sub(idle);
+    let grown = |pid| Ok::<u64, String>(process::peak_resident(pid)?.saturating_sub(idle));
+    let filling = grown(target.pid)?;
     let (mut target, mut also) = (target, Vec::new());
     if deep.persistent && broker.is_ours() {
         let (_, begun) = broker.crash()?;
@@ -68,9 +69,11 @@ pub fn run(broker: &mut Broker, deep: Deep) -> Result<Sample, String> {
         if u64::from(ready) != messages {
             return Err(format!("{ready} of {messages} messages came back"));
         }
+        also.push(("grown_starting_mb", megabytes(grown(target.pid)?)));
     }
+    process::reset_peak(target.pid);
     let drain = drain(target, content, messages)?;
-    grown = grown.max(process::peak_resident(target.pid)?.saturating_sub(idle));
+    let draining = grown(target.pid)?;
     let slower = |deep: Cost, short: Cost| {
         let short_s = short.seconds / (SHORT * CYCLES) as f64;
         deep.seconds / messages as f64 / short_s
@@ -78,7 +81,8 @@ pub fn run(broker: &mut Broker, deep: Deep) -> Result<Sample, String> {
     let dearer = |deep: Cost, short: Cost| us(deep, messages) / us(short, SHORT * CYCLES);
     also.extend([
         ("messages", messages as f64),
-        ("grown_mb", megabytes(grown)),
+        ("grown_filling_mb", megabytes(filling)),
+        ("grown_draining_mb", megabytes(draining)),
         ("bytes_per_message", held as f64 / messages as f64),
         ("publish_slower", slower(publish, short.publish)),
         ("publish_dearer", dearer(publish, short.publish)),

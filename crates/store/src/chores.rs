@@ -339,23 +339,31 @@ impl Journal {
         }
     }
 
-    /// How much of a new segment is zeroed at once: little while frames are written, as long as
-    /// there is a free one for these.
-    fn zero_piece(&self, growing: &mut Growing) -> u64 {
+    /// Zeros some of a new segment, and gives where the rest begins: little while frames are
+    /// written and only one is wanted; all of it where those have none left to go to.
+    fn zero(&self, growing: &mut Growing) -> Result<u64, DiskError> {
         let core = self.core.lock();
+        let free = core.pool.free_of(self.config.segment_bytes);
         let before = std::mem::replace(&mut growing.next_frame, core.head.seq);
-        if core.head.seq == before || core.pool.free_of(self.config.segment_bytes) == 0 {
+        let piece = if core.head.seq == before || free + 1 < wanted(&self.config) {
             segment::ZERO_PIECE
         } else {
             segment::ZERO_PIECE_BESIDE
+        };
+        drop(core);
+        loop {
+            let zeroed = segment::zero(&*growing.file, growing.zeroed, growing.bytes, piece)?;
+            if free > 0 || zeroed >= growing.bytes {
+                return Ok(zeroed);
+            }
+            growing.zeroed = zeroed;
         }
     }
 
     /// Zeros a piece of a new segment; the last piece makes it free.
     fn grow(&self, mut growing: Growing) -> Result<(Job, bool), DiskError> {
         let made = if growing.zeroed < growing.bytes {
-            let piece = self.zero_piece(&mut growing);
-            segment::zero(&*growing.file, growing.zeroed, growing.bytes, piece)
+            self.zero(&mut growing)
         } else {
             let file = &growing.file;
             file.sync()
