@@ -11,6 +11,7 @@ use leveret_record::RunPlace;
 use crate::checkpoint::ImageParts;
 use crate::core::{Core, wanted};
 use crate::frame::{self, Header};
+use crate::growing::Growing;
 use crate::idle::Idle;
 use crate::journal::{Journal, StoreFailure};
 use crate::lanes::Serial;
@@ -42,17 +43,6 @@ enum Job {
         serial: Serial,
         last: u64,
     },
-}
-
-/// A segment that is being made.
-struct Growing {
-    slot: u32,
-    file: Arc<dyn VfsFile>,
-    bytes: u64,
-    /// How much of it is zeros already.
-    zeroed: u64,
-    /// The next frame when that was written.
-    next_frame: u64,
 }
 
 struct Checkpoint {
@@ -336,27 +326,6 @@ impl Journal {
                 Ok(Job::None)
             }
             Err(error) => Err(self.fail(format!("making a segment: {error}"))),
-        }
-    }
-
-    /// Zeros some of a new segment, and gives where the rest begins: little while frames are
-    /// written and only one is wanted; all of it where those have none left to go to.
-    fn zero(&self, growing: &mut Growing) -> Result<u64, DiskError> {
-        let core = self.core.lock();
-        let free = core.pool.free_of(self.config.segment_bytes);
-        let before = std::mem::replace(&mut growing.next_frame, core.head.seq);
-        let piece = if core.head.seq == before || free + 1 < wanted(&self.config) {
-            segment::ZERO_PIECE
-        } else {
-            segment::ZERO_PIECE_BESIDE
-        };
-        drop(core);
-        loop {
-            let zeroed = segment::zero(&*growing.file, growing.zeroed, growing.bytes, piece)?;
-            if free > 0 || zeroed >= growing.bytes {
-                return Ok(zeroed);
-            }
-            growing.zeroed = zeroed;
         }
     }
 

@@ -28,6 +28,7 @@ mod config;
 mod core;
 mod format;
 mod frame;
+mod growing;
 mod idle;
 mod journal;
 mod lanes;
