@@ -26,7 +26,10 @@ const MUTATIONS: [(Sabotage, &[&str]); 13] = [
         Sabotage::ExceedLimit,
         &["nobody put", "the oldest ready message is"],
     ),
-    (Sabotage::SkipLane, &["the oldest ready message is"]),
+    (
+        Sabotage::SkipLane,
+        &["the oldest ready message is", "is dropped before"],
+    ),
     (Sabotage::ForgetLease, &["the broker has"]),
     (Sabotage::FailOverdue, &["the oldest ready message is"]),
     (Sabotage::LateLanes, &["belong to no queue"]),
